@@ -1,0 +1,21 @@
+"""ICNet from its PyTorch definition to ONNX, and one `Predictor` over the runtimes that serve it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from icnet_deploy._version import __version__
+
+if TYPE_CHECKING:
+    from icnet_deploy.runtime.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Lends `Predictor` and `Prediction` without importing NumPy or a runtime before they are used."""
+    if name in ("Predictor", "Prediction"):
+        from importlib import import_module
+
+        return getattr(import_module("icnet_deploy.runtime.predictor"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

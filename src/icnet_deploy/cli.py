@@ -1,0 +1,55 @@
+"""The `icnet` command: finds the room that answers and hands the arguments on.
+
+Rooms are named as text and imported only when their command is asked for, so that the root
+imports no room and `icnet predict` never loads torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import cast
+
+from icnet_deploy._version import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "scenes": ("icnet_deploy.data.scenes.command", "draw labelled street scenes of any size"),
+    "train": ("icnet_deploy.training.command", "train ICNet, write a checkpoint"),
+    "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
+    "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
+    "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),
+    "parity": ("icnet_deploy.benchmarks.parity", "prove that artefacts are the same model"),
+    "doctor": ("icnet_deploy.runtime.doctor", "say what this machine can run, and what is missing"),
+}
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "usage: icnet COMMAND ...\n\n"
+        "ICNet from PyTorch to ONNX, and one Predictor over the runtimes that serve it.\n\n"
+        f"commands:\n{rows}\n\n"
+        "  icnet COMMAND --help   what a command takes, with an example\n"
+        "  icnet --version\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code (0 done, 1 a check failed, 2 a wrong request)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"icnet-deploy {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"icnet: error: unknown command {name!r}; known: {known}", file=sys.stderr)
+        return 2
+    module = import_module(COMMANDS[name][0])
+    return cast(int, module.main(arguments[1:]))

@@ -1,0 +1,71 @@
+"""What every command shares: its parser, its argument types, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from icnet_deploy.errors import IcnetError
+
+__all__ = ["command", "count", "parser", "size"]
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser whose `--help` shows an example, and that takes no abbreviated options."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def size(text: str) -> tuple[int, int]:
+    """Reads `HEIGHTxWIDTH` in pixels, each at least 64, e.g. `1024x2048` as (1024, 2048)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, e.g. 1024x2048")
+    height, width = int(match[1]), int(match[2])
+    if not (64 <= height <= 16384 and 64 <= width <= 16384):
+        raise argparse.ArgumentTypeError(f"{text!r}: each side must be 64 to 16384 pixels")
+    return height, width
+
+
+def count(text: str) -> int:
+    """Reads a whole number that is at least 1."""
+    if not re.fullmatch(r"\d+", text.strip()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def command(main: Main) -> Main:
+    """Turns errors raised on purpose into one line on stderr and their exit code.
+
+    0: done. 1: a budget or check failed. 2: the request was wrong. A reader that closes the pipe
+    early (`icnet doctor | head -1`) ends the command quietly, as with other Unix tools.
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
+            return stop.code if isinstance(stop.code, int) else 2
+        except IcnetError as error:
+            print(f"icnet: error: {' '.join(str(error).split())}", file=sys.stderr)
+            return error.exit_code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except KeyboardInterrupt:
+            print("icnet: interrupted", file=sys.stderr)
+            return 130
+
+    return run

@@ -1,0 +1,100 @@
+"""Every error that this product raises on purpose.
+
+    IcnetError
+    |-- InputError              the request was wrong: commands exit with 2
+    |   |-- ImageError          not an image, a wrong dtype or shape
+    |   |-- ModelError          a checkpoint, ONNX file or engine that cannot be used
+    |   |-- DatasetError        a folder that is not the data set it should be, or is empty
+    |   |-- LabelSetError       a label set that contradicts itself or does not fit
+    |   |-- OutputError         a place that cannot be written
+    |   `-- UnavailableError    this machine lacks something
+    |       |-- MissingPackage  a Python package; names the extra that brings it
+    |       `-- DeviceError     a device or provider that was asked for and is not there
+    |-- CheckFailed             the request was fine, the answer is no: commands exit with 1
+    `-- BackendError            a runtime failed while it ran: commands exit with 1
+
+Messages say what was given, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "CheckFailed",
+    "DatasetError",
+    "DeviceError",
+    "IcnetError",
+    "ImageError",
+    "InputError",
+    "LabelSetError",
+    "MissingPackage",
+    "ModelError",
+    "OutputError",
+    "UnavailableError",
+]
+
+
+class IcnetError(Exception):
+    """The root of the tree; catching it catches everything raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(IcnetError):
+    """The request itself was wrong."""
+
+    exit_code = 2
+
+
+class ImageError(InputError):
+    """Something that is not an image, or an array of a wrong dtype or shape."""
+
+
+class ModelError(InputError):
+    """A checkpoint, ONNX file or engine that is broken, of another kind, or of another model."""
+
+
+class DatasetError(InputError):
+    """A folder that is not the data set that was named, or holds no images."""
+
+
+class LabelSetError(InputError):
+    """A label set that contradicts itself, or does not fit the data or the model."""
+
+
+class OutputError(InputError):
+    """A file or folder that cannot be written."""
+
+
+class UnavailableError(InputError):
+    """This machine lacks something that was asked for by name."""
+
+
+class MissingPackage(UnavailableError):
+    """A Python package is not installed.
+
+    Args:
+        package: the name to import.
+        extra: the extra of `icnet-deploy` that brings it.
+        purpose: what wanted it, for the message.
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f'pip install "icnet-deploy[{extra}]"'
+        )
+        self.package = package
+        self.extra = extra
+
+
+class DeviceError(UnavailableError):
+    """A device, or the provider that drives it, is not available; never answered by a fallback."""
+
+
+class CheckFailed(IcnetError):
+    """A budget or a verification did not hold."""
+
+
+class BackendError(IcnetError):
+    """A runtime failed while it ran a model that it had loaded."""

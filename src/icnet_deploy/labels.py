@@ -1,0 +1,171 @@
+"""Label sets: the names and colours of the classes, and how one set maps into another.
+
+Cityscapes' 19 evaluated classes and their colours are those of the data set's authors (Cordts et
+al., 2016); CamVid's 11 those of SegNet's form of it (Badrinarayanan et al., 2015).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.errors import LabelSetError
+
+__all__ = ["CAMVID", "CITYSCAPES", "IGNORE", "LABEL_SETS", "LabelSet", "load_label_set"]
+
+IGNORE = 255
+"""The label that no loss and no score counts."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a model or of a data set, in the order of their indices.
+
+    Attributes:
+        name: a short name, e.g. `cityscapes`.
+        names: C class names; class `i` is `names[i]`.
+        palette: C colours, each (red, green, blue) in 0..255.
+        label_ids: C ids in 0..255 that an evaluation server expects, or None where labels are
+            written as they are (Cityscapes: trainId 0, road, is labelId 7).
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    label_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if not 1 <= count < IGNORE:
+            raise LabelSetError(
+                f"label set {self.name!r} has {count} classes, expected 1 to {IGNORE - 1}"
+            )
+        if len(set(self.names)) != count:
+            raise LabelSetError(f"label set {self.name!r} names a class twice")
+        if len(self.palette) != count:
+            raise LabelSetError(
+                f"label set {self.name!r} has {count} names but {len(self.palette)} colours"
+            )
+        for colour in self.palette:
+            if len(colour) != 3 or not all(0 <= int(v) <= 255 for v in colour):
+                raise LabelSetError(
+                    f"label set {self.name!r}: colour {colour!r} is not three numbers in 0..255"
+                )
+        if self.label_ids is not None and len(self.label_ids) != count:
+            raise LabelSetError(
+                f"label set {self.name!r} has {count} names but {len(self.label_ids)} label ids"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that `load_label_set` reads and artefact metadata carries."""
+        value: dict[str, Any] = {
+            "name": self.name,
+            "names": list(self.names),
+            "palette": [list(colour) for colour in self.palette],
+        }
+        if self.label_ids is not None:
+            value["label_ids"] = list(self.label_ids)
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> LabelSet:
+        """Builds a label set from its JSON form.
+
+        Raises:
+            LabelSetError: a field is missing, of a wrong type, or contradicts another.
+        """
+        try:
+            ids = value.get("label_ids")
+            return cls(
+                name=str(value["name"]),
+                names=tuple(str(name) for name in value["names"]),
+                palette=tuple(_colour(colour) for colour in value["palette"]),
+                label_ids=None if ids is None else tuple(int(i) for i in ids),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LabelSetError(
+                "a label set is a JSON object with 'name', 'names' (one a class), 'palette' (one "
+                f"[red, green, blue] a class) and optionally 'label_ids'; got {error!r}"
+            ) from error
+
+    def train_to_label_ids(self) -> bytes:
+        """A table of 256 bytes from a class index to its label id; what is no class becomes 0.
+
+        Use it with `numpy.frombuffer(table, numpy.uint8)[labels]`.
+        """
+        ids = range(len(self)) if self.label_ids is None else self.label_ids
+        return bytes(ids) + bytes(256 - len(self))
+
+
+def _colour(value: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in value)
+    return red, green, blue
+
+
+def load_label_set(path: str | Path) -> LabelSet:
+    """Reads a user's own label set from a JSON file (see `LabelSet.to_dict`).
+
+    Raises:
+        LabelSetError: the file is missing, is not JSON, or is not a label set.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabelSetError(f"cannot read the label set {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise LabelSetError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return LabelSet.from_dict(value)
+
+
+def _label_set(name: str, *rows: tuple[str, tuple[int, int, int], int | None]) -> LabelSet:
+    ids = tuple(i for _, _, i in rows if i is not None)
+    return LabelSet(
+        name, tuple(r[0] for r in rows), tuple(r[1] for r in rows), ids if ids else None
+    )
+
+
+CITYSCAPES = _label_set(
+    "cityscapes",
+    ("road", (128, 64, 128), 7),
+    ("sidewalk", (244, 35, 232), 8),
+    ("building", (70, 70, 70), 11),
+    ("wall", (102, 102, 156), 12),
+    ("fence", (190, 153, 153), 13),
+    ("pole", (153, 153, 153), 17),
+    ("traffic light", (250, 170, 30), 19),
+    ("traffic sign", (220, 220, 0), 20),
+    ("vegetation", (107, 142, 35), 21),
+    ("terrain", (152, 251, 152), 22),
+    ("sky", (70, 130, 180), 23),
+    ("person", (220, 20, 60), 24),
+    ("rider", (255, 0, 0), 25),
+    ("car", (0, 0, 142), 26),
+    ("truck", (0, 0, 70), 27),
+    ("bus", (0, 60, 100), 28),
+    ("train", (0, 80, 100), 31),
+    ("motorcycle", (0, 0, 230), 32),
+    ("bicycle", (119, 11, 32), 33),
+)
+
+CAMVID = _label_set(
+    "camvid",
+    ("sky", (128, 128, 128), None),
+    ("building", (128, 0, 0), None),
+    ("pole", (192, 192, 128), None),
+    ("road", (128, 64, 128), None),
+    ("pavement", (0, 0, 192), None),
+    ("tree", (128, 128, 0), None),
+    ("sign/symbol", (192, 128, 128), None),
+    ("fence", (64, 64, 128), None),
+    ("car", (64, 0, 128), None),
+    ("pedestrian", (64, 64, 0), None),
+    ("bicyclist", (0, 128, 192), None),
+)
+
+LABEL_SETS: Mapping[str, LabelSet] = {s.name: s for s in (CITYSCAPES, CAMVID)}

@@ -1,0 +1,174 @@
+"""What an artefact says about itself: one JSON value in an ONNX file's `metadata_props`.
+
+It is read here without the onnx package or any runtime, by walking the file's outermost fields
+(a ModelProto is a sequence of tagged fields; `metadata_props` is number 14), which also finds a
+file that was cut off before any runtime is asked to load it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from icnet_deploy.errors import LabelSetError, ModelError
+from icnet_deploy.labels import LabelSet
+
+__all__ = ["KEY", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata"]
+
+KEY = "icnet_deploy"
+"""The name of the one entry in `metadata_props`."""
+
+SCHEMA = 1
+"""Raised when a reader of today could misunderstand the value."""
+
+_GRAPH, _METADATA_PROPS = 7, 14  # field numbers of ModelProto in onnx.proto
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
+
+
+@dataclass(frozen=True)
+class ArtefactMetadata:
+    """Everything that a runtime, a score or a person needs to know of an artefact.
+
+    Attributes:
+        label_set: the classes that the output speaks of.
+        size: (height, width) in pixels that the graph takes, or None for any size.
+        head: `logits` (float, N x C x h x w) or `labels` (uint8, N x H x W).
+        precision: `fp32`, `fp16`, `int8` or `int8-ort`.
+        network: how the network was built, e.g. {"stages": "sub124", "width": 0.5}.
+        preprocessing: what the graph does to the uint8 image (see `Preprocessing`), to be read,
+            not to be repeated.
+        weights_sha256: SHA-256 of the checkpoint file.
+        parent_sha256: SHA-256 of the ONNX file that this one was made from, if any.
+        training_data: what the weights were trained on, in words.
+        calibration_images: content hashes of the images whose activations set the ranges.
+        tools: name -> version of what wrote the artefact.
+        schema: the version of this layout.
+    """
+
+    label_set: LabelSet
+    size: tuple[int, int] | None
+    head: str
+    precision: str
+    network: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str | None = None
+    parent_sha256: str | None = None
+    training_data: str | None = None
+    calibration_images: tuple[str, ...] = ()
+    tools: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """The JSON text that `from_json` reads back as an equal value."""
+        value = asdict(self)
+        value["label_set"] = self.label_set.to_dict()
+        return json.dumps(value, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ArtefactMetadata:
+        """Reads the value back.
+
+        Raises:
+            ModelError: it is not JSON, a field is missing, or the schema is newer than this reader.
+        """
+        try:
+            value = json.loads(text)
+            schema = int(value["schema"])
+            if schema > SCHEMA:
+                raise ModelError(
+                    f"the artefact's metadata has schema {schema}, this version of icnet-deploy "
+                    f"reads up to {SCHEMA}: upgrade icnet-deploy"
+                )
+            size = value["size"]
+            known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+            known |= {
+                "label_set": LabelSet.from_dict(value["label_set"]),
+                "size": None if size is None else (int(size[0]), int(size[1])),
+                "calibration_images": tuple(value.get("calibration_images", ())),
+            }
+            return cls(**known)
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, LabelSetError) as error:
+            raise ModelError(f"the artefact's metadata cannot be read: {error!r}") from error
+
+
+def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
+    """Reads the metadata of an ONNX file that this product wrote.
+
+    Raises:
+        ModelError: there is no such file, it is not ONNX, is cut off, or another program's.
+    """
+    path = Path(path)
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            fields = list(_outer_fields(file, total))
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    except (EOFError, ValueError) as error:
+        raise ModelError(
+            f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
+            "another kind of file; export it again"
+        ) from error
+    if not any(number == _GRAPH for number, _ in fields):
+        raise ModelError(f"{path} is not an ONNX file: it holds no graph")
+    for number, value in fields:
+        if number == _METADATA_PROPS:
+            entry = dict(_inner_strings(value))
+            if entry.get(1) == KEY:
+                return ArtefactMetadata.from_json(entry.get(2, ""))
+    raise ModelError(
+        f"{path} is an ONNX file, but not one that icnet-deploy wrote (no {KEY!r} in its metadata):"
+        " export the network with `icnet export`"
+    )
+
+
+def _outer_fields(file: BinaryIO, total: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (field number, bytes) of a message; skips what is large, keeps `metadata_props`."""
+    while file.tell() < total:
+        tag = _varint(file)
+        number, wire = tag >> 3, tag & 7
+        if number == 0 or number > 100:
+            raise ValueError(f"no ONNX field has number {number}")
+        if wire == _VARINT:
+            _varint(file)
+            yield number, b""
+        elif wire in (_FIXED64, _FIXED32):
+            file.seek(8 if wire == _FIXED64 else 4, 1)
+            yield number, b""
+        elif wire == _BYTES:
+            length = _varint(file)
+            if file.tell() + length > total:
+                raise EOFError(f"field {number} should end at byte {file.tell() + length}")
+            if number == _METADATA_PROPS:
+                yield number, file.read(length)
+            else:
+                file.seek(length, 1)
+                yield number, b""
+        else:
+            raise ValueError(f"wire type {wire} does not occur in ONNX")
+
+
+def _inner_strings(value: bytes) -> Iterator[tuple[int, str]]:
+    """Yields (field number, text) of a StringStringEntryProto: 1 is the key, 2 the value."""
+    file = io.BytesIO(value)
+    while file.tell() < len(value):
+        number = _varint(file) >> 3
+        yield number, file.read(_varint(file)).decode("utf-8", "replace")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it ends inside a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
