@@ -1,0 +1,274 @@
+"""Readers of labelled street scenes: Cityscapes, CamVid in its two forms, generated scenes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import DatasetError, ImageError
+from icnet_deploy.images import IMAGE_SUFFIXES, read_grey, read_image
+from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
+
+__all__ = ["DATASETS", "Dataset", "Sample", "content_hash", "open_dataset"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        name: the image's name, unique in its data set.
+        image: uint8 H x W x 3, RGB, 0..255.
+        labels: uint8 H x W, indices of the data set's label set; 255 is ignored.
+    """
+
+    name: str
+    image: UInt8
+    labels: UInt8
+
+
+@dataclass(frozen=True)
+class Dataset(Sequence[Sample]):
+    """A list of labelled images that are decoded when asked for.
+
+    Attributes:
+        name: `cityscapes`, `camvid` or `scenes`.
+        split: `train`, `val`, ...
+        label_set: the classes that `Sample.labels` speaks of.
+        files: (image file, label file) pairs, sorted by name.
+        read_labels: decodes a label file into indices of `label_set`, with 255 for ignored.
+    """
+
+    name: str
+    split: str
+    label_set: LabelSet
+    files: tuple[tuple[Path, Path], ...]
+    read_labels: Callable[[Path], UInt8]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """Decodes one sample.
+
+        Raises:
+            DatasetError: the label file is missing, not a label map, or of another size.
+            ImageError: the image cannot be decoded.
+        """
+        image_file, label_file = self.files[index]
+        image = read_image(image_file)
+        try:
+            labels = self.read_labels(label_file)
+        except ImageError as error:
+            raise DatasetError(f"labels of {image_file.name}: {error}") from error
+        if labels.shape != image.shape[:2]:
+            raise DatasetError(
+                f"{label_file} is {_size(labels)}, its image {image_file.name} is {_size(image)}"
+            )
+        highest = int(labels[labels != IGNORE].max(initial=0))
+        if highest >= len(self.label_set):
+            raise DatasetError(
+                f"{label_file} holds the label {highest}; {self.label_set.name} has "
+                f"{len(self.label_set)} classes"
+            )
+        return Sample(image_file.stem.removesuffix("_leftImg8bit"), image, labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def first(self, count: int | None) -> Dataset:
+        """The same data set cut to `count` images spread evenly over it (None: all of them)."""
+        if count is None or count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return Dataset(
+            self.name,
+            self.split,
+            self.label_set,
+            tuple(self.files[i] for i in chosen),
+            self.read_labels,
+        )
+
+
+def content_hash(image: UInt8) -> str:
+    """SHA-256 of an image's size and pixels, whatever file or format it came from.
+
+    Args:
+        image: uint8 H x W x 3, RGB.
+    """
+    header = f"{image.shape[0]}x{image.shape[1]}:".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def open_dataset(name: str, root: str | Path, split: str = "val") -> Dataset:
+    """Opens a data set by its name.
+
+    Args:
+        name: `cityscapes`, `camvid`, or `scenes` (what `icnet scenes` draws).
+        root: its folder.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        DatasetError: the name is unknown, or the folder holds no labelled images of that split.
+    """
+    root = Path(root)
+    if name not in DATASETS:
+        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
+    if not root.is_dir():
+        raise DatasetError(f"the data set's folder {root} does not exist")
+    return DATASETS[name](root, split)
+
+
+def _cityscapes(name: str, root: Path, split: str) -> Dataset:
+    """`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`."""
+    suffix = "_leftImg8bit.png"
+    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{suffix}"))
+    files = []
+    for image in images:
+        base = image.name.removesuffix(suffix)
+        label = root / "gtFine" / split / image.parent.name / f"{base}_gtFine_labelIds.png"
+        files.append((image, label))
+    return _dataset(
+        name,
+        root,
+        split,
+        CITYSCAPES,
+        files,
+        _label_ids,
+        "leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and "
+        "gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png",
+    )
+
+
+def _camvid(root: Path, split: str) -> Dataset:
+    """The three layouts in which CamVid travels.
+
+    `SPLIT/` + `SPLITannot/`: 480x360, indices (SegNet's). `SPLIT/` + `SPLIT_labels/`: 960x720,
+    colours. `701_StillsRaw_full/` + `LabeledApproved_full/`: the original, colours, with the
+    names of a split, one a line, in `SPLIT.txt` (or the split `all`).
+    """
+    if (root / f"{split}annot").is_dir():
+        files = [(i, root / f"{split}annot" / i.name) for i in _images(root / split)]
+        reader: Callable[[Path], UInt8] = _camvid_indices
+    else:
+        reader = _camvid_colours
+        folder, labels = root / split, root / f"{split}_labels"
+        if not labels.is_dir():
+            folder, labels = root / "701_StillsRaw_full", root / "LabeledApproved_full"
+        files = [(i, labels / f"{i.stem}_L.png") for i in _images(folder)]
+        if folder.name == "701_StillsRaw_full" and split != "all":
+            wanted = _camvid_split(root, split)
+            files = [pair for pair in files if pair[0].stem in wanted]
+    return _dataset(
+        "camvid",
+        root,
+        split,
+        CAMVID,
+        files,
+        reader,
+        "SPLIT/ and SPLITannot/, SPLIT/ and SPLIT_labels/, or 701_StillsRaw_full/, "
+        "LabeledApproved_full/ and SPLIT.txt",
+    )
+
+
+def _camvid_split(root: Path, split: str) -> set[str]:
+    path = root / f"{split}.txt"
+    if not path.is_file():
+        raise DatasetError(
+            f"{root} is the original CamVid, which has no splits of its own: write the names of "
+            f"the split's images, one a line, into {path}, or ask for --split all"
+        )
+    lines = path.read_text(encoding="utf-8").split()
+    return {Path(line).stem.removesuffix("_L") for line in lines}
+
+
+def _dataset(
+    name: str,
+    root: Path,
+    split: str,
+    label_set: LabelSet,
+    files: list[tuple[Path, Path]],
+    read_labels: Callable[[Path], UInt8],
+    layout: str,
+) -> Dataset:
+    if not files:
+        raise DatasetError(
+            f"{root} holds no {name} images of the split {split!r}; expected {layout}"
+        )
+    missing = [label for _, label in files if not label.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(files)} {name} images have no labels; first: {missing[0]}"
+        )
+    return Dataset(name, split, label_set, tuple(files), read_labels)
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _size(array: UInt8) -> str:
+    return f"{array.shape[0]}x{array.shape[1]}"
+
+
+def _inverse(label_ids: Sequence[int]) -> UInt8:
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(label_ids)] = np.arange(len(label_ids), dtype=np.uint8)
+    return table
+
+
+_TRAIN_IDS = _inverse(CITYSCAPES.label_ids or ())
+
+
+def _label_ids(path: Path) -> UInt8:
+    return np.asarray(_TRAIN_IDS[read_grey(path)])
+
+
+def _camvid_indices(path: Path) -> UInt8:
+    labels = read_grey(path)
+    highest = int(labels[labels != IGNORE].max(initial=0))
+    if highest > len(CAMVID):  # 11 itself is "unlabelled"
+        raise DatasetError(f"{path} holds {highest}; CamVid's indices are 0 to 11")
+    return np.where(labels >= len(CAMVID), np.uint8(IGNORE), labels)
+
+
+# The 32 colours of the original, grouped into 11 classes as SegNet's authors did; black and every
+# colour that is not listed is ignored.
+_CAMVID_COLOURS = {
+    "sky": ["808080"],
+    "building": ["800000", "c00080", "008040", "400040", "40c000"],  # archway bridge tunnel wall
+    "pole": ["c0c080", "000040"],  # column pole, traffic cone
+    "road": ["804080", "8000c0", "c00040"],  # two kinds of lane marking
+    "pavement": ["0000c0", "40c080", "8080c0"],  # parking block, road shoulder
+    "tree": ["808000", "c0c000"],  # other vegetation
+    "sign/symbol": ["c08080", "808040", "004040"],  # text, traffic light
+    "fence": ["404080"],
+    "car": ["400080", "4080c0", "c080c0", "c04080", "804040"],  # SUV, truck or bus, train, other
+    "pedestrian": ["404000", "c08040", "4000c0", "408040"],  # child, cart, animal
+    "bicyclist": ["0080c0", "c000c0"],  # motorcycle or scooter
+}
+
+
+def _camvid_colours(path: Path) -> UInt8:
+    rgb = read_image(path).astype(np.uint32)
+    code = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    colours, where = np.unique(code, return_inverse=True)
+    index = {int(c, 16): CAMVID.names.index(n) for n, cs in _CAMVID_COLOURS.items() for c in cs}
+    table = np.array([index.get(int(c), IGNORE) for c in colours], np.uint8)
+    return np.asarray(table[where].reshape(code.shape))
+
+
+DATASETS: dict[str, Callable[[Path, str], Dataset]] = {
+    "cityscapes": lambda root, split: _cityscapes("cityscapes", root, split),
+    "camvid": _camvid,
+    "scenes": lambda root, split: _cityscapes("scenes", root, split),
+}

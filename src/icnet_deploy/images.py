@@ -1,0 +1,132 @@
+"""Reading, checking, resizing and writing images. OpenCV, imported when first used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import ImageError
+from icnet_deploy.files import replacing
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_image",
+    "read_grey",
+    "read_image",
+    "resize_image",
+    "resize_labels",
+    "write_image",
+    "write_labels",
+]
+
+UInt8 = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+"""The suffixes that a folder is searched for."""
+
+
+def read_image(path: str | Path) -> UInt8:
+    """Decodes an image file to uint8 H x W x 3, RGB, 0..255.
+
+    Raises:
+        ImageError: there is no such file, or it is not a whole image.
+    """
+    import cv2
+
+    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def read_grey(path: str | Path) -> UInt8:
+    """Decodes an 8-bit single-channel file, such as a label map, to uint8 H x W, unchanged.
+
+    Raises:
+        ImageError: as `read_image`, or the file has several channels or more than 8 bits.
+    """
+    import cv2
+
+    array = _decode(path, cv2.IMREAD_UNCHANGED)
+    if array.ndim != 2 or array.dtype != np.uint8:
+        raise ImageError(
+            f"{path} holds {array.dtype} of shape {array.shape}; expected one 8-bit channel"
+        )
+    return array
+
+
+def _decode(path: str | Path, flag: int) -> UInt8:
+    import cv2
+
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
+    try:
+        array: Any = cv2.imdecode(data, flag) if data.size else None
+    except cv2.error:
+        array = None
+    if array is None:
+        raise ImageError(f"{path} is not an image that can be decoded ({data.size} bytes)")
+    return np.asarray(array)
+
+
+def check_image(image: Any) -> UInt8:
+    """Returns the array if it is what `Predictor.predict` takes: uint8, H x W x 3.
+
+    Raises:
+        ImageError: another type, dtype or shape.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"an image is a numpy array, uint8, H x W x 3, RGB; got {type(image).__name__}"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            f"an image is uint8, H x W x 3, RGB, 0..255; got {image.dtype} of shape {image.shape}"
+        )
+    return image
+
+
+def resize_image(image: UInt8, size: tuple[int, int]) -> UInt8:
+    """Resizes uint8 H x W x 3 bilinearly to (height, width), staying uint8, as ICNet's authors do.
+
+    Returns the same array when it has that size already.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    import cv2
+
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def resize_labels(labels: UInt8, size: tuple[int, int]) -> UInt8:
+    """Resizes a label map, uint8 H x W, to (height, width) by nearest neighbour."""
+    if labels.shape == tuple(size):
+        return labels
+    import cv2
+
+    return np.asarray(
+        cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
+    )
+
+
+def write_image(path: str | Path, image: UInt8) -> None:
+    """Writes uint8 H x W x 3, RGB, in the format of the suffix (`.png`, `.jpg`)."""
+    _encode(path, image[:, :, ::-1])
+
+
+def write_labels(path: str | Path, labels: UInt8) -> None:
+    """Writes a label map, uint8 H x W, as an 8-bit single-channel PNG."""
+    _encode(path, labels)
+
+
+def _encode(path: str | Path, array: UInt8) -> None:
+    import cv2
+
+    path = Path(path)
+    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(array))
+    if not ok:
+        raise ImageError(f"cannot encode {path}: the suffix names no known image format")
+    with replacing(path) as temporary:
+        data.tofile(temporary)
