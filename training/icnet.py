@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +31,16 @@ def halved(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, and ReLU unless `relu=False`; size kept but for stride."""
+    """Convolution without bias, batch norm, and ReLU unless `relu=False`."""
 
     def __init__(
-        self, cin: int, cout: int, kernel: int, stride: int = 1, dilation: int = 1, relu: bool = True
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        relu: bool = True,
     ) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2

@@ -1,4 +1,4 @@
-"""ICNet from its PyTorch definition to ONNX, and one `Predictor` over the runtimes that serve it."""
+"""ICNet from PyTorch to ONNX, and one `Predictor` over the runtimes that serve it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Prediction", "Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Lends `Predictor` and `Prediction` without importing NumPy or a runtime before they are used."""
+    """Lends `Predictor` and `Prediction`; nothing is imported before they are used."""
     if name in ("Predictor", "Prediction"):
         from importlib import import_module
 

@@ -1,0 +1,101 @@
+"""How far an artefact may be from the reference, by its precision.
+
+A budget bounds the difference in either direction: parity says that two files are one model, and
+a model that scores better than the reference is another model as well.
+
+A pixel whose label differs is a tie where the reference itself could hardly tell: its two best
+logits are within the margin below. The margins are what each arithmetic does to a logit:
+- float32: two correct runs of ICNet differ by 2e-4 in the logits; 1e-3 leaves room for sums in
+  another order on other processors.
+- float16: 11 bits of mantissa; logits of 16 to 32 are 0.016 apart, and some roundings add up.
+- INT8: one step of an 8-bit grid over -32..32, the range of ICNet's logits, is 0.25.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from icnet_deploy.errors import ModelError
+
+__all__ = ["BUDGETS", "Budget", "Measured", "budget_for"]
+
+_ROUNDING = 1e-9  # a difference of exactly the budget is within it
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a budget is held against.
+
+    Attributes:
+        agreement: share of all pixels whose labels agree, 0..1.
+        miou_points: difference of mIoU from the reference, in points (hundredths).
+        class_points: class name -> difference of its IoU, in points.
+    """
+
+    agreement: float
+    miou_points: float
+    class_points: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is allowed.
+
+    Attributes:
+        tie_margin: the reference's two best logits within this are a tie.
+        miou_points: largest difference of mIoU, in points.
+        class_points: largest difference of one class's IoU, in points, or None.
+        agreement: least share of pixels that agree, 0..1, or None.
+    """
+
+    tie_margin: float
+    miou_points: float
+    class_points: float | None = None
+    agreement: float | None = None
+
+    def breaches(self, measured: Measured) -> list[str]:
+        """Every limit that is passed, in words; none if the artefact is within its budget."""
+        found = []
+        if self.agreement is not None and measured.agreement < self.agreement - _ROUNDING:
+            found.append(
+                f"{100 * measured.agreement:.4f} % of pixels agree, at least "
+                f"{100 * self.agreement:g} % must"
+            )
+        if not abs(measured.miou_points) <= self.miou_points + _ROUNDING:  # NaN is a breach, too
+            found.append(
+                f"mIoU differs by {measured.miou_points:+.4f} points, at most "
+                f"{self.miou_points:g} may it"
+            )
+        if self.class_points is not None:
+            found += [
+                f"IoU of {name} differs by {points:+.3f} points, at most {self.class_points:g} "
+                "may it"
+                for name, points in measured.class_points.items()
+                if not abs(points) <= self.class_points + _ROUNDING
+            ]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+_INT8 = Budget(tie_margin=0.25, miou_points=0.3, class_points=1.0)
+
+BUDGETS = {
+    "fp32": Budget(tie_margin=1e-3, miou_points=0.01, agreement=0.9999),
+    "fp16": Budget(tie_margin=0.05, miou_points=0.05),
+    "int8": _INT8,
+    "int8-ort": _INT8,
+}
+"""Precision -> budget."""
+
+
+def budget_for(precision: str) -> Budget:
+    """The budget of a precision; ModelError for one that has none."""
+    if precision not in BUDGETS:
+        raise ModelError(
+            f"no parity budget for the precision {precision!r}; known: {', '.join(BUDGETS)}"
+        )
+    return BUDGETS[precision]

@@ -1,0 +1,96 @@
+"""Whatever `icnet evaluate` is given, opened as one thing that labels images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from icnet_deploy.benchmarks.reference import Reference
+from icnet_deploy.benchmarks.scoring import Labeller, Size
+from icnet_deploy.errors import DeviceError, InputError, ModelError
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime.predictor import Predictor
+
+__all__ = ["Model", "open_model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Anything that labels images.
+
+    Attributes:
+        path: its file.
+        runtime, device: what runs it; `pytorch` for a checkpoint.
+        label_set: its classes.
+        size: (height, width) of the network's input, or None for each image's own.
+        head: `logits` or `labels`.
+        calibration_images: content hashes of the images that it must not be scored on.
+        label: labels one image.
+    """
+
+    path: Path
+    runtime: str
+    device: str
+    label_set: LabelSet
+    size: Size | None
+    head: str
+    calibration_images: tuple[str, ...]
+    label: Labeller
+
+
+@contextmanager
+def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterator[Model]:
+    """Opens a checkpoint, an ONNX file or an engine.
+
+    Args:
+        path: the file; its suffix says which of them it is.
+        at: (height, width) of a checkpoint's input; None for each image's own.
+        runtime, device: of an ONNX file; `auto` for a checkpoint.
+
+    Raises:
+        ModelError: the file is none of them, or cannot be loaded.
+        InputError: an option does not fit the kind of file.
+        UnavailableError: a package or a device is missing.
+    """
+    if path.suffix == ".safetensors":
+        yield _checkpoint(path, at, runtime, device)
+        return
+    if at is not None:
+        raise InputError(
+            f"--size is for a checkpoint; the size of {path} is in the file: export it at another"
+        )
+    if path.suffix in (".engine", ".plan"):
+        predictor = Predictor.from_engine(path)
+    elif path.suffix == ".onnx":
+        predictor = Predictor.from_onnx(path, runtime=runtime, device=device)
+    else:
+        raise ModelError(
+            f"{path} is not a model: expected a checkpoint (.safetensors), an ONNX file (.onnx) or "
+            "an engine (.engine, .plan)"
+        )
+    with predictor:
+        metadata = predictor.metadata
+        yield Model(
+            path,
+            predictor.runtime,
+            predictor.device,
+            metadata.label_set,
+            metadata.size,
+            metadata.head,
+            metadata.calibration_images,
+            lambda image: predictor.predict(image).labels,
+        )
+
+
+def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model:
+    if runtime != "auto":
+        raise InputError(
+            f"--runtime {runtime}: a checkpoint runs in PyTorch; export it (`icnet export`) to "
+            "score it on a runtime"
+        )
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"--device {device}: a checkpoint is scored on the CPU, in float32")
+    reference = Reference(path, at)
+    return Model(path, "pytorch", "cpu", reference.label_set, at, "logits", (), reference.labels)

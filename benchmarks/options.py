@@ -1,0 +1,55 @@
+"""What `icnet evaluate` and `icnet parity` ask in the same words."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from icnet_deploy.command import count
+from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.errors import OutputError
+from icnet_deploy.files import make_folder
+
+__all__ = ["add_data_options", "add_output_options", "check_outputs", "open_data"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what is scored on."""
+    # No `choices`: an unknown name is answered by the code that knows the names, in one line.
+    parser.add_argument(
+        "--dataset", required=True, metavar="NAME", help=f"{', '.join(DATASETS)}: the layout"
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", type=Path, help="its folder")
+    parser.add_argument("--split", default="val", help="which part of it (default: val)")
+    parser.add_argument(
+        "--limit",
+        type=count,
+        metavar="N",
+        help="score N images, spread evenly over the split (default: all)",
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where results go."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a self-contained HTML report; it shows images of the data set",
+    )
+
+
+def open_data(arguments: argparse.Namespace) -> Dataset:
+    """Opens the data set that was asked for; DatasetError if it is not there or is empty."""
+    dataset = open_dataset(arguments.dataset, arguments.data, arguments.split)
+    return dataset.first(arguments.limit)
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Finds a place that cannot be written before the long work, not after it (OutputError)."""
+    for path in (arguments.json, arguments.report):
+        if path is not None:
+            make_folder(path.parent)
+            if path.is_dir():
+                raise OutputError(f"cannot write the file {path}: a folder of that name is there")

@@ -1,0 +1,91 @@
+"""The contract between `Predictor` and a runtime: four members, and what a feed must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import BackendError
+
+__all__ = ["Array", "Backend", "TensorSpec", "check_feed", "reason"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: its name in the graph.
+        shape: one number a dimension; None where the size is free until a run.
+        dtype: the type of its elements.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        sides = " x ".join("?" if side is None else str(side) for side in self.shape)
+        return f"{self.name}: {self.dtype} {sides}"
+
+
+class Backend(Protocol):
+    """A model that one runtime has loaded. Serves one thread at a time."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` must be fed."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` returns."""
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the model once.
+
+        Args:
+            feed: an array for each input, of its dtype and shape.
+
+        Returns:
+            An array for each output. They are the caller's: no later run changes them.
+
+        Raises:
+            BackendError: the feed does not fit, the runtime failed, or the backend is closed.
+        """
+
+    def close(self) -> None:
+        """Frees the model; a second call does nothing."""
+
+
+def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> None:
+    """Refuses a feed that does not fit, in the same words whichever runtime would get it.
+
+    Runtimes differ here: one raises, another casts silently.
+
+    Raises:
+        BackendError: a name is missing or unknown, or a dtype or shape differs.
+    """
+    names = [spec.name for spec in inputs]
+    if sorted(feed) != sorted(names):
+        raise BackendError(f"the model takes the inputs {names}; it was fed {sorted(feed)}")
+    for spec in inputs:
+        array = feed[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            want is None or want == got for want, got in zip(spec.shape, array.shape, strict=True)
+        )
+        if array.dtype != spec.dtype or not fits or 0 in array.shape:
+            raise BackendError(
+                f"the model takes {spec}; it was fed {array.dtype} of shape {array.shape}"
+            )
+
+
+def reason(error: Exception) -> str:
+    """What a C++ runtime's error says in the end: its last line, without the places it came by."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,154 @@
+"""`icnet predict`: labels images, folders and videos, and draws what it found."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from icnet_deploy import command as shared
+from icnet_deploy.errors import ImageError, InputError
+from icnet_deploy.files import make_folder
+from icnet_deploy.images import read_image, write_image, write_labels
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
+from icnet_deploy.runtime.drawing import with_legend
+from icnet_deploy.runtime.inputs import Item, find_items
+from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.video import VideoReader, writing_video
+
+__all__ = ["main"]
+
+Timings = list[dict[str, float]]
+
+STAGES = ("preprocess", "inference", "label_map", "total")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = shared.parser(
+        "icnet predict",
+        "Label images, folders of images (with sub-folders) and videos.\n\n"
+        "For an image NAME it writes NAME_labels.png (8 bits, a class index a pixel),\n"
+        "NAME_colour.png and NAME_overlay.png; for a video, NAME_overlay.mp4.",
+        "icnet predict street.jpg --model icnet.onnx -o out",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder or a video")
+    parser.add_argument("--model", required=True, metavar="FILE", help="an exported ONNX file")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="the folder of the results"
+    )
+    parser.add_argument(
+        "--runtime", default="auto", metavar="NAME", help=f"auto, {', '.join(RUNTIMES)}"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", *DEVICES), help="cuda is CUDA or an error"
+    )
+    parser.add_argument(
+        "--threads", type=shared.count, metavar="N", help="CPU threads (default: the runtime's)"
+    )
+    parser.add_argument(
+        "--label-ids",
+        action="store_true",
+        help="write the ids that the data set's evaluation server expects, not class indices",
+    )
+    return parser.parse_args(argv)
+
+
+@shared.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet predict`; returns its exit code."""
+    args = _arguments(argv)
+    items = find_items(args.inputs, args.output)
+    with Predictor.from_onnx(args.model, args.runtime, args.device, args.threads) as predictor:
+        table = _id_table(predictor.metadata.label_set) if args.label_ids else None
+        make_folder(args.output)
+        timings, failures = _label_all(predictor, items, table)
+        _summarise(predictor, items, timings, len(failures), args.output)
+    if failures:
+        told = "; ".join(str(failure) for failure in failures)
+        if len(items) > 1:
+            told = f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
+        raise ImageError(told)
+    return 0
+
+
+def _id_table(label_set: LabelSet) -> Any:
+    """A table, uint8 256, from a class index to its label id."""
+    if label_set.label_ids is None:
+        raise InputError(
+            f"--label-ids: the model's label set {label_set.name!r} has no label ids; leave the "
+            "option away to get class indices"
+        )
+    return np.frombuffer(label_set.train_to_label_ids(), np.uint8)
+
+
+def _label_all(
+    predictor: Predictor, items: list[Item], table: Any
+) -> tuple[Timings, list[ImageError]]:
+    """Labels every item; one that cannot be read does not keep the others from it."""
+    from tqdm import tqdm
+
+    timings: Timings = []
+    failures: list[ImageError] = []
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(total=len(items), unit="input", disable=None) as bar:
+        for item in items:
+            bar.set_postfix_str(item.path.name)
+            try:
+                if item.video:
+                    _label_video(predictor, item, timings)
+                else:
+                    _label_image(predictor, item, table, timings)
+            except ImageError as error:
+                named = str(item.path) in str(error)
+                failures.append(error if named else ImageError(f"{item.path}: {error}"))
+            bar.update()
+    return timings, failures
+
+
+def _label_image(predictor: Predictor, item: Item, table: Any, timings: Timings) -> None:
+    prediction = predictor.predict(read_image(item.path))
+    timings.append(prediction.timings_ms)
+    labels = prediction.labels
+    overlay = with_legend(prediction.overlay(), labels, prediction.label_set)
+    write_labels(item.result("_labels.png"), labels if table is None else table[labels])
+    write_image(item.result("_colour.png"), prediction.colours())
+    write_image(item.result("_overlay.png"), overlay)
+
+
+def _label_video(predictor: Predictor, item: Item, timings: Timings) -> None:
+    from tqdm import tqdm
+
+    with (
+        closing(VideoReader(item.path)) as reader,
+        writing_video(item.result("_overlay.mp4"), reader.rate) as writer,
+        closing(predictor.stream(reader)) as predictions,
+        tqdm(total=reader.count, unit="frame", leave=False, disable=None) as bar,
+    ):
+        for prediction in predictions:
+            labels, label_set = prediction.labels, prediction.label_set
+            writer.write(with_legend(prediction.overlay(), labels, label_set, every_class=True))
+            timings.append(prediction.timings_ms)
+            bar.update()
+
+
+def _summarise(
+    predictor: Predictor, items: list[Item], timings: Timings, failed: int, output: Path
+) -> None:
+    """Says what was done, how long it took, and where it is."""
+    if not timings:
+        return
+    done = len(items) - failed
+    stages = ", ".join(
+        f"{stage.replace('_', ' ')} {median(one[stage] for one in timings):.1f}" for stage in STAGES
+    )
+    print(
+        f"{done} input{'s' if done != 1 else ''} labelled with {predictor.runtime} on "
+        f"{predictor.device}; the results are in {output}/"
+    )
+    print(f"median ms an image, of {len(timings)}: {stages}")

@@ -1,0 +1,191 @@
+"""From logits on a coarse grid to the label map at any size, without the dense tensor of logits.
+
+Bilinear interpolation takes convex combinations. Where one class wins at all four corners of a
+cell of the grid it wins everywhere inside, so only the pixels of cells whose corners disagree are
+interpolated. Ties go to the lowest class index, as `argmax` has it; that carries over, too: where
+an inner pixel ties class k with a lower j, j ties k at each corner of weight, and would have won
+there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["label_map", "label_map_dense"]
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
+
+# Working sets that stay in a core's cache: measured best of powers of two, and flat around them.
+_CELLS = 2048
+_ROWS = 8
+
+# Past this share of mixed cells, or this many pixels a cell, the dense way is the faster one.
+_MIXED_SHARE = 0.5
+_CELL_PIXELS = 400
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How the pixels of one axis lie on the grid, corners aligned.
+
+    Attributes:
+        cells: how many cells the grid has here, at least 1.
+        cell: the cell of each pixel, ascending.
+        weight: each pixel's weight of its cell's far corner, float32 in [0, 1].
+        first: the first pixel of each cell.
+        count: how many pixels each cell has, 0 or more.
+        step: from a cell's near corner to its far one: 1, or 0 on a grid of one point.
+    """
+
+    cells: int
+    cell: Index
+    weight: Float32
+    first: Index
+    count: Index
+    step: int
+
+
+def _axis(grid: int, pixels: int) -> _Axis:
+    """Divides in whole numbers: a float32 scale would be off by up to 1e-4 of a cell."""
+    cells = max(grid - 1, 1)
+    last = max(pixels - 1, 1)
+    position = np.arange(pixels, dtype=np.intp) * (grid - 1)
+    cell = np.minimum(position // last, cells - 1)  # the last pixel belongs to the last cell
+    weight = ((position - cell * last) / last).astype(np.float32)
+    first = np.searchsorted(cell, np.arange(cells + 1))
+    return _Axis(cells, cell, weight, first[:-1], np.diff(first), min(grid - 1, 1))
+
+
+def label_map(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
+    """The class of largest logit at every pixel, the logits interpolated with aligned corners.
+
+    Args:
+        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite.
+        size: (height, width) of the label map in pixels, each at least 1.
+
+    Returns:
+        uint8, H x W or N x H x W, in 0..C-1. What `label_map_dense` returns, save where float32
+        rounding makes a tie of two classes that exact arithmetic tells apart.
+
+    Raises:
+        ValueError: the logits have another shape.
+    """
+    if logits.ndim == 4:
+        return np.stack([label_map(one, size) for one in logits])
+    values = _checked(logits)
+    rows, columns = _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1])
+    corner = _argmax(values)
+    mixed = _mixed(corner, rows, columns)
+    largest = int(rows.count.max()) * int(columns.count.max())
+    if mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS:
+        if not mixed.any():
+            return _spread(corner, rows, columns)
+        return _dense(values, rows, columns)
+    labels = _spread(corner, rows, columns)
+    cell_rows, cell_columns = np.nonzero(mixed)
+    for start in range(0, len(cell_rows), _CELLS):
+        chunk = slice(start, start + _CELLS)
+        _fill_cells(labels, values, rows, columns, cell_rows[chunk], cell_columns[chunk])
+    return labels
+
+
+def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
+    """As `label_map`, by interpolating every class at every pixel, a few rows at a time.
+
+    Faster where most cells are mixed, and the plain statement of what `label_map` must return.
+    """
+    if logits.ndim == 4:
+        return np.stack([label_map_dense(one, size) for one in logits])
+    values = _checked(logits)
+    return _dense(values, _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1]))
+
+
+def _checked(logits: npt.NDArray[Any]) -> Float32:
+    if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
+        raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
+    return np.ascontiguousarray(logits, np.float32)
+
+
+def _argmax(values: Float32) -> UInt8:
+    """The lowest index of the maximum over axis 0. Faster than `argmax` where that axis is slow."""
+    best = values[0].copy()
+    labels = np.zeros(best.shape, np.uint8)
+    for index in range(1, len(values)):
+        labels[values[index] > best] = index
+        np.maximum(best, values[index], out=best)
+    return labels
+
+
+def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
+    """Which cells have corners of different classes: rows.cells x columns.cells."""
+    near, far = corner[: rows.cells], corner[rows.step :]
+    left, right = slice(0, columns.cells), slice(columns.step, None)
+    differs: npt.NDArray[np.bool_] = near[:, left] != near[:, right]
+    differs |= near[:, left] != far[:, left]
+    differs |= near[:, left] != far[:, right]
+    return differs
+
+
+def _spread(corner: UInt8, rows: _Axis, columns: _Axis) -> UInt8:
+    """Gives every pixel the class of its cell's near corner."""
+    wide = corner[: rows.cells].take(columns.cell, axis=1)
+    return wide.take(rows.cell, axis=0)
+
+
+def _fill_cells(
+    labels: UInt8, values: Float32, rows: _Axis, columns: _Axis, cell_row: Index, cell_column: Index
+) -> None:
+    """Works out the pixels of some cells, given by row and column, and writes them to `labels`.
+
+    All cells' pixels of one offset (dy, dx) at a time: arrays of C x (number of cells).
+    """
+    width = values.shape[2]
+    flat = values.reshape(len(values), -1)
+    at = cell_row * width + cell_column
+    corners = [
+        flat.take(at + dy * width + dx, axis=1) for dy in (0, rows.step) for dx in (0, columns.step)
+    ]
+    first_y, count_y = rows.first[cell_row], rows.count[cell_row]
+    first_x, count_x = columns.first[cell_column], columns.count[cell_column]
+    for dy in range(int(count_y.max(initial=0))):
+        near_left, near_right, far_left, far_right = corners
+        y = first_y + dy
+        weight = rows.weight.take(y, mode="clip")
+        left = near_left * (1 - weight) + far_left * weight
+        right = near_right * (1 - weight) + far_right * weight
+        for dx in range(int(count_x.max(initial=0))):
+            here = np.flatnonzero((dy < count_y) & (dx < count_x))
+            if not len(here):
+                continue
+            x = first_x[here] + dx
+            weight = columns.weight[x]
+            if len(here) == len(cell_row):
+                blend = left * (1 - weight) + right * weight
+            else:
+                blend = left.take(here, axis=1) * (1 - weight) + right.take(here, axis=1) * weight
+            labels[y[here], x] = _argmax(blend)
+
+
+def _dense(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
+    labels = np.empty((len(rows.cell), len(columns.cell)), np.uint8)
+    for start in range(0, len(rows.cell), _ROWS):
+        block = slice(start, start + _ROWS)
+        cell, weight = rows.cell[block], rows.weight[block, None]
+        best = None
+        for index, plane in enumerate(values):
+            lines = plane[cell] * (1 - weight) + plane[cell + rows.step] * weight
+            blend = lines.take(columns.cell, axis=1) * (1 - columns.weight)
+            blend += lines.take(columns.cell + columns.step, axis=1) * columns.weight
+            if best is None:
+                best = blend
+                labels[block] = 0
+            else:
+                labels[block][blend > best] = index
+                np.maximum(best, blend, out=best)
+    return labels

@@ -1,0 +1,174 @@
+"""What this machine has: processor, memory, GPUs, packages, and what the runtimes find."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy._version import __version__
+from icnet_deploy.errors import IcnetError
+from icnet_deploy.runtime.backends import choose
+from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
+
+__all__ = ["PACKAGES", "Package", "examine"]
+
+_FLAGS = (
+    *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+)
+"""The flags of /proc/cpuinfo that decide how fast float32, INT8 and half precision are."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that some part of the product uses.
+
+    Attributes:
+        name: what to call it.
+        distributions: the names that it is installed by, any of which will do.
+        extra: the extra of `icnet-deploy` that brings it, or None: always installed with it.
+        purpose: what it is for.
+    """
+
+    name: str
+    distributions: tuple[str, ...]
+    extra: str | None
+    purpose: str
+
+
+PACKAGES = (
+    Package("numpy", ("numpy",), None, "arrays"),
+    Package(
+        "opencv",
+        (
+            *("opencv-python-headless", "opencv-python"),
+            *("opencv-contrib-python-headless", "opencv-contrib-python"),
+        ),
+        None,
+        "images and video",
+    ),
+    Package("tqdm", ("tqdm",), None, "progress bars"),
+    Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
+    Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
+    Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
+    Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines"),
+    Package("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13"), None, "engines for RTX GPUs"),
+    Package("torch", ("torch",), "export", "export, training, the reference of parity"),
+    Package("safetensors", ("safetensors",), "export", "checkpoints"),
+    Package("onnx", ("onnx",), "export", "export"),
+    Package("onnxscript", ("onnxscript",), "export", "export"),
+    Package("onnxsim", ("onnxsim",), "export", "export"),
+    Package("pytorch-lightning", ("pytorch-lightning",), "train", "training"),
+)
+
+
+def examine() -> dict[str, Any]:
+    """Everything, as a JSON value; what cannot be found out is None. Never raises."""
+    return {
+        "schema": 1,
+        "icnet_deploy": __version__,
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "cpu": _cpu(),
+        "memory_gib": _memory_gib(),
+        "gpus": _gpus(),
+        "packages": {package.name: _version(package) for package in PACKAGES},
+        "runtimes": {"onnxruntime": _onnxruntime(), "openvino": _openvino(), "tensorrt": None},
+        "auto": _auto(),
+    }
+
+
+def _version(package: Package) -> str | None:
+    for name in package.distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _cpu() -> dict[str, Any]:
+    """Model, the number of cores that this process may use, and the flags that matter."""
+    info: dict[str, str] = {}
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        info.setdefault(key.strip(), value.strip())
+    present = set(info.get("flags", "").split())
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "model": info.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "flags": [flag for flag in _FLAGS if flag in present],
+    }
+
+
+def _memory_gib() -> float | None:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemTotal:"):
+            return round(int(line.split()[1]) / 2**20, 1)
+    return None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _gpus() -> list[dict[str, str]]:
+    """NVIDIA's GPUs as `nvidia-smi` lists them; none where it is missing or fails."""
+    fields = ("name", "memory.total", "driver_version", "compute_cap")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ") for line in done.stdout.splitlines()]
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
+
+
+def _onnxruntime() -> dict[str, Any] | None:
+    """Its version and its compiled-in providers, which says nothing yet of a GPU."""
+    try:
+        module = import_module("onnxruntime")
+        check_distributions()
+        return {"version": module.__version__, "providers": module.get_available_providers()}
+    except ImportError:
+        return None
+    except Exception as error:  # half an installation must not keep the doctor from reporting
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _openvino() -> dict[str, Any] | None:
+    """Its version and the devices that it sees."""
+    try:
+        module = import_module("openvino")
+        core = module.Core()
+        names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
+        return {"version": module.__version__.split("-")[0], "devices": names}
+    except ImportError:
+        return None
+    except Exception as error:  # as above
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _auto() -> dict[str, Any]:
+    """What `auto` chooses, and why."""
+    try:
+        runtime, device = choose("auto", "auto")
+    except IcnetError as error:
+        return {"runtime": None, "device": None, "why": str(error)}
+    if device == "cuda":
+        why = "ONNX Runtime ran a convolution on CUDA"
+    elif runtime == "openvino":
+        why = "no CUDA that works with ONNX Runtime; OpenVINO is the fastest on CPUs"
+    else:
+        why = "no CUDA that works with ONNX Runtime; openvino is not installed"
+    return {"runtime": runtime, "device": device, "why": why}

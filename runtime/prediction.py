@@ -1,0 +1,46 @@
+"""What a prediction is: a label map, and the pictures drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime import drawing
+
+__all__ = ["Prediction"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer to one image.
+
+    Attributes:
+        labels: uint8, H x W, the class of each pixel, at the image's own size.
+        label_set: the classes; `label_set.names[labels[y, x]]` is a pixel's name.
+        timings_ms: milliseconds by stage: `preprocess` (checking and resizing the image),
+            `inference`, `label_map`, and `total`, their sum. Decoding is not in it. Of a batch,
+            each image is given its equal share of `inference`.
+        image: uint8, H x W x 3, RGB: the image that was asked about.
+    """
+
+    labels: UInt8
+    label_set: LabelSet
+    timings_ms: dict[str, float]
+    image: UInt8 = field(repr=False)
+
+    def colours(self) -> UInt8:
+        """The label map in the label set's colours: uint8, H x W x 3, RGB."""
+        return drawing.colourise(self.labels, self.label_set)
+
+    def overlay(self, alpha: float = 0.5) -> UInt8:
+        """The colours laid over the image: uint8, H x W x 3, RGB.
+
+        Args:
+            alpha: the colours' share, from 0 (the image alone) to 1 (the colours alone).
+        """
+        return drawing.blend(self.image, self.colours(), alpha)

@@ -1,0 +1,110 @@
+"""A model of one convolution that labels by the nearest palette colour, and pictures for it.
+
+It computes what `FakeBackend.of_colours` does, less a constant a pixel, so that the real runtimes
+can be held to the fake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icnet_deploy.labels import CITYSCAPES, LabelSet
+from icnet_deploy.metadata import KEY, ArtefactMetadata
+
+TinyModel = Callable[..., Path]
+
+
+def build_model(
+    path: Path,
+    size: tuple[int, int] | None = (64, 96),
+    head: str = "logits",
+    label_set: LabelSet = CITYSCAPES,
+    batch: int | None = None,
+    half: bool = False,
+    describe: dict[str, Any] | None = None,
+    input_name: str = "image",
+) -> Path:
+    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast)."""
+    import onnx
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    colours = np.array(label_set.palette, np.float32)
+    weights = (2 * colours / 255).reshape(-1, 3, 1, 1)
+    bias = -np.square(colours).sum(axis=1) / 255
+    constants = [
+        h.make_tensor("weights", T.FLOAT, weights.shape, weights.ravel()),
+        h.make_tensor("bias", T.FLOAT, bias.shape, bias),
+    ]
+    conv = "scores" if head == "labels" or half else "logits"
+    nodes = [
+        h.make_node("Cast", [input_name], ["pixels"], to=T.FLOAT),
+        h.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        h.make_node("Conv", ["planes", "weights", "bias"], [conv], strides=[4, 4]),
+    ]
+    free: tuple[Any, Any] = ("H", "W")
+    height, width = size or free
+    n, kind = batch or "N", T.FLOAT
+    quarter = [(s + 3) // 4 if isinstance(s, int) else s.lower() for s in (height, width)]
+    shape = [n, len(label_set), *quarter]
+    if head == "logits" and half:
+        nodes.append(h.make_node("Cast", ["scores"], ["logits"], to=T.FLOAT16))
+        kind = T.FLOAT16
+    if head == "labels":
+        scales = np.array([1, 1, height / quarter[0], width / quarter[1]], np.float32)
+        constants.append(h.make_tensor("scales", T.FLOAT, [4], scales))
+        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+        nodes += [
+            h.make_node("Resize", ["scores", "", "scales"], ["dense"], **how),
+            h.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
+            h.make_node("Cast", ["best"], ["labels"], to=T.UINT8),
+        ]
+        shape, kind = [n, height, width], T.UINT8
+    graph = h.make_graph(
+        nodes,
+        "tiny",
+        [h.make_tensor_value_info(input_name, T.UINT8, [n, height, width, 3])],
+        [h.make_tensor_value_info(head, kind, shape)],
+        constants,
+    )
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    told = {"label_set": label_set, "size": size, "head": head, "precision": "fp32"}
+    metadata = ArtefactMetadata(**(told | (describe or {})))
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, metadata.to_json()
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> TinyModel:
+    """A function that writes a tiny ONNX file, with `build_model`'s options, and names it."""
+    made = 0
+
+    def make(**options: Any) -> Path:
+        nonlocal made
+        made += 1
+        return build_model(tmp_path / f"tiny{made}.onnx", **options)
+
+    return make
+
+
+def draw_blocks(size: tuple[int, int], seed: int = 0, block: int = 16) -> Any:
+    """A picture of blocks in Cityscapes' colours: uint8 H x W x 3, RGB."""
+    rows, columns = -(-size[0] // block), -(-size[1] // block)
+    classes = np.random.default_rng(seed).integers(0, 19, (rows, columns))
+    palette = np.array(CITYSCAPES.palette, np.uint8)
+    large = palette[classes].repeat(block, axis=0).repeat(block, axis=1)
+    return np.ascontiguousarray(large[: size[0], : size[1]])
+
+
+@pytest.fixture
+def blocks() -> Callable[..., Any]:
+    """The function `draw_blocks`."""
+    return draw_blocks

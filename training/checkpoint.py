@@ -1,0 +1,136 @@
+"""Checkpoints: a safetensors file with the weights, and one JSON value that says how to build the
+network around them. Nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from icnet_deploy.training.icnet import ICNet
+from icnet_deploy.training.preprocessing import Preprocessing
+from safetensors import SafetensorError, safe_open
+
+from icnet_deploy.errors import LabelSetError, ModelError
+from icnet_deploy.files import replacing, sha256
+from icnet_deploy.labels import LabelSet
+
+__all__ = ["SHIPPED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
+"""The checkpoint that comes with the product; its licence stands beside it."""
+
+_KEY = "icnet_deploy"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network that is ready to run, and what is known of it.
+
+    Attributes:
+        path: the file.
+        network: in eval mode, float32, without guidance heads.
+        label_set: its classes.
+        preprocessing: what its input expects.
+        info: how it was trained and scored, as the trainer wrote it.
+        sha256: of the file.
+    """
+
+    path: Path
+    network: ICNet
+    label_set: LabelSet
+    preprocessing: Preprocessing
+    info: dict[str, Any]
+    sha256: str
+
+
+def save_checkpoint(
+    path: str | Path,
+    network: ICNet,
+    label_set: LabelSet,
+    preprocessing: Preprocessing,
+    info: dict[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Writes a checkpoint; the training-only heads stay out.
+
+    Args:
+        path: the `.safetensors` file.
+        network: an ICNet on any device.
+        label_set: as many classes as the network has.
+        preprocessing: what its input expects.
+        info: how it was trained, JSON values.
+        half: store float16, half the bytes. Running variances stay float32: those of dead
+            channels are below float16's smallest number, and one that became zero would make its
+            channel 300 times louder.
+
+    Raises:
+        LabelSetError: the label set does not fit the network.
+        OutputError: the file cannot be written.
+    """
+    if len(label_set) != network.num_classes:
+        raise LabelSetError(
+            f"the network has {network.num_classes} classes, {label_set.name} has {len(label_set)}"
+        )
+    wanted = ICNet(network.num_classes, network.width, network.stages).state_dict()
+    tensors = {}
+    for name, value in network.state_dict().items():
+        if name in wanted and not name.endswith("num_batches_tracked"):
+            keep = not half or name.endswith("running_var")
+            tensors[name] = value.detach().cpu().to(torch.float32 if keep else torch.float16)
+            tensors[name] = tensors[name].contiguous()
+    description = {
+        "schema": _SCHEMA,
+        "network": {
+            "num_classes": network.num_classes,
+            "width": network.width,
+            "stages": network.stages,
+        },
+        "label_set": label_set.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+        "info": info or {},
+    }
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {_KEY: json.dumps(description)})
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint and builds its network.
+
+    Raises:
+        ModelError: there is no such file, it is not a checkpoint of this product, is cut off, or
+            its tensors do not fit the network that it describes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
+    if text is None:
+        raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
+    try:
+        value = json.loads(text)
+        if int(value["schema"]) > _SCHEMA:
+            raise ModelError(f"{path} was written by a newer icnet-deploy: upgrade")
+        network = ICNet(**value["network"])
+        label_set = LabelSet.from_dict(value["label_set"])
+        preprocessing = Preprocessing.from_dict(value["preprocessing"])
+        info = dict(value["info"])
+    except (KeyError, TypeError, ValueError, LabelSetError) as error:
+        raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
+    counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
+    try:
+        network.load_state_dict({k: v.float() for k, v in tensors.items()} | counters)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
+    network.eval()
+    return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))

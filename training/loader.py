@@ -1,0 +1,125 @@
+"""The mix of data sets that training draws from, with labels brought to the network's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data.mapping import CAMVID_TO_CITYSCAPES
+from icnet_deploy.training.augment import augment
+from icnet_deploy.training.config import TrainConfig
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from icnet_deploy.errors import LabelSetError
+from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
+
+__all__ = ["Mix", "class_weights", "target_table"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def target_table(
+    model: LabelSet, data: LabelSet
+) -> tuple[npt.NDArray[np.uint8], list[tuple[int, ...]]]:
+    """A table from the data set's labels to training targets, and the merged targets it uses.
+
+    A class of the data set that covers several of the model's (CamVid's bicyclist is a rider and
+    a bicycle) becomes a merged target: index C + i stands for "any of `merged[i]`", and the loss
+    takes the sum of their probabilities.
+
+    Returns:
+        uint8, 256 entries, and the list of merged classes.
+
+    Raises:
+        LabelSetError: it is not known how to train the one on the other.
+    """
+    table = np.full(256, IGNORE, np.uint8)
+    merged: list[tuple[int, ...]] = []
+    if model.names == data.names:
+        table[: len(model)] = np.arange(len(model))
+    elif model.names == CITYSCAPES.names and data.names == CAMVID.names:
+        for index, names in enumerate(CAMVID_TO_CITYSCAPES):
+            classes = tuple(CITYSCAPES.names.index(n) for n in names)
+            if len(classes) > 1:
+                merged.append(classes)
+            table[index] = classes[0] if len(classes) == 1 else len(model) + len(merged) - 1
+    else:
+        raise LabelSetError(
+            f"a network of the label set {model.name!r} cannot be trained on {data.name!r}"
+        )
+    return table, merged
+
+
+class Mix(IterableDataset[tuple[Tensor, Tensor]]):
+    """An endless, seeded stream of (image, target) crops drawn from several data sets.
+
+    Images are uint8 h x w x 3, RGB; targets int64 h x w. Decoded images stay in memory. Draw `i`
+    depends on the seed and `i` alone, so a run that is resumed at a step goes on as if it had
+    never stopped.
+    """
+
+    def __init__(
+        self, datasets: Sequence[Dataset], model: LabelSet, config: TrainConfig, start: int = 0
+    ) -> None:
+        tables = [target_table(model, d.label_set) for d in datasets]
+        merged = [m for _, m in tables if m]
+        if any(m != merged[0] for m in merged):
+            raise LabelSetError("two of the data sets merge different classes")
+        self.merged = merged[0] if merged else []
+        self.datasets, self.config, self.start = list(datasets), config, start
+        self._tables = [t for t, _ in tables]
+        shares = config.shares or tuple(float(len(d)) for d in datasets)
+        if len(shares) != len(datasets) or min(shares) < 0 or sum(shares) <= 0:
+            raise LabelSetError(
+                f"{len(datasets)} data sets, but the configuration has the shares {shares}"
+            )
+        self.shares = np.array(shares) / sum(shares)
+        self._cache: dict[tuple[int, int], Sample] = {}
+
+    def source(self, which: int, index: int) -> Sample:
+        """Image `index` of data set `which`, with training targets for labels; kept in memory."""
+        if (which, index) not in self._cache:
+            sample = self.datasets[which][index]
+            labels = self._tables[which][sample.labels]
+            self._cache[which, index] = Sample(sample.name, sample.image, labels)
+        return self._cache[which, index]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = self.start
+        while True:
+            rng = np.random.default_rng([self.config.seed, draw])
+            which = int(rng.choice(len(self.datasets), p=self.shares))
+            sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
+            image, target = augment(
+                sample.image, sample.labels, self.config.crop, self.config.resize, rng
+            )
+            yield torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(target).long()
+            draw += 1
+
+
+def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
+    """1 / log(1.02 + share) a class, scaled to a mean of 1 over the pixels that are drawn.
+
+    The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). Shares are counted on
+    `samples` images drawn as training draws them, each data set evenly.
+
+    Returns:
+        float32, one weight a class and one a merged class.
+    """
+    total = classes + len(mix.merged)
+    share = np.zeros(256)
+    for which, dataset in enumerate(mix.datasets):
+        count = max(1, round(samples * float(mix.shares[which])))
+        chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+        for index in chosen:
+            labels = mix.source(which, int(index)).labels
+            counts = np.bincount(labels.ravel(), minlength=256) / labels.size
+            share += counts * float(mix.shares[which]) / len(chosen)
+    seen = share[:total] / share[:total].sum()
+    weights = 1 / np.log(1.02 + seen)
+    weights /= (weights * seen).sum()
+    return torch.tensor(weights, dtype=torch.float32)
