@@ -11,13 +11,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from icnet_deploy.training.icnet import ICNet
-from icnet_deploy.training.preprocessing import Preprocessing
 from safetensors import SafetensorError, safe_open
 
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.training.icnet import ICNet
+from icnet_deploy.training.preprocessing import Preprocessing
 
 __all__ = ["SHIPPED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 

@@ -6,9 +6,8 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from icnet_deploy.data import DATASETS, open_dataset
-
 from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.data import DATASETS, open_dataset
 from icnet_deploy.errors import InputError, MissingPackage
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.mapping import CAMVID_TO_CITYSCAPES
-from icnet_deploy.training.augment import augment
-from icnet_deploy.training.config import TrainConfig
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data.mapping import CAMVID_TO_CITYSCAPES
 from icnet_deploy.errors import LabelSetError
 from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
+from icnet_deploy.training.augment import augment
+from icnet_deploy.training.config import TrainConfig
 
 __all__ = ["Mix", "class_weights", "target_table"]
 

@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
+
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.icnet import ICNet, Stages
 from icnet_deploy.training.loss import label_guidance
 from icnet_deploy.training.preprocessing import Preprocessing
-from torch import Tensor
 
 __all__ = ["Training"]
 

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
 from icnet_deploy.data import Dataset
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import make_folder
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.training.checkpoint import save_checkpoint
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.preprocessing import STREET
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
-from torch.utils.data import DataLoader
-
-from icnet_deploy.errors import InputError
-from icnet_deploy.files import make_folder
-from icnet_deploy.labels import LabelSet
 
 __all__ = ["train"]
 

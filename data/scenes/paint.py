@@ -140,7 +140,7 @@ class Canvas:
         if label is not None:
             cv2.fillPoly(self.labels, [exact], int(label))
         fixed = np.round(points * 16).astype(np.int32)
-        if texture == 0:
+        if texture == 0 or (x1 - x0) * (y1 - y0) < 100:  # too small to show a grain
             cv2.fillPoly(self.image, [fixed], colour, cv2.LINE_AA, 4)
             return
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)

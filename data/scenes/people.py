@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
+
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, shade
 
 __all__ = ["bicycle", "motorcycle", "person"]
@@ -91,7 +94,7 @@ def _wheel(f: Figure, x: float, r: float, tyre: float, label: int) -> None:
         return
     mask = np.array([f.at(*q) for q in ring])
     f.canvas.fill(mask, f.canvas.faded((92, 92, 94), f.z), label, 0.25)
-    for a, b in zip(ring[:-1], ring[1:], strict=True):
+    for a, b in pairwise(ring):
         f.limb(a, b, tyre, (28, 28, 30), label)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from icnet_deploy.data.scenes import people, street, surroundings, vehicles
 from icnet_deploy.data.scenes.paint import Camera, Canvas, Colour, Id, mix, shade
 from icnet_deploy.data.scenes.vehicles import Place
@@ -228,7 +229,8 @@ def _traffic(canvas: Canvas, rng: Rng, plan: Plan, jobs: Jobs) -> None:
                 z += float(rng.uniform(5.4, 7.5))
     for _ in range(int(rng.poisson(2.5))):
         oncoming = bool(rng.random() < 0.5)
-        x = float(rng.uniform(left + 1.4, -1.4)) if oncoming else float(rng.uniform(-0.8, 0.8))
+        near, far = sorted((left + 1.4, -1.4)) if oncoming else (-0.8, 0.8)
+        x = float(rng.uniform(near, far))
         z = float(np.exp(rng.uniform(np.log(9), np.log(80))))
         put(vehicles.car, x, z, np.pi if oncoming else 0.0, 5.0)
     if rng.random() < 0.18:  # one that crosses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, shade
 
 __all__ = ["clutter", "sign", "street_light", "traffic_light"]
@@ -31,7 +32,8 @@ def street_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -
     tint, scale = canvas.faded(colour, z), canvas.camera.scale(z)
     a, b = canvas.camera.project([(x, height, z), (x + reach, height + 0.4, z)])
     canvas.bar(a, b, 0.1 * scale, tint, Id.POLE)
-    canvas.bar(b, b + [0.5 * scale * np.sign(reach), 0], 0.16 * scale, shade(tint, 1.3), Id.POLE)
+    tip = b + np.array([0.5 * scale * np.sign(reach), 0])
+    canvas.bar(b, tip, 0.16 * scale, shade(tint, 1.3), Id.POLE)
 
 
 def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, mix, shade
 
 __all__ = ["crown", "facade", "fence", "ground_strip", "markings", "sky", "skyline", "tree", "wall"]
@@ -102,8 +103,9 @@ def _openings(
             if storey == 0 and shop:
                 a0, a1, y0 = bay * pitch + 0.15, (bay + 1) * pitch - 0.1, 0.4
             near, far = corner + along * a0, corner + along * a1
-            if min(near[1], far[1]) < 1.0:
-                continue
+            nearest = min(near[1], far[1])
+            if nearest < 1.0 or canvas.camera.scale(nearest) * tall * floor < 1.5:
+                continue  # behind the camera, or too small to see
             quad = [
                 (near[0], y0, near[1]), (near[0], y1, near[1]),
                 (far[0], y1, far[1]), (far[0], y0, far[1]),

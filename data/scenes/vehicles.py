@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, mix, shade
 
 __all__ = ["Place", "bus", "car", "train", "truck"]

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from icnet_deploy.data.scenes.scene import draw_scene
 from tqdm import tqdm
 
+from icnet_deploy.data.scenes.scene import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder
 from icnet_deploy.images import write_image, write_labels

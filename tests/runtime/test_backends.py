@@ -149,9 +149,7 @@ def stub_onnxruntime(monkeypatch, offered, given, made):
 
     def session(model, options, providers, **others):
         made.append((options, providers, others))
-        return SimpleNamespace(
-            get_providers=lambda: given, get_inputs=lambda: [], get_outputs=lambda: []
-        )
+        return SimpleNamespace(get_providers=lambda: given, get_inputs=list, get_outputs=list)
 
     class Options:
         def __init__(self):
@@ -272,7 +270,11 @@ def test_without_any_runtime_both_extras_are_named(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "device", "extra"),
-    [("onnxruntime", "cpu", "cpu"), ("onnxruntime", "cuda", "cuda"), ("openvino", "cpu", "openvino")],
+    [
+        ("onnxruntime", "cpu", "cpu"),
+        ("onnxruntime", "cuda", "cuda"),
+        ("openvino", "cpu", "openvino"),
+    ],
 )
 def test_a_package_that_cannot_be_imported_names_its_extra(name, device, extra):
     script = f"""
@@ -292,7 +294,9 @@ try:
 except MissingPackage as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert f'pip install "icnet-deploy[{extra}]"' in done.stdout
 
 

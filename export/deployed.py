@@ -1,0 +1,105 @@
+"""The network as it is deployed: uint8 image in, logits or label map out."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from icnet_deploy.training.icnet import POOL_BINS, ICNet, PyramidPooling, resize
+from icnet_deploy.training.preprocessing import Preprocessing
+
+__all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "lowest_argmax"]
+
+HEADS = ("logits", "labels")
+
+
+class Deployed(nn.Module):
+    """Preprocessing, network and head in one module, whose graph is the artefact.
+
+    Args:
+        network: in eval mode; it is copied, not changed.
+        preprocessing: what the network's input expects. Scales and the order of the channels are
+            folded into the two convolutions that see the image, which is exact: a resize works on
+            each channel alone, and zero padding stays zero. The mean is subtracted in the graph.
+        head: `logits` or `labels`.
+        free_size: write the pyramid's pools so that they are right at every size.
+    """
+
+    def __init__(
+        self, network: ICNet, preprocessing: Preprocessing, head: str, free_size: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        self.head = head
+        scale = torch.tensor(preprocessing.scale).view(1, 3, 1, 1)
+        mean = list(preprocessing.mean)
+        for name in ("conv1_1_3x3_s2", "conv1_sub1"):
+            block = getattr(self.network, name, None)
+            if block is not None:
+                weight = block.conv.weight.data * scale
+                block.conv.weight.data = (
+                    weight.flip(1) if preprocessing.channels == "bgr" else weight
+                )
+        if preprocessing.channels == "bgr":
+            mean.reverse()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        if free_size:
+            self.network.conv5_3_pool = MatrixPyramidPooling()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 N x H x W x 3, RGB, to float N x C x h x w or uint8 N x H x W.
+
+        The first operator is the cast to float, and the last two are casts to float and to uint8:
+        TensorRT takes uint8 nowhere else.
+        """
+        logits: Tensor = self.network(image.to(torch.float32).permute(0, 3, 1, 2) - self.mean)
+        if self.head == "logits":
+            return logits
+        logits = resize(logits, (image.shape[1], image.shape[2]))
+        return lowest_argmax(logits).to(torch.uint8)
+
+
+def lowest_argmax(logits: Tensor) -> Tensor:
+    """The lowest index of the largest value over axis 1, as float, of N x C x H x W.
+
+    It says what ArgMax says, in operators that fuse: TensorRT runs ArgMax as a slow TopK.
+    """
+    classes = logits.shape[1]
+    index = torch.arange(classes, dtype=torch.float32).view(1, classes, 1, 1)
+    best = logits.amax(dim=1, keepdim=True)
+    return torch.where(logits == best, index, float(classes)).amin(dim=1)
+
+
+class MatrixPyramidPooling(PyramidPooling):
+    """The same windows and the same upsampling as matrix products, right at every size.
+
+    Average pools need their windows when a graph is written. Along one side of n pixels, pooling
+    to b bins is a b x n matrix R and upsampling an n x b matrix U, and both can be computed from
+    n when the graph runs.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2], x.shape[3]
+        total = x + x.mean((2, 3), keepdim=True)
+        for bins in POOL_BINS[1:]:
+            pool_h, up_h = _matrices(height, bins)
+            pool_w, up_w = _matrices(width, bins)
+            pooled = pool_h @ (x @ pool_w.T)
+            total = total + up_h @ (pooled @ up_w.T)
+        return total
+
+
+def _matrices(side: int, bins: int) -> tuple[Tensor, Tensor]:
+    """R, bins x side, and U, side x bins; see `pool_windows` for the rule of the windows."""
+    used = torch.sym_min(bins, side)
+    stride = torch.sym_max(1, 2 * (side // 6) if bins == 3 else side // bins)
+    kernel = side - stride * (used - 1)
+    x = torch.arange(side, dtype=torch.float32)[None, :]
+    i = torch.arange(bins, dtype=torch.float32)[:, None]
+    inside = (x >= i * stride) & (x < i * stride + kernel)
+    pool = inside.to(torch.float32) / kernel
+    up = F.relu(1 - (x * (used - 1) / (side - 1) - i).abs())
+    return pool, up.T

@@ -1,0 +1,29 @@
+"""Weights and activations in half precision, by ONNX Runtime's converter."""
+
+from __future__ import annotations
+
+import onnx
+
+__all__ = ["to_half"]
+
+
+def to_half(model: onnx.ModelProto, keep: tuple[str, ...] = ()) -> bool:
+    """Makes every float32 tensor inside the graph float16; inputs and outputs keep their types.
+
+    onnxconverter-common's function of the same name writes an invalid graph here: it fails on the
+    cast that follows the uint8 input.
+
+    Needs: a float32 graph that onnxsim has been over.
+
+    Args:
+        model: changed in place.
+        keep: names of nodes that stay in float32.
+
+    Returns:
+        Whether it changed the model.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep))
+    model.CopyFrom(half)
+    return True

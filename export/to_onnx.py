@@ -1,0 +1,164 @@
+"""`icnet export`, also run as `python export/to_onnx.py`: a checkpoint becomes an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icnet_deploy._version import __version__
+from icnet_deploy.command import command, parser, size
+from icnet_deploy.errors import MissingPackage
+from icnet_deploy.files import replacing, sha256
+from icnet_deploy.images import read_image
+from icnet_deploy.metadata import KEY, ArtefactMetadata
+
+if TYPE_CHECKING:
+    from icnet_deploy.export.verify import Verification
+
+__all__ = ["export", "main"]
+
+PRECISIONS = ("fp32", "fp16")
+
+
+def export(
+    out: Path,
+    weights: Path | None = None,
+    size: tuple[int, int] = (1024, 2048),
+    head: str = "logits",
+    precision: str = "fp32",
+    dynamic_size: bool = False,
+    images: Sequence[Path] = (),
+) -> Verification:
+    """Writes an ONNX file and proves it against PyTorch; a file that fails is not kept.
+
+    Args:
+        out: the file to write.
+        weights: a checkpoint; None is the shipped one.
+        size: (height, width) in pixels that the graph takes.
+        head: `logits` (float, N x C x H/4 x W/4) or `labels` (uint8, N x H x W).
+        precision: `fp32` or `fp16`.
+        dynamic_size: take any size with sides from 64 pixels on; `size` is then an example.
+        images: photos to compare on, besides two drawn scenes.
+
+    Raises:
+        ModelError: the checkpoint cannot be read.
+        CheckFailed: the file does not do what PyTorch does.
+        OutputError: the file cannot be written.
+        MissingPackage: torch, onnx or ONNX Runtime is not installed.
+    """
+    _require_packages()
+    import onnx
+
+    from icnet_deploy.data.scenes import draw_scene
+    from icnet_deploy.export.deployed import Deployed
+    from icnet_deploy.export.graph import trace
+    from icnet_deploy.export.passes import to_half
+    from icnet_deploy.export.verify import fitted, verify
+    from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+
+    pictures = [read_image(path) for path in images]
+    checkpoint = load_checkpoint(weights or SHIPPED)
+    with replacing(out) as temporary:
+        module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
+        model = trace(module, size, dynamic_size)
+        if precision == "fp16":
+            to_half(model)
+        metadata = ArtefactMetadata(
+            label_set=checkpoint.label_set,
+            size=None if dynamic_size else size,
+            head=head,
+            precision=precision,
+            network={"stages": checkpoint.network.stages, "width": checkpoint.network.width},
+            preprocessing=checkpoint.preprocessing.to_dict(),
+            weights_sha256=checkpoint.sha256,
+            training_data=_training_data(checkpoint.info),
+            tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
+            | {"icnet-deploy": __version__, "python": platform.python_version()},
+        )
+        onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+        model.producer_name, model.producer_version = "icnet-deploy", __version__
+        onnx.save(model, temporary)
+        sizes = [size]
+        if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
+            sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
+        batches = [
+            fitted([draw_scene((0, i), s).image for i in range(2)] + pictures, s) for s in sizes
+        ]
+        return verify(temporary, checkpoint, head, precision, batches)
+
+
+def _require_packages() -> None:
+    for package in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(package, extra="export", purpose="export")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingPackage("onnxruntime", extra="cpu", purpose="the check of an exported file")
+
+
+def _training_data(info: dict[str, object]) -> str | None:
+    """What the checkpoint was trained on, in words."""
+    sets = info.get("data")
+    if not isinstance(sets, list):
+        return None
+    return ", ".join(f"{d['images']} images of {d['name']} {d['split']}" for d in sets)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    p = parser(
+        "icnet export",
+        "Export a checkpoint to ONNX: preprocessing in the graph, uint8 image in, checked against "
+        "PyTorch. A file that fails the check is not kept.",
+        "python export/to_onnx.py --size 1024x2048 --head labels -o icnet.onnx",
+    )
+    p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (default: shipped)")
+    p.add_argument(
+        "--size", type=size, default=(1024, 2048), help="HEIGHTxWIDTH (default: 1024x2048)"
+    )
+    p.add_argument(
+        "--head",
+        default="logits",
+        choices=("logits", "labels"),
+        help="logits at a quarter of the size, finished by Predictor; or the label map, finished "
+        "in the graph (default: %(default)s)",
+    )
+    p.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: %(default)s)")
+    p.add_argument(
+        "--dynamic-size", action="store_true", help="take any size with sides from 64 pixels on"
+    )
+    p.add_argument(
+        "--image",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a photo to check on, besides two drawn scenes; may be repeated",
+    )
+    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: a name that says all)")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports one file; exit code 0 done, 1 it failed its check, 2 the request was wrong."""
+    args = _arguments().parse_args(argv)
+    height, width = args.size
+    where = "anysize" if args.dynamic_size else f"{height}x{width}"
+    out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
+    checked = export(
+        out, args.weights, args.size, args.head, args.precision, args.dynamic_size, args.image
+    )
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
+    print(f"checked against PyTorch: {checked}")
+    return 0
+
+
+if __name__ == "__main__":
+    # By path this file is `__main__`; the packaged module is the one that everything else imports.
+    from icnet_deploy.export.to_onnx import main as packaged_main
+
+    raise SystemExit(packaged_main())

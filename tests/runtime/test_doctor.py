@@ -1,0 +1,94 @@
+"""`icnet doctor` reports whatever it finds, and never fails for what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from icnet_deploy._version import __version__
+from icnet_deploy.errors import UnavailableError
+from icnet_deploy.runtime import backends, machine
+from icnet_deploy.runtime.doctor import main
+
+
+def test_it_reports_this_machine(capsys, tmp_path):
+    assert main(["--json", str(tmp_path / "machine.json")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "machine.json").read_text())
+    assert found["schema"] == 1
+    assert found["icnet_deploy"] == __version__
+    assert found["cpu"]["cores"] >= 1
+    assert "CPUExecutionProvider" in found["runtimes"]["onnxruntime"]["providers"]
+    assert "CPU" in found["runtimes"]["openvino"]["devices"]
+    assert f"auto means {found['auto']['runtime']} on {found['auto']['device']}" in said
+    assert found["packages"]["numpy"] in said
+    assert "engines: not yet in this version" in said
+
+
+def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", absent)
+    monkeypatch.setattr(machine, "import_module", lambda name: exec(f"import no_such_{name}"))
+    monkeypatch.setattr(backends, "_installed", lambda package: False)
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "auto finds nothing that runs a model" in said
+    assert said.count("not installed") >= 2
+    for extra in ("cpu", "cuda", "openvino", "tensorrt", "export", "train"):
+        assert f'pip install "icnet-deploy[{extra}]"' in said
+
+
+def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch):
+    def broken():
+        raise UnavailableError("both are installed")
+
+    monkeypatch.setattr(machine, "check_distributions", broken)
+    assert main([]) == 0
+    assert "does not work: UnavailableError: both are installed" in capsys.readouterr().out
+
+
+def test_gpus_are_read_from_nvidia_smi(capsys, monkeypatch):
+    listing = "NVIDIA L4, 23034 MiB, 580.65.06, 8.9\nNVIDIA L4, 23034 MiB, 580.65.06, 8.9\n"
+    done = subprocess.CompletedProcess([], 0, stdout=listing, stderr="")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *args, **kwargs: done)
+    assert main([]) == 0
+    assert capsys.readouterr().out.count("NVIDIA L4, 23034 MiB, driver 580.65.06") == 2
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("x", 20)])
+def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, failure):
+    def run(*args, **kwargs):
+        raise failure
+
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert machine.examine()["gpus"] == []
+
+
+def test_an_unwritable_file_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["--json", str(tmp_path / "file" / "x.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_it_starts_where_nothing_is_installed():
+    script = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "onnxruntime", "openvino", "cv2", "tqdm"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocker())
+from icnet_deploy.cli import main
+sys.exit(main(["doctor"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "auto finds nothing" in done.stdout

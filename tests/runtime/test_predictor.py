@@ -1,0 +1,353 @@
+"""`Predictor` over the fake: sizes, heads, batches, streams, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from itertools import count
+
+import numpy as np
+import pytest
+
+from icnet_deploy.errors import (
+    BackendError,
+    ImageError,
+    InputError,
+    ModelError,
+    UnavailableError,
+)
+from icnet_deploy.images import resize_image
+from icnet_deploy.labels import CAMVID, CITYSCAPES
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime import FakeBackend, Predictor, TensorSpec, label_map
+from icnet_deploy.runtime.prediction import Prediction
+
+SIZE = (64, 96)
+
+
+def fake_predictor(size=SIZE, head="logits", batch=None):
+    backend = FakeBackend.of_colours(CITYSCAPES, size, head, batch)
+    return Predictor(backend, ArtefactMetadata(CITYSCAPES, size, head, "fp32")), backend
+
+
+def test_it_finds_the_colours(blocks):
+    image = blocks(SIZE)
+    predictor, _ = fake_predictor()
+    prediction = predictor.predict(image)
+    assert prediction.labels.shape == SIZE
+    assert prediction.labels.dtype == np.uint8
+    # Right but within the 4 pixels over which the edges of blocks are interpolated.
+    right = (prediction.colours() == image).all(axis=2)
+    assert right.reshape(4, 16, 6, 16)[:, 4:12, :, 4:12].all()
+    assert prediction.label_set is CITYSCAPES
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 192), (33, 50), (201, 97)])
+@pytest.mark.parametrize("head", ["logits", "labels"])
+def test_labels_come_back_at_the_images_size(blocks, size, head):
+    predictor, _ = fake_predictor(head=head)
+    prediction = predictor.predict(blocks(size))
+    assert prediction.labels.shape == size
+    assert prediction.image.shape == (*size, 3)
+    assert prediction.overlay().shape == (*size, 3)
+
+
+def test_both_heads_give_the_same_labels_at_the_artefacts_size(blocks):
+    logits, _ = fake_predictor(head="logits")
+    labels, _ = fake_predictor(head="labels")
+    image = blocks(SIZE, seed=3)
+    np.testing.assert_array_equal(logits.predict(image).labels, labels.predict(image).labels)
+
+
+def test_the_image_is_resized_in_and_the_logits_are_resized_out(blocks):
+    predictor, backend = fake_predictor()
+    image = blocks((100, 130))
+    logits = backend.run({"image": resize_image(image, SIZE)[None]})["logits"][0]
+    expected = label_map(logits, (100, 130))
+    np.testing.assert_array_equal(predictor.predict(image).labels, expected)
+
+
+def test_timings_cover_the_stages(blocks):
+    predictor, _ = fake_predictor()
+    timings = predictor.predict(blocks(SIZE)).timings_ms
+    assert list(timings) == ["preprocess", "inference", "label_map", "total"]
+    stages = [timings[stage] for stage in list(timings)[:3]]
+    assert min(stages) > 0
+    assert timings["total"] == pytest.approx(sum(stages))
+
+
+def test_a_prediction_is_frozen(blocks):
+    predictor, _ = fake_predictor()
+    prediction = predictor.predict(blocks(SIZE))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        prediction.labels = prediction.labels
+
+
+def test_overlay_goes_from_the_image_to_the_colours(blocks):
+    predictor, _ = fake_predictor()
+    image = 255 - blocks(SIZE)
+    prediction = predictor.predict(image)
+    np.testing.assert_array_equal(prediction.overlay(0), image)
+    np.testing.assert_array_equal(prediction.overlay(1), prediction.colours())
+    half = (image.astype(float) + prediction.colours()) / 2
+    assert np.abs(prediction.overlay() - half).max() <= 0.5
+    with pytest.raises(ValueError, match="0 to 1"):
+        prediction.overlay(1.5)
+
+
+def test_a_free_size_takes_each_image_at_its_own(blocks):
+    predictor, backend = fake_predictor(size=None)
+    assert predictor.size is None
+    for size in ((64, 64), (65, 129), (70, 90)):
+        image = blocks(size)
+        expected = label_map(backend.run({"image": image[None]})["logits"][0], size)
+        np.testing.assert_array_equal(predictor.predict(image).labels, expected)
+    with pytest.raises(ImageError, match="63 x 200"):
+        predictor.predict(blocks((63, 200)))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        [[1, 2, 3]],
+        np.zeros((64, 96), np.uint8),
+        np.zeros((64, 96, 4), np.uint8),
+        np.zeros((64, 96, 3), np.float32),
+        np.zeros((0, 96, 3), np.uint8),
+        np.zeros((1, 64, 96, 3), np.uint8),
+    ],
+    ids=["none", "list", "grey", "alpha", "float", "empty", "batch"],
+)
+def test_what_is_no_image_is_refused_before_a_run(image):
+    predictor, backend = fake_predictor()
+    for ask in (predictor.predict, lambda x: predictor.predict_batch([x])):
+        with pytest.raises(ImageError, match="an image is"):
+            ask(image)
+    assert backend.runs == 0
+
+
+def test_views_that_are_not_contiguous_are_images(blocks):
+    predictor, _ = fake_predictor()
+    for image in (blocks(SIZE), blocks((90, 90))):
+        flipped = image[:, ::-1, ::-1]
+        expected = predictor.predict(flipped.copy()).labels
+        np.testing.assert_array_equal(predictor.predict(flipped).labels, expected)
+
+
+class TestBatch:
+    def test_one_run_for_images_of_any_size(self, blocks):
+        predictor, backend = fake_predictor()
+        images = [blocks(size, seed) for seed, size in enumerate([(64, 96), (30, 40), (200, 100)])]
+        alone = [predictor.predict(image).labels for image in images]
+        backend.runs = 0
+        together = predictor.predict_batch(images)
+        assert backend.runs == 1
+        for expected, prediction in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(prediction.labels, expected)
+
+    def test_one_by_one_where_the_model_takes_one(self, blocks):
+        predictor, backend = fake_predictor(batch=1)
+        assert len(predictor.predict_batch([blocks(SIZE, 0), blocks(SIZE, 1)])) == 2
+        assert backend.runs == 2
+
+    def test_a_free_size_takes_one_run_a_size_and_keeps_the_order(self, blocks):
+        predictor, backend = fake_predictor(size=None)
+        images = [blocks(size, i) for i, size in enumerate([(64, 96), (80, 80), (64, 96)])]
+        predictions = predictor.predict_batch(images)
+        assert backend.runs == 2
+        for image, prediction in zip(images, predictions, strict=True):
+            assert prediction.image is image
+            np.testing.assert_array_equal(prediction.labels, predictor.predict(image).labels)
+
+    def test_no_images_are_no_predictions(self):
+        predictor, backend = fake_predictor()
+        assert predictor.predict_batch([]) == []
+        assert backend.runs == 0
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name == "icnet-ahead"]
+
+
+class TestStream:
+    def test_it_keeps_the_order(self, blocks):
+        predictor, _ = fake_predictor()
+        frames = [blocks((40 + seed, 60), seed) for seed in range(12)]
+        predictions = list(predictor.stream(iter(frames)))
+        assert [p.image is f for p, f in zip(predictions, frames, strict=True)] == [True] * 12
+        for frame, prediction in zip(frames, predictions, strict=True):
+            np.testing.assert_array_equal(prediction.labels, predictor.predict(frame).labels)
+        assert not workers()
+
+    def test_it_draws_two_frames_ahead_and_no_more(self, blocks):
+        predictor, _ = fake_predictor()
+        drawn, waited = [], threading.Event()
+
+        def frames():
+            for index in count():
+                drawn.append(index)
+                if len(drawn) == 3:
+                    waited.set()
+                yield blocks(SIZE, index)
+
+        stream = predictor.stream(frames())
+        next(stream)
+        assert waited.wait(5)  # frame 0 is with the caller; 1 and 2 were prepared meanwhile
+        threading.Event().wait(0.05)
+        assert len(drawn) == 3
+        stream.close()
+        assert not workers()
+
+    def test_it_prepares_in_another_thread(self, blocks):
+        predictor, _ = fake_predictor()
+        names = []
+
+        def frames():
+            names.append(threading.current_thread().name)
+            yield blocks(SIZE)
+
+        list(predictor.stream(frames()))
+        assert names == ["icnet-ahead"]
+
+    def test_what_the_source_raises_arrives_after_the_frames_before(self, blocks):
+        predictor, _ = fake_predictor()
+
+        def frames():
+            yield blocks(SIZE)
+            yield blocks(SIZE)
+            raise RuntimeError("the camera is gone")
+
+        stream = predictor.stream(frames())
+        assert isinstance(next(stream), Prediction)
+        assert isinstance(next(stream), Prediction)
+        with pytest.raises(RuntimeError, match="camera"):
+            next(stream)
+        assert not workers()
+
+    def test_a_frame_that_is_no_image_is_an_error(self, blocks):
+        predictor, _ = fake_predictor()
+        stream = predictor.stream([blocks(SIZE), np.zeros((4, 4))])
+        next(stream)
+        with pytest.raises(ImageError):
+            next(stream)
+        assert not workers()
+
+    def test_a_failing_run_ends_the_worker(self, blocks):
+        predictor, backend = fake_predictor()
+        backend.fail_with = "out of memory"
+        with pytest.raises(BackendError, match="out of memory"):
+            list(predictor.stream(blocks(SIZE) for _ in count()))
+        assert not workers()
+
+    def test_leaving_early_ends_the_worker(self, blocks):
+        predictor, _ = fake_predictor()
+        for _ in predictor.stream(blocks(SIZE) for _ in count()):
+            break
+        assert not workers()
+
+    def test_no_thread_before_the_first_frame_is_asked_for(self, blocks):
+        predictor, _ = fake_predictor()
+        stream = predictor.stream([blocks(SIZE)])
+        assert not workers()
+        assert len(list(stream)) == 1
+
+
+def test_after_close_every_use_says_so(blocks):
+    predictor, backend = fake_predictor()
+    with predictor:
+        predictor.warmup(2)
+        assert backend.runs == 2
+    predictor.close()
+    assert backend.closed
+    for use in (
+        lambda: predictor.predict(blocks(SIZE)),
+        lambda: predictor.predict_batch([]),
+        lambda: predictor.stream([]),
+        predictor.warmup,
+    ):
+        with pytest.raises(BackendError, match="the predictor is closed"):
+            use()
+
+
+def specs(name="image", shape=(None, *SIZE, 3), dtype=np.uint8):
+    return (TensorSpec(name, shape, np.dtype(dtype)),)
+
+
+LOGITS = specs("logits", (None, 19, 16, 24), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "metadata", "message"),
+    [
+        (specs("input"), LOGITS, {}, "input is input"),
+        (specs(dtype=np.float32), LOGITS, {}, "input is image: float32"),
+        (specs(shape=(None, 3, *SIZE)), LOGITS, {}, "its metadata says"),
+        (specs(shape=(None, 32, 96, 3)), LOGITS, {}, "its metadata says"),
+        (specs(), LOGITS, {"size": None}, "its metadata says"),
+        (specs(shape=(4, *SIZE, 3)), LOGITS, {}, "4 images at a time"),
+        (specs() + specs("mask"), LOGITS, {}, "2 inputs"),
+        (specs(), LOGITS, {"label_set": CAMVID}, "11 classes"),
+        (specs(), LOGITS, {"head": "labels"}, "no output 'labels'"),
+        (specs(), LOGITS, {"head": "boxes"}, "head is 'boxes'"),
+        (specs(), specs("logits", (None, 19, 16, 24), np.int32), {}, "expected float"),
+        (specs(), specs("labels", (None, *SIZE), np.int64), {"head": "labels"}, "expected uint8"),
+    ],
+)
+def test_a_model_that_is_not_what_it_says_is_refused(inputs, outputs, metadata, message):
+    told = {"label_set": CITYSCAPES, "size": SIZE, "head": "logits", "precision": "fp32"}
+    backend = FakeBackend(inputs, outputs, lambda feed: {})
+    with pytest.raises(ModelError, match=message):
+        Predictor(backend, ArtefactMetadata(**(told | metadata)))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+class TestFromOnnx:
+    def test_the_runtimes_agree_with_the_fake(self, tiny_model, blocks, runtime):
+        fake, _ = fake_predictor()
+        images = [blocks(SIZE, 1), blocks((77, 130), 2)]
+        with Predictor.from_onnx(tiny_model(), runtime, "cpu", threads=1) as predictor:
+            assert (predictor.runtime, predictor.device, predictor.size) == (runtime, "cpu", SIZE)
+            assert predictor.metadata.label_set == CITYSCAPES
+            for image, prediction in zip(images, predictor.predict_batch(images), strict=True):
+                same = prediction.labels == fake.predict(image).labels
+                assert same.mean() > 0.999  # but for ties on the edges of blocks
+
+    def test_both_heads_agree(self, tiny_model, blocks, runtime):
+        image = blocks(SIZE, 4)
+        logits = Predictor.from_onnx(tiny_model(), runtime).predict(image).labels
+        labels = Predictor.from_onnx(tiny_model(head="labels"), runtime).predict(image).labels
+        assert (logits == labels).mean() > 0.999
+
+    def test_metadata_that_lies_is_refused_with_the_files_name(self, tiny_model, runtime):
+        path = tiny_model(describe={"label_set": CAMVID})
+        with pytest.raises(ModelError, match=rf"{path.name}.*11 classes"):
+            Predictor.from_onnx(path, runtime)
+        with pytest.raises(ModelError, match="input is pixels_in"):
+            Predictor.from_onnx(tiny_model(input_name="pixels_in"), runtime)
+
+    def test_a_cut_off_file_is_refused(self, tiny_model, runtime):
+        path = tiny_model()
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(ModelError, match="cut off"):
+            Predictor.from_onnx(path, runtime)
+
+
+def test_auto_finds_a_runtime(tiny_model, blocks):
+    with Predictor.from_onnx(str(tiny_model())) as predictor:
+        assert predictor.runtime in ("onnxruntime", "openvino")
+        assert predictor.predict(blocks(SIZE)).labels.shape == SIZE
+
+
+def test_files_of_other_kinds_say_what_to_do(tmp_path):
+    with pytest.raises(UnavailableError, match="does not run TensorRT engines yet"):
+        Predictor.from_engine(tmp_path / "icnet.engine")
+    for suffix in (".engine", ".plan"):
+        with pytest.raises(UnavailableError, match="TensorRT engine"):
+            Predictor.from_onnx(tmp_path / f"icnet{suffix}")
+    with pytest.raises(ModelError, match="icnet export --weights"):
+        Predictor.from_onnx(tmp_path / "icnet.safetensors")
+    with pytest.raises(ModelError, match="cannot read the model"):
+        Predictor.from_onnx(tmp_path / "absent.onnx")
+    with pytest.raises(InputError, match="unknown runtime"):
+        Predictor.from_onnx(tmp_path / "absent.onnx", runtime="tensorflow")
