@@ -81,6 +81,7 @@ class Comparison:
 
     Attributes:
         artefact: the file.
+        name: what a table calls it.
         sha256: of the file.
         metadata: what it says of itself.
         runtime, device: what ran it.
@@ -90,6 +91,7 @@ class Comparison:
     """
 
     artefact: Path
+    name: str
     sha256: str
     metadata: ArtefactMetadata
     runtime: str

@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from icnet_deploy.benchmarks.evaluate_report import evaluate_page, offer_errors
 from icnet_deploy.benchmarks.machine import machine, versions
+from icnet_deploy.benchmarks.models import Model, open_model
 from icnet_deploy.benchmarks.options import (
     add_data_options,
     add_output_options,
     check_outputs,
     open_data,
 )
-from icnet_deploy.benchmarks.models import Model, open_model
 from icnet_deploy.benchmarks.pictures import Gallery
 from icnet_deploy.benchmarks.scoring import (
     Score,
@@ -127,9 +127,8 @@ def _print(result: Evaluation) -> None:
     print(f"{'pixel accuracy':<26} {number(percent(score.confusion.pixel_accuracy()))} %")
     print(f"{small:<26} {number(percent(score.regions.small()))} %")
     print("\nprotocol")
-    for name, value in protocol.to_dict().items():
-        words = ", ".join(value) if isinstance(value, list) else value
-        print(f"  {name.replace('_', ' '):<16} {words}")
+    for name, words in protocol.to_words().items():
+        print(f"  {name:<16} {words}")
     print(f"\ntime {1e3 * result.seconds:.1f} ms ({TIME_SCOPE})")
 
 

@@ -12,13 +12,13 @@ from icnet_deploy.benchmarks.pictures import (
     marks_picture,
     photo,
 )
+from icnet_deploy.benchmarks.plot import region_plot
 from icnet_deploy.benchmarks.report import (
     class_legend,
     exhibit,
     facts,
     figures,
     legend,
-    region_plot,
     table,
     where,
 )
@@ -76,7 +76,6 @@ def evaluate_page(name: str, score: Score, gallery: Gallery, time: str) -> str:
     """
     protocol = score.protocol()
     small = f"right in regions below {score.regions.bin_pixels:,} pixels, %"
-    words = {k.replace("_", " "): v for k, v in protocol.to_dict().items()}
     return page(
         f"{name} on {protocol.dataset} {protocol.split}",
         tag("p", f"{protocol.images} images, {protocol.data_label_set}."),
@@ -100,7 +99,7 @@ def evaluate_page(name: str, score: Score, gallery: Gallery, time: str) -> str:
         region_plot(score.regions),
         _exhibits(score, gallery),
         tag("h2", "Protocol"),
-        facts({**words, "time": time}),
+        facts({**protocol.to_words(), "time": time}),
         where(),
     )
 

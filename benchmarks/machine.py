@@ -2,61 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-from icnet_deploy._version import __version__
+from icnet_deploy.runtime.machine import examine
 
 __all__ = ["machine", "versions"]
 
-# The same module can come from several distributions.
-_DISTRIBUTIONS = {
-    "numpy": ("numpy",),
-    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless"),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-    "torch": ("torch",),
-}
+# Looks around once a process: it asks every runtime for its devices.
+_examined = cache(examine)
+
+_RECORDED = ("numpy", "opencv", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of this product, Python, and the libraries that are installed here."""
-    found = {"icnet-deploy": __version__, "python": platform.python_version()}
-    for name, distributions in _DISTRIBUTIONS.items():
-        for distribution in distributions:
-            try:
-                found[name] = version(distribution)
-            except PackageNotFoundError:
-                continue
-            break
-    return found
+    """Name -> version of this product, Python, and the libraries that a result depends on.
 
-
-def machine() -> dict[str, Any]:
-    """The operating system, the processor's model, and how many cores this process may use."""
+    Those that are not installed are left out.
+    """
+    found = _examined()
+    packages = {name: found["packages"].get(name) for name in _RECORDED}
     return {
-        "os": platform.platform(),
-        "architecture": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": _cores(),
+        "icnet-deploy": found["icnet_deploy"],
+        "python": found["python"],
+        **{name: version for name, version in packages.items() if version is not None},
     }
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpu_model() -> str:
-    """The processor's name; on Linux only the kernel's list tells more than `x86_64`."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def machine() -> dict[str, Any]:
+    """The operating system, the processor, the cores this process may use, memory and GPUs."""
+    found = _examined()
+    return {
+        "os": found["os"],
+        "cpu": found["cpu"]["model"],
+        "cpu_flags": found["cpu"]["flags"],
+        "cores": found["cpu"]["cores"],
+        "memory_gib": found["memory_gib"],
+        "gpus": found["gpus"],
+    }

@@ -64,8 +64,8 @@ def offer_difference(
         share = 100 * (ties + flips) / marks.size
         return Exhibit(
             f"{sample.name} · {_row_name(row)}",
-            f"{ties + flips:,} of {marks.size:,} pixels differ ({share:.4f} %): {ties:,} ties, "
-            f"{flips:,} real flips.",
+            f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
+            f"Ties: {ties:,}. Real flips: {flips:,}.",
             (
                 photo("Input", sample.image),
                 overlay(
@@ -118,7 +118,7 @@ def parity_page(rows: Sequence[Comparison], galleries: Sequence[Gallery], pictur
 
 
 def _row_name(row: Comparison) -> str:
-    return f"{row.artefact.name} on {row.runtime}"
+    return f"{row.name} on {row.runtime}"
 
 
 def _badge(text: str, good: bool) -> Html:
@@ -126,8 +126,9 @@ def _badge(text: str, good: bool) -> Html:
 
 
 def _summary(rows: Sequence[Comparison]) -> Html:
-    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "Difference"]
-    header += ["Worst class", "Agree %", "Ties", "Real flips", "Small regions %", "Difference"]
+    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
+    header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
+    header += ["Small regions %", "points"]
     return table(header, [_cells(row) for row in rows], left=5)
 
 
@@ -136,14 +137,15 @@ def _cells(row: Comparison) -> list[str]:
     size = row.metadata.size
     good = not row.breaches()
     return [
-        row.artefact.name,
+        row.name,
         row.runtime,
         _badge("within" if good else "past budget", good),
         row.metadata.precision,
         "the image's" if size is None else size_text(size),
         number(100 * row.score.confusion.miou()),
         signed(row.miou_points()),
-        f"{name} {signed(points)}",
+        name if float(signed(points)) else "-",
+        signed(points),
         number(100 * row.agreement(), 4),
         f"{row.ties:,}",
         f"{row.flips:,}",
@@ -164,7 +166,7 @@ def _meanings(rows: Sequence[Comparison]) -> list[Html]:
     margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
     ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
     text = (
-        "Differences are in points (hundredths) from the reference at the same size; that of the "
+        "Points are hundredths: the difference from the reference at the same size. That of the "
         "mIoU is the mean over the classes that occur in the truth. A pixel whose label differs is "
         "a tie where the reference's own two best logits are within a margin that the arithmetic "
         f"explains ({ties}), and a real flip elsewhere. Small regions are connected areas of one "
@@ -227,10 +229,10 @@ def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html
 
 
 def _protocols(rows: Sequence[Comparison]) -> list[Html]:
-    protocol = rows[0].score.protocol().to_dict()
-    for name in ("model_size", "logits_resize"):
-        values = dict.fromkeys(row.score.protocol().to_dict()[name] for row in rows)
-        protocol[name] = "; ".join(values)
-    words = {name.replace("_", " "): value for name, value in protocol.items()}
+    protocols = [row.score.protocol().to_words() for row in rows]
+    words = {
+        name: "; ".join(dict.fromkeys(protocol[name] for protocol in protocols))
+        for name in protocols[0]
+    }
     files = {_row_name(row): f"SHA-256 {row.sha256}" for row in rows}
     return [tag("h2", "Protocol"), facts(words), tag("h2", "Artefacts"), facts(files)]

@@ -18,25 +18,38 @@ SCHEMA = 1
 
 
 def verdict_table(rows: Sequence[Comparison]) -> str:
-    """The table for the screen."""
+    """The rows for the screen, what is wrong with any of them, and how they were scored."""
     header = [
-        "artefact", "precision", "runtime", "size", "mIoU %", "diff", "worst class", "diff",
-        "agree %", "ties", "flips", "small %", "diff", "verdict",
+        "artefact", "precision", "runtime", "size", "mIoU %", "points", "worst class", "points",
+        "agree %", "ties", "flips", "small %", "points", "verdict",
     ]  # fmt: skip
-    return text_table(header, [_cells(row) for row in rows], left=4)
+    lines = [text_table(header, [_cells(row) for row in rows], left=4), ""]
+    lines += [
+        f"past budget: {row.name} on {row.runtime}: {'; '.join(row.breaches())}"
+        for row in rows
+        if row.breaches()
+    ]
+    protocol = rows[0].score.protocol()
+    lines += [
+        "points: the difference from the PyTorch model, float32 on the CPU, at the same size",
+        "small: accuracy on the regions below 3,000 pixels",
+        f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
+        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
+    ]
+    return "\n".join(lines)
 
 
 def _cells(row: Comparison) -> list[str]:
     name, points = row.worst_class()
     size = row.metadata.size
     return [
-        row.artefact.name,
+        row.name,
         row.metadata.precision,
         row.runtime,
         "image" if size is None else size_text(size),
         number(100 * row.score.confusion.miou()),
         signed(row.miou_points()),
-        name,
+        name if float(signed(points)) else "-",
         signed(points),
         number(100 * row.agreement(), 4),
         str(row.ties),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,13 @@ def shipped_checkpoint() -> Path:
 
 
 def _require(*packages: str) -> None:
-    from importlib.util import find_spec
-
     for package in packages:
-        if find_spec(package) is None:
-            raise MissingPackage(package, extra="benchmark", purpose="the PyTorch reference")
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingPackage(
+                package, extra="benchmark", purpose="the PyTorch reference"
+            ) from error
 
 
 class Reference:

@@ -74,6 +74,11 @@ class Protocol:
         """The JSON form."""
         return {**dataclasses.asdict(self), "label_sizes": list(self.label_sizes)}
 
+    def to_words(self) -> dict[str, str]:
+        """Name -> value, as a person reads them."""
+        values = {**self.to_dict(), "label_sizes": ", ".join(self.label_sizes)}
+        return {name.replace("_", " "): str(value) for name, value in values.items()}
+
 
 def require_same_protocol(a: Protocol, b: Protocol) -> None:
     """Allows two scores to be compared.
@@ -186,7 +191,7 @@ class Score:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; null where a class or a bin does not occur."""
+        """The JSON form; null for a class that does not occur, and only bins that hold regions."""
         names = self.dataset.label_set.names
         accuracy = self.regions.accuracy()
         width = self.regions.bin_pixels
@@ -205,6 +210,7 @@ class Score:
                     "accuracy_percent": percent(value),
                 }
                 for index, value in enumerate(accuracy)
+                if self.regions.regions[index]
             ],
         }
 

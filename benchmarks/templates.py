@@ -69,21 +69,22 @@ _CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main { max-width: 1320px; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
 h2 { font-size: 1.2rem; margin: 2.25rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 p { margin: .4rem 0; max-width: 75ch; }
 .quiet { color: var(--quiet); font-size: .9rem; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
+  border-radius: 8px; width: fit-content; max-width: 100%; margin: .6rem 0; }
+table { border-collapse: collapse; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .7rem; text-align: left; border-bottom: 1px solid var(--line);
+th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; vertical-align: top; }
-td.wrap { white-space: normal; min-width: 14rem; }
+td.wrap { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
 tr:last-child td { border-bottom: 0; }
-th { color: var(--quiet); font-weight: 600; vertical-align: bottom; }
+th { color: var(--quiet); font-weight: 600; }
+thead th { white-space: normal; vertical-align: bottom; min-width: 4rem; }
 .n { text-align: right; }
 .badge { display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600; }
 .good { color: var(--good); background: var(--good-paper); }
@@ -104,8 +105,7 @@ figcaption { font-size: .85rem; color: var(--quiet); margin-top: .2rem; }
 .legend span { white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border-radius: 3px; vertical-align: -.1em; border: 1px solid var(--line); }
-svg { display: block; width: 100%; max-width: 720px; height: auto; background: var(--card);
-  border: 1px solid var(--line); border-radius: 8px; }
+svg { display: block; width: 100%; min-width: 30rem; max-width: 720px; height: auto; }
 svg text { fill: var(--quiet); font-size: 12px; }
 svg line { stroke: var(--line); }
 svg polyline { fill: none; stroke: var(--mark); stroke-width: 1.5; opacity: .6; }

@@ -166,6 +166,12 @@ def _camvid(root: Path, split: str) -> Dataset:
         if folder.name == "701_StillsRaw_full" and split != "all":
             wanted = _camvid_split(root, split)
             files = [pair for pair in files if pair[0].stem in wanted]
+            absent = sorted(wanted - {image.stem for image, _ in files})
+            if absent:  # a score over the rest would pass for one over the split
+                raise DatasetError(
+                    f"{root / split}.txt names {len(wanted)} images, {folder} lacks "
+                    f"{len(absent)} of them; first: {absent[0]}"
+                )
     return _dataset(
         "camvid",
         root,
@@ -185,7 +191,7 @@ def _camvid_split(root: Path, split: str) -> set[str]:
             f"{root} is the original CamVid, which has no splits of its own: write the names of "
             f"the split's images, one a line, into {path}, or ask for --split all"
         )
-    lines = path.read_text(encoding="utf-8").split()
+    lines = path.read_text(encoding="utf-8", errors="replace").split()
     return {Path(line).stem.removesuffix("_L") for line in lines}
 
 

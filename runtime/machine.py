@@ -168,7 +168,7 @@ def _auto() -> dict[str, Any]:
     if device == "cuda":
         why = "ONNX Runtime ran a convolution on CUDA"
     elif runtime == "openvino":
-        why = "no CUDA that works with ONNX Runtime; OpenVINO is the fastest on CPUs"
+        why = "no CUDA that works with ONNX Runtime; OpenVINO is the faster one on a CPU"
     else:
         why = "no CUDA that works with ONNX Runtime; openvino is not installed"
     return {"runtime": runtime, "device": device, "why": why}

@@ -211,7 +211,7 @@ class Predictor:
                 f"their own size, from {MIN_SIDE} x {MIN_SIDE} on: enlarge the image, or export "
                 "the model at a fixed size"
             )
-        pixels = np.ascontiguousarray(image if size is None else resize_image(image, size))
+        pixels = image if size is None else resize_image(image, size)
         return _Prepared(image, pixels, (time.perf_counter() - start) * 1e3)
 
     def _finish(self, batch: list[_Prepared]) -> list[Prediction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +26,9 @@ from icnet_deploy.training.preprocessing import STREET
 
 __all__ = ["train"]
 
+SAVE_EVERY = 200
+"""Steps between two states of a run; a kill loses at most these."""
+
 
 class Stream(pl.LightningDataModule):
     """Feeds the mix from the step at which the trainer stands, so that a resumed run goes on."""
@@ -46,7 +50,6 @@ def train(
     out: Path,
     run: Path,
     resume: bool = False,
-    save_every: int = 200,
 ) -> dict[str, Any]:
     """Trains a network and writes its checkpoint.
 
@@ -57,7 +60,6 @@ def train(
         out: the checkpoint to write when it is done.
         run: a folder for the state of the run (`last.ckpt`) and its losses (`metrics.csv`).
         resume: go on from `last.ckpt` in `run`.
-        save_every: steps between two states.
 
     Returns:
         What the checkpoint says of its training.
@@ -68,6 +70,7 @@ def train(
     state = make_folder(run) / "last.ckpt"
     if resume and not state.is_file():
         raise InputError(f"nothing to resume: there is no {state}")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it advertises
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
     weights = class_weights(mix, len(label_set)) if config.class_weights else None
@@ -82,7 +85,7 @@ def train(
             ModelCheckpoint(
                 run,
                 filename="state",
-                every_n_train_steps=save_every,
+                every_n_train_steps=SAVE_EVERY,
                 enable_version_counter=False,
                 save_last=True,
                 save_top_k=1,

@@ -21,9 +21,13 @@ CACHE_VARIABLE = "ICNET_CACHE"
 class OpenVinoBackend:
     """A compiled model of OpenVINO as a `Backend`."""
 
-    def __init__(self, compiled: Any) -> None:
-        self.inputs = tuple(_spec(port) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+    def __init__(self, model: Any, compiled: Any) -> None:
+        """Takes the model as it was read, for its names, and as it was compiled, for the rest.
+
+        Compiling drops casts at the ends of a graph, and a port then has their names, too.
+        """
+        self.inputs = _specs(model.inputs, compiled.inputs)
+        self.outputs = _specs(model.outputs, compiled.outputs)
         self._request: Any = compiled.create_infer_request()
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -33,9 +37,7 @@ class OpenVinoBackend:
         check_feed(self.inputs, feed)
         try:
             values = self._request.infer(
-                {name: np.ascontiguousarray(array) for name, array in feed.items()},
-                share_inputs=True,
-                share_outputs=True,
+                [feed[spec.name] for spec in self.inputs], share_inputs=True, share_outputs=True
             )
             # The next run writes over the request's own memory.
             return {spec.name: np.array(values[index]) for index, spec in enumerate(self.outputs)}
@@ -59,12 +61,16 @@ def open_model(path: Path, device: str, threads: int | None) -> OpenVinoBackend:
         config["CACHE_DIR"] = folder
     core = openvino.Core()
     try:
-        return OpenVinoBackend(core.compile_model(core.read_model(path), device.upper(), config))
+        model = core.read_model(path)
+        return OpenVinoBackend(model, core.compile_model(model, device.upper(), config))
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load the model {path}: {reason(error)}") from error
 
 
-def _spec(port: Any) -> TensorSpec:
-    """Reads a model's input or output; a dynamic side is free."""
-    shape = tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
-    return TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()))
+def _specs(named: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:
+    """Reads inputs or outputs, whose order compiling keeps; a dynamic side is free."""
+    specs = []
+    for name, port in zip((port.any_name for port in named), compiled, strict=True):
+        sides = tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
+        specs.append(TensorSpec(name, sides, np.dtype(port.element_type.to_dtype())))
+    return tuple(specs)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import cast
 
 from icnet_deploy._version import __version__
+from icnet_deploy.command import command
 
 __all__ = ["COMMANDS", "main"]
 
@@ -37,6 +38,7 @@ def _usage() -> str:
     )
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (0 done, 1 a check failed, 2 a wrong request)."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from icnet_deploy.errors import IcnetError
 
@@ -16,9 +17,16 @@ __all__ = ["command", "count", "parser", "size"]
 Main = Callable[[Sequence[str] | None], int]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Answers with one line, where argparse would print the whole usage, too."""
+        text = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {text} (see {self.prog} --help)\n")
+
+
 def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser whose `--help` shows an example, and that takes no abbreviated options."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
@@ -55,9 +63,12 @@ def command(main: Main) -> Main:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv)
-        except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
-            return stop.code if isinstance(stop.code, int) else 2
+            try:
+                status = main(argv)
+            except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
+                status = stop.code if isinstance(stop.code, int) else 2
+            sys.stdout.flush()  # a pipe that is closed shows here, not when the interpreter ends
+            return status
         except IcnetError as error:
             print(f"icnet: error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code

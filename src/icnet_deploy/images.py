@@ -27,6 +27,10 @@ UInt8 = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """The suffixes that a folder is searched for."""
 
+# How a whole file of the format ends, by how it begins. Older decoders give a cut-off JPEG a grey
+# rest, and libpng writes a line of its own on stderr.
+_ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
+
 
 def read_image(path: str | Path) -> UInt8:
     """Decodes an image file to uint8 H x W x 3, RGB, 0..255.
@@ -62,6 +66,10 @@ def _decode(path: str | Path, flag: int) -> UInt8:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
+    content = data.tobytes()
+    for start, end in _ENDS.items():
+        if content.startswith(start) and end not in content:
+            raise ImageError(f"the image {path} was cut off: its end is missing")
     try:
         array: Any = cv2.imdecode(data, flag) if data.size else None
     except cv2.error:
@@ -125,7 +133,10 @@ def _encode(path: str | Path, array: UInt8) -> None:
     import cv2
 
     path = Path(path)
-    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(array))
+    try:
+        ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(array))
+    except cv2.error:
+        ok = False
     if not ok:
         raise ImageError(f"cannot encode {path}: the suffix names no known image format")
     with replacing(path) as temporary:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class LabelSet:
             raise LabelSetError(
                 f"label set {self.name!r} has {count} names but {len(self.label_ids)} label ids"
             )
+        if not all(0 <= i <= 255 for i in self.label_ids or ()):
+            raise LabelSetError(f"label set {self.name!r} has a label id outside 0..255")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +89,7 @@ class LabelSet:
                 name=str(value["name"]),
                 names=tuple(str(name) for name in value["names"]),
                 palette=tuple(_colour(colour) for colour in value["palette"]),
-                label_ids=None if ids is None else tuple(int(i) for i in ids),
+                label_ids=None if ids is None else tuple(index(i) for i in ids),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LabelSetError(
@@ -104,7 +107,7 @@ class LabelSet:
 
 
 def _colour(value: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in value)
+    red, green, blue = (index(v) for v in value)  # 0.5 is refused, not taken for 0
     return red, green, blue
 
 

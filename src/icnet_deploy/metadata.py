@@ -91,7 +91,7 @@ class ArtefactMetadata:
                 "calibration_images": tuple(value.get("calibration_images", ())),
             }
             return cls(**known)
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, LabelSetError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, LabelSetError) as error:
             raise ModelError(f"the artefact's metadata cannot be read: {error!r}") from error
 
 
@@ -106,6 +106,7 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
         total = path.stat().st_size
         with path.open("rb") as file:
             fields = list(_outer_fields(file, total))
+        entries = [dict(_inner_strings(v)) for number, v in fields if number == _METADATA_PROPS]
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
     except (EOFError, ValueError) as error:
@@ -115,11 +116,9 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
         ) from error
     if not any(number == _GRAPH for number, _ in fields):
         raise ModelError(f"{path} is not an ONNX file: it holds no graph")
-    for number, value in fields:
-        if number == _METADATA_PROPS:
-            entry = dict(_inner_strings(value))
-            if entry.get(1) == KEY:
-                return ArtefactMetadata.from_json(entry.get(2, ""))
+    for entry in entries:
+        if entry.get(1) == KEY:
+            return ArtefactMetadata.from_json(entry.get(2, ""))
     raise ModelError(
         f"{path} is an ONNX file, but not one that icnet-deploy wrote (no {KEY!r} in its metadata):"
         " export the network with `icnet export`"
@@ -156,8 +155,10 @@ def _inner_strings(value: bytes) -> Iterator[tuple[int, str]]:
     """Yields (field number, text) of a StringStringEntryProto: 1 is the key, 2 the value."""
     file = io.BytesIO(value)
     while file.tell() < len(value):
-        number = _varint(file) >> 3
-        yield number, file.read(_varint(file)).decode("utf-8", "replace")
+        number, length = _varint(file) >> 3, _varint(file)
+        if file.tell() + length > len(value):
+            raise EOFError("an entry of its metadata is longer than the field that holds it")
+        yield number, file.read(length).decode("utf-8", "replace")
 
 
 def _varint(file: BinaryIO) -> int:

@@ -25,12 +25,14 @@ def build_model(
     head: str = "logits",
     label_set: LabelSet = CITYSCAPES,
     batch: int | None = None,
-    half: bool = False,
+    half: str = "no",
     describe: dict[str, Any] | None = None,
     input_name: str = "image",
 ) -> Path:
-    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast)."""
-    import onnx
+    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast).
+
+    `half`: "out", logits leave it as float16; "inside", they are float16 on their way.
+    """
     from onnx import TensorProto as T
     from onnx import helper as h
 
@@ -41,7 +43,7 @@ def build_model(
         h.make_tensor("weights", T.FLOAT, weights.shape, weights.ravel()),
         h.make_tensor("bias", T.FLOAT, bias.shape, bias),
     ]
-    conv = "scores" if head == "labels" or half else "logits"
+    conv = "scores" if head == "labels" or half != "no" else "logits"
     nodes = [
         h.make_node("Cast", [input_name], ["pixels"], to=T.FLOAT),
         h.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
@@ -52,9 +54,12 @@ def build_model(
     n, kind = batch or "N", T.FLOAT
     quarter = [(s + 3) // 4 if isinstance(s, int) else s.lower() for s in (height, width)]
     shape = [n, len(label_set), *quarter]
-    if head == "logits" and half:
+    if half == "out":
         nodes.append(h.make_node("Cast", ["scores"], ["logits"], to=T.FLOAT16))
         kind = T.FLOAT16
+    elif half == "inside":
+        nodes.append(h.make_node("Cast", ["scores"], ["half_scores"], to=T.FLOAT16))
+        nodes.append(h.make_node("Cast", ["half_scores"], ["logits"], to=T.FLOAT))
     if head == "labels":
         scales = np.array([1, 1, height / quarter[0], width / quarter[1]], np.float32)
         constants.append(h.make_tensor("scales", T.FLOAT, [4], scales))
@@ -65,17 +70,20 @@ def build_model(
             h.make_node("Cast", ["best"], ["labels"], to=T.UINT8),
         ]
         shape, kind = [n, height, width], T.UINT8
-    graph = h.make_graph(
-        nodes,
-        "tiny",
-        [h.make_tensor_value_info(input_name, T.UINT8, [n, height, width, 3])],
-        [h.make_tensor_value_info(head, kind, shape)],
-        constants,
-    )
-    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(model)
+    image = h.make_tensor_value_info(input_name, T.UINT8, [n, height, width, 3])
+    output = h.make_tensor_value_info(head, kind, shape)
     told = {"label_set": label_set, "size": size, "head": head, "precision": "fp32"}
     metadata = ArtefactMetadata(**(told | (describe or {})))
+    return save_model(path, h.make_graph(nodes, "tiny", [image], [output], constants), metadata)
+
+
+def save_model(path: Path, graph: Any, metadata: ArtefactMetadata) -> Path:
+    """Writes a graph with its metadata to an ONNX file."""
+    import onnx
+    from onnx import helper as h
+
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, metadata.to_json()
     onnx.save(model, path)

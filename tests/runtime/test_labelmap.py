@@ -105,6 +105,7 @@ def test_ties_go_to_the_lowest_class():
     logits = np.zeros((5, 4, 4), np.float32)
     logits[[2, 4]] = 1
     assert (label_map(logits, (13, 17)) == 2).all()
+    assert (label_map_dense(logits, (13, 17)) == 2).all()
     logits[1, :, 2:] = 1  # mixed cells between: class 1 ties only where its weight is whole
     labels = label_map(logits, (4, 7))
     np.testing.assert_array_equal(labels, [[2, 2, 2, 2, 1, 1, 1]] * 4)

@@ -284,6 +284,7 @@ LOGITS = specs("logits", (None, 19, 16, 24), np.float32)
         (specs(dtype=np.float32), LOGITS, {}, "input is image: float32"),
         (specs(shape=(None, 3, *SIZE)), LOGITS, {}, "its metadata says"),
         (specs(shape=(None, 32, 96, 3)), LOGITS, {}, "its metadata says"),
+        (specs(shape=(None, *SIZE, 4)), LOGITS, {}, "its metadata says"),
         (specs(), LOGITS, {"size": None}, "its metadata says"),
         (specs(shape=(4, *SIZE, 3)), LOGITS, {}, "4 images at a time"),
         (specs() + specs("mask"), LOGITS, {}, "2 inputs"),

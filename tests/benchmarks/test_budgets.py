@@ -1,0 +1,61 @@
+import pytest
+
+from icnet_deploy.benchmarks.budgets import BUDGETS, Measured, budget_for
+from icnet_deploy.errors import ModelError
+
+
+def breaches(precision, agreement=1.0, miou=0.0, **classes):
+    return budget_for(precision).breaches(Measured(agreement, miou, classes))
+
+
+@pytest.mark.parametrize(
+    ("precision", "inside", "outside"),
+    [
+        ("fp32", 0.01, 0.0101),
+        ("fp16", 0.05, 0.0501),
+        ("int8", 0.3, 0.301),
+        ("int8-ort", 0.3, 0.301),
+    ],
+)
+def test_the_limit_of_miou_holds_both_ways_and_includes_itself(precision, inside, outside):
+    for sign in (1, -1):
+        assert breaches(precision, miou=sign * inside) == []
+        (told,) = breaches(precision, miou=sign * outside)
+        assert "mIoU differs" in told
+
+
+def test_float32_must_agree_on_9999_pixels_of_10000():
+    assert breaches("fp32", agreement=0.9999) == []
+    (told,) = breaches("fp32", agreement=0.99989)
+    assert "99.9890 % of pixels agree" in told
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-ort"])
+def test_other_precisions_may_flip_pixels(precision):
+    assert breaches(precision, agreement=0.9) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-ort"])
+def test_no_class_of_an_int8_artefact_moves_by_more_than_a_point(precision):
+    assert breaches(precision, road=1.0, pole=-1.0) == []
+    (told,) = breaches(precision, road=0.5, pole=-1.001)
+    assert "pole" in told
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_float_artefacts_have_no_limit_a_class(precision):
+    assert breaches(precision, pole=5.0) == []
+
+
+def test_what_is_not_a_number_is_past_every_limit():
+    assert breaches("fp32", miou=float("nan"))
+    assert breaches("int8", pole=float("nan"))
+
+
+def test_margins_grow_as_the_arithmetic_gets_coarser():
+    assert [BUDGETS[p].tie_margin for p in ("fp32", "fp16", "int8")] == [1e-3, 0.05, 0.25]
+
+
+def test_an_unknown_precision_has_no_budget():
+    with pytest.raises(ModelError, match="int4"):
+        budget_for("int4")

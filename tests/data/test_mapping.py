@@ -1,0 +1,49 @@
+"""How the classes of one label set answer for those of another."""
+
+import numpy as np
+import pytest
+
+from icnet_deploy.data import ConfusionMatrix, prediction_table
+from icnet_deploy.errors import LabelSetError
+from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
+
+# CamVid's index and the trainIds that it covers.
+PAIRS = {
+    0: [10], 1: [2], 2: [5], 3: [0], 4: [1], 5: [8], 6: [7], 7: [4], 8: [13], 9: [11], 10: [12, 18],
+}  # fmt: skip
+
+
+def test_cityscapes_answers_for_camvid():
+    table = prediction_table(CITYSCAPES, CAMVID)
+    assert (table.dtype, table.shape) == (np.uint8, (256,))
+    expected = np.full(256, 255)
+    for index, train_ids in PAIRS.items():
+        expected[train_ids] = index
+    assert table.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["wall", "traffic light", "terrain", "truck", "bus", "train"])
+def test_a_class_that_camvid_does_not_know_is_wrong(name):
+    answer = prediction_table(CITYSCAPES, CAMVID)[np.uint8([CITYSCAPES.names.index(name)])]
+    scores = ConfusionMatrix(len(CAMVID))
+    scores.add(answer, np.uint8([8]))
+    assert scores.pixel_accuracy() == 0
+
+
+@pytest.mark.parametrize("label_set", [CITYSCAPES, CAMVID])
+def test_a_label_set_answers_for_itself(label_set):
+    table = prediction_table(label_set, label_set)
+    assert table[: len(label_set)].tolist() == list(range(len(label_set)))
+    assert set(table[len(label_set) :].tolist()) == {255}
+
+
+def test_only_the_names_decide():
+    renamed = LabelSet("other", CAMVID.names, ((0, 0, 0),) * 11)
+    assert np.array_equal(prediction_table(renamed, CAMVID), prediction_table(CAMVID, CAMVID))
+
+
+def test_what_is_not_known_is_refused_by_both_names():
+    own = LabelSet("own", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    for model, data in ((CAMVID, CITYSCAPES), (own, CAMVID), (CITYSCAPES, own)):
+        with pytest.raises(LabelSetError, match=f"{model.name!r}.*{data.name!r}"):
+            prediction_table(model, data)

@@ -1,0 +1,141 @@
+"""The `icnet` command: its frame, its argument types, and closed pipes."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+import pytest
+
+from icnet_deploy import __version__
+from icnet_deploy.cli import COMMANDS, main
+from icnet_deploy.command import command, count, parser, size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1024x2048", (1024, 2048)), ("64X64", (64, 64)), (" 1025x2049 ", (1025, 2049))],
+)
+def test_a_size_is_height_times_width(text, value):
+    assert size(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1024", "x", "1024x", "1024*2048", "-64x64", "64.0x64", "axb"]
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="HEIGHTxWIDTH"):
+        size(text)
+
+
+@pytest.mark.parametrize("text", ["63x64", "64x63", "0x0", "16385x64", "64x99999999999"])
+def test_a_size_out_of_range_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="64 to 16384"):
+        size(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), (" 20 ", 20), ("007", 7)])
+def test_a_count_is_a_whole_number_from_1_on(text, value):
+    assert count(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "many", "1e3", "²"])
+def test_what_is_no_count_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
+        count(text)
+
+
+@command
+def example(argv=None):
+    p = parser("icnet example", "An example.", "icnet example --count 3")
+    p.add_argument("--count", type=count, default=1)
+    print(p.parse_args(argv).count)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--count", "0"], "'0' is not a whole number"),
+        (["--count", "9" * 5000], "invalid count value"),
+        (["--cou", "3"], "unrecognized arguments: --cou"),  # abbreviations are not taken
+        (["more\nlines"], "more lines"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_exits_with_2(arguments, words, capsys):
+    assert example(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("icnet example: error: ")
+    assert words in err
+    assert "icnet example --help" in err
+
+
+def test_help_shows_an_example_and_exits_with_0(capsys):
+    assert example(["--help"]) == 0
+    assert "example:\n  icnet example --count 3" in capsys.readouterr().out
+
+
+def test_without_arguments_the_commands_are_listed_and_the_exit_code_is_2(capsys):
+    assert main([]) == 2
+    out = capsys.readouterr().out
+    for name, (_, what) in COMMANDS.items():
+        assert f"  {name} " in out
+        assert what in out
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_the_commands_and_exits_with_0(option, capsys):
+    assert main([option]) == 0
+    assert "usage: icnet COMMAND" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"icnet-deploy {__version__}\n"
+
+
+def test_an_unknown_command_is_one_line_with_the_known_ones(capsys):
+    assert main(["segment", "--help"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "unknown command 'segment'" in err
+    assert all(name in err for name in COMMANDS)
+
+
+def test_a_command_gets_the_rest_of_the_arguments(tmp_path, capsys):
+    out = tmp_path / "scenes"
+    assert main(["scenes", str(out), "--count", "1", "--size", "64x64"]) == 0
+    assert "1 scenes of 64x64" in capsys.readouterr().out
+    assert main(["scenes", "--help"]) == 0
+
+
+def icnet(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "icnet_deploy", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_python_m_runs_the_command():
+    done = icnet("--version", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"icnet-deploy {__version__}\n", "")
+    assert icnet("nothing", stdout=subprocess.PIPE).returncode == 2
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor"]])
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(arguments, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = icnet(*arguments, stdout=writing, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 141

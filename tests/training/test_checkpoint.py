@@ -1,0 +1,120 @@
+"""Checkpoints: what is written is read back, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training room needs torch")
+pytest.importorskip("safetensors", reason="checkpoints need safetensors")
+
+import safetensors.torch  # noqa: E402
+
+from icnet_deploy.errors import LabelSetError, ModelError  # noqa: E402
+from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
+from icnet_deploy.training.checkpoint import (  # noqa: E402
+    SHIPPED,
+    load_checkpoint,
+    save_checkpoint,
+)
+from icnet_deploy.training.icnet import ICNet  # noqa: E402
+from icnet_deploy.training.preprocessing import STREET, Preprocessing  # noqa: E402
+
+
+@pytest.fixture
+def saved(tmp_path, lively):
+    network = lively(ICNet(11, width=0.25, stages="sub24", guidance=True))
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, network, CAMVID, STREET, {"steps": 3})
+    return network, path
+
+
+def test_round_trip(saved):
+    network, path = saved
+    read = load_checkpoint(path)
+    image = torch.randn(1, 3, 96, 128)
+    with torch.inference_mode():
+        assert torch.equal(read.network(image), network(image))
+    assert (read.label_set, read.preprocessing, read.info) == (CAMVID, STREET, {"steps": 3})
+    assert not read.network.training
+    assert not hasattr(read.network, "conv6_sub4")
+
+
+def test_half_keeps_small_variances(tmp_path, lively):
+    network = lively(ICNet(11, width=0.25))
+    network.conv1_sub1.bn.running_var.fill_(1e-9)
+    save_checkpoint(tmp_path / "half.safetensors", network, CAMVID, STREET, half=True)
+    read = load_checkpoint(tmp_path / "half.safetensors").network
+    assert torch.equal(read.conv1_sub1.bn.running_var, network.conv1_sub1.bn.running_var)
+    assert read.conv1_sub1.conv.weight.dtype == torch.float32
+    half = network.conv1_sub1.conv.weight.half().float()
+    assert torch.equal(read.conv1_sub1.conv.weight, half)
+
+
+def test_label_set_must_fit(tmp_path):
+    with pytest.raises(LabelSetError, match="5 classes"):
+        save_checkpoint(tmp_path / "x.safetensors", ICNet(5, width=0.25), CITYSCAPES, STREET)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 100, 5000, -1])
+def test_cut_off_file_is_refused(saved, keep):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError):
+        load_checkpoint(path)
+
+
+def test_other_files_are_refused(tmp_path, saved):
+    with pytest.raises(ModelError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "absent.safetensors")
+    other = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(3)}, other)
+    with pytest.raises(ModelError, match="not written by icnet-deploy"):
+        load_checkpoint(other)
+
+
+def _rewritten(path, out, change):
+    with safetensors.safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["icnet_deploy"])
+    tensors = safetensors.torch.load_file(path)
+    change(description, tensors)
+    safetensors.torch.save_file(tensors, out, {"icnet_deploy": json.dumps(description)})
+    return out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d, t: t.pop("conv1_sub1.conv.weight", t.popitem()),
+        lambda d, t: t.update(extra=torch.zeros(1)),
+        lambda d, t: d["network"].update(width=0.5),
+        lambda d, t: d["network"].update(stages="sub5"),
+        lambda d, t: d.pop("label_set"),
+        lambda d, t: d.update(schema=99),
+        lambda d, t: d["preprocessing"].update(channels="gray"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, saved, change):
+    with pytest.raises(ModelError):
+        load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", change))
+
+
+def test_preprocessing_is_the_formula():
+    image = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8).numpy()
+    rule = Preprocessing((10.0, 20.0, 30.0), (1.0, 0.5, 0.25), "bgr")
+    ours = rule.tensor(image)
+    for channel, (mean, scale) in enumerate(zip(rule.mean, rule.scale, strict=True)):
+        plane = torch.from_numpy(image[..., 2 - channel].astype("float32"))
+        assert torch.equal(ours[:, channel], (plane - mean) * scale)
+    assert rule.tensor(image[0]).shape == (1, 3, 5, 7)
+
+
+def test_the_shipped_checkpoint_is_small_and_whole():
+    assert SHIPPED.stat().st_size <= 14e6
+    checkpoint = load_checkpoint(SHIPPED)
+    assert checkpoint.label_set == CITYSCAPES
+    assert checkpoint.network.stages == "sub124"
+    assert (SHIPPED.parent / "LICENSE.md").is_file()
+    assert checkpoint.info["config"]["steps"] == checkpoint.info["steps"]

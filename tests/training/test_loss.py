@@ -1,0 +1,83 @@
+"""Label guidance and the training targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training room needs torch")
+
+import torch.nn.functional as F  # noqa: E402
+
+from icnet_deploy.errors import LabelSetError  # noqa: E402
+from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
+from icnet_deploy.training.augment import augment  # noqa: E402
+from icnet_deploy.training.loader import target_table  # noqa: E402
+from icnet_deploy.training.loss import label_guidance, nearest_labels  # noqa: E402
+
+
+def test_one_head_is_plain_cross_entropy():
+    logits, target = torch.randn(2, 5, 9, 11), torch.randint(0, 5, (2, 9, 11))
+    target[0, 0] = 255
+    expected = F.cross_entropy(logits, target, ignore_index=255)
+    assert torch.allclose(label_guidance([logits], target, [1.0]), expected)
+
+
+def test_heads_are_weighted_and_labels_are_downsampled_to_each():
+    fine, coarse = torch.randn(1, 4, 9, 9), torch.randn(1, 4, 5, 5)
+    target = torch.randint(0, 4, (1, 9, 9))
+    expected = F.cross_entropy(fine, target) + 0.4 * F.cross_entropy(coarse, target[:, ::2, ::2])
+    assert torch.allclose(label_guidance([fine, coarse], target, [1.0, 0.4]), expected)
+
+
+def test_downsampled_labels_are_labels_that_were_there():
+    target = torch.where(torch.rand(1, 33, 47) < 0.5, 3, 250)
+    assert set(nearest_labels(target, (7, 5)).unique().tolist()) <= {3, 250}
+    assert torch.equal(nearest_labels(target, (33, 47)), target)
+
+
+def test_a_merged_target_takes_the_sum_of_the_probabilities():
+    logits = torch.randn(1, 4, 3, 3)
+    p = logits.softmax(1)
+    loss = label_guidance([logits], torch.full((1, 3, 3), 4), [1.0], merged=[(1, 3)])
+    assert torch.allclose(loss, -(p[:, 1] + p[:, 3]).log().mean())
+
+
+def test_nothing_known_is_no_loss_and_no_nan():
+    logits = torch.randn(1, 4, 3, 3, requires_grad=True)
+    loss = label_guidance([logits], torch.full((1, 3, 3), 255), [1.0])
+    assert float(loss) == 0
+
+
+def test_camvid_becomes_train_ids_and_the_bicyclist_both():
+    table, merged = target_table(CITYSCAPES, CAMVID)
+    assert merged == [(12, 18)]
+    assert table[:12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 19, 255]
+    assert target_table(CAMVID, CAMVID)[1] == []
+    with pytest.raises(LabelSetError):
+        target_table(CAMVID, CITYSCAPES)
+
+
+@pytest.mark.parametrize("resize", [(1.0, 1.0), (0.3, 0.5), (2.0, 3.0)])
+def test_image_and_labels_are_cropped_alike(resize):
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 2, (9, 12)), np.ones((10, 10))).astype(np.uint8)
+    image = np.repeat(labels[:, :, None] * 255, 3, 2).astype(np.uint8)
+    for _ in range(20):
+        patch, truth = augment(image, labels, (65, 97), resize, rng)
+        assert patch.shape == (65, 97, 3)
+        assert truth.shape == (65, 97)
+        known = truth != 255
+        # Bright where the label is 1, whatever the colours went through.
+        if known.any() and len(set(truth[known])) == 2:
+            bright = patch.mean(2)
+            assert bright[truth == 1].mean() > bright[truth == 0].mean() + 20
+    assert set(np.unique(truth)) <= {0, 1, 255}
+
+
+def test_what_lies_outside_is_ignored():
+    rng = np.random.default_rng(1)
+    image, labels = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
+    _, truth = augment(image, labels, (80, 80), (1.0, 1.0), rng)
+    assert 0.03 < (truth == 0).mean() < 0.12
+    assert (truth[truth != 0] == 255).all()
