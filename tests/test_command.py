@@ -20,9 +20,7 @@ def test_a_size_is_height_times_width(text, value):
     assert size(text) == value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1024", "x", "1024x", "1024*2048", "-64x64", "64.0x64", "axb"]
-)
+@pytest.mark.parametrize("text", ["", "1024", "x", "1024x", "1024*2048", "-64x64", "64.0x64"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="HEIGHTxWIDTH"):
         size(text)
@@ -129,12 +127,11 @@ def test_python_m_runs_the_command():
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", [["--help"], ["doctor"]])
-def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(arguments, unbuffered):
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(unbuffered):
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = icnet(*arguments, stdout=writing, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+        done = icnet("--help", stdout=writing, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
     finally:
         os.close(writing)
     assert done.stderr == ""

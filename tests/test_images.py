@@ -40,7 +40,7 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".tiff"])
 def test_a_lossless_image_is_read_exactly_and_in_rgb_order(suffix, file):
-    image = read_image(file(encoded(suffix), "image" + suffix))
+    image = read_image(file(encoded(suffix)))
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert np.array_equal(image, picture())
@@ -48,7 +48,7 @@ def test_a_lossless_image_is_read_exactly_and_in_rgb_order(suffix, file):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_a_lossy_image_is_read_nearly(suffix, file):
-    image = read_image(file(encoded(suffix)))  # the content decides, not the name
+    image = read_image(file(encoded(suffix)))
     assert np.abs(image.astype(int) - picture()).mean() < 4
 
 
@@ -80,7 +80,7 @@ def test_sixteen_bits_become_the_upper_eight(file):
 def test_an_image_that_was_cut_off_is_refused(suffix, file, capfd):
     content = encoded(suffix)
     for end in [*range(0, len(content), len(content) // 9), len(content) - 1]:
-        with pytest.raises(ImageError, match="cut off|not an image"):
+        with pytest.raises(ImageError, match=r"cut off|not an image"):
             read_image(file(content[:end]))
     if suffix in (".png", ".jpg"):
         assert capfd.readouterr().err == ""  # the decoders' own words stay out of the one line
@@ -175,4 +175,5 @@ def test_labels_are_resized_without_new_values():
 def test_the_right_size_is_passed_through():
     image = picture()
     assert resize_image(image, (48, 64)) is image
-    assert resize_labels(image[:, :, 0], (48, 64)).base is image
+    labels = image[:, :, 0]
+    assert resize_labels(labels, (48, 64)) is labels

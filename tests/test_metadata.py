@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icnet_deploy.errors import ModelError
@@ -71,6 +71,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     size=st.none() | st.tuples(st.integers(64, 9999), st.integers(64, 9999)),
     head=st.sampled_from(["logits", "labels"]),
@@ -214,6 +215,7 @@ def test_our_key_with_a_broken_value_is_refused(file):
         read_onnx_metadata(file(HEAD + entry(KEY, "{")))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_no_content_does_anything_but_be_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.onnx"

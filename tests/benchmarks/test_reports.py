@@ -154,7 +154,7 @@ def test_a_single_marked_pixel_outlives_the_scaling():
     blue = picture[5 * height // 1024, 5 * width // 2048]
     assert red[0] > 150 > 100 > red[2]
     assert blue[2] > 150 > 100 > blue[0]
-    assert (picture.max(axis=2) > 100).sum() < 60
+    assert 18 <= (picture.max(axis=2) > 100).sum() < 60  # nine pixels each, and JPEG's blur
 
 
 def test_the_plot_has_a_point_for_each_bin_with_regions():

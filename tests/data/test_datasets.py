@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -86,9 +85,8 @@ def colour_map():
 
 
 def test_cityscapes_turns_all_34_label_ids_into_train_ids(tmp_path):
-    ids = np.arange(36, dtype=np.uint8).reshape(4, 9).clip(0, 33).repeat(2, axis=1)[:, :12]
-    ids = np.concatenate([ids, np.arange(36, dtype=np.uint8).reshape(3, 12).clip(0, 33)])[-4:]
-    ids[0] = 255
+    ids = np.arange(48, dtype=np.uint8).reshape(4, 12)
+    ids[ids > 33] = 255
     image, _ = add_cityscapes(tmp_path, labels=ids)
     sample = open_dataset("cityscapes", tmp_path)[0]
     assert sample.name == "bonn_000000_000019"
@@ -96,7 +94,6 @@ def test_cityscapes_turns_all_34_label_ids_into_train_ids(tmp_path):
     assert sample.labels.dtype == np.uint8
     expected = [[TRAIN_IDS.get(int(i), 255) for i in row] for row in ids]
     assert sample.labels.tolist() == expected
-    assert set(range(34)) <= set(ids.ravel().tolist())
 
 
 def test_cityscapes_is_sorted_over_its_cities_and_split_by_folder(tmp_path):
@@ -167,7 +164,7 @@ def test_the_original_camvid_without_a_file_of_names_says_how_to_get_one(origina
 
 def test_a_name_of_a_split_that_has_no_image_is_refused(original):
     (original / "val.txt").write_text("0016E5_01\n0016E5_77\n0016E5_78\n")
-    with pytest.raises(DatasetError, match="names 3 images.* lacks 2 of them; first: 0016E5_77"):
+    with pytest.raises(DatasetError, match=r"names 3 images.* lacks 2 of them; first: 0016E5_77"):
         open_dataset("camvid", original, "val")
 
 
@@ -180,9 +177,9 @@ def test_a_colour_that_is_no_class_is_ignored(tmp_path):
 def test_labels_of_another_size_are_refused_with_both_sizes(tmp_path):
     add_cityscapes(tmp_path, labels=np.full((4, 11), 7, np.uint8))
     add_camvid(tmp_path, labels=np.zeros((5, 12), np.uint8))
-    with pytest.raises(DatasetError, match="4x11.*4x12"):
+    with pytest.raises(DatasetError, match=r"4x11.*4x12"):
         open_dataset("cityscapes", tmp_path)[0]
-    with pytest.raises(DatasetError, match="5x12.*4x12"):
+    with pytest.raises(DatasetError, match=r"5x12.*4x12"):
         open_dataset("camvid", tmp_path)[0]
 
 
@@ -191,7 +188,7 @@ def test_missing_labels_are_counted_when_the_set_is_opened(name, tmp_path):
     add_cityscapes(tmp_path, "bonn_000000_000019")
     _, label = add_cityscapes(tmp_path, "bonn_000001_000019")
     label.unlink()
-    with pytest.raises(DatasetError, match="1 of 2 .* no labels; first: .*bonn_000001"):
+    with pytest.raises(DatasetError, match=r"1 of 2 .* no labels; first: .*bonn_000001"):
         open_dataset(name, tmp_path)
 
 
@@ -296,17 +293,5 @@ def test_the_real_camvid(split, count):
         assert sample.image.shape == (360, 480, 3)
         assert sample.labels.shape == (360, 480)
         # Sky is above road: labels and images are not upside down.
-        rows = [
-            np.nonzero(sample.labels == CAMVID.names.index(n))[0].mean() for n in CAMVID.names[:4:3]
-        ]
-        assert rows[0] < rows[1]
-
-
-def test_opencv_is_not_asked_to_guess_a_label_maps_type(tmp_path):
-    """A label map with a palette holds colours once decoded; it must not pass for indices."""
-    path = tmp_path / "valannot" / "a.png"
-    write_image(tmp_path / "val" / "a.png", noise())
-    path.parent.mkdir()
-    cv2.imwrite(str(path), np.zeros((4, 12, 3), np.uint8))
-    with pytest.raises(DatasetError, match="expected one 8-bit channel"):
-        open_dataset("camvid", tmp_path)[0]
+        sky, road = (np.nonzero(sample.labels == index)[0].mean() for index in (0, 3))
+        assert sky < road

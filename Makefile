@@ -1,0 +1,48 @@
+# make demo    install into .venv, then the main job from end to end; IMAGE=photo.jpg adds your own
+# make test    the same, then every check and the whole test suite
+# make check   lint, format and types
+# make clean   remove what the above made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+IMAGE ?=
+
+.PHONY: demo test check clean
+.DELETE_ON_ERROR:
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable ".[cpu,openvino,export,train,benchmark,test]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/icnet scenes $(DEMO)/scenes --count 4 --size 1024x2048 --seed 7
+	$(BIN)/python export/to_onnx.py --size 1024x2048 --head logits -o $(DEMO)/icnet-logits.onnx
+	$(BIN)/python export/to_onnx.py --size 1024x2048 --head labels -o $(DEMO)/icnet-labels.onnx
+	$(BIN)/icnet predict $(DEMO)/scenes/leftImg8bit/val/scenes $(IMAGE) \
+		--model $(DEMO)/icnet-logits.onnx -o $(DEMO)/pictures
+	$(BIN)/icnet parity $(DEMO)/icnet-logits.onnx $(DEMO)/icnet-labels.onnx \
+		--dataset scenes --data $(DEMO)/scenes \
+		--json $(DEMO)/parity.json --report $(DEMO)/parity.html
+	@echo
+	@echo "The model:    $(DEMO)/icnet-logits.onnx and $(DEMO)/icnet-labels.onnx"
+	@echo "The pictures: $(DEMO)/pictures/"
+	@echo "The report:   $(DEMO)/parity.html"
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > /dev/null
+	$(BIN)/python -m pip install --quiet --no-deps --target build/types build/wheel/*.whl
+	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
+
+test: demo check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

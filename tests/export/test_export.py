@@ -1,0 +1,194 @@
+"""What `icnet export` writes is the checkpoint's network, in the form that the contract states."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from icnet_deploy.cli import main
+from icnet_deploy.export import verify as verification
+from icnet_deploy.export.deployed import Deployed, MatrixPyramidPooling, lowest_argmax
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+from icnet_deploy.training.icnet import ICNet, PyramidPooling
+from icnet_deploy.training.preprocessing import Preprocessing
+
+ROOT = Path(__file__).parents[2]
+SIZE = (97, 161)
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return load_checkpoint(SHIPPED)
+
+
+def reference(checkpoint, images):
+    with torch.inference_mode():
+        return checkpoint.network(checkpoint.preprocessing.tensor(images)).numpy()
+
+
+@pytest.mark.parametrize("form", ["logits", "labels", "half"])
+def test_the_graph_is_plain(artefact, form):
+    model = onnx.load(artefact(form))
+    kinds = Counter(n.op_type for n in model.graph.node)
+    assert not set(kinds) & {"Gather", "Shape", "Loop", "If", "Constant", "BatchNormalization"}
+    assert (kinds["Conv"], kinds["AveragePool"], kinds["MaxPool"]) == (64, 4, 1)
+    assert kinds["Resize"] == (10 if form == "labels" else 9)
+    assert model.graph.node[0].op_type == "Cast"
+    assert list(model.graph.node[0].input) == ["image"]
+
+
+def test_a_uint8_output_comes_from_a_cast_from_float(artefact):
+    graph = onnx.shape_inference.infer_shapes(onnx.load(artefact("labels"))).graph
+    last = next(n for n in graph.node if "labels" in n.output)
+    assert last.op_type == "Cast"
+    types = {v.name: v.type.tensor_type.elem_type for v in graph.value_info}
+    assert types[last.input[0]] == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("form", ["logits", "labels", "half", "free"])
+def test_inputs_outputs_and_metadata(artefact, form):
+    model = onnx.load(artefact(form))
+    metadata = read_onnx_metadata(artefact(form))
+    free = form == "free"
+    head = "labels" if form == "labels" else "logits"
+    assert (metadata.size, metadata.head) == (None if free else SIZE, head)
+    assert metadata.precision == ("fp16" if form == "half" else "fp32")
+    assert metadata.weights_sha256 == load_checkpoint(SHIPPED).sha256
+    assert [p.key for p in model.metadata_props] == ["icnet_deploy"]
+    [image], [output] = model.graph.input, model.graph.output
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    dims = image.type.tensor_type.shape.dim
+    assert dims[0].dim_param
+    assert dims[3].dim_value == 3
+    assert bool(dims[1].dim_param) == free
+    float_or_uint8 = onnx.TensorProto.UINT8 if head == "labels" else onnx.TensorProto.FLOAT
+    assert output.type.tensor_type.elem_type == float_or_uint8
+    assert str(ROOT).encode() not in artefact(form).read_bytes()
+    assert b"site-packages" not in artefact(form).read_bytes()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_float32_is_pytorch(artefact, scene, checkpoint, runtime):
+    with Predictor.from_onnx(artefact("logits"), runtime, "cpu") as predictor:
+        ours = predictor._backend.run({"image": np.stack([scene, scene[:, ::-1], scene])})["logits"]
+    theirs = reference(checkpoint, np.stack([scene, scene[:, ::-1], scene]))
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_both_heads_give_the_same_labels(artefact, scene, runtime):
+    answers = []
+    for form in ("logits", "labels"):
+        with Predictor.from_onnx(artefact(form), runtime, "cpu") as predictor:
+            answers.append(predictor.predict(scene).labels)
+    assert answers[0].shape == scene.shape[:2]
+    assert len(np.unique(answers[0])) > 3
+    assert (answers[0] == answers[1]).mean() > 0.9999
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_half_precision_labels_nearly_every_pixel_alike(artefact, scene, runtime):
+    with Predictor.from_onnx(artefact("logits"), runtime, "cpu") as predictor:
+        whole = predictor.predict(scene).labels
+    with Predictor.from_onnx(artefact("half"), runtime, "cpu") as predictor:
+        assert (predictor.predict(scene).labels == whole).mean() > 0.99
+    assert artefact("half").stat().st_size < 0.52 * artefact("logits").stat().st_size
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("size", [(64, 64), (129, 193), (200, 333)])
+def test_free_size_is_right_at_other_sizes(artefact, checkpoint, runtime, size):
+    from icnet_deploy.data.scenes import draw_scene
+
+    image = draw_scene(6, size).image
+    with Predictor.from_onnx(artefact("free"), runtime, "cpu") as predictor:
+        ours = predictor._backend.run({"image": image[None]})["logits"]
+    assert np.abs(ours - reference(checkpoint, image)).max() < 1e-3
+
+
+def test_folding_the_preprocessing_is_exact():
+    network = ICNet(4, width=0.125).eval()
+    rule = Preprocessing((100.0, 110.0, 120.0), (0.02, 0.01, 0.03), "bgr")
+    image = torch.randint(0, 256, (1, 97, 129, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        plain = network(rule.normalise(image))
+        folded = Deployed(network, rule, "logits")(image)
+    assert float((plain - folded).abs().max() / plain.std()) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 9), (6, 6), (7, 12), (33, 65), (32, 64)])
+def test_matrix_pooling_is_window_pooling(size):
+    x = torch.randn(2, 5, *size)
+    assert torch.allclose(MatrixPyramidPooling()(x), PyramidPooling()(x), atol=1e-5)
+
+
+def test_lowest_argmax_is_argmax_with_ties():
+    logits = torch.randint(0, 3, (2, 7, 20, 20)).float()
+    first = torch.from_numpy(logits.numpy().argmax(1))
+    assert torch.equal(lowest_argmax(logits).long(), first)
+
+
+def test_a_file_that_is_another_network_is_not_kept(tmp_path, monkeypatch, capsys):
+    def forgets_the_mean(self, image):
+        return self.network(image.to(torch.float32).permute(0, 3, 1, 2))
+
+    monkeypatch.setattr(Deployed, "forward", forgets_the_mean)
+    out = tmp_path / "wrong.onnx"
+    assert main(["export", "--size", "97x161", "-o", str(out)]) == 1
+    assert "not the checkpoint's network" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_finite_are_refused(artefact, checkpoint, scene, monkeypatch, tmp_path):
+    model = onnx.load(artefact("logits"))
+    bias = next(t for t in model.graph.initializer if t.name.endswith("conv6_cls.bias"))
+    broken = onnx.numpy_helper.to_array(bias) * np.float32("nan")
+    bias.CopyFrom(onnx.numpy_helper.from_array(broken, bias.name))
+    onnx.save(model, tmp_path / "nan.onnx")
+    with pytest.raises(verification.CheckFailed, match="not finite"):
+        verification.verify(tmp_path / "nan.onnx", checkpoint, "logits", "fp32", [[scene]])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--weights", "absent.safetensors"], "no checkpoint"),
+        (["--weights", __file__], "not a whole safetensors file"),
+        (["--image", __file__], "not an image"),
+        (["-o", "{file}/x.onnx"], "cannot write"),
+    ],
+)
+def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path, capsys, argv, said):
+    (tmp_path / "file").write_text("")
+    argv = [a.format(file=tmp_path / "file") for a in argv]
+    argv = ["export", "-o", str(tmp_path / "x.onnx"), "--size", "97x161", *argv]
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("size", ["1024", "0x64", "63x64", "axb", "1024x"])
+def test_a_wrong_size_is_refused(capsys, size):
+    assert main(["export", "--size", size]) == 2
+    assert "--size" in capsys.readouterr().err
+
+
+def test_runs_by_its_path(tmp_path):
+    script = ROOT / "export" / "to_onnx.py"
+    argv = [sys.executable, str(script), "--size", "64x64", "-o", "small.onnx"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "of the labels agree" in done.stdout
+    assert read_onnx_metadata(tmp_path / "small.onnx").size == (64, 64)

@@ -1,0 +1,88 @@
+"""Each graph pass leaves the graph's answers as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from icnet_deploy.export.passes import simplify, static_resize, to_half
+
+
+def resize_model(side: int, out: int | None):
+    """x -> Resize to `out` pixels a side, its size computed from the batch as torch writes it."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, side, side])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2, out, out])
+    nodes = [
+        helper.make_node("Shape", ["x"], ["head"], start=0, end=2),
+        helper.make_node("Concat", ["head", "tail"], ["sizes"], axis=0),
+        helper.make_node(
+            "Resize",
+            ["x", "", "", "sizes"],
+            ["y"],
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+    ]
+    inputs, constants = [x], []
+    if out is None:
+        inputs.append(helper.make_tensor_value_info("tail", TensorProto.INT64, [2]))
+    else:
+        constants.append(numpy_helper.from_array(np.array([out, out], np.int64), "tail"))
+    graph = helper.make_graph(nodes, "g", inputs, [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+def run(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize(
+    ("side", "out"), [(33, 65), (7, 13), (3, 200), (64, 33), (255, 256), (129, 128), (5, 5)]
+)
+def test_static_resize_keeps_sizes_and_values(side, out):
+    model, x = resize_model(side, out), np.random.default_rng(0).normal(size=(3, 2, side, side))
+    before = run(model, x.astype(np.float32))
+    assert static_resize(model)
+    assert simplify(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node] == ["Resize"]
+    after = run(model, x.astype(np.float32))
+    assert after.shape == before.shape
+    assert np.abs(after - before).max() < 1e-5
+
+
+def test_static_resize_leaves_what_it_does_not_know():
+    model = resize_model(9, None)
+    before = model.SerializeToString()
+    assert not static_resize(model)
+    assert model.SerializeToString() == before
+
+
+def test_static_resize_is_done_once():
+    model = resize_model(9, 17)
+    assert static_resize(model)
+    assert not static_resize(model)
+
+
+def test_simplify_says_when_nothing_changed():
+    model = resize_model(9, 17)
+    static_resize(model)
+    simplify(model)
+    assert not simplify(model)
+
+
+def test_half_keeps_the_types_of_inputs_and_outputs():
+    model = resize_model(9, 17)
+    static_resize(model)
+    simplify(model)
+    x = np.random.default_rng(0).normal(size=(1, 2, 9, 9)).astype(np.float32)
+    before = run(model, x)
+    assert to_half(model)
+    after = run(model, x)
+    assert after.dtype == np.float32
+    assert [n.op_type for n in model.graph.node] == ["Cast", "Resize", "Cast"]
+    assert np.abs(after - before).max() < 5e-3

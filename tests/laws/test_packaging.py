@@ -1,0 +1,156 @@
+"""What is declared is what is on disk, and what is on disk is in the wheel."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from icnet_deploy import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+FOLDERS = SETUPTOOLS["package-dir"]
+
+
+def packages_on_disk():
+    """Package names -> folders, of every folder with Python files below the mapped ones."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for sub in [ROOT / folder, *(p for p in (ROOT / folder).rglob("*") if p.is_dir())]:
+            if list(sub.glob("*.py")):
+                parts = sub.relative_to(ROOT / folder).parts
+                found[".".join([package, *parts])] = sub
+    return found
+
+
+def names(requirements):
+    return {re.match(r"[\w.-]+", r)[0].lower() for r in requirements}
+
+
+def test_the_list_of_packages_is_what_is_on_disk():
+    assert sorted(SETUPTOOLS["packages"]) == sorted(packages_on_disk())
+
+
+def test_every_package_has_an_init():
+    assert [n for n, f in packages_on_disk().items() if not (f / "__init__.py").is_file()] == []
+
+
+def test_every_room_on_disk_is_mapped():
+    rooms = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert rooms <= set(FOLDERS.values())
+
+
+def test_no_script_hides_the_library_that_it_uses():
+    """A script's folder comes first on its path: `export/onnx.py` would hide onnx."""
+    taken = names(PROJECT["project"]["dependencies"])
+    for requirements in PROJECT["project"]["optional-dependencies"].values():
+        taken |= names(requirements)
+    taken |= {"cv2", "tensorrt", "tensorrt_rtx", "cuda", "pytorch_lightning", "typing", "logging"}
+    modules = {f.stem for folder in packages_on_disk().values() for f in folder.glob("*.py")}
+    assert modules & taken == set()
+
+
+def test_every_extra_is_there():
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    wanted = {"cpu", "openvino", "cuda", "tensorrt", "export", "train", "benchmark", "test"}
+    assert wanted <= extras
+
+
+def test_every_extra_that_a_message_names_is_there():
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    named = set()
+    for folder in packages_on_disk().values():
+        for file in folder.glob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            named |= set(re.findall(r'extra="([\w-]+)"|icnet-deploy\[([\w-]+)\]', text))
+    named = {name for pair in named for name in pair if name}
+    assert named
+    assert named <= extras
+
+
+def test_the_base_brings_no_runtime_and_no_framework():
+    base = names(PROJECT["project"]["dependencies"])
+    assert base == {"numpy", "opencv-python-headless", "tqdm"}
+
+
+def test_no_extra_brings_both_builds_of_onnx_runtime():
+    for name, requirements in PROJECT["project"]["optional-dependencies"].items():
+        assert not names(requirements) >= {"onnxruntime", "onnxruntime-gpu"}, name
+
+
+def test_the_version_has_one_home():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "icnet_deploy._version.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", __version__)
+
+
+def test_the_installed_version_is_the_sources():
+    try:
+        installed = importlib.metadata.version("icnet-deploy")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("icnet-deploy is not installed here; its sources are on the path")
+    assert installed == __version__
+
+
+def copy_sources(target):
+    """Copies what the build reads, so that it leaves nothing in the clone."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in FOLDERS.values():
+        shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
+    project = PROJECT["project"]
+    for name in ["pyproject.toml", project["readme"], *project["license-files"]]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built once by setuptools without a network."""
+    try:
+        version = importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0"
+    if int(version.split(".")[0]) < 77:
+        pytest.skip(f"building the wheel needs setuptools 77 or later; here is {version}")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    copy_sources(source)
+    script = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, out], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {"icnet_deploy/py.typed"}
+    for package, folder in packages_on_disk().items():
+        wanted |= {f"{package.replace('.', '/')}/{f.name}" for f in folder.glob("*.py")}
+    for pattern in ("configs/*.toml", "weights/*"):
+        files = list((ROOT / "training").glob(pattern))
+        assert files, f"training/{pattern} is empty"
+        wanted |= {f"icnet_deploy/{f.relative_to(ROOT)}" for f in files}
+    assert sorted(wanted - held) == []
+
+
+def test_the_wheel_holds_nothing_beside_the_package(wheel):
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"icnet_deploy", f"icnet_deploy-{__version__}.dist-info"}
+    assert wheel.name == f"icnet_deploy-{__version__}-py3-none-any.whl"
+
+
+def test_the_wheel_brings_the_command_and_the_licences(wheel):
+    archive = zipfile.ZipFile(wheel)
+    info = f"icnet_deploy-{__version__}.dist-info"
+    assert "icnet = icnet_deploy.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
+    for name in PROJECT["project"]["license-files"]:
+        assert f"{info}/licenses/{name}" in archive.namelist()
