@@ -45,7 +45,7 @@ class Deployed(nn.Module):
                 )
         if preprocessing.channels == "bgr":
             mean.reverse()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(mean).view(1, 3, 1, 1))
         if free_size:
             self.network.conv5_3_pool = MatrixPyramidPooling()
 
@@ -94,8 +94,9 @@ class MatrixPyramidPooling(PyramidPooling):
 
 def _matrices(side: int, bins: int) -> tuple[Tensor, Tensor]:
     """R, bins x side, and U, side x bins; see `pool_windows` for the rule of the windows."""
-    used = torch.sym_min(bins, side)
-    stride = torch.sym_max(1, 2 * (side // 6) if bins == 3 else side // bins)
+    used = torch.sym_min(bins, side)  # type: ignore[no-untyped-call]
+    even = 2 * (side // 6) if bins == 3 else side // bins
+    stride = torch.sym_max(1, even)  # type: ignore[no-untyped-call]
     kernel = side - stride * (used - 1)
     x = torch.arange(side, dtype=torch.float32)[None, :]
     i = torch.arange(bins, dtype=torch.float32)[:, None]

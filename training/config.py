@@ -84,6 +84,8 @@ def load_config(name: str) -> TrainConfig:
     if unknown:
         raise InputError(f"{path}: unknown settings {unknown}; known: {sorted(known)}")
     try:
-        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return TrainConfig().override(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        )
     except TypeError as error:
         raise InputError(f"{path}: a setting is of a wrong type: {error}") from error

@@ -18,6 +18,12 @@ Stages = Literal["sub4", "sub24", "sub124"]
 STAGES: tuple[Stages, ...] = ("sub4", "sub24", "sub124")
 BN_EPS = 1e-5
 POOL_BINS = (1, 2, 3, 6)
+LOW_BLOCKS = (
+    {f"conv3_{i}": (512, 128, 512, 1) for i in (2, 3, 4)}
+    | {f"conv4_{i}": (512 if i == 1 else 1024, 256, 1024, 2) for i in range(1, 7)}
+    | {f"conv5_{i}": (1024 if i == 1 else 2048, 512, 2048, 4) for i in (1, 2, 3)}
+)
+"""The low branch's bottlenecks: channels in, middle and out at full width, and dilation."""
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -135,16 +141,9 @@ class ICNet(nn.Module):
         self.conv2_3 = Bottleneck(c(256), c(64), c(256))
         self.conv3_1 = Bottleneck(c(256), c(128), c(512), stride=2, proj=True)  # 65x129
         # Low branch (33x65); its input is conv3_1, halved: weights and computation are shared.
-        for i in (2, 3, 4):
-            setattr(self, f"conv3_{i}", Bottleneck(c(512), c(128), c(512)))
-        for i in range(1, 7):
-            cin = c(512 if i == 1 else 1024)
-            block = Bottleneck(cin, c(256), c(1024), dilation=2, proj=i == 1)
-            setattr(self, f"conv4_{i}", block)
-        for i in (1, 2, 3):
-            cin = c(1024 if i == 1 else 2048)
-            block = Bottleneck(cin, c(512), c(2048), dilation=4, proj=i == 1)
-            setattr(self, f"conv5_{i}", block)
+        for name, (cin, mid, cout, dilation) in LOW_BLOCKS.items():
+            block = Bottleneck(c(cin), c(mid), c(cout), dilation=dilation, proj=cin != cout)
+            setattr(self, name, block)
         self.conv5_3_pool = PyramidPooling()
         self.conv5_4_k1 = ConvBN(c(2048), c(512), 1)
 
@@ -209,14 +208,15 @@ class ICNet(nn.Module):
         """The half image (513x1025) to conv3_1 (65x129)."""
         x = self.conv1_3_3x3(self.conv1_2_3x3(self.conv1_1_3x3_s2(half)))
         x = self.pool1_3x3_s2(x)
-        return self.conv3_1(self.conv2_3(self.conv2_2(self.conv2_1(x))))
+        y: Tensor = self.conv3_1(self.conv2_3(self.conv2_2(self.conv2_1(x))))
+        return y
 
     def _low(self, x: Tensor) -> Tensor:
         """Halved conv3_1 (33x65) to conv5_4_k1, at the same size."""
-        for name in (f"conv{s}_{i}" for s, blocks in ((3, "234"), (4, "123456")) for i in blocks):
+        for name in LOW_BLOCKS:
             x = getattr(self, name)(x)
-        x = self.conv5_3(self.conv5_2(self.conv5_1(x)))
-        return self.conv5_4_k1(self.conv5_3_pool(x))
+        y: Tensor = self.conv5_4_k1(self.conv5_3_pool(x))
+        return y
 
 
 def _size(x: Tensor) -> tuple[int, int]:

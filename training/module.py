@@ -32,7 +32,8 @@ class Training(pl.LightningModule):
         self.config, self.preprocessing, self.merged = config, preprocessing, list(merged)
         stages = cast(Stages, config.stages)
         network = ICNet(classes, config.width, stages, guidance=True)
-        self.network = network.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        # Twice as fast on a CPU; torch's annotations know it for tensors only.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("class_weights", class_weights)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -77,7 +77,7 @@ def train(
     module = Training(config, len(label_set), STREET, weights, mix.merged)
     trainer = pl.Trainer(
         max_steps=config.steps,
-        precision=config.precision,
+        precision=cast(Any, config.precision),
         accelerator="auto",
         devices=1,
         logger=CSVLogger(run, name="", version=""),

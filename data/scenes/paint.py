@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Camera", "Canvas", "Colour", "Id", "mix", "shade"]
+__all__ = ["Camera", "Canvas", "Colour", "Id", "Points", "mix", "shade"]
 
 Colour = tuple[float, float, float]
 Points = npt.NDArray[np.float64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -127,28 +128,21 @@ def _frontage(canvas: Canvas, rng: Rng, plan: Plan, side: int, jobs: Jobs) -> No
         if z1 > 1.5:
             if kind < built:
                 high = storeys * float(rng.uniform(0.6, 1.4))
-                jobs.append((near + 0.2, _facade(canvas, x, z0, z1, high)))
+                jobs.append((near + 0.2, _later(surroundings.facade, canvas, x, z0, z1, high)))
             elif kind < built + (1 - built) * 0.6:
                 high = float(rng.uniform(1.2, 3.5))
-                jobs.append((near + 0.2, _wall(canvas, x, z0, z1, high)))
+                jobs.append((near + 0.2, _later(surroundings.wall, canvas, x, z0, z1, high)))
             _greenery(canvas, rng, x, z0, z1, side, jobs)
             if rng.random() < 0.22:
                 edge = line - side * 0.1
                 high = float(rng.uniform(0.9, 1.8))
-                jobs.append((near, _fence(canvas, edge, z0, z1, high)))
+                jobs.append((near, _later(surroundings.fence, canvas, edge, z0, z1, high)))
         z = z1 + (float(rng.uniform(2, 9)) if rng.random() < 0.35 else 0.0)
 
 
-def _facade(canvas: Canvas, x: float, z0: float, z1: float, high: float) -> Callable[[Rng], None]:
-    return lambda rng: surroundings.facade(canvas, rng, x, z0, z1, high)
-
-
-def _wall(canvas: Canvas, x: float, z0: float, z1: float, high: float) -> Callable[[Rng], None]:
-    return lambda rng: surroundings.wall(canvas, rng, x, z0, z1, high)
-
-
-def _fence(canvas: Canvas, x: float, z0: float, z1: float, high: float) -> Callable[[Rng], None]:
-    return lambda rng: surroundings.fence(canvas, rng, x, z0, z1, high)
+def _later(paint: Callable[..., None], canvas: Canvas, *args: Any) -> Callable[[Rng], None]:
+    """A drawing to be done when its turn comes, far to near."""
+    return lambda rng: paint(canvas, rng, *args)
 
 
 def _greenery(
@@ -157,7 +151,7 @@ def _greenery(
     """Trees behind the line in gaps, on the verge in front of it, and bushes."""
     for _ in range(int(rng.integers(0, 3))):
         tx, tz = x + side * float(rng.uniform(-1.5, 6)), float(rng.uniform(max(z0, 5), z1 + 4))
-        jobs.append((tz, lambda r, tx=tx, tz=tz: surroundings.tree(canvas, r, tx, tz)))  # type: ignore[misc]
+        jobs.append((tz, _later(surroundings.tree, canvas, tx, tz)))
     if rng.random() < 0.3:
         bz, high = float(rng.uniform(max(z0, 4), z1 + 3)), float(rng.uniform(0.4, 1.2))
         spot, radii = (x - side * 0.6, high * 0.6, bz), (float(rng.uniform(0.6, 2.0)), high)
@@ -166,7 +160,7 @@ def _greenery(
             float(rng.uniform(70, 120)),
             float(rng.uniform(30, 60)),
         )
-        jobs.append((bz, lambda r: surroundings.crown(canvas, r, spot, radii, green, 18)))
+        jobs.append((bz, _later(surroundings.crown, canvas, spot, radii, green, 18)))
 
 
 def _furniture(canvas: Canvas, rng: Rng, plan: Plan, side: int, jobs: Jobs) -> None:
@@ -176,25 +170,25 @@ def _furniture(canvas: Canvas, rng: Rng, plan: Plan, side: int, jobs: Jobs) -> N
     x = kerb + side * 0.5
     step = float(rng.uniform(14, 30))
     for z in np.arange(float(rng.uniform(3, step)), 90, step):
-        jobs.append((z, lambda r, z=float(z): street.street_light(canvas, r, x, z)))  # type: ignore[misc]
+        jobs.append((z, _later(street.street_light, canvas, x, float(z))))
     things = ((street.sign, 0.8, 3), (street.traffic_light, 0.6, 2), (street.clutter, 0.3, 2))
     for thing, chance, most in things:
         for _ in range(int(rng.integers(1, most + 1)) if rng.random() < chance else 0):
             z = float(np.exp(rng.uniform(np.log(5), np.log(45))))
             px = x + side * float(rng.uniform(0, 0.6))
-            jobs.append((z, lambda r, t=thing, px=px, z=z: t(canvas, r, px, z)))  # type: ignore[misc]
+            jobs.append((z, _later(thing, canvas, px, z)))
     for _ in range(int(rng.poisson(3.2))):
         z = float(np.exp(rng.uniform(np.log(3.5), np.log(50))))
-        px = float(rng.uniform(*sorted((kerb + side * 0.3, end))))
+        near, far = sorted((kerb + side * 0.3, end))
+        px = float(rng.uniform(near, far))
         for i in range(1 + int(rng.random() < 0.35) + int(rng.random() < 0.15)):
             spot = (px + 0.6 * i, z + 0.2 * i)
-            jobs.append((z, lambda r, s=spot: people.person(canvas, r, *s)))  # type: ignore[misc]
+            jobs.append((z, _later(people.person, canvas, *spot)))
     for ride, chance in ((people.bicycle, 0.45), (people.motorcycle, 0.4)):
         for i in range(int(rng.integers(1, 4)) if rng.random() < chance else 0):
             z, yaw = float(np.exp(rng.uniform(np.log(4), np.log(25)))), float(rng.uniform(0, 1.3))
             spot = (x + side * float(rng.uniform(0.2, 1.0)) + 0.5 * i, z)
-            job = lambda r, f=ride, s=spot, y=yaw: f(canvas, r, *s, False, y)  # noqa: E731
-            jobs.append((z, job))  # type: ignore[arg-type]
+            jobs.append((z, _later(ride, canvas, *spot, False, yaw)))
 
 
 def _traffic(canvas: Canvas, rng: Rng, plan: Plan, jobs: Jobs) -> None:
@@ -211,7 +205,7 @@ def _traffic(canvas: Canvas, rng: Rng, plan: Plan, jobs: Jobs) -> None:
     def put(kind: Callable[..., None], x: float, z: float, yaw: float, length: float) -> None:
         if z - length / 2 > 3.0 and free(x, z, length):
             place = Place(x, z, yaw + float(rng.normal(0, 0.04)))
-            jobs.append((z - length / 2, lambda r: kind(canvas, r, place, plan.sun)))
+            jobs.append((z - length / 2, _later(kind, canvas, place, plan.sun)))
 
     big = ((vehicles.train, 0.28, 41.0), (vehicles.bus, 0.5, 12.0), (vehicles.truck, 0.5, 10.0))
     for kind, chance, length in big:
@@ -240,13 +234,11 @@ def _traffic(canvas: Canvas, rng: Rng, plan: Plan, jobs: Jobs) -> None:
             z, yaw = float(np.exp(rng.uniform(np.log(5), np.log(28)))), float(rng.uniform(0, 1.57))
             spot = (float(rng.uniform(left + 0.6, right - 0.4)), z)
             if free(*spot, 2.0):
-                job = lambda r, f=ride, s=spot, y=yaw: f(canvas, r, *s, True, y)  # noqa: E731
-                jobs.append((z, job))  # type: ignore[arg-type]
+                jobs.append((z, _later(ride, canvas, *spot, True, yaw)))
     if rng.random() < 0.4:
         z = float(rng.uniform(6, 30))
         for x in rng.uniform(left, right, int(rng.integers(1, 5))):
-            job = lambda r, x=float(x), z=z: people.person(canvas, r, x, z)  # noqa: E731
-            jobs.append((z, job))  # type: ignore[arg-type]
+            jobs.append((z, _later(people.person, canvas, float(x), z)))
 
 
 def _shadows(canvas: Canvas, rng: Rng, plan: Plan, dull: float) -> None:

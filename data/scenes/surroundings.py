@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, mix, shade
+from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, Points, mix, shade
 
 __all__ = ["crown", "facade", "fence", "ground_strip", "markings", "sky", "skyline", "tree", "wall"]
 
@@ -82,8 +82,8 @@ def markings(
 def _openings(
     canvas: Canvas,
     rng: np.random.Generator,
-    corner: np.ndarray,  # type: ignore[type-arg]
-    along: np.ndarray,  # type: ignore[type-arg]
+    corner: Points,
+    along: Points,
     length: float,
     height: float,
 ) -> None:

@@ -7,14 +7,18 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
 
 from icnet_deploy.errors import IcnetError
 
 __all__ = ["command", "count", "parser", "size"]
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A command: takes its arguments, or the process's, and returns an exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 class _Parser(argparse.ArgumentParser):

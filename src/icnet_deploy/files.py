@@ -16,6 +16,11 @@ from icnet_deploy.errors import OutputError
 __all__ = ["make_folder", "replacing", "sha256", "write_json", "write_text"]
 
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+_MODE = 0o666 & ~_UMASK
+
+
 def make_folder(path: str | Path) -> Path:
     """Makes a folder, with its parents, and proves that it can be written.
 
@@ -51,6 +56,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     try:
         yield temporary
+        temporary.chmod(_MODE)  # some writers make files that only their owner can read
         os.replace(temporary, target)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

@@ -27,9 +27,7 @@ UInt8 = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """The suffixes that a folder is searched for."""
 
-# How a whole file of the format ends, by how it begins. Older decoders give a cut-off JPEG a grey
-# rest, and libpng writes a line of its own on stderr.
-_ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 def read_image(path: str | Path) -> UInt8:
@@ -67,9 +65,9 @@ def _decode(path: str | Path, flag: int) -> UInt8:
     except OSError as error:
         raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
     content = data.tobytes()
-    for start, end in _ENDS.items():
-        if content.startswith(start) and end not in content:
-            raise ImageError(f"the image {path} was cut off: its end is missing")
+    if content.startswith(_PNG_START) and _PNG_END not in content:
+        # Before libpng sees it, which writes a line of its own on stderr.
+        raise ImageError(f"the image {path} was cut off: its end is missing")
     try:
         array: Any = cv2.imdecode(data, flag) if data.size else None
     except cv2.error:
