@@ -1,0 +1,121 @@
+"""`python -m icnet_deploy.benchmarks.readme`: writes the README's tables from recorded results.
+
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`. The results are the JSON files
+that `icnet evaluate` and `icnet parity` wrote into `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.command import command
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.files import write_text
+
+__all__ = ["main", "with_tables"]
+
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _scores(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for result in results:
+        if result["kind"] == "evaluate":
+            p, s = result["protocol"], result["score"]
+            classes = p["data_label_set"].split(", ")[-1]
+            rows.append(
+                [
+                    f"{p['dataset']} {p['split']}, {p['images']} images, {classes}",
+                    p["model_size"],
+                    f"{s['miou_percent']:.1f}",
+                    f"{s['pixel_accuracy_percent']:.1f}",
+                    f"{s['small_region_accuracy_percent']:.1f}",
+                ]
+            )
+    header = ["scored on", "model size", "mIoU %", "pixels %", "regions below 3,000 pixels %"]
+    return _rows(header, rows)
+
+
+def _parity(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for result in results:
+        if result["kind"] == "parity":
+            for r in result["rows"]:
+                size = "any" if r["size"] is None else "x".join(map(str, r["size"]))
+                rows.append(
+                    [
+                        f"{r['precision']} {r['head']}, {size}",
+                        r["runtime"],
+                        f"{r['protocol']['dataset']}, {r['protocol']['images']} images",
+                        f"{r['miou_difference_points']:+.3f}",
+                        f"{r['agreeing_percent']:.4f}",
+                        f"{r['ties']} / {r['flips']}",
+                    ]
+                )
+    header = ["artefact", "runtime", "scored on", "mIoU, points", "pixels alike %", "ties / flips"]
+    return _rows(header, rows)
+
+
+TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+    "scores": _scores,
+    "parity": _parity,
+}
+
+
+def with_tables(text: str, results: Sequence[dict[str, Any]]) -> str:
+    """The README's text with every table written anew.
+
+    Raises:
+        InputError: the text names a table that there is not.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise InputError(f"there is no table {match[2]!r}; known: {', '.join(TABLES)}")
+        return f"{match[1]}\n{TABLES[match[2]](results)}\n{match[4]}"
+
+    return _BLOCK.sub(table, text)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    p = make_parser(
+        "python -m icnet_deploy.benchmarks.readme",
+        "Write the README's tables from recorded results.",
+        "python -m icnet_deploy.benchmarks.readme --check",
+    )
+    p.add_argument("--readme", type=Path, default=Path("README.md"))
+    p.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    p.add_argument("--check", action="store_true", help="exit with 1 if a table is out of date")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = _arguments().parse_args(argv)
+    results = [json.loads(f.read_text("utf-8")) for f in sorted(args.results.glob("*.json"))]
+    if not args.readme.is_file() or not results:
+        raise InputError(f"run it in the repository's root: no {args.readme} or no {args.results}")
+    text = args.readme.read_text("utf-8")
+    fresh = with_tables(text, results)
+    if fresh == text:
+        return 0
+    if args.check:
+        raise CheckFailed(f"{args.readme}'s tables are not those of {args.results}: run me")
+    write_text(args.readme, fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
