@@ -19,6 +19,7 @@ from icnet_deploy.metadata import KEY, ArtefactMetadata
 
 if TYPE_CHECKING:
     from icnet_deploy.export.verify import Verification
+    from icnet_deploy.training.checkpoint import Checkpoint
 
 __all__ = ["export", "main"]
 
@@ -68,18 +69,7 @@ def export(
         model = trace(module, size, dynamic_size)
         if precision == "fp16":
             to_half(model)
-        metadata = ArtefactMetadata(
-            label_set=checkpoint.label_set,
-            size=None if dynamic_size else size,
-            head=head,
-            precision=precision,
-            network={"stages": checkpoint.network.stages, "width": checkpoint.network.width},
-            preprocessing=checkpoint.preprocessing.to_dict(),
-            weights_sha256=checkpoint.sha256,
-            training_data=_training_data(checkpoint.info),
-            tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
-            | {"icnet-deploy": __version__, "python": platform.python_version()},
-        )
+        metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision)
         onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
         model.producer_name, model.producer_version = "icnet-deploy", __version__
         onnx.save(model, temporary)
@@ -98,6 +88,23 @@ def _require_packages() -> None:
             raise MissingPackage(package, extra="export", purpose="export")
     if importlib.util.find_spec("onnxruntime") is None:
         raise MissingPackage("onnxruntime", extra="cpu", purpose="the check of an exported file")
+
+
+def _metadata(
+    checkpoint: Checkpoint, size: tuple[int, int] | None, head: str, precision: str
+) -> ArtefactMetadata:
+    return ArtefactMetadata(
+        label_set=checkpoint.label_set,
+        size=size,
+        head=head,
+        precision=precision,
+        network={"stages": checkpoint.network.stages, "width": checkpoint.network.width},
+        preprocessing=checkpoint.preprocessing.to_dict(),
+        weights_sha256=checkpoint.sha256,
+        training_data=_training_data(checkpoint.info),
+        tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
+        | {"icnet-deploy": __version__, "python": platform.python_version()},
+    )
 
 
 def _training_data(info: dict[str, object]) -> str | None:

@@ -107,7 +107,7 @@ def verify(
 
 
 def _labels(logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """C x h x w to uint8 H x W, dense, a band of classes at a time would not be simpler."""
+    """C x h x w to uint8 H x W, the dense way."""
     return resize(logits[None].float(), (shape[1], shape[2])).argmax(1)[0].to(torch.uint8)
 
 

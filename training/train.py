@@ -75,26 +75,7 @@ def train(
     mix = Mix(datasets, label_set, config)
     weights = class_weights(mix, len(label_set)) if config.class_weights else None
     module = Training(config, len(label_set), STREET, weights, mix.merged)
-    trainer = pl.Trainer(
-        max_steps=config.steps,
-        precision=cast(Any, config.precision),
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(run, name="", version=""),
-        callbacks=[
-            ModelCheckpoint(
-                run,
-                filename="state",
-                every_n_train_steps=SAVE_EVERY,
-                enable_version_counter=False,
-                save_last=True,
-                save_top_k=1,
-            )
-        ],
-        log_every_n_steps=10,
-        enable_model_summary=False,
-        gradient_clip_val=5.0,
-    )
+    trainer = _trainer(config, run)
     start = time.monotonic()
     trainer.fit(module, Stream(mix, config.batch), ckpt_path=state if resume else None)
     info = {
@@ -110,3 +91,26 @@ def train(
         raise KeyboardInterrupt
     save_checkpoint(out, module.network, label_set, STREET, info, half=True)
     return info
+
+
+def _trainer(config: TrainConfig, run: Path) -> pl.Trainer:
+    """One device, a loss a line in `run/metrics.csv`, the newest state in `run/last.ckpt`."""
+    states = ModelCheckpoint(
+        run,
+        filename="state",
+        every_n_train_steps=SAVE_EVERY,
+        enable_version_counter=False,
+        save_last=True,
+        save_top_k=1,
+    )
+    return pl.Trainer(
+        max_steps=config.steps,
+        precision=cast(Any, config.precision),
+        accelerator="auto",
+        devices=1,
+        logger=CSVLogger(run, name="", version=""),
+        callbacks=[states],
+        log_every_n_steps=10,
+        enable_model_summary=False,
+        gradient_clip_val=5.0,
+    )
