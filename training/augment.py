@@ -76,12 +76,12 @@ def _photometric(image: UInt8, rng: np.random.Generator) -> UInt8:
     import cv2
 
     x = image.astype(np.float32) / 255
-    x = x ** float(np.exp(rng.uniform(-0.35, 0.35)))
-    gain = np.exp(rng.uniform(-0.08, 0.08, 3)).astype(np.float32)
-    x = (x - 0.5) * (gain * np.float32(np.exp(rng.uniform(-0.35, 0.35))))
-    x += np.float32(0.5 + rng.uniform(-0.15, 0.15))
+    x = x ** float(np.exp(rng.uniform(-0.25, 0.25)))
+    gain = np.exp(rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
+    x = (x - 0.5) * (gain * np.float32(np.exp(rng.uniform(-0.25, 0.25))))
+    x += np.float32(0.5 + rng.uniform(-0.1, 0.1))
     grey = x.mean(2, keepdims=True)
-    x = grey + (x - grey) * np.float32(rng.uniform(0.4, 1.5))
+    x = grey + (x - grey) * np.float32(rng.uniform(0.6, 1.4))
     chance = rng.random()
     if chance < 0.15:
         x = np.asarray(cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.4, 1.2))))

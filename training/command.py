@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--dataset", action="append", required=True, choices=sorted(DATASETS))
     p.add_argument("--data", action="append", required=True, type=Path, help="its folder")
     p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
-    p.add_argument("--config", default="street", help="a shipped name, or a TOML file")
+    p.add_argument("--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)")
     p.add_argument("--steps", type=count, help="optimizer steps, in place of the configuration's")
     p.add_argument("--batch", type=count, help="images a step")
     p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
     p.add_argument("--run", type=Path, help="folder of the run's state (default: OUT with .run)")
+    p.add_argument("--init", type=Path, metavar="FILE", help="a checkpoint to start from")
     p.add_argument("--resume", action="store_true", help="go on from the run's last state")
     args = p.parse_args(argv)
     if len(args.dataset) != len(args.data):
@@ -57,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = [open_dataset(n, d, args.split) for n, d in zip(args.dataset, args.data, strict=True)]
     name = args.label_set
     label_set = LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name)
-    info = train(
-        sets, label_set, config, args.out, args.run or args.out.with_suffix(".run"), args.resume
-    )
+    run = args.run or args.out.with_suffix(".run")
+    info = train(sets, label_set, config, args.out, run, args.resume, args.init)
     print(f"{args.out}: {info['steps']} steps in {info['minutes']} minutes")
     return 0

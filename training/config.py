@@ -29,8 +29,11 @@ class TrainConfig:
         rate: the highest learning rate of the one-cycle schedule.
         weight_decay: AdamW's, on convolution weights only.
         guidance: weights of the losses at 1/4, 1/8 and 1/16.
-        class_weights: weigh classes by 1 / log(1.02 + share) (ENet, arXiv 1606.02147).
+        class_weights: classes are weighed by (1 / log(1.02 + share)) to this power; the formula is
+            ENet's (arXiv 1606.02147), whose power is 1. 0 weighs all alike.
         shares: how often each data set is drawn from, in the order given; empty: by size.
+        scales: a factor for each data set that its images are resized by besides `resize`, so
+            that things in sets of different resolution are of like size; empty: 1 for all.
         precision: Lightning's `32-true` or `bf16-mixed`.
         seed: of the initial weights, the order and the augmentation.
     """
@@ -44,8 +47,9 @@ class TrainConfig:
     rate: float = 1.5e-3
     weight_decay: float = 1e-4
     guidance: tuple[float, float, float] = (1.0, 0.4, 0.4)
-    class_weights: bool = True
+    class_weights: float = 0.5
     shares: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
     precision: str = "32-true"
     seed: int = 1
 

@@ -78,6 +78,11 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
                 f"{len(datasets)} data sets, but the configuration has the shares {shares}"
             )
         self.shares = np.array(shares) / sum(shares)
+        self.scales = config.scales or (1.0,) * len(datasets)
+        if len(self.scales) != len(datasets) or min(self.scales) <= 0:
+            raise LabelSetError(
+                f"{len(datasets)} data sets, but the configuration has the scales {self.scales}"
+            )
         self._cache: dict[tuple[int, int], Sample] = {}
 
     def source(self, which: int, index: int) -> Sample:
@@ -94,15 +99,16 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             rng = np.random.default_rng([self.config.seed, draw])
             which = int(rng.choice(len(self.datasets), p=self.shares))
             sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
+            least, most = (f * self.scales[which] for f in self.config.resize)
             image, target = augment(
-                sample.image, sample.labels, self.config.crop, self.config.resize, rng
+                sample.image, sample.labels, self.config.crop, (least, most), rng
             )
             yield torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(target).long()
             draw += 1
 
 
 def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
-    """1 / log(1.02 + share) a class, scaled to a mean of 1 over the pixels that are drawn.
+    """(1 / log(1.02 + share)) ** power, scaled to a mean of 1 over the pixels that are drawn.
 
     The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). Shares are counted on
     `samples` images drawn as training draws them, each data set evenly.
@@ -120,6 +126,6 @@ def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
             counts = np.bincount(labels.ravel(), minlength=256) / labels.size
             share += counts * float(mix.shares[which]) / len(chosen)
     seen = share[:total] / share[:total].sum()
-    weights = 1 / np.log(1.02 + seen)
+    weights = (1 / np.log(1.02 + seen)) ** mix.config.class_weights
     weights /= (weights * seen).sum()
     return torch.tensor(weights, dtype=torch.float32)

@@ -15,10 +15,10 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from icnet_deploy.data import Dataset
-from icnet_deploy.errors import InputError
-from icnet_deploy.files import make_folder
+from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.checkpoint import save_checkpoint
+from icnet_deploy.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.module import Training
@@ -50,6 +50,7 @@ def train(
     out: Path,
     run: Path,
     resume: bool = False,
+    init: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a network and writes its checkpoint.
 
@@ -60,12 +61,14 @@ def train(
         out: the checkpoint to write when it is done.
         run: a folder for the state of the run (`last.ckpt`) and its losses (`metrics.csv`).
         resume: go on from `last.ckpt` in `run`.
+        init: a checkpoint to start from; its guidance heads, which no checkpoint holds, are new.
 
     Returns:
         What the checkpoint says of its training.
 
     Raises:
         InputError: `resume` without a state to resume from.
+        ModelError: `init` is not a checkpoint of such a network.
     """
     state = make_folder(run) / "last.ckpt"
     if resume and not state.is_file():
@@ -75,6 +78,8 @@ def train(
     mix = Mix(datasets, label_set, config)
     weights = class_weights(mix, len(label_set)) if config.class_weights else None
     module = Training(config, len(label_set), STREET, weights, mix.merged)
+    if init is not None:
+        _start_from(module, load_checkpoint(init), label_set)
     trainer = _trainer(config, run)
     start = time.monotonic()
     trainer.fit(module, Stream(mix, config.batch), ckpt_path=state if resume else None)
@@ -84,6 +89,7 @@ def train(
             {"name": d.name, "split": d.split, "images": len(d), "share": round(float(s), 3)}
             for d, s in zip(datasets, mix.shares, strict=True)
         ],
+        "started_from": None if init is None else sha256(init),
         "steps": trainer.global_step,
         "minutes": round((time.monotonic() - start) / 60, 1),
     }
@@ -91,6 +97,17 @@ def train(
         raise KeyboardInterrupt
     save_checkpoint(out, module.network, label_set, STREET, info, half=True)
     return info
+
+
+def _start_from(module: Training, checkpoint: Checkpoint, label_set: LabelSet) -> None:
+    old, new = checkpoint.network, module.network
+    if (old.width, old.stages, checkpoint.label_set) != (new.width, new.stages, label_set):
+        raise ModelError(
+            f"{checkpoint.path} is {old.stages} of width {old.width} with the label set "
+            f"{checkpoint.label_set.name!r}; the run is {new.stages} of width {new.width} with "
+            f"{label_set.name!r}"
+        )
+    new.load_state_dict(old.state_dict(), strict=False)
 
 
 def _trainer(config: TrainConfig, run: Path) -> pl.Trainer:

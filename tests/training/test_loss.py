@@ -75,6 +75,42 @@ def test_image_and_labels_are_cropped_alike(resize):
     assert set(np.unique(truth)) <= {0, 1, 255}
 
 
+def test_a_sets_scale_brings_its_images_to_like_size(tmp_path):
+    from icnet_deploy.data import open_dataset
+    from icnet_deploy.data.scenes import write_scenes
+    from icnet_deploy.training.config import TrainConfig
+    from icnet_deploy.training.loader import Mix
+
+    write_scenes(tmp_path, 1, (128, 192), 4, "train", progress=False)
+    scenes = open_dataset("scenes", tmp_path, "train")
+
+    def outside(scale):
+        """The share of a crop that lies outside the image: it grows as the image shrinks."""
+        config = TrainConfig(crop=(128, 192), resize=(1.0, 1.0), scales=(scale,))
+        draws = iter(Mix([scenes], CITYSCAPES, config))
+        return np.mean([float((next(draws)[1] == 255).float().mean()) for _ in range(8)])
+
+    assert outside(0.5) > 0.6 > 0.3 > outside(1.0)
+    with pytest.raises(LabelSetError, match="scales"):
+        Mix([scenes], CITYSCAPES, TrainConfig(scales=(1.0, 2.0)))
+
+
+def test_the_power_of_the_class_weights(tmp_path):
+    from icnet_deploy.data import open_dataset
+    from icnet_deploy.data.scenes import write_scenes
+    from icnet_deploy.training.config import TrainConfig
+    from icnet_deploy.training.loader import Mix, class_weights
+
+    write_scenes(tmp_path, 2, (64, 96), 4, "train", progress=False)
+    scenes = open_dataset("scenes", tmp_path, "train")
+    whole, half = (
+        class_weights(Mix([scenes], CITYSCAPES, TrainConfig(class_weights=p)), 19) for p in (1, 0.5)
+    )
+    ratio = (whole / whole[0]).sqrt() / (half / half[0])
+    assert torch.allclose(ratio, torch.ones(19), atol=1e-5)
+    assert whole[17] > whole[0]  # motorcycles are rarer than road
+
+
 def test_what_lies_outside_is_ignored():
     rng = np.random.default_rng(1)
     image, labels = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)

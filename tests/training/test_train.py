@@ -78,6 +78,20 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(scenes, tmp_path, monkeyp
         assert torch.allclose(value, b[name], atol=1e-4), name
 
 
+def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
+    assert run(scenes, tmp_path / "a", 3) == 0
+    start = tmp_path / "a" / "net.safetensors"
+    assert run(scenes, tmp_path / "b", 1, "--init", str(start)) == 0
+    first, second = load_checkpoint(start), load_checkpoint(tmp_path / "b" / "net.safetensors")
+    assert second.info["started_from"] == first.sha256
+    kernels = [n.network.conv1_sub1.conv.weight for n in (first, second)]
+    assert 0 < (kernels[0] - kernels[1]).abs().max() < 0.01
+    wide = (tmp_path / "b" / "c.toml").read_text().replace("0.125", "0.25")
+    (tmp_path / "wide.toml").write_text(wide)
+    assert run(scenes, tmp_path, 1, "--init", str(start), "--config", f"{tmp_path}/wide.toml") == 2
+    assert "of width 0.125" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
