@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--dataset", action="append", required=True, choices=sorted(DATASETS))
     p.add_argument("--data", action="append", required=True, type=Path, help="its folder")
     p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
-    p.add_argument("--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)")
+    p.add_argument(
+        "--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)"
+    )
     p.add_argument("--steps", type=count, help="optimizer steps, in place of the configuration's")
     p.add_argument("--batch", type=count, help="images a step")
     p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
