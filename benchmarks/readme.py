@@ -37,7 +37,7 @@ def _scores(results: Sequence[dict[str, Any]]) -> str:
             rows.append(
                 [
                     f"{p['dataset']} {p['split']}, {p['images']} images, {classes}",
-                    p["model_size"],
+                    "the image's" if p["model_size"] == "image" else p["model_size"],
                     f"{s['miou_percent']:.1f}",
                     f"{s['pixel_accuracy_percent']:.1f}",
                     f"{s['small_region_accuracy_percent']:.1f}",
