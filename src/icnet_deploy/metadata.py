@@ -7,15 +7,14 @@ file that was cut off before any runtime is asked to load it.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.protobuf import fields, fields_of
 
 __all__ = ["KEY", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata"]
 
@@ -26,7 +25,6 @@ SCHEMA = 1
 """Raised when a reader of today could misunderstand the value."""
 
 _GRAPH, _METADATA_PROPS = 7, 14  # field numbers of ModelProto in onnx.proto
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
-            fields = list(_outer_fields(file, total))
-        entries = [dict(_inner_strings(v)) for number, v in fields if number == _METADATA_PROPS]
+            found = list(fields(file, total, (_METADATA_PROPS,), highest=100))
+        entries = [_entry(f.data) for f in found if f.number == _METADATA_PROPS]
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
     except (EOFError, ValueError) as error:
@@ -114,7 +112,7 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
             f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
             "another kind of file; export it again"
         ) from error
-    if not any(number == _GRAPH for number, _ in fields):
+    if not any(f.number == _GRAPH for f in found):
         raise ModelError(f"{path} is not an ONNX file: it holds no graph")
     for entry in entries:
         if entry.get(1) == KEY:
@@ -125,51 +123,6 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
     )
 
 
-def _outer_fields(file: BinaryIO, total: int) -> Iterator[tuple[int, bytes]]:
-    """Yields (field number, bytes) of a message; skips what is large, keeps `metadata_props`."""
-    while file.tell() < total:
-        tag = _varint(file)
-        number, wire = tag >> 3, tag & 7
-        if number == 0 or number > 100:
-            raise ValueError(f"no ONNX field has number {number}")
-        if wire == _VARINT:
-            _varint(file)
-            yield number, b""
-        elif wire in (_FIXED64, _FIXED32):
-            file.seek(8 if wire == _FIXED64 else 4, 1)
-            yield number, b""
-        elif wire == _BYTES:
-            length = _varint(file)
-            if file.tell() + length > total:
-                raise EOFError(f"field {number} should end at byte {file.tell() + length}")
-            if number == _METADATA_PROPS:
-                yield number, file.read(length)
-            else:
-                file.seek(length, 1)
-                yield number, b""
-        else:
-            raise ValueError(f"wire type {wire} does not occur in ONNX")
-
-
-def _inner_strings(value: bytes) -> Iterator[tuple[int, str]]:
-    """Yields (field number, text) of a StringStringEntryProto: 1 is the key, 2 the value."""
-    file = io.BytesIO(value)
-    while file.tell() < len(value):
-        number, length = _varint(file) >> 3, _varint(file)
-        if file.tell() + length > len(value):
-            raise EOFError("an entry of its metadata is longer than the field that holds it")
-        yield number, file.read(length).decode("utf-8", "replace")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte:
-            raise EOFError("it ends inside a number")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number has more than 64 bits")
+def _entry(message: bytes) -> dict[int, str]:
+    """A StringStringEntryProto: 1 is the key, 2 the value."""
+    return {f.number: f.data.decode("utf-8", "replace") for f in fields_of(message, (1, 2))}

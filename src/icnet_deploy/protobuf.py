@@ -1,0 +1,91 @@
+"""A reader of protobuf's wire format: enough to walk a message, by no schema and no library.
+
+A message is a sequence of fields, each with a tag (its number and its wire type) and a value.
+Source: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Container, Iterator
+from typing import BinaryIO, NamedTuple
+
+__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "fields_of"]
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, long deprecated
+_HIGHEST = (1 << 29) - 1
+
+
+class Field(NamedTuple):
+    """One field of a message.
+
+    Attributes:
+        number: 1 or more.
+        wire: the type of its value, one of the four constants.
+        value: of a `VARINT`; 0 for any other type.
+        data: of the other types, little-endian where it is a number; empty where it was not kept.
+    """
+
+    number: int
+    wire: int
+    value: int
+    data: bytes
+
+
+def fields(
+    file: BinaryIO, end: int, keep: Container[int], highest: int = _HIGHEST
+) -> Iterator[Field]:
+    """Yields the fields of a message that ends at byte `end` of a file.
+
+    Args:
+        file: at the message's first byte.
+        end: where the message ends.
+        keep: numbers of the fields whose bytes are wanted; others are passed over unread.
+        highest: the highest number that the message's schema knows.
+
+    Raises:
+        EOFError: the message ends inside a field.
+        ValueError: this is no such message.
+    """
+    while file.tell() < end:
+        tag = _varint(file)
+        number, wire = tag >> 3, tag & 7
+        if not 1 <= number <= highest:
+            raise ValueError(f"no field has number {number}")
+        if wire == VARINT:
+            yield Field(number, wire, _varint(file), b"")
+            continue
+        if wire == BYTES:
+            length = _varint(file)
+        elif wire in (FIXED64, FIXED32):
+            length = 8 if wire == FIXED64 else 4
+        else:
+            raise ValueError(f"a field has the wire type {wire}")
+        stop = file.tell() + length
+        if stop > end:
+            raise EOFError(f"field {number} should end at byte {stop}")
+        if number in keep:
+            yield Field(number, wire, 0, file.read(length))
+        else:
+            file.seek(stop)
+            yield Field(number, wire, 0, b"")
+
+
+def fields_of(message: bytes, keep: Container[int]) -> Iterator[Field]:
+    """`fields` of a message in memory."""
+    return fields(io.BytesIO(message), len(message), keep)
+
+
+def _varint(file: BinaryIO) -> int:
+    """Reads a number of 7 bits a byte, the lowest first; raises as `fields` does."""
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it ends inside a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")
