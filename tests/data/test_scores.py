@@ -186,3 +186,37 @@ def test_the_defaults_are_the_papers_bins():
     scores.add(np.zeros((400, 400), np.uint8), np.zeros((400, 400), np.uint8))
     assert len(scores.regions) == 41
     assert scores.regions[40] == 1
+
+
+def flood(target):
+    """The regions of a label map as lists of pixels, found one neighbour at a time."""
+    left = {(y, x) for y, x in np.ndindex(target.shape) if target[y, x] != 255}
+    while left:
+        todo, region = [left.pop()], []
+        while todo:
+            y, x = todo.pop()
+            region.append((y, x))
+            for near in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                if near in left and target[near] == target[y, x]:
+                    left.remove(near)
+                    todo.append(near)
+        yield region
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_regions_are_those_of_a_flood_fill(data):
+    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+    truths = st.sampled_from([0, 1, 18, 254, 255])
+    target = data.draw(hnp.arrays(np.uint8, shape, elements=truths))
+    prediction = data.draw(hnp.arrays(np.uint8, shape, elements=truths))
+    scores = RegionAccuracy(bin_pixels=2, limit=8, smallest=2)
+    scores.add(prediction, target)
+    regions, total = np.zeros(5, int), np.zeros(5)
+    for region in flood(target):
+        if len(region) >= 2:
+            index = min(len(region), 8) // 2
+            regions[index] += 1
+            total[index] += np.mean([prediction[p] == target[p] for p in region])
+    assert scores.regions.tolist() == regions.tolist()
+    assert scores.total == pytest.approx(total)
