@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.labels import IGNORE, LabelSet
 
 __all__ = [
+    "OF_THE_MODEL",
     "Labeller",
     "Protocol",
     "Score",
@@ -55,6 +57,8 @@ class Protocol:
         data_label_set: the classes that were scored.
         mapping: how the ones answer for the others, in words.
         ignored: the label whose pixels are not counted.
+        regions: what counts as a region, and the bins, in words.
+        images_sha256: of all images and truths that were scored, in order.
     """
 
     dataset: str
@@ -69,10 +73,18 @@ class Protocol:
     image_resize: str = "bilinear, as uint8, to the model's size"
     label_resize: str = "not resized: scored at the ground truth's own size"
     ignored: int = IGNORE
+    regions: str = RegionAccuracy().rule()
+    images_sha256: str = "not recorded"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {**dataclasses.asdict(self), "label_sizes": list(self.label_sizes)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Protocol:
+        """Reads the JSON form; KeyError or TypeError if it is none. Fields may be younger."""
+        known = {f.name: value[f.name] for f in dataclasses.fields(cls) if f.name in value}
+        return cls(**{**known, "label_sizes": tuple(known["label_sizes"])})
 
     def to_words(self) -> dict[str, str]:
         """Name -> value, as a person reads them."""
@@ -80,14 +92,24 @@ class Protocol:
         return {name.replace("_", " "): str(value) for name, value in values.items()}
 
 
-def require_same_protocol(a: Protocol, b: Protocol) -> None:
+OF_THE_MODEL = ("model_size", "model_label_set", "mapping")
+"""The fields of a protocol that two different models may differ in, where the reader is told."""
+
+
+def require_same_protocol(a: Protocol, b: Protocol, but: Collection[str] = ()) -> None:
     """Allows two scores to be compared.
+
+    Args:
+        a, b: how they were taken.
+        but: the fields that may differ.
 
     Raises:
         InputError: their protocols differ; it names what does.
     """
     left, right = a.to_dict(), b.to_dict()
-    differences = [f"{k}: {left[k]} and {right[k]}" for k in left if left[k] != right[k]]
+    differences = [
+        f"{k}: {left[k]} and {right[k]}" for k in left if left[k] != right[k] and k not in but
+    ]
     if differences:
         raise InputError(
             f"scores of different protocols cannot be compared ({'; '.join(differences)}): "
@@ -123,6 +145,7 @@ class Score:
         self.confusion = ConfusionMatrix(len(self.dataset.label_set))
         self._table = prediction_table(self.label_set, self.dataset.label_set)
         self._label_sizes: set[Size] = set()
+        self._seen = hashlib.sha256()
 
     def mapped(self, labels: UInt8) -> UInt8:
         """The predicted classes in the data set's terms; 255 for one that stands for none."""
@@ -145,6 +168,8 @@ class Score:
         self.confusion.add(mapped, sample.labels)
         self.regions.add(mapped, sample.labels)
         self._label_sizes.add((sample.labels.shape[0], sample.labels.shape[1]))
+        self._seen.update(np.ascontiguousarray(sample.image))
+        self._seen.update(np.ascontiguousarray(sample.labels))
         self.images += 1
         return mapped
 
@@ -167,6 +192,8 @@ class Score:
             data_label_set=f"{data.name}, {len(data)} classes",
             mapping=mapping,
             logits_resize=self._logits_resize(),
+            regions=self.regions.rule(),
+            images_sha256=self._seen.hexdigest(),
         )
 
     def _logits_resize(self) -> str:
@@ -182,9 +209,13 @@ class Score:
             "nearest neighbour to the ground truth's size"
         )
 
+    def has_truth(self) -> bool:
+        """Whether a single pixel of the images so far was labelled."""
+        return bool(self.confusion.counts.any())
+
     def require_truth(self) -> None:
         """Refuses to read a score off images without a single labelled pixel (DatasetError)."""
-        if not self.confusion.counts.any():
+        if not self.has_truth():
             raise DatasetError(
                 f"none of the {self.images} {self.dataset.name} images has a labelled pixel: "
                 "there is nothing to score (does the split have public labels?)"
