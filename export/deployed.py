@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icnet_deploy.training.icnet import POOL_BINS, ICNet, PyramidPooling, resize
+from icnet_deploy.training.blocks import POOL_BINS, PyramidPooling, resize
+from icnet_deploy.training.networks import Network
 from icnet_deploy.training.preprocessing import Preprocessing
 
 __all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "lowest_argmax"]
@@ -22,14 +23,14 @@ class Deployed(nn.Module):
     Args:
         network: in eval mode; it is copied, not changed.
         preprocessing: what the network's input expects. Scales and the order of the channels are
-            folded into the two convolutions that see the image, which is exact: a resize works on
-            each channel alone, and zero padding stays zero. The mean is subtracted in the graph.
+            folded into the convolutions that see the image, which is exact: a resize works on each
+            channel alone, and zero padding stays zero. The mean is subtracted in the graph.
         head: `logits` or `labels`.
         free_size: write the pyramid's pools so that they are right at every size.
     """
 
     def __init__(
-        self, network: ICNet, preprocessing: Preprocessing, head: str, free_size: bool = False
+        self, network: Network, preprocessing: Preprocessing, head: str, free_size: bool = False
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()

@@ -98,7 +98,7 @@ def _metadata(
         size=size,
         head=head,
         precision=precision,
-        network={"stages": checkpoint.network.stages, "width": checkpoint.network.width},
+        network=checkpoint.network.description(),
         preprocessing=checkpoint.preprocessing.to_dict(),
         weights_sha256=checkpoint.sha256,
         training_data=_training_data(checkpoint.info),

@@ -12,8 +12,8 @@ import torch
 
 from icnet_deploy.errors import CheckFailed, MissingPackage
 from icnet_deploy.images import resize_image
+from icnet_deploy.training.blocks import resize
 from icnet_deploy.training.checkpoint import Checkpoint
-from icnet_deploy.training.icnet import resize
 
 __all__ = ["Verification", "verify"]
 

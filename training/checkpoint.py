@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.icnet import ICNet
+from icnet_deploy.training.networks import Network, build_network
 from icnet_deploy.training.preprocessing import Preprocessing
 
 __all__ = ["SHIPPED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -25,7 +25,8 @@ SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 
 _KEY = "icnet_deploy"
-_SCHEMA = 1
+_SCHEMA = 2
+"""2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Checkpoint:
     """
 
     path: Path
-    network: ICNet
+    network: Network
     label_set: LabelSet
     preprocessing: Preprocessing
     info: dict[str, Any]
@@ -51,7 +52,7 @@ class Checkpoint:
 
 def save_checkpoint(
     path: str | Path,
-    network: ICNet,
+    network: Network,
     label_set: LabelSet,
     preprocessing: Preprocessing,
     info: dict[str, Any] | None = None,
@@ -61,7 +62,7 @@ def save_checkpoint(
 
     Args:
         path: the `.safetensors` file.
-        network: an ICNet on any device.
+        network: on any device.
         label_set: as many classes as the network has.
         preprocessing: what its input expects.
         info: how it was trained, JSON values.
@@ -77,7 +78,9 @@ def save_checkpoint(
         raise LabelSetError(
             f"the network has {network.num_classes} classes, {label_set.name} has {len(label_set)}"
         )
-    wanted = ICNet(network.num_classes, network.width, network.stages).state_dict()
+    built = network.description() | {"guidance": False}
+    with torch.device("meta"):
+        wanted = build_network(built).state_dict()
     tensors = {}
     for name, value in network.state_dict().items():
         if name in wanted and not name.endswith("num_batches_tracked"):
@@ -86,11 +89,7 @@ def save_checkpoint(
             tensors[name] = tensors[name].contiguous()
     description = {
         "schema": _SCHEMA,
-        "network": {
-            "num_classes": network.num_classes,
-            "width": network.width,
-            "stages": network.stages,
-        },
+        "network": built,
         "label_set": label_set.to_dict(),
         "preprocessing": preprocessing.to_dict(),
         "info": info or {},
@@ -121,15 +120,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         value = json.loads(text)
         if int(value["schema"]) > _SCHEMA:
             raise ModelError(f"{path} was written by a newer icnet-deploy: upgrade")
-        network = ICNet(**value["network"])
+        with torch.device("meta"):  # no memory is taken before the tensors are known to fit
+            network = build_network(value["network"])
         label_set = LabelSet.from_dict(value["label_set"])
         preprocessing = Preprocessing.from_dict(value["preprocessing"])
         info = dict(value["info"])
     except (KeyError, TypeError, ValueError, LabelSetError) as error:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
-    counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
+    names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
+    counters = {k: torch.zeros((), dtype=torch.long) for k in names}
     try:
-        network.load_state_dict({k: v.float() for k, v in tensors.items()} | counters)
+        network.load_state_dict({k: v.float() for k, v in tensors.items()} | counters, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
     network.eval()

@@ -17,8 +17,9 @@ from icnet_deploy.export import verify as verification
 from icnet_deploy.export.deployed import Deployed, MatrixPyramidPooling, lowest_argmax
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.training.blocks import PyramidPooling
 from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
-from icnet_deploy.training.icnet import ICNet, PyramidPooling
+from icnet_deploy.training.icnet import ICNet
 from icnet_deploy.training.preprocessing import Preprocessing
 
 ROOT = Path(__file__).parents[2]

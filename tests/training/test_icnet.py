@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch", reason="the training room needs torch")
 
 import torch.nn.functional as F  # noqa: E402
 
-from icnet_deploy.training import icnet  # noqa: E402
-from icnet_deploy.training.icnet import STAGES, ConvBN, ICNet, pool_windows  # noqa: E402
+from icnet_deploy.training import blocks, icnet  # noqa: E402
+from icnet_deploy.training.blocks import ConvBN, pool_windows  # noqa: E402
+from icnet_deploy.training.icnet import STAGES, ICNet  # noqa: E402
 
 
 def _table():
@@ -115,14 +116,15 @@ def test_every_output_size_is_that_of_the_table():
         if isinstance(module, ConvBN | torch.nn.MaxPool2d):
             name = path.replace(".", "")
             module.register_forward_hook(lambda _m, _i, o, n=name: sizes.update({n: o.shape[1:]}))
-    plain = icnet.resize
+    plain = blocks.resize
 
     def recorded(x, size):
         resizes.append(tuple(size))
         return plain(x, size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(icnet, "resize", recorded)
+        for module in (blocks, icnet):
+            patch.setattr(module, "resize", recorded)
         network(torch.empty(1, 3, *SIZE, device="meta"))
     for row in ROWS:
         wanted = tuple(int(row[k]) for k in ("out_channels", "out_h", "out_w"))
@@ -145,18 +147,19 @@ def _stride(network, patch):
 
 
 def _corners(network, patch):
-    patch.setattr(
-        icnet,
-        "resize",
-        lambda x, size: F.interpolate(x, size, mode="bilinear", align_corners=False),
-    )
+    for module in (blocks, icnet):
+        patch.setattr(
+            module,
+            "resize",
+            lambda x, size: F.interpolate(x, size, mode="bilinear", align_corners=False),
+        )
 
 
 def _windows(network, patch):
     def adaptive(x):
         size = tuple(x.shape[2:])
         return x + sum(
-            icnet.resize(F.adaptive_avg_pool2d(x, bins), size) for bins in icnet.POOL_BINS
+            blocks.resize(F.adaptive_avg_pool2d(x, bins), size) for bins in blocks.POOL_BINS
         )
 
     patch.setattr(network.conv5_3_pool, "forward", adaptive)

@@ -1,0 +1,123 @@
+"""What both networks are made of: convolution with batch norm, bottleneck, pyramid pooling."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "BN_EPS",
+    "POOL_BINS",
+    "Bottleneck",
+    "ConvBN",
+    "PyramidPooling",
+    "halved",
+    "pool_windows",
+    "resize",
+]
+
+BN_EPS = 1e-5
+POOL_BINS = (1, 2, 3, 6)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize with aligned corners, the only resize in the nets."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """(n - 1) // 2 + 1 a side: 1025 -> 513, 1024 -> 512."""
+    return (size[0] - 1) // 2 + 1, (size[1] - 1) // 2 + 1
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, batch norm, and ReLU unless `relu=False`."""
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, bias=False)
+        self.bn = nn.BatchNorm2d(cout, eps=BN_EPS, momentum=0.05)
+        self.relu = relu
+
+    @property
+    def cout(self) -> int:
+        """Channels of the output."""
+        return self.conv.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return F.relu(x, inplace=True) if self.relu else x
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 and a shortcut; a stride sits on the first 1x1, as the authors have it.
+
+    Args:
+        cin: channels of the input.
+        reduce: channels after the first 1x1.
+        mid: channels after the 3x3.
+        cout: channels of the output.
+        stride: of the first 1x1, and of the projection.
+        dilation: of the 3x3.
+        proj: a 1x1 on the shortcut, where the input has another shape than the output.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        reduce: int,
+        mid: int,
+        cout: int,
+        stride: int = 1,
+        dilation: int = 1,
+        proj: bool = False,
+    ) -> None:
+        super().__init__()
+        self._1x1_reduce = ConvBN(cin, reduce, 1, stride)
+        self._3x3 = ConvBN(reduce, mid, 3, dilation=dilation)
+        self._1x1_increase = ConvBN(mid, cout, 1, relu=False)
+        self._1x1_proj = ConvBN(cin, cout, 1, stride, relu=False) if proj else None
+
+    @property
+    def cout(self) -> int:
+        """Channels of the output."""
+        return self._1x1_increase.cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self._1x1_proj is None else self._1x1_proj(x)
+        return F.relu(skip + self._1x1_increase(self._3x3(self._1x1_reduce(x))), inplace=True)
+
+
+def pool_windows(side: int) -> list[tuple[int, int]]:
+    """(kernel, stride) along one side for 1, 2, 3 and 6 bins; every window fits and all are alike.
+
+    At 33 and 65 these are the authors' fixed windows: the stride for 3 bins is twice that for 6.
+    A side below 6 has as many bins as pixels.
+    """
+    windows = []
+    for bins in POOL_BINS:
+        bins = min(bins, side)
+        stride = max(1, 2 * (side // 6) if bins == 3 else side // bins)
+        windows.append((side - stride * (bins - 1), stride))
+    return windows
+
+
+class PyramidPooling(nn.Module):
+    """Average pools to 1, 2, 3 and 6 bins, each upsampled back and summed with the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        total = x
+        for (kh, sh), (kw, sw) in zip(pool_windows(height), pool_windows(width), strict=True):
+            pooled = F.avg_pool2d(x, (kh, kw), (sh, sw))
+            total = total + resize(pooled, (height, width))
+        return total
