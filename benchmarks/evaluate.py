@@ -1,20 +1,29 @@
-"""`icnet evaluate`: the score of one model on one data set, with how it was taken."""
+"""`icnet evaluate`: the score of a model on a data set, or of two models against each other."""
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from icnet_deploy.benchmarks.evaluate_report import evaluate_page, offer_errors
-from icnet_deploy.benchmarks.machine import machine, versions
-from icnet_deploy.benchmarks.models import Model, open_model
+from icnet_deploy.benchmarks.evaluate_compare import (
+    SCHEMA,
+    compare,
+    curves,
+    read_result,
+    require_same_data,
+)
+from icnet_deploy.benchmarks.evaluate_report import (
+    compare_page,
+    evaluate_page,
+    offer_contrast,
+    offer_errors,
+)
+from icnet_deploy.benchmarks.evaluate_run import Evaluation, evaluate, save_prediction
+from icnet_deploy.benchmarks.evaluate_text import comparison_text, score_text
+from icnet_deploy.benchmarks.models import is_checkpoint, open_model
 from icnet_deploy.benchmarks.options import (
     add_data_options,
     add_output_options,
@@ -22,126 +31,32 @@ from icnet_deploy.benchmarks.options import (
     open_data,
 )
 from icnet_deploy.benchmarks.pictures import Gallery
-from icnet_deploy.benchmarks.scoring import (
-    Score,
-    UInt8,
-    percent,
-    refuse_calibration_images,
-    score_dataset,
-)
-from icnet_deploy.benchmarks.tables import number, text_table
+from icnet_deploy.benchmarks.plot import region_plot
+from icnet_deploy.benchmarks.scoring import UInt8
 from icnet_deploy.command import command, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.files import write_json, write_text
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import make_folder, write_json, write_text
 
 __all__ = ["SCHEMA", "Evaluation", "evaluate", "main"]
 
-SCHEMA = 1
-"""Of the JSON result; raised when a reader of today could misunderstand it."""
-
-TIME_SCOPE = (
-    "median wall time an image: resizing, network and label map, images one by one, without "
-    "decoding and scoring; no warm-up run, so a measure of this run and no benchmark"
-)
-
 _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found.
-
-    Attributes:
-        model: what was scored.
-        score: how well it did.
-        seconds: an image, median; see `TIME_SCOPE`.
-        gallery: the images on which it did worst.
-    """
-
-    model: Model
-    score: Score
-    seconds: float
-    gallery: Gallery
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON result."""
-        return {
-            "schema": SCHEMA,
-            "kind": "evaluate",
-            "versions": versions(),
-            "machine": machine(),
-            "model": str(self.model.path),
-            "runtime": self.model.runtime,
-            "device": self.model.device,
-            "protocol": self.score.protocol().to_dict(),
-            "score": self.score.to_dict(),
-            "time": {"milliseconds": round(1e3 * self.seconds, 3), "scope": TIME_SCOPE},
-        }
-
-
-def evaluate(model: Model, dataset: Dataset, pictures: int = 0) -> Evaluation:
-    """Scores a model on a data set, image by image.
-
-    Args:
-        model: see `open_model`.
-        dataset: labelled images.
-        pictures: how many of the worst images to draw for a report.
-
-    Raises:
-        InputError: an image was used for calibration, or the classes do not fit.
-    """
-    refuse_calibration_images(dataset, {str(model.path): model.calibration_images})
-    score = Score(dataset, model.label_set, model.size, model.head)
-    gallery = Gallery(pictures)
-    seconds: list[float] = []
-
-    def label(image: UInt8) -> UInt8:
-        start = time.perf_counter()
-        labels = model.label(image)
-        seconds.append(time.perf_counter() - start)
-        return labels
-
-    def look(sample: Sample, mapped: UInt8) -> None:
-        offer_errors(gallery, dataset.label_set, sample, mapped)
-
-    samples = tqdm(dataset, desc="evaluate", unit="image", disable=None)
-    score_dataset(score, samples, label, look)
-    return Evaluation(model, score, statistics.median(seconds), gallery)
-
-
-def _print(result: Evaluation) -> None:
-    score, protocol = result.score, result.score.protocol()
-    print(
-        f"{result.model.path.name} ({result.model.runtime}, {result.model.device}) on "
-        f"{protocol.dataset} {protocol.split}, {protocol.images} images\n"
-    )
-    names = score.dataset.label_set.names
-    rows = [
-        [name, number(percent(iou))] for name, iou in zip(names, score.confusion.iou(), strict=True)
-    ]
-    rows.append(["mIoU", number(percent(score.confusion.miou()))])
-    print(text_table(["class", "IoU %"], rows))
-    small = f"regions below {score.regions.bin_pixels:,} pixels"
-    print()
-    print(f"{'pixel accuracy':<26} {number(percent(score.confusion.pixel_accuracy()))} %")
-    print(f"{small:<26} {number(percent(score.regions.small()))} %")
-    print("\nprotocol")
-    for name, words in protocol.to_words().items():
-        print(f"  {name:<16} {words}")
-    print(f"\ntime {1e3 * result.seconds:.1f} ms ({TIME_SCOPE})")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet evaluate",
-        "Scores a model on labelled images: mIoU, IoU a class, accuracy by the size of regions.",
+        "Scores a model on labelled images: mIoU, IoU a class, accuracy by the size of regions.\n"
+        "With --against, two models on the same images, and their differences.",
         "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
     )
+    what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
+    parser.add_argument("model", type=Path, metavar="MODEL", help=what)
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="a checkpoint (.safetensors), ONNX file or engine"
+        "--against", type=Path, metavar="OTHER", help="a second one, to compare MODEL with"
     )
-    add_data_options(parser)
+    add_data_options(parser, required=False)
     parser.add_argument(
         "--size",
         type=size,
@@ -149,27 +64,125 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint's input size (default: each image's own)",
     )
     parser.add_argument(
-        "--runtime", default="auto", metavar="NAME", help="auto, onnxruntime or openvino"
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help="for ONNX files: auto, onnxruntime or openvino",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     add_output_options(parser)
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="write accuracy by the size of regions as SVG"
+    )
+    parser.add_argument(
+        "--save-predictions",
+        type=Path,
+        metavar="DIR",
+        help="write MODEL's label maps, as label ids where the data set has them (Cityscapes)",
+    )
     return parser
+
+
+def _is_result(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Finds out before the long work what is wrong with the request."""
+    scored = [path for path in paths if not _is_result(path)]
+    given = arguments.dataset is not None and arguments.data is not None
+    if scored and not given:
+        raise InputError(f"to score {scored[0]}, say on what: --dataset NAME --data DIR")
+    if arguments.against is None and not scored:
+        raise InputError(
+            f"{arguments.model} is a result already: compare it, --against another or a model"
+        )
+    if arguments.save_predictions and _is_result(arguments.model):
+        raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
+    if arguments.plot and arguments.plot.suffix != ".svg":
+        raise InputError(f"--plot {arguments.plot}: the plot is an SVG file, name it .svg")
+    check_outputs(arguments)
+    if arguments.plot:
+        make_folder(arguments.plot.parent)
+    if arguments.save_predictions:
+        make_folder(arguments.save_predictions)
+
+
+def _score(
+    paths: Sequence[Path], dataset: Dataset, gallery: Gallery, arguments: argparse.Namespace
+) -> list[Evaluation]:
+    """Scores the models among MODEL and OTHER, and saves and draws what was asked for."""
+    folder: Path | None = arguments.save_predictions
+
+    def look(sample: Sample, mapped: list[UInt8]) -> None:
+        if folder:  # _check saw to it that the first of them is MODEL
+            save_prediction(folder, dataset.label_set, sample.name, mapped[0])
+        if len(mapped) == 2:
+            offer_contrast(gallery, dataset.label_set, sample, mapped[0], mapped[1])
+        else:
+            offer_errors(gallery, dataset.label_set, sample, mapped[0])
+
+    # --size speaks of checkpoints, --runtime and --device of the rest; where there is no such file
+    # among them, the option is left to be refused.
+    checkpoints = [path for path in paths if is_checkpoint(path)]
+    with ExitStack() as stack:
+        models = []
+        for path in paths:
+            sized = path in checkpoints or not checkpoints
+            run = path not in checkpoints or len(checkpoints) == len(paths)
+            at = arguments.size if sized else None
+            runtime, device = (arguments.runtime, arguments.device) if run else ("auto", "auto")
+            models.append(stack.enter_context(open_model(path, at, runtime, device)))
+        return evaluate(models, dataset, look)
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet evaluate`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    dataset = open_data(arguments)
-    check_outputs(arguments)
-    opened = open_model(arguments.model, arguments.size, arguments.runtime, arguments.device)
-    with opened as model:
-        result = evaluate(model, dataset, _PICTURES if arguments.report else 0)
-    _print(result)
-    if arguments.json:
-        write_json(arguments.json, result.to_dict())
-    if arguments.report:
-        name = f"{model.path.name} ({model.runtime}, {model.device})"
-        time_words = f"{1e3 * result.seconds:.1f} ms ({TIME_SCOPE})"
-        write_text(arguments.report, evaluate_page(name, result.score, result.gallery, time_words))
+    paths = [path for path in (arguments.model, arguments.against) if path is not None]
+    _check(arguments, paths)
+    results = [read_result(path) if _is_result(path) else {} for path in paths]
+    scored = [path for path in paths if not _is_result(path)]
+    drawn = arguments.report is not None and len(scored) == len(paths)
+    gallery = Gallery(_PICTURES if drawn else 0)
+    fresh: list[Evaluation] = []
+    if scored:
+        dataset = open_data(arguments)
+        for result in filter(None, results):
+            require_same_data(result, dataset)
+        fresh = _score(scored, dataset, gallery, arguments)
+        if arguments.save_predictions and not fresh[0].score.has_truth():
+            print(
+                f"{len(dataset)} label maps are in {arguments.save_predictions}; no pixel of "
+                "these images is labelled, so there is nothing to score"
+            )
+            return 0
+        fresh[0].score.require_truth()
+    found = iter(fresh)
+    results = [result or next(found).to_dict() for result in results]
+    _finish(arguments, results, fresh, gallery)
     return 0
+
+
+def _finish(
+    arguments: argparse.Namespace,
+    results: list[dict[str, Any]],
+    fresh: list[Evaluation],
+    gallery: Gallery,
+) -> None:
+    """Prints the results and writes the files that were asked for."""
+    if len(results) == 2:
+        outcome = compare(*results)
+        print(comparison_text(outcome))
+        page = compare_page(outcome, gallery, fresh[0].score.dataset.label_set if fresh else None)
+    else:
+        outcome = results[0]
+        print(score_text(outcome))
+        page = evaluate_page(outcome, fresh[0].score, gallery)
+    if arguments.json:
+        write_json(arguments.json, outcome)
+    if arguments.report:
+        write_text(arguments.report, page)
+    if arguments.plot:
+        write_text(arguments.plot, region_plot(*curves(results)) + "\n")

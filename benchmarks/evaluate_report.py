@@ -1,18 +1,34 @@
-"""The HTML report of `icnet evaluate`."""
+"""The HTML reports of `icnet evaluate`: of one model, and of two against each other."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.benchmarks.evaluate_compare import Result, curves, names
+from icnet_deploy.benchmarks.evaluate_text import (
+    SMALL,
+    difference_rows,
+    model_words,
+    protocol_words,
+    region_rows,
+    summary_rows,
+    time_words,
+    unlike_means,
+)
 from icnet_deploy.benchmarks.pictures import (
+    Colour,
     Exhibit,
     Gallery,
     label_picture,
     marks_picture,
     photo,
 )
-from icnet_deploy.benchmarks.plot import region_plot
+from icnet_deploy.benchmarks.plot import FEW, region_plot
 from icnet_deploy.benchmarks.report import (
     class_legend,
     exhibit,
@@ -22,18 +38,21 @@ from icnet_deploy.benchmarks.report import (
     table,
     where,
 )
-from icnet_deploy.benchmarks.scoring import Score, percent
-from icnet_deploy.benchmarks.tables import number
+from icnet_deploy.benchmarks.scoring import Protocol, Score, percent
+from icnet_deploy.benchmarks.tables import number, signed
 from icnet_deploy.benchmarks.templates import Html, page, tag
 from icnet_deploy.data import Sample
 from icnet_deploy.labels import IGNORE, LabelSet
 
-__all__ = ["evaluate_page", "offer_errors"]
+__all__ = ["compare_page", "evaluate_page", "offer_contrast", "offer_errors"]
 
 UInt8 = npt.NDArray[np.uint8]
 
 _WRONG = 1
 _COLOUR = (255, 90, 0)
+# Told apart with every common colour blindness, and on grey.
+_FIRST, _SECOND = 1, 2
+_ALONE = {_FIRST: (0, 200, 255), _SECOND: (255, 90, 0)}
 
 
 def offer_errors(gallery: Gallery, label_set: LabelSet, sample: Sample, mapped: UInt8) -> None:
@@ -65,41 +84,122 @@ def offer_errors(gallery: Gallery, label_set: LabelSet, sample: Sample, mapped: 
     gallery.offer(float(share), draw)
 
 
-def evaluate_page(name: str, score: Score, gallery: Gallery, time: str) -> str:
-    """The whole report as one HTML document.
+def offer_contrast(
+    gallery: Gallery, label_set: LabelSet, sample: Sample, first: UInt8, second: UInt8
+) -> None:
+    """Shows the gallery an image, which ranks by how far two models' shares of errors differ.
 
     Args:
-        name: the model and what ran it.
-        score: its score.
-        gallery: the images on which it did worst.
-        time: how long an image took, with the scope, in words.
+        gallery: keeps those that differ most.
+        label_set: of the data set.
+        sample: the image and its truth.
+        first, second: uint8 H x W, the predictions in the data set's classes; 255 for none.
     """
-    protocol = score.protocol()
-    small = f"right in regions below {score.regions.bin_pixels:,} pixels, %"
+    known = sample.labels != IGNORE
+    right = [known & (mapped == sample.labels) for mapped in (first, second)]
+    a, b = (int(np.count_nonzero(r)) / max(1, int(np.count_nonzero(known))) for r in right)
+
+    def draw() -> Exhibit:
+        marks = np.zeros(known.shape, np.uint8)
+        marks[right[0] & ~right[1]] = _FIRST
+        marks[right[1] & ~right[0]] = _SECOND
+        return Exhibit(
+            sample.name,
+            f"Right pixels: A {100 * a:.2f} %, B {100 * b:.2f} %, difference "
+            f"{100 * (a - b):+.2f} points.",
+            (
+                label_picture("Ground truth", sample.labels, label_set),
+                marks_picture("Where one alone is right", sample.image, marks, _ALONE),
+                label_picture("Prediction of A", first, label_set),
+                label_picture("Prediction of B", second, label_set),
+            ),
+        )
+
+    gallery.offer(abs(a - b), draw)
+
+
+def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
+    """One model's report as one HTML document.
+
+    Args:
+        result: its JSON result.
+        score: the same score, with its counts.
+        gallery: the images on which it did worst.
+    """
+    protocol, told = result["protocol"], result["score"]
     return page(
-        f"{name} on {protocol.dataset} {protocol.split}",
-        tag("p", f"{protocol.images} images, {protocol.data_label_set}."),
+        f"{Path(result['model']).name} on {protocol['dataset']} {protocol['split']}",
+        tag("p", model_words(result), class_="quiet"),
+        tag("p", f"{protocol['images']} images, {protocol['data_label_set']}."),
         figures(
             {
-                "mIoU, %": number(percent(score.confusion.miou())),
-                "right pixels, %": number(percent(score.confusion.pixel_accuracy())),
-                small: number(percent(score.regions.small())),
+                "mIoU, %": number(told["miou_percent"]),
+                "right pixels, %": number(told["pixel_accuracy_percent"]),
+                f"right in {SMALL}, %": number(told["small_region_accuracy_percent"]),
             }
         ),
         tag("h2", "IoU a class"),
         _classes(score),
-        tag("h2", "Accuracy by the size of regions"),
-        tag(
-            "p",
-            "For each connected region of one true class, the share of its pixels that is right; "
-            f"averaged over the regions of a size, in bins of {score.regions.bin_pixels:,} pixels "
-            "(figure 7 of the ICNet paper).",
-            class_="quiet",
+        _regions([result]),
+        _exhibits(
+            "The worst images",
+            score.dataset.label_set,
+            [("wrong", _COLOUR)],
+            gallery,
         ),
-        region_plot(score.regions),
-        _exhibits(score, gallery),
         tag("h2", "Protocol"),
-        facts({**protocol.to_words(), "time": time}),
+        facts({**protocol_words([result]), "time": time_words(result)}),
+        where(),
+    )
+
+
+def compare_page(result: Mapping[str, Any], gallery: Gallery, label_set: LabelSet | None) -> str:
+    """The comparison of two models as one HTML document.
+
+    Args:
+        result: what `compare` returned.
+        gallery: the images on which the two differ most; empty for recorded results.
+        label_set: of the data set, if the gallery holds any.
+    """
+    models = result["models"]
+    first, second = names(models)
+    protocol = models[0]["protocol"]
+    points = result["difference"]
+    return page(
+        f"{first} against {second} on {protocol['dataset']} {protocol['split']}",
+        tag("p", f"A: {model_words(models[0], first)}"),
+        tag("p", f"B: {model_words(models[1], second)}"),
+        tag("p", f"{protocol['images']} images, {protocol['data_label_set']}. Differences: A - B."),
+        figures(
+            {
+                "mIoU, points": signed(points["miou_points"], 2),
+                "right pixels, points": signed(points["pixel_accuracy_points"], 2),
+                f"right in {SMALL}, points": signed(points["small_region_accuracy_points"], 2),
+            }
+        ),
+        tag("h2", "Scores"),
+        table(["", "A", "B", "A - B"], summary_rows(result)),
+        [tag("p", note) for note in unlike_means(result)],
+        tag("h2", "IoU a class"),
+        table(["Class", "A, %", "B, %", "A - B, points"], difference_rows(result)),
+        _regions(models),
+        table(
+            ["Pixels of a region", "Regions", "A, %", "B, %", "A - B, points"], region_rows(result)
+        ),
+        _exhibits(
+            "The images on which they differ most",
+            label_set,
+            [("only A is right", _ALONE[_FIRST]), ("only B is right", _ALONE[_SECOND])],
+            gallery,
+        ),
+        tag("h2", "Protocol"),
+        facts(
+            {
+                **protocol_words(models),
+                "time of A": time_words(models[0]),
+                "time of B": time_words(models[1]),
+            }
+        ),
         where(),
     )
 
@@ -107,21 +207,39 @@ def evaluate_page(name: str, score: Score, gallery: Gallery, time: str) -> str:
 def _classes(score: Score) -> Html:
     counts = score.confusion.counts
     shares = counts.sum(axis=1) / max(1, int(counts.sum()))
-    names = score.dataset.label_set.names
     cells = [
         [name, number(percent(iou)), number(percent(share))]
-        for name, iou, share in zip(names, score.confusion.iou(), shares, strict=True)
+        for name, iou, share in zip(
+            score.dataset.label_set.names, score.confusion.iou(), shares, strict=True
+        )
     ]
     return table(["Class", "IoU %", "Share of the labelled pixels, %"], cells)
 
 
-def _exhibits(score: Score, gallery: Gallery) -> list[Html]:
+def _regions(results: Sequence[Result]) -> list[Html]:
+    rule = Protocol.from_dict(results[0]["protocol"]).regions
+    return [
+        tag("h2", "Accuracy by the size of regions"),
+        tag(
+            "p",
+            "For each connected region of one true class, the share of its pixels that is right; "
+            f"averaged over the regions of a size ({rule}). Figure 7 of the ICNet paper. A bin of "
+            f"fewer than {FEW} regions is drawn faint.",
+            class_="quiet",
+        ),
+        tag("div", region_plot(*curves(results)), class_="scroll"),
+    ]
+
+
+def _exhibits(
+    title: str, label_set: LabelSet | None, marks: list[tuple[str, Colour]], gallery: Gallery
+) -> list[Html]:
     shown = gallery.exhibits()
-    if not shown:
+    if not shown or label_set is None:
         return []
     return [
-        tag("h2", "The worst images"),
-        class_legend(score.dataset.label_set),
-        legend([("wrong", _COLOUR), ("not labelled, or no class of the data set", (0, 0, 0))]),
+        tag("h2", title),
+        class_legend(label_set),
+        legend([*marks, ("not labelled, or no class of the data set", (0, 0, 0))]),
         *(exhibit(one) for one in shown),
     ]

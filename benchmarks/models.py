@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from icnet_deploy.benchmarks.reference import Reference
 from icnet_deploy.benchmarks.scoring import Labeller, Size
@@ -13,7 +14,7 @@ from icnet_deploy.errors import DeviceError, InputError, ModelError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["Model", "open_model"]
+__all__ = ["Model", "is_checkpoint", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Model:
 
     Attributes:
         path: its file.
+        network: how it was built: `architecture`, `stages`, `width`, ...; empty if not known.
         runtime, device: what runs it; `pytorch` for a checkpoint.
         label_set: its classes.
         size: (height, width) of the network's input, or None for each image's own.
@@ -31,6 +33,7 @@ class Model:
     """
 
     path: Path
+    network: dict[str, Any]
     runtime: str
     device: str
     label_set: LabelSet
@@ -38,6 +41,11 @@ class Model:
     head: str
     calibration_images: tuple[str, ...]
     label: Labeller
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is PyTorch's, by its suffix."""
+    return path.suffix == ".safetensors"
 
 
 @contextmanager
@@ -54,7 +62,7 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         InputError: an option does not fit the kind of file.
         UnavailableError: a package or a device is missing.
     """
-    if path.suffix == ".safetensors":
+    if is_checkpoint(path):
         yield _checkpoint(path, at, runtime, device)
         return
     if at is not None:
@@ -74,6 +82,7 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         metadata = predictor.metadata
         yield Model(
             path,
+            metadata.network,
             predictor.runtime,
             predictor.device,
             metadata.label_set,
@@ -93,4 +102,14 @@ def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model
     if device not in ("auto", "cpu"):
         raise DeviceError(f"--device {device}: a checkpoint is scored on the CPU, in float32")
     reference = Reference(path, at)
-    return Model(path, "pytorch", "cpu", reference.label_set, at, "logits", (), reference.labels)
+    return Model(
+        path,
+        reference.checkpoint.network.description(),
+        "pytorch",
+        "cpu",
+        reference.label_set,
+        at,
+        "logits",
+        (),
+        reference.labels,
+    )

@@ -13,13 +13,13 @@ from icnet_deploy.files import make_folder
 __all__ = ["add_data_options", "add_output_options", "check_outputs", "open_data"]
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds what is scored on."""
     # No `choices`: an unknown name is answered by the code that knows the names, in one line.
     parser.add_argument(
-        "--dataset", required=True, metavar="NAME", help=f"{', '.join(DATASETS)}: the layout"
+        "--dataset", required=required, metavar="NAME", help=f"{', '.join(DATASETS)}: the layout"
     )
-    parser.add_argument("--data", required=True, metavar="DIR", type=Path, help="its folder")
+    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
     parser.add_argument("--split", default="val", help="which part of it (default: val)")
     parser.add_argument(
         "--limit",

@@ -168,8 +168,8 @@ class Score:
         self.confusion.add(mapped, sample.labels)
         self.regions.add(mapped, sample.labels)
         self._label_sizes.add((sample.labels.shape[0], sample.labels.shape[1]))
-        self._seen.update(np.ascontiguousarray(sample.image))
-        self._seen.update(np.ascontiguousarray(sample.labels))
+        self._seen.update(np.ascontiguousarray(sample.image).data)
+        self._seen.update(np.ascontiguousarray(sample.labels).data)
         self.images += 1
         return mapped
 

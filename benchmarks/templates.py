@@ -59,11 +59,13 @@ _CSS = """
   color-scheme: light dark;
   --paper: #fbfbfa; --card: #ffffff; --ink: #1d2126; --quiet: #5d6670; --line: #dde1e5;
   --good: #12693f; --good-paper: #dcf3e5; --bad: #a31621; --bad-paper: #fde2e1; --mark: #2457b8;
+  --other: #b4501a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --card: #1c2024; --ink: #e8eaed; --quiet: #9aa4ae; --line: #333a41;
     --good: #7fe0ab; --good-paper: #143a28; --bad: #ff9d97; --bad-paper: #4a1a1c; --mark: #8ab4ff;
+    --other: #ffab73;
   }
 }
 * { box-sizing: border-box; }
@@ -105,9 +107,4 @@ figcaption { font-size: .85rem; color: var(--quiet); margin-top: .2rem; }
 .legend span { white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border-radius: 3px; vertical-align: -.1em; border: 1px solid var(--line); }
-svg { display: block; width: 100%; min-width: 30rem; max-width: 720px; height: auto; }
-svg text { fill: var(--quiet); font-size: 12px; }
-svg line { stroke: var(--line); }
-svg polyline { fill: none; stroke: var(--mark); stroke-width: 1.5; opacity: .6; }
-svg circle { fill: var(--mark); }
 """
