@@ -17,6 +17,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--editable ".[cpu,openvino,export,train,benchmark,test]"
+	# Cityscapes' own evaluation, for the test that ours equals it. Without its dependencies: one is
+	# a copy of `typing` from before Python 3.5.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
+		cityscapesscripts pillow pyquaternion
 	touch $@
 
 demo: $(VENV)/installed
