@@ -12,13 +12,13 @@ IMAGE ?=
 .PHONY: demo test check clean
 .DELETE_ON_ERROR:
 
+# At its end Cityscapes' own evaluation, for the test that ours equals it; without its dependencies,
+# of which one is a copy of `typing` for Python 3.4.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--editable ".[cpu,openvino,export,train,benchmark,test]"
-	# Cityscapes' own evaluation, for the test that ours equals it. Without its dependencies: one is
-	# a copy of `typing` from before Python 3.5.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
 		cityscapesscripts pillow pyquaternion
 	touch $@
