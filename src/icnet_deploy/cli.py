@@ -19,6 +19,10 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "scenes": ("icnet_deploy.data.scenes.command", "draw labelled street scenes of any size"),
     "train": ("icnet_deploy.training.command", "train ICNet, write a checkpoint"),
+    "import-weights": (
+        "icnet_deploy.training.released.command",
+        "the authors' released weights -> checkpoint",
+    ),
     "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
     "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
     "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),
@@ -28,7 +32,7 @@ COMMANDS = {
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items())
     return (
         "usage: icnet COMMAND ...\n\n"
         "ICNet from PyTorch to ONNX, and one Predictor over the runtimes that serve it.\n\n"

@@ -10,7 +10,7 @@ import io
 from collections.abc import Container, Iterator
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "fields_of"]
+__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "fields_of", "varints"]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, long deprecated
 _HIGHEST = (1 << 29) - 1
@@ -74,6 +74,14 @@ def fields(
 def fields_of(message: bytes, keep: Container[int]) -> Iterator[Field]:
     """`fields` of a message in memory."""
     return fields(io.BytesIO(message), len(message), keep)
+
+
+def varints(packed: bytes) -> list[int]:
+    """The numbers of a packed field of varints; raises as `fields` does."""
+    file, numbers = io.BytesIO(packed), []
+    while file.tell() < len(packed):
+        numbers.append(_varint(file))
+    return numbers
 
 
 def _varint(file: BinaryIO) -> int:
