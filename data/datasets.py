@@ -160,7 +160,7 @@ def _camvid(root: Path, split: str) -> Dataset:
     else:
         reader = _camvid_colours
         folder, labels = root / split, root / f"{split}_labels"
-        if not labels.is_dir():
+        if not labels.is_dir() and (root / "701_StillsRaw_full").is_dir():
             folder, labels = root / "701_StillsRaw_full", root / "LabeledApproved_full"
         files = [(i, labels / f"{i.stem}_L.png") for i in _images(folder)]
         if folder.name == "701_StillsRaw_full" and split != "all":

@@ -192,6 +192,12 @@ def test_missing_labels_are_counted_when_the_set_is_opened(name, tmp_path):
         open_dataset(name, tmp_path)
 
 
+def test_a_split_of_camvid_that_is_not_there_is_told_by_its_name(tmp_path):
+    add_camvid(tmp_path)
+    with pytest.raises(DatasetError, match=r"no camvid images of the split 'test'.*SPLITannot"):
+        open_dataset("camvid", tmp_path, "test")
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_empty_folder_is_refused_with_the_expected_layout(name, tmp_path):
     (tmp_path / "val").mkdir()
