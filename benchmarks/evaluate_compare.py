@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,18 @@ def compare(first: Result, second: Result) -> dict[str, Any]:
             "the two results count other regions or classes, so they are of different ground "
             "truths: score both models on the same images"
         )
+    points = {name: _minus(iou, b["iou_percent"][name]) for name, iou in a["iou_percent"].items()}
+    common = [value for value in points.values() if value is not None]
     return {
         "schema": SCHEMA,
         "kind": "compare",
         "models": [dict(first), dict(second)],
         "difference": {
             "miou_points": _minus(a["miou_percent"], b["miou_percent"]),
-            "iou_points": {
-                name: _minus(value, b["iou_percent"][name])
-                for name, value in a["iou_percent"].items()
-            },
+            "miou_points_over_common_classes": round(statistics.fmean(common), 6)
+            if common
+            else None,
+            "iou_points": points,
             "pixel_accuracy_points": _minus(
                 a["pixel_accuracy_percent"], b["pixel_accuracy_percent"]
             ),

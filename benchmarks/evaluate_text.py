@@ -143,7 +143,8 @@ def unlike_means(result: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"{', '.join(only)}: in no ground truth, and predicted by one of the two only, so that "
-        "the two means run over different classes."
+        "the two means run over different classes. Over the classes of both, mIoU differs by "
+        f"{signed(result['difference']['miou_points_over_common_classes'], 2)} points."
     ]
 
 

@@ -96,6 +96,8 @@ def test_means_over_unlike_classes_are_told(memory):
     door[0, 0] = 2
     found = compare(result(dataset, truth(), THREE), result(dataset, door, THREE))
     assert found["difference"]["iou_points"]["door"] is None
+    assert found["difference"]["miou_points"] > 30  # a perfect floor and wall, and no door
+    assert 0 < found["difference"]["miou_points_over_common_classes"] < 0.01
     assert "door: in no ground truth" in comparison_text(found)
 
 
