@@ -1,7 +1,8 @@
 """`python -m icnet_deploy.benchmarks.readme`: writes the README's tables from recorded results.
 
-A table stands between `<!-- results: NAME -->` and `<!-- end -->`. The results are the JSON files
-that `icnet evaluate` and `icnet parity` wrote into `benchmarks/results/`.
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`, in the README or in the page
+that `--readme` names. The results are the JSON files that `icnet evaluate`, `icnet parity` and
+`icnet benchmark` wrote into `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.errors import CheckFailed, InputError
@@ -70,6 +72,7 @@ def _parity(results: Sequence[dict[str, Any]]) -> str:
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scores": _scores,
     "parity": _parity,
+    "paper": paper_markdown,
 }
 
 

@@ -24,7 +24,8 @@ def test_recorded_results_name_no_path_of_a_machine():
     for file in files:
         result = json.loads(file.read_text("utf-8"))
         assert result["schema"] == 1
-        model = [result["model"]] if "model" in result else [r["artefact"] for r in result["rows"]]
+        rows = result.get("rows", [])
+        model = [result["model"]] if "model" in result else [r["artefact"] for r in rows]
         assert not any(Path(m).is_absolute() for m in model)
 
 

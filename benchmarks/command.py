@@ -1,0 +1,47 @@
+"""`icnet benchmark`: finds the benchmark that was asked for and hands the arguments on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import cast
+
+from icnet_deploy.command import command
+from icnet_deploy.errors import InputError
+
+__all__ = ["BENCHMARKS", "main"]
+
+BENCHMARKS = {
+    "paper": ("icnet_deploy.benchmarks.paper", "the ICNet paper's tables, measured here"),
+}
+"""Name -> the module whose `main` runs it, and what it is."""
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in BENCHMARKS.items())
+    return (
+        "usage: icnet benchmark NAME ...\n\n"
+        "Measures time and memory, and says with every number what it covers.\n\n"
+        f"benchmarks:\n{rows}\n\n"
+        "  icnet benchmark NAME --help   what a benchmark takes\n\n"
+        "example:\n  icnet benchmark paper --table 4 --runtime onnxruntime --json paper.json\n"
+    )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark`; returns its exit code.
+
+    Raises:
+        InputError: there is no benchmark of that name.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in BENCHMARKS:
+        raise InputError(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    module = import_module(BENCHMARKS[name][0])
+    return cast(int, module.main(arguments[1:]))

@@ -1,0 +1,293 @@
+"""The paper's tables on two narrow networks at 96x128: what is measured, and what is told of it."""
+
+import json
+import os
+import re
+import signal
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from icnet_deploy.benchmarks import paper_measure, paper_networks, paper_worker
+from icnet_deploy.benchmarks.paper_networks import NETWORKS, TABLES, build, networks_of, tables_of
+from icnet_deploy.benchmarks.paper_tables import grids, markdown, statement
+from icnet_deploy.benchmarks.paper_worker import Job, Worker
+from icnet_deploy.benchmarks.reference import Reference
+from icnet_deploy.data import ConfusionMatrix, open_dataset
+from icnet_deploy.errors import BackendError
+from icnet_deploy.files import sha256
+
+SIZE = (96, 128)
+PAIR = ("pspnet50-half", "sub124")
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Table 4 has two networks, an eighth as wide as the full ones."""
+    for name in PAIR:
+        network = NETWORKS[name]
+        thin = paper_networks.PaperNetwork(
+            network.title, {**network.description, "width": 0.125}, network.paper
+        )
+        monkeypatch.setitem(NETWORKS, name, thin)
+    table = paper_networks.PaperTable((4,), "Table 4", PAIR, PAIR[0])
+    monkeypatch.setattr(paper_networks, "TABLES", (table,))
+
+
+@pytest.fixture(scope="module")
+def cache():
+    return {}
+
+
+@pytest.fixture
+def measured(narrow, cache, monkeypatch, run, checkpoint, scenes, tmp_path_factory):
+    """One run of the command, and the order in which the processes had their turns."""
+    if not cache:
+        folder = tmp_path_factory.mktemp("paper")
+        order, turn = [], Worker.turn
+        pids = {}
+
+        def told(worker):
+            order.append(pids.setdefault(worker.pid, len(pids)))
+            return turn(worker)
+
+        monkeypatch.setattr(Worker, "turn", told)
+        out, page = folder / "paper.json", folder / "paper.html"
+        done = run(
+            *("benchmark", "paper", "--table", 4, "--runtime", "onnxruntime", "--runs", 3),
+            *("--size", "96x128", "--threads", 1, "--checkpoint", f"sub124={checkpoint}"),
+            *("--dataset", "scenes", "--data", scenes, "--json", out, "--report", page),
+        )
+        assert done.code == 0, done.err
+        cache["all"] = (json.loads(out.read_text()), done.out, page.read_text(), order)
+    return cache["all"]
+
+
+def test_the_networks_run_in_turn(measured):
+    result, _, _, order = measured
+    assert order == [0, 1, 0, 1, 0, 1]
+    assert result["open_together"] is True
+    assert "in turn" in result["scope"]["order"]
+
+
+def test_the_json_has_raw_samples_versions_and_scopes(measured):
+    result = measured[0]
+    assert (result["schema"], result["kind"]) == (1, "paper")
+    assert (result["runtime"], result["device"], result["threads"]) == ("onnxruntime", "cpu", 1)
+    assert (result["size"], result["batch"], result["tables"]) == ([96, 128], 1, [4])
+    assert {"onnxruntime", "python", "icnet-deploy"} <= set(result["versions"])
+    assert result["machine"]["cores"] >= 1
+    assert {"time", "memory", "graph", "weights"} <= set(result["scope"])
+    assert set(result["networks"]) == set(PAIR)
+    for found in result["networks"].values():
+        samples = found["time"]["samples_ms"]
+        assert len(samples) == found["time"]["runs"] == 3
+        assert found["time"]["median_ms"] == pytest.approx(statistics.median(samples), abs=0.002)
+        assert min(samples) <= found["time"]["p10_ms"] <= found["time"]["p90_ms"] <= max(samples)
+        assert 1e5 < found["memory_bytes"] < 1e8
+        assert found["failure"] is None
+
+
+def test_a_network_is_scored_where_a_checkpoint_is_given_alone(measured, checkpoint, scenes):
+    result, out, _, _ = measured
+    reference, matrix = Reference(checkpoint, SIZE), ConfusionMatrix(19)
+    for sample in open_dataset("scenes", scenes):
+        matrix.add(reference.labels(sample.image), sample.labels)
+    expected = 100 * matrix.miou()
+    found = result["networks"]["sub124"]
+    assert found["score"]["miou_percent"] == pytest.approx(expected, abs=0.01)
+    assert found["score"]["protocol"]["images"] == 3
+    assert found["checkpoint"] == {"file": checkpoint.name, "sha256": sha256(checkpoint)}
+    assert result["networks"]["pspnet50-half"]["score"] is None
+    assert re.search(rf"^sub124 = ICNet +{expected:.1f} +67\.7 ", out, re.MULTILINE)
+    assert re.search(r"^PSPNet50, half the kernels +- +67\.9 ", out, re.MULTILINE)
+
+
+def test_every_number_stands_beside_the_papers(measured):
+    result = measured[0]
+    (grid,) = grids(result)
+    time = {name: result["networks"][name]["time"]["median_ms"] for name in PAIR}
+    row = grid.rows[1]
+    cells = {}
+    for column, cell in zip(grid.header, row, strict=True):
+        cells.setdefault(column, []).append(cell)
+    assert cells["paper"] == ["67.7", "33", "30.3", "5.2", "1.6"]
+    assert cells["ms"] == [f"{time['sub124']:.1f}"]
+    assert cells["frames/s"] == [f"{1e3 / time['sub124']:.2f}"]
+    assert cells["speed-up"] == [f"{time['pspnet50-half'] / time['sub124']:.1f}"]
+
+
+def test_the_statement_follows_from_the_numbers(measured):
+    result = json.loads(json.dumps(measured[0]))
+    told, networks = result["comparison"], result["networks"]
+    assert told["memory_ratio"] == pytest.approx(
+        networks["pspnet50-half"]["memory_bytes"] / networks["sub124"]["memory_bytes"], abs=1e-3
+    )
+    for times, words in ((5.3, "5.2 is reached"), (5.1, "5.2 is not reached")):
+        networks["pspnet50-half"]["time"]["median_ms"] = times
+        networks["sub124"]["time"]["median_ms"] = 1.0
+        assert words in statement(result)[0]
+    for share, words in ((5.9, "5.8 is reached"), (4.0, "5.8 is not reached")):
+        networks["pspnet50-half"]["memory_bytes"] = int(share * 1e6)
+        networks["sub124"]["memory_bytes"] = 1_000_000
+        assert words in statement(result)[1]
+    networks["sub124"]["time"] = None
+    assert statement(result) == []
+
+
+def test_the_page_and_the_markdown_hold_the_same_table(measured):
+    result, _, page, _ = measured
+    assert page.startswith("<!doctype html>")
+    text = markdown([{"kind": "evaluate"}, result])
+    for cell in grids(result)[0].rows[0]:
+        assert f">{cell}</td>" in page
+        assert f"| {cell} " in text
+    for line in statement(result):
+        assert line in text
+    assert "clear_refs" not in markdown([]) == "No result is recorded yet.\n"
+
+
+def test_parameters_and_multiply_adds_are_those_of_the_module(measured, narrow):
+    import torch
+
+    network, counted = build("pspnet50-half"), []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda m, _, out: counted.append(out.numel() * m.weight[0].numel())
+            )
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, *SIZE))
+    found = measured[0]["networks"]["pspnet50-half"]
+    assert found["gmac"] == pytest.approx(sum(counted) / 1e9, abs=1e-3)
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert 0 < found["live_bytes"] < found["kept_bytes"]
+
+
+def job(artefact, name="sub124", runtime="onnxruntime"):
+    return Job(name, runtime, "cpu", 1, SIZE, "logits", artefact, None)
+
+
+def plan(runs=2):
+    return paper_measure.Plan((4,), PAIR, "onnxruntime", "cpu", 1, SIZE, "logits", runs, {}, None)
+
+
+def blank():
+    return {name: {"failure": None, "time": None} for name in PAIR}
+
+
+def test_a_killed_process_is_told_of_and_the_others_go_on(artefact, monkeypatch):
+    turn, victims = Worker.turn, []
+
+    def killing(worker):
+        if not victims:
+            victims.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+        return turn(worker)
+
+    monkeypatch.setattr(Worker, "turn", killing)
+    found = blank()
+    jobs = {name: job(artefact, name) for name in PAIR}
+    with tqdm(disable=True) as bar:
+        paper_measure._time(plan(), jobs, found, True, bar)
+    assert "memory runs out" in found["pspnet50-half"]["failure"]
+    assert found["pspnet50-half"]["time"] is None
+    assert found["sub124"]["time"]["runs"] == 2
+
+
+def test_without_the_memory_for_all_each_run_has_a_fresh_process(artefact, monkeypatch):
+    turn, pids = Worker.turn, []
+
+    def told(worker):
+        pids.append(worker.pid)
+        return turn(worker)
+
+    monkeypatch.setattr(Worker, "turn", told)
+    found = blank()
+    with tqdm(disable=True) as bar:
+        paper_measure._time(plan(), {"sub124": job(artefact)}, found, False, bar)
+    assert len(set(pids)) == found["sub124"]["time"]["runs"] == 2
+
+
+def test_whether_all_fit():
+    assert paper_measure._fit([300, 400], 1000)
+    assert not paper_measure._fit([400, 500], 1000)
+    assert not paper_measure._fit([1, None], 1000)
+    assert not paper_measure._fit([1], None)
+
+
+def test_a_graph_that_cannot_be_loaded_fails_by_itself(tmp_path):
+    with pytest.raises(BackendError, match=r"none\.onnx"):
+        Worker(job(tmp_path / "none.onnx"))
+
+
+@pytest.mark.parametrize("head", ["logits", "labels"])
+def test_pytorch_runs_networks_whose_activations_stay_in_scale(narrow, head):
+    one = Job("sub124", "pytorch", "cpu", None, SIZE, head, Path("unused"), None)
+    values = paper_worker._pytorch(one)().numpy()
+    if head == "labels":
+        assert (values.shape, values.dtype) == ((1, *SIZE), np.uint8)
+    else:
+        assert values.shape == (1, 19, 24, 32)
+        assert 1e-2 < values.std() < 1e4
+        smallest = np.abs(values[values != 0]).min()
+        assert smallest > np.finfo(np.float32).tiny
+
+
+def test_random_weights_are_the_same_every_time(narrow):
+    first, second = (build("sub124").state_dict() for _ in range(2))
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_the_tables_hold_the_papers_networks():
+    assert [t.numbers for t in TABLES] == [(1,), (2,), (3, 4)]
+    assert tables_of([3, 4]) == [TABLES[2]]
+    assert networks_of(tables_of([1, 2, 3, 4])) == list(NETWORKS)
+    widths = [NETWORKS[name].description["width"] for name in TABLES[1].rows]
+    assert widths == [1.0, 0.5, 0.25]
+    assert [NETWORKS[n].description["downsampling"] for n in TABLES[0].rows] == [8, 16, 32]
+
+
+def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):
+    def wrong(*arguments):
+        done = run("benchmark", *arguments)
+        assert (done.code, done.out) == (2, ""), done
+        assert done.err.count("\n") == 1
+        return done.err
+
+    assert "no benchmark 'papers'; known: paper" in wrong("papers")
+    assert "no table 5 here; known: 1, 2, 3, 4" in wrong("paper", "--table", 5)
+    assert "unknown runtime 'abacus'; known: auto, pytorch" in wrong("paper", "--runtime", "abacus")
+    assert "unknown device 'tpu'" in wrong("paper", "--runtime", "pytorch", "--device", "tpu")
+    data = ("--dataset", "scenes", "--data", scenes)
+    assert "no --checkpoint" in wrong("paper", *data)
+    assert "given together" in wrong("paper", "--dataset", "scenes")
+    assert "expected NETWORK=FILE" in wrong("paper", "--checkpoint", checkpoint)
+    none = tmp_path / "none.safetensors"
+    assert "no checkpoint" in wrong("paper", "--checkpoint", f"sub4={none}")
+    other = wrong("paper", "--checkpoint", f"sub4={checkpoint}")
+    assert "stages sub124 where sub4 is due" in other
+    away = wrong("paper", "--table", 1, "--checkpoint", f"sub4={checkpoint}")
+    assert "in none of the tables asked for" in away
+    monkeypatch.setattr("icnet_deploy.runtime.backends._installed", lambda package: False)
+    assert 'icnet-deploy[openvino]"' in wrong("paper", "--runtime", "openvino")
+
+
+def test_help(run):
+    done = run("benchmark", "--help")
+    assert done.code == 0
+    assert re.search(r"^  paper ", done.out, re.MULTILINE)
+    assert run("benchmark").code == 2
+    done = run("benchmark", "paper", "--help")
+    assert done.code == 0
+    assert all(name in done.out for name in NETWORKS)
+
+
+def test_the_recorded_tables_are_those_of_the_results(monkeypatch):
+    from icnet_deploy.benchmarks.readme import main
+
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert main(["--check", "--readme", "docs/paper-tables.md"]) == 0
