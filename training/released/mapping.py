@@ -85,7 +85,7 @@ def match(layers: Sequence[Layer], stages: Stages = "sub124") -> Match:
             ledger.leave_out(layer, why)
     scale = (1.0, 1.0, 1.0)
     if ledger.has("data_sub1"):
-        for factors in ledger.take("data_sub1", _WEIGHT, (3,), "preprocessing's scale").values():
+        for factors in ledger.take("data_sub1", _SLOPE, (3,), "preprocessing's scale").values():
             scale = (float(factors[0]), float(factors[1]), float(factors[2]))
     rows = ledger.close()
     batch_norm = "merged" if all(merged) else "mixed" if any(merged) else "kept"
