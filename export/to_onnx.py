@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
@@ -41,7 +41,8 @@ def export(
         out: the file to write.
         weights: a checkpoint; None is the shipped one.
         size: (height, width) in pixels that the graph takes.
-        head: `logits` (float, N x C x H/4 x W/4) or `labels` (uint8, N x H x W).
+        head: `logits` (float, N x C x h x w, for ICNet a quarter of the size) or `labels` (uint8,
+            N x H x W).
         precision: `fp32` or `fp16`.
         dynamic_size: take any size with sides from 64 pixels on; `size` is then an example.
         images: photos to compare on, besides two drawn scenes.
@@ -107,12 +108,15 @@ def _metadata(
     )
 
 
-def _training_data(info: dict[str, object]) -> str | None:
-    """What the checkpoint was trained on, in words."""
-    sets = info.get("data")
-    if not isinstance(sets, list):
-        return None
-    return ", ".join(f"{d['images']} images of {d['name']} {d['split']}" for d in sets)
+def _training_data(info: dict[str, Any]) -> str | None:
+    """What the checkpoint was trained on, in words; of a pruned net, what its origin was, too."""
+    found = []
+    while info:
+        sets = info.get("data")
+        if isinstance(sets, list):
+            found += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]
+        info = info.get("compression", {}).get("parent", {})
+    return ", ".join(dict.fromkeys(found)) or None
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -130,8 +134,8 @@ def _arguments() -> argparse.ArgumentParser:
         "--head",
         default="logits",
         choices=("logits", "labels"),
-        help="logits at a quarter of the size, finished by Predictor; or the label map, finished "
-        "in the graph (default: %(default)s)",
+        help="logits at the network's own size, a quarter of the image's for ICNet, finished by "
+        "Predictor; or the label map, finished in the graph (default: %(default)s)",
     )
     p.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: %(default)s)")
     p.add_argument(

@@ -28,6 +28,9 @@ _KEY = "icnet_deploy"
 _SCHEMA = 2
 """2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
 
+_UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, LabelSetError)
+"""What a description that contradicts itself raises; RuntimeError where a size is absurd."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -125,7 +128,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         label_set = LabelSet.from_dict(value["label_set"])
         preprocessing = Preprocessing.from_dict(value["preprocessing"])
         info = dict(value["info"])
-    except (KeyError, TypeError, ValueError, LabelSetError) as error:
+    except _UNREADABLE as error:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
     names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
     counters = {k: torch.zeros((), dtype=torch.long) for k in names}

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icnet_deploy.training.backbone import BLOCKS, ChannelCounts, ResNet50
-from icnet_deploy.training.blocks import ConvBN, halved, resize
+from icnet_deploy.training.blocks import Bottleneck, ConvBN, halved, resize
 
 __all__ = ["STAGES", "ICNet", "Stages", "resize"]
 
@@ -37,6 +37,8 @@ class ICNet(ResNet50):
         channels: released layer name -> channels of its output, for a pruned net: where it is not
             what `width` gives.
     """
+
+    conv3_1: Bottleneck
 
     def __init__(
         self,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from icnet_deploy.training.icnet import ICNet
 from icnet_deploy.training.pspnet import PSPNet
 
-__all__ = ["ARCHITECTURES", "Network", "build_network"]
+__all__ = ["ARCHITECTURES", "Cost", "Network", "build_network", "cost"]
 
 Network = ICNet | PSPNet
 
@@ -31,3 +35,37 @@ def build_network(description: Mapping[str, Any]) -> Network:
     if name not in ARCHITECTURES:
         raise ValueError(f"architecture is one of {', '.join(ARCHITECTURES)}; got {name!r}")
     return ARCHITECTURES[name](**arguments)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes as it is deployed, with batch norm merged into the convolutions.
+
+    Attributes:
+        parameters: weights and biases.
+        macs: multiplications and additions, counted as one, of all convolutions for one image.
+    """
+
+    parameters: int
+    macs: int
+
+
+def cost(network: Network, size: tuple[int, int] = (1025, 2049)) -> Cost:
+    """Counts a network's parameters, and its operations at a size of (height, width) pixels.
+
+    The training-only heads are left out.
+    """
+    with torch.device("meta"):
+        twin = build_network(network.description() | {"guidance": False}).eval()
+    kernels = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
+    macs = 0
+
+    def count(module: nn.Conv2d, _inputs: object, output: Tensor) -> None:
+        nonlocal macs
+        macs += output.shape[2] * output.shape[3] * module.weight.numel()
+
+    for module in kernels:
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        twin(torch.empty(1, 3, *size, device="meta"))
+    return Cost(sum(m.weight.numel() + m.out_channels for m in kernels), macs)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from icnet_deploy.training.backbone import BLOCKS, ChannelCounts, ResNet50
-from icnet_deploy.training.blocks import ConvBN
+from icnet_deploy.training.blocks import Bottleneck, ConvBN
 
 __all__ = ["DOWNSAMPLINGS", "Downsampling", "PSPNet"]
 
@@ -42,6 +42,8 @@ class PSPNet(ResNet50):
         channels: released layer name -> channels of its output, for a pruned net: where it is not
             what `width` gives.
     """
+
+    conv4_6: Bottleneck
 
     def __init__(
         self,

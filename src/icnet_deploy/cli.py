@@ -23,6 +23,7 @@ COMMANDS = {
         "icnet_deploy.training.released.command",
         "the authors' released weights -> checkpoint",
     ),
+    "compress": ("icnet_deploy.training.compress_command", "prune a network and fine-tune it"),
     "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
     "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
     "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),

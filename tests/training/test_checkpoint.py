@@ -19,6 +19,7 @@ from icnet_deploy.training.checkpoint import (  # noqa: E402
     save_checkpoint,
 )
 from icnet_deploy.training.icnet import ICNet  # noqa: E402
+from icnet_deploy.training.networks import build_network  # noqa: E402
 from icnet_deploy.training.preprocessing import STREET, Preprocessing  # noqa: E402
 
 
@@ -39,6 +40,38 @@ def test_round_trip(saved):
     assert (read.label_set, read.preprocessing, read.info) == (CAMVID, STREET, {"steps": 3})
     assert not read.network.training
     assert not hasattr(read.network, "conv6_sub4")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"architecture": "pspnet", "downsampling": 16},
+        {"architecture": "pspnet", "channels": {"conv2_1_3x3": 3}},
+        {"architecture": "icnet", "channels": {"conv_sub2": 9, "conv3_sub1_proj": 9}},
+    ],
+    ids=str,
+)
+def test_any_network_comes_back(tmp_path, lively, description):
+    network = lively(build_network({"num_classes": 11, "width": 0.125} | description))
+    save_checkpoint(tmp_path / "any.safetensors", network, CAMVID, STREET)
+    read = load_checkpoint(tmp_path / "any.safetensors").network
+    assert read.description() == network.description()
+    assert read.description().items() >= description.items()
+    image = torch.randn(1, 3, 65, 97)
+    with torch.inference_mode():
+        assert torch.equal(read(image), network(image))
+
+
+def test_a_checkpoint_of_schema_1_is_an_icnet(tmp_path, saved):
+    network, path = saved
+
+    def age(description, tensors):
+        description["schema"] = 1
+        kept = ("num_classes", "width", "stages")
+        description["network"] = {k: description["network"][k] for k in kept}
+
+    read = load_checkpoint(_rewritten(path, tmp_path / "old.safetensors", age)).network
+    assert read.description() == network.description() | {"guidance": False}
 
 
 def test_half_keeps_small_variances(tmp_path, lively):
@@ -91,6 +124,13 @@ def _rewritten(path, out, change):
         lambda d, t: t.update(extra=torch.zeros(1)),
         lambda d, t: d["network"].update(width=0.5),
         lambda d, t: d["network"].update(stages="sub5"),
+        lambda d, t: d["network"].update(architecture="pspnet"),
+        lambda d, t: d["network"].update(channels={"conv1_2_3x3": 8}),
+        lambda d, t: d["network"].update(channels={"conv1_2_3x3": 10**18}),
+        lambda d, t: d["network"].update(channels=["conv1_2_3x3"]),
+        lambda d, t: d["network"].update(channels={"conv9": 8}),
+        lambda d, t: d["network"].update(width=1e308),
+        lambda d, t: d.update(network="icnet"),
         lambda d, t: d.pop("label_set"),
         lambda d, t: d.update(schema=99),
         lambda d, t: d["preprocessing"].update(channels="gray"),
