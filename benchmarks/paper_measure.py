@@ -257,13 +257,14 @@ def _scope(plan: Plan, together: bool) -> dict[str, str]:
     return {
         "time": f"from a uint8 image in memory to {end}. Median, 10th and 90th percentile of all "
         "runs; frames/s is 1000 / median ms, a speed-up the ratio of two medians",
-        "order": f"{plan.runs} runs of each network after {WARMUP} for warming up, one of every "
-        f"network in turn, {processes}",
+        "order": f"timed runs of each network: {plan.runs}, after {WARMUP} for warming up; one of "
+        f"every network in turn, {processes}",
         "memory": f"{measured} over the first {WARMUP} runs, above what was held with the model "
         "loaded, in a fresh process that runs alone; 1 GB is 10^9 bytes",
         "graph": "from the graph's shapes, not measured: the outputs of all layers together (a "
         "ReLU works in place), and the most that is needed at one time if each is freed after its "
-        "last use and sums work in place",
+        "last use and sums work in place. GMAC are the convolutions' multiply-adds; parameters are "
+        "all that are trained, batch norm's too",
         "weights": f"random with the seed {SEED} where no checkpoint is given: neither time nor "
         "memory depends on them",
         "score": "of a trained checkpoint where one and a data set are given, otherwise a dash",

@@ -139,11 +139,11 @@ def statement(result: dict[str, Any]) -> list[str]:
     shares = [100 * one["memory_bytes"] / one["kept_bytes"] for one in (pspnet, icnet)]
     text = (
         f"Memory: the half PSPNet50 takes {told['memory_ratio']:.1f} times ICNet's "
-        f"({_gb(pspnet['memory_bytes']):.2f} against {_gb(icnet['memory_bytes']):.2f} GB); the "
+        f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
         f"paper's {LEAST_MEMORY_RATIO} is {_met(told['memory_met'])}. All layers' outputs "
-        f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.2f} against "
-        f"{_gb(icnet['kept_bytes']):.2f} GB, {told['kept_ratio']:.1f} times; what is needed at "
-        f"one time is {_gb(pspnet['live_bytes']):.2f} against {_gb(icnet['live_bytes']):.2f} GB, "
+        f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
+        f"{_gb(icnet['kept_bytes']):.3f} GB, {told['kept_ratio']:.1f} times; what is needed at "
+        f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
         f"{told['live_ratio']:.1f} times. This runtime holds {shares[0]:.0f} % of all layers' "
         f"outputs for the one and {shares[1]:.0f} % for the other"
     )
@@ -166,7 +166,7 @@ def method(result: dict[str, Any]) -> dict[str, str]:
         "time": result["scope"]["time"],
         "order": result["scope"]["order"],
         "memory": result["scope"]["memory"],
-        "all layers, live": result["scope"]["graph"],
+        "from the graph": result["scope"]["graph"],
         "weights": result["scope"]["weights"],
         "mIoU": result["scope"]["score"],
         "paper": result["scope"]["paper"],
