@@ -18,6 +18,7 @@ def augment(
     crop: tuple[int, int],
     resize: tuple[float, float],
     rng: np.random.Generator,
+    colour: float = 1.0,
 ) -> tuple[UInt8, UInt8]:
     """Draws one training crop.
 
@@ -31,6 +32,7 @@ def augment(
         resize: (least, most) factor; the factor is drawn log-uniformly, and its two sides differ
             by up to 15 %.
         rng: the source of randomness.
+        colour: strength of the changes of colour, blur and noise; 0 for none.
 
     Returns:
         image uint8 h x w x 3 and labels uint8 h x w.
@@ -56,7 +58,8 @@ def augment(
     truth = np.asarray(cv2.resize(truth, crop[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
     if rng.random() < 0.5:
         patch, truth = patch[:, ::-1], truth[:, ::-1]
-    return _photometric(patch, rng), np.ascontiguousarray(truth)
+    patch = _photometric(patch, rng, colour) if colour else np.ascontiguousarray(patch)
+    return patch, np.ascontiguousarray(truth)
 
 
 def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -71,20 +74,21 @@ def _mirrored(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int
     return np.asarray(np.where(folded >= side, 2 * side - 1 - folded, folded))
 
 
-def _photometric(image: UInt8, rng: np.random.Generator) -> UInt8:
+def _photometric(image: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
     """Brightness, contrast, gamma, colour cast, saturation, blur and noise."""
     import cv2
 
     x = image.astype(np.float32) / 255
-    x = x ** float(np.exp(rng.uniform(-0.25, 0.25)))
-    gain = np.exp(rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
-    x = (x - 0.5) * (gain * np.float32(np.exp(rng.uniform(-0.25, 0.25))))
-    x += np.float32(0.5 + rng.uniform(-0.1, 0.1))
+    x = x ** float(np.exp(strength * rng.uniform(-0.25, 0.25)))
+    gain = np.exp(strength * rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
+    x = (x - 0.5) * (gain * np.float32(np.exp(strength * rng.uniform(-0.25, 0.25))))
+    x += np.float32(0.5 + strength * rng.uniform(-0.1, 0.1))
     grey = x.mean(2, keepdims=True)
-    x = grey + (x - grey) * np.float32(rng.uniform(0.6, 1.4))
+    x = grey + (x - grey) * np.float32(1 + strength * rng.uniform(-0.4, 0.4))
     chance = rng.random()
     if chance < 0.15:
-        x = np.asarray(cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.4, 1.2))))
+        x = np.asarray(cv2.GaussianBlur(x, (0, 0), strength * float(rng.uniform(0.4, 1.2))))
     elif chance < 0.35:
-        x += rng.normal(0, rng.uniform(0.01, 0.04), (*x.shape[:2], 1)).astype(np.float32)
+        sigma = strength * rng.uniform(0.01, 0.04)
+        x += rng.normal(0, sigma, (*x.shape[:2], 1)).astype(np.float32)
     return np.asarray(np.clip(x * 255, 0, 255), np.uint8)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from icnet_deploy.command import command, count, parser, size
-from icnet_deploy.data import DATASETS, open_dataset
-from icnet_deploy.errors import InputError, MissingPackage
+from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
 
 __all__ = ["main"]
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains ICNet on one or several data sets and writes a checkpoint."""
+def _parser() -> argparse.ArgumentParser:
     p = parser(
         "icnet train",
         "Train ICNet and write a checkpoint. Several data sets are mixed: give --dataset and "
@@ -26,7 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--dataset", action="append", required=True, choices=sorted(DATASETS))
     p.add_argument("--data", action="append", required=True, type=Path, help="its folder")
-    p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
+    p.add_argument(
+        "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
+    )
+    p.add_argument(
+        "--validate",
+        default="val",
+        metavar="SPLIT",
+        help="score on this split of every data set that has it, as it trains; 'none' for none "
+        "(default: %(default)s)",
+    )
+    p.add_argument(
+        "--validate-every", type=count, default=500, metavar="STEPS", help="(default: %(default)s)"
+    )
+    p.add_argument(
+        "--validate-images", type=count, metavar="N", help="of each data set (default: all)"
+    )
     p.add_argument(
         "--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)"
     )
@@ -40,8 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
     p.add_argument("--run", type=Path, help="folder of the run's state (default: OUT with .run)")
     p.add_argument("--init", type=Path, metavar="FILE", help="a checkpoint to start from")
+    p.add_argument("--devices", type=count, default=1, help="GPUs, or processes, a machine")
+    p.add_argument("--nodes", type=count, default=1, help="machines; one command on each")
+    p.add_argument("--workers", type=int, metavar="N", help="loading processes a device")
     p.add_argument("--resume", action="store_true", help="go on from the run's last state")
-    args = p.parse_args(argv)
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains ICNet on one or several data sets and writes a checkpoint."""
+    args = _parser().parse_args(argv)
     if len(args.dataset) != len(args.data):
         raise InputError(
             f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
@@ -52,15 +75,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         if importlib.util.find_spec(package) is None:
             raise MissingPackage(package, extra="train", purpose="training")
     from icnet_deploy.training.config import load_config
-    from icnet_deploy.training.train import train
+    from icnet_deploy.training.train import Machines, train
 
     config = load_config(args.config).override(
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
-    sets = [open_dataset(n, d, args.split) for n, d in zip(args.dataset, args.data, strict=True)]
+    sets = [
+        open_dataset(name, folder, split)
+        for name, folder in zip(args.dataset, args.data, strict=True)
+        for split in args.split.split("+")
+    ]
     name = args.label_set
-    label_set = LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name)
-    run = args.run or args.out.with_suffix(".run")
-    info = train(sets, label_set, config, args.out, run, args.resume, args.init)
-    print(f"{args.out}: {info['steps']} steps in {info['minutes']} minutes")
+    info = train(
+        sets,
+        LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name),
+        config,
+        args.out,
+        args.run or args.out.with_suffix(".run"),
+        args.resume,
+        args.init,
+        _validation(args),
+        min(args.validate_every, config.steps),
+        Machines(args.devices, args.nodes, args.workers),
+    )
+    if info is not None:
+        print(f"{args.out}: {info['steps']} steps in {info['minutes']} minutes")
     return 0
+
+
+def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
+    """The data sets to score on, by the names that their scores go by."""
+    if args.validate == "none":
+        return []
+    found: dict[str, Dataset] = {}
+    for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
+        try:
+            dataset = open_dataset(name, folder, args.validate).first(args.validate_images)
+        except DatasetError:
+            print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
+            continue
+        found[f"{name}-{number}" if name in found else name] = dataset
+    return list(found.items())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.mapping import CAMVID_TO_CITYSCAPES
@@ -20,6 +20,9 @@ from icnet_deploy.training.config import TrainConfig
 __all__ = ["Mix", "class_weights", "target_table"]
 
 UInt8 = npt.NDArray[np.uint8]
+
+CACHE_BYTES = 2 << 30
+"""Decoded images that a process, or each of its loading workers, keeps at most."""
 
 
 def target_table(
@@ -57,9 +60,16 @@ def target_table(
 class Mix(IterableDataset[tuple[Tensor, Tensor]]):
     """An endless, seeded stream of (image, target) crops drawn from several data sets.
 
-    Images are uint8 h x w x 3, RGB; targets int64 h x w. Decoded images stay in memory. Draw `i`
-    depends on the seed and `i` alone, so a run that is resumed at a step goes on as if it had
-    never stopped.
+    Images are uint8 h x w x 3, RGB; targets int64 h x w. Draw `i` depends on the seed and `i`
+    alone, and batch `n` is made of the draws from `n * batch` on, however many processes and
+    workers share the work: a run that is resumed at a step, or spread over machines, sees what an
+    unbroken run of one process sees.
+
+    Attributes:
+        merged: the merged targets; see `target_table`.
+        shares: how often each data set is drawn from; they sum to 1.
+        start: the step that comes next.
+        rank, processes: which part of every batch is this process's.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             raise LabelSetError("two of the data sets merge different classes")
         self.merged = merged[0] if merged else []
         self.datasets, self.config, self.start = list(datasets), config, start
+        self.rank, self.processes = 0, 1
         self._tables = [t for t, _ in tables]
         shares = config.shares or tuple(float(len(d)) for d in datasets)
         if len(shares) != len(datasets) or min(shares) < 0 or sum(shares) <= 0:
@@ -84,27 +95,43 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
                 f"{len(datasets)} data sets, but the configuration has the scales {self.scales}"
             )
         self._cache: dict[tuple[int, int], Sample] = {}
+        self._cached = 0
 
     def source(self, which: int, index: int) -> Sample:
-        """Image `index` of data set `which`, with training targets for labels; kept in memory."""
-        if (which, index) not in self._cache:
-            sample = self.datasets[which][index]
-            labels = self._tables[which][sample.labels]
-            self._cache[which, index] = Sample(sample.name, sample.image, labels)
-        return self._cache[which, index]
+        """Image `index` of data set `which`, with training targets for labels.
+
+        Decoded images are kept until they fill `CACHE_BYTES`.
+        """
+        sample = self._cache.get((which, index))
+        if sample is None:
+            read = self.datasets[which][index]
+            sample = Sample(read.name, read.image, self._tables[which][read.labels])
+            self._cached += sample.image.nbytes + sample.labels.nbytes
+            if self._cached <= CACHE_BYTES:
+                self._cache[which, index] = sample
+        return sample
+
+    def draw(self, number: int) -> tuple[Tensor, Tensor]:
+        """Crop `number` of the stream."""
+        rng = np.random.default_rng([self.config.seed, number])
+        which = int(rng.choice(len(self.datasets), p=self.shares))
+        sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
+        least, most = (f * self.scales[which] for f in self.config.resize)
+        image, target = augment(
+            sample.image, sample.labels, self.config.crop, (least, most), rng, self.config.colour
+        )
+        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(target).long()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = self.start
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        own = self.config.batch // self.processes
+        step = self.start + worker  # the loader takes whole batches from its workers in turn
         while True:
-            rng = np.random.default_rng([self.config.seed, draw])
-            which = int(rng.choice(len(self.datasets), p=self.shares))
-            sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
-            least, most = (f * self.scales[which] for f in self.config.resize)
-            image, target = augment(
-                sample.image, sample.labels, self.config.crop, (least, most), rng
-            )
-            yield torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(target).long()
-            draw += 1
+            first = step * self.config.batch + self.rank * own
+            for number in range(first, first + own):
+                yield self.draw(number)
+            step += workers
 
 
 def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:

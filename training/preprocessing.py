@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icnet_deploy.errors import ModelError
 
-__all__ = ["STREET", "Preprocessing"]
+__all__ = ["CAFFE", "STREET", "Preprocessing"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Preprocessing:
         x = pixels.to(torch.float32).permute(0, 3, 1, 2)
         if self.channels == "bgr":
             x = x.flip(1)
-        mean = torch.tensor(self.mean).view(1, 3, 1, 1)
-        scale = torch.tensor(self.scale).view(1, 3, 1, 1)
+        mean = torch.tensor(self.mean, device=x.device).view(1, 3, 1, 1)
+        scale = torch.tensor(self.scale, device=x.device).view(1, 3, 1, 1)
         return (x - mean) * scale
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,3 +70,6 @@ class Preprocessing:
 
 STREET = Preprocessing((123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375))
 """ImageNet's means and deviations, usual for nets that are trained from scratch or from it."""
+
+CAFFE = Preprocessing((103.939, 116.779, 123.68), channels="bgr")
+"""What the authors' released networks were trained with: BGR minus the means, no division."""

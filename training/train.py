@@ -3,44 +3,91 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from icnet_deploy.data import Dataset
+from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from icnet_deploy.training.checkpoint import load_checkpoint, save_checkpoint
 from icnet_deploy.training.config import TrainConfig
+from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.module import Training
-from icnet_deploy.training.preprocessing import STREET
+from icnet_deploy.training.networks import Network, build_network
+from icnet_deploy.training.parallel import share_batch_norm
+from icnet_deploy.training.preprocessing import CAFFE, STREET, Preprocessing
 
-__all__ = ["train"]
+__all__ = ["Machines", "train"]
 
-SAVE_EVERY = 200
-"""Steps between two states of a run; a kill loses at most these."""
+SAVE_EVERY = 500
+"""Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a run is spread over.
+
+    Attributes:
+        devices: processes a machine, a GPU each where there are any.
+        nodes: machines, started as Lightning has it (MASTER_ADDR, MASTER_PORT and NODE_RANK).
+        workers: processes that load images, for each device; None: 0 on a CPU, 6 a GPU.
+    """
+
+    devices: int = 1
+    nodes: int = 1
+    workers: int | None = None
 
 
 class Stream(pl.LightningDataModule):
     """Feeds the mix from the step at which the trainer stands, so that a resumed run goes on."""
 
-    def __init__(self, mix: Mix, batch: int) -> None:
+    def __init__(self, mix: Mix, validation: Sequence[Dataset], workers: int) -> None:
         super().__init__()
-        self.mix, self.batch = mix, batch
+        self.mix, self.validation, self.workers = mix, list(validation), workers
 
     def train_dataloader(self) -> Any:
-        if self.trainer is not None:
-            self.mix.start = self.trainer.global_step * self.batch
-        return DataLoader(self.mix, self.batch)
+        trainer = cast(pl.Trainer, self.trainer)
+        self.mix.start = trainer.global_step
+        self.mix.rank, self.mix.processes = trainer.global_rank, trainer.world_size
+        return DataLoader(
+            self.mix,
+            self.mix.config.batch // trainer.world_size,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> Any:
+        """A loader a data set; each process scores its own part of the images, none twice."""
+        trainer = cast(pl.Trainer, self.trainer)
+        return [
+            DataLoader(
+                cast(Any, dataset),
+                batch_size=None,
+                sampler=range(trainer.global_rank, len(dataset), trainer.world_size),
+                collate_fn=cast(Any, _alone),  # without a batch it is given one sample
+                num_workers=self.workers,
+            )
+            for dataset in self.validation
+        ]
+
+
+def _alone(sample: Sample) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(sample.image), torch.from_numpy(sample.labels)
 
 
 def train(
@@ -51,7 +98,10 @@ def train(
     run: Path,
     resume: bool = False,
     init: Path | None = None,
-) -> dict[str, Any]:
+    validation: Sequence[tuple[str, Dataset]] = (),
+    validate_every: int = 500,
+    machines: Machines | None = None,
+) -> dict[str, Any] | None:
     """Trains a network and writes its checkpoint.
 
     Args:
@@ -59,30 +109,50 @@ def train(
         label_set: the network's classes.
         config: how to train.
         out: the checkpoint to write when it is done.
-        run: a folder for the state of the run (`last.ckpt`) and its losses (`metrics.csv`).
+        run: a folder for the state of the run (`last.ckpt`), its losses and scores
+            (`metrics.csv`, `curve.png`) and TensorBoard's files.
         resume: go on from `last.ckpt` in `run`.
-        init: a checkpoint to start from; its guidance heads, which no checkpoint holds, are new.
+        init: a checkpoint to start from. Its network is trained, whatever the configuration says
+            of one; the guidance heads, which no checkpoint holds, are new.
+        validation: named data sets to score on while it trains.
+        validate_every: steps between two scores.
+        machines: what to spread the run over; None is one device.
 
     Returns:
-        What the checkpoint says of its training.
+        What the checkpoint says of its training; None in the processes that help the first.
 
     Raises:
-        InputError: `resume` without a state to resume from.
-        ModelError: `init` is not a checkpoint of such a network.
+        InputError: `resume` without a state to resume from, or the batch cannot be shared evenly.
+        ModelError: `init` is not a checkpoint of such classes.
     """
+    machines = machines or Machines()
     state = make_folder(run) / "last.ckpt"
     if resume and not state.is_file():
         raise InputError(f"nothing to resume: there is no {state}")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it advertises
+    processes = machines.devices * machines.nodes
+    if config.batch % processes:
+        raise InputError(f"a batch of {config.batch} cannot be shared by {processes} processes")
+    _quiet()
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
     weights = class_weights(mix, len(label_set)) if config.class_weights else None
-    module = Training(config, len(label_set), STREET, weights, mix.merged)
-    if init is not None:
-        _start_from(module, load_checkpoint(init), label_set)
-    trainer = _trainer(config, run)
+    network, preprocessing = _network(config, label_set, init)
+    trainer = _trainer(config, run, resume, machines, validate_every, _epoch(datasets, config))
+    if processes > 1 and trainer.strategy.root_device.type != "cuda":
+        share_batch_norm(network)  # on CUDA Lightning puts torch's own
+    module = Training(network, config, preprocessing, label_set, weights, mix.merged, validation)
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    workers = machines.workers if machines.workers is not None else 6 * on_gpu
     start = time.monotonic()
-    trainer.fit(module, Stream(mix, config.batch), ckpt_path=state if resume else None)
+    stream = Stream(mix, [d for _, d in validation], workers)
+    trainer.fit(module, stream, ckpt_path=state if resume else None, weights_only=False)
+    if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return None
+    rows = read_curve(run / "metrics.csv")
+    if rows:
+        plot_curve(rows, run / "curve.png")
     info = {
         "config": asdict(config),
         "data": [
@@ -93,41 +163,96 @@ def train(
         "steps": trainer.global_step,
         "minutes": round((time.monotonic() - start) / 60, 1),
     }
-    if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
-        raise KeyboardInterrupt
-    save_checkpoint(out, module.network, label_set, STREET, info, half=True)
+    save_checkpoint(out, module.best, label_set, preprocessing, info, half=True)
     return info
 
 
-def _start_from(module: Training, checkpoint: Checkpoint, label_set: LabelSet) -> None:
-    old, new = checkpoint.network, module.network
-    if (old.width, old.stages, checkpoint.label_set) != (new.width, new.stages, label_set):
+def _network(
+    config: TrainConfig, label_set: LabelSet, init: Path | None
+) -> tuple[Network, Preprocessing]:
+    """A new network as configured, or a checkpoint's, with guidance heads; and its input's form."""
+    description = {
+        "architecture": config.architecture,
+        "num_classes": len(label_set),
+        "width": config.width,
+    }
+    if config.architecture == "icnet":
+        description["stages"] = config.stages
+    else:
+        description["downsampling"] = config.downsampling
+    if init is None:
+        preprocessing = {"street": STREET, "caffe": CAFFE}[config.preprocessing]
+        return build_network(description | {"guidance": True}), preprocessing
+    checkpoint = load_checkpoint(init)
+    if checkpoint.label_set != label_set:
         raise ModelError(
-            f"{checkpoint.path} is {old.stages} of width {old.width} with the label set "
-            f"{checkpoint.label_set.name!r}; the run is {new.stages} of width {new.width} with "
-            f"{label_set.name!r}"
+            f"{init} has the label set {checkpoint.label_set.name!r}, the run {label_set.name!r}"
         )
-    new.load_state_dict(old.state_dict(), strict=False)
+    found = checkpoint.network.description()
+    if any(found.get(name) != value for name, value in description.items()):
+        print(f"training the network of {init}, {_words(found)}; configured: {_words(description)}")
+    network = build_network(found | {"guidance": True})
+    network.load_state_dict(checkpoint.network.state_dict(), strict=False)
+    return network, checkpoint.preprocessing
 
 
-def _trainer(config: TrainConfig, run: Path) -> pl.Trainer:
-    """One device, a loss a line in `run/metrics.csv`, the newest state in `run/last.ckpt`."""
+def _words(description: dict[str, Any]) -> str:
+    """A network's description in a few words, e.g. `icnet sub124 of width 0.5`."""
+    kind = description.get("stages") or f"1/{description.get('downsampling')}"
+    pruned = ", pruned" if description.get("channels") else ""
+    return f"{description['architecture']} {kind} of width {description['width']:g}{pruned}"
+
+
+def _epoch(datasets: Sequence[Dataset], config: TrainConfig) -> int:
+    """Steps in which as many crops are drawn as there are images."""
+    return math.ceil(sum(len(d) for d in datasets) / config.batch)
+
+
+def _trainer(
+    config: TrainConfig,
+    run: Path,
+    resume: bool,
+    machines: Machines,
+    validate_every: int,
+    epoch: int,
+) -> pl.Trainer:
+    """The newest state goes to `run/last.ckpt`, the curve to `run/metrics.csv`."""
     states = ModelCheckpoint(
         run,
         filename="state",
-        every_n_train_steps=SAVE_EVERY,
+        every_n_train_steps=max(1, min(SAVE_EVERY, epoch)),
         enable_version_counter=False,
         save_last=True,
         save_top_k=1,
     )
+    several = machines.devices * machines.nodes > 1
     return pl.Trainer(
         max_steps=config.steps,
         precision=cast(Any, config.precision),
         accelerator="auto",
-        devices=1,
-        logger=CSVLogger(run, name="", version=""),
-        callbacks=[states],
-        log_every_n_steps=10,
+        devices=machines.devices,
+        num_nodes=machines.nodes,
+        # Batch norm's buffers are alike in all processes already.
+        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        sync_batchnorm=several and torch.cuda.is_available(),
+        use_distributed_sampler=False,
+        logger=[
+            Curve(run / "metrics.csv", resume),
+            TensorBoardLogger(run, name="", version="tensorboard"),
+        ],
+        callbacks=[states, Bar()],
+        log_every_n_steps=max(1, min(10, config.steps // 20)),
+        val_check_interval=validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
         enable_model_summary=False,
-        gradient_clip_val=5.0,
+        # AdamW's first steps; the paper's SGD has none.
+        gradient_clip_val=5.0 if config.optimizer == "adamw" else None,
     )
+
+
+def _quiet() -> None:
+    """Lightning advertises, and advises loading workers that would not help here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")

@@ -13,21 +13,22 @@ from icnet_deploy.errors import LabelSetError  # noqa: E402
 from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
 from icnet_deploy.training.augment import augment  # noqa: E402
 from icnet_deploy.training.loader import target_table  # noqa: E402
-from icnet_deploy.training.loss import label_guidance, nearest_labels  # noqa: E402
+from icnet_deploy.training.loss import head_losses, label_guidance, nearest_labels  # noqa: E402
 
 
 def test_one_head_is_plain_cross_entropy():
     logits, target = torch.randn(2, 5, 9, 11), torch.randint(0, 5, (2, 9, 11))
     target[0, 0] = 255
     expected = F.cross_entropy(logits, target, ignore_index=255)
-    assert torch.allclose(label_guidance([logits], target, [1.0]), expected)
+    assert torch.allclose(head_losses([logits], target)[0], expected)
 
 
 def test_heads_are_weighted_and_labels_are_downsampled_to_each():
     fine, coarse = torch.randn(1, 4, 9, 9), torch.randn(1, 4, 5, 5)
     target = torch.randint(0, 4, (1, 9, 9))
     expected = F.cross_entropy(fine, target) + 0.4 * F.cross_entropy(coarse, target[:, ::2, ::2])
-    assert torch.allclose(label_guidance([fine, coarse], target, [1.0, 0.4]), expected)
+    losses = head_losses([fine, coarse], target)
+    assert torch.allclose(label_guidance(losses, [1.0, 0.4]), expected)
 
 
 def test_downsampled_labels_are_labels_that_were_there():
@@ -39,14 +40,48 @@ def test_downsampled_labels_are_labels_that_were_there():
 def test_a_merged_target_takes_the_sum_of_the_probabilities():
     logits = torch.randn(1, 4, 3, 3)
     p = logits.softmax(1)
-    loss = label_guidance([logits], torch.full((1, 3, 3), 4), [1.0], merged=[(1, 3)])
+    loss = head_losses([logits], torch.full((1, 3, 3), 4), merged=[(1, 3)])[0]
     assert torch.allclose(loss, -(p[:, 1] + p[:, 3]).log().mean())
 
 
 def test_nothing_known_is_no_loss_and_no_nan():
     logits = torch.randn(1, 4, 3, 3, requires_grad=True)
-    loss = label_guidance([logits], torch.full((1, 3, 3), 255), [1.0])
+    loss = head_losses([logits], torch.full((1, 3, 3), 255))[0]
     assert float(loss) == 0
+    loss.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_class_weights_weigh_as_torchs_own_loss_does():
+    logits, target = torch.randn(2, 3, 5, 7), torch.randint(0, 3, (2, 5, 7))
+    target[1, 2:] = 255
+    weights = torch.tensor([1.0, 3.0, 0.2])
+    expected = F.cross_entropy(logits, target, weights, ignore_index=255)
+    assert torch.allclose(head_losses([logits], target, weights)[0], expected)
+
+
+def test_hard_pixels_are_those_of_the_largest_loss_in_each_image():
+    logits, target = torch.randn(2, 4, 6, 6), torch.randint(0, 4, (2, 6, 6))
+    target[0, :3] = 255  # 18 of 36 are known there
+    each = F.cross_entropy(logits, target, ignore_index=255, reduction="none").flatten(1)
+    expected = torch.cat([each[0].topk(6).values, each[1].topk(12).values]).mean()
+    assert torch.allclose(head_losses([logits], target, hard_pixels=1 / 3 + 1e-6)[0], expected)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    """What several processes do: each divides by the mean of all their weights."""
+    logits, target = torch.randn(4, 3, 5, 5), torch.randint(0, 3, (4, 5, 5))
+    target[0, 1:] = 255
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    whole = head_losses([logits], target, weights)[0]
+    sums = []
+    for part in (slice(0, 2), slice(2, 4)):
+        head_losses([logits[part]], target[part], weights, share=lambda w: sums.append(w) or w)
+    parts = [
+        head_losses([logits[p]], target[p], weights, share=lambda w: sum(sums) / 2)[0]
+        for p in (slice(0, 2), slice(2, 4))
+    ]
+    assert torch.allclose(sum(parts) / 2, whole)
 
 
 def test_camvid_becomes_train_ids_and_the_bicyclist_both():

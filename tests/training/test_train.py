@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -78,6 +82,33 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(scenes, tmp_path, monkeyp
         assert torch.allclose(value, b[name], atol=1e-4), name
 
 
+def test_a_run_killed_for_real_goes_on(scenes, tmp_path):
+    """SIGKILL leaves no time for anything; the run is at most an epoch, here two steps, behind."""
+    (tmp_path / "c.toml").write_text(CONFIG.format(steps=400))
+    command = [sys.executable, "-m", "icnet_deploy", "train", "--dataset", "scenes"]
+    command += ["--data", str(scenes), "--config", str(tmp_path / "c.toml")]
+    command += ["-o", str(tmp_path / "net.safetensors")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    curve = tmp_path / "net.run" / "metrics.csv"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (curve.is_file() and len(curve.read_text()) > 200):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = list(csv.DictReader(curve.open()))
+    state = torch.load(tmp_path / "net.run" / "last.ckpt", weights_only=False)
+    assert state["global_step"] >= int(before[-1]["step"]) - 2
+    # What is left of it is cut short: the settings are the state's own.
+    state["icnet_deploy_config"]["steps"] = state["global_step"] + 3
+    torch.save(state, tmp_path / "net.run" / "last.ckpt")
+    (tmp_path / "c.toml").write_text(CONFIG.format(steps=state["global_step"] + 3))
+    assert main([*command[3:], "--resume"]) == 0
+    after = list(csv.DictReader(curve.open()))
+    kept = [row for row in before if int(row["step"]) < state["global_step"]]
+    assert after[: len(kept)] == kept
+    assert int(after[-1]["step"]) > state["global_step"]
+
+
 def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
     assert run(scenes, tmp_path / "a", 3) == 0
     start = tmp_path / "a" / "net.safetensors"
@@ -86,10 +117,64 @@ def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
     assert second.info["started_from"] == first.sha256
     kernels = [n.network.conv1_sub1.conv.weight for n in (first, second)]
     assert (kernels[0] - kernels[1]).abs().max() < 0.01  # new weights would be 0.3 away
+    # The checkpoint says what network it is, and a configuration of another is not silently lost.
     wide = (tmp_path / "b" / "c.toml").read_text().replace("0.125", "0.25")
     (tmp_path / "wide.toml").write_text(wide)
-    assert run(scenes, tmp_path, 1, "--init", str(start), "--config", f"{tmp_path}/wide.toml") == 2
-    assert "of width 0.125" in capsys.readouterr().err
+    assert run(scenes, tmp_path, 1, "--init", str(start), "--config", f"{tmp_path}/wide.toml") == 0
+    assert "icnet sub124 of width 0.125; configured: icnet sub124 of width 0.25" in (
+        capsys.readouterr().out
+    )
+    assert load_checkpoint(tmp_path / "net.safetensors").network.width == 0.125
+
+
+def test_the_average_is_saved_and_scored(scenes, tmp_path):
+    """With a decay of almost 1 the average stays near the start, where the weights have left."""
+    write_scenes(scenes, 1, (96, 128), 9, "val", progress=False)
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    curve = []
+    for folder, more in ((plain, ""), (averaged, "average = 0.9")):
+        folder.mkdir()
+        (folder / "own.toml").write_text(CONFIG.format(steps=6) + more)
+        assert run(scenes, folder, 6, "--config", f"{folder}/own.toml") == 0
+        curve.append(list(csv.DictReader((folder / "net.run" / "metrics.csv").open())))
+    assert [r["loss"] for r in curve[0]] == [r["loss"] for r in curve[1]]
+    assert curve[0][-1]["miou_scenes"] != curve[1][-1]["miou_scenes"]
+    a, b = (load_checkpoint(f / "net.safetensors").network.state_dict() for f in (plain, averaged))
+    assert any(not torch.equal(v, b[k]) for k, v in a.items())
+
+
+def test_a_run_is_not_resumed_with_other_settings(scenes, tmp_path, capsys):
+    assert run(scenes, tmp_path, 2) == 0
+    assert run(scenes, tmp_path, 3, "--resume") == 2
+    assert "steps: 2 before, 3 now" in capsys.readouterr().err
+
+
+def test_sgd_on_the_papers_schedule():
+    from icnet_deploy.training.config import load_config
+    from icnet_deploy.training.module import optimizers
+
+    config = load_config("paper-30k")
+    made = optimizers(torch.nn.Conv2d(3, 4, 3), config)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [1e-4, 0.0]
+    for _ in range(15000):
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**0.9, rel=1e-6)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("name", ["paper-30k", "paper-90k", "camvid", "street", "demo"])
+def test_shipped_configurations_are_read(name):
+    from icnet_deploy.training.config import load_config
+
+    assert load_config(name).steps >= 600
+
+
+def test_a_baseline_trains(scenes, tmp_path):
+    (tmp_path / "p.toml").write_text(CONFIG.format(steps=2) + 'architecture = "pspnet"')
+    assert run(scenes, tmp_path, 2, "--config", f"{tmp_path}/p.toml") == 0
+    network = load_checkpoint(tmp_path / "net.safetensors").network
+    assert network.description()["architecture"] == "pspnet"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +185,7 @@ def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
         (["--dataset", "scenes"], "one of each"),
         (["-o", "x.pth"], ".safetensors"),
         (["--batch", "1"], "batch"),
+        (["--batch", "3", "--devices", "2"], "cannot be shared"),
         (["--label-set", "camvid"], "cannot be trained"),
     ],
 )
