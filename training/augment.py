@@ -78,13 +78,15 @@ def _photometric(image: UInt8, rng: np.random.Generator, strength: float) -> UIn
     """Brightness, contrast, gamma, colour cast, saturation, blur and noise."""
     import cv2
 
-    x = image.astype(np.float32) / 255
-    x = x ** float(np.exp(strength * rng.uniform(-0.25, 0.25)))
+    # What works on each value alone is worked out for the 256 values that there are.
+    value = np.arange(256, dtype=np.float32)[:, None] / 255
+    value = value ** float(np.exp(strength * rng.uniform(-0.25, 0.25)))
     gain = np.exp(strength * rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
-    x = (x - 0.5) * (gain * np.float32(np.exp(strength * rng.uniform(-0.25, 0.25))))
-    x += np.float32(0.5 + strength * rng.uniform(-0.1, 0.1))
-    grey = x.mean(2, keepdims=True)
-    x = grey + (x - grey) * np.float32(1 + strength * rng.uniform(-0.4, 0.4))
+    value = (value - 0.5) * (gain * np.float32(np.exp(strength * rng.uniform(-0.25, 0.25))))
+    value += np.float32(0.5 + strength * rng.uniform(-0.1, 0.1))
+    x = np.asarray(cv2.LUT(np.ascontiguousarray(image), value[:, None, :]))
+    colour = float(1 + strength * rng.uniform(-0.4, 0.4))
+    x = np.asarray(cv2.transform(x, np.full((3, 3), (1 - colour) / 3) + colour * np.eye(3)))
     chance = rng.random()
     if chance < 0.15:
         x = np.asarray(cv2.GaussianBlur(x, (0, 0), strength * float(rng.uniform(0.4, 1.2))))
