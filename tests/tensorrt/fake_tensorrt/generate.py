@@ -1,0 +1,305 @@
+"""Makes the module: enums, classes, their methods and properties, from a surface."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import types
+
+from fake_tensorrt.building import BUILDING
+from fake_tensorrt.machine import Machine
+from fake_tensorrt.running import RUNNING
+from fake_tensorrt.surface import load_surface, parse
+
+SEVERITY = "ILogger.Severity"
+NO_MATCH = object()
+
+
+def make_fake(release, machine=None):
+    """The module of a release, on its own machine (see `Machine`), which is `trt.machine`."""
+    return _Factory(release, machine or Machine()).module
+
+
+class _Factory:
+    """Builds one module."""
+
+    def __init__(self, release, machine):
+        self.surface = load_surface(release)
+        self.module = types.ModuleType("tensorrt", f"A fake TensorRT {self.surface['version']}.")
+        self.module.__version__ = self.surface["version"]
+        self.module.machine = machine
+        self.behaviour = BUILDING | RUNNING
+        self.enums = {name: _enum(name, m) for name, m in self.surface["enums"].items()}
+        self.enums["Logger.Severity"] = self.enums[SEVERITY]
+        self.classes = {}
+        for name in self.surface["classes"]:
+            self._class(name)
+        for path, enum in self.enums.items():
+            outer, _, inner = path.rpartition(".")
+            setattr(self.classes[outer] if outer else self.module, inner, enum)
+        for name, cls in self.classes.items():
+            for constant, value in self.surface["classes"][name].get("constants", {}).items():
+                setattr(cls, constant, self.enums[SEVERITY].__members__[value.split(".")[1]])
+        for name, value in self.surface["constants"].items():
+            enum, member = value.rsplit(".", 1)
+            setattr(self.module, name, self.enums[enum](int(self.enums[enum].__members__[member])))
+        for name, signatures in self.surface["functions"].items():
+            setattr(self.module, name, self._function(name, signatures))
+
+    def _class(self, name):
+        if name in self.classes:
+            return self.classes[name]
+        if name in self.enums:  # an enum with methods of its own, such as DataType.itemsize
+            return self.enums[name]
+        about = self.surface["classes"][name]
+        base = self._class(about["bases"][0]) if about.get("bases") else _base(name)
+        namespace = {"__slots__": (), "__module__": "tensorrt", "_fake": self}
+        for method, signatures in about.get("methods", {}).items():
+            namespace[method] = self._method(name, method, signatures)
+        for prop, (access, kind) in about.get("properties", {}).items():
+            namespace[prop] = self._property(name, prop, access, kind)
+        for method, work in self.behaviour.get(name, {}).items():  # what a surface leaves out
+            if method.startswith("__") and method not in namespace:
+                namespace[method] = self._plain_method(work)
+        namespace["_constructible"] = about.get("constructible", False)
+        cls = self.classes[name] = type(base)(name, (base,), namespace)
+        if "." not in name:
+            setattr(self.module, name, cls)
+        return cls
+
+    def new(self, kind, /, **state):
+        """An object that Python could not construct, as the module's own calls return it."""
+        cls = self.classes[kind]
+        made = cls.__new__(cls)
+        made._state = types.SimpleNamespace(**state)
+        return made
+
+    def memory(self, data):
+        """An `IHostMemory`."""
+        return self.classes["IHostMemory"].__new__(self.classes["IHostMemory"], data)
+
+    def emit(self, logger, severity, text):
+        """Gives the logger a line; what it raises is printed and swallowed, as in the real one."""
+        try:
+            logger.log(self.enums[SEVERITY].__members__[severity], text)
+        except Exception as error:
+            print(f"[ERROR] Exception caught in log(): {error}", file=sys.stderr)
+
+    def _find(self, name, member):
+        """What models a member of a class, of its own or of a class that it comes from."""
+        for owner in (name, *self.surface["classes"][name].get("bases", [])):
+            found = self.behaviour.get(owner, {}).get(member)
+            if found is not None:
+                return found
+        return None
+
+    def _method(self, name, method, signatures):
+        work = self._find(name, method)
+        overloads = [parse(text) for text in signatures]
+
+        def call(*given, **kwargs):
+            static = not overloads[0].bound
+            args = given if static else given[1:]
+            values = self._bind(method, overloads, args, kwargs)
+            if work is None:
+                if method == "__init__":
+                    given[0]._state = types.SimpleNamespace()
+                    return None
+                raise NotImplementedError(f"the fake does not model {name}.{method}")
+            return work(self, *given[: not static], **values)
+
+        call.__name__ = method
+        return call if overloads[0].bound else staticmethod(call)
+
+    def _plain_method(self, work):
+        return lambda this, *args: work(self, this, *args)
+
+    def _bind(self, name, overloads, args, kwargs):
+        for overload in overloads:
+            found = overload.bind(args, kwargs)
+            if found is None:
+                continue
+            values = {p.name: self.convert(p.type, v, p.default) for p, v in found.items()}
+            if any(value is NO_MATCH for value in values.values()):
+                continue
+            for parameter in overload.parameters:
+                if parameter.name not in values:
+                    values[parameter.name] = self._default(parameter.default)
+            return values
+        types_ = "\n".join(f"    {n}. {o.text}" for n, o in enumerate(overloads, 1))
+        shown = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+        raise TypeError(
+            f"{name}(): incompatible function arguments. The following argument types are "
+            f"supported:\n{types_}\n\nInvoked with: {shown}"
+        )
+
+    def _default(self, text):
+        enum = re.fullmatch(r"<([\w.]+)\.(\w+): \d+>", text)
+        if enum is None:
+            return ast.literal_eval(text)
+        owner = SEVERITY if enum[1] == "Severity" else enum[1]
+        return self.enums[owner].__members__[enum[2]]
+
+    def _function(self, name, signatures):
+        overloads, work = [parse(text) for text in signatures], self.behaviour[""].get(name)
+
+        def call(*args, **kwargs):
+            values = self._bind(name, overloads, args, kwargs)
+            if work is None:
+                raise NotImplementedError(f"the fake does not model {name}")
+            return work(self, **values)
+
+        return call
+
+    def _property(self, name, prop, access, kind):
+        work = self._find(name, prop)
+
+        def get(this):
+            if work is not None:
+                return work(self, this)
+            return vars(this._state).get(prop, self._zero(kind))
+
+        def put(this, value):
+            converted = self.convert(kind, value, None if kind.split(".")[-1] in self.enums else "")
+            if converted is NO_MATCH:
+                raise TypeError(f"{name}.{prop} is a {kind}, not {value!r}")
+            setattr(this._state, prop, converted)
+
+        return property(get if "r" in access else None, put if "w" in access else None)
+
+    def _zero(self, kind):
+        """What a property is where nothing has set it."""
+        plain = {"int": 0, "bool": False, "str": "", "float": 0.0, "list[str]": []}
+        if kind in plain:
+            return plain[kind]
+        enum = self.enums.get(kind.removeprefix("trt.").split("::")[-1])
+        return None if enum is None else enum(0)
+
+    def convert(self, kind, value, default=None):
+        """Turns an argument into what the parameter takes, or NO_MATCH."""
+        if value is None and default is not None:
+            return None
+        name = re.sub(r"^(?:trt\.|nv\w+::(?:v_\d_\d::)?)", "", kind)
+        if name in self.enums:
+            return value if isinstance(value, self.enums[name]) else NO_MATCH
+        if name == "Dims" and isinstance(value, list | tuple):
+            ints = [self.convert("int", v) for v in value]
+            return NO_MATCH if any(i is NO_MATCH for i in ints) else self.classes["Dims"](ints)
+        if name in self.classes:
+            return value if isinstance(value, self.classes[name]) else NO_MATCH
+        return _plain(kind, value)
+
+
+def _plain(kind, value):
+    """Converts what is no class of the module, as pybind11 does."""
+    if kind in ("int", "typing.SupportsInt"):
+        try:  # a float has no __index__; a handle of another library may have only __int__
+            whole = not isinstance(value, float | str | bytes) and value is not None
+            return int(value) if whole else NO_MATCH
+        except (TypeError, ValueError):
+            return NO_MATCH
+    if kind == "typing_extensions.Buffer":
+        try:
+            return memoryview(value)
+        except TypeError:
+            return NO_MATCH
+    if kind == "collections.abc.Sequence[typing.SupportsInt]":
+        if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+            return NO_MATCH
+        ints = [_plain("int", v) for v in value]
+        return NO_MATCH if any(i is NO_MATCH for i in ints) else ints
+    exact = {"str": str, "bool": bool, "float": (float, int), "list": list, "tuple": tuple}
+    if kind in exact:
+        return value if isinstance(value, exact[kind]) else NO_MATCH
+    return value
+
+
+class _Meta(type):
+    """Refuses what pybind11 refuses: no constructor, and a subclass that forgot the base's."""
+
+    def __call__(cls, *args, **kwargs):
+        if not cls._constructible:
+            raise TypeError(f"{cls.__module__}.{cls.__name__}: No constructor defined!")
+        made = super().__call__(*args, **kwargs)
+        if not hasattr(made, "_state"):
+            raise TypeError(f"{cls.__name__}.__init__() must be called when overriding __init__")
+        return made
+
+
+class _Object(metaclass=_Meta):
+    """No attribute but the surface's; a subclass written in Python may have any."""
+
+    __slots__ = ("__weakref__", "_state")
+
+
+class _Memory(bytes):
+    """The buffer protocol, which a class of Python 3.11 can only inherit, and nothing else."""
+
+    __slots__ = ()
+    _allowed = frozenset(("nbytes", "dtype", "_fake"))
+
+    def __getattribute__(self, name):
+        if not name.startswith("__") and name not in _Memory._allowed:
+            raise AttributeError(f"'tensorrt.IHostMemory' object has no attribute {name!r}")
+        return bytes.__getattribute__(self, name)
+
+    def __len__(self):
+        raise TypeError("object of type 'tensorrt.IHostMemory' has no len()")
+
+    def __getitem__(self, index):
+        raise TypeError("'tensorrt.IHostMemory' object is not subscriptable")
+
+
+def _base(name):
+    return _Memory if name == "IHostMemory" else _Object
+
+
+def _enum(name, members):
+    """As pybind11's: no int, equal to its own kind only, hashed by value."""
+    short = name.rpartition(".")[2]
+
+    class Enum:
+        __slots__ = ("_value",)
+
+        def __init__(self, value):
+            if int(value) not in members.values():
+                raise ValueError(f"{value} is no {name}")
+            self._value = int(value)
+
+        @property
+        def value(self):
+            return self._value
+
+        @property
+        def name(self):
+            return next(key for key, number in members.items() if number == self._value)
+
+        def __eq__(self, other):
+            return isinstance(other, Enum) and other._value == self._value
+
+        def __hash__(self):
+            return hash(self._value)
+
+        def __repr__(self):
+            return f"<{short}.{self.name}: {self._value}>"
+
+        def __str__(self):
+            return f"{short}.{self.name}"
+
+        def __int__(self):
+            return self._value
+
+        __index__ = __int__
+
+    Enum.__name__ = Enum.__qualname__ = short
+    if short == "DataType":
+        Enum.itemsize = property(lambda self: ITEM_SIZE[self.name])
+    Enum.__members__ = {key: Enum(number) for key, number in members.items()}
+    for key, value in Enum.__members__.items():
+        setattr(Enum, key, value)
+    return Enum
+
+
+ITEM_SIZE = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1}
+ITEM_SIZE |= {"UINT8": 1, "FP8": 1}

@@ -1,0 +1,172 @@
+"""What TensorRT's ONNX parser takes of the operators that ICNet's graphs use.
+
+Source: the parser's published table, docs/operators.md of onnx-tensorrt for TensorRT 10.15 (opsets
+9 to 24), and its notes on uint8 (NVIDIA/TensorRT issue 3985; the `DataType` docstring of 10.16 and
+11.4, the same in both). An operator that is not here is not used by the kit's graphs: it is refused
+until somebody has looked it up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+OPSETS = range(9, 25)
+
+FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16))
+WHOLE = frozenset((TensorProto.INT32, TensorProto.INT64))
+NUMBERS = FLOATS | WHOLE
+BOOL = frozenset((TensorProto.BOOL,))
+
+# Operator -> types of its first input. (Gather and Where: of the data, the first is an index or a
+# condition.) Layout operators take no INT8: it exists between Q and DQ only.
+TYPES = {
+    "Add": NUMBERS,
+    "ArgMax": NUMBERS,
+    "AveragePool": FLOATS,
+    "Cast": NUMBERS | BOOL | {TensorProto.UINT8},
+    "Concat": NUMBERS | BOOL,
+    "Constant": NUMBERS | BOOL,
+    "ConstantOfShape": WHOLE,
+    "Conv": FLOATS,
+    "DequantizeLinear": frozenset((TensorProto.INT8,)),
+    "Div": NUMBERS,
+    "Equal": NUMBERS | BOOL,
+    "Expand": NUMBERS | BOOL,
+    "Floor": FLOATS,
+    "Gather": NUMBERS | BOOL,
+    "Greater": NUMBERS,
+    "Less": NUMBERS,
+    "MatMul": FLOATS,
+    "Max": NUMBERS,
+    "MaxPool": FLOATS,
+    "Min": NUMBERS,
+    "Mul": NUMBERS,
+    "QuantizeLinear": FLOATS,
+    "Range": NUMBERS,
+    "ReduceMax": NUMBERS,
+    "ReduceMin": NUMBERS,
+    "ReduceSum": NUMBERS,
+    "Relu": NUMBERS,
+    "Reshape": NUMBERS | BOOL,
+    "Resize": FLOATS,
+    "Shape": NUMBERS | BOOL | {TensorProto.UINT8},
+    "Slice": NUMBERS | BOOL,
+    "Squeeze": NUMBERS | BOOL,
+    "Sub": NUMBERS,
+    "Transpose": NUMBERS | BOOL,
+    "Unsqueeze": NUMBERS | BOOL,
+    "Where": BOOL,
+}
+
+RESIZE_COORDINATES = {
+    "half_pixel",
+    "pytorch_half_pixel",
+    "tf_half_pixel_for_nn",
+    "asymmetric",
+    "align_corners",
+}
+
+
+def refusals(model):
+    """Yields (index, node, why) of every node that the parser would refuse."""
+    [opset] = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    graph = _Graph(model)
+    for index, node in enumerate(model.graph.node):
+        if opset not in OPSETS:
+            yield index, node, f"opset {opset} is not in {OPSETS.start} to {OPSETS.stop - 1}"
+        elif node.domain not in ("", "ai.onnx"):
+            yield index, node, f"no plugin for {node.domain}.{node.op_type}"
+        elif node.op_type not in TYPES:
+            yield index, node, f"the operator {node.op_type} is not in the table"
+        else:
+            why = _refused(graph, node)
+            if why:
+                yield index, node, why
+
+
+class _Graph:
+    """The types of all tensors, the constants, and who reads what."""
+
+    def __init__(self, model):
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
+        self.types |= {t.name: t.data_type for t in model.graph.initializer}
+        self.constants = {t.name: t for t in model.graph.initializer}
+        self.outputs = {v.name for v in model.graph.output}
+
+
+def _refused(graph, node):
+    """Why the parser refuses a node of an operator that it knows."""
+    kind = graph.types.get(node.input[0]) if node.input else None
+    if kind is not None and kind not in TYPES[node.op_type]:
+        return f"the first input has type {TensorProto.DataType.Name(kind)}"
+    for name in node.output:
+        if graph.types.get(name) == TensorProto.UINT8 and name not in graph.outputs:
+            return "TensorRT does not support UINT8 types for intermediate tensors"
+    check = CHECKS.get(node.op_type)
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return check(graph, node, attributes) if check else None
+
+
+def _cast(graph, node, attributes):
+    from_, to = graph.types.get(node.input[0]), attributes["to"]
+    if TensorProto.UINT8 in (from_, to) and not {from_, to} & FLOATS:
+        return "uint8 converts to and from float32 and float16 only"
+    return None
+
+
+def _quantized(graph, node, attributes):
+    if len(node.input) > 2 and node.input[2]:
+        zero = graph.constants.get(node.input[2])
+        if zero is None or np.any(numpy_helper.to_array(zero)):
+            return "Non-zero zero point is not supported"
+        if zero.data_type != TensorProto.INT8:
+            return f"quantizes to {TensorProto.DataType.Name(zero.data_type)}, not INT8"
+    if node.input[1] not in graph.constants:
+        return "the scale must be a constant"
+    return None
+
+
+def _conv(graph, node, attributes):
+    if len(attributes.get("kernel_shape", (1, 1))) not in (2, 3):
+        return "2D or 3D convolutions only"
+    return None
+
+
+def _pool(graph, node, attributes):
+    if len(attributes["kernel_shape"]) not in (2, 3):
+        return "2D or 3D pooling only"
+    if set(attributes.get("dilations", (1,))) != {1}:
+        return "pooling takes no dilations"
+    if len(node.output) > 1 and node.output[1]:
+        return "the Indices output is not supported"
+    return None
+
+
+def _resize(graph, node, attributes):
+    mode = attributes.get("mode", b"nearest").decode()
+    how = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    if mode not in ("nearest", "linear"):
+        return f"resize mode {mode} is not supported"
+    if how not in RESIZE_COORDINATES:
+        return f"coordinate transformation {how} is not supported"
+    if attributes.get("antialias") or attributes.get("keep_aspect_ratio_policy", b"") not in (
+        b"",
+        b"stretch",
+    ):
+        return "antialiasing and aspect ratio policies are not supported"
+    return None
+
+
+CHECKS = {
+    "AveragePool": _pool,
+    "Cast": _cast,
+    "Conv": _conv,
+    "DequantizeLinear": _quantized,
+    "MaxPool": _pool,
+    "QuantizeLinear": _quantized,
+    "Resize": _resize,
+}
