@@ -74,7 +74,7 @@ def prune(
         raise InputError(f"keep is a share of the channels, above 0 and up to 1; got {keep}")
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     full = {g.kernels: g.channels for g in channel_groups(original or network)}
-    channels = {}
+    channels: dict[str, int] = {}
     for group in channel_groups(network):
         count = kept_channels(full[group.kernels], keep, multiple)
         if count > group.channels:

@@ -129,10 +129,10 @@ def _table(before: Network, after: Network) -> str:
     for a, b in zip(channel_groups(before), channel_groups(after), strict=True):
         more = f" + {len(a.layers) - 1} summed with it" if len(a.layers) > 1 else ""
         rows.append((a.layers[0] + more, str(a.channels), str(b.channels)))
-    a, b = cost(before), cost(after)
-    rows.append(("parameters, M", f"{a.parameters / 1e6:.2f}", f"{b.parameters / 1e6:.2f}"))
-    rows.append(("GMAC at 1025x2049", f"{a.macs / 1e9:.1f}", f"{b.macs / 1e9:.1f}"))
-    return "\n".join(f"{what:<42}{old:>8}{new:>8}" for what, old, new in rows)
+    old, new = cost(before), cost(after)
+    rows.append(("parameters, M", f"{old.parameters / 1e6:.2f}", f"{new.parameters / 1e6:.2f}"))
+    rows.append(("GMAC at 1025x2049", f"{old.macs / 1e9:.1f}", f"{new.macs / 1e9:.1f}"))
+    return "\n".join(f"{what:<42}{a:>8}{b:>8}" for what, a, b in rows)
 
 
 def _parser() -> argparse.ArgumentParser:

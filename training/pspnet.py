@@ -38,7 +38,7 @@ class PSPNet(ResNet50):
         width: 1.0 is the uncompressed net; the paper's baseline has 0.5.
         downsampling: of the features: 8, 16 or 32 (the paper's table 1).
         guidance: build the training-only head on `conv4_6`, a 3x3 and a classifier, as PSPNet
-            trains with it (arXiv 1612.01105, section 3.3, at a weight of 0.4).
+            trains with it (arXiv 1612.01105, section 4, at a weight of 0.4).
         channels: released layer name -> channels of its output, for a pruned net: where it is not
             what `width` gives.
     """

@@ -15,12 +15,14 @@ import torch
 from icnet_deploy.cli import main
 from icnet_deploy.export import verify as verification
 from icnet_deploy.export.deployed import Deployed, MatrixPyramidPooling, lowest_argmax
+from icnet_deploy.export.to_onnx import _training_data, export
+from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.training.blocks import PyramidPooling
-from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+from icnet_deploy.training.blocks import PyramidPooling, resize
+from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from icnet_deploy.training.icnet import ICNet
-from icnet_deploy.training.preprocessing import Preprocessing
+from icnet_deploy.training.preprocessing import CAFFE, Preprocessing
 
 ROOT = Path(__file__).parents[2]
 SIZE = (97, 161)
@@ -115,6 +117,40 @@ def test_free_size_is_right_at_other_sizes(artefact, checkpoint, runtime, size):
     with Predictor.from_onnx(artefact("free"), runtime, "cpu") as predictor:
         ours = predictor._backend.run({"image": image[None]})["logits"]
     assert np.abs(ours - reference(checkpoint, image)).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("description", "free"),
+    [
+        ({"architecture": "pspnet", "downsampling": 32, "channels": {"conv5_4_k1": 24}}, True),
+        ({"architecture": "icnet", "stages": "sub24"}, False),
+    ],
+    ids=str,
+)
+def test_other_networks_export_and_run(tmp_path, settled, scene, description, free):
+    """`export` itself compares what it wrote with PyTorch; here, the way around it."""
+    network = settled({"num_classes": 19, "width": 0.125} | description)
+    weights, out = tmp_path / "net.safetensors", tmp_path / "net.onnx"
+    save_checkpoint(weights, network, CITYSCAPES, CAFFE)
+    export(out, weights, SIZE, dynamic_size=free)
+    assert read_onnx_metadata(out).network.items() >= network.description().items()
+    with torch.inference_mode():
+        logits = network(CAFFE.tensor(scene))
+        expected = resize(logits, scene.shape[:2]).argmax(1)[0].numpy()
+    assert len(np.unique(expected)) > 5
+    with Predictor.from_onnx(out, "onnxruntime", "cpu") as predictor:
+        assert (predictor.predict(scene).labels == expected).mean() > 0.999
+
+
+def test_training_data_of_a_pruned_net_is_its_origins_too():
+    sets = [{"name": n, "split": "train", "images": 3} for n in ("camvid", "scenes")]
+    parent = {"data": sets}
+    pruned = {"compression": {"parent": parent}}
+    both = "3 images of camvid train, 3 images of scenes train"
+    assert _training_data(parent) == _training_data(pruned) == both
+    tuned = {"data": [sets[1] | {"images": 5}, sets[0]]} | pruned
+    assert _training_data(tuned) == "5 images of scenes train, " + both
+    assert _training_data({}) is None
 
 
 def test_folding_the_preprocessing_is_exact():
