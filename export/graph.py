@@ -15,15 +15,17 @@ import torch
 from icnet_deploy.export.deployed import Deployed
 from icnet_deploy.export.passes import simplify, static_resize
 
-__all__ = ["OPSET", "trace"]
+__all__ = ["LARGEST", "OPSET", "trace"]
 
 OPSET = 19
 """The lowest that knows float16 scales of Q/DQ; TensorRT 10 and 11, ONNX Runtime from 1.16 and
 OpenVINO from 2024 read it."""
 
-_IR = 9  # what opset 19 came with
-_LARGEST = 8192  # pixels a side, of free-size graphs
+LARGEST = 8192
+"""The longest side in pixels that a free-size graph takes."""
+
 _SMALLEST = 64
+_IR = 9  # what opset 19 came with
 
 
 def trace(module: Deployed, size: tuple[int, int], free_size: bool = False) -> onnx.ModelProto:
@@ -40,7 +42,7 @@ def trace(module: Deployed, size: tuple[int, int], free_size: bool = False) -> o
     dim = torch.export.Dim
     axes: dict[int, Any] = {0: dim("N", min=1, max=64)}
     if free_size:
-        axes |= {1: dim("H", min=_SMALLEST, max=_LARGEST), 2: dim("W", min=_SMALLEST, max=_LARGEST)}
+        axes |= {1: dim("H", min=_SMALLEST, max=LARGEST), 2: dim("W", min=_SMALLEST, max=LARGEST)}
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(

@@ -8,22 +8,35 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
-from icnet_deploy.errors import MissingPackage
-from icnet_deploy.files import replacing, sha256
-from icnet_deploy.images import read_image
+from icnet_deploy.errors import InputError, MissingPackage
+from icnet_deploy.files import replacing, sha256, write_json
 from icnet_deploy.metadata import KEY, ArtefactMetadata
 
 if TYPE_CHECKING:
+    from icnet_deploy.export.headroom import Headroom
+    from icnet_deploy.export.samples import Samples
     from icnet_deploy.export.verify import Verification
     from icnet_deploy.training.checkpoint import Checkpoint
 
-__all__ = ["export", "main"]
+__all__ = ["Exported", "export", "main"]
 
 PRECISIONS = ("fp32", "fp16")
+
+
+class Exported(NamedTuple):
+    """What is known of a file that was written.
+
+    Attributes:
+        check: how far it is from PyTorch; of a float16 file, with every value rounded to float16.
+        headroom: what float16 did to it; None for float32.
+    """
+
+    check: Verification
+    headroom: Headroom | None
 
 
 def export(
@@ -34,7 +47,8 @@ def export(
     precision: str = "fp32",
     dynamic_size: bool = False,
     images: Sequence[Path] = (),
-) -> Verification:
+    headroom: Path | None = None,
+) -> Exported:
     """Writes an ONNX file and proves it against PyTorch; a file that fails is not kept.
 
     Args:
@@ -45,9 +59,12 @@ def export(
             N x H x W).
         precision: `fp32` or `fp16`.
         dynamic_size: take any size with sides from 64 pixels on; `size` is then an example.
-        images: photos to compare on, besides two drawn scenes.
+        images: photos to measure and to compare on, besides two drawn scenes.
+        headroom: where the report on float16 goes, as JSON, before anything else is written.
 
     Raises:
+        InputError: a report on float16 is asked for at another precision.
+        ImageError: a photo cannot be read.
         ModelError: the checkpoint cannot be read.
         CheckFailed: the file does not do what PyTorch does.
         OutputError: the file cannot be written.
@@ -56,31 +73,55 @@ def export(
     _require_packages()
     import onnx
 
-    from icnet_deploy.data.scenes import draw_scene
     from icnet_deploy.export.deployed import Deployed
     from icnet_deploy.export.graph import trace
-    from icnet_deploy.export.passes import to_half
-    from icnet_deploy.export.verify import fitted, verify
+    from icnet_deploy.export.passes import rounded, to_half
+    from icnet_deploy.export.samples import Samples
+    from icnet_deploy.export.verify import verify
     from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
 
-    pictures = [read_image(path) for path in images]
+    if headroom is not None and precision != "fp16":
+        raise InputError(f"the headroom report is about float16; the precision is {precision}")
+    sizes = [size]
+    if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
+        sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
+    samples = Samples(sizes, images)
     checkpoint = load_checkpoint(weights or SHIPPED)
     with replacing(out) as temporary:
         module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
-        model = trace(module, size, dynamic_size)
+        model, report = trace(module, size, dynamic_size), None
         if precision == "fp16":
-            to_half(model)
+            report = _headroom(model, samples, dynamic_size)
+            if headroom is not None:
+                write_json(headroom, report.to_dict())
+            to_half(model, [node.node for node in report.kept])
         metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision)
         onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
         model.producer_name, model.producer_version = "icnet-deploy", __version__
         onnx.save(model, temporary)
-        sizes = [size]
-        if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
-            sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
-        batches = [
-            fitted([draw_scene((0, i), s).image for i in range(2)] + pictures, s) for s in sizes
-        ]
-        return verify(temporary, checkpoint, head, precision, batches)
+        if report is None:
+            return Exported(verify(temporary, checkpoint, head, precision, samples), None)
+        # A CPU computes a float16 file in float32: that it loads is seen there, what it answers
+        # on a GPU is not.
+        verify(temporary, checkpoint, head, precision, [samples[0]])
+        rounded(model)
+        gpu = model.SerializeToString()
+        return Exported(verify(gpu, checkpoint, head, precision, samples), report)
+
+
+def _headroom(model: Any, samples: Samples, dynamic_size: bool) -> Headroom:
+    """What float16 would do to the graph, measured on every sample at its size."""
+    from tqdm import tqdm
+
+    from icnet_deploy.export.activations import Probe
+    from icnet_deploy.export.graph import LARGEST
+    from icnet_deploy.export.headroom import examine
+
+    probe = Probe(model, LARGEST * LARGEST if dynamic_size else None)
+    for batch in tqdm(samples, desc="headroom", unit="batch", disable=None):
+        for image in batch:
+            probe.look(image)
+    return examine(model, probe.peaks)
 
 
 def _require_packages() -> None:
@@ -144,10 +185,17 @@ def _arguments() -> argparse.ArgumentParser:
     p.add_argument(
         "--image",
         type=Path,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="FILE",
-        help="a photo to check on, besides two drawn scenes; may be repeated",
+        help="photos to check on, and to measure float16's headroom on, besides two drawn scenes",
+    )
+    p.add_argument(
+        "--headroom",
+        type=Path,
+        metavar="FILE",
+        help="of --precision fp16: write what was measured of every node as JSON, before building",
     )
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: a name that says all)")
     return p
@@ -160,11 +208,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     height, width = args.size
     where = "anysize" if args.dynamic_size else f"{height}x{width}"
     out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
-    checked = export(
-        out, args.weights, args.size, args.head, args.precision, args.dynamic_size, args.image
+    check, headroom = export(
+        out,
+        args.weights,
+        args.size,
+        args.head,
+        args.precision,
+        args.dynamic_size,
+        args.image,
+        args.headroom,
     )
+    if headroom is not None:
+        print(headroom)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
-    print(f"checked against PyTorch: {checked}")
+    how = ", every value rounded to float16" if headroom else ""
+    print(f"checked against PyTorch{how}: {check}")
     return 0
 
 

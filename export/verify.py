@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from icnet_deploy.errors import CheckFailed, MissingPackage
-from icnet_deploy.images import resize_image
 from icnet_deploy.training.blocks import resize
 from icnet_deploy.training.checkpoint import Checkpoint
 
@@ -48,7 +48,7 @@ class Verification:
 
 
 def verify(
-    path: Path,
+    model: Path | bytes,
     checkpoint: Checkpoint,
     head: str,
     precision: str,
@@ -57,7 +57,7 @@ def verify(
     """Compares an ONNX file with the checkpoint that it was made from.
 
     Args:
-        path: the ONNX file.
+        model: the ONNX file, or its bytes.
         checkpoint: its origin.
         head: `logits` or `labels`.
         precision: `fp32` or `fp16`.
@@ -76,10 +76,10 @@ def verify(
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     same = total = count = 0
     largest, spreads = 0.0, []
-    for batch in batches:
+    for batch in tqdm(batches, desc="check", unit="batch", disable=None):
         images = np.stack(batch)
         answer = torch.from_numpy(session.run([head], {"image": images})[0])
         with torch.inference_mode():
@@ -109,8 +109,3 @@ def verify(
 def _labels(logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """C x h x w to uint8 H x W, the dense way."""
     return resize(logits[None].float(), (shape[1], shape[2])).argmax(1)[0].to(torch.uint8)
-
-
-def fitted(images: Sequence[UInt8], size: tuple[int, int]) -> list[UInt8]:
-    """The images at the artefact's size, resized as `Predictor` does it."""
-    return [resize_image(image, size) for image in images]

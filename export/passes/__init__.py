@@ -1,7 +1,9 @@
 """Graph passes: functions that change an ONNX model and say whether they did, one a file."""
 
 from icnet_deploy.export.passes.half import to_half
+from icnet_deploy.export.passes.round_trips import drop_round_trips
+from icnet_deploy.export.passes.rounded import rounded
 from icnet_deploy.export.passes.simplify import simplify
 from icnet_deploy.export.passes.static_resize import static_resize
 
-__all__ = ["simplify", "static_resize", "to_half"]
+__all__ = ["drop_round_trips", "rounded", "simplify", "static_resize", "to_half"]

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from icnet_deploy.export.passes import simplify, static_resize, to_half
+from icnet_deploy.export.passes import drop_round_trips, simplify, static_resize, to_half
 
 
 def resize_model(side: int, out: int | None):
@@ -86,3 +86,29 @@ def test_half_keeps_the_types_of_inputs_and_outputs():
     assert after.dtype == np.float32
     assert sorted(n.op_type for n in model.graph.node) == ["Cast", "Cast", "Resize"]
     assert np.abs(after - before).max() < 5e-3
+
+
+def cast_model(kind):
+    """x, of that type, -> float16 -> float32 -> Neg -> y, and the nodes in the wrong order."""
+    x = helper.make_tensor_value_info("x", kind, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    nodes = [
+        helper.make_node("Neg", ["whole"], ["y"]),
+        helper.make_node("Cast", ["half"], ["whole"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"), [(TensorProto.FLOAT, ["Neg"]), (TensorProto.INT32, ["Cast", "Neg"])]
+)
+def test_round_trips_are_dropped_and_integers_cast_at_once(kind, left):
+    model = cast_model(kind)
+    assert drop_round_trips(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node] == left
+    x = np.array([100_001, -7], helper.tensor_dtype_to_np_dtype(kind))  # float16 ends before it
+    assert run(model, x).tolist() == [-100_001, 7]
+    assert not drop_round_trips(model)
