@@ -1,0 +1,163 @@
+"""What lies beside a TensorRT engine: `NAME.engine.json`, written when it is built.
+
+An engine stays the plain plan that TensorRT, `trtexec` and Triton load, so what it came from and
+what it fits cannot be in it. The sidecar names the engine by its SHA-256: one that was changed,
+swapped or cut off is found before TensorRT is asked to load it, which runs what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.errors import ModelError
+from icnet_deploy.metadata import ArtefactMetadata
+
+__all__ = ["SCHEMA", "EngineSidecar", "Gpu", "Profile", "read_sidecar", "sidecar_path"]
+
+SCHEMA = 1
+"""Raised when a reader of today could misunderstand the file."""
+
+Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+"""Input -> the least, the best and the largest shape that the engine takes."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU that an engine was built on.
+
+    Attributes:
+        name: as its driver says it, e.g. "NVIDIA GeForce RTX 3090".
+        compute_capability: (major, minor), e.g. (8, 6).
+        driver: the version of its driver, e.g. "580.65.06"; empty where it cannot be asked.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    driver: str
+
+    def __str__(self) -> str:
+        major, minor = self.compute_capability
+        return f"{self.name} (compute capability {major}.{minor}, driver {self.driver or '?'})"
+
+
+@dataclass(frozen=True)
+class EngineSidecar:
+    """Everything that is known of an engine besides its bytes.
+
+    Attributes:
+        engine_sha256: SHA-256 of the engine file.
+        onnx_sha256: SHA-256 of the ONNX file that it was built from.
+        metadata: what that file says of itself.
+        flavour: `tensorrt` or `tensorrt-rtx`.
+        version: of TensorRT, in full, e.g. "10.16.1.11".
+        gpu: what it was built on; None if it was built for targets, without a GPU.
+        targets: what TensorRT-RTX was told to build for, e.g. ("SM86", "SM89"); empty otherwise.
+        profiles: what shapes it takes; empty if its inputs are of one shape.
+        options: how it was built: workspace, level, TF32, compatibility.
+        precisions: what the engine's inspector said: precision -> number of layers; None if the
+            engine could not be inspected where it was built.
+        schema: the version of this layout.
+    """
+
+    engine_sha256: str
+    onnx_sha256: str
+    metadata: ArtefactMetadata
+    flavour: str
+    version: str
+    gpu: Gpu | None
+    targets: tuple[str, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    precisions: dict[str, int] | None = None
+    schema: int = SCHEMA
+
+    def check(self, engine: bytes, path: str | Path) -> None:
+        """Refuses an engine that is not the one described here.
+
+        Args:
+            engine: the file's bytes, the very ones that TensorRT will get.
+            path: where they came from, for the message.
+
+        Raises:
+            ModelError: their SHA-256 is another.
+        """
+        found = hashlib.sha256(engine).hexdigest()
+        if found != self.engine_sha256:
+            raise ModelError(
+                f"{path} is not the engine that {sidecar_path(path)} describes: its SHA-256 is "
+                f"{found[:16]}..., expected {self.engine_sha256[:16]}... An engine is a program: "
+                "build it again with `icnet build-engine`, or get both files anew from where you "
+                "trust them"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON value that `from_dict` reads back as an equal one."""
+        return asdict(self) | {"metadata": json.loads(self.metadata.to_json())}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> EngineSidecar:
+        """Reads the value back.
+
+        Raises:
+            ModelError: a field is missing or of another kind, or the schema is newer than this
+                reader.
+        """
+        try:
+            schema = int(value["schema"])
+            if schema > SCHEMA:
+                raise ModelError(
+                    f"the sidecar has schema {schema}, this version of icnet-deploy reads up to "
+                    f"{SCHEMA}: upgrade icnet-deploy"
+                )
+            gpu = value["gpu"]
+            known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+            known |= {
+                "metadata": ArtefactMetadata.from_json(json.dumps(value["metadata"])),
+                "gpu": gpu and Gpu(gpu["name"], _pair(gpu["compute_capability"]), gpu["driver"]),
+                "targets": tuple(value["targets"]),
+                "profiles": tuple(_profile(profile) for profile in value["profiles"]),
+            }
+            return cls(**known)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelError(f"the sidecar cannot be read: {error!r}") from error
+
+
+def sidecar_path(engine: str | Path) -> Path:
+    """Where an engine's sidecar lies: `icnet.engine` has `icnet.engine.json`."""
+    engine = Path(engine)
+    return engine.with_name(engine.name + ".json")
+
+
+def read_sidecar(engine: str | Path) -> EngineSidecar | None:
+    """Reads the sidecar of an engine; None if there is none.
+
+    Raises:
+        ModelError: there is one, and it cannot be read.
+    """
+    path = sidecar_path(engine)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return EngineSidecar.from_dict(value)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ModelError, ValueError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    major, minor = value
+    return int(major), int(minor)
+
+
+def _profile(value: Any) -> Profile:
+    shapes = {name: tuple(tuple(int(n) for n in s) for s in three) for name, three in value.items()}
+    if any(len(three) != 3 for three in shapes.values()):
+        raise ValueError("a profile has three shapes an input")
+    return {name: (three[0], three[1], three[2]) for name, three in shapes.items()}

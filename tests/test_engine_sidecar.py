@@ -1,0 +1,69 @@
+"""The sidecar comes back as it was written, and holds an engine to its bytes."""
+
+import dataclasses
+import hashlib
+
+import pytest
+
+from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
+from icnet_deploy.errors import ModelError
+from icnet_deploy.files import write_json
+from icnet_deploy.labels import CITYSCAPES
+from icnet_deploy.metadata import ArtefactMetadata
+
+SIDECAR = EngineSidecar(
+    engine_sha256=hashlib.sha256(b"plan").hexdigest(),
+    onnx_sha256="ab" * 32,
+    metadata=ArtefactMetadata(CITYSCAPES, (128, 256), "logits", "fp16"),
+    flavour="tensorrt",
+    version="10.16.1.11",
+    gpu=Gpu("NVIDIA GeForce RTX 3090", (8, 6), "580.65.06"),
+    targets=("SM86",),
+    profiles=({"image": ((1, 128, 256, 3), (1, 128, 256, 3), (4, 128, 256, 3))},),
+    options={"level": 3, "tf32": False},
+    precisions={"fp16": 60, "unknown": 2},
+)
+
+
+@pytest.mark.parametrize("change", [{}, {"gpu": None, "precisions": None, "profiles": ()}])
+def test_it_comes_back_equal(tmp_path, change):
+    engine, sidecar = tmp_path / "icnet.engine", dataclasses.replace(SIDECAR, **change)
+    assert read_sidecar(engine) is None
+    write_json(sidecar_path(engine), sidecar.to_dict())
+    assert sidecar_path(engine) == tmp_path / "icnet.engine.json"
+    assert read_sidecar(engine) == sidecar
+
+
+def test_another_engine_is_refused():
+    SIDECAR.check(b"plan", "icnet.engine")
+    with pytest.raises(ModelError, match=r"is not the engine that icnet.engine.json describes"):
+        SIDECAR.check(b"plan ", "icnet.engine")
+
+
+def broken(**change):
+    return {k: v for k, v in (SIDECAR.to_dict() | change).items() if v is not Ellipsis}
+
+
+BROKEN = [
+    (broken(schema=2), "upgrade icnet-deploy"),
+    (broken(schema=...), "schema"),
+    (broken(metadata={}), "metadata cannot be read"),
+    (broken(gpu={"name": "x"}), "compute_capability"),
+    (broken(profiles=[{"image": [[1], [1]]}]), "three shapes"),
+    (broken(profiles=3), "int"),
+    (broken(engine_sha256=...), "engine_sha256"),
+    ([], "list"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), BROKEN)
+def test_a_broken_one_is_refused_by_name(tmp_path, value, message):
+    write_json(tmp_path / "icnet.engine.json", value)
+    with pytest.raises(ModelError, match=rf"icnet\.engine\.json: .*{message}"):
+        read_sidecar(tmp_path / "icnet.engine")
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    (tmp_path / "icnet.engine.json").write_text("{")
+    with pytest.raises(ModelError, match=r"icnet\.engine\.json: "):
+        read_sidecar(tmp_path / "icnet.engine")
