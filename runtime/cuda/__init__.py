@@ -1,0 +1,60 @@
+"""The little of CUDA that serving a model takes, over cuda-python, PyCUDA or host memory.
+
+`open_cuda` finds the adapter; `base.Cuda` is what each of them gives. Nothing of CUDA is imported
+before it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from icnet_deploy.errors import InputError, MissingPackage, UnavailableError
+from icnet_deploy.runtime.cuda.base import Cuda
+
+__all__ = ["ADAPTERS", "adapter_for", "open_cuda"]
+
+ADAPTERS = {"cuda-python": ("cuda.core", "cuda_python"), "pycuda": ("pycuda", "py_cuda")}
+"""Adapter -> (the package that it drives, its module here), the preferred one first."""
+
+
+def open_cuda(adapter: str = "auto") -> Cuda:
+    """Opens the first GPU's primary context, which other libraries of this process share.
+
+    Args:
+        adapter: `cuda-python`, `pycuda`, or `auto`: the first of them that is installed.
+
+    Raises:
+        InputError: no adapter has that name.
+        MissingPackage: its package, or for `auto` every one, is not installed.
+        DeviceError: there is no driver or no GPU.
+        UnavailableError: the package is broken.
+    """
+    name = adapter_for(adapter)
+    package, module = ADAPTERS[name]
+    try:
+        found: Cuda = import_module(f"icnet_deploy.runtime.cuda.{module}").open_device()
+    except ImportError as error:
+        raise UnavailableError(
+            f"{name} is installed but {package!r} does not import ({error}): "
+            'pip install --force-reinstall "icnet-deploy[tensorrt]"'
+        ) from error
+    return found
+
+
+def adapter_for(adapter: str) -> str:
+    """The name of the adapter that `open_cuda` would take; raises as it does, opens nothing."""
+    if adapter != "auto" and adapter not in ADAPTERS:
+        raise InputError(f"unknown CUDA adapter {adapter!r}; known: auto, {', '.join(ADAPTERS)}")
+    for name in ADAPTERS if adapter == "auto" else (adapter,):
+        if _installed(ADAPTERS[name][0]):
+            return name
+    wanted = "cuda.core" if adapter == "auto" else ADAPTERS[adapter][0]
+    raise MissingPackage(wanted, extra="tensorrt", purpose="a TensorRT engine, or its frames,")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # the parent is missing, or an import hook forbids it
+        return False

@@ -1,0 +1,322 @@
+"""A CUDA of host memory, for tests that need no GPU: slow, and stricter than the real one.
+
+Work waits on its stream until somebody synchronizes, so that a missing wait reads what was there
+before. Memory is aligned to 256 bytes; freed, it is filled with 0xDD and kept, so that a later use
+of it is found. What a GPU would answer with a crash or with wrong numbers is a `HostFault` here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from icnet_deploy.errors import BackendError
+from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMemory, UInt8
+from icnet_deploy.runtime.labelmap import label_map_dense
+
+__all__ = ["HostCuda", "HostFault"]
+
+Work = Callable[[], None]
+
+_FRESH, _FREED = 0xCD, 0xDD
+
+
+class HostFault(AssertionError):
+    """A use of CUDA that a real GPU would answer with a crash or with wrong numbers."""
+
+
+class _Block:
+    def __init__(self, cuda: HostCuda, size: int) -> None:
+        self._cuda, self.size = cuda, size
+        self._memory = np.full(size + ALIGNMENT, _FRESH, np.uint8)
+        self._start = -self._memory.ctypes.data % ALIGNMENT
+        self.address = self._memory.ctypes.data + self._start
+        self.alive = True
+
+    @property
+    def array(self) -> UInt8:
+        return self._memory[self._start : self._start + self.size]
+
+    def free(self) -> None:
+        if self.alive:
+            self._cuda._closed(self)
+            self._memory[:] = _FREED
+
+
+class _Stream:
+    def __init__(self, cuda: HostCuda) -> None:
+        self._cuda = cuda
+        self.queue: list[Work] = []
+        self.handle = id(self)
+        self.alive = True
+
+    def synchronize(self) -> None:
+        self._cuda._check_current()
+        self.run()
+
+    def run(self) -> None:
+        work, self.queue = self.queue, []
+        for one in work:
+            try:
+                one()
+            except (BackendError, HostFault):
+                raise
+            except Exception as error:
+                raise BackendError(f"the GPU failed: {error}") from error
+
+    def wait_for(self, handle: int) -> None:
+        if handle in (1, 2):
+            self._cuda.enqueue(self.handle, lambda: self._cuda.waited.append(handle))
+            return
+        other = self._cuda.stream_of(handle)
+        # Only what it was given so far: later work does not hold this stream up.
+        pending = len(other.queue)
+
+        def catch_up() -> None:
+            work, other.queue = other.queue[:pending], other.queue[pending:]
+            for one in work:
+                one()
+
+        self._cuda.enqueue(self.handle, catch_up)
+
+    def close(self) -> None:
+        if self.alive:
+            self.run()
+            self._cuda._closed(self)
+
+
+class _Event:
+    """Counts the works done as milliseconds: later events have larger times."""
+
+    def __init__(self, cuda: HostCuda) -> None:
+        self._cuda = cuda
+        self.time: int | None = None
+        self.alive = True
+
+    def record(self, stream: _Stream) -> None:
+        self.time = None
+
+        def passed() -> None:
+            self.time = self._cuda.done
+
+        self._cuda.enqueue(stream.handle, passed)
+
+    def milliseconds_since(self, earlier: _Event) -> float:
+        if self.time is None or earlier.time is None:
+            raise HostFault("an event's time is asked for before the stream passed it")
+        return float(self.time - earlier.time)
+
+    def close(self) -> None:
+        if self.alive:
+            self._cuda._closed(self)
+
+
+class _Graph:
+    def __init__(self, cuda: HostCuda, works: list[Work]) -> None:
+        self._cuda, self._works = cuda, works
+        self.alive = True
+
+    def launch(self, stream: _Stream) -> None:
+        if not self.alive:
+            raise HostFault("a graph is launched after it was closed")
+        self._cuda.graph_launches += 1
+        for work in self._works:
+            self._cuda.enqueue(stream.handle, work)
+
+    def close(self) -> None:
+        if self.alive:
+            self._cuda._closed(self)
+
+
+class HostCuda:
+    """See `Cuda`.
+
+    Attributes:
+        capacity: bytes of "GPU" memory there are.
+        fail_capture: while set, a capture fails with this text.
+        graph_launches: how many times a graph was launched.
+        moved: bytes copied so far: "in", "out" and "across" (from device to device).
+        waited: the default streams that were waited for.
+        done: how many works the streams have done.
+    """
+
+    def __init__(self, capability: tuple[int, int] = (8, 6), capacity: int = 1 << 30) -> None:
+        self.adapter = "host memory"
+        self.gpu = Gpu(0, "a fake GPU", capability)
+        self.capacity = capacity
+        self.fail_capture: str | None = None
+        self.graph_launches = 0
+        self.moved = {"in": 0, "out": 0, "across": 0}
+        self.waited: list[int] = []
+        self.done = 0
+        self._open: list[Any] = []
+        self._freed: list[_Block] = []
+        self._captures: dict[int, list[Work]] = {}
+        self._thread = threading.local()
+        self._lock = threading.RLock()
+
+    # -- what a test asks
+
+    @property
+    def live(self) -> int:
+        """How many blocks, streams, events and graphs were not freed."""
+        return len(self._open)
+
+    def check(self, address: int, size: int, written: bool = True) -> None:
+        """Raises `HostFault` unless one live block holds `size` bytes from an address on."""
+        with self._lock:
+            blocks = [one for one in self._open if isinstance(one, _Block)]
+            for block in (*blocks, *self._freed):
+                if block.address <= address < block.address + block.size:
+                    if not block.alive:
+                        raise HostFault("memory is used after it was freed")
+                    if address + size > block.address + block.size:
+                        raise HostFault(f"{size} bytes go past the end of {block.size}")
+                    return
+        raise HostFault(f"{address:#x} is no memory of the GPU")
+
+    def enqueue(self, handle: int, work: Work) -> None:
+        """Puts work on a stream, or into the graph that is captured from it."""
+        stream = self.stream_of(handle)
+
+        def counted() -> None:
+            work()
+            self.done += 1
+
+        with self._lock:
+            captured = self._captures.get(handle)
+            (stream.queue if captured is None else captured).append(counted)
+
+    def stream_of(self, handle: int) -> _Stream:
+        """The live stream of that handle."""
+        with self._lock:
+            for one in self._open:
+                if isinstance(one, _Stream) and one.handle == handle:
+                    return one
+        raise HostFault(f"{handle:#x} is no stream, or one that was closed")
+
+    # -- the protocol
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        depth = getattr(self._thread, "depth", 0)
+        self._thread.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._thread.depth = depth
+
+    def free_memory(self) -> int:
+        with self._lock:
+            held = [one.size for one in self._open if isinstance(one, _Block)]
+        return self.capacity - sum(held)
+
+    def allocate(self, size: int) -> _Block:
+        if size > self.free_memory():
+            raise OutOfMemory(f"no {size / 2**20:.1f} MiB of the GPU's memory are left")
+        return self._opened(_Block(self, size))
+
+    def pinned(self, size: int) -> _Block:
+        return self._opened(_Block(self, size))
+
+    def stream(self) -> _Stream:
+        return self._opened(_Stream(self))
+
+    def event(self) -> _Event:
+        return self._opened(_Event(self))
+
+    def copy_in(self, target: int, source: UInt8, stream: _Stream) -> None:
+        self.check(source.ctypes.data, source.nbytes, written=False)
+        self._copy("in", target, source.ctypes.data, source.nbytes, stream)
+
+    def copy_out(self, target: UInt8, source: int, stream: _Stream) -> None:
+        self.check(target.ctypes.data, target.nbytes)
+        self._copy("out", target.ctypes.data, source, target.nbytes, stream)
+
+    def copy(self, target: int, source: int, size: int, stream: _Stream) -> None:
+        self._copy("across", target, source, size, stream)
+
+    def capture(self, stream: _Stream, work: Work) -> _Graph:
+        self._check_current()
+        works: list[Work] = []
+        self._captures[stream.handle] = works
+        try:
+            work()
+        except Exception as error:
+            raise CaptureError(f"capturing a CUDA graph failed: {error}") from error
+        finally:
+            del self._captures[stream.handle]
+        if self.fail_capture is not None:
+            raise CaptureError(f"capturing a CUDA graph failed: {self.fail_capture}")
+        return self._opened(_Graph(self, works))
+
+    def kernel(self, source: str, name: str) -> Any:
+        if f"void {name}(" not in source:
+            raise BackendError(f"the source has no kernel {name!r}")
+        return name
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: tuple[int, int],
+        block: tuple[int, int],
+        arguments: Sequence[np.generic],
+        stream: _Stream,
+    ) -> None:
+        """Knows the label map's kernels only, and computes them with `label_map_dense`."""
+        self._check_current()
+        kinds = {"label_map_float": np.float32, "label_map_half": np.float16}
+        types = [np.uint64, *[np.int32] * 3, np.uint64, *[np.int32] * 2]
+        if [type(argument) for argument in arguments] != types:
+            raise HostFault(f"{kernel} is launched with {[type(a).__name__ for a in arguments]}")
+        logits, classes, h, w, labels, height, width = (int(argument) for argument in arguments)
+        threads = (grid[0] * block[0], grid[1] * block[1])
+        if threads[0] < width or threads[1] < height or block[0] * block[1] > 1024:
+            raise HostFault(f"{grid} blocks of {block} threads do not cover {width} x {height}")
+
+        def work() -> None:
+            scores = self._view(logits, (classes, h, w), kinds[kernel])
+            target = self._view(labels, (height, width), np.uint8)
+            target[...] = label_map_dense(scores, (height, width))
+
+        self.enqueue(stream.handle, work)
+
+    # -- within
+
+    def _copy(self, way: str, target: int, source: int, size: int, stream: _Stream) -> None:
+        self._check_current()
+
+        def work() -> None:
+            self.check(source, size, written=False)
+            self.check(target, size)
+            ctypes.memmove(target, source, size)
+            self.moved[way] += size
+
+        self.enqueue(stream.handle, work)
+
+    def _view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.check(address, size)
+        return np.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype).reshape(shape)
+
+    def _check_current(self) -> None:
+        if not getattr(self._thread, "depth", 0):
+            raise HostFault("the GPU is used outside of `current()`")
+
+    def _opened(self, one: Any) -> Any:
+        self._check_current()
+        with self._lock:
+            self._open.append(one)
+        return one
+
+    def _closed(self, one: Any) -> None:
+        with self._lock:
+            one.alive = False
+            self._open.remove(one)
+            if isinstance(one, _Block):
+                self._freed.append(one)

@@ -1,0 +1,73 @@
+// From logits on a coarse grid to the label map of one image, in one pass: aligned corners,
+// bilinear, the class of largest value, the lowest index on a tie.
+//
+// It computes what runtime/labelmap.py's label_map_dense computes, operation by operation in
+// float32, so that both give the same bytes: whole numbers for the positions, one correctly
+// rounded division for the weight, and no product fused with a sum (the intrinsics forbid it).
+// No header and no template library: NVRTC compiles it without the CUDA toolkit.
+//
+//   logits   C x h x w of the image, contiguous; float, or half as 16 bits, finite
+//   labels   height x width bytes
+//   grid     (ceil(width / 32), ceil(height / 8)) blocks of 32 x 8 threads, one a pixel
+// A position, (h - 1) * (height - 1), must fit 31 bits.
+
+// A half's bits moved into a float's places are its value over 2^112, also where it is denormal.
+__device__ static float widen(unsigned short bits) {
+    unsigned int moved = (unsigned int)(bits & 0x7fff) << 13;
+    float value = __uint_as_float(moved) * 5.192296858534828e33f;
+    return bits & 0x8000 ? -value : value;
+}
+
+__device__ static float widen(float value) { return value; }
+
+// The near corner's index on one axis, and the weight of the far one.
+__device__ static int place(int pixel, int grid, int pixels, float *weight) {
+    int last = pixels > 1 ? pixels - 1 : 1;
+    int cells = grid > 1 ? grid - 1 : 1;
+    int position = pixel * (grid - 1);
+    int cell = position / last;
+    if (cell > cells - 1) cell = cells - 1;
+    // Exact operands below 2^24 make this the double quotient rounded to float, too.
+    *weight = __fdiv_rn((float)(position - cell * last), (float)last);
+    return cell;
+}
+
+__device__ static float mix(float near, float far, float weight) {
+    return __fadd_rn(__fmul_rn(near, __fsub_rn(1.0f, weight)), __fmul_rn(far, weight));
+}
+
+template <typename T>
+__device__ static void label(const T *logits, int classes, int h, int w, unsigned char *labels,
+                             int height, int width) {
+    int x = blockIdx.x * blockDim.x + threadIdx.x;
+    int y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= width || y >= height) return;
+    float down, right;
+    int row = place(y, h, height, &down);
+    int column = place(x, w, width, &right);
+    int below = h > 1 ? w : 0, beside = w > 1 ? 1 : 0;
+    const T *corner = logits + (long long)row * w + column;
+    long long plane = (long long)h * w;
+    float best = 0.0f;
+    int found = 0;
+    for (int k = 0; k < classes; ++k, corner += plane) {
+        float left = mix(widen(corner[0]), widen(corner[below]), down);
+        float other = mix(widen(corner[beside]), widen(corner[below + beside]), down);
+        float value = mix(left, other, right);
+        if (k == 0 || value > best) {
+            best = value;
+            found = k;
+        }
+    }
+    labels[(long long)y * width + x] = (unsigned char)found;
+}
+
+extern "C" __global__ void label_map_float(const float *logits, int classes, int h, int w,
+                                           unsigned char *labels, int height, int width) {
+    label(logits, classes, h, w, labels, height, width);
+}
+
+extern "C" __global__ void label_map_half(const unsigned short *logits, int classes, int h, int w,
+                                          unsigned char *labels, int height, int width) {
+    label(logits, classes, h, w, labels, height, width);
+}

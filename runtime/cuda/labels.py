@@ -1,0 +1,67 @@
+"""The label map's kernel: logits on the GPU in, one image's label map on the GPU out.
+
+labelmap.cu is its one source, compiled where it runs. It gives what `label_map_dense` gives, to
+the byte.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icnet_deploy.errors import BackendError
+from icnet_deploy.runtime.cuda.base import Cuda
+
+__all__ = ["BLOCK", "KERNELS", "launch_label_map", "source"]
+
+KERNELS = {np.dtype(np.float32): "label_map_float", np.dtype(np.float16): "label_map_half"}
+"""The logits' dtype -> the kernel that reads them."""
+
+BLOCK = (32, 8)
+"""Threads in x and y: a warp writes 32 bytes of a row, and reads one stretch of the logits."""
+
+
+@cache
+def source() -> str:
+    """The kernels in CUDA C++."""
+    return Path(__file__).with_name("labelmap.cu").read_text(encoding="utf-8")
+
+
+def launch_label_map(
+    cuda: Cuda,
+    stream: Any,
+    logits: int,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    labels: int,
+    size: tuple[int, int],
+) -> None:
+    """Puts one image's label map on a stream.
+
+    Args:
+        cuda: whose context is current.
+        stream: of `cuda`.
+        logits: the address of one image's logits, C x h x w, contiguous.
+        shape: (C, h, w), 1 <= C <= 255.
+        dtype: float32 or float16.
+        labels: the address that gets uint8 H x W.
+        size: (H, W) in pixels.
+
+    Raises:
+        BackendError: the kernel cannot be compiled, or the sizes are too large for it.
+    """
+    positions = [(grid - 1) * (side - 1) for grid, side in zip(shape[1:], size, strict=True)]
+    if max(positions) >= 2**31 or max(size) >= 2**24:
+        raise BackendError(f"a label map of {size[0]} x {size[1]} pixels is too large for the GPU")
+    grid = (-(-size[1] // BLOCK[0]), -(-size[0] // BLOCK[1]))
+    arguments = [
+        np.uint64(logits),
+        *(np.int32(side) for side in shape),
+        np.uint64(labels),
+        *(np.int32(side) for side in size),
+    ]
+    kernel = cuda.kernel(source(), KERNELS[np.dtype(dtype)])
+    cuda.launch(kernel, grid, BLOCK, arguments, stream)

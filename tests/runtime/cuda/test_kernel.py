@@ -1,0 +1,142 @@
+"""The label map's kernel: its own source, run on the CPU, gives `label_map_dense` to the byte."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from icnet_deploy.errors import BackendError
+from icnet_deploy.runtime.cuda import labels as kernels
+from icnet_deploy.runtime.cuda.host import HostCuda
+from icnet_deploy.runtime.cuda.labels import launch_label_map
+from icnet_deploy.runtime.labelmap import label_map_dense
+
+SOURCE = Path(kernels.__file__).with_name("labelmap.cu")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The kernels in a library of the CPU, by a C++ compiler."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (g++ or clang++) is here")
+    library = tmp_path_factory.mktemp("kernel") / "labelmap.so"
+    shim = Path(__file__).with_name("cpu_shim.h")
+    command = [compiler, "-O2", "-ffp-contract=off", "-Wno-unused", "-shared", "-fPIC"]
+    command += ["-x", "c++", str(shim), "-I", str(SOURCE.parent), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(library))
+
+
+class Recorder(HostCuda):
+    """Takes what `launch_label_map` launches, to run it elsewhere."""
+
+    def launch(self, kernel, grid, block, arguments, stream):
+        self.taken = kernel, grid, block, [int(argument) for argument in arguments]
+
+
+def on_the_cpu(compiled, logits, size):
+    """Runs the compiled kernel as it would be launched, over a frame that it must not touch."""
+    cuda = Recorder()
+    labels = np.full((size[0] + 2, size[1]), 255, np.uint8)
+    inner = labels[1:-1]
+    launch_label_map(
+        cuda, None, logits.ctypes.data, logits.shape, logits.dtype, inner.ctypes.data, size
+    )
+    kernel, grid, block, (source, classes, h, w, target, height, width) = cuda.taken
+    run = compiled.run_half if kernel == "label_map_half" else compiled.run_float
+    pointer = ctypes.c_void_p
+    run(*grid, *block, pointer(source), classes, h, w, pointer(target), height, width)
+    assert (labels[[0, -1]] == 255).all()
+    return inner
+
+
+SIZES = [
+    ((32, 64), (128, 256)),
+    ((33, 65), (129, 257)),
+    ((25, 41), (97, 161)),
+    ((16, 24), (201, 97)),
+    ((33, 65), (20, 31)),  # smaller than the grid
+    ((1, 9), (7, 50)),
+    ((9, 1), (50, 7)),
+    ((1, 1), (5, 40)),
+    ((7, 5), (1, 1)),
+    ((2, 3), (9, 1)),
+]
+
+
+@pytest.mark.parametrize(("grid", "size"), SIZES)
+@pytest.mark.parametrize("kind", ["random", "smooth", "ties"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype):
+    rng = np.random.default_rng([*grid, *size])
+    shape = (19, *grid)
+    if kind == "random":
+        logits = rng.standard_normal(shape) * 8
+    elif kind == "ties":  # whole numbers: classes tie at most pixels, exactly
+        logits = rng.integers(0, 2, shape)
+    else:
+        y, x = np.mgrid[: grid[0], : grid[1]] / 8
+        a, b, c = rng.standard_normal((3, 19, 1, 1))
+        logits = a * y + b * x + c * np.sin(x + y)
+    logits = np.ascontiguousarray(logits.astype(dtype))
+    np.testing.assert_array_equal(on_the_cpu(compiled, logits, size), label_map_dense(logits, size))
+
+
+def test_every_finite_half_is_read_as_what_it_is(compiled):
+    """Denormals and both zeros, too: class 1 wins exactly where it is the larger of two halves."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    halves = bits[np.isfinite(bits.view(np.float16))].view(np.float16).reshape(62, 1024)
+    for other in (np.float16(0), np.float16(6e-8), np.float16(-3.5), np.float16(1000)):
+        logits = np.stack([np.full_like(halves, other), halves])
+        labels = on_the_cpu(compiled, logits, halves.shape)
+        np.testing.assert_array_equal(labels, halves > other)
+
+
+def test_it_is_the_dense_way_on_the_networks_own_logits(compiled):
+    pytest.importorskip("torch", reason="torch is not installed")
+    from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
+    from icnet_deploy.data.scenes import draw_scene
+
+    scene = draw_scene(5, (192, 384))
+    found = Reference(shipped_checkpoint(), None).logits(scene.image)
+    for logits in map(np.ascontiguousarray, (found, found.astype(np.float16))):
+        for size in ((192, 384), (375, 701)):
+            dense = label_map_dense(logits, size)
+            assert len(np.unique(dense)) > 4
+            np.testing.assert_array_equal(on_the_cpu(compiled, logits, size), dense)
+
+
+def test_nvcc_compiles_it_for_every_gpu_it_knows(tmp_path):
+    """In one call, since starting nvcc is what costs: Ampere, Ada, Hopper and Blackwell."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not here")
+    told = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True)
+    codes = {"sm_80", "sm_86", "sm_89", "sm_90", "sm_120"} & set(told.stdout.split())
+    assert codes
+    targets = [f"-gencode=arch=compute_{code[3:]},code={code}" for code in sorted(codes)]
+    command = [nvcc, "-std=c++17", *targets, "-fatbin", "-Xptxas", "-v", "--Werror", "all-warnings"]
+    command += [str(SOURCE), "-o", str(tmp_path / "labelmap.fatbin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for code in codes:
+        for kernel in ("label_map_float", "label_map_half"):
+            assert f"'{kernel}' for '{code}'" in done.stderr
+    assert done.stderr.count(" 0 bytes spill stores") == 2 * len(codes)
+
+
+def test_the_source_takes_no_header():
+    """NVRTC has none at hand."""
+    assert "#include" not in kernels.source()
+
+
+def test_what_is_too_large_for_its_numbers_is_refused():
+    with pytest.raises(BackendError, match="too large"):
+        launch_label_map(HostCuda(), None, 0, (19, 50000, 2), np.dtype(np.float32), 0, (50000, 10))
