@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
-__all__ = ["INPUT", "check_contract"]
+__all__ = ["INPUT", "check_contract", "describe"]
 
 INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
@@ -22,6 +23,35 @@ def check_contract(backend: Backend, metadata: ArtefactMetadata) -> None:
     """
     _check_input(backend.inputs, metadata)
     _check_output(backend.outputs, metadata)
+
+
+def describe(backend: Backend, label_set: LabelSet | None = None) -> ArtefactMetadata:
+    """What a model without metadata, such as an engine of `trtexec`, says of itself by its tensors.
+
+    Args:
+        backend: the model, loaded.
+        label_set: its classes; without it Cityscapes' 19, if the model can have those.
+
+    Raises:
+        ModelError: it has neither `logits` nor `labels`, or other classes than 19 and no label set.
+    """
+    heads = {spec.name: spec for spec in backend.outputs if spec.name in ("labels", "logits")}
+    if not heads:
+        found = ", ".join(str(spec) for spec in backend.outputs)
+        raise ModelError(
+            f"the model has neither an output 'labels' nor 'logits', but {found}: build it from an "
+            "ONNX file of `icnet export`"
+        )
+    head = "labels" if "labels" in heads else "logits"
+    classes = heads[head].shape[1] if head == "logits" else len(CITYSCAPES)
+    if label_set is None and classes not in (None, len(CITYSCAPES)):
+        raise ModelError(
+            f"the model has {classes} classes and does not say which: name its label set "
+            "(label_set=...)"
+        )
+    height, width = (*backend.inputs[0].shape, None, None, None)[1:3]
+    size = (height, width) if height is not None and width is not None else None
+    return ArtefactMetadata(label_set or CITYSCAPES, size, head, "unknown")
 
 
 def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> None:

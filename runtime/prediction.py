@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.errors import ImageError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime import drawing
 
@@ -20,27 +22,41 @@ class Prediction:
     """The answer to one image.
 
     Attributes:
-        labels: uint8, H x W, the class of each pixel, at the image's own size.
+        labels: uint8, H x W, the class of each pixel, at the image's own size: a numpy array, or
+            `DeviceLabels` if it was asked to stay on the GPU.
         label_set: the classes; `label_set.names[labels[y, x]]` is a pixel's name.
         timings_ms: milliseconds by stage: `preprocess` (checking and resizing the image),
             `inference`, `label_map`, and `total`, their sum. Decoding is not in it. Of a batch,
-            each image is given its equal share of `inference`.
-        image: uint8, H x W x 3, RGB: the image that was asked about.
+            each image is given its equal share of `inference` and `label_map`.
+        image: uint8, H x W x 3, RGB: the image that was asked about, as it was given.
     """
 
-    labels: UInt8
+    labels: Any
     label_set: LabelSet
     timings_ms: dict[str, float]
-    image: UInt8 = field(repr=False)
+    image: Any = field(repr=False)
 
     def colours(self) -> UInt8:
-        """The label map in the label set's colours: uint8, H x W x 3, RGB."""
-        return drawing.colourise(self.labels, self.label_set)
+        """The label map in the label set's colours: uint8, H x W x 3, RGB.
+
+        Raises:
+            ImageError: the label map is on the GPU.
+        """
+        return drawing.colourise(_on_host(self.labels, "label map"), self.label_set)
 
     def overlay(self, alpha: float = 0.5) -> UInt8:
         """The colours laid over the image: uint8, H x W x 3, RGB.
 
         Args:
             alpha: the colours' share, from 0 (the image alone) to 1 (the colours alone).
+
+        Raises:
+            ImageError: the image or the label map is on the GPU.
         """
-        return drawing.blend(self.image, self.colours(), alpha)
+        return drawing.blend(_on_host(self.image, "image"), self.colours(), alpha)
+
+
+def _on_host(array: Any, what: str) -> UInt8:
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"the {what} is on the GPU, and pictures are drawn on the host: copy it")
+    return array

@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import BackendError, ImageError, ModelError, UnavailableError
+from icnet_deploy.errors import BackendError, ImageError, ModelError
 from icnet_deploy.images import check_image, resize_image, resize_labels
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.ahead import ahead
-from icnet_deploy.runtime.backends import TENSORRT_LATER, check_available, choose, open_backend
-from icnet_deploy.runtime.backends.base import Backend
-from icnet_deploy.runtime.contract import INPUT, check_contract
+from icnet_deploy.runtime.backends import check_available, choose, open_backend, open_engine
+from icnet_deploy.runtime.backends.base import Backend, Labelled, Labeller
+from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
+from icnet_deploy.runtime.contract import INPUT, check_contract, describe
+from icnet_deploy.runtime.cuda.array import DeviceFrame, is_on_device, read_frame
+from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Prediction
 
-__all__ = ["MIN_SIDE", "Prediction", "Predictor"]
+__all__ = ["ENGINE_SUFFIXES", "MIN_SIDE", "Prediction", "Predictor"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -29,12 +33,20 @@ MIN_SIDE = 64
 """The smallest side, in pixels, that the network can halve as often as it does."""
 
 
+ENGINE_SUFFIXES = (".engine", ".plan")
+"""The endings of the files that `Predictor.from_engine` takes."""
+
+
 class _Prepared(NamedTuple):
     """An image, what the model gets of it, and how long that took."""
 
-    image: UInt8
-    pixels: UInt8
+    image: Any
+    pixels: UInt8 | DeviceFrame
     milliseconds: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.image.shape[0]), int(self.image.shape[1])
 
 
 class Predictor:
@@ -54,7 +66,7 @@ class Predictor:
         runtime: str = "custom",
         device: str = "cpu",
     ) -> None:
-        """Serves a backend of your own, such as `FakeBackend`; otherwise use `from_onnx`.
+        """Serves a backend of your own, such as `FakeBackend`; for files see `from_onnx`.
 
         Raises:
             ModelError: the backend's inputs and outputs are not what the metadata says.
@@ -100,32 +112,67 @@ class Predictor:
             raise ModelError(f"{path}: {error}") from error
 
     @classmethod
-    def from_engine(cls, path: str | Path) -> Predictor:
-        """Loads a TensorRT engine, in a later release.
+    def from_engine(
+        cls,
+        path: str | Path,
+        runtime: str = "auto",
+        *,
+        label_set: LabelSet | None = None,
+        require_manifest: bool = False,
+        host_code: bool = False,
+        cuda: Cuda | str = "auto",
+    ) -> Predictor:
+        """Loads an engine of TensorRT or TensorRT-RTX, built by `icnet build-engine` or `trtexec`.
+
+        An engine is a program: load only what you built or trust. Its sidecar, if there is one,
+        must name its SHA-256. Predictors of one file share the engine in the GPU's memory.
+
+        Args:
+            path: the engine.
+            runtime: `tensorrt`, `tensorrt-rtx`, or `auto`: the one that built it.
+            label_set: the classes of an engine without a sidecar; without it Cityscapes' 19.
+            require_manifest: refuse an engine without a sidecar.
+            host_code: let code for the CPU in it run, which a version-compatible engine has.
+            cuda: what drives the GPU: `cuda-python`, `pycuda`, `auto`, or a `Cuda` that is open.
 
         Raises:
-            UnavailableError: always, in this one.
+            ModelError: the file is missing, changed, of another kind, version or GPU, or has no
+                sidecar where one is required.
+            InputError: there is no such runtime.
+            UnavailableError: a package or the GPU is missing.
+            BackendError: the GPU has no room for it.
         """
-        raise UnavailableError(f"{path}: {TENSORRT_LATER}")
+        plan = read_plan(Path(path), require_manifest)
+        backend, name = open_engine(runtime, plan, cuda, host_code)
+        try:
+            told = plan.sidecar and plan.sidecar.metadata
+            metadata = told or describe(backend, label_set)
+            return cls(backend, metadata, runtime=name, device="cuda")
+        except ModelError as error:
+            backend.close()
+            raise ModelError(f"{path}: {error}") from error
 
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels that the artefact takes, or None: each image at its own."""
         return self.metadata.size
 
-    def predict(self, image: UInt8) -> Prediction:
+    def predict(self, image: Any, on_device: bool = False) -> Prediction:
         """Labels one image.
 
         Args:
             image: uint8, H x W x 3, RGB, 0..255, of any size; one that is not the artefact's is
-                resized to it, bilinearly, and the label map comes back at the image's.
+                resized to it, bilinearly, and the label map comes back at the image's. An engine
+                also takes an array on the GPU (`__cuda_array_interface__`) of the artefact's size,
+                contiguous, which never leaves it.
+            on_device: leave the label map in the GPU's memory, as `DeviceLabels`; engines only.
 
         Raises:
             ImageError: another dtype or shape, or smaller than a free-size artefact can take.
             BackendError: the runtime failed, or the predictor is closed.
         """
         self._open_backend()
-        return self._finish([self._prepare(image)])[0]
+        return self._finish([self._prepare(image)], on_device)[0]
 
     def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
         """Labels several images, which may differ in size.
@@ -201,8 +248,10 @@ class Predictor:
             raise BackendError("the predictor is closed: load the model again")
         return self._backend
 
-    def _prepare(self, image: UInt8) -> _Prepared:
+    def _prepare(self, image: Any) -> _Prepared:
         start = time.perf_counter()
+        if is_on_device(image):
+            return self._prepare_on_device(image, start)
         check_image(image)
         size = self.size
         if size is None and min(image.shape[:2]) < MIN_SIDE:
@@ -214,37 +263,65 @@ class Predictor:
         pixels = image if size is None else resize_image(image, size)
         return _Prepared(image, pixels, (time.perf_counter() - start) * 1e3)
 
-    def _finish(self, batch: list[_Prepared]) -> list[Prediction]:
-        """Runs prepared images of one size in one run, and makes their label maps."""
+    def _prepare_on_device(self, image: Any, start: float) -> _Prepared:
+        frame = read_frame(image)
+        if not isinstance(self._open_backend(), Labeller):
+            raise ImageError(
+                f"an image on the GPU is for an engine of TensorRT, not for {self.runtime}: give "
+                "it as a numpy array"
+            )
+        if self.size is not None and frame.shape[:2] != self.size:
+            raise ImageError(
+                f"the image on the GPU is {frame.shape[0]} x {frame.shape[1]}, and the engine "
+                f"takes {self.size[0]} x {self.size[1]}: resize it there first"
+            )
+        return _Prepared(image, frame, (time.perf_counter() - start) * 1e3)
+
+    def _finish(self, batch: list[_Prepared], on_device: bool = False) -> list[Prediction]:
+        """Runs prepared images of one size together, and makes their label maps."""
         backend = self._open_backend()
-        one = len(batch) == 1
-        pixels = batch[0].pixels[None] if one else np.stack([each.pixels for each in batch])
-        start = time.perf_counter()
-        head = self.metadata.head
-        values = backend.run({INPUT: pixels})[head]
-        share = (time.perf_counter() - start) * 1e3 / len(batch)
-        if len(values) != len(batch):
-            raise BackendError(f"the model answered {len(batch)} images with {len(values)}")
+        if isinstance(backend, Labeller):
+            images = [each.pixels for each in batch]
+            sizes = [each.size for each in batch]
+            found = backend.label(self.metadata.head, images, sizes, on_device)
+        elif on_device:
+            raise ImageError(
+                f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
+                " leave on_device away"
+            )
+        else:
+            found = self._run(backend, batch)
         predictions = []
-        for each, value in zip(batch, values, strict=True):
-            start = time.perf_counter()
-            size = (each.image.shape[0], each.image.shape[1])
-            finish = label_map if head == "logits" else resize_labels
-            labels = finish(value, size)
+        for each, labels in zip(batch, found.labels, strict=True):
             timings = {
                 "preprocess": each.milliseconds,
-                "inference": share,
-                "label_map": (time.perf_counter() - start) * 1e3,
+                "inference": found.inference_ms / len(batch),
+                "label_map": found.label_map_ms / len(batch),
             }
             timings["total"] = sum(timings.values())
             predictions.append(Prediction(labels, self.metadata.label_set, timings, each.image))
         return predictions
 
+    def _run(self, backend: Backend, batch: list[_Prepared]) -> Labelled:
+        """One run of a backend that leaves the label maps to the CPU."""
+        pixels = [np.asarray(each.pixels) for each in batch]
+        start = time.perf_counter()
+        head = self.metadata.head
+        feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
+        values = backend.run(feed)[head]
+        answered = time.perf_counter()
+        if len(values) != len(batch):
+            raise BackendError(f"the model answered {len(batch)} images with {len(values)}")
+        finish = label_map if head == "logits" else resize_labels
+        labels = [finish(value, each.size) for each, value in zip(batch, values, strict=True)]
+        finished = time.perf_counter()
+        return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
+
 
 def _refuse_other_kinds(path: Path) -> None:
     """Answers a file of another kind by what to do with it, before it is read as ONNX."""
-    if path.suffix in (".engine", ".plan"):
-        raise UnavailableError(f"{path} is a TensorRT engine: {TENSORRT_LATER}")
+    if path.suffix in ENGINE_SUFFIXES:
+        raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
     if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
         raise ModelError(
             f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "

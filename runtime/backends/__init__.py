@@ -1,6 +1,7 @@
 """The runtimes that can serve a model, by name; each is imported only when it is asked for.
 
-`open_backend` finds and opens one; `choose` says what `auto` means on this machine.
+`open_backend` opens an ONNX file in one, `open_engine` an engine; `choose` says what `auto` means
+for an ONNX file on this machine.
 """
 
 from __future__ import annotations
@@ -11,17 +12,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
-from icnet_deploy.errors import DeviceError, InputError, MissingPackage, UnavailableError
+from icnet_deploy.errors import (
+    DeviceError,
+    InputError,
+    MissingPackage,
+    ModelError,
+    UnavailableError,
+)
 from icnet_deploy.runtime.backends.base import Backend
+from icnet_deploy.runtime.backends.tensor_rt_engine import Plan
+from icnet_deploy.runtime.cuda import open_cuda
+from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = ["DEVICES", "RUNTIMES", "auto_runtime", "check_available", "choose", "open_backend"]
+__all__ = [
+    "DEVICES",
+    "ENGINE_RUNTIMES",
+    "RUNTIMES",
+    "auto_runtime",
+    "check_available",
+    "choose",
+    "open_backend",
+    "open_engine",
+]
 
 DEVICES = ("cpu", "cuda")
-
-TENSORRT_LATER = (
-    "this version of icnet-deploy does not run TensorRT engines yet: run the ONNX file that the "
-    "engine is built from with runtime 'onnxruntime' or 'openvino'"
-)
 
 
 @dataclass(frozen=True)
@@ -29,50 +43,62 @@ class Runtime:
     """Where a runtime's code is, and what it needs.
 
     Attributes:
-        module: the module of this package that holds its `open`; None for a later release.
+        module: the module of this package that opens its files.
         package: the package to import.
         extras: device -> the extra of `icnet-deploy` that brings the package.
+        engines: whether it runs engines that were built beforehand, not ONNX files.
     """
 
-    module: str | None
+    module: str
     package: str
     extras: dict[str, str]
+    engines: bool = False
 
 
 RUNTIMES = {
     "onnxruntime": Runtime("onnx_runtime", "onnxruntime", {"cpu": "cpu", "cuda": "cuda"}),
     "openvino": Runtime("open_vino", "openvino", {"cpu": "openvino"}),
-    "tensorrt": Runtime(None, "tensorrt", {"cuda": "tensorrt"}),
-    "tensorrt-rtx": Runtime(None, "tensorrt_rtx", {"cuda": "tensorrt"}),
+    "tensorrt": Runtime("tensor_rt", "tensorrt", {"cuda": "tensorrt"}, engines=True),
+    "tensorrt-rtx": Runtime("tensor_rt", "tensorrt_rtx", {"cuda": "tensorrt-rtx"}, engines=True),
 }
+
+ENGINE_RUNTIMES = tuple(name for name, runtime in RUNTIMES.items() if runtime.engines)
 
 
 def check_available(name: str, device: str) -> Runtime:
-    """Returns the runtime of that name if it can be asked to run on the device.
+    """Returns the runtime of that name if it can be asked to run an ONNX file on the device.
 
     Raises:
-        InputError: no runtime or device has that name.
+        InputError: no runtime or device has that name, or the runtime runs engines only.
         DeviceError: the runtime never runs on that device.
         MissingPackage: its package is not installed.
-        UnavailableError: it comes with a later release.
     """
     if name not in RUNTIMES:
         raise InputError(f"unknown runtime {name!r}; known: auto, {', '.join(RUNTIMES)}")
     if device not in DEVICES:
         raise InputError(f"unknown device {device!r}; known: auto, {', '.join(DEVICES)}")
     runtime = RUNTIMES[name]
-    if runtime.module is None:
-        raise UnavailableError(TENSORRT_LATER)
+    if runtime.engines:
+        raise InputError(
+            f"runtime {name!r} runs engines, and this is an ONNX file: build one from it with "
+            f"`icnet build-engine MODEL.onnx --with {name}`, and give that (Predictor.from_engine);"
+            " or run the ONNX file with runtime 'onnxruntime' or 'openvino'"
+        )
     if device not in runtime.extras:
         raise DeviceError(
             f"runtime {name!r} runs on {', '.join(runtime.extras)} here, not on {device!r}: use "
             "runtime 'onnxruntime' for CUDA, or device 'cpu'"
         )
+    _require(name, device)
+    return runtime
+
+
+def _require(name: str, device: str) -> None:
+    runtime = RUNTIMES[name]
     if not _installed(runtime.package):
         raise MissingPackage(
             runtime.package, extra=runtime.extras[device], purpose=f"runtime {name!r}"
         )
-    return runtime
 
 
 def open_backend(name: str, path: Path, device: str, threads: int | None = None) -> Backend:
@@ -85,7 +111,8 @@ def open_backend(name: str, path: Path, device: str, threads: int | None = None)
         threads: how many CPU threads one run uses; None leaves it to the runtime.
 
     Raises:
-        InputError, UnavailableError: as `check_available`.
+        InputError, MissingPackage: as `check_available`.
+        UnavailableError: the package is broken.
         DeviceError: the device was asked for and cannot be had.
         ModelError: the runtime cannot load the file.
     """
@@ -94,10 +121,66 @@ def open_backend(name: str, path: Path, device: str, threads: int | None = None)
     try:
         return cast(Backend, module.open_model(path, device, threads))
     except ImportError as error:
-        raise UnavailableError(
-            f"the package {runtime.package!r} is installed but does not import ({error}): "
-            f'pip install --force-reinstall "icnet-deploy[{runtime.extras[device]}]"'
-        ) from error
+        raise _broken(runtime, device, error) from error
+
+
+def open_engine(
+    name: str, plan: Plan, cuda: Cuda | str = "auto", host_code: bool = False
+) -> tuple[Backend, str]:
+    """Loads an engine into the runtime that built it.
+
+    Args:
+        name: `tensorrt`, `tensorrt-rtx`, or `auto`: what the engine says, or else each in turn.
+        plan: the engine file, of `read_plan`.
+        cuda: the GPU, or the name of an adapter to it (see `open_cuda`).
+        host_code: let an engine's code for the CPU run.
+
+    Returns:
+        The backend and the name of its runtime.
+
+    Raises:
+        InputError: no runtime of engines has that name.
+        MissingPackage: the runtime, or what drives the GPU, is not installed.
+        DeviceError: there is no GPU.
+        ModelError: the engine is another runtime's, or cannot be loaded.
+        BackendError: the GPU has no room for it.
+    """
+    if name not in ("auto", *ENGINE_RUNTIMES):
+        raise InputError(
+            f"unknown runtime {name!r} for an engine; known: auto, {', '.join(ENGINE_RUNTIMES)}"
+        )
+    if plan.flavour is not None and name not in ("auto", plan.flavour):
+        raise ModelError(f"{plan.path} is an engine of {plan.flavour}, not of {name}")
+    wanted = plan.flavour if name == "auto" else name
+    names = [wanted] if wanted else [n for n in ENGINE_RUNTIMES if _installed(RUNTIMES[n].package)]
+    for each in names or ENGINE_RUNTIMES[:1]:
+        _require(each, "cuda")
+    if isinstance(cuda, str):
+        cuda = open_cuda(cuda)
+    return _first_that_loads(names, plan, cuda, host_code)
+
+
+def _first_that_loads(
+    names: list[str], plan: Plan, cuda: Cuda, host_code: bool
+) -> tuple[Backend, str]:
+    for index, name in enumerate(names):
+        runtime = RUNTIMES[name]
+        module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
+        try:
+            return module.open_plan(plan, runtime.package, cuda, host_code), name
+        except ImportError as error:
+            raise _broken(runtime, "cuda", error) from error
+        except ModelError:
+            if index == len(names) - 1:
+                raise
+    raise AssertionError("there is always a runtime to try")
+
+
+def _broken(runtime: Runtime, device: str, error: ImportError) -> UnavailableError:
+    return UnavailableError(
+        f"the package {runtime.package!r} is installed but does not import ({error}): "
+        f'pip install --force-reinstall "icnet-deploy[{runtime.extras[device]}]"'
+    )
 
 
 def auto_runtime(device: str) -> str:

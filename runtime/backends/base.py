@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError
+from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels
 
-__all__ = ["Array", "Backend", "TensorSpec", "check_feed", "reason"]
+__all__ = ["Array", "Backend", "Labelled", "Labeller", "TensorSpec", "check_feed", "reason"]
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +62,46 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Label maps of images that were run together.
+
+    Attributes:
+        labels: one an image, uint8, H x W, the caller's.
+        inference_ms: milliseconds from the images to what the network answered, for all of them.
+        label_map_ms: milliseconds from there to the label maps, for all of them.
+    """
+
+    labels: Sequence[Array | DeviceLabels]
+    inference_ms: float
+    label_map_ms: float
+
+
+@runtime_checkable
+class Labeller(Protocol):
+    """What a backend has besides if it makes label maps itself, where the network runs."""
+
+    def label(
+        self,
+        head: str,
+        images: Sequence[Array | DeviceFrame],
+        sizes: Sequence[tuple[int, int]],
+        on_device: bool = False,
+    ) -> Labelled:
+        """Labels images of one size, in as few runs as the model's batch allows.
+
+        Args:
+            head: the output, `logits` or `labels`.
+            images: uint8 H x W x 3 of the model's size, each in the host's memory or the GPU's.
+            sizes: (height, width) of each label map.
+            on_device: leave the label maps in the GPU's memory.
+
+        Raises:
+            BackendError: no profile takes the images, the runtime failed, or the backend is closed.
+            ImageError: a label map of that size cannot be left on the GPU.
+        """
 
 
 def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> None:

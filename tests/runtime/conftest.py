@@ -29,7 +29,7 @@ def build_model(
     describe: dict[str, Any] | None = None,
     input_name: str = "image",
 ) -> Path:
-    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast).
+    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast -> Cast).
 
     `half`: "out", logits leave it as float16; "inside", they are float16 on their way.
     """
@@ -67,7 +67,8 @@ def build_model(
         nodes += [
             h.make_node("Resize", ["scores", "", "scales"], ["dense"], **how),
             h.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
-            h.make_node("Cast", ["best"], ["labels"], to=T.UINT8),
+            h.make_node("Cast", ["best"], ["best_float"], to=T.FLOAT),  # as TensorRT wants it
+            h.make_node("Cast", ["best_float"], ["labels"], to=T.UINT8),
         ]
         shape, kind = [n, height, width], T.UINT8
     image = h.make_tensor_value_info(input_name, T.UINT8, [n, height, width, 3])

@@ -243,8 +243,8 @@ def test_unknown_names_list_the_known(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_tensorrt_says_what_to_use_instead(name, tmp_path):
-    with pytest.raises(UnavailableError, match=r"not run TensorRT.*'onnxruntime' or 'openvino'"):
+def test_tensorrt_wants_an_engine_and_says_how_to_get_one(name, tmp_path):
+    with pytest.raises(InputError, match=rf"build-engine MODEL.onnx --with {name}`.*'openvino'"):
         open_backend(name, tmp_path / "x.onnx", "cuda")
 
 

@@ -9,13 +9,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from icnet_deploy.errors import (
-    BackendError,
-    ImageError,
-    InputError,
-    ModelError,
-    UnavailableError,
-)
+from icnet_deploy.errors import BackendError, ImageError, InputError, ModelError
 from icnet_deploy.images import resize_image
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
@@ -341,10 +335,10 @@ def test_auto_finds_a_runtime(tiny_model, blocks):
 
 
 def test_files_of_other_kinds_say_what_to_do(tmp_path):
-    with pytest.raises(UnavailableError, match="does not run TensorRT engines yet"):
+    with pytest.raises(ModelError, match="cannot read the engine"):
         Predictor.from_engine(tmp_path / "icnet.engine")
     for suffix in (".engine", ".plan"):
-        with pytest.raises(UnavailableError, match="TensorRT engine"):
+        with pytest.raises(ModelError, match=r"is an engine.*Predictor\.from_engine"):
             Predictor.from_onnx(tmp_path / f"icnet{suffix}")
     with pytest.raises(ModelError, match="icnet export --weights"):
         Predictor.from_onnx(tmp_path / "icnet.safetensors")

@@ -1,0 +1,118 @@
+"""Engines of the fake TensorRT, of either release, on a CUDA of host memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_tensorrt import RELEASES, Machine, make_fake
+
+from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime import Predictor, backends
+from icnet_deploy.runtime.cuda.host import HostCuda
+
+
+def _tiny() -> Any:
+    """The module that holds `build_model`, which is a conftest, too."""
+    path = Path(__file__).parents[1] / "conftest.py"
+    spec = util.spec_from_file_location("tiny_models", path)
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = _tiny()
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def release(request: Any) -> Any:
+    """A fake `tensorrt` of each recorded release, made once."""
+    return make_fake(request.param)
+
+
+@dataclass
+class Desk:
+    """A machine with TensorRT and a GPU of host memory, and a folder for files."""
+
+    trt: Any
+    cuda: HostCuda
+    folder: Path
+
+    def onnx(self, **options: Any) -> Path:
+        """A tiny ONNX file; see `build_model`."""
+        name = hashlib.sha256(repr(sorted(options)).encode()).hexdigest()[:8]
+        return tiny.build_model(
+            self.folder / f"{name}-{len(list(self.folder.iterdir()))}.onnx", **options
+        )
+
+    def engine(
+        self, onnx: Path, *shapes: Any, sidecar: bool = True, version_compatible: bool = False
+    ) -> Path:
+        """Builds it as `trtexec` would; each of `shapes` is a profile of three."""
+        trt = self.trt
+        logger = trt.Logger(trt.Logger.ERROR)
+        builder = trt.Builder(logger)
+        typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(typed)
+        parser = trt.OnnxParser(network, logger)
+        assert parser.parse(onnx.read_bytes())
+        config = builder.create_builder_config()
+        if version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        for least, best, largest in shapes:
+            profile = builder.create_optimization_profile()
+            profile.set_shape("image", least, best, largest)
+            assert config.add_optimization_profile(profile) >= 0
+        plan = bytes(builder.build_serialized_network(network, config))
+        path = onnx.with_suffix(".engine")
+        path.write_bytes(plan)
+        if sidecar:
+            self.describe(path, onnx)
+        return path
+
+    def describe(self, path: Path, onnx: Path, **changes: Any) -> None:
+        """Writes the sidecar."""
+        told = EngineSidecar(
+            engine_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            onnx_sha256=hashlib.sha256(onnx.read_bytes()).hexdigest(),
+            metadata=read_onnx_metadata(onnx),
+            flavour="tensorrt",
+            version=self.trt.__version__,
+            gpu=Gpu("NVIDIA GeForce RTX 3090", self.trt.machine.compute, "580.65.06"),
+        )
+        value = replace(told, **changes).to_dict()
+        sidecar_path(path).write_text(json.dumps(value), encoding="utf-8")
+
+    def open(self, path: Path, **options: Any) -> Predictor:
+        """`Predictor.from_engine` on this machine."""
+        return Predictor.from_engine(path, cuda=self.cuda, **options)
+
+
+@pytest.fixture
+def desk(release: Any, monkeypatch: Any, tmp_path: Path) -> Any:
+    """A machine of the test's own; at the end nothing may be left open on it."""
+    cuda = HostCuda()
+    release.machine = Machine(enqueue=cuda.enqueue, check=cuda.check)
+    monkeypatch.setitem(sys.modules, "tensorrt", release)
+    here = {"tensorrt", "onnxruntime"}
+    monkeypatch.setattr(backends, "_installed", here.__contains__)
+    return Desk(release, cuda, tmp_path)
+
+
+BATCHES = ((1, 64, 96, 3), (2, 64, 96, 3), (4, 64, 96, 3))
+
+
+@pytest.fixture
+def batched(desk: Desk) -> Callable[..., Path]:
+    """A function that builds an engine of 64 x 96 for one to four images."""
+    return lambda sidecar=True, **options: desk.engine(
+        desk.onnx(**options), BATCHES, sidecar=sidecar
+    )
