@@ -1,0 +1,286 @@
+"""`icnet build-engine`, also run as `python export/build_engine.py`: an ONNX file -> an engine."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.engine_sidecar import EngineSidecar, sidecar_path
+from icnet_deploy.errors import MissingPackage
+from icnet_deploy.export.engine.builder import build, check_version, flavour_of
+from icnet_deploy.export.engine.cache import EngineCache, cache_folder, write_engine
+from icnet_deploy.export.engine.gpu import find_gpu
+from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.export.engine.options import HARDWARE, LEVELS, TARGETS, BuildOptions, profile_of
+from icnet_deploy.export.engine.report import Report
+from icnet_deploy.export.engine.trtexec import MAJORS, build_command, timing_command
+from icnet_deploy.files import sha256, write_json
+
+__all__ = ["BuiltEngine", "build_engine", "main"]
+
+PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+class BuiltEngine(NamedTuple):
+    """What is known of an engine that was written.
+
+    Attributes:
+        sidecar: what was written beside it.
+        report: of the engine's inspector; None if it was not inspected now.
+        cached: whether it was found in the cache.
+        warnings: what TensorRT warned of while it built.
+    """
+
+    sidecar: EngineSidecar
+    report: Report | None
+    cached: bool
+    warnings: tuple[str, ...]
+
+
+def build_engine(
+    onnx: Path,
+    out: Path,
+    trt: ModuleType,
+    options: BuildOptions | None = None,
+    cache: Path | None = None,
+    quiet: bool | None = True,
+) -> BuiltEngine:
+    """Writes an engine and its sidecar, from the cache if the same one was built before.
+
+    Args:
+        onnx: a file that `icnet export` or `icnet quantize` wrote.
+        out: the file to write; `out` with ".json" added is the sidecar.
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+        options: for what shapes, and how; None is the default, one image a run.
+        cache: the folder of earlier builds; None for no cache.
+        quiet: False shows a progress bar, None does so on a terminal.
+
+    Raises:
+        OutputError: a file cannot be written.
+        IcnetError: what `icnet_deploy.export.engine.build` raises.
+    """
+    check_version(trt)
+    options = options or BuildOptions()
+    flavour, gpu = flavour_of(trt), None if options.targets else find_gpu()
+    options.check(flavour)
+    digest = sha256(onnx) if onnx.is_file() else ""
+    graph = read_graph(onnx)
+    store, key = None, ""
+    if cache is not None and (gpu is not None or options.targets):
+        store = EngineCache(cache, flavour, trt.__version__, gpu)
+        key = store.key(digest, options.to_dict(), profile_of(graph, options))
+        if found := store.find(key):
+            write_engine(out, *found)
+            return BuiltEngine(found[1], None, True, ())
+    built = build(trt, onnx, options, store.timings() if store else b"", quiet)
+    sidecar = EngineSidecar(
+        engine_sha256=hashlib.sha256(built.plan).hexdigest(),
+        onnx_sha256=digest,
+        metadata=graph.metadata,
+        flavour=flavour,
+        version=trt.__version__,
+        gpu=gpu,
+        targets=options.targets,
+        profiles=() if built.profile is None else (built.profile,),
+        options={k: v for k, v in options.to_dict().items() if k not in _ELSEWHERE},
+        precisions=None if built.report is None else built.report.counts(),
+    )
+    write_engine(out, built.plan, sidecar)
+    if store:
+        store.keep(key, built.plan, sidecar)
+        if built.timing_cache:
+            store.keep_timings(built.timing_cache)
+    return BuiltEngine(sidecar, built.report, False, built.warnings)
+
+
+_ELSEWHERE = ("batch", "sizes", "targets")  # the sidecar has them as profiles and targets
+
+
+def load_tensorrt(flavour: str) -> ModuleType:
+    """Imports `tensorrt` or `tensorrt_rtx`.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        return importlib.import_module(PACKAGES[flavour])
+    except ImportError as error:
+        raise MissingPackage(PACKAGES[flavour], extra=flavour, purpose="build-engine") from error
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    """Reads `4` or `1:4:8`."""
+    parts = [count(part) for part in text.split(":")]
+    if len(parts) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not N or LEAST:BEST:LARGEST, e.g. 1:4:8")
+    return (parts[0], parts[len(parts) // 2], parts[-1])
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Reads `1024x2048` or three of them with colons between."""
+    parts = [size(part) for part in text.split(":")]
+    if len(parts) not in (1, 3):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HEIGHTxWIDTH or three of them, e.g. 512x1024:1024x2048:1024x2048"
+        )
+    return (parts[0], parts[len(parts) // 2], parts[-1])
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    """Reads `SM86,SM89`."""
+    found = tuple(re.split(r"[,\s]+", text.strip().upper()))
+    if unknown := [target for target in found if target not in TARGETS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(TARGETS)}")
+    return found
+
+
+def _arguments() -> argparse.ArgumentParser:
+    p = parser(
+        "icnet build-engine",
+        "Build a TensorRT engine from an ONNX file that `icnet export` or `icnet quantize` wrote. "
+        "The precision is the file's. The engine is a plain plan; what is known of it goes into a "
+        "JSON file beside it.",
+        "python export/build_engine.py icnet.onnx --batch 1:1:4 -o icnet.engine\n"
+        "  python export/build_engine.py icnet.onnx --with tensorrt-rtx --target SM86,SM89\n"
+        "  python export/build_engine.py icnet.onnx --print-trtexec",
+    )
+    p.add_argument("onnx", type=Path, metavar="ONNX")
+    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: ONNX's .engine)")
+    p.add_argument(
+        "--with",
+        dest="flavour",
+        default="tensorrt",
+        choices=tuple(PACKAGES),
+        help="what builds it (default: %(default)s)",
+    )
+    p.add_argument(
+        "--target",
+        type=_targets,
+        default=(),
+        metavar="SM86,...",
+        help=f"of TensorRT-RTX: build for these and without a GPU; of {', '.join(TARGETS)}",
+    )
+    p.add_argument(
+        "--batch",
+        type=_batch,
+        default=(1, 1, 1),
+        metavar="N|LEAST:BEST:LARGEST",
+        help="images a run (default: 1)",
+    )
+    p.add_argument(
+        "--sizes",
+        type=_sizes,
+        metavar="HxW|LEAST:BEST:LARGEST",
+        help="of a file that takes any size: the sizes to prepare for",
+    )
+    p.add_argument("--workspace", type=count, metavar="MIB", help="memory a layer may take besides")
+    p.add_argument(
+        "--level",
+        type=int,
+        default=3,
+        choices=tuple(LEVELS),
+        help="0 builds fastest, 5 runs fastest (default: %(default)s)",
+    )
+    p.add_argument("--tf32", action="store_true", help="let float32 lose 13 bits of the mantissa")
+    p.add_argument(
+        "--hardware",
+        default="none",
+        choices=HARDWARE,
+        help="GPUs that it runs on besides this one (default: %(default)s)",
+    )
+    p.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="run on later versions, too; such an engine holds host code, which whoever loads it "
+        "must allow",
+    )
+    p.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="build anew, and write what precision every layer of the engine runs in, as JSON",
+    )
+    where = p.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where earlier builds are kept (default: $ICNET_CACHE/engines, else below ~/.cache)",
+    )
+    where.add_argument("--no-cache", action="store_true", help="build anew, and keep nothing")
+    p.add_argument(
+        "--print-trtexec", action="store_true", help="only print the commands of trtexec"
+    )
+    return p
+
+
+def _print_trtexec(onnx: Path, out: Path, options: BuildOptions) -> None:
+    options.check("tensorrt")
+    profile = profile_of(read_graph(onnx), options)
+    for major in MAJORS:
+        print(f"# TensorRT {major}: build, then time")
+        print(build_command(major, onnx, out, options, profile))
+        print(timing_command(major, out, profile))
+
+
+def _print_result(out: Path, built: BuiltEngine) -> None:
+    sidecar, names = built.sidecar, {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+    place = ", ".join(sidecar.targets) or sidecar.gpu or "this GPU"
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {sidecar.metadata.precision}, "
+        f"{names[sidecar.flavour]} {sidecar.version} for {place}, "
+        f"SHA-256 {sidecar.engine_sha256[:16]}...{' (from the cache)' * built.cached}"
+    )
+    for profile in sidecar.profiles:
+        for name, shapes in profile.items():
+            print(f"{name}: {' to '.join('x'.join(map(str, shapes[i])) for i in (0, 2))}")
+    if sidecar.precisions is None:
+        print("layers: not inspected, since there is no GPU here that could load it")
+    else:
+        counts = sorted(sidecar.precisions.items())
+        print("layers: " + ", ".join(f"{number} in {kind}" for kind, number in counts))
+    for warning in built.warnings:
+        print(f"TensorRT warns: {warning}")
+    print(f"beside it: {sidecar_path(out)}")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Builds one engine; exit code 0 done, 1 the build or its check failed, 2 a wrong request."""
+    args = _arguments().parse_args(argv)
+    out = args.out or args.onnx.with_suffix(".engine")
+    options = BuildOptions(
+        batch=args.batch,
+        sizes=args.sizes,
+        workspace=args.workspace,
+        level=args.level,
+        tf32=args.tf32,
+        hardware=args.hardware,
+        version_compatible=args.version_compatible,
+        targets=args.target,
+    )
+    if args.print_trtexec:
+        _print_trtexec(args.onnx, out, options)
+        return 0
+    cache = None if args.no_cache or args.report else args.cache or cache_folder()
+    trt = load_tensorrt(args.flavour)
+    built = build_engine(args.onnx, out, trt, options, cache, quiet=None)
+    if args.report is not None:
+        layers = None if built.report is None else built.report.to_list()
+        write_json(args.report, {"engine": built.sidecar.engine_sha256, "layers": layers})
+    _print_result(out, built)
+    return 0
+
+
+if __name__ == "__main__":
+    # By path this file is `__main__`; the packaged module is the one that everything else imports.
+    from icnet_deploy.export.build_engine import main as packaged_main
+
+    raise SystemExit(packaged_main())

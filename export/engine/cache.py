@@ -1,0 +1,134 @@
+"""Engines and timings from earlier builds, so that the same build is not done twice.
+
+An engine is found by everything that it depends on: the ONNX file's SHA-256 (which holds weights
+and precision), the options and the shapes, TensorRT's flavour and version, the GPU and its driver,
+and the version of this package. A GPU that cannot be asked its name gets no cache: an engine of
+another one is worse than a build. An entry is an engine and its sidecar; one whose bytes are not
+what the sidecar says is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy._version import __version__
+from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
+from icnet_deploy.errors import ModelError, OutputError
+from icnet_deploy.files import replacing, write_json
+
+__all__ = ["CACHE_VARIABLE", "EngineCache", "cache_folder", "write_engine"]
+
+CACHE_VARIABLE = "ICNET_CACHE"
+"""An environment variable: the folder that holds what is kept from run to run."""
+
+
+def cache_folder() -> Path:
+    """Where engines are kept: `$ICNET_CACHE/engines`, else below the user's own cache folder."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder) / "engines"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "icnet-deploy" / "engines"
+
+
+def write_engine(path: Path, plan: bytes, sidecar: EngineSidecar) -> None:
+    """Writes an engine and what belongs beside it, each whole or not at all.
+
+    A kill between the two leaves a pair that does not match, which every reader refuses.
+
+    Raises:
+        OutputError: the files cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(plan)
+        write_json(sidecar_path(path), sidecar.to_dict())
+
+
+@dataclass(frozen=True)
+class EngineCache:
+    """A folder of engines and timings for one TensorRT on one GPU.
+
+    Attributes:
+        folder: where; made when something is written, for its owner only: an engine is a program.
+        flavour: `tensorrt` or `tensorrt-rtx`.
+        version: of TensorRT, in full.
+        gpu: what is built on; None for targets.
+    """
+
+    folder: Path
+    flavour: str
+    version: str
+    gpu: Gpu | None
+
+    def key(self, onnx_sha256: str, options: Mapping[str, Any], profile: Any) -> str:
+        """The name of an entry: 32 hex digits of everything that an engine depends on."""
+        text = json.dumps(
+            {
+                "onnx": onnx_sha256,
+                "options": dict(options),
+                "profile": profile,
+                "flavour": self.flavour,
+                "version": self.version,
+                "gpu": self.gpu and asdict(self.gpu),
+                "icnet-deploy": __version__,
+            },
+            sort_keys=True,
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def find(self, key: str) -> tuple[bytes, EngineSidecar] | None:
+        """The engine of that key and its sidecar, if both are there and match."""
+        path = self._engine(key)
+        try:
+            plan, sidecar = path.read_bytes(), read_sidecar(path)
+            if sidecar is not None:
+                sidecar.check(plan, path)
+                return plan, sidecar
+        except (OSError, ModelError):  # gone, half written or changed: build it
+            pass
+        return None
+
+    def keep(self, key: str, plan: bytes, sidecar: EngineSidecar) -> None:
+        """Adds an engine.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        self._make()
+        write_engine(self._engine(key), plan, sidecar)
+
+    def timings(self) -> bytes:
+        """TensorRT's measurements of earlier builds; empty if there are none."""
+        try:
+            return self._timings().read_bytes()
+        except OSError:
+            return b""
+
+    def keep_timings(self, timings: bytes) -> None:
+        """Replaces the measurements, which TensorRT has added to."""
+        self._make()
+        with replacing(self._timings()) as temporary:
+            temporary.write_bytes(timings)
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the cache's folder {self.folder}: {error.strerror or error}; name "
+                "another with --cache, or build with --no-cache"
+            ) from error
+
+    def _engine(self, key: str) -> Path:
+        return self.folder / f"{key}.engine"
+
+    def _timings(self) -> Path:
+        gpu = f"{self.gpu.name}-{self.gpu.compute_capability}-{self.gpu.driver}" if self.gpu else ""
+        where = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.version}-{gpu}").strip("-")
+        return self.folder / f"timings-{where}.cache"

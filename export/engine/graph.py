@@ -1,0 +1,188 @@
+"""Reads what an engine is built from without the onnx package, which a Jetson need not have.
+
+Field numbers: onnx.proto of ONNX 1.17, unchanged since the first release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from icnet_deploy.errors import ModelError
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.protobuf import Field, fields, fields_of
+
+__all__ = ["INPUT", "Node", "SourceGraph", "read_graph"]
+
+INPUT = "image"
+"""The one input of every artefact: uint8, N x H x W x 3, RGB."""
+
+_MODEL_GRAPH, _MODEL_OPSETS = 7, 8
+_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT = 1, 5, 11
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_KIND, _NODE_DOMAIN = 1, 2, 3, 4, 7
+_TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL = 2, 8, 13
+_FLOAT16 = 10  # TensorProto.DataType
+
+# ONNX Runtime writes these domains into every file that it has optimized.
+_OPTIMIZED = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator.
+
+    Attributes:
+        name: as the graph calls it.
+        kind: the operator, with its domain before it where that is not ONNX's own.
+        inputs: names of tensors, in order; empty where an optional one is left out.
+        outputs: names of tensors, in order.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """What is known of an ONNX file before it is parsed.
+
+    Attributes:
+        path: the file.
+        metadata: what it says of itself.
+        shape: of the input, N x H x W x 3; None where a side is free.
+        nodes: its operators, in order.
+        half: names of its float16 constants.
+    """
+
+    path: Path
+    metadata: ArtefactMetadata
+    shape: tuple[int | None, ...]
+    nodes: tuple[Node, ...]
+    half: frozenset[str]
+
+    def precisions(self) -> dict[str, str]:
+        """Convolution -> `int8` or `fp16`, of those that the graph does not leave in float32."""
+        makers = {name: node for node in self.nodes for name in node.outputs}
+        found = {}
+        for node in self.nodes:
+            if node.kind != "Conv":
+                continue
+            made = [makers[name] for name in node.inputs[:2] if name in makers]
+            if [maker.kind for maker in made] == ["DequantizeLinear"] * 2:
+                found[node.name] = "int8"
+            elif node.inputs[1] in self.half:
+                found[node.name] = "fp16"
+        return found
+
+
+def read_graph(path: str | Path) -> SourceGraph:
+    """Reads an artefact, and refuses what TensorRT would refuse, or would build wrongly.
+
+    Raises:
+        ModelError: it is not ONNX or not an artefact of this product; it is an `int8-ort` one; it
+            was optimized by ONNX Runtime; it keeps weights in another file; its input does not
+            feed a Cast first.
+    """
+    path = Path(path)
+    metadata = read_onnx_metadata(path)
+    if metadata.precision == "int8-ort":
+        raise ModelError(
+            f"{path} is an int8-ort artefact, whose asymmetric uint8 activations are for ONNX "
+            "Runtime on a CPU: TensorRT takes symmetric int8 only. Quantize the float32 file to "
+            "`int8` with `icnet quantize` and build from that"
+        )
+    with path.open("rb") as file:
+        keep = (_MODEL_GRAPH, _MODEL_OPSETS)
+        model = [f for f in fields(file, path.stat().st_size, keep) if f.number in keep]
+    domains = {_text(f.data, 1) for f in model if f.number == _MODEL_OPSETS}
+    if domains & set(_OPTIMIZED):
+        raise ModelError(
+            f"{path} was optimized by ONNX Runtime, which drops the cast that TensorRT needs "
+            "before a uint8 output, and may add operators of its own: build from the file that "
+            "`icnet export` or `icnet quantize` wrote"
+        )
+    parts = list(
+        fields_of(
+            next(f.data for f in model if f.number == _MODEL_GRAPH),
+            (_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT),
+        )
+    )
+    graph = SourceGraph(
+        path,
+        metadata,
+        _input_shape(path, parts),
+        tuple(_node(f.data) for f in parts if f.number == _GRAPH_NODE),
+        frozenset(_half(path, (f.data for f in parts if f.number == _GRAPH_TENSOR))),
+    )
+    _check_input(graph)
+    return graph
+
+
+def _check_input(graph: SourceGraph) -> None:
+    """A uint8 input may feed nothing but a Cast, not even a Transpose or a Shape of data."""
+    readers = [node for node in graph.nodes if INPUT in node.inputs]
+    wrong = [node for node in readers if node.kind not in ("Cast", "Shape")]
+    if wrong or not readers:
+        what = f"the {wrong[0].kind} {wrong[0].name!r}" if wrong else "nothing"
+        raise ModelError(
+            f"{graph.path}: the uint8 input {INPUT!r} feeds {what}; TensorRT takes uint8 only into "
+            "a Cast to float. Export the network again with `icnet export`"
+        )
+
+
+def _node(message: bytes) -> Node:
+    keep = (_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_KIND, _NODE_DOMAIN)
+    found: dict[int, list[str]] = {number: [] for number in keep}
+    for f in fields_of(message, keep):
+        if f.number in found:
+            found[f.number].append(f.data.decode("utf-8", "replace"))
+    domain = "".join(found[_NODE_DOMAIN])
+    kind = "".join(found[_NODE_KIND])
+    return Node(
+        "".join(found[_NODE_NAME]),
+        kind if domain in ("", "ai.onnx") else f"{domain}.{kind}",
+        tuple(found[_NODE_INPUT]),
+        tuple(found[_NODE_OUTPUT]),
+    )
+
+
+def _half(path: Path, tensors: Iterable[bytes]) -> Iterator[str]:
+    """The names of the float16 constants; refuses one that lies in another file."""
+    for message in tensors:
+        kind, name = 0, ""
+        for f in fields_of(message, (_TENSOR_NAME, _TENSOR_EXTERNAL)):
+            if f.number == _TENSOR_TYPE:
+                kind = f.value
+            elif f.number == _TENSOR_NAME:
+                name = f.data.decode("utf-8", "replace")
+            elif f.number == _TENSOR_EXTERNAL:
+                raise ModelError(
+                    f"{path} keeps its weights in another file, which its SHA-256 says nothing "
+                    "about: write it as one file, as `icnet export` does"
+                )
+        if kind == _FLOAT16:
+            yield name
+
+
+def _input_shape(path: Path, parts: list[Field]) -> tuple[int | None, ...]:
+    """The shape in the graph's one input: ValueInfoProto 2, TypeProto 1, Tensor 2, Shape 1."""
+    values = [f.data for f in parts if f.number == _GRAPH_INPUT]
+    names = [_text(value, 1) for value in values]
+    if names != [INPUT]:
+        raise ModelError(f"{path} has the inputs {names}, expected one, {INPUT!r}")
+    [kind] = [f.data for f in fields_of(values[0], (2,)) if f.number == 2]
+    [tensor] = [f.data for f in fields_of(kind, (1,)) if f.number == 1]
+    [shape] = [f.data for f in fields_of(tensor, (2,)) if f.number == 2]
+    sides: list[int | None] = []
+    for dimension in (f.data for f in fields_of(shape, (1,)) if f.number == 1):
+        fixed = [f.value for f in fields_of(dimension, ()) if f.number == 1]
+        sides.append(fixed[0] if fixed else None)
+    return tuple(sides)
+
+
+def _text(message: bytes, number: int) -> str:
+    found = [f.data for f in fields_of(message, (number,)) if f.number == number]
+    return found[-1].decode("utf-8", "replace") if found else ""

@@ -1,0 +1,148 @@
+"""What an engine really runs: its inspector's report, held against what the graph says.
+
+The report's layout is TensorRT's own and not stable: a tensor's type is in "Format/Datatype" up to
+10.x ("Half", "Row major linear FP16 format", "... Int8 format"), a layer's origin in "Metadata" as
+`[ONNX Layer: NAME]`, several with a control character between. A layer whose type it does not tell
+("N/A due to dynamic shapes") counts as unknown and is no error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from icnet_deploy.errors import BackendError, CheckFailed
+from icnet_deploy.export.engine.graph import SourceGraph
+from icnet_deploy.export.engine.watch import errors_of
+
+__all__ = ["Report", "inspect", "read_report"]
+
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_PRECISIONS = {
+    "int8": re.compile(r"\bint8\b", re.IGNORECASE),
+    "fp16": re.compile(r"\b(half|fp16|float16)\b", re.IGNORECASE),
+    "fp32": re.compile(r"\b(float|fp32|float32)\b", re.IGNORECASE),
+}
+_TYPE_KEYS = ("Format/Datatype", "DataType", "Datatype", "Format")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine.
+
+    Attributes:
+        name: TensorRT's.
+        origins: the ONNX nodes that became it.
+        precision: what it computes in: `int8`, `fp16`, `fp32`, or `unknown`.
+    """
+
+    name: str
+    origins: frozenset[str]
+    precision: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """An engine's layers."""
+
+    layers: tuple[Layer, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Precision -> number of layers."""
+        return dict(Counter(layer.precision for layer in self.layers))
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """JSON values, one a layer."""
+        return [
+            {"name": layer.name, "onnx": sorted(layer.origins), "precision": layer.precision}
+            for layer in self.layers
+        ]
+
+    def broken(self, expected: dict[str, str]) -> Iterator[str]:
+        """Yields a line for every node that runs in another precision than expected.
+
+        Args:
+            expected: ONNX node -> `int8` or `fp16`.
+        """
+        for layer in self.layers:
+            for node in sorted(layer.origins & expected.keys()):
+                if layer.precision not in (expected[node], "unknown"):
+                    yield f"{node} is {expected[node]} in the graph, runs in {layer.precision}"
+
+
+def inspect(
+    trt: ModuleType, plan: bytes, graph: SourceGraph, loads: bool, log: Any
+) -> Report | None:
+    """Loads a plan and reads its report.
+
+    Args:
+        trt: the module that built it.
+        plan: the engine.
+        graph: what it was built from.
+        loads: whether it was built for the GPU here, so that failing to load it is an error.
+        log: the build's logger.
+
+    Returns:
+        The report; None if it cannot be loaded here, being for other GPUs.
+
+    Raises:
+        BackendError: TensorRT cannot load what it has built for the GPU here.
+        CheckFailed: a layer is in another precision than the graph says.
+    """
+    log.lines.clear()
+    try:
+        runtime = trt.Runtime(log)
+        engine = runtime.deserialize_cuda_engine(plan)
+    except TypeError:  # "factory function returned nullptr"
+        engine = None
+    if engine is None:
+        if loads:
+            raise BackendError(f"TensorRT cannot load the engine that it built: {errors_of(log)}")
+        return None
+    inspector = engine.create_engine_inspector()
+    report = read_report(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    if broken := list(report.broken(graph.precisions())):
+        raise CheckFailed(
+            f"TensorRT {trt.__version__} did not keep the graph's precisions: "
+            f"{'; '.join(broken[:5])}{'; ...' if len(broken) > 5 else ''} ({len(broken)} in all)"
+        )
+    return report
+
+
+def read_report(text: str) -> Report:
+    """Reads what `get_engine_information` gives as JSON at detailed verbosity.
+
+    Raises:
+        BackendError: it is no such report.
+    """
+    try:
+        layers = json.loads(text)["Layers"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise BackendError(f"the engine inspector's report cannot be read: {error!r}") from error
+    return Report(tuple(_layer(value) for value in layers))
+
+
+def _layer(value: Any) -> Layer:
+    if not isinstance(value, dict):  # names only
+        return Layer(str(value), frozenset(), "unknown")
+    name = str(value.get("Name", ""))
+    origins = _ORIGIN.findall(str(value.get("Metadata", ""))) or name.split(" + ")
+    return Layer(name, frozenset(origins), _precision(value))
+
+
+def _precision(layer: dict[str, Any]) -> str:
+    """Of its weights where it has any, else of its first input."""
+    weights, inputs = layer.get("Weights"), layer.get("Inputs")
+    told = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
+        told += [str(inputs[0].get(key, "")) for key in _TYPE_KEYS]
+    for text in told:
+        for name, pattern in _PRECISIONS.items():
+            if pattern.search(text):
+                return name
+    return "unknown"
