@@ -13,12 +13,14 @@ logits are within the margin below. The margins are what each arithmetic does to
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from icnet_deploy.errors import ModelError
 
-__all__ = ["BUDGETS", "Budget", "Measured", "budget_for"]
+__all__ = ["BUDGETS", "Budget", "Measured", "add_budget_options", "budget_for", "chosen_budgets"]
 
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
 
@@ -76,6 +78,14 @@ class Budget:
             ]
         return found
 
+    def __str__(self) -> str:
+        limits = [f"mIoU within {self.miou_points:g} points"]
+        if self.class_points is not None:
+            limits.append(f"every class within {self.class_points:g}")
+        if self.agreement is not None:
+            limits.append(f"{100 * self.agreement:g} % of pixels alike")
+        return ", ".join(limits)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return asdict(self)
@@ -85,17 +95,55 @@ _INT8 = Budget(tie_margin=0.25, miou_points=0.3, class_points=1.0)
 
 BUDGETS = {
     "fp32": Budget(tie_margin=1e-3, miou_points=0.01, agreement=0.9999),
-    "fp16": Budget(tie_margin=0.05, miou_points=0.05),
+    "fp16": Budget(tie_margin=0.05, miou_points=0.02),
     "int8": _INT8,
     "int8-ort": _INT8,
 }
 """Precision -> budget."""
 
 
-def budget_for(precision: str) -> Budget:
+def budget_for(precision: str, budgets: Mapping[str, Budget] = BUDGETS) -> Budget:
     """The budget of a precision; ModelError for one that has none."""
-    if precision not in BUDGETS:
+    if precision not in budgets:
         raise ModelError(
-            f"no parity budget for the precision {precision!r}; known: {', '.join(BUDGETS)}"
+            f"no parity budget for the precision {precision!r}; known: {', '.join(budgets)}"
         )
-    return BUDGETS[precision]
+    return budgets[precision]
+
+
+def add_budget_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what INT8 is allowed: a choice, where the budgets of floats follow from arithmetic."""
+    for name, what, default in (
+        ("miou", "mIoU", _INT8.miou_points),
+        ("class", "the IoU of any class", _INT8.class_points),
+    ):
+        parser.add_argument(
+            f"--max-{name}-drop",
+            type=_points,
+            metavar="POINTS",
+            help=f"of INT8 artefacts: how far {what} may be from the reference's, in points, up or "
+            f"down (default: {default:g})",
+        )
+
+
+def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
+    """`BUDGETS` with the limits of INT8 that were asked for."""
+    wanted = {
+        "miou_points": arguments.max_miou_drop,
+        "class_points": arguments.max_class_drop,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    return {
+        precision: replace(budget, **given) if precision.startswith("int8") else budget
+        for precision, budget in BUDGETS.items()
+    }
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points in 0 to 100")
+    return value

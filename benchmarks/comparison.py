@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.benchmarks.budgets import Budget, Measured, budget_for
+from icnet_deploy.benchmarks.budgets import Budget, Measured
 from icnet_deploy.benchmarks.reference import Answer, Reference, answer_of
 from icnet_deploy.benchmarks.scoring import Score, percent, require_same_protocol, size_text
 from icnet_deploy.data import Dataset, Sample
@@ -87,6 +87,7 @@ class Comparison:
         runtime, device: what ran it.
         score: of the artefact.
         reference: of the reference at the same size and head, read when all images are in.
+        budget: what it is held to.
         pixels, ties, flips: counts so far; ties and flips are the pixels that differ.
     """
 
@@ -98,13 +99,10 @@ class Comparison:
     device: str
     score: Score
     reference: Score
+    budget: Budget
     pixels: int = field(init=False, default=0)
     ties: int = field(init=False, default=0)
     flips: int = field(init=False, default=0)
-    budget: Budget = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.budget = budget_for(self.metadata.precision)
 
     @property
     def key(self) -> Key:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.benchmarks.comparison import FLIP, TIE, Comparison
+from icnet_deploy.benchmarks.pairing import ROUNDED
 from icnet_deploy.benchmarks.pictures import (
     Exhibit,
     Gallery,
@@ -31,7 +32,7 @@ from icnet_deploy.benchmarks.tables import number, signed
 from icnet_deploy.benchmarks.templates import Html, page, tag
 from icnet_deploy.data import Sample
 
-__all__ = ["offer_difference", "parity_page"]
+__all__ = ["badge", "offer_difference", "parity_page", "parity_sections"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -79,26 +80,45 @@ def offer_difference(
     gallery.offer(ties + flips, draw)
 
 
-def parity_page(rows: Sequence[Comparison], galleries: Sequence[Gallery], pictures: int) -> str:
+def parity_page(
+    rows: Sequence[Comparison],
+    galleries: Sequence[Gallery],
+    pictures: int,
+    left_out: Sequence[str] = (),
+) -> str:
     """The whole report as one HTML document.
 
     Args:
         rows: of the table.
         galleries: each row's pictures.
         pictures: at most so many images are shown, the worst of every row before any second one.
+        left_out: a sentence for each file and runtime that was not compared.
     """
     failed = sum(bool(row.breaches()) for row in rows)
     verdict = (
-        _badge(f"{failed} of {len(rows)} past budget", good=False)
+        badge(f"{failed} of {len(rows)} past budget", good=False)
         if failed
-        else _badge(f"all {len(rows)} within budget", good=True)
+        else badge(f"all {len(rows)} within budget", good=True)
     )
-    protocol = rows[0].score.protocol()
-    turns = chain.from_iterable(zip_longest(*(gallery.exhibits() for gallery in galleries)))
-    shown = [one for one in turns if one is not None][:pictures]
     return page(
         "Parity with the PyTorch model",
         tag("p", verdict),
+        parity_sections(rows, galleries, pictures, left_out),
+        where(),
+    )
+
+
+def parity_sections(
+    rows: Sequence[Comparison],
+    galleries: Sequence[Gallery],
+    pictures: int,
+    left_out: Sequence[str],
+) -> list[Html]:
+    """What `parity_page` shows, from the protocol's first words to the artefacts' hashes."""
+    protocol = rows[0].score.protocol()
+    turns = chain.from_iterable(zip_longest(*(gallery.exhibits() for gallery in galleries)))
+    shown = [one for one in turns if one is not None][:pictures]
+    return [
         tag(
             "p",
             f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
@@ -106,22 +126,22 @@ def parity_page(rows: Sequence[Comparison], galleries: Sequence[Gallery], pictur
         ),
         tag("h2", "Verdicts"),
         _summary(rows),
-        _breaches(rows),
+        *_breaches(rows),
+        *(tag("p", f"Not compared: {sentence}") for sentence in left_out),
         tag("h2", "What the columns mean"),
-        _meanings(rows),
+        *_meanings(rows),
         tag("h2", "IoU a class"),
         _classes(rows),
-        _exhibits(rows, shown),
-        _protocols(rows),
-        where(),
-    )
+        *_exhibits(rows, shown),
+        *_protocols(rows),
+    ]
 
 
 def _row_name(row: Comparison) -> str:
     return f"{row.name} on {row.runtime}"
 
 
-def _badge(text: str, good: bool) -> Html:
+def badge(text: str, good: bool) -> Html:
     return tag("span", text, class_="badge good" if good else "badge bad")
 
 
@@ -139,7 +159,7 @@ def _cells(row: Comparison) -> list[str]:
     return [
         row.name,
         row.runtime,
-        _badge("within" if good else "past budget", good),
+        badge("within" if good else "past budget", good),
         row.metadata.precision,
         "the image's" if size is None else size_text(size),
         number(100 * row.score.confusion.miou()),
@@ -172,6 +192,11 @@ def _meanings(rows: Sequence[Comparison]) -> list[Html]:
         f"explains ({ties}), and a real flip elsewhere. Small regions are connected areas of one "
         "true class below 3,000 pixels: the mean share of their pixels that is right."
     )
+    if any(row.runtime == ROUNDED for row in rows):
+        text += (
+            f" The runtime '{ROUNDED}' is ONNX Runtime with every float16 value rounded, as on a "
+            "GPU; CPUs compute such files in float32."
+        )
     budgets = [
         [
             precision,

@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from icnet_deploy.benchmarks.budgets import BUDGETS
 from icnet_deploy.benchmarks.comparison import Comparison
 from icnet_deploy.benchmarks.machine import machine, versions
+from icnet_deploy.benchmarks.pairing import ROUNDED
 from icnet_deploy.benchmarks.scoring import size_text
 from icnet_deploy.benchmarks.tables import number, signed, text_table
 
-__all__ = ["SCHEMA", "to_dict", "verdict_table"]
+__all__ = ["SCHEMA", "Failure", "to_dict", "verdict_table"]
 
 SCHEMA = 1
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 
 
-def verdict_table(rows: Sequence[Comparison]) -> str:
-    """The rows for the screen, what is wrong with any of them, and how they were scored."""
+class Failure(NamedTuple):
+    """What has a row without numbers: a file, or a file on a runtime, that cannot be compared.
+
+    Attributes:
+        name, precision, runtime, size: as a table shows them; a dash for what is not known.
+        reason: why, in words.
+    """
+
+    name: str
+    precision: str
+    runtime: str
+    size: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = "" if self.runtime == "-" else f" on {self.runtime}"
+        return f"{self.name}{where}: {self.reason}"
+
+
+def verdict_table(
+    rows: Sequence[Comparison], left_out: Sequence[str] = (), failures: Sequence[Failure] = ()
+) -> str:
+    """The table for the screen, what is wrong with any row, and how they were scored.
+
+    Args:
+        rows: what was compared.
+        left_out: a sentence for each file and runtime that was not.
+        failures: what could not be.
+    """
     header = [
         "artefact", "precision", "runtime", "size", "mIoU %", "points", "worst class", "points",
         "agree %", "ties", "flips", "small %", "points", "verdict",
     ]  # fmt: skip
-    lines = [text_table(header, [_cells(row) for row in rows], left=4), ""]
+    cells = [_cells(row) for row in rows]
+    cells += [[f.name, f.precision, f.runtime, f.size, *["-"] * 9, "failed"] for f in failures]
+    lines = [text_table(header, cells, left=4), ""]
     lines += [
         f"past budget: {row.name} on {row.runtime}: {'; '.join(row.breaches())}"
         for row in rows
         if row.breaches()
     ]
+    lines += [f"failed: {failure}" for failure in failures]
+    lines += [f"not compared: {sentence}" for sentence in left_out]
+    return "\n".join(lines + _how(rows))
+
+
+def _how(rows: Sequence[Comparison]) -> list[str]:
+    if not rows:
+        return []
     protocol = rows[0].score.protocol()
-    lines += [
+    budgets = {row.metadata.precision: row.budget for row in rows}
+    lines = [
         "points: the difference from the PyTorch model, float32 on the CPU, at the same size",
         "small: accuracy on the regions below 3,000 pixels",
-        f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
-        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
     ]
-    return "\n".join(lines)
+    if any(row.runtime == ROUNDED for row in rows):
+        lines.append(
+            f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in "
+            "float32"
+        )
+    lines += [f"budget of {precision}: {budget}" for precision, budget in budgets.items()]
+    lines.append(
+        f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
+        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}"
+    )
+    return lines
 
 
 def _cells(row: Comparison) -> list[str]:
@@ -60,8 +106,8 @@ def _cells(row: Comparison) -> list[str]:
     ]
 
 
-def to_dict(rows: Sequence[Comparison], weights_sha256: str | None) -> dict[str, Any]:
-    """The JSON result."""
+def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The JSON result of at least one row, all of one checkpoint."""
     protocol = rows[0].score.protocol().to_dict()
     del protocol["model_size"], protocol["logits_resize"]  # these are each row's own
     references = {row.key: row.reference for row in rows}
@@ -71,10 +117,10 @@ def to_dict(rows: Sequence[Comparison], weights_sha256: str | None) -> dict[str,
         "versions": versions(),
         "machine": machine(),
         "protocol": protocol,
-        "budgets": {name: budget.to_dict() for name, budget in BUDGETS.items()},
+        "budgets": {row.metadata.precision: row.budget.to_dict() for row in rows},
         "references": [
             {
-                "weights_sha256": weights_sha256,
+                "weights_sha256": rows[0].metadata.weights_sha256,
                 "size": None if size is None else list(size),
                 "head": head,
                 "score": score.to_dict(),
@@ -83,4 +129,5 @@ def to_dict(rows: Sequence[Comparison], weights_sha256: str | None) -> dict[str,
             for (size, head), score in references.items()
         ],
         "rows": [row.to_dict() for row in rows],
+        "left_out": list(left_out),
     }

@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
     "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),
     "parity": ("icnet_deploy.benchmarks.parity", "prove that artefacts are the same model"),
+    "verify": ("icnet_deploy.benchmarks.verify", "check a folder of artefacts before a release"),
     "benchmark": ("icnet_deploy.benchmarks.command", "time and memory, and the paper's tables"),
     "doctor": ("icnet_deploy.runtime.doctor", "say what this machine can run, and what is missing"),
 }

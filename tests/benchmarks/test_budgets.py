@@ -1,6 +1,14 @@
+import argparse
+
 import pytest
 
-from icnet_deploy.benchmarks.budgets import BUDGETS, Measured, budget_for
+from icnet_deploy.benchmarks.budgets import (
+    BUDGETS,
+    Measured,
+    add_budget_options,
+    budget_for,
+    chosen_budgets,
+)
 from icnet_deploy.errors import ModelError
 
 
@@ -12,7 +20,7 @@ def breaches(precision, agreement=1.0, miou=0.0, **classes):
     ("precision", "inside", "outside"),
     [
         ("fp32", 0.01, 0.0101),
-        ("fp16", 0.05, 0.0501),
+        ("fp16", 0.02, 0.0201),
         ("int8", 0.3, 0.301),
         ("int8-ort", 0.3, 0.301),
     ],
@@ -54,6 +62,30 @@ def test_what_is_not_a_number_is_past_every_limit():
 
 def test_margins_grow_as_the_arithmetic_gets_coarser():
     assert [BUDGETS[p].tie_margin for p in ("fp32", "fp16", "int8")] == [1e-3, 0.05, 0.25]
+
+
+def chosen(*arguments):
+    parser = argparse.ArgumentParser()
+    add_budget_options(parser)
+    return chosen_budgets(parser.parse_args(arguments))
+
+
+def test_the_limits_of_int8_can_be_chosen():
+    assert chosen() == BUDGETS
+    told = chosen("--max-miou-drop", "0.1")
+    for precision in ("int8", "int8-ort"):
+        assert (told[precision].miou_points, told[precision].class_points) == (0.1, 1.0)
+    assert told["fp32"] == BUDGETS["fp32"]
+    assert told["fp16"] == BUDGETS["fp16"]
+    assert chosen("--max-class-drop", "0")["int8"].class_points == 0
+    assert str(told["int8"]) == "mIoU within 0.1 points, every class within 1"
+
+
+@pytest.mark.parametrize("text", ["-0.1", "nan", "101", "much"])
+def test_a_limit_is_a_number_of_points(text, capsys):
+    with pytest.raises(SystemExit):
+        chosen("--max-miou-drop", text)
+    assert "not a number of points" in capsys.readouterr().err
 
 
 def test_an_unknown_precision_has_no_budget():

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from icnet_deploy.benchmarks.budgets import BUDGETS
 from icnet_deploy.benchmarks.comparison import (
     AGREES,
     FLIP,
@@ -32,7 +33,8 @@ def answer():
 def comparison(dataset, precision="fp32", label_set=TWO):
     metadata = ArtefactMetadata(label_set, (1, 6), "logits", precision)
     scores = [Score(dataset, label_set, (1, 6)) for _ in range(2)]
-    return Comparison(Path("a.onnx"), "a.onnx", "0" * 64, metadata, "fake", "cpu", *scores)
+    budget = BUDGETS[precision]
+    return Comparison(Path("a.onnx"), "a.onnx", "0" * 64, metadata, "fake", "cpu", *scores, budget)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks import parity
+from icnet_deploy.benchmarks import pairing
+from icnet_deploy.benchmarks.compare import compare
 from icnet_deploy.benchmarks.reference import Reference
 from icnet_deploy.data import content_hash, open_dataset
 from icnet_deploy.metadata import read_onnx_metadata
@@ -45,7 +46,7 @@ def spoilt(monkeypatch, checkpoint):
             metadata = read_onnx_metadata(path)
             return Spoilt(metadata, runtime, Reference(checkpoint, metadata.size), spoil)
 
-        monkeypatch.setattr(parity, "Predictor", SimpleNamespace(from_onnx=from_onnx))
+        monkeypatch.setattr(pairing, "Predictor", SimpleNamespace(from_onnx=from_onnx))
 
     return install
 
@@ -68,7 +69,7 @@ def test_the_exported_artefact_is_the_model(run, artefact, checkpoint, scenes, t
     assert told["schema"] == 1
     keys = {"versions", "machine", "protocol", "budgets", "references", "rows"}
     assert keys <= set(told)
-    assert [row["runtime"] for row in told["rows"]] == parity.default_runtimes()
+    assert [row["runtime"] for row in told["rows"]] == pairing.default_runtimes()
     for row in told["rows"]:
         assert row["verdict"] == "pass"
         assert row["pixels"] == PIXELS
@@ -246,7 +247,7 @@ def test_a_runtime_that_is_not_installed_is_left_out_unless_it_is_named(
 
     real = backends._installed
     monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
-    assert parity.default_runtimes() == ["onnxruntime"]
+    assert pairing.default_runtimes() == ["onnxruntime"]
     arguments = (*ON_SCENES, scenes, "--weights", checkpoint, "--runtime", "openvino")
     assert "icnet-deploy[openvino]" in wrong(run, artefact, *arguments)
 
@@ -255,7 +256,8 @@ def test_the_reference_does_not_see_what_the_artefact_did(spoilt, artefact, chec
     """Rows do not share arrays: what one predictor does to its labels is its own."""
     spoilt(lambda index, labels: labels.fill(0))
     dataset = open_dataset("scenes", scenes)
-    rows, _ = parity.compare([artefact], dataset, runtimes=["a", "b"], weights=checkpoint)
+    pairs = [pairing.Pair(artefact, runtime, "cpu") for runtime in ("a", "b")]
+    rows, _ = compare(pairs, dataset, weights=checkpoint)
     for row in rows:
         assert np.isfinite(row.miou_points())
         assert row.reference.images == 3
