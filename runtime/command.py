@@ -19,7 +19,7 @@ from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
 from icnet_deploy.runtime.drawing import with_legend
 from icnet_deploy.runtime.inputs import Item, find_items
-from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 from icnet_deploy.runtime.video import VideoReader, writing_video
 
 __all__ = ["main"]
@@ -38,7 +38,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "icnet predict street.jpg --model icnet.onnx -o out",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder or a video")
-    parser.add_argument("--model", required=True, metavar="FILE", help="an exported ONNX file")
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="an exported ONNX file, or an engine"
+    )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="the folder of the results"
     )
@@ -50,6 +52,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threads", type=shared.count, metavar="N", help="CPU threads (default: the runtime's)"
+    )
+    parser.add_argument(
+        "--require-manifest",
+        action="store_true",
+        help="refuse an engine that has no sidecar with its SHA-256: an engine is a program",
     )
     parser.add_argument(
         "--label-ids",
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet predict`; returns its exit code."""
     args = _arguments(argv)
     items = find_items(args.inputs, args.output)
-    with Predictor.from_onnx(args.model, args.runtime, args.device, args.threads) as predictor:
+    with _open(args) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
         make_folder(args.output)
         timings, failures = _label_all(predictor, items, table)
@@ -75,6 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
         raise ImageError(told)
     return 0
+
+
+def _open(args: argparse.Namespace) -> Predictor:
+    if Path(args.model).suffix not in ENGINE_SUFFIXES:
+        if args.require_manifest:
+            raise InputError(
+                f"--require-manifest is for an engine ({', '.join(ENGINE_SUFFIXES)}), not for "
+                f"{args.model}"
+            )
+        return Predictor.from_onnx(args.model, args.runtime, args.device, args.threads)
+    if args.device == "cpu" or args.threads is not None:
+        raise InputError(
+            f"{args.model} is an engine, which runs on the GPU: leave --device cpu and --threads "
+            "away, or give the ONNX file that it was built from"
+        )
+    return Predictor.from_engine(args.model, args.runtime, require_manifest=args.require_manifest)
 
 
 def _id_table(label_set: LabelSet) -> Any:

@@ -280,7 +280,8 @@ def _why_not(trt: Any, plan: Plan, cuda: Cuda, said: str) -> str:
     """Why TensorRT did not load a plan: which was found, which was expected, what to do."""
     product, sidecar = _product(trt), plan.sidecar
     here = tuple(int(part) & 255 for part in re.findall(r"\d+", trt.__version__)[:4])
-    built = f"{product} {'.'.join(map(str, plan.version or ()))}"
+    # Of the build the header has the last byte only.
+    built = sidecar.version if sidecar else ".".join(map(str, (plan.version or ())[:3]))
     device = re.search(r"expecting compute (\S+) got compute (\S+?),", said)
     if "host code" in said.lower():
         why = (
@@ -289,8 +290,8 @@ def _why_not(trt: Any, plan: Plan, cuda: Cuda, said: str) -> str:
         )
     elif plan.version is not None and plan.version[: len(here)] != here[: len(plan.version)]:
         why = (
-            f"it was built by {built}, and here is {product} {trt.__version__}: an engine runs on "
-            "the version that built it;"
+            f"it was built by {product} {built}, and here is {product} {trt.__version__}: an engine "
+            "runs on the version that built it;"
         )
     elif device is not None:
         built_on = f"{sidecar.gpu}" if sidecar and sidecar.gpu else f"compute {device[2]}"

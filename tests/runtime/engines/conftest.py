@@ -48,10 +48,8 @@ class Desk:
 
     def onnx(self, **options: Any) -> Path:
         """A tiny ONNX file; see `build_model`."""
-        name = hashlib.sha256(repr(sorted(options)).encode()).hexdigest()[:8]
-        return tiny.build_model(
-            self.folder / f"{name}-{len(list(self.folder.iterdir()))}.onnx", **options
-        )
+        count = len(list(self.folder.iterdir()))
+        return tiny.build_model(self.folder / f"tiny{count}.onnx", **options)
 
     def engine(
         self, onnx: Path, *shapes: Any, sidecar: bool = True, version_compatible: bool = False
