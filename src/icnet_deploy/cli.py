@@ -25,6 +25,7 @@ COMMANDS = {
     ),
     "compress": ("icnet_deploy.training.compress_command", "prune a network and fine-tune it"),
     "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
+    "quantize": ("icnet_deploy.calibration.command", "float32 ONNX -> INT8, calibrated"),
     "build-engine": ("icnet_deploy.export.build_engine", "ONNX -> TensorRT engine"),
     "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
     "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),

@@ -1,0 +1,134 @@
+"""Writes 8-bit artefacts of a float32 one: metadata, a check against their origin, whole or not."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from icnet_deploy._version import __version__
+from icnet_deploy.calibration.calibrate import Calibration
+from icnet_deploy.calibration.collect import open_session
+from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.errors import CheckFailed, ModelError
+from icnet_deploy.files import replacing
+from icnet_deploy.metadata import KEY, ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.runtime.labelmap import label_map
+
+__all__ = ["LEAST_AGREEMENT", "agreement", "load_float", "write_artefact"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+LEAST_AGREEMENT = 0.95
+"""A file whose labels differ more from the float32 graph's than this share is nonsense."""
+
+
+def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int, int]]:
+    """Reads what is to be quantized: its graph, its metadata and its size.
+
+    Raises:
+        ModelError: it is no float32 ONNX file of `icnet export`, or takes any size.
+    """
+    metadata = read_onnx_metadata(path)
+    if metadata.precision != "fp32":
+        raise ModelError(
+            f"{path} is {metadata.precision}; ranges are taken from a float32 graph: name the file "
+            "that `icnet export --precision fp32` wrote"
+        )
+    if metadata.size is None:
+        raise ModelError(
+            f"{path} takes images of any size; an 8-bit graph has one: export it with --size and "
+            "without --dynamic-size, then quantize that"
+        )
+    return onnx.load(path), metadata, metadata.size
+
+
+def write_artefact(
+    source: Path,
+    out: Path,
+    calibration: Calibration,
+    placement: str,
+    method: str,
+    exclude: Collection[str] | None,
+    checked_on: Iterable[UInt8],
+) -> float:
+    """Writes one artefact; a file that is nonsense is not kept.
+
+    Args:
+        source: the float32 file.
+        out: the file to write.
+        calibration: of that file.
+        placement: `int8` or `int8-ort`.
+        method: one of `METHODS`.
+        exclude: what stays in float; None for `float_layers`.
+        checked_on: images, uint8 H x W x 3, of the graph's size.
+
+    Returns:
+        The share of labels that agree with the float32 file's, 0..1.
+
+    Raises:
+        CheckFailed: it is below `LEAST_AGREEMENT`.
+        OutputError: the file cannot be written.
+    """
+    model, metadata, _ = load_float(source)
+    result = quantize(model, calibration.ranges(method), placement, exclude)
+    written = replace(
+        metadata,
+        precision=placement,
+        parent_sha256=calibration.parent_sha256,
+        calibration_images=calibration.images,
+        tools=metadata.tools | _tools(method),
+    )
+    onnx.helper.set_model_props(result, {KEY: written.to_json()})
+    result.producer_name, result.producer_version = "icnet-deploy", __version__
+    # Before a file of it exists, so that whatever stops this, no unchecked file is left.
+    share = agreement(model, result, checked_on)
+    if share < LEAST_AGREEMENT:
+        raise CheckFailed(
+            f"only {share:.2%} of the labels of the {placement} graph are those of {source}, at "
+            f"least {LEAST_AGREEMENT:.0%} must be: calibrate on images like those that the model "
+            "will see, and more of them. No file was written"
+        )
+    with replacing(out) as temporary:
+        onnx.save(result, temporary)
+    return share
+
+
+def _tools(method: str) -> dict[str, str]:
+    return {
+        "icnet-deploy": __version__,
+        "onnx": version("onnx"),
+        "onnxruntime": version("onnxruntime"),
+        "python": platform.python_version(),
+        "ranges": method,
+    }
+
+
+def agreement(a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8]) -> float:
+    """The share of pixels to which two graphs give the same label on ONNX Runtime, 0..1.
+
+    Args:
+        a, b: graphs with the same input and head.
+        images: uint8 H x W x 3, RGB, of the graphs' size.
+    """
+    sessions = [open_session(model) for model in (a, b)]
+    head = a.graph.output[0].name
+    same = total = 0
+    for image in images:
+        first, second = (_labels(s.run([head], {"image": image[None]})[0], image) for s in sessions)
+        same += int((first == second).sum())
+        total += first.size
+    return same / total
+
+
+def _labels(answer: npt.NDArray[Any], image: UInt8) -> npt.NDArray[Any]:
+    if answer.dtype == np.uint8:
+        return answer
+    return label_map(answer, (image.shape[0], image.shape[1]))

@@ -1,0 +1,129 @@
+"""From a float32 graph and images to a `Calibration`, which is kept in `calibration.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from tqdm import tqdm
+
+from icnet_deploy.calibration.collect import collect
+from icnet_deploy.calibration.equalize import Factors, factors_of
+from icnet_deploy.calibration.histogram import TensorStatistics
+from icnet_deploy.calibration.prepare import prepared
+from icnet_deploy.calibration.ranges import Ranges, set_ranges
+from icnet_deploy.calibration.selection import CalibrationSet
+from icnet_deploy.files import write_text
+
+__all__ = ["Calibration", "calibrate", "load_calibration", "save_calibration"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+SCHEMA = 1
+_FOR_FACTORS = 16
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the calibration images said about a graph. It serves every method and placement.
+
+    Attributes:
+        parent_sha256: of the float32 ONNX file.
+        images: content hashes of the images, in order.
+        factors: the scaling that the statistics are taken after.
+        statistics: tensor name -> what it did.
+    """
+
+    parent_sha256: str
+    images: tuple[str, ...]
+    factors: Factors
+    statistics: Mapping[str, TensorStatistics]
+
+    def ranges(self, method: str = "percentile") -> Ranges:
+        """The ranges by one of `METHODS`; InputError for another."""
+        return set_ranges(self.statistics, method, self.factors)
+
+    def to_dict(self, method: str) -> dict[str, Any]:
+        """The JSON form; the ranges by `method` are in it to be read, not read back."""
+        ranges = self.ranges(method).tensors
+        return {
+            "kind": "calibration",
+            "schema": SCHEMA,
+            "parent_sha256": self.parent_sha256,
+            "images": list(self.images),
+            "factors": {k: [float(f"{f:.9g}") for f in v] for k, v in self.factors.items()},
+            "ranges_by": method,
+            "tensors": {
+                name: {
+                    "int8": [-ranges[name].limit, ranges[name].limit],
+                    "int8-ort": [ranges[name].low, ranges[name].high],
+                    **found.to_dict(),
+                }
+                for name, found in self.statistics.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
+        """Reads the JSON form; KeyError, TypeError or ValueError if it is none."""
+        if value["kind"] != "calibration" or value["schema"] != SCHEMA:
+            raise ValueError("no calibration of this version")
+        return cls(
+            str(value["parent_sha256"]),
+            tuple(value["images"]),
+            {name: np.asarray(v, np.float64) for name, v in value["factors"].items()},
+            {name: TensorStatistics.from_dict(v) for name, v in value["tensors"].items()},
+        )
+
+
+def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str) -> Calibration:
+    """Chooses the factors on up to 16 of the images, then takes the statistics of all of them.
+
+    One image is in memory at a time. Shows progress.
+
+    Args:
+        model: a float32 graph of the images' size.
+        images: the calibration set.
+        parent_sha256: of the graph's file.
+
+    Raises:
+        ImageError: an image can no longer be read.
+        BackendError: the graph computes values that are not finite.
+        MissingPackage: ONNX Runtime is not installed.
+    """
+    few = images.first(_FOR_FACTORS)
+    plain = prepared(model, {})
+    factors = factors_of(plain, collect(plain, _shown(few, "equalize")))
+    statistics = collect(prepared(model, factors), _shown(images, "calibrate"))
+    return Calibration(parent_sha256, images.hashes, factors, statistics)
+
+
+def _shown(images: CalibrationSet, what: str) -> Iterator[UInt8]:
+    yield from tqdm(images, total=len(images), desc=what, unit="image", disable=None)
+
+
+def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
+    """Writes the JSON form, a line a tensor, whole or not at all (OutputError)."""
+    value = calibration.to_dict(method)
+    tensors = value.pop("tensors")
+    head = json.dumps(value, allow_nan=False)[:-1]
+    lines = ",\n".join(
+        f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in tensors.items()
+    )
+    write_text(path, f'{head}, "tensors": {{\n{lines}\n}}}}\n')
+
+
+def load_calibration(path: Path, parent_sha256: str, images: CalibrationSet) -> Calibration | None:
+    """Reads it back if it is of this graph and of these images; None if not, or if it is broken."""
+    try:
+        found = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    same = found.parent_sha256 == parent_sha256 and found.images == images.hashes
+    return found if same else None

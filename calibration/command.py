@@ -1,0 +1,221 @@
+"""`icnet quantize`: a float32 artefact becomes 8-bit ones, calibrated on training images."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.calibration.selection import (
+    FEWEST,
+    CalibrationSet,
+    choose,
+    image_files,
+    stratified,
+)
+from icnet_deploy.command import command, count
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data import DATASETS, open_dataset
+from icnet_deploy.errors import DatasetError, InputError, MissingPackage
+from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.images import read_image, resize_image
+
+if TYPE_CHECKING:
+    from icnet_deploy.calibration.calibrate import Calibration
+
+__all__ = ["main"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+_PLACEMENTS = ("int8", "int8-ort")
+_METHODS = ("percentile", "mse", "entropy", "minmax")
+_SCORED = ("val", "test")  # splits that models are scored on
+_CHECKED = 8
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = make_parser(
+        "icnet quantize",
+        "Quantize a float32 ONNX file of `icnet export` to 8 bits. Ranges are calibrated on\n"
+        "images of a training split, which the artefact names and `icnet evaluate` refuses to\n"
+        "score. int8 is for TensorRT and OpenVINO, int8-ort for ONNX Runtime on a CPU.",
+        "icnet quantize icnet.onnx --dataset camvid --data CamVid --placement both",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
+    source = p.add_argument_group("calibration images")
+    source.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}: the layout")
+    source.add_argument("--data", type=Path, metavar="DIR", help="its folder")
+    source.add_argument("--split", default="train", help="which part of it (default: train)")
+    source.add_argument(
+        "--images", type=Path, metavar="DIR", help="in place of a data set: photos without labels"
+    )
+    source.add_argument(
+        "--held-out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="images that models are scored on, of which none may be calibrated on; may be "
+        "repeated (a data set's val split is always held out, where it is there)",
+    )
+    source.add_argument(
+        "--count",
+        type=count,
+        default=32,
+        metavar="N",
+        help=f"how many images, at least {FEWEST} (default: 32)",
+    )
+    source.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
+    p.add_argument(
+        "--placement", default="both", choices=(*_PLACEMENTS, "both"), help="(default: both)"
+    )
+    p.add_argument(
+        "--method",
+        default="percentile",
+        choices=_METHODS,
+        help="how ranges are chosen (default: percentile)",
+    )
+    p.add_argument(
+        "--float",
+        action="append",
+        metavar="NAME",
+        dest="exclude",
+        help="a layer or block that stays in float, such as conv_sub4; may be repeated (default: "
+        "the convolutions that see the image, and the classifier)",
+    )
+    p.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="where ranges are kept, and taken from while model and images are the same (default: "
+        "MODEL.calibration.json beside the artefacts)",
+    )
+    p.add_argument(
+        "--histogram",
+        nargs=2,
+        metavar=("TENSOR", "FILE"),
+        help="draw a tensor's histogram and ranges as SVG",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
+    )
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet quantize`; exit code 0 done, 1 a check failed, 2 a wrong request."""
+    args = _parser().parse_args(argv)
+    _require_packages()
+    from icnet_deploy.calibration.artefact import load_float, write_artefact
+    from icnet_deploy.calibration.plot import write_histogram
+
+    _, _, size = load_float(args.model)
+    placements = _PLACEMENTS if args.placement == "both" else (args.placement,)
+    outs = _outs(args.model, args.out, placements)
+    held_out = _held_out(args)
+    images = choose(_files(args), size, held_out)
+    cache = args.calibration or next(iter(outs.values())).parent / (
+        f"{args.model.stem}.calibration.json"
+    )
+    calibration = _calibration(args.model, images, cache, args.method)
+    if args.histogram:
+        tensor, target = args.histogram
+        write_histogram(Path(target), calibration, tensor, args.method)
+    checked = _some(held_out) if held_out else images.files[:_CHECKED]
+    where = "held-out images" if held_out else "calibration images"
+    for placement, out in outs.items():
+        share = write_artefact(
+            args.model, out, calibration, placement, args.method, args.exclude, _read(checked, size)
+        )
+        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
+        print(f"  {share:.3%} of the labels of {len(checked)} {where} are the float32 graph's")
+    return 0
+
+
+def _require_packages() -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingPackage("onnx", extra="export", purpose="icnet quantize")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingPackage("onnxruntime", extra="cpu", purpose="icnet quantize")
+
+
+def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str, Path]:
+    """Placement -> the file to write."""
+    if out is not None and out.suffix == ".onnx":
+        if len(placements) > 1:
+            raise InputError(
+                f"-o {out} is one file, --placement both writes two: name a folder, or a placement"
+            )
+        found = {placements[0]: out}
+    else:
+        stem = model.stem.removesuffix("-fp32")
+        folder = model.parent if out is None else out
+        found = {p: folder / f"{stem}-{p}.onnx" for p in placements}
+    for path in found.values():
+        make_folder(path.parent)
+        if path.resolve() == model.resolve():
+            raise InputError(f"-o {path} is the file that is quantized: name another")
+    return found
+
+
+def _files(args: argparse.Namespace) -> list[Path]:
+    """The calibration images' files."""
+    if (args.images is None) == (args.dataset is None):
+        raise InputError("name the calibration images: either --dataset and --data, or --images")
+    if args.images is not None:
+        files = image_files(args.images)
+        chosen = np.random.default_rng(args.seed).permutation(len(files))[: args.count]
+        return [files[i] for i in sorted(chosen)]
+    if args.data is None:
+        raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
+    if args.split in _SCORED:
+        raise InputError(
+            f"--split {args.split}: models are scored on it, and one calibrated on it would be "
+            "flattered; calibrate on train"
+        )
+    return stratified(open_dataset(args.dataset, args.data, args.split), args.count, args.seed)
+
+
+def _held_out(args: argparse.Namespace) -> list[Path]:
+    found = [file for folder in args.held_out for file in image_files(folder)]
+    if args.dataset is not None and args.data is not None:
+        with suppress(DatasetError):  # not every copy of a data set holds its val split
+            found += [image for image, _ in open_dataset(args.dataset, args.data, "val").files]
+    return found
+
+
+def _calibration(model: Path, images: CalibrationSet, cache: Path, method: str) -> Calibration:
+    """The calibration of this model and these images, from the cache or made now."""
+    import onnx
+
+    from icnet_deploy.calibration.calibrate import calibrate, load_calibration, save_calibration
+
+    parent = sha256(model)
+    found = load_calibration(cache, parent, images)
+    if found is None:
+        found = calibrate(onnx.load(model), images, parent)
+        print(f"{cache}: ranges of {len(found.statistics)} tensors on {len(images)} images")
+    else:
+        print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
+    save_calibration(cache, found, method)
+    return found
+
+
+def _some(files: Sequence[Path]) -> list[Path]:
+    chosen = np.linspace(0, len(files) - 1, min(_CHECKED, len(files))).round().astype(int)
+    return [files[i] for i in chosen]
+
+
+def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[UInt8]:
+    return (resize_image(read_image(file), size) for file in files)

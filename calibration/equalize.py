@@ -1,0 +1,125 @@
+"""Cross-layer equalization: channels of one tensor scaled to like ranges, the function unchanged.
+
+One 8-bit grid serves all channels of a tensor, so a quiet channel beside a loud one is left with
+few steps. ReLU, Add, Resize and the pools treat each channel alone and commute with a positive
+factor. So the tensors that such operators connect can share one factor a channel: divided by it
+where convolutions make them, multiplied by it where convolutions read them.
+
+M. Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV
+2019, section 4.1, weigh the weights of two layers against one another; here the ranges are those
+that the activations took. Equal ranges would leave the weights that read them as unlike as the
+ranges were, and those are rounded, too: so a factor is the square root of what would make ranges
+equal.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.histogram import TensorStatistics
+
+__all__ = ["Factors", "equalize", "factors_of"]
+
+Float = npt.NDArray[np.float64]
+Factors = Mapping[str, Float]
+"""The first tensor of a group -> a positive factor for each of its channels."""
+
+_CHANNEL_WISE = frozenset({"Relu", "Add", "Resize", "MaxPool", "AveragePool"})
+_STRENGTH = 0.5
+_QUIETEST = 1 / 16  # a channel below this share of the loudest is taken to be this loud
+
+
+def factors_of(
+    model: onnx.ModelProto, statistics: Mapping[str, TensorStatistics]
+) -> dict[str, Float]:
+    """Chooses the factors of every group of tensors that only convolutions make and read.
+
+    Args:
+        model: a float32 graph.
+        statistics: what its tensors did; a group without any is left as it is.
+    """
+    graph = Graph(model)
+    found = {}
+    for first, tensors in _groups(graph).items():
+        ranges = [statistics[t].highest for t in tensors if t in statistics]
+        if not ranges or any(r.max() <= 0 for r in ranges) or _ends(graph, tensors) is None:
+            continue
+        logs = [np.log(np.maximum(r / r.max(), _QUIETEST)) for r in ranges]
+        found[first] = np.exp(_STRENGTH * np.mean(logs, axis=0))
+    return found
+
+
+def equalize(model: onnx.ModelProto, factors: Factors) -> None:
+    """Scales weights and biases in place; what the graph computes stays the same."""
+    graph = Graph(model)
+    groups = _groups(graph)
+    for first, scale in factors.items():
+        ends = _ends(graph, groups[first])
+        if ends is None:
+            raise ValueError(f"the factors of {first} are those of another graph")
+        makers, readers = ends
+        for conv in makers:
+            _multiply(graph, conv.input[1], 1 / scale[:, None, None, None])
+            if len(conv.input) > 2:
+                _multiply(graph, conv.input[2], 1 / scale)
+        for conv in readers:
+            _multiply(graph, conv.input[1], scale[None, :, None, None])
+
+
+def _multiply(graph: Graph, name: str, by: Float) -> None:
+    graph.add_constant(name, (graph.array(name) * by).astype(np.float32))
+
+
+def _groups(graph: Graph) -> dict[str, list[str]]:
+    """The tensors that channel-wise operators connect, by the first of them."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for node in graph.model.graph.node:
+        if node.op_type == "Conv":
+            root(node.input[0])
+            root(node.output[0])
+        elif node.op_type in _CHANNEL_WISE:
+            for name in node.input if node.op_type == "Add" else node.input[:1]:
+                parent[root(node.output[0])] = root(name)
+    found = defaultdict(list)
+    for name in parent:
+        found[root(name)].append(name)
+    return {tensors[0]: tensors for tensors in found.values()}
+
+
+def _ends(
+    graph: Graph, tensors: Collection[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]] | None:
+    """The convolutions that make and read a group; None where something else does, too."""
+    makers, readers = [], []
+    for name in tensors:
+        source = graph.producers.get(name)
+        if source is None or name in graph.outputs:
+            return None
+        if _is_convolution(graph, source):
+            makers.append(source)
+        elif source.op_type not in _CHANNEL_WISE:
+            return None
+        for node in graph.readers[name]:
+            if _is_convolution(graph, node):
+                readers.append(node)
+            elif node.op_type not in _CHANNEL_WISE:
+                return None
+    return makers, readers
+
+
+def _is_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
+    constants = graph.constants
+    return node.op_type == "Conv" and all(name in constants for name in node.input[1:])

@@ -1,0 +1,136 @@
+"""Reading and rewiring an ONNX graph: who makes a tensor, who reads it, what a layer is called."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from icnet_deploy.errors import InputError
+
+__all__ = ["Graph"]
+
+Array = npt.NDArray[np.float32]
+
+
+class Graph:
+    """A view of a model's graph; changes go to the model.
+
+    Args:
+        model: a float32 graph as `icnet export` writes it, nodes in an order that runs.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.constants = {t.name: t for t in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+        self.producers: dict[str, onnx.NodeProto] = {}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        self.order: dict[str, int] = {}
+        for index, node in enumerate(model.graph.node):
+            self.order[node.name] = index
+            for name in node.output:
+                self.producers[name] = node
+            for name in node.input:
+                self.readers[name].append(node)
+
+    def nodes(self, kind: str) -> list[onnx.NodeProto]:
+        """The nodes of an operator, in order."""
+        return [node for node in self.model.graph.node if node.op_type == kind]
+
+    def array(self, name: str) -> Array:
+        """A constant's value, float32."""
+        return np.asarray(numpy_helper.to_array(self.constants[name]), np.float32)
+
+    def only_reader(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that reads a tensor, if it is one alone and the tensor is no output."""
+        readers = self.readers.get(tensor, [])
+        return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
+
+    def after_relu(self, tensor: str) -> str:
+        """The output of the ReLU that alone reads a tensor; else the tensor itself."""
+        reader = self.only_reader(tensor)
+        return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else tensor
+
+    def layer(self, node: onnx.NodeProto) -> str:
+        """A convolution's name in the network, e.g. `conv2_1._3x3`; of others, the node's name."""
+        if node.op_type != "Conv":
+            return str(node.name)
+        name = str(node.input[1]).removeprefix("network.")
+        return name.removesuffix(".weight").removesuffix(".conv")
+
+    def convolutions(self, exclude: Collection[str] = ()) -> list[onnx.NodeProto]:
+        """The convolutions with constant weights, but for those of the excluded blocks.
+
+        Args:
+            exclude: names of layers, of blocks (`conv2_1` is all of `conv2_1._3x3`, ...) or of
+                nodes.
+
+        Raises:
+            InputError: a name is none of the graph's.
+        """
+        found = [n for n in self.nodes("Conv") if n.input[1] in self.constants]
+        matched: set[str] = set()
+        kept = []
+        for node in found:
+            hits = {name for name in exclude if name in self._names(node)}
+            matched |= hits
+            if not hits:
+                kept.append(node)
+        unknown = sorted(set(exclude) - matched)
+        if unknown:
+            known = dict.fromkeys(self.layer(n).split(".")[0] for n in found)
+            raise InputError(
+                f"the graph has no layer or block {unknown[0]!r}; blocks: {', '.join(known)}"
+            )
+        return kept
+
+    def _names(self, node: onnx.NodeProto) -> set[str]:
+        layer = self.layer(node)
+        return {str(node.name), layer, layer.split(".")[0]}
+
+    def add_constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        """Adds a constant, or replaces the one of that name; returns the name."""
+        tensor = numpy_helper.from_array(np.array(value, order="C"), name)
+        if name in self.constants:
+            self.constants[name].CopyFrom(tensor)
+        else:
+            self.model.graph.initializer.append(tensor)
+            self.constants[name] = self.model.graph.initializer[-1]
+        return name
+
+    def sort(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Takes these nodes for the graph's, each after those that make its inputs."""
+        waiting = list(nodes)
+        graph = self.model.graph
+        made = {value.name for value in graph.input} | set(self.constants) | {""}
+        ordered: list[onnx.NodeProto] = []
+        while waiting:
+            late = []
+            for node in waiting:
+                if made.issuperset(node.input):
+                    ordered.append(node)
+                    made.update(node.output)
+                else:
+                    late.append(node)
+            if len(late) == len(waiting):
+                raise ValueError(f"the graph has a circle at {late[0].name}")
+            waiting = late
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+    def drop_unused_constants(self) -> None:
+        """Removes the constants that no node reads."""
+        used = {name for node in self.model.graph.node for name in node.input}
+        kept = [
+            onnx.TensorProto.FromString(t.SerializeToString())
+            for t in self.model.graph.initializer
+            if t.name in used
+        ]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(kept)

@@ -1,0 +1,136 @@
+"""What a tensor did on the calibration images: its extremes, a histogram, its channels' means.
+
+A histogram's range is not known before the last image, and a second pass over the images would
+double the work. So the range is a power of two that doubles when a value passes it, and then each
+two bins become one: the counts are those of a histogram that had the last range from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import BackendError
+
+__all__ = ["BINS", "TensorStatistics"]
+
+BINS = 8192
+"""Bins of a histogram: 8 or more for each step of an 8-bit grid."""
+
+_HALF = BINS // 2
+_QUARTER = BINS // 4
+_SMALLEST = 2.0**-20  # the range of a tensor that is zero everywhere
+
+Array = npt.NDArray[np.float32]
+Float = npt.NDArray[np.float64]
+
+
+@dataclass
+class TensorStatistics:
+    """The values of one tensor over all images so far.
+
+    Attributes:
+        channels: C.
+        minimum, maximum: over all values.
+        limit: the histogram spans -limit to limit; a power of two.
+        counts: int64 of `BINS`; how many values lie in each bin.
+        total: float64 of C; the sum of each channel's values.
+        highest: float64 of C; the largest absolute value of each channel.
+        images: how many were added.
+    """
+
+    channels: int
+    minimum: float = np.inf
+    maximum: float = -np.inf
+    limit: float = _SMALLEST
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    total: Float = field(default_factory=lambda: np.zeros(0))
+    highest: Float = field(default_factory=lambda: np.zeros(0))
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.total.size:
+            self.total, self.highest = np.zeros(self.channels), np.zeros(self.channels)
+
+    def add(self, values: Array) -> None:
+        """Counts one image's values, float32 1 x C x H x W.
+
+        Raises:
+            BackendError: a value is not finite.
+        """
+        planes = values.reshape(self.channels, -1)
+        lowest, highest = planes.min(axis=1), planes.max(axis=1)
+        low, high = float(lowest.min()), float(highest.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise BackendError("the float32 graph computes values that are not finite")
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        while max(-low, high) >= self.limit:
+            self._double()
+        places = (planes * np.float32(_HALF / self.limit) + np.float32(_HALF)).astype(np.int64)
+        self.counts += np.bincount(places.ravel(), minlength=BINS)[:BINS]
+        self.total += planes.sum(axis=1, dtype=np.float64) / planes.shape[1]
+        np.maximum(self.highest, np.maximum(-lowest, highest), out=self.highest)
+        self.images += 1
+
+    def _double(self) -> None:
+        pairs = self.counts.reshape(_HALF, 2).sum(axis=1)
+        self.counts = np.zeros(BINS, np.int64)
+        self.counts[_QUARTER : _QUARTER + _HALF] = pairs
+        self.limit *= 2
+
+    def means(self) -> Float:
+        """The mean of each channel, float64 of C."""
+        return np.asarray(self.total / max(self.images, 1))
+
+    def bins(self) -> tuple[Float, Float]:
+        """The middles of the bins that hold something, and the share of all values in each."""
+        used = np.flatnonzero(self.counts)
+        width = self.limit / _HALF
+        middles = (used - _HALF + 0.5) * width
+        # The bin from zero on holds the zeros of a ReLU, most of all its values.
+        middles[used == _HALF] = 0.0
+        return np.clip(middles, self.minimum, self.maximum), self.counts[used] / self.counts.sum()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; of the histogram, the part that holds something."""
+        used = np.flatnonzero(self.counts)
+        first, last = (int(used[0]), int(used[-1])) if used.size else (0, -1)
+        return {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "images": self.images,
+            "channel_means": [float(f"{v:.7g}") for v in self.means()],
+            "channel_highest": [float(f"{v:.7g}") for v in self.highest],
+            "histogram": {
+                "limit": self.limit,
+                "bins": BINS,
+                "first": first,
+                "counts": self.counts[first : last + 1].tolist(),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TensorStatistics:
+        """Reads the JSON form; KeyError, TypeError or ValueError if it is none."""
+        stored = value["histogram"]
+        if stored["bins"] != BINS:
+            raise ValueError(f"a histogram of {stored['bins']} bins, expected {BINS}")
+        counts = np.zeros(BINS, np.int64)
+        found = np.asarray(stored["counts"], np.int64)
+        counts[int(stored["first"]) : int(stored["first"]) + found.size] = found
+        means = np.asarray(value["channel_means"], np.float64)
+        images = int(value["images"])
+        return cls(
+            channels=means.size,
+            minimum=float(value["minimum"]),
+            maximum=float(value["maximum"]),
+            limit=float(stored["limit"]),
+            counts=counts,
+            total=means * images,
+            highest=np.asarray(value["channel_highest"], np.float64),
+            images=images,
+        )

@@ -1,0 +1,154 @@
+"""`icnet quantize`: what it writes, refuses and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from icnet_deploy.calibration import calibrate as calibrating
+from icnet_deploy.cli import main
+from icnet_deploy.data import content_hash, open_dataset
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.files import sha256
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def done(float_file, dataset, tmp_path_factory):
+    """The folder of one run for both placements."""
+    out = tmp_path_factory.mktemp("quantized")
+    arguments = [str(float_file), "--dataset", "scenes", "--data", str(dataset), "--count", "8"]
+    histogram = ["--histogram", "relu_5", str(out / "relu_5.svg")]
+    assert main(["quantize", *arguments, *histogram, "-o", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("placement", ["int8", "int8-ort"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_artefacts_run_everywhere_and_say_what_they_are(
+    placement, runtime, done, float_file, dataset
+):
+    pytest.importorskip(runtime)
+    path = done / f"icnet-{placement}.onnx"
+    metadata = read_onnx_metadata(path)
+    assert metadata.precision == placement
+    assert metadata.parent_sha256 == sha256(float_file)
+    assert metadata.tools["ranges"] == "percentile"
+    train = {content_hash(s.image) for s in open_dataset("scenes", dataset, "train")}
+    assert len(metadata.calibration_images) == 8
+    assert set(metadata.calibration_images) <= train
+    with Predictor.from_onnx(path, runtime=runtime, device="cpu") as predictor:
+        image = open_dataset("scenes", dataset, "val")[0].image
+        labels = predictor.predict(image).labels
+    with Predictor.from_onnx(float_file, runtime=runtime, device="cpu") as predictor:
+        assert (predictor.predict(image).labels == labels).mean() > 0.97
+
+
+def test_scoring_refuses_the_images_that_were_calibrated_on(done, dataset, capsys):
+    model = str(done / "icnet-int8-ort.onnx")
+    where = ["--dataset", "scenes", "--data", str(dataset)]
+    assert main(["evaluate", model, *where, "--split", "train"]) == 2
+    assert "was used to calibrate" in capsys.readouterr().err
+    assert main(["evaluate", model, *where, "--split", "val"]) == 0
+
+
+def test_the_ranges_are_kept_and_used_again_only_for_the_same_images(
+    done, float_file, dataset, monkeypatch, capsys, tmp_path
+):
+    cache = done / "icnet-fp32.calibration.json"
+    value = json.loads(cache.read_text())
+    assert value["parent_sha256"] == sha256(float_file)
+    assert len(value["images"]) == 8
+    low, high = value["tensors"]["relu_5"]["int8-ort"]
+    assert low == 0 < high <= value["tensors"]["relu_5"]["maximum"]
+    assert "<svg" in (done / "relu_5.svg").read_text()
+
+    def arguments(seed):
+        source = ["--dataset", "scenes", "--data", str(dataset), "--count", "8", "--seed", seed]
+        where = ["--calibration", str(cache), "-o", str(tmp_path), "--placement", "int8"]
+        return ["quantize", str(float_file), *source, *where, "--method", "mse"]
+
+    calls = []
+    own = calibrating.calibrate
+    monkeypatch.setattr(calibrating, "calibrate", lambda *a: calls.append(1) or own(*a))
+    assert main(arguments("0")) == 0
+    assert not calls
+    assert "used again" in capsys.readouterr().out
+    assert main(arguments("1")) == 0
+    assert calls
+
+
+def test_a_graph_that_is_nonsense_is_not_kept(float_file, calibration, tmp_path):
+    from icnet_deploy.calibration.artefact import write_artefact
+
+    for found in calibration.statistics.values():
+        found.minimum, found.maximum, kept = 0.0, 1e-3, (found.minimum, found.maximum)
+        found.kept = kept
+    try:
+        with pytest.raises(CheckFailed, match=r"only .* of the labels of the int8-ort graph"):
+            write_artefact(
+                float_file,
+                tmp_path / "bad.onnx",
+                calibration,
+                "int8-ort",
+                "minmax",
+                None,
+                [np.random.default_rng(0).integers(0, 255, (97, 161, 3), np.uint8)],
+            )
+    finally:
+        for found in calibration.statistics.values():
+            found.minimum, found.maximum = found.kept
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_path, capsys):
+    where = ["--dataset", "scenes", "--data", str(dataset)]
+    assert main(["quantize", str(done / "icnet-int8.onnx"), *where]) == 2
+    assert "ranges are taken from a float32 graph" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the calibration images"),
+        (["--dataset", "scenes"], "needs its folder"),
+        (["--dataset", "scenes", "--data", "{data}", "--split", "val"], "models are scored on it"),
+        (["--images", "{data}/leftImg8bit/val"], "4 images are too few"),
+        (
+            ["--images", "{data}/leftImg8bit", "--held-out", "{data}/leftImg8bit/val"],
+            "of the split that models are scored on",
+        ),
+        (["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"], "--placement both writes two"),
+    ],
+)
+def test_wrong_requests_are_answered_in_one_line(
+    arguments, message, float_file, dataset, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    given = [text.replace("{data}", str(dataset)) for text in arguments]
+    assert main(["quantize", str(float_file), *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_killed_run_leaves_no_artefact(float_file, dataset, tmp_path):
+    source = ["--dataset", "scenes", "--data", str(dataset)]
+    code = "import sys; from icnet_deploy.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["quantize", str(float_file), *source, "-o", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        if any(".onnx" in p.name for p in tmp_path.iterdir()):  # it is being written: now
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.002)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    for path in tmp_path.glob("[!.]*.onnx"):
+        assert read_onnx_metadata(path).calibration_images  # whole, if it has its name
