@@ -290,8 +290,8 @@ def _why_not(trt: Any, plan: Plan, cuda: Cuda, said: str) -> str:
         )
     elif plan.version is not None and plan.version[: len(here)] != here[: len(plan.version)]:
         why = (
-            f"it was built by {product} {built}, and here is {product} {trt.__version__}: an engine "
-            "runs on the version that built it;"
+            f"it was built by {product} {built}, and here is {product} {trt.__version__}: an "
+            "engine runs on the version that built it;"
         )
     elif device is not None:
         built_on = f"{sidecar.gpu}" if sidecar and sidecar.gpu else f"compute {device[2]}"
