@@ -2,7 +2,7 @@
 
 ONNX Runtime and OpenVINO compute float16 files in float32 on most CPUs, and round between nodes
 seldom or not at all, so a value that would be infinite on a GPU passes there. This graph rounds
-every one. It adds up in float32, as GPUs do by default: what is lost inside a sum is not in it.
+every one. It adds up in float32: what a kernel that adds up in float16 loses is not in it.
 """
 
 from __future__ import annotations
