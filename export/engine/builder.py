@@ -148,7 +148,14 @@ def _build(
         _explain_failure(trt, options, errors_of(log))
     data = bytes(plan)
     warnings = tuple(text for severity, text in log.lines if severity == "WARNING")
-    report = inspect(trt, data, graph, loads=not options.targets, log=log)
+    report = inspect(
+        trt,
+        data,
+        graph,
+        loads=not options.targets,
+        host_code=options.version_compatible,
+        log=log,
+    )
     return Built(data, profile, report, _timings(trt, config), warnings)
 
 

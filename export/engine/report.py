@@ -76,7 +76,7 @@ class Report:
 
 
 def inspect(
-    trt: ModuleType, plan: bytes, graph: SourceGraph, loads: bool, log: Any
+    trt: ModuleType, plan: bytes, graph: SourceGraph, loads: bool, host_code: bool, log: Any
 ) -> Report | None:
     """Loads a plan and reads its report.
 
@@ -85,6 +85,7 @@ def inspect(
         plan: the engine.
         graph: what it was built from.
         loads: whether it was built for the GPU here, so that failing to load it is an error.
+        host_code: whether it holds some, as a version-compatible plan does; it was built here.
         log: the build's logger.
 
     Returns:
@@ -97,6 +98,7 @@ def inspect(
     log.lines.clear()
     try:
         runtime = trt.Runtime(log)
+        runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(plan)
     except TypeError:  # "factory function returned nullptr"
         engine = None

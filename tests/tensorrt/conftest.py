@@ -22,21 +22,42 @@ def trt(release):
     return release
 
 
-def small_model(batch="N", nodes=(), output=("logits", 1)):
-    """image -> Cast -> Transpose -> Conv -> logits, at 8 x 16 pixels, 4 channels out."""
-    helper, kinds = onnx.helper, onnx.TensorProto
-    weights = np.arange(12, dtype=np.float32).reshape(4, 3, 1, 1) / 12
-    body = nodes or [
-        helper.make_node("Cast", ["image"], ["f"], "cast", to=kinds.FLOAT),
-        helper.make_node("Transpose", ["f"], ["x"], "transpose", perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["x", "w"], ["logits"], "conv"),
+KINDS = onnx.TensorProto
+
+
+def nodes(half=False, quantized=False):
+    """image -> Cast -> Transpose -> Conv -> logits, in one of three precisions."""
+    make = onnx.helper.make_node
+    weight, activation, before = "w", "x", []
+    if quantized:
+        weight, activation = "w_dq", "x_dq"
+        before = [
+            make("QuantizeLinear", ["x", "scale", "zero"], ["x_q"], "x_quantize"),
+            make("DequantizeLinear", ["x_q", "scale", "zero"], ["x_dq"], "x_dequantize"),
+            make("DequantizeLinear", ["w", "scale", "zero"], ["w_dq"], "w_dequantize"),
+        ]
+    return [
+        make("Cast", ["image"], ["f"], "cast", to=KINDS.FLOAT16 if half else KINDS.FLOAT),
+        make("Transpose", ["f"], ["x"], "transpose", perm=[0, 3, 1, 2]),
+        *before,
+        make("Conv", [activation, weight], ["logits"], "conv"),
     ]
+
+
+def small_model(batch="N", size=(8, 16), half=False, quantized=False, body=None):
+    """A model of one convolution, 4 channels out; `body` replaces its nodes."""
+    helper, kind = onnx.helper, np.float16 if half else np.float32
+    weights = np.arange(12).reshape(4, 3, 1, 1)
+    constants = {"w": weights.astype(np.int8) if quantized else (weights / 12).astype(kind)}
+    if quantized:
+        constants |= {"scale": np.array(1 / 12, np.float32), "zero": np.array(0, np.int8)}
+    output = KINDS.FLOAT16 if half else KINDS.FLOAT
     graph = helper.make_graph(
-        list(body),
+        nodes(half, quantized) if body is None else body,
         "small",
-        [helper.make_tensor_value_info("image", kinds.UINT8, [batch, 8, 16, 3])],
-        [helper.make_tensor_value_info(output[0], output[1], None)],
-        [onnx.numpy_helper.from_array(weights, "w")],
+        [helper.make_tensor_value_info("image", KINDS.UINT8, [batch, *size, 3])],
+        [helper.make_tensor_value_info("logits", output, None)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
     model.ir_version = 9
@@ -45,5 +66,23 @@ def small_model(batch="N", nodes=(), output=("logits", 1)):
 
 @pytest.fixture
 def model():
-    """Makes the small graph; see `small_model`."""
+    """Makes the small model; see `small_model`."""
     return small_model
+
+
+@pytest.fixture
+def artefact(tmp_path):
+    """Writes the small model with our metadata; returns its path."""
+    from icnet_deploy.labels import CAMVID
+    from icnet_deploy.metadata import KEY, ArtefactMetadata
+
+    def write(name="icnet.onnx", precision="fp32", metadata=True, **model):
+        made = small_model(**model)
+        size = model.get("size", (8, 16))
+        about = ArtefactMetadata(CAMVID, None if "H" in size else size, "logits", precision)
+        if metadata:
+            onnx.helper.set_model_props(made, {KEY: about.to_json()})
+        onnx.save(made, tmp_path / name)
+        return tmp_path / name
+
+    return write

@@ -56,6 +56,7 @@ DIMS = {
 
 
 def _new_builder(fake, this, logger):
+    fake.module.machine.require_gpu()
     this._state = SimpleNamespace(logger=logger)
 
 
@@ -328,6 +329,7 @@ def _name(config, prop, default):
 def _show_progress(fake, config, steps):
     """Whether the monitor let the build go on; what it raises is printed and cancels."""
     monitor = getattr(config, "progress_monitor", None)
+    fake.module.machine.monitor = monitor
     if monitor is None:
         return True
 

@@ -39,6 +39,7 @@ def _volume(fake, iterable):
 
 
 def _new_runtime(fake, this, logger):
+    fake.module.machine.require_gpu()
     this._state = SimpleNamespace(logger=logger)
 
 
