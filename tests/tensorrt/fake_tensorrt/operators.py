@@ -1,9 +1,10 @@
-"""What TensorRT's ONNX parser takes of the operators that ICNet's graphs use.
+"""What TensorRT's ONNX parser takes of the operators in ICNet's graphs: types and attributes.
 
-Source: the parser's published table, docs/operators.md of onnx-tensorrt for TensorRT 10.15 (opsets
-9 to 24), and its notes on uint8 (NVIDIA/TensorRT issue 3985; the `DataType` docstring of 10.16 and
-11.4, the same in both). An operator that is not here is not used by the kit's graphs: it is refused
-until somebody has looked it up.
+Sources: docs/operators.md of onnx-tensorrt. For TensorRT 10.15 (opsets 9 to 24): ArgMax, Cast,
+pooling, Concat, Transpose, Reshape, Resize, Q/DQ, and what it says of uint8 (with NVIDIA/TensorRT
+issue 3985 and the `DataType` docstring, the same in 10.16 and 11.4). For the rest the table of 8.5,
+with INT64 wherever it has INT32, since 10.0 knows INT64, and BF16 wherever it has FP16.
+An operator that is not here is in none of the kit's graphs: it is refused until it is looked up.
 """
 
 from __future__ import annotations
@@ -15,28 +16,23 @@ from onnx import TensorProto, numpy_helper
 OPSETS = range(9, 25)
 
 FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16))
-WHOLE = frozenset((TensorProto.INT32, TensorProto.INT64))
-NUMBERS = FLOATS | WHOLE
+NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
 BOOL = frozenset((TensorProto.BOOL,))
+UINT8 = frozenset((TensorProto.UINT8,))
 
-# Operator -> types of its first input. (Gather and Where: of the data, the first is an index or a
-# condition.) Layout operators take no INT8: it exists between Q and DQ only.
+# Operator -> types of its first input. INT8 is nowhere but between Q and DQ.
 TYPES = {
+    "Abs": NUMBERS,
     "Add": NUMBERS,
-    "ArgMax": NUMBERS,
+    "And": BOOL,
     "AveragePool": FLOATS,
-    "Cast": NUMBERS | BOOL | {TensorProto.UINT8},
+    "Cast": NUMBERS | BOOL | UINT8,
     "Concat": NUMBERS | BOOL,
-    "Constant": NUMBERS | BOOL,
-    "ConstantOfShape": WHOLE,
     "Conv": FLOATS,
     "DequantizeLinear": frozenset((TensorProto.INT8,)),
     "Div": NUMBERS,
     "Equal": NUMBERS | BOOL,
-    "Expand": NUMBERS | BOOL,
-    "Floor": FLOATS,
-    "Gather": NUMBERS | BOOL,
-    "Greater": NUMBERS,
+    "GreaterOrEqual": NUMBERS,
     "Less": NUMBERS,
     "MatMul": FLOATS,
     "Max": NUMBERS,
@@ -46,18 +42,17 @@ TYPES = {
     "QuantizeLinear": FLOATS,
     "Range": NUMBERS,
     "ReduceMax": NUMBERS,
+    "ReduceMean": NUMBERS,
     "ReduceMin": NUMBERS,
-    "ReduceSum": NUMBERS,
     "Relu": NUMBERS,
     "Reshape": NUMBERS | BOOL,
     "Resize": FLOATS,
-    "Shape": NUMBERS | BOOL | {TensorProto.UINT8},
-    "Slice": NUMBERS | BOOL,
+    "Shape": NUMBERS | BOOL | UINT8,  # uint8: TensorRT-RTX takes it, no table says so
     "Squeeze": NUMBERS | BOOL,
     "Sub": NUMBERS,
     "Transpose": NUMBERS | BOOL,
     "Unsqueeze": NUMBERS | BOOL,
-    "Where": BOOL,
+    "Where": BOOL,  # its condition
 }
 
 RESIZE_COORDINATES = {
