@@ -13,6 +13,7 @@ from icnet_deploy.errors import InputError
 __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS = {
+    "latency": ("icnet_deploy.benchmarks.latency", "artefacts timed in turn on every runtime"),
     "paper": ("icnet_deploy.benchmarks.paper", "the ICNet paper's tables, measured here"),
 }
 """Name -> the module whose `main` runs it, and what it is."""
