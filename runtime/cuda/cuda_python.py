@@ -180,7 +180,8 @@ class CudaPython:
         except Exception as error:
             raise CaptureError(f"capturing a CUDA graph failed: {error}") from error
         finally:
-            builder.close()
+            with suppress(Exception):  # it raises again what ended a spoiled capture
+                builder.close()
 
     def kernel(self, source: str, name: str) -> Any:
         if (source, name) not in self._kernels:

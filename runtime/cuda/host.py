@@ -57,6 +57,8 @@ class _Stream:
 
     def synchronize(self) -> None:
         self._cuda._check_current()
+        if self.handle in self._cuda._captures:
+            raise BackendError("a stream cannot be waited for while it is captured")
         self.run()
 
     def run(self) -> None:

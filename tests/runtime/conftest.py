@@ -29,7 +29,7 @@ def build_model(
     describe: dict[str, Any] | None = None,
     input_name: str = "image",
 ) -> Path:
-    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> ArgMax -> Cast -> Cast).
+    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> argmax -> Cast).
 
     `half`: "out", logits leave it as float16; "inside", they are float16 on their way.
     """
@@ -66,10 +66,15 @@ def build_model(
         how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
         nodes += [
             h.make_node("Resize", ["scores", "", "scales"], ["dense"], **how),
-            h.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
-            h.make_node("Cast", ["best"], ["best_float"], to=T.FLOAT),  # as TensorRT wants it
-            h.make_node("Cast", ["best_float"], ["labels"], to=T.UINT8),
+            h.make_node("ReduceMax", ["dense"], ["best"], axes=[1]),
+            h.make_node("Equal", ["dense", "best"], ["is_best"]),
+            h.make_node("Where", ["is_best", "index", "none"], ["places"]),
+            h.make_node("ReduceMin", ["places"], ["lowest"], axes=[1], keepdims=0),
+            h.make_node("Cast", ["lowest"], ["labels"], to=T.UINT8),
         ]
+        index = np.arange(len(label_set), dtype=np.float32)
+        constants.append(h.make_tensor("index", T.FLOAT, [1, len(index), 1, 1], index))
+        constants.append(h.make_tensor("none", T.FLOAT, [], [255.0]))
         shape, kind = [n, height, width], T.UINT8
     image = h.make_tensor_value_info(input_name, T.UINT8, [n, height, width, 3])
     output = h.make_tensor_value_info(head, kind, shape)

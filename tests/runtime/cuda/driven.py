@@ -1,0 +1,111 @@
+"""Run by test_adapters.py in a process of its own, whose libcuda.so.1 is the fake driver.
+
+It holds the real cuda-python, or PyCUDA, to the contract, and then has a predictor run an engine of
+the fake TensorRT through it: everything but the GPU and the libraries of NVIDIA is what a user has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "tensorrt")]
+
+import conftest as tiny  # noqa: E402 - tests/runtime/conftest.py
+import cuda_contract  # noqa: E402
+from fake_tensorrt import Machine, make_fake  # noqa: E402
+
+from icnet_deploy.runtime import Predictor, backends  # noqa: E402
+from icnet_deploy.runtime.cuda import open_cuda  # noqa: E402
+
+KINDS = ("device blocks", "pinned blocks", "streams", "events", "graphs")
+
+
+def without_nvrtc():
+    """NVRTC asks the driver for what the fake has not: the fake knows the kernels by name."""
+    import cuda.core as core
+
+    class Program:
+        def __init__(self, code, code_type, options):
+            assert (code_type, options.arch, "label_map_float" in code) == ("c++", "sm_86", True)
+
+        def compile(self, target_type):
+            assert target_type == "cubin"
+            return core.ObjectCode.from_cubin(b"a cubin")
+
+    core.Program = Program
+
+
+def without_nvcc():
+    """As above: the compiler's command line is held in test_adapters.py."""
+    import pycuda.compiler as compiler
+    from pycuda.driver import module_from_buffer
+
+    def source_module(source, *, options, no_extern_c):
+        assert (options, no_extern_c, "label_map_half" in source) == (["-std=c++17"], True, True)
+        return module_from_buffer(b"a cubin")
+
+    compiler.SourceModule = source_module
+
+
+def predict(driver, cuda, folder):
+    """An engine, on the adapter: alone, again as a graph, in a batch, and left on the GPU."""
+    trt = make_fake("11.4")
+    kept = []
+
+    def enqueue(handle, work):
+        kept.append(ctypes.CFUNCTYPE(None)(work))
+        assert driver.fake_enqueue(ctypes.c_void_p(handle), kept[-1]) == 0
+
+    trt.machine = Machine(enqueue=enqueue)
+    sys.modules["tensorrt"] = trt
+    backends._installed = lambda package: True
+    onnx = tiny.build_model(folder / "tiny.onnx")
+    builder = trt.Builder(logger := trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(0)
+    assert trt.OnnxParser(network, logger).parse(onnx.read_bytes())
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    profile.set_shape("image", (1, 64, 96, 3), (2, 64, 96, 3), (2, 64, 96, 3))
+    assert config.add_optimization_profile(profile) == 0
+    engine = folder / "tiny.engine"
+    engine.write_bytes(bytes(builder.build_serialized_network(network, config)))
+    images = [tiny.draw_blocks(size, seed) for seed, size in enumerate([(64, 96), (100, 77)] * 2)]
+    with Predictor.from_onnx(onnx, "onnxruntime", "cpu", threads=1) as predictor:
+        wanted = [predictor.predict(image).labels for image in images]
+    with Predictor.from_engine(engine, cuda=cuda) as predictor:
+        for _ in range(2):
+            for image, labels in zip(images, wanted, strict=True):
+                assert (predictor.predict(image).labels == labels).mean() > 0.999
+        for labels, found in zip(wanted, predictor.predict_batch(images), strict=True):
+            assert (found.labels == labels).mean() > 0.999
+        left = predictor.predict(images[1], on_device=True).labels
+        again = predictor.predict(images[1]).labels
+    np.testing.assert_array_equal(left.to_host(), again)
+    left.free()
+
+
+def main():
+    adapter, library, folder = sys.argv[1:]
+    driver = ctypes.CDLL(library)
+    (without_nvrtc if adapter == "cuda-python" else without_nvcc)()
+    cuda = open_cuda(adapter)
+    assert cuda.gpu.capability == (8, 6), cuda.gpu
+    assert cuda.gpu.name == "a fake GPU"
+    with cuda.current():
+        before = [driver.fake_live(kind) for kind in range(len(KINDS))]
+        for check in cuda_contract.CHECKS:
+            check(cuda)
+    predict(driver, cuda, Path(folder))
+    with cuda.current():
+        assert driver.cuCtxSynchronize() == 0  # memory goes back in the order of a stream
+    after = [driver.fake_live(kind) for kind in range(len(KINDS))]
+    assert after == before, dict(zip(KINDS, zip(before, after, strict=True), strict=True))
+    print("driven", cuda.adapter)
+
+
+if __name__ == "__main__":
+    main()
