@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
+from icnet_deploy.benchmarks.quantizers import markdown as quantizers_markdown
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.errors import CheckFailed, InputError
@@ -73,6 +74,7 @@ TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scores": _scores,
     "parity": _parity,
     "paper": paper_markdown,
+    "quantizers": quantizers_markdown,
 }
 
 

@@ -48,7 +48,49 @@ def _parser() -> argparse.ArgumentParser:
         "icnet quantize icnet.onnx --dataset camvid --data CamVid --placement both",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
-    source = p.add_argument_group("calibration images")
+    _add_images(p)
+    p.add_argument(
+        "--placement", default="both", choices=(*_PLACEMENTS, "both"), help="(default: both)"
+    )
+    p.add_argument(
+        "--method",
+        default="percentile",
+        choices=_METHODS,
+        help="how ranges are chosen (default: percentile)",
+    )
+    p.add_argument(
+        "--float",
+        action="append",
+        metavar="NAME",
+        dest="exclude",
+        help="a layer or block that stays in float, such as conv_sub4; may be repeated (default: "
+        "the classifier and convolutions that see the image, by the placement)",
+    )
+    p.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="where ranges are kept, and taken from while model and images are the same (default: "
+        "MODEL.calibration.json beside the artefacts)",
+    )
+    p.add_argument(
+        "--histogram",
+        nargs=2,
+        metavar=("TENSOR", "FILE"),
+        help="draw a tensor's histogram and ranges as SVG",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
+    )
+    return p
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_argument_group("calibration images")
     source.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}: the layout")
     source.add_argument("--data", type=Path, metavar="DIR", help="its folder")
     source.add_argument("--split", default="train", help="which part of it (default: train)")
@@ -72,44 +114,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"how many images, at least {FEWEST} (default: 32)",
     )
     source.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
-    p.add_argument(
-        "--placement", default="both", choices=(*_PLACEMENTS, "both"), help="(default: both)"
-    )
-    p.add_argument(
-        "--method",
-        default="percentile",
-        choices=_METHODS,
-        help="how ranges are chosen (default: percentile)",
-    )
-    p.add_argument(
-        "--float",
-        action="append",
-        metavar="NAME",
-        dest="exclude",
-        help="a layer or block that stays in float, such as conv_sub4; may be repeated (default: "
-        "the convolutions that see the image, and the classifier)",
-    )
-    p.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE",
-        help="where ranges are kept, and taken from while model and images are the same (default: "
-        "MODEL.calibration.json beside the artefacts)",
-    )
-    p.add_argument(
-        "--histogram",
-        nargs=2,
-        metavar=("TENSOR", "FILE"),
-        help="draw a tensor's histogram and ranges as SVG",
-    )
-    p.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="PATH",
-        help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
-    )
-    return p
 
 
 @command

@@ -18,7 +18,7 @@ import onnx
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.errors import InputError
 
-__all__ = ["PLACEMENTS", "Placement", "float_layers", "place"]
+__all__ = ["PLACEMENTS", "Placement", "float_layers", "image_layers", "place"]
 
 PLACEMENTS = ("int8", "int8-ort")
 
@@ -65,36 +65,38 @@ def place(graph: Graph, placement: str, exclude: Collection[str] = ()) -> Placem
     return found
 
 
-def float_layers(graph: Graph) -> tuple[str, ...]:
-    """The layers that stay in float unless others are named: those at the graph's two ends.
+def float_layers(graph: Graph, placement: str) -> tuple[str, ...]:
+    """The layers that stay in float unless others are named.
 
-    The convolutions that see the image: it is bright or dark as a whole, so the roundings of a
-    filter's weights add up over it, to most of the noise of the whole net; and with three channels
-    they are no faster in 8 bits. The classifier: nothing after it evens its noise out.
+    The classifier: nothing after it evens its noise out, and it is cheap (see `classify_first`).
+    Of the convolutions that see the image, in `int8-ort` all: with three channels ONNX Runtime runs
+    them faster in float. OpenVINO does not, so in `int8` only those that see it made smaller.
     """
-    found: dict[str, None] = {}
-    for start, step in (
-        ([v.name for v in graph.model.graph.input], _readers),
-        (sorted(graph.outputs), _producer),
-    ):
-        waiting, seen = list(start), set(start)
-        while waiting:
-            for node in step(graph, waiting.pop()):
-                if node.op_type == "Conv":
-                    found[graph.layer(node)] = None
-                    continue
-                names = node.output if step is _readers else node.input
-                waiting += [name for name in names if name not in seen]
-                seen.update(names)
-    return tuple(found)
+    seen = image_layers(graph)
+    first = seen if placement == "int8-ort" else [name for name, small in seen.items() if small]
+    last: dict[str, None] = {}
+    waiting = sorted(graph.outputs)
+    while waiting:
+        node = graph.producers.get(waiting.pop())
+        if node is not None and node.op_type == "Conv":
+            last[graph.layer(node)] = None
+        elif node is not None:
+            waiting += node.input
+    return (*first, *last)
 
 
-def _readers(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
-    return graph.readers.get(tensor, [])
-
-
-def _producer(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
-    return [graph.producers[tensor]] if tensor in graph.producers else []
+def image_layers(graph: Graph) -> dict[str, bool]:
+    """The convolutions that see the image itself, and whether a Resize made it smaller before."""
+    found: dict[str, bool] = {}
+    waiting = [(value.name, False) for value in graph.model.graph.input]
+    while waiting:
+        tensor, small = waiting.pop()
+        for node in graph.readers.get(tensor, []):
+            if node.op_type == "Conv":
+                found[graph.layer(node)] = small
+            else:
+                waiting += [(name, small or node.op_type == "Resize") for name in node.output]
+    return found
 
 
 def _for_tensorrt(graph: Graph, found: Placement) -> None:

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placement import Placement, float_layers, place
+from icnet_deploy.calibration.placement import Placement, float_layers, image_layers, place
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Range, Ranges, grid
 from icnet_deploy.calibration.weights import bias_shift, quantized_weights
@@ -39,11 +39,14 @@ def quantize(
     """
     result = prepared(model, ranges.factors)
     graph = Graph(result)
-    found = place(graph, placement, float_layers(graph) if exclude is None else exclude)
+    kept = float_layers(graph, placement) if exclude is None else exclude
+    found = place(graph, placement, kept)
+    seeing = image_layers(graph)
     tables = [_pair(graph, name, found, ranges, placement) for name in found.pairs]
     added = [node for pair in tables for node in pair]
     for conv in found.convolutions:
-        added += _weights(graph, conv, found, ranges, placement)
+        flat = graph.layer(conv) in seeing
+        added += _weights(graph, conv, found, ranges, placement, flat)
     for name, readers in found.pairs.items():
         _reroute(graph, name, readers)
     nodes = [*result.graph.node, *added]
@@ -116,12 +119,17 @@ def _without_relus(graph: Graph, nodes: list[onnx.NodeProto]) -> list[onnx.NodeP
 
 
 def _weights(
-    graph: Graph, conv: onnx.NodeProto, found: Placement, ranges: Ranges, placement: str
+    graph: Graph,
+    conv: onnx.NodeProto,
+    found: Placement,
+    ranges: Ranges,
+    placement: str,
+    flat: bool,
 ) -> list[onnx.NodeProto]:
     """Replaces a convolution's weights by int8 ones, and corrects its bias."""
     source, name = conv.input[0], conv.input[1]
     weight = graph.array(name)
-    places, steps = quantized_weights(weight)
+    places, steps = quantized_weights(weight, flat)
     bias = graph.array(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(weight), np.float32)
     corrected = bias + bias_shift(weight, places, steps, ranges.tensors[source].means)
     nodes = [_dequantized(graph, f"{name}_q", places, steps)]

@@ -14,13 +14,16 @@ Int8 = npt.NDArray[np.int8]
 _FRACTIONS = np.linspace(0.6, 1.0, 41)
 
 
-def quantized_weights(weight: Float32) -> tuple[Int8, Float32]:
+def quantized_weights(weight: Float32, flat: bool = False) -> tuple[Int8, Float32]:
     """Rounds weights to symmetric grids of -127..127, one a channel of output.
 
     Each grid's step is the one of least squared error, which may clip a channel's largest weights.
 
     Args:
         weight: float32, O x I x kh x kw.
+        flat: for an input that is much the same in all channels and over a whole kernel, as an
+            image is in its sky. There the errors of a filter's weights add up, so each is carried
+            into the rounding of the next, and their sum stays below half a step.
 
     Returns:
         int8 of the same shape, and the steps, float32 of O: weight is about int8 * step.
@@ -35,7 +38,16 @@ def quantized_weights(weight: Float32) -> tuple[Int8, Float32]:
         steps = np.where(error < best, tried[:, 0], steps)
         best = np.minimum(error, best)
     steps32 = steps.astype(np.float32)
-    places = np.clip(np.rint(rows / steps32[:, None]), -127, 127)
+    wanted = rows / steps32[:, None]
+    places = np.clip(np.rint(wanted), -127, 127)
+    if flat:
+        # Tap by tap, and of each tap channel by channel: those are the most alike.
+        order = np.arange(rows.shape[1]).reshape(weight.shape[1], -1).T.ravel()
+        carried = np.zeros(len(rows))
+        for column in order:
+            carried = carried + wanted[:, column]
+            places[:, column] = np.clip(np.rint(carried), -127, 127)
+            carried = carried - places[:, column]
     return places.astype(np.int8).reshape(weight.shape), steps32
 
 
