@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import BackendError, ImageError, ModelError
+from icnet_deploy.errors import BackendError, ImageError, InputError, ModelError
 from icnet_deploy.images import check_image, resize_image, resize_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
@@ -84,15 +84,20 @@ class Predictor:
         runtime: str = "auto",
         device: str = "auto",
         threads: int | None = None,
+        *,
+        tf32: bool = False,
     ) -> Predictor:
         """Loads an ONNX file that `icnet export` wrote.
 
         Args:
             path: the file.
-            runtime: `onnxruntime`, `openvino`, or `auto`, the fastest that is installed.
+            runtime: `onnxruntime`, `openvino`, `onnxruntime-tensorrt` (ONNX Runtime's provider of
+                TensorRT 10), or `auto`, the fastest that is installed.
             device: `cpu`, `cuda`, or `auto`: CUDA where it really works. CUDA asked for by name
                 is CUDA or an error.
             threads: CPU threads a run; None leaves it to the runtime.
+            tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa: faster,
+                and no longer float32.
 
         Raises:
             ModelError: the file is missing, cut off, of another kind, or another model.
@@ -101,10 +106,18 @@ class Predictor:
         """
         path = Path(path)
         _refuse_other_kinds(path)
-        runtime, device = choose(runtime, device)
+        asked, (runtime, device) = (runtime, device), choose(runtime, device)
         check_available(runtime, device)
         metadata = read_onnx_metadata(path)
-        backend = open_backend(runtime, path, device, threads)
+        if (runtime, device) == ("onnxruntime", "cuda") and metadata.precision.startswith("int8"):
+            if asked[1] == "cuda":
+                raise InputError(
+                    f"{path} is {metadata.precision}, and ONNX Runtime has no integer convolution "
+                    "on CUDA: it would run as float, and slower. Use the fp16 artefact there, or "
+                    "an engine of TensorRT; on the CPU int8-ort"
+                )
+            runtime, device = choose(asked[0], "cpu")
+        backend = open_backend(runtime, path, device, threads, tf32)
         try:
             return cls(backend, metadata, runtime=runtime, device=device)
         except ModelError as error:

@@ -57,6 +57,7 @@ class Runtime:
 
 RUNTIMES = {
     "onnxruntime": Runtime("onnx_runtime", "onnxruntime", {"cpu": "cpu", "cuda": "cuda"}),
+    "onnxruntime-tensorrt": Runtime("onnx_runtime_trt", "onnxruntime", {"cuda": "cuda"}),
     "openvino": Runtime("open_vino", "openvino", {"cpu": "openvino"}),
     "tensorrt": Runtime("tensor_rt", "tensorrt", {"cuda": "tensorrt"}, engines=True),
     "tensorrt-rtx": Runtime("tensor_rt", "tensorrt_rtx", {"cuda": "tensorrt-rtx"}, engines=True),
@@ -87,7 +88,7 @@ def check_available(name: str, device: str) -> Runtime:
     if device not in runtime.extras:
         raise DeviceError(
             f"runtime {name!r} runs on {', '.join(runtime.extras)} here, not on {device!r}: use "
-            "runtime 'onnxruntime' for CUDA, or device 'cpu'"
+            f"runtime 'onnxruntime' for {device!r}, or another device"
         )
     _require(name, device)
     return runtime
@@ -101,7 +102,9 @@ def _require(name: str, device: str) -> None:
         )
 
 
-def open_backend(name: str, path: Path, device: str, threads: int | None = None) -> Backend:
+def open_backend(
+    name: str, path: Path, device: str, threads: int | None = None, tf32: bool = False
+) -> Backend:
     """Loads a model file into a runtime.
 
     Args:
@@ -109,6 +112,7 @@ def open_backend(name: str, path: Path, device: str, threads: int | None = None)
         path: an ONNX file.
         device: `cpu` or `cuda`.
         threads: how many CPU threads one run uses; None leaves it to the runtime.
+        tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa.
 
     Raises:
         InputError, MissingPackage: as `check_available`.
@@ -117,9 +121,14 @@ def open_backend(name: str, path: Path, device: str, threads: int | None = None)
         ModelError: the runtime cannot load the file.
     """
     runtime = check_available(name, device)
+    if tf32 and (name, device) != ("onnxruntime", "cuda"):
+        raise InputError(
+            f"TF32 is for runtime 'onnxruntime' on 'cuda', not for {name!r} on {device!r}"
+        )
+    options = {"tf32": True} if tf32 else {}
     module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
     try:
-        return cast(Backend, module.open_model(path, device, threads))
+        return cast(Backend, module.open_model(path, device, threads, **options))
     except ImportError as error:
         raise _broken(runtime, device, error) from error
 
@@ -210,6 +219,8 @@ def choose(runtime: str, device: str) -> tuple[str, str]:
     Returns:
         The names of a runtime and of a device, neither of them `auto`.
     """
+    if device == "auto" and runtime in RUNTIMES and "cpu" not in RUNTIMES[runtime].extras:
+        device = "cuda"
     if device == "auto":
         device = "cuda" if runtime in ("auto", "onnxruntime") and _cuda_works() else "cpu"
     if runtime == "auto":

@@ -2,11 +2,15 @@
 
 ONNX Runtime by itself answers a CUDA provider that cannot start with a session on the CPU and a
 line in its log. Here that is a `DeviceError`.
+
+On CUDA inputs and outputs are bound to the GPU's memory once and used again; a model whose shapes
+are all fixed runs as a CUDA graph.
 """
 
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -19,14 +23,26 @@ import numpy as np
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed
 
-__all__ = ["CUDA_OPTIONS", "OnnxRuntimeBackend", "check_distributions", "cuda_works", "open_model"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "CUDA_OPTIONS",
+    "BoundBackend",
+    "OnnxRuntimeBackend",
+    "check_distributions",
+    "cuda_works",
+    "open_model",
+    "open_session",
+    "prepare_cuda",
+]
 
 CUDA_OPTIONS = {
     "device_id": "0",
     # Tries every algorithm once a shape at the first run, which `warmup` is for.
     "cudnn_conv_algo_search": "EXHAUSTIVE",
     "cudnn_conv_use_max_workspace": "1",
-    # TF32 keeps 10 bits of the mantissa: float32 is to mean float32. FP16 is an artefact's own.
+    # TF32 keeps 10 bits of the mantissa: float32 is to mean float32 unless somebody says otherwise
+    # (`tf32`). FP16 is an artefact's own.
     "use_tf32": "0",
     # Tensor cores want channels last; without it every convolution transposes.
     "prefer_nhwc": "1",
@@ -44,6 +60,8 @@ _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
 }
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 _FATAL_ONLY, _WARNINGS = 4, 2  # ONNX Runtime's log severities
 
@@ -80,48 +98,146 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def open_model(path: Path, device: str, threads: int | None) -> OnnxRuntimeBackend:
-    """Loads an ONNX file; see `open_backend`."""
-    return OnnxRuntimeBackend(_session(str(path), device, threads))
+class BoundBackend(OnnxRuntimeBackend):
+    """A session on a GPU, where the memory of its input and outputs stays from run to run.
+
+    As every artefact, the model has one input.
+    """
+
+    def __init__(self, session: Any, onnxruntime: Any, place: str = "cuda") -> None:
+        super().__init__(session)
+        self._values = onnxruntime.OrtValue
+        self._place = place
+        self._binding: Any = session.io_binding()
+        self._shape: tuple[int, ...] | None = None
+        self._input: Any = None
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Backend.run`."""
+        if self._session is None:
+            raise BackendError("the model was closed")
+        check_feed(self.inputs, feed)
+        name = self.inputs[0].name
+        image = np.ascontiguousarray(feed[name])
+        try:
+            if image.shape == self._shape:
+                self._input.update_inplace(image)
+            else:
+                self._bind(name, image)
+            self._session.run_with_iobinding(self._binding)
+            values = self._binding.copy_outputs_to_cpu()
+        except Exception as error:  # as above
+            raise BackendError(f"ONNX Runtime failed to run the model: {error}") from error
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        super().close()
+        self._binding = self._input = None
+
+    def _bind(self, name: str, image: Array) -> None:
+        """Takes memory for images of a new shape, and for what comes of them."""
+        self._shape = None
+        self._input = self._values.ortvalue_from_numpy(image, self._place, 0)
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._binding.bind_ortvalue_input(name, self._input)
+        for spec in self.outputs:
+            if None in spec.shape:  # as large as it comes out
+                self._binding.bind_output(spec.name, self._place, 0)
+                continue
+            # A graph writes where it wrote when it was captured.
+            value = self._values.ortvalue_from_shape_and_type(
+                list(spec.shape), spec.dtype.type, self._place, 0
+            )
+            self._binding.bind_ortvalue_output(spec.name, value)
+        self._shape = image.shape
 
 
-def _session(model: str | bytes, device: str, threads: int | None) -> Any:
+def open_model(
+    path: Path, device: str, threads: int | None, tf32: bool = False
+) -> OnnxRuntimeBackend:
+    """Loads an ONNX file; see `open_backend`.
+
+    Args:
+        path: the file.
+        device: `cpu` or `cuda`.
+        threads: see `open_backend`.
+        tf32: let CUDA multiply float32 with 10 bits of the mantissa, which is faster.
+    """
+    if device == "cpu":
+        return OnnxRuntimeBackend(open_session(str(path), [CPU], threads))
+    return _open_cuda(str(path), threads, tf32)
+
+
+def _open_cuda(model: str | bytes, threads: int | None, tf32: bool) -> OnnxRuntimeBackend:
+    import onnxruntime
+
+    prepare_cuda(onnxruntime)
+    options = CUDA_OPTIONS | {"use_tf32": "1" if tf32 else "0"}
+    session = open_session(model, [(CUDA, options)], threads)
+    ends = [*session.get_inputs(), *session.get_outputs()]
+    if all(None not in _spec(value).shape for value in ends):
+        # Only now is it known that a graph may be captured, and it is asked for at the start.
+        try:
+            graph = [(CUDA, options | {"enable_cuda_graph": "1"})]
+            session = open_session(model, graph, threads)
+        except DeviceError as error:
+            warnings.warn(
+                f"the model runs without a CUDA graph, a little slower: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return BoundBackend(session, onnxruntime)
+
+
+def open_session(model: str | bytes, providers: list[Any], threads: int | None) -> Any:
+    """Makes a session whose first provider is the one that was asked for.
+
+    Args:
+        model: a path, or a file's bytes.
+        providers: names, or names with their options; the CPU's alone, or some of CUDA.
+        threads: CPU threads a run; None leaves it to ONNX Runtime.
+
+    Raises:
+        DeviceError: ONNX Runtime cannot run the model on CUDA, or would run some of it on the CPU.
+        ModelError: it cannot load the file.
+        UnavailableError: its installation is broken.
+    """
     check_distributions()
     import onnxruntime
 
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _FATAL_ONLY  # what it would log is in the exception
     if threads is not None:
         options.intra_op_num_threads = threads
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device == "cuda":
-        _prepare_cuda(onnxruntime)
+    if first != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [("CUDAExecutionProvider", CUDA_OPTIONS)]
     try:
         # enable_fallback=0: otherwise a failure prints a banner and starts again on the CPU.
         session = onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
     except Exception as error:
-        if device == "cuda":
+        if first != CPU:
             raise DeviceError(
                 f"ONNX Runtime cannot run the model on CUDA: {error}; `icnet doctor` says what is "
                 "missing, --device cpu runs without a GPU"
             ) from error
         raise ModelError(f"ONNX Runtime cannot load the model {model!s:.200}: {error}") from error
-    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+    if session.get_providers()[0] != first:
         raise DeviceError(
-            f"asked for CUDA, ONNX Runtime gave {session.get_providers()}: its CUDA provider could "
-            "not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU); "
+            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: the provider "
+            "could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU); "
             'pip install "icnet-deploy[cuda]", or use --device cpu'
         )
     return session
 
 
-def _prepare_cuda(onnxruntime: Any) -> None:
+def prepare_cuda(onnxruntime: Any) -> None:
     """Loads CUDA's libraries from their packages, if this ONNX Runtime has a CUDA provider."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         raise DeviceError(
             "asked for CUDA, but the installed ONNX Runtime has no CUDA provider: pip uninstall "
             'onnxruntime, then pip install "icnet-deploy[cuda]"; or use --device cpu'
@@ -160,7 +276,7 @@ def cuda_works() -> bool:
 
     onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     try:
-        backend = OnnxRuntimeBackend(_session(_PROBE, "cuda", None))
+        backend = _open_cuda(_PROBE, None, tf32=False)
         backend.run({"x": np.ones((1, 1, 1, 1), np.float32)})
     except (UnavailableError, BackendError):
         return False

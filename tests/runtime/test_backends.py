@@ -151,76 +151,6 @@ class TestOpenVino(RuntimeContract):
             open_backend("openvino", tiny_model(), "cuda")
 
 
-def stub_onnxruntime(monkeypatch, offered, given, made):
-    """Stands in for ONNX Runtime: offers some providers, and gives a session on others."""
-
-    def session(model, options, providers, **others):
-        made.append((options, providers, others))
-        return SimpleNamespace(get_providers=lambda: given, get_inputs=list, get_outputs=list)
-
-    class Options:
-        def __init__(self):
-            self.entries = {}
-
-        def add_session_config_entry(self, key, value):
-            self.entries[key] = value
-
-    stub = SimpleNamespace(
-        SessionOptions=Options,
-        ExecutionMode=SimpleNamespace(ORT_SEQUENTIAL=0),
-        GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL=99),
-        InferenceSession=session,
-        get_available_providers=lambda: offered,
-        preload_dlls=lambda: None,
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", stub)
-    monkeypatch.setattr(backends, "_installed", lambda package: True)
-
-
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-
-
-def test_cuda_that_is_not_compiled_in_is_an_error(monkeypatch, tmp_path):
-    made = []
-    stub_onnxruntime(monkeypatch, [CPU], [CPU], made)
-    with pytest.raises(DeviceError, match="no CUDA provider"):
-        open_backend("onnxruntime", tmp_path / "x.onnx", "cuda")
-    assert not made
-
-
-def test_cuda_answered_by_the_cpu_is_an_error(monkeypatch, tmp_path):
-    made = []
-    stub_onnxruntime(monkeypatch, [CUDA, CPU], [CPU], made)
-    with pytest.raises(DeviceError, match="asked for CUDA, ONNX Runtime gave"):
-        open_backend("onnxruntime", tmp_path / "x.onnx", "cuda")
-
-
-def test_cuda_is_asked_for_without_a_way_back(monkeypatch, tmp_path):
-    made = []
-    stub_onnxruntime(monkeypatch, [CUDA, CPU], [CUDA, CPU], made)
-    open_backend("onnxruntime", tmp_path / "x.onnx", "cuda", threads=3)
-    options, providers, others = made[0]
-    assert options.entries == {"session.disable_cpu_ep_fallback": "1"}
-    assert options.intra_op_num_threads == 3
-    assert providers == [(CUDA, onnx_runtime.CUDA_OPTIONS)]
-    assert providers[0][1]["use_tf32"] == "0"
-    assert others == {"enable_fallback": 0}
-
-
-def test_cuda_on_this_machine_works_or_is_an_error(tiny_model):
-    if onnx_runtime.cuda_works():
-        pytest.skip("this machine has a CUDA that works")
-    with pytest.raises(DeviceError, match="CUDA"):
-        open_backend("onnxruntime", tiny_model(), "cuda")
-    assert choose("onnxruntime", "auto") == ("onnxruntime", "cpu")
-
-
-def test_the_probe_is_a_convolution_that_runs():
-    backend = onnx_runtime.OnnxRuntimeBackend(onnx_runtime._session(onnx_runtime._PROBE, "cpu", 1))
-    seven = np.full((1, 1, 1, 1), 7, np.float32)
-    assert backend.run({"x": seven})["y"] == seven
-
-
 def test_both_distributions_of_onnx_runtime_are_refused(monkeypatch, tiny_model):
     monkeypatch.setattr(onnx_runtime, "distribution", lambda name: SimpleNamespace(version="1.32"))
     with pytest.raises(UnavailableError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
@@ -236,7 +166,7 @@ def test_both_distributions_of_onnx_runtime_are_refused(monkeypatch, tiny_model)
 
 
 def test_unknown_names_list_the_known(tmp_path):
-    with pytest.raises(InputError, match="auto, onnxruntime, openvino, tensorrt, tensorrt-rtx"):
+    with pytest.raises(InputError, match=r"auto, onnxruntime, .*openvino, tensorrt, tensorrt-rtx"):
         open_backend("tensorflow", tmp_path / "x.onnx", "cpu")
     with pytest.raises(InputError, match="auto, cpu, cuda"):
         open_backend("onnxruntime", tmp_path / "x.onnx", "tpu")

@@ -1,13 +1,15 @@
 """Run by test_adapters.py in a process of its own, whose libcuda.so.1 is the fake driver.
 
-It holds the real cuda-python, or PyCUDA, to the contract, and then has a predictor run an engine of
-the fake TensorRT through it: everything but the GPU and the libraries of NVIDIA is what a user has.
+It holds the real cuda-python, and PyCUDA or its stand-in where it is not installed, to the
+contract, and then has a predictor run an engine of the fake TensorRT through it: everything but the
+GPU and the libraries of NVIDIA is what a user has.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "tensorrt")]
 
 import conftest as tiny  # noqa: E402 - tests/runtime/conftest.py
 import cuda_contract  # noqa: E402
+from fake_pycuda import make_fake as make_pycuda  # noqa: E402
 from fake_tensorrt import Machine, make_fake  # noqa: E402
 
 from icnet_deploy.runtime import Predictor, backends  # noqa: E402
+from icnet_deploy.runtime import cuda as runtime_cuda  # noqa: E402
 from icnet_deploy.runtime.cuda import open_cuda  # noqa: E402
 
 KINDS = ("device blocks", "pinned blocks", "streams", "events", "graphs")
@@ -91,6 +95,9 @@ def predict(driver, cuda, folder):
 def main():
     adapter, library, folder = sys.argv[1:]
     driver = ctypes.CDLL(library)
+    if adapter == "pycuda" and find_spec("pycuda") is None:
+        sys.modules |= make_pycuda(library)
+        runtime_cuda._installed = lambda package: True
     (without_nvrtc if adapter == "cuda-python" else without_nvcc)()
     cuda = open_cuda(adapter)
     assert cuda.gpu.capability == (8, 6), cuda.gpu

@@ -1,0 +1,270 @@
+"""ONNX Runtime on NVIDIA: what it is asked for, and what it answers, with a stand-in for its CUDA.
+
+The stand-in is ONNX Runtime itself, whose CPU takes the name of CUDA: bindings, memory kept from
+run to run and results are real.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime as real
+import pytest
+
+from icnet_deploy.errors import BackendError, DeviceError, InputError
+from icnet_deploy.runtime import Predictor, backends, choose, open_backend
+from icnet_deploy.runtime.backends import onnx_runtime, onnx_runtime_trt
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+TRT = onnx_runtime_trt.PROVIDER
+SIZE = (64, 96)
+
+
+class Values:
+    """`OrtValue` with the memory of "CUDA" on the CPU."""
+
+    made: list[tuple[int, ...]] = []  # noqa: RUF012 - cleared by the fixture
+
+    @classmethod
+    def ortvalue_from_numpy(cls, array, device, index):
+        assert (device, index) == ("cuda", 0)
+        cls.made.append(array.shape)
+        return real.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+
+    @classmethod
+    def ortvalue_from_shape_and_type(cls, shape, kind, device, index):
+        assert (device, index) == ("cuda", 0)
+        return real.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", 0)
+
+
+class Binding:
+    """A session's binding, with outputs of "CUDA" on the CPU."""
+
+    def __init__(self, binding):
+        self._binding = binding
+
+    def __getattr__(self, name):
+        return getattr(self._binding, name)
+
+    def bind_output(self, name, device, index):
+        assert (device, index) == ("cuda", 0)
+        self._binding.bind_output(name, "cpu", 0)
+
+    def copy_outputs_to_cpu(self):
+        """Of CUDA's memory it makes copies, of the CPU's it hands out the memory itself."""
+        return [value.copy() for value in self._binding.copy_outputs_to_cpu()]
+
+
+@pytest.fixture
+def standin(monkeypatch):
+    """Puts the stand-in in ONNX Runtime's place; says what it offers and what it was asked."""
+    machine = SimpleNamespace(offered=[TRT, CUDA, CPU], given=None, asked=[], refuse_graphs=False)
+
+    class Session(real.InferenceSession):
+        def __init__(self, model, options, providers, **others):
+            machine.asked.append((options, providers, others))
+            told = [p if isinstance(p, str) else p[0] for p in providers]
+            self.told = machine.given or [*told, CPU]
+            graph = not isinstance(providers[0], str) and "enable_cuda_graph" in providers[0][1]
+            if graph and machine.refuse_graphs:
+                raise RuntimeError("not all nodes are on CUDA")
+            plain = real.SessionOptions()
+            plain.log_severity_level = 4
+            super().__init__(model, plain, [CPU])
+
+        def get_providers(self):
+            return self.told
+
+        def io_binding(self):
+            return Binding(super().io_binding())
+
+        def run_with_iobinding(self, binding):
+            super().run_with_iobinding(binding._binding)
+
+    class Options(real.SessionOptions):
+        def __init__(self):
+            super().__init__()
+            self.entries = {}
+
+        def add_session_config_entry(self, key, value):
+            self.entries[key] = value
+
+    module = SimpleNamespace(
+        **{name: getattr(real, name) for name in ("ExecutionMode", "GraphOptimizationLevel")},
+        SessionOptions=Options,
+        InferenceSession=Session,
+        OrtValue=Values,
+        get_available_providers=lambda: machine.offered,
+        preload_dlls=lambda: None,
+    )
+    Values.made.clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    monkeypatch.setattr(backends, "_installed", lambda package: package == "onnxruntime")
+    return machine
+
+
+def on_the_cpu(path, images):
+    backend = onnx_runtime.OnnxRuntimeBackend(real.InferenceSession(path, providers=[CPU]))
+    return [backend.run({"image": image[None]})["logits"] for image in images]
+
+
+def test_a_provider_that_is_not_compiled_in_is_an_error(standin, tiny_model):
+    standin.offered = [CPU]
+    with pytest.raises(DeviceError, match="no CUDA provider"):
+        open_backend("onnxruntime", tiny_model(), "cuda")
+    assert not standin.asked
+
+
+def test_cuda_answered_by_the_cpu_is_an_error(standin, tiny_model):
+    standin.given = [CPU]
+    with pytest.raises(DeviceError, match=r"asked for CUDA .*ONNX Runtime gave \['CPUExec"):
+        open_backend("onnxruntime", tiny_model(), "cuda")
+
+
+def test_cuda_is_asked_for_without_a_way_back(standin, tiny_model):
+    open_backend("onnxruntime", tiny_model(), "cuda", threads=3)
+    ((options, providers, others),) = standin.asked
+    assert options.entries == {"session.disable_cpu_ep_fallback": "1"}
+    assert options.intra_op_num_threads == 3
+    assert providers == [(CUDA, onnx_runtime.CUDA_OPTIONS)]
+    assert (providers[0][1]["use_tf32"], providers[0][1]["prefer_nhwc"]) == ("0", "1")
+    assert others == {"enable_fallback": 0}
+
+
+def test_tf32_is_a_choice(standin, tiny_model):
+    with Predictor.from_onnx(tiny_model(), "onnxruntime", "cuda", tf32=True):
+        assert standin.asked[0][1][0][1]["use_tf32"] == "1"
+    with pytest.raises(InputError, match="TF32 is for runtime 'onnxruntime' on 'cuda'"):
+        Predictor.from_onnx(tiny_model(), "onnxruntime", "cpu", tf32=True)
+
+
+class TestBinding:
+    @pytest.mark.parametrize("batch", [None, 1])
+    def test_results_are_the_cpus_and_the_callers(self, standin, tiny_model, blocks, batch):
+        """The memory of the first run is used again; what it gave is not written over."""
+        path = tiny_model(batch=batch)
+        images = [blocks(SIZE, seed) for seed in range(3)]
+        backend = open_backend("onnxruntime", path, "cuda")
+        found = [backend.run({"image": image[None]})["logits"] for image in images]
+        np.testing.assert_array_equal(found, on_the_cpu(path, images))
+        assert Values.made == [(1, *SIZE, 3)]
+        backend.close()
+        backend.close()
+        with pytest.raises(BackendError, match="closed"):
+            backend.run({"image": images[0][None]})
+
+    def test_another_shape_is_bound_anew(self, standin, tiny_model, blocks):
+        path = tiny_model(size=None)
+        images = [blocks(size, 1) for size in (SIZE, (100, 72), SIZE)]
+        backend = open_backend("onnxruntime", path, "cuda")
+        for image, wanted in zip(images, on_the_cpu(path, images), strict=True):
+            np.testing.assert_array_equal(backend.run({"image": image[None]})["logits"], wanted)
+        assert len(Values.made) == 3
+
+    def test_it_refuses_what_does_not_fit(self, standin, tiny_model):
+        backend = open_backend("onnxruntime", tiny_model(), "cuda")
+        with pytest.raises(BackendError, match="the model takes"):
+            backend.run({"image": np.zeros((1, 64, 97, 3), np.uint8)})
+
+
+class TestGraphs:
+    def test_only_a_model_of_fixed_shapes_is_a_graph(self, standin, tiny_model):
+        open_backend("onnxruntime", tiny_model(), "cuda")
+        assert "enable_cuda_graph" not in standin.asked[-1][1][0][1]
+        open_backend("onnxruntime", tiny_model(batch=1), "cuda")
+        assert standin.asked[-1][1][0][1]["enable_cuda_graph"] == "1"
+
+    def test_where_there_can_be_none_it_says_so_and_runs(self, standin, tiny_model, blocks):
+        standin.refuse_graphs = True
+        path, image = tiny_model(batch=1), blocks(SIZE)
+        with pytest.warns(RuntimeWarning, match="without a CUDA graph.*not all nodes"):
+            backend = open_backend("onnxruntime", path, "cuda")
+        found = backend.run({"image": image[None]})["logits"]
+        np.testing.assert_array_equal(found, on_the_cpu(path, [image])[0])
+
+
+class TestInt8:
+    """ONNX Runtime has no integer convolution on CUDA."""
+
+    def test_asked_for_it_is_refused(self, standin, tiny_model):
+        path = tiny_model(describe={"precision": "int8-ort"})
+        with pytest.raises(InputError, match=r"is int8-ort, and .*Use the fp16 artefact"):
+            Predictor.from_onnx(path, "onnxruntime", "cuda")
+
+    def test_auto_takes_the_cpu(self, standin, tiny_model, monkeypatch):
+        monkeypatch.setattr(backends, "_cuda_works", lambda: True)
+        with Predictor.from_onnx(tiny_model(), "onnxruntime") as predictor:
+            assert predictor.device == "cuda"
+        path = tiny_model(describe={"precision": "int8"})
+        with Predictor.from_onnx(path, "onnxruntime") as predictor:
+            assert predictor.device == "cpu"
+
+
+class TestTensorRtProvider:
+    def test_without_tensorrt_10_it_says_what_is_missing(self, standin, tiny_model, monkeypatch):
+        monkeypatch.setattr(onnx_runtime_trt, "LIBRARY", "libnvinfer.so.no")
+        with pytest.raises(DeviceError, match=r"needs TensorRT 10.*icnet build-engine"):
+            open_backend("onnxruntime-tensorrt", tiny_model(), "cuda")
+        standin.offered = [CUDA, CPU]
+        with pytest.raises(DeviceError, match="has no TensorRT provider"):
+            open_backend("onnxruntime-tensorrt", tiny_model(), "cuda")
+        with pytest.raises(DeviceError, match="runs on cuda here, not on 'cpu'"):
+            open_backend("onnxruntime-tensorrt", tiny_model(), "cpu")
+
+    def test_it_runs_with_cuda_behind_it(self, standin, tiny_model, blocks, monkeypatch):
+        monkeypatch.setattr(onnx_runtime_trt, "LIBRARY", None)  # this process: always loads
+        path, image = tiny_model(describe={"precision": "fp16"}), blocks(SIZE)
+        with Predictor.from_onnx(path, "onnxruntime-tensorrt") as predictor:
+            assert (predictor.runtime, predictor.device) == ("onnxruntime-tensorrt", "cuda")
+            found = predictor._backend.run({"image": image[None]})["logits"]
+        np.testing.assert_array_equal(found, on_the_cpu(path, [image])[0])
+        ((options, providers, _),) = standin.asked
+        assert [name for name, _ in providers] == [TRT, CUDA]
+        assert options.entries == {"session.disable_cpu_ep_fallback": "1"}
+        assert providers[0][1]["trt_fp16_enable"] == "1"
+        assert "trt_engine_cache_enable" not in providers[0][1]
+        standin.given = [CUDA, CPU]
+        with pytest.raises(DeviceError, match=f"asked for CUDA .{TRT}"):
+            open_backend("onnxruntime-tensorrt", path, "cuda")
+
+    def test_its_cache_is_the_models_own(self, tiny_model, tmp_path, monkeypatch):
+        """Two models of one graph name: the provider alone would mix them up."""
+        monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
+        first, second = tiny_model(), tiny_model(describe={"training_data": "another"})
+        places = [
+            onnx_runtime_trt.provider_options(path)["trt_engine_cache_path"]
+            for path in (first, second, first)
+        ]
+        assert places[0] == places[2] != places[1]
+        assert len(list((tmp_path / "cache" / "onnxruntime-tensorrt").iterdir())) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"batch": 1}, {"half": "out"}])
+def test_on_a_gpu_it_agrees_with_the_cpu(tiny_model, blocks, options):
+    if not onnx_runtime.cuda_works():
+        pytest.skip("ONNX Runtime runs nothing on CUDA here")
+    path = tiny_model(**options)
+    images = [blocks(SIZE, seed) for seed in range(3)]
+    backend = open_backend("onnxruntime", path, "cuda")
+    for image, wanted in zip(images, on_the_cpu(path, images), strict=True):
+        for _ in range(3):  # the second and third run of a graph are replays
+            found = backend.run({"image": image[None]})["logits"]
+            np.testing.assert_allclose(found, wanted, atol=1e-3 if "half" not in options else 0.5)
+
+
+def test_cuda_on_this_machine_works_or_is_an_error(tiny_model):
+    if onnx_runtime.cuda_works():
+        pytest.skip("this machine has a CUDA that works")
+    with pytest.raises(DeviceError, match="CUDA"):
+        open_backend("onnxruntime", tiny_model(), "cuda")
+    assert choose("onnxruntime", "auto") == ("onnxruntime", "cpu")
+
+
+def test_the_probe_is_a_convolution_that_runs():
+    session = onnx_runtime.open_session(onnx_runtime._PROBE, [CPU], 1)
+    backend = onnx_runtime.OnnxRuntimeBackend(session)
+    seven = np.full((1, 1, 1, 1), 7, np.float32)
+    assert backend.run({"x": seven})["y"] == seven
