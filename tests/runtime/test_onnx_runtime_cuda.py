@@ -31,7 +31,7 @@ class Values:
     def ortvalue_from_numpy(cls, array, device, index):
         assert (device, index) == ("cuda", 0)
         cls.made.append(array.shape)
-        return real.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
+        return real.OrtValue.ortvalue_from_numpy(array.copy(), "cpu", 0)  # as CUDA has its own
 
     @classmethod
     def ortvalue_from_shape_and_type(cls, shape, kind, device, index):
