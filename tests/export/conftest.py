@@ -15,6 +15,7 @@ FORMS = {
     "logits": {},
     "labels": {"head": "labels"},
     "half": {"precision": "fp16"},
+    "half-labels": {"head": "labels", "precision": "fp16"},
     "free": {"dynamic_size": True},
 }
 

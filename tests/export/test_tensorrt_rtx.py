@@ -1,28 +1,149 @@
-"""TensorRT-RTX, which needs no GPU to parse and build, takes every file that we write."""
+"""TensorRT-RTX, which needs no GPU to parse and build, takes every file that we write.
+
+And what it must not be given is refused, by us or by its parser, with a reason.
+"""
 
 from __future__ import annotations
 
+import onnx
 import pytest
+from fake_tensorrt.operators import TYPES, refusals
 
-trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+from icnet_deploy.engine_sidecar import read_sidecar
+from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.export.build_engine import build_engine, main
+from icnet_deploy.export.engine import BuildOptions, build
+from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.files import sha256
+
+TARGETS = ("SM86", "SM89", "SM120")
+SIZE = (97, 161)
+
+EXPORTED = ["logits", "labels", "half", "half-labels", "free"]
+MADE = ["static", "int8", "int8-labels"]
 
 
-@pytest.mark.parametrize("form", ["logits", "labels", "half", "free"])
-def test_parses_and_builds(artefact, form):
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(
-        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    )  # held in a name: a parser does not keep its network alive
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(artefact(form).read_bytes())
-    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    profile = builder.create_optimization_profile()
-    profile.set_shape("image", (1, 97, 161, 3), (1, 97, 161, 3), (4, 97, 161, 3))
-    assert config.add_optimization_profile(profile) >= 0
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None
-    assert bytes(plan)[:4] == b"vtrt"
+@pytest.fixture(scope="session")
+def form(artefact, scene, tmp_path_factory):
+    """Returns an exported form's file, or one made of it: quantized, or of one image a run."""
+    folder = tmp_path_factory.mktemp("made")
+
+    def get(name):
+        if name in EXPORTED:
+            return artefact(name)
+        out = folder / f"{name}.onnx"
+        if not out.exists():
+            if name == "static":
+                model = onnx.load(artefact("logits"))
+                model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+                onnx.save(model, out)
+            else:
+                quantize(artefact("labels" if "labels" in name else "logits"), out, name, scene)
+        return out
+
+    return get
+
+
+def quantize(source, out, name, scene):
+    """An 8-bit artefact as `icnet quantize` writes it, calibrated on one scene."""
+    from icnet_deploy.calibration.artefact import write_artefact
+    from icnet_deploy.calibration.calibrate import calibrate
+    from icnet_deploy.calibration.selection import CalibrationSet
+    from icnet_deploy.images import write_image
+
+    image = out.with_suffix(".png")
+    write_image(image, scene)
+    images = CalibrationSet((image,), ("a scene",), SIZE)
+    found = calibrate(onnx.load(source), images, sha256(source))
+    placement = name.removesuffix("-labels")
+    write_artefact(source, out, found, placement, "percentile", None, [scene])
+
+
+@pytest.fixture(scope="session")
+def rtx():
+    return pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+
+@pytest.mark.parametrize("name", [*EXPORTED, *MADE])
+def test_it_builds_for_three_generations(rtx, form, name):
+    options = BuildOptions(
+        batch=(1, 1, 1) if name == "static" else (1, 1, 4),
+        sizes=((64, 64), SIZE, (128, 192)) if name == "free" else None,
+        targets=TARGETS,
+    )
+    built = build(rtx, form(name), options)
+    assert built.plan[:4] == b"vtrt"
+    assert list(built.plan[24:27]) == [int(part) for part in rtx.__version__.split(".")[:3]]
+    assert (built.profile is None) == (name == "static")
+    assert built.report is None  # an engine for GPUs that are not here is not loaded
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_it_builds_for_each_alone(rtx, form, target):
+    assert build(rtx, form("labels"), BuildOptions(targets=(target,))).plan[:4] == b"vtrt"
+
+
+@pytest.mark.parametrize("name", [*EXPORTED, *MADE])
+def test_every_operator_is_in_the_parser_s_table(form, name):
+    """TensorRT's own: what is asked of it besides RTX's word."""
+    model = onnx.load(form(name))
+    assert [f"{node.op_type} {node.name}: {why}" for _, node, why in refusals(model)] == []
+
+
+def test_the_table_has_nothing_that_no_file_uses(form):
+    used = {n.op_type for name in [*EXPORTED, "int8"] for n in onnx.load(form(name)).graph.node}
+    assert set(TYPES) <= used | {"Concat"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("logits", set()), ("half", {"fp16"}), ("int8", {"int8"})],
+)
+def test_the_precisions_are_read_from_the_graph(form, name, kinds):
+    found = read_graph(form(name)).precisions()
+    convolutions = [n for n in onnx.load(form(name)).graph.node if n.op_type == "Conv"]
+    assert set(found.values()) == kinds
+    assert not kinds or len(found) > 0.8 * len(convolutions)
+
+
+def test_int8_ort_is_refused_by_us_and_by_the_parser(rtx, form):
+    with pytest.raises(ModelError, match="int8-ort artefact"):
+        build(rtx, form("int8-ort"), BuildOptions(targets=TARGETS))
+    model = onnx.load(form("int8-ort"))
+    entry = model.metadata_props[0]
+    entry.value = entry.value.replace('"int8-ort"', '"int8"')
+    disguised = form("int8-ort").with_name("disguised.onnx")
+    onnx.save(model, disguised)
+    with pytest.raises(ModelError, match=r"cannot read .*: DequantizeLinear 'network"):
+        build(rtx, disguised, BuildOptions(targets=TARGETS))
+    assert list(refusals(model)) != []
+
+
+def test_a_free_size_is_told_apart(rtx, form):
+    with pytest.raises(InputError, match="give --sizes"):
+        build(rtx, form("free"), BuildOptions(targets=TARGETS))
+
+
+def test_the_command_writes_an_engine_of_rtx(rtx, form, tmp_path, capsys):
+    out = tmp_path / "icnet.engine"
+    arguments = [str(form("half")), "-o", str(out), "--with", "tensorrt-rtx"]
+    cache = ["--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--target", "SM86,SM120", *cache]) == 0
+    told = capsys.readouterr().out
+    assert f"TensorRT-RTX {rtx.__version__} for SM86, SM120" in told
+    assert "layers: not inspected" in told
+    sidecar = read_sidecar(out)
+    sidecar.check(out.read_bytes(), out)
+    assert (sidecar.flavour, sidecar.targets, sidecar.gpu) == (
+        "tensorrt-rtx",
+        ("SM86", "SM120"),
+        None,
+    )
+    again = build_engine(
+        form("half"),
+        tmp_path / "again.engine",
+        rtx,
+        BuildOptions(targets=("SM86", "SM120")),
+        tmp_path / "cache",
+    )
+    assert again.cached
