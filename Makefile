@@ -1,6 +1,7 @@
 # make demo    install into .venv, then the main job from end to end; IMAGE=photo.jpg adds your own
 # make test    the same, then every check and the whole test suite
 # make check   lint, format and types
+# make test-gpu  the tests that need TensorRT or a GPU; writes build/test-gpu.xml
 # make clean   remove what the above made
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 IMAGE ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test test-gpu check clean
 .DELETE_ON_ERROR:
 
 # At its end Cityscapes' own evaluation, for the test that ours equals it; without its dependencies,
@@ -47,6 +48,11 @@ check: $(VENV)/installed
 
 test: demo check
 	$(BIN)/python -m pytest
+
+# With -rs it says what was skipped, and why. The file names the GPU and the versions.
+test-gpu: $(VENV)/installed
+	mkdir -p build
+	$(BIN)/python -m pytest -rs -m "tensorrt or gpu" --junitxml=build/test-gpu.xml
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
