@@ -40,6 +40,9 @@ def report(found: dict[str, Any]) -> list[str]:
         "runtimes",
         *(_row(name, text) for name, text in _runtimes(found["runtimes"])),
         "",
+        "what drives the GPU for an engine",
+        *(_row(name, text) for name, text in _adapters(found["cuda"])),
+        "",
         *_auto(found["auto"]),
         "",
         "packages",
@@ -79,19 +82,33 @@ def _hardware(found: dict[str, Any]) -> list[str]:
 
 def _runtimes(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
-    for name, key in (("onnxruntime", "providers"), ("openvino", "devices")):
-        value = found[name]
+    for name, value in found.items():
         if value is None:
             text = "not installed"
         elif "error" in value:
             text = f"does not work: {value['error']}"
-        elif key == "providers":
-            text = f"{value['version']}: {', '.join(value[key])}"
+        elif "providers" in value:
+            text = f"{value['version']}: {', '.join(value['providers'])}"
+        elif "devices" in value:
+            devices = [f"{device} ({model})" for device, model in value["devices"].items()]
+            text = f"{value['version']}: {', '.join(devices)}"
         else:
-            devices = ", ".join(f"{device} ({model})" for device, model in value[key].items())
-            text = f"{value['version']}: {devices}"
+            text = f"{value['version']}: engines (icnet build-engine)"
         rows.append((name, text))
-    return [*rows, ("tensorrt", "engines: not yet in this version")]
+    return rows
+
+
+def _adapters(found: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in found.items():
+        if value is None:
+            text = "not installed"
+        elif "error" in value:
+            text = f"does not work: {value['error']}"
+        else:
+            text = f"{value['version']} on {value['gpu']}"
+        rows.append((name, text))
+    return rows
 
 
 def _auto(found: dict[str, Any]) -> list[str]:

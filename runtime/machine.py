@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import IcnetError
+from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.runtime.backends import choose
 from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
+from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 
 __all__ = ["PACKAGES", "Package", "examine"]
 
@@ -58,7 +59,14 @@ PACKAGES = (
     Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
     Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
     Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines"),
-    Package("tensorrt_rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13"), None, "engines for RTX GPUs"),
+    Package(
+        "tensorrt_rtx",
+        ("tensorrt-rtx", "tensorrt-rtx-cu13"),
+        "tensorrt-rtx",
+        "engines for RTX GPUs",
+    ),
+    Package("cuda-core", ("cuda-core",), "tensorrt", "drive the GPU for an engine"),
+    Package("pycuda", ("pycuda",), None, "drive the GPU, another way"),
     Package("torch", ("torch",), "export", "export, training, the reference of parity"),
     Package("safetensors", ("safetensors",), "export", "checkpoints"),
     Package("onnx", ("onnx",), "export", "export"),
@@ -79,7 +87,13 @@ def examine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpus": _gpus(),
         "packages": {package.name: _version(package) for package in PACKAGES},
-        "runtimes": {"onnxruntime": _onnxruntime(), "openvino": _openvino(), "tensorrt": None},
+        "runtimes": {
+            "onnxruntime": _onnxruntime(),
+            "openvino": _openvino(),
+            "tensorrt": _tensorrt("tensorrt"),
+            "tensorrt-rtx": _tensorrt("tensorrt_rtx"),
+        },
+        "cuda": {adapter: _cuda(adapter) for adapter in ADAPTERS},
         "auto": _auto(),
     }
 
@@ -154,6 +168,27 @@ def _openvino() -> dict[str, Any] | None:
         names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
         return {"version": module.__version__.split("-")[0], "devices": names}
     except ImportError:
+        return None
+    except Exception as error:  # as above
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _tensorrt(package: str) -> dict[str, Any] | None:
+    """Its version, if it imports; whether it runs is up to the GPU."""
+    try:
+        return {"version": import_module(package).__version__}
+    except ModuleNotFoundError:
+        return None
+    except Exception as error:  # its libraries are others' packages: OSError, ImportError
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _cuda(adapter: str) -> dict[str, Any] | None:
+    """What drives the GPU for an engine, and the GPU that it opens."""
+    try:
+        found = open_cuda(adapter)
+        return {"version": found.adapter, "gpu": str(found.gpu)}
+    except MissingPackage:
         return None
     except Exception as error:  # as above
         return {"error": f"{type(error).__name__}: {error}"}

@@ -49,8 +49,10 @@ class Buffers:
 
     def free(self) -> None:
         """Gives all of it back."""
-        for block in (*self._device.values(), *self._pinned.values()):
+        for block in self._device.values():
             block.free()
+        for pinned in self._pinned.values():
+            pinned.free()
         self._device.clear()
         self._pinned.clear()
 

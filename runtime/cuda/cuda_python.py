@@ -54,7 +54,7 @@ class _Host:
     def __init__(self, buffer: Any) -> None:
         self._buffer = buffer
         block = (ctypes.c_ubyte * int(buffer.size)).from_address(int(buffer.handle))
-        self.array: UInt8 = np.frombuffer(block, np.uint8)
+        self.array: UInt8 = np.frombuffer(memoryview(block), np.uint8)
 
     def free(self) -> None:
         if self._buffer is not None:

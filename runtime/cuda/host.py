@@ -11,7 +11,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from icnet_deploy.runtime.labelmap import label_map_dense
 __all__ = ["HostCuda", "HostFault"]
 
 Work = Callable[[], None]
+One = TypeVar("One")
 
 _FRESH, _FREED = 0xCD, 0xDD
 
@@ -272,7 +273,10 @@ class HostCuda:
     ) -> None:
         """Knows the label map's kernels only, and computes them with `label_map_dense`."""
         self._check_current()
-        kinds = {"label_map_float": np.float32, "label_map_half": np.float16}
+        kinds: dict[str, type[np.generic]] = {
+            "label_map_float": np.float32,
+            "label_map_half": np.float16,
+        }
         types = [np.uint64, *[np.int32] * 3, np.uint64, *[np.int32] * 2]
         if [type(argument) for argument in arguments] != types:
             raise HostFault(f"{kernel} is launched with {[type(a).__name__ for a in arguments]}")
@@ -304,13 +308,14 @@ class HostCuda:
     def _view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.check(address, size)
-        return np.frombuffer((ctypes.c_ubyte * size).from_address(address), dtype).reshape(shape)
+        memory = memoryview((ctypes.c_ubyte * size).from_address(address))
+        return np.frombuffer(memory, dtype).reshape(shape)
 
     def _check_current(self) -> None:
         if not getattr(self._thread, "depth", 0):
             raise HostFault("the GPU is used outside of `current()`")
 
-    def _opened(self, one: Any) -> Any:
+    def _opened(self, one: One) -> One:
         self._check_current()
         with self._lock:
             self._open.append(one)

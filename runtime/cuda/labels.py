@@ -57,7 +57,7 @@ def launch_label_map(
     if max(positions) >= 2**31 or max(size) >= 2**24:
         raise BackendError(f"a label map of {size[0]} x {size[1]} pixels is too large for the GPU")
     grid = (-(-size[1] // BLOCK[0]), -(-size[0] // BLOCK[1]))
-    arguments = [
+    arguments: list[np.generic] = [
         np.uint64(logits),
         *(np.int32(side) for side in shape),
         np.uint64(labels),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -10,8 +11,9 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import UnavailableError
-from icnet_deploy.runtime import backends, machine
+from icnet_deploy.errors import DeviceError, MissingPackage, UnavailableError
+from icnet_deploy.runtime import backends, cuda, machine
+from icnet_deploy.runtime.cuda.host import HostCuda
 from icnet_deploy.runtime.doctor import main
 
 
@@ -26,7 +28,10 @@ def test_it_reports_this_machine(capsys, tmp_path):
     assert "CPU" in found["runtimes"]["openvino"]["devices"]
     assert f"auto means {found['auto']['runtime']} on {found['auto']['device']}" in said
     assert found["packages"]["numpy"] in said
-    assert "engines: not yet in this version" in said
+    for name in ("tensorrt", "tensorrt-rtx"):
+        told = found["runtimes"][name]
+        assert told is None or "error" in told or f"{told['version']}: engines" in said
+    assert set(found["cuda"]) == {"cuda-python", "pycuda"}
 
 
 def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
@@ -36,11 +41,12 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
     monkeypatch.setattr(machine, "version", absent)
     monkeypatch.setattr(machine, "import_module", lambda name: exec(f"import no_such_{name}"))
     monkeypatch.setattr(backends, "_installed", lambda package: False)
+    monkeypatch.setattr(cuda, "_installed", lambda package: False)
     assert main([]) == 0
     said = capsys.readouterr().out
     assert "auto finds nothing that runs a model" in said
-    assert said.count("not installed") >= 2
-    for extra in ("cpu", "cuda", "openvino", "tensorrt", "export", "train"):
+    assert said.count("not installed") >= 6
+    for extra in ("cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx", "export", "train"):
         assert f'pip install "icnet-deploy[{extra}]"' in said
 
 
@@ -51,6 +57,39 @@ def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch):
     monkeypatch.setattr(machine, "check_distributions", broken)
     assert main([]) == 0
     assert "does not work: UnavailableError: both are installed" in capsys.readouterr().out
+
+
+def test_what_drives_a_gpu_is_told_with_the_gpu(capsys, monkeypatch):
+    def open_cuda(adapter):
+        if adapter == "pycuda":
+            raise MissingPackage("pycuda", extra="tensorrt", purpose="x")
+        return HostCuda((8, 9))
+
+    monkeypatch.setattr(machine, "open_cuda", open_cuda)
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"cuda-python +host memory on a fake GPU \(compute 8\.9\)", said)
+    assert re.search(r"pycuda +not installed", said)
+
+    def broken(adapter):
+        raise DeviceError("finds no GPU to work on")
+
+    monkeypatch.setattr(machine, "open_cuda", broken)
+    assert main([]) == 0
+    assert "does not work: DeviceError: finds no GPU to work on" in capsys.readouterr().out
+
+
+def test_a_tensorrt_whose_libraries_are_missing_is_told(capsys, monkeypatch):
+    real = machine.import_module
+
+    def import_module(name):
+        if name == "tensorrt":
+            raise ImportError("libnvinfer.so.11: cannot open shared object file")
+        return real(name)
+
+    monkeypatch.setattr(machine, "import_module", import_module)
+    assert main([]) == 0
+    assert "does not work: ImportError: libnvinfer.so.11" in capsys.readouterr().out
 
 
 def test_gpus_are_read_from_nvidia_smi(capsys, monkeypatch):
