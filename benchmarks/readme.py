@@ -16,6 +16,7 @@ from typing import Any
 
 from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
 from icnet_deploy.benchmarks.quantizers import markdown as quantizers_markdown
+from icnet_deploy.benchmarks.sensitivity_report import markdown as sensitivity_markdown
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.errors import CheckFailed, InputError
@@ -75,6 +76,7 @@ TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "parity": _parity,
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
+    "sensitivity": sensitivity_markdown,
 }
 
 

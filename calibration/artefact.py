@@ -84,7 +84,7 @@ def write_artefact(
         precision=placement,
         parent_sha256=calibration.parent_sha256,
         calibration_images=calibration.images,
-        tools=metadata.tools | _tools(method),
+        tools=metadata.tools | _tools(method) | ({"float": ", ".join(exclude)} if exclude else {}),
     )
     onnx.helper.set_model_props(result, {KEY: written.to_json()})
     result.producer_name, result.producer_version = "icnet-deploy", __version__

@@ -26,6 +26,10 @@ COMMANDS = {
     "compress": ("icnet_deploy.training.compress_command", "prune a network and fine-tune it"),
     "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
     "quantize": ("icnet_deploy.calibration.command", "float32 ONNX -> INT8, calibrated"),
+    "sensitivity": (
+        "icnet_deploy.benchmarks.sensitivity",
+        "what quantizing each block costs, and the fewest to keep in float",
+    ),
     "build-engine": ("icnet_deploy.export.build_engine", "ONNX -> TensorRT engine"),
     "predict": ("icnet_deploy.runtime.command", "label images, folders and videos"),
     "evaluate": ("icnet_deploy.benchmarks.evaluate", "score a model on a data set"),
