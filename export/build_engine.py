@@ -180,6 +180,23 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="HxW|LEAST:BEST:LARGEST",
         help="of a file that takes any size: the sizes to prepare for",
     )
+    _add_options(p)
+    where = p.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where earlier builds are kept (default: $ICNET_CACHE/engines, else below ~/.cache)",
+    )
+    where.add_argument("--no-cache", action="store_true", help="build anew, and keep nothing")
+    p.add_argument(
+        "--print-trtexec", action="store_true", help="only print the commands of trtexec"
+    )
+    return p
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
+    """How to build, and what to write besides the engine."""
     p.add_argument("--workspace", type=count, metavar="MIB", help="memory a layer may take besides")
     p.add_argument(
         "--level",
@@ -207,18 +224,6 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="FILE",
         help="build anew, and write what precision every layer of the engine runs in, as JSON",
     )
-    where = p.add_mutually_exclusive_group()
-    where.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="where earlier builds are kept (default: $ICNET_CACHE/engines, else below ~/.cache)",
-    )
-    where.add_argument("--no-cache", action="store_true", help="build anew, and keep nothing")
-    p.add_argument(
-        "--print-trtexec", action="store_true", help="only print the commands of trtexec"
-    )
-    return p
 
 
 def _print_trtexec(onnx: Path, out: Path, options: BuildOptions) -> None:

@@ -44,10 +44,10 @@ def nodes(half=False, quantized=False):
     ]
 
 
-def small_model(batch="N", size=(8, 16), half=False, quantized=False, body=None):
-    """A model of one convolution, 4 channels out; `body` replaces its nodes."""
+def small_model(batch="N", size=(8, 16), half=False, quantized=False, body=None, channels=4):
+    """A model of one convolution; `body` replaces its nodes."""
     helper, kind = onnx.helper, np.float16 if half else np.float32
-    weights = np.arange(12).reshape(4, 3, 1, 1)
+    weights = np.arange(3 * channels).reshape(channels, 3, 1, 1)
     constants = {"w": weights.astype(np.int8) if quantized else (weights / 12).astype(kind)}
     if quantized:
         constants |= {"scale": np.array(1 / 12, np.float32), "zero": np.array(0, np.int8)}

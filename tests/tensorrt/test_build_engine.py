@@ -8,19 +8,24 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 
+import numpy as np
 import onnx
 import pytest
-from fake_tensorrt import make_fake
+from fake_tensorrt import Machine, make_fake
 
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
+from icnet_deploy.errors import ModelError
 from icnet_deploy.export import build_engine as command
 from icnet_deploy.export.build_engine import build_engine, main
 from icnet_deploy.export.engine import BuildOptions, cache
 from icnet_deploy.export.engine.gpu import find_gpu
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime import Predictor, backends
+from icnet_deploy.runtime.cuda.host import HostCuda
 
 GPU = Gpu("NVIDIA Orin", (8, 7), "540.4.0")
 
@@ -59,6 +64,25 @@ def test_an_engine_and_what_lies_beside_it(trt, artefact, tmp_path):
     }
     assert sidecar.precisions == {"fp16": 2, "unknown": 1}
     assert out.read_bytes()[:4] == b"ftrt"
+
+
+def test_predictor_runs_what_was_built(installed, artefact, tmp_path, monkeypatch):
+    """From the file to the label map, the sidecar required, on memory of this process."""
+    source, out = artefact(size=(64, 96), channels=11), tmp_path / "icnet.engine"
+    cuda = HostCuda()
+    installed.machine = Machine(enqueue=cuda.enqueue, check=cuda.check)
+    monkeypatch.setattr(backends, "_installed", {"tensorrt", "onnxruntime"}.__contains__)
+    build_engine(source, out, installed, BuildOptions(batch=(1, 1, 4)))
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8))
+    with Predictor.from_engine(out, require_manifest=True, cuda=cuda) as engine:
+        found = engine.predict_batch(images)
+        assert engine.metadata == read_onnx_metadata(source)
+    with Predictor.from_onnx(source, "onnxruntime") as predictor:
+        for one, other in zip(found, predictor.predict_batch(images), strict=True):
+            assert (one.labels == other.labels).all()
+    out.write_bytes(out.read_bytes() + b" ")
+    with pytest.raises(ModelError, match="is not the engine that"):
+        Predictor.from_engine(out, cuda=cuda)
 
 
 def builds(trt, source, out, **change):
@@ -236,6 +260,16 @@ def test_the_commands_of_trtexec(artefact, capsys):
         "--useSpinWait",
     }
     assert "--shapes=image:2x8x16x3" in time_eleven
+
+
+def test_neither_torch_nor_onnx_is_needed(artefact):
+    """A Jetson need not have them."""
+    code = (
+        "import sys; sys.modules.update(torch=None, onnx=None); "
+        "from icnet_deploy.export.build_engine import main; raise SystemExit(main())"
+    )
+    command = [sys.executable, "-c", code, str(artefact()), "--print-trtexec"]
+    assert "trtexec --onnx=" in subprocess.run(command, check=True, stdout=-1, text=True).stdout
 
 
 def test_trtexec_of_one_shape_and_of_all_options(artefact, capsys):

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 from fake_tensorrt.building import BUILDING
 from fake_tensorrt.machine import Machine
@@ -27,6 +28,7 @@ class _Factory:
     def __init__(self, release, machine):
         self.surface = load_surface(release)
         self.module = types.ModuleType("tensorrt", f"A fake TensorRT {self.surface['version']}.")
+        self.module.__spec__ = ModuleSpec("tensorrt", None)  # for who asks whether it is installed
         self.module.__version__ = self.surface["version"]
         self.module.machine = machine
         self.behaviour = BUILDING | RUNNING
