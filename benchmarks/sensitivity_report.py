@@ -67,15 +67,17 @@ def markdown(results: Sequence[Result]) -> str:
     chosen = [result for result in results if result["kind"] == "sensitivity"]
     header = ["in 8 bits"]
     rows: dict[str, list[str]] = {}
+    marks: dict[str, str] = {}
     for index, result in enumerate(chosen):
         header += [f"{result['placement']}: {name}" for name in _HEADER[2:]]
-        for row in _rows(result):
-            cells = rows.setdefault(row[0].removesuffix(f" {KEPT}"), [])
-            cells += [""] * (3 * index - len(cells)) + row[2:]
+        for name, _, *measured in _rows(result):
+            bare, kept, _ = name.partition(f" {KEPT}")
+            marks[bare] = marks.get(bare) or kept
+            cells = rows.setdefault(bare, [])
+            cells += [""] * (3 * index - len(cells)) + measured
+    width = 3 * len(chosen)
     lines = [header, ["---"] * len(header)]
-    lines += [
-        [name, *cells, *[""] * (len(header) - 1 - len(cells))] for name, cells in rows.items()
-    ]
+    lines += [[n + marks[n], *cells, *[""] * (width - len(cells))] for n, cells in rows.items()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

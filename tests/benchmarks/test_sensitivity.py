@@ -214,7 +214,7 @@ def test_the_tables_and_bars_say_what_was_measured():
     assert ["all", "others", "4", "-0.50", "-1.00", "road", "5.00"] in words
     ort = {**result, "placement": "int8-ort", "blocks": [{**result["blocks"][0], "kept": True}]}
     lines = markdown([result, ort, {"kind": "parity"}]).splitlines()
-    assert lines[2] == "| conv2 | -0.25 | -0.50 road | 2.00 | -0.25 | -0.50 road | 2.00 |"
+    assert lines[2] == "| conv2 * | -0.25 | -0.50 road | 2.00 | -0.25 | -0.50 road | 2.00 |"
     plot = cost_plot(result)
     assert "conv2: -0.250 points" in plot
     widths = [float(part.split('"')[1]) for part in plot.split("width=")[2:]]
