@@ -298,6 +298,8 @@ def _why_not(trt: Any, plan: Plan, cuda: Cuda, said: str) -> str:
         why = f"it was built for {built_on}, and here is {cuda.gpu}: an engine runs on its own GPU;"
     elif sidecar and sidecar.gpu and sidecar.gpu.compute_capability != cuda.gpu.capability:
         why = f"it was built on {sidecar.gpu}, and here is {cuda.gpu};"
+    elif "cuda runtime" in said.lower():
+        why = "the GPU or its driver failed (`icnet doctor`), or the engine is another machine's;"
     elif plan.flavour is None:
         why = f"it is no engine of TensorRT ({len(plan.data)} bytes that begin otherwise);"
     else:

@@ -6,6 +6,7 @@ https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,5 +129,6 @@ class DeviceLabels:
                 memory.free()
 
     def __del__(self) -> None:
-        if getattr(self, "_memory", None) is not None:
+        # At the process's end the libraries are gone before this is, and the memory with them.
+        if getattr(self, "_memory", None) is not None and not sys.is_finalizing():
             self.free()

@@ -398,8 +398,17 @@ API cuKernelGetFunction(void **out, void *kernel) { *out = kernel; return SUCCES
 API cuKernelGetLibrary(void **out, void *) { *out = &module_word; return SUCCESS; }
 API cuKernelGetAttribute(int *value, int, void *, int) { *value = 0; return SUCCESS; }
 API cuKernelGetParamInfo(void *, size_t, size_t *, size_t *) { return INVALID_VALUE; }
+API cuFuncSetBlockShape(void *, int, int, int) { return SUCCESS; }
+API cuCtxDetach(void *) { return SUCCESS; }
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned by,
-                   unsigned bz, unsigned, void *stream, void **p, void **) {
+                   unsigned bz, unsigned, void *stream, void **p, void **extra) {
+    void *packed[7];
+    if (!p && extra && extra[0] == (void *)1) {  // PyCUDA gives them in one buffer, as a C struct
+        auto *buffer = static_cast<char *>(extra[1]);
+        const int offsets[] = {0, 8, 12, 16, 24, 32, 36};
+        for (int i = 0; i < 7; ++i) packed[i] = buffer + offsets[i];
+        p = packed;
+    }
     if (bz != 1 || bx * by > 1024 || !p) return INVALID_VALUE;
     auto source = *(uintptr_t *)p[0], target = *(uintptr_t *)p[4];
     int classes = *(int *)p[1], h = *(int *)p[2], w = *(int *)p[3];

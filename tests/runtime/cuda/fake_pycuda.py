@@ -1,7 +1,7 @@
 """A stand-in for PyCUDA on the fake driver: names and arguments that PyCUDA 2026.1 has, no more.
 
 From its documentation and `src/wrapper/wrap_cudadrv.cpp`. PyCUDA comes as source that wants the
-CUDA toolkit, so a test cannot count on it.
+CUDA toolkit, so a test cannot count on it; where it is installed, driven.py takes the real one.
 """
 
 from __future__ import annotations
