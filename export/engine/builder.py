@@ -93,22 +93,28 @@ def build(
     profile = profile_of(graph, options)
     monitor = make_monitor(trt, quiet)
     found: list[Built | BaseException] = []
+    begin, done = threading.Event(), threading.Event()
 
     def work() -> None:
+        begin.wait()
         try:
             found.append(_build(trt, graph, options, profile, timing_cache, monitor))
         except BaseException as error:
             found.append(error)
+        finally:
+            done.set()
 
-    # TensorRT holds the thread that builds, where Python could not see a Ctrl-C.
-    thread = threading.Thread(target=work, name="TensorRT build", daemon=True)
-    thread.start()
+    # TensorRT holds the thread that builds, where Python could not see a Ctrl-C. Events tell of its
+    # begin and end, for Ctrl-C can come inside `start`, and in Python 3.11 a `join` that it
+    # interrupts takes the thread for ended, too.
+    threading.Thread(target=work, name="TensorRT build", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        begin.set()
+        while not done.wait(0.2):
+            pass
     except KeyboardInterrupt:
         monitor.stop.set()
-        thread.join()
+        done.wait()
         raise
     if isinstance(found[0], BaseException):
         raise found[0]
