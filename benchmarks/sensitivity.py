@@ -149,19 +149,22 @@ def _calibration(args: argparse.Namespace) -> Calibration:
 
     model, _, size = load_float(args.model)
     parent, cache = sha256(args.model), _cache(args)
+
+    def kept() -> Calibration:
+        return Calibration.from_dict(json.loads(cache.read_text(encoding="utf-8")))
+
     with suppress(OSError, ArithmeticError, LookupError, TypeError, ValueError):
-        kept = Calibration.from_dict(json.loads(cache.read_text(encoding="utf-8")))
-        if kept.parent_sha256 == parent:
-            return kept
+        if (found := kept()).parent_sha256 == parent:
+            return found
     if args.calibration is not None and cache.exists():
         raise InputError(
             f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
             "of it, or a file that is not there to have it made"
         )
     train = open_dataset(args.dataset, args.data, "train")
-    found = calibrate(model, choose(stratified(train, _CALIBRATED), size), parent)
-    save_calibration(cache, found, METHOD)
-    return found
+    made = calibrate(model, choose(stratified(train, _CALIBRATED), size), parent)
+    save_calibration(cache, made, METHOD)
+    return kept()  # rounded as in the file, so that the next run finds the same
 
 
 def _blocks(model: Path, placement: str) -> list[Block]:

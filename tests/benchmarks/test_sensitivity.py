@@ -133,6 +133,16 @@ def test_images_that_were_calibrated_on_are_not_scored(sensitivity):
     assert "was used to calibrate" in done.err
 
 
+def test_ranges_that_were_kept_give_what_ranges_made_now_gave(sensitivity, tmp_path):
+    costs = []
+    for name in ("made.json", "kept.json"):
+        calibration = ["--calibration", tmp_path / "ranges.json"]
+        assert sensitivity(*calibration, "--json", tmp_path / name).code == 0
+        result = json.loads((tmp_path / name).read_text())
+        costs.append([result["blocks"], result["together"]])
+    assert costs[0] == costs[1]
+
+
 def test_wrong_requests_are_told_before_the_work(sensitivity, fragile, tmp_path):
     done = sensitivity("--trade-off", tmp_path / "t.svg")
     assert (done.code, "draws a search" in done.err) == (2, True)
