@@ -232,7 +232,7 @@ def test_bad_requests(run, artefact, describe, checkpoint, scenes, tmp_path):
     assert "unknown data set 'kitti'" in refused(dataset="kitti")
     assert "none.onnx" in refused(tmp_path / "none.onnx")
     assert "unknown runtime 'abacus'" in refused(extra=("--runtime", "abacus"))
-    assert "TensorRT" in refused(tmp_path / "model.engine")
+    assert "cannot read the engine" in refused(tmp_path / "model.engine")
     assert "precision 'int4'" in refused(describe("int4.onnx", precision="int4"))
     told = refused(extra=("--weights", tmp_path / "none.safetensors"))
     assert "no checkpoint" in told

@@ -82,10 +82,11 @@ def test_a_gpu_keeps_the_contract(adapter, check):
 def test_nvrtc_compiles_the_kernels_as_the_adapter_asks_it_to():
     """Without a GPU: NVRTC needs none."""
     core = pytest.importorskip("cuda.core", reason="cuda-python is not installed")
-    options = core.ProgramOptions(std="c++17", arch="sm_86")
-    try:
-        program = core.Program(labels.source(), "c++", options)
-    except Exception as error:
-        pytest.skip(f"NVRTC is not installed: {error}")
-    cubin = program.compile("cubin").code
-    assert all(name.encode() in cubin for name in labels.KERNELS.values())
+    for arch in ("sm_86", "sm_89", "sm_120"):
+        options = core.ProgramOptions(std="c++17", arch=arch)
+        try:
+            program = core.Program(labels.source(), "c++", options)
+        except Exception as error:
+            pytest.skip(f"NVRTC is not installed: {error}")
+        cubin = program.compile("cubin").code
+        assert all(name.encode() in cubin for name in labels.KERNELS.values())
