@@ -112,9 +112,12 @@ def measure(pairs: Sequence[Pair], images: Sequence[UInt8], rounds: int = 20) ->
                 row.stages[stage].append(timings[stage] / 1e3)
             return timings["total"] / 1e3
 
+        def after(_: str) -> None:
+            bar.update()
+
         turns = {str(i): (lambda i=i: turn(i)) for i in range(len(rows))}
         with tqdm(total=rounds * len(rows), desc="latency", unit="run", disable=None) as bar:
-            _, failures = interleave(turns, rounds, lambda name: bool(bar.update()))
+            _, failures = interleave(turns, rounds, after)
     if failures:
         index, why = next(iter(failures.items()))
         raise CheckFailed(f"{rows[int(index)].path} on {rows[int(index)].runtime}: {why}")

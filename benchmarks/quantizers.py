@@ -173,7 +173,7 @@ def _measure(
         image = resize_image(sample.image, size)
         answer = backend.run({"image": image[None]})["logits"]
         height, width = sample.labels.shape
-        return label_map(answer, (height, width))[0]
+        return np.asarray(label_map(answer, (height, width))[0])
 
     for sample in tqdm(dataset, desc="score", unit="image", disable=None):
         wanted = labels(reference, sample)
