@@ -139,7 +139,7 @@ def open_engine(
     """Loads an engine into the runtime that built it.
 
     Args:
-        name: `tensorrt`, `tensorrt-rtx`, or `auto`: what the engine says, or else each in turn.
+        name: `tensorrt`, `tensorrt-rtx`, or `auto`: what the engine or its sidecar says.
         plan: the engine file, of `read_plan`.
         cuda: the GPU, or the name of an adapter to it (see `open_cuda`).
         host_code: let an engine's code for the CPU run.
@@ -160,29 +160,23 @@ def open_engine(
         )
     if plan.flavour is not None and name not in ("auto", plan.flavour):
         raise ModelError(f"{plan.path} is an engine of {plan.flavour}, not of {name}")
-    wanted = plan.flavour if name == "auto" else name
-    names = [wanted] if wanted else [n for n in ENGINE_RUNTIMES if _installed(RUNTIMES[n].package)]
-    for each in names or ENGINE_RUNTIMES[:1]:
-        _require(each, "cuda")
+    if name == "auto":
+        if plan.flavour is None:
+            raise ModelError(
+                f"{plan.path} is no engine of TensorRT that this version knows ({len(plan.data)} "
+                "bytes that begin otherwise): build it with `icnet build-engine`, or name its "
+                f"runtime, {' or '.join(ENGINE_RUNTIMES)}, if it is one"
+            )
+        name = plan.flavour
+    _require(name, "cuda")
     if isinstance(cuda, str):
         cuda = open_cuda(cuda)
-    return _first_that_loads(names, plan, cuda, host_code)
-
-
-def _first_that_loads(
-    names: list[str], plan: Plan, cuda: Cuda, host_code: bool
-) -> tuple[Backend, str]:
-    for index, name in enumerate(names):
-        runtime = RUNTIMES[name]
-        module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
-        try:
-            return module.open_plan(plan, runtime.package, cuda, host_code), name
-        except ImportError as error:
-            raise _broken(runtime, "cuda", error) from error
-        except ModelError:
-            if index == len(names) - 1:
-                raise
-    raise AssertionError("there is always a runtime to try")
+    runtime = RUNTIMES[name]
+    module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
+    try:
+        return module.open_plan(plan, runtime.package, cuda, host_code), name
+    except ImportError as error:
+        raise _broken(runtime, "cuda", error) from error
 
 
 def _broken(runtime: Runtime, device: str, error: ImportError) -> UnavailableError:
