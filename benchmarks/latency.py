@@ -23,7 +23,7 @@ from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import sha256, write_json
 from icnet_deploy.images import read_image
 
-__all__ = ["SCHEMA", "Latency", "main", "measure"]
+__all__ = ["SCHEMA", "Latency", "main", "markdown", "measure"]
 
 SCHEMA = 1
 
@@ -139,6 +139,30 @@ def _print(rows: Sequence[Latency]) -> None:
     heads = ["artefact", "precision", "on", "preprocess", "inference", "label map", "total"]
     print(text_table([*heads, "p90", "p99", "to the first"], cells))
     print(f"\nmedians in ms, {len(rows[0].stages['total'])} runs each, in turn\nscope: {SCOPE}")
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """Recorded results as Markdown tables: medians of the stages, a percentile, the ratio."""
+    return "\n".join(_table(each) for each in results if each["kind"] == "latency")
+
+
+def _table(result: dict[str, Any]) -> str:
+    heads = ["artefact", "precision", "on", "inference", "label map", "total", "p90", "ratio"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    first = result["results"][0]["stages"]["total"]["median_ms"]
+    for row in result["results"]:
+        stages = {name: told["median_ms"] for name, told in row["stages"].items()}
+        cells = [row["artefact"], row["precision"], f"{row['runtime']}, {row['device']}"]
+        cells += [f"{stages[name]:.1f}" for name in ("inference", "label_map", "total")]
+        cells += [f"{row['stages']['total']['p90_ms']:.1f}", f"{stages['total'] / first:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    size, told = "x".join(map(str, result["image_size"])), result["machine"]
+    runs = result["results"][0]["stages"]["total"]["runs"]
+    return "\n".join(lines) + (
+        f"\n\n{size}, batch 1, {told['cpu']}, {told['cores']} cores; medians in ms of {runs} runs "
+        "each, in turn,\nand the ratio to the first. "
+        f"Scope: {result['scope']}.\n"
+    )
 
 
 def _images(arguments: argparse.Namespace) -> list[UInt8]:

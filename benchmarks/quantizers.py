@@ -37,7 +37,9 @@ from icnet_deploy.runtime.labelmap import label_map
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["main", "markdown"]
+__all__ = ["SCHEMA", "main", "markdown"]
+
+SCHEMA = 1
 
 UInt8 = npt.NDArray[np.uint8]
 Key = tuple[str, str, str]
@@ -306,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(
         args.json,
         {
+            "schema": SCHEMA,
             "kind": "quantizers",
             "model_sha256": sha256(args.model),
             "weights_sha256": metadata.weights_sha256,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.benchmarks.latency import markdown as latency_markdown
 from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
 from icnet_deploy.benchmarks.quantizers import markdown as quantizers_markdown
 from icnet_deploy.benchmarks.sensitivity_report import markdown as sensitivity_markdown
@@ -74,6 +75,7 @@ def _parity(results: Sequence[dict[str, Any]]) -> str:
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scores": _scores,
     "parity": _parity,
+    "latency": latency_markdown,
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,

@@ -25,7 +25,7 @@ def test_recorded_results_name_no_path_of_a_machine():
         result = json.loads(file.read_text("utf-8"))
         assert result["schema"] == 1
         rows = result.get("rows", [])
-        model = [result["model"]] if "model" in result else [r["artefact"] for r in rows]
+        model = [result["model"]] if "model" in result else [r.get("artefact", "") for r in rows]
         assert not any(Path(m).is_absolute() for m in model)
 
 
