@@ -156,6 +156,8 @@ def _training_data(info: dict[str, Any]) -> str | None:
         sets = info.get("data")
         if isinstance(sets, list):
             found += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]
+        if isinstance(info.get("source"), str):  # imported weights say where they come from
+            found.append(info["source"])
         info = info.get("compression", {}).get("parent", {})
     return ", ".join(dict.fromkeys(found)) or None
 

@@ -12,7 +12,10 @@ from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
 
-__all__ = ["main"]
+__all__ = ["PACKAGES", "check_request", "main"]
+
+PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
+"""What a run needs, the picture at its end included."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,15 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains ICNet on one or several data sets and writes a checkpoint."""
     args = _parser().parse_args(argv)
-    if len(args.dataset) != len(args.data):
-        raise InputError(
-            f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
-        )
-    if args.out.suffix != ".safetensors":
-        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
-    for package in ("torch", "safetensors", "pytorch_lightning"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackage(package, extra="train", purpose="training")
+    check_request(args, PACKAGES, "training")
     from icnet_deploy.training.config import load_config
     from icnet_deploy.training.train import Machines, train
 
@@ -101,6 +96,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if info is not None:
         print(f"{args.out}: {info['steps']} steps in {info['minutes']} minutes")
     return 0
+
+
+def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: str) -> None:
+    """Finds what is wrong with a request for a checkpoint before the long work.
+
+    Raises:
+        InputError: as many `--data` as `--dataset` are wanted, and a checkpoint's name.
+        MissingPackage: one of `packages` is not installed.
+    """
+    if len(args.dataset) != len(args.data):
+        raise InputError(
+            f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
+        )
+    if args.out.suffix != ".safetensors":
+        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(package, extra="train", purpose=purpose)
 
 
 def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:

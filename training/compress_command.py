@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from icnet_deploy.command import command, count, parser
 from icnet_deploy.data import DATASETS, open_dataset
-from icnet_deploy.errors import InputError, MissingPackage
+from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.training.command import PACKAGES, check_request
 
 if TYPE_CHECKING:
     from icnet_deploy.training.checkpoint import Checkpoint
@@ -99,8 +99,6 @@ def _info(path: Path) -> dict[str, Any]:
 
 def _tuner(args: argparse.Namespace) -> tuple[Tune, dict[str, Any]]:
     """Fine-tuning as the command's arguments have it, and its settings as a checkpoint has them."""
-    if importlib.util.find_spec("pytorch_lightning") is None:
-        raise MissingPackage("pytorch_lightning", extra="train", purpose="fine-tuning")
     from icnet_deploy.training.checkpoint import load_checkpoint
     from icnet_deploy.training.config import load_config
     from icnet_deploy.training.train import train
@@ -173,15 +171,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compresses a checkpoint; exit code 0 done, 2 the request was wrong."""
     args = _parser().parse_args(argv)
-    if len(args.dataset) != len(args.data):
-        raise InputError(
-            f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
-        )
-    if args.out.suffix != ".safetensors":
-        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
-    for package in ("torch", "safetensors"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackage(package, extra="train", purpose="compression")
+    packages = PACKAGES if args.dataset else ("torch", "safetensors")
+    check_request(args, packages, "compression")
     tune, settings = _tuner(args) if args.dataset else (None, None)
     run = args.run or args.out.with_suffix(".run")
     first, last = compress(args.checkpoint, args.keep, args.out, run, tune, settings, args.resume)

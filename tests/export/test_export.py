@@ -151,6 +151,7 @@ def test_training_data_of_a_pruned_net_is_its_origins_too():
     tuned = {"data": [sets[1] | {"images": 5}, sets[0]]} | pruned
     assert _training_data(tuned) == "5 images of scenes train, " + both
     assert _training_data({}) is None
+    assert _training_data({"source": "imported weights"}) == "imported weights"
 
 
 def test_folding_the_preprocessing_is_exact():
