@@ -26,14 +26,16 @@ from icnet_deploy.training.parallel import (  # noqa: E402
     shared_mean,
 )
 
+# Float64, few steps and a low rate: a net of 50 batch norms on so few pixels makes noise grow by a
+# large factor a step, and what is to be seen is that there is no difference but noise.
 CONFIG = """
 width = 0.125
-steps = 6
+steps = 4
 batch = 4
 crop = [65, 97]
 optimizer = "sgd"
 schedule = "poly"
-rate = 0.01
+rate = 0.001
 class_weights = 0.5
 hard_pixels = 0.5
 precision = "64-true"
@@ -114,7 +116,7 @@ def train(scenes, folder, *more):
     (folder / "c.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "icnet_deploy", "train", "--dataset", "scenes"]
     command += ["--data", str(scenes), "--config", str(folder / "c.toml"), *more]
-    command += ["--validate-every", "3", "-o", str(folder / "net.safetensors")]
+    command += ["--validate-every", "2", "-o", str(folder / "net.safetensors")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -125,8 +127,8 @@ def train(scenes, folder, *more):
 def test_two_processes_have_the_loss_curve_of_one(scenes, tmp_path):
     alone, _ = train(scenes, tmp_path / "one")
     together, said = train(scenes, tmp_path / "two", "--devices", "2")
-    assert said.count("6 steps in") == 1  # one process speaks
-    assert len(alone) == len(together) == 6
+    assert said.count("4 steps in") == 1  # one process speaks
+    assert len(alone) == len(together) == 4
     for a, b in zip(alone, together, strict=True):
         assert a.keys() == b.keys()
         for name in ("loss", "loss_1", "loss_2", "loss_3"):
