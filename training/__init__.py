@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     )
     from icnet_deploy.training.config import TrainConfig, load_config
     from icnet_deploy.training.icnet import ICNet
+    from icnet_deploy.training.networks import build_network
     from icnet_deploy.training.preprocessing import Preprocessing
+    from icnet_deploy.training.pspnet import PSPNet
 
 __all__ = [
     "SHIPPED",
     "Checkpoint",
     "ICNet",
+    "PSPNet",
     "Preprocessing",
     "TrainConfig",
+    "build_network",
     "load_checkpoint",
     "load_config",
     "save_checkpoint",
@@ -31,8 +35,10 @@ _HOMES = {
     "SHIPPED": "checkpoint",
     "Checkpoint": "checkpoint",
     "ICNet": "icnet",
+    "PSPNet": "pspnet",
     "Preprocessing": "preprocessing",
     "TrainConfig": "config",
+    "build_network": "networks",
     "load_checkpoint": "checkpoint",
     "load_config": "config",
     "save_checkpoint": "checkpoint",
