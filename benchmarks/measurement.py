@@ -1,0 +1,90 @@
+"""What a benchmark found: one record a thing measured, and files of them as JSON Lines.
+
+A record says what its numbers cover (`scope`), what was measured, how, where, and with which
+versions, so that a line is worth something by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.benchmarks.machine import machine, versions
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import write_text
+
+__all__ = ["SCHEMA", "SCOPES", "Measurement", "read_measurements", "write_measurements"]
+
+SCHEMA = 2
+
+SCOPES: Mapping[str, str] = {
+    "image-to-labels": "one image at a time, uint8 image in memory to uint8 label map in memory: "
+    "checking and resizing the image, copies, inference, label map; decoding is not in it",
+    "network": "the runtime's own inference call alone: its input in memory to its output in "
+    "memory; no resizing, no label map",
+    "files-to-files": "image files to result files, as `icnet predict` does: decoding, "
+    "everything between, drawing and encoding",
+    "frames-to-labels": "many uint8 images in memory to their uint8 label maps in memory, as "
+    "`Predictor.stream` does",
+    "process": "from the start of a process: the interpreter, imports, loading the model, the "
+    "first label map",
+}
+"""Name -> what a number of that scope covers."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing measured in one way.
+
+    Attributes:
+        kind: the benchmark: `latency`, `throughput`, `stages`, `start`, `memory`, `paced`.
+        scope: a key of `SCOPES`.
+        subject: what was measured, as JSON values: `name` (what a table calls it), and where they
+            apply `file`, `sha256`, `precision`, `runtime`, `device`, `threads`, `streams`.
+        setting: how: `size` ([height, width] of the image), `batch`, `warmup`, `rounds`, ...
+        values: what came out: a name -> `timing.summary` of raw samples, or a number whose name
+            ends in its unit (`_ms`, `_bytes`, `_percent`, `_per_s`).
+        machine, versions: where; of this machine unless read from a file.
+    """
+
+    kind: str
+    scope: str
+    subject: dict[str, Any]
+    setting: dict[str, Any]
+    values: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=machine)
+    versions: dict[str, str] = field(default_factory=versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"schema": SCHEMA, **asdict(self), "covers": SCOPES[self.scope]}
+
+
+def write_measurements(path: Path, found: Sequence[Measurement]) -> None:
+    """Writes JSON Lines, one measurement a line (OutputError if it cannot)."""
+    lines = [json.dumps(each.to_dict(), allow_nan=False) for each in found]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Reads what `write_measurements` wrote.
+
+    Raises:
+        InputError: the file is missing, or is not such a file.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+        found = [json.loads(line) for line in lines if line.strip()]
+        if not found or any(each.pop("schema") != SCHEMA for each in found):
+            raise ValueError(f"it holds no measurements of schema {SCHEMA}")
+        for each in found:
+            each.pop("covers")
+        return [Measurement(**each) for each in found]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"cannot read measurements from {path} ({error}): expected JSON Lines as "
+            "`icnet benchmark ... --json` writes them"
+        ) from error

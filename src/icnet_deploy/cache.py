@@ -1,0 +1,33 @@
+"""Where what is worth keeping from run to run is kept: compiled models, engines, choices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["CACHE_VARIABLE", "cache_folder"]
+
+CACHE_VARIABLE = "ICNET_CACHE"
+"""An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
+
+
+def cache_folder(kind: str) -> Path | None:
+    """The folder of one kind of thing; it is not made here, and may not be writable.
+
+    Args:
+        kind: its name: `engines`, `openvino`, ...
+
+    Returns:
+        `$ICNET_CACHE/KIND` if that is set, else `icnet-deploy/KIND` in the user's own cache folder
+        (`$XDG_CACHE_HOME`, `~/.cache`); None where `ICNET_CACHE` is `off`, or there is no home.
+    """
+    told = os.environ.get(CACHE_VARIABLE)
+    if told == "off":
+        return None
+    if told:
+        return Path(told) / kind
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a process without a home, as some services are
+        return None
+    return base / "icnet-deploy" / kind
