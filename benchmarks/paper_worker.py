@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from icnet_deploy.benchmarks.memory import available, growth, peak
 from icnet_deploy.benchmarks.paper_networks import build, fitting_checkpoint
+from icnet_deploy.cache import CACHE_VARIABLE
 from icnet_deploy.errors import BackendError, IcnetError, UnavailableError
 from icnet_deploy.runtime import open_backend
-from icnet_deploy.runtime.backends.open_vino import CACHE_VARIABLE
 from icnet_deploy.runtime.contract import INPUT
 
 __all__ = ["WARMUP", "Job", "Worker"]

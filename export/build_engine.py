@@ -11,11 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from icnet_deploy.cache import cache_folder
 from icnet_deploy.command import command, count, parser, size
 from icnet_deploy.engine_sidecar import EngineSidecar, sidecar_path
 from icnet_deploy.errors import MissingPackage
 from icnet_deploy.export.engine.builder import build, check_version, flavour_of
-from icnet_deploy.export.engine.cache import EngineCache, cache_folder, write_engine
+from icnet_deploy.export.engine.cache import EngineCache, write_engine
 from icnet_deploy.export.engine.gpu import find_gpu
 from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.engine.options import HARDWARE, LEVELS, TARGETS, BuildOptions, profile_of
@@ -274,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.print_trtexec:
         _print_trtexec(args.onnx, out, options)
         return 0
-    cache = None if args.no_cache or args.report else args.cache or cache_folder()
+    cache = None if args.no_cache or args.report else args.cache or cache_folder("engines")
     trt = load_tensorrt(args.flavour)
     built = build_engine(args.onnx, out, trt, options, cache, quiet=None)
     if args.report is not None:

@@ -1,34 +1,37 @@
-"""Doing the next items' work in one worker thread while the caller is busy with this one."""
+"""Doing the next items' work in other threads while the caller is busy with this one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["DEPTH", "ahead"]
+__all__ = ["ahead"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-DEPTH = 2
-"""How many items the worker may be ahead of the one that the caller holds."""
-
 
 @contextmanager
-def ahead(items: Iterable[In], work: Callable[[In], Out]) -> Iterator[Iterator[Out]]:
-    """Yields an iterator of `work(item)` in order, computed ahead in a worker thread.
+def ahead(
+    items: Iterable[In], work: Callable[[In], Out], workers: int = 2
+) -> Iterator[Iterator[Out]]:
+    """Yields an iterator of `work(item)` in order, computed ahead in other threads.
+
+    One thread draws from `items`, `workers` do the work, and as many items as there are workers
+    are ahead of the one that the caller holds.
 
     What `items` or `work` raises is raised where its result would have been, and ends the
-    iterator. Leaving the block ends the thread, once the item that it is at is done.
+    iterator. Leaving the block ends the threads, once the items that they are at are done.
     """
-    results: SimpleQueue[tuple[bool, Out | BaseException | None]] = SimpleQueue()
-    room = threading.Semaphore(DEPTH)
+    results: SimpleQueue[Future[Out] | BaseException | None] = SimpleQueue()
+    room = threading.Semaphore(workers)
     stop = threading.Event()
 
-    def worker() -> None:
+    def draw() -> None:
         try:
             iterator = iter(items)
             while True:
@@ -40,26 +43,27 @@ def ahead(items: Iterable[In], work: Callable[[In], Out]) -> Iterator[Iterator[O
                     item = next(iterator)
                 except StopIteration:
                     break
-                results.put((True, work(item)))
-            results.put((False, None))
+                results.put(pool.submit(work, item))
+            results.put(None)
         except BaseException as error:  # carried to the caller's thread
-            results.put((False, error))
+            results.put(error)
 
     def drawn() -> Iterator[Out]:
-        while True:
-            more, value = results.get()
-            if not more:
-                if isinstance(value, BaseException):
-                    raise value
-                return
+        while (result := results.get()) is not None:
+            if isinstance(result, BaseException):
+                raise result
+            value = result.result()
+            del result  # a future holds its value: as long as this one waits, a whole image
             room.release()
-            yield value  # type: ignore[misc]  # an Out, since `more`
+            yield value
 
-    thread = threading.Thread(target=worker, name="icnet-ahead", daemon=True)
-    thread.start()
-    try:
-        yield drawn()
-    finally:
-        stop.set()
-        room.release()
-        thread.join()
+    thread = threading.Thread(target=draw, name="icnet-ahead", daemon=True)
+    with ThreadPoolExecutor(workers, thread_name_prefix="icnet-ahead") as pool:
+        thread.start()
+        try:
+            yield drawn()
+        finally:
+            stop.set()
+            room.release()
+            thread.join()
+            pool.shutdown(wait=True, cancel_futures=True)

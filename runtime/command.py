@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,13 +17,15 @@ from icnet_deploy.errors import ImageError, InputError
 from icnet_deploy.files import make_folder
 from icnet_deploy.images import read_image, write_image, write_labels
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
+from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.drawing import with_legend
 from icnet_deploy.runtime.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 from icnet_deploy.runtime.video import VideoReader, writing_video
 
-__all__ = ["main"]
+__all__ = ["label_files", "main"]
 
 Timings = list[dict[str, float]]
 
@@ -54,6 +57,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=shared.count, metavar="N", help="CPU threads (default: the runtime's)"
     )
     parser.add_argument(
+        "--streams",
+        type=shared.count,
+        default=1,
+        metavar="N",
+        help="images that the network works on at once, on the CPU; as many as there are cores "
+        "gives more images a second, and each takes longer (default: 1)",
+    )
+    parser.add_argument(
         "--require-manifest",
         action="store_true",
         help="refuse an engine that has no sidecar with its SHA-256: an engine is a program",
@@ -74,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _open(args) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
         make_folder(args.output)
-        timings, failures = _label_all(predictor, items, table)
+        timings, failures = label_files(predictor, items, table)
         _summarise(predictor, items, timings, len(failures), args.output)
     if failures:
         told = "; ".join(str(failure) for failure in failures)
@@ -91,11 +102,13 @@ def _open(args: argparse.Namespace) -> Predictor:
                 f"--require-manifest is for an engine ({', '.join(ENGINE_SUFFIXES)}), not for "
                 f"{args.model}"
             )
-        return Predictor.from_onnx(args.model, args.runtime, args.device, args.threads)
-    if args.device == "cpu" or args.threads is not None:
+        return Predictor.from_onnx(
+            args.model, args.runtime, args.device, args.threads, streams=args.streams
+        )
+    if args.device == "cpu" or args.threads is not None or args.streams > 1:
         raise InputError(
-            f"{args.model} is an engine, which runs on the GPU: leave --device cpu and --threads "
-            "away, or give the ONNX file that it was built from"
+            f"{args.model} is an engine, which runs on the GPU: leave --device cpu, --threads and "
+            "--streams away, or give the ONNX file that it was built from"
         )
     return Predictor.from_engine(args.model, args.runtime, require_manifest=args.require_manifest)
 
@@ -110,54 +123,83 @@ def _id_table(label_set: LabelSet) -> Any:
     return np.frombuffer(label_set.train_to_label_ids(), np.uint8)
 
 
-def _label_all(
-    predictor: Predictor, items: list[Item], table: Any
+def label_files(
+    predictor: Predictor, items: Sequence[Item], table: Any = None
 ) -> tuple[Timings, list[ImageError]]:
-    """Labels every item; one that cannot be read does not keep the others from it."""
+    """Labels every item; one that cannot be read does not keep the others from it.
+
+    Images are read, drawn and written in as many threads as there are cores while the network works
+    on others; videos come after them, one at a time.
+
+    Args:
+        predictor: what labels them.
+        items: of `find_items`.
+        table: uint8 256, what is written for each class index; None for the index.
+
+    Returns:
+        `Prediction.timings_ms` of each image and frame; and what failed, with its path.
+    """
     from tqdm import tqdm
 
     timings: Timings = []
     failures: list[ImageError] = []
+
+    def label(item: Item) -> Timings | ImageError:
+        try:
+            if item.video:
+                return _label_video(predictor, item)
+            return [_label_image(predictor, item, table)]
+        except ImageError as error:
+            named = str(item.path) in str(error)
+            return error if named else ImageError(f"{item.path}: {error}")
+
+    images = [item for item in items if not item.video]
+    videos = [item for item in items if item.video]
     # disable=None: no bar where stderr is not a terminal.
-    with tqdm(total=len(items), unit="input", disable=None) as bar:
-        for item in items:
-            bar.set_postfix_str(item.path.name)
-            try:
-                if item.video:
-                    _label_video(predictor, item, timings)
-                else:
-                    _label_image(predictor, item, table, timings)
-            except ImageError as error:
-                named = str(item.path) in str(error)
-                failures.append(error if named else ImageError(f"{item.path}: {error}"))
+    with (
+        tqdm(total=len(items), unit="input", disable=None) as bar,
+        ahead(images, label, predictor.streams + usable_cores()) as labelled,
+    ):
+        for found in chain(labelled, map(label, videos)):
+            if isinstance(found, ImageError):
+                failures.append(found)
+            else:
+                timings += found
             bar.update()
     return timings, failures
 
 
-def _label_image(predictor: Predictor, item: Item, table: Any, timings: Timings) -> None:
+def _label_image(predictor: Predictor, item: Item, table: Any) -> dict[str, float]:
     prediction = predictor.predict(read_image(item.path))
-    timings.append(prediction.timings_ms)
     labels = prediction.labels
     overlay = with_legend(prediction.overlay(), labels, prediction.label_set)
     write_labels(item.result("_labels.png"), labels if table is None else table[labels])
     write_image(item.result("_colour.png"), prediction.colours())
     write_image(item.result("_overlay.png"), overlay)
+    return prediction.timings_ms
 
 
-def _label_video(predictor: Predictor, item: Item, timings: Timings) -> None:
+def _label_video(predictor: Predictor, item: Item) -> Timings:
     from tqdm import tqdm
 
+    def draw(frame: Any) -> tuple[Any, dict[str, float]]:
+        prediction = predictor.predict(frame)
+        labels, label_set = prediction.labels, prediction.label_set
+        overlay = with_legend(prediction.overlay(), labels, label_set, every_class=True)
+        return overlay, prediction.timings_ms
+
+    timings: Timings = []
     with (
         closing(VideoReader(item.path)) as reader,
         writing_video(item.result("_overlay.mp4"), reader.rate) as writer,
-        closing(predictor.stream(reader)) as predictions,
+        ahead(reader, draw, predictor.streams + 1) as drawn,
         tqdm(total=reader.count, unit="frame", leave=False, disable=None) as bar,
     ):
-        for prediction in predictions:
-            labels, label_set = prediction.labels, prediction.label_set
-            writer.write(with_legend(prediction.overlay(), labels, label_set, every_class=True))
-            timings.append(prediction.timings_ms)
+        for overlay, milliseconds in drawn:
+            writer.write(overlay)
+            timings.append(milliseconds)
             bar.update()
+    return timings
 
 
 def _summarise(

@@ -17,9 +17,11 @@ _INK = (25, 25, 25)
 
 def colourise(labels: UInt8, label_set: LabelSet) -> UInt8:
     """Paints a label map, uint8 H x W, in the palette: uint8 H x W x 3, RGB; no class is black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(label_set)] = label_set.palette
-    return table[labels]
+    import cv2
+
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(label_set), 0] = label_set.palette
+    return np.asarray(cv2.applyColorMap(np.ascontiguousarray(labels), table), np.uint8)
 
 
 def blend(image: UInt8, colours: UInt8, alpha: float) -> UInt8:
@@ -51,7 +53,7 @@ def with_legend(
         uint8, (H + the legend's height) x W x 3, RGB; wider than the picture only where that is
         narrower than one entry.
     """
-    counts = np.bincount(labels.ravel(), minlength=256)[: len(label_set)]
+    counts = _counts(labels)[: len(label_set)]
     classes = np.arange(len(counts)) if every_class else np.argsort(-counts, kind="stable")
     entries = [
         (
@@ -66,6 +68,14 @@ def with_legend(
     if margin > 0:
         picture = np.pad(picture, ((0, 0), (0, margin), (0, 0)), constant_values=_PAPER[0])
     return np.concatenate([picture, panel])
+
+
+def _counts(labels: UInt8) -> npt.NDArray[np.int64]:
+    """How many pixels each of 256 values has."""
+    import cv2
+
+    found = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])
+    return np.asarray(found).ravel().astype(np.int64)  # of float32: exact up to 16 million
 
 
 def _percent(share: float) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,14 @@ from icnet_deploy.runtime.backends import check_available, choose, open_backend,
 from icnet_deploy.runtime.backends.base import Backend, Labelled, Labeller
 from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
 from icnet_deploy.runtime.contract import INPUT, check_contract, describe
+from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.array import DeviceFrame, is_on_device, read_frame
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Prediction
+
+if TYPE_CHECKING:
+    from icnet_deploy.runtime.choice import Choice
 
 __all__ = ["ENGINE_SUFFIXES", "MIN_SIDE", "Prediction", "Predictor"]
 
@@ -50,13 +55,19 @@ class _Prepared(NamedTuple):
 
 
 class Predictor:
-    """A loaded artefact that labels images. Serves one thread at a time.
+    """A loaded artefact that labels images.
+
+    Threads may share it: as many as it has streams run the network at once, others wait their turn.
 
     Attributes:
         metadata: what the artefact says of itself.
         runtime: the name of the runtime that runs it.
         device: `cpu` or `cuda`.
+        streams: how many images the network works on at once.
+        choice: why this artefact, of `from_folder`; else None.
     """
+
+    choice: Choice | None = None
 
     def __init__(
         self,
@@ -65,8 +76,17 @@ class Predictor:
         *,
         runtime: str = "custom",
         device: str = "cpu",
+        threads: int | None = None,
+        streams: int = 1,
     ) -> None:
         """Serves a backend of your own, such as `FakeBackend`; for files see `from_onnx`.
+
+        Args:
+            backend: what runs the network, for as many threads at once as there are `streams`.
+            metadata: what it is.
+            runtime, device: what to call it.
+            threads: CPU threads for label maps; None for the cores that the process may use.
+            streams: see the attribute.
 
         Raises:
             ModelError: the backend's inputs and outputs are not what the metadata says.
@@ -75,7 +95,10 @@ class Predictor:
         self.metadata = metadata
         self.runtime = runtime
         self.device = device
+        self.streams = streams
         self._backend: Backend | None = backend
+        self._turns = threading.Semaphore(streams)
+        self._share = max(1, (threads or usable_cores()) // streams)
 
     @classmethod
     def from_onnx(
@@ -85,7 +108,9 @@ class Predictor:
         device: str = "auto",
         threads: int | None = None,
         *,
+        streams: int = 1,
         tf32: bool = False,
+        cached: bool = False,
     ) -> Predictor:
         """Loads an ONNX file that `icnet export` wrote.
 
@@ -95,9 +120,14 @@ class Predictor:
                 TensorRT 10), or `auto`, the fastest that is installed.
             device: `cpu`, `cuda`, or `auto`: CUDA where it really works. CUDA asked for by name
                 is CUDA or an error.
-            threads: CPU threads a run; None leaves it to the runtime.
+            threads: CPU threads; None for what the runtime takes, which is the cores.
+            streams: how many images the network works on at once, each on its share of the threads:
+                as many as there are cores gives `stream` the most images a second, and each image
+                takes longer. CPU only.
             tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa: faster,
                 and no longer float32.
+            cached: keep what OpenVINO compiled below the user's cache folder, as large as the file,
+                and load it faster the next time. `ICNET_CACHE` set to a folder says so for all.
 
         Raises:
             ModelError: the file is missing, cut off, of another kind, or another model.
@@ -117,9 +147,12 @@ class Predictor:
                     "an engine of TensorRT; on the CPU int8-ort"
                 )
             runtime, device = choose(asked[0], "cpu")
-        backend = open_backend(runtime, path, device, threads, tf32)
+        backend = open_backend(
+            runtime, path, device, threads, streams=streams, tf32=tf32, cached=cached
+        )
+        told: dict[str, Any] = {"runtime": runtime, "device": device}
         try:
-            return cls(backend, metadata, runtime=runtime, device=device)
+            return cls(backend, metadata, **told, threads=threads, streams=streams)
         except ModelError as error:
             backend.close()
             raise ModelError(f"{path}: {error}") from error
@@ -164,6 +197,28 @@ class Predictor:
         except ModelError as error:
             backend.close()
             raise ModelError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        runtime: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        precision: str | None = None,
+        unverified: bool = False,
+        streams: int = 1,
+    ) -> Predictor:
+        """Opens what is fastest here of the artefacts in a folder that `icnet verify` passed.
+
+        Measured once and remembered; `choice` says why. For the arguments see `Request`, and for
+        the errors `open_fastest` in `icnet_deploy.runtime.choice`.
+        """
+        from icnet_deploy.runtime.choice import Request, open_fastest
+
+        asked = Request(runtime, device, threads, precision, unverified, streams)
+        return open_fastest(Path(folder), asked)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -212,11 +267,12 @@ class Predictor:
         return [found[index] for index in range(len(prepared))]
 
     def stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
-        """Labels frames in order, preparing the next ones while the model works on this one.
+        """Labels frames in order, working on the next ones while the caller has this one.
 
         Args:
-            frames: each as `predict` takes it. It is drawn from in a worker thread, at most two
-                frames ahead; closing the generator that this returns ends the thread.
+            frames: each as `predict` takes it. It is drawn from in a thread of its own, at most
+                one frame ahead of those that the streams work on; closing the generator that this
+                returns ends its threads.
 
         Raises:
             What `frames` raises, and what `predict` does, at the frame where it happens.
@@ -225,9 +281,9 @@ class Predictor:
         return self._stream(frames)
 
     def _stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
-        with ahead(frames, self._prepare) as prepared:
-            for one in prepared:
-                yield self._finish([one])[0]
+        # One more than run the network: it has its image ready when another's turn ends.
+        with ahead(frames, self.predict, self.streams + 1) as predictions:
+            yield from predictions
 
     def warmup(self, runs: int = 3) -> None:
         """Runs on a grey image, so that no first image pays for what a runtime does once.
@@ -296,7 +352,8 @@ class Predictor:
         if isinstance(backend, Labeller):
             images = [each.pixels for each in batch]
             sizes = [each.size for each in batch]
-            found = backend.label(self.metadata.head, images, sizes, on_device)
+            with self._turns:
+                found = backend.label(self.metadata.head, images, sizes, on_device)
         elif on_device:
             raise ImageError(
                 f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
@@ -318,17 +375,24 @@ class Predictor:
     def _run(self, backend: Backend, batch: list[_Prepared]) -> Labelled:
         """One run of a backend that leaves the label maps to the CPU."""
         pixels = [np.asarray(each.pixels) for each in batch]
-        start = time.perf_counter()
         head = self.metadata.head
-        feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
-        values = backend.run(feed)[head]
-        answered = time.perf_counter()
+        with self._turns:
+            start = time.perf_counter()
+            feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
+            values = backend.run(feed)[head]
+            answered = time.perf_counter()
         if len(values) != len(batch):
             raise BackendError(f"the model answered {len(batch)} images with {len(values)}")
-        finish = label_map if head == "logits" else resize_labels
-        labels = [finish(value, each.size) for each, value in zip(batch, values, strict=True)]
+        labels = [self._labels(value, each.size) for each, value in zip(batch, values, strict=True)]
         finished = time.perf_counter()
         return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
+
+    def _labels(self, value: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
+        """The label map of one image's output, in memory of its own."""
+        if self.metadata.head == "logits":
+            return label_map(value, size, self._share)
+        resized = resize_labels(value, size)
+        return resized.copy() if resized is value else resized
 
 
 def _refuse_other_kinds(path: Path) -> None:

@@ -54,13 +54,14 @@ class VideoReader:
         Raises:
             ImageError: not one frame can be decoded.
         """
+        cv2 = _cv2()
         found = False
         while True:
             ok, frame = self._capture.read()
             if not ok:
                 break
             found = True
-            yield np.ascontiguousarray(frame[:, :, ::-1])
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
         if not found:
             raise ImageError(f"no frame of the video {self._path} can be decoded")
 
@@ -98,7 +99,7 @@ class VideoWriter:
                 )
         if size != self._size:
             raise ImageError(f"the video's frames change their size, {self._size} to {size}")
-        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        self._writer.write(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         """Finishes the file; a second call does nothing."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,18 +22,7 @@ from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sideca
 from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import replacing, write_json
 
-__all__ = ["CACHE_VARIABLE", "EngineCache", "cache_folder", "write_engine"]
-
-CACHE_VARIABLE = "ICNET_CACHE"
-"""An environment variable: the folder that holds what is kept from run to run."""
-
-
-def cache_folder() -> Path:
-    """Where engines are kept: `$ICNET_CACHE/engines`, else below the user's own cache folder."""
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder) / "engines"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "icnet-deploy" / "engines"
+__all__ = ["EngineCache", "write_engine"]
 
 
 def write_engine(path: Path, plan: bytes, sidecar: EngineSidecar) -> None:

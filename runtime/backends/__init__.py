@@ -103,7 +103,14 @@ def _require(name: str, device: str) -> None:
 
 
 def open_backend(
-    name: str, path: Path, device: str, threads: int | None = None, tf32: bool = False
+    name: str,
+    path: Path,
+    device: str,
+    threads: int | None = None,
+    *,
+    streams: int = 1,
+    tf32: bool = False,
+    cached: bool = False,
 ) -> Backend:
     """Loads a model file into a runtime.
 
@@ -111,8 +118,10 @@ def open_backend(
         name: a key of `RUNTIMES`.
         path: an ONNX file.
         device: `cpu` or `cuda`.
-        threads: how many CPU threads one run uses; None leaves it to the runtime.
+        threads: how many CPU threads the model uses; None leaves it to the runtime.
+        streams: how many threads may run it at once, each on its share of `threads`; CPU only.
         tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa.
+        cached: let OpenVINO keep the compiled model below `cache_folder("openvino")`.
 
     Raises:
         InputError, MissingPackage: as `check_available`.
@@ -125,7 +134,16 @@ def open_backend(
         raise InputError(
             f"TF32 is for runtime 'onnxruntime' on 'cuda', not for {name!r} on {device!r}"
         )
-    options = {"tf32": True} if tf32 else {}
+    if streams < 1 or (streams > 1 and device != "cpu"):
+        raise InputError(
+            f"{streams} streams on {device!r}: there are 1 or more on the CPU, and 1 elsewhere "
+            "(open the model once more for each further thread)"
+        )
+    options: dict[str, object] = {"tf32": True} if tf32 else {}
+    if streams > 1:
+        options["streams"] = streams
+    if cached and name == "openvino":
+        options["cached"] = True
     module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
     try:
         return cast(Backend, module.open_model(path, device, threads, **options))

@@ -37,7 +37,10 @@ class TensorSpec:
 
 
 class Backend(Protocol):
-    """A model that one runtime has loaded. Serves one thread at a time."""
+    """A model that one runtime has loaded.
+
+    It serves as many threads at once as it has streams: one, unless it was opened with more.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -54,7 +57,8 @@ class Backend(Protocol):
             feed: an array for each input, of its dtype and shape.
 
         Returns:
-            An array for each output. They are the caller's: no later run changes them.
+            An array for each output. It may be the runtime's own memory, which this thread's next
+            run writes over: copy what is to stay.
 
         Raises:
             BackendError: the feed does not fit, the runtime failed, or the backend is closed.

@@ -22,6 +22,7 @@ import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed
+from icnet_deploy.runtime.cores import usable_cores
 
 __all__ = [
     "CPU",
@@ -155,17 +156,19 @@ class BoundBackend(OnnxRuntimeBackend):
 
 
 def open_model(
-    path: Path, device: str, threads: int | None, tf32: bool = False
+    path: Path, device: str, threads: int | None, streams: int = 1, tf32: bool = False
 ) -> OnnxRuntimeBackend:
     """Loads an ONNX file; see `open_backend`.
 
     Args:
         path: the file.
         device: `cpu` or `cuda`.
-        threads: see `open_backend`.
+        threads, streams: see `open_backend`.
         tf32: let CUDA multiply float32 with 10 bits of the mantissa, which is faster.
     """
     if device == "cpu":
+        if streams > 1:  # each of the threads that run it brings itself, and takes its share
+            threads = max(1, (threads or usable_cores()) // streams)
         return OnnxRuntimeBackend(open_session(str(path), [CPU], threads))
     return _open_cuda(str(path), threads, tf32)
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.cache import CACHE_VARIABLE, cache_folder
 from icnet_deploy.errors import DeviceError
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.metadata import read_onnx_metadata
@@ -24,7 +25,6 @@ from icnet_deploy.runtime.backends.onnx_runtime import (
     open_session,
     prepare_cuda,
 )
-from icnet_deploy.runtime.backends.open_vino import CACHE_VARIABLE
 
 __all__ = ["LIBRARY", "PROVIDER", "open_model", "provider_options"]
 
@@ -65,8 +65,9 @@ def provider_options(path: Path) -> dict[str, str]:
         "trt_fp16_enable": str(int(precision == "fp16")),
         "trt_int8_enable": str(int(precision == "int8")),
     }
-    if folder := os.environ.get(CACHE_VARIABLE):
-        own = make_folder(Path(folder) / "onnxruntime-tensorrt" / sha256(path))
+    folder = cache_folder("onnxruntime-tensorrt") if CACHE_VARIABLE in os.environ else None
+    if folder is not None:
+        own = make_folder(folder / sha256(path))
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(own)}
         options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(own)}
     return options

@@ -38,7 +38,8 @@ def read_image(path: str | Path) -> UInt8:
     """
     import cv2
 
-    return np.ascontiguousarray(_decode(path, cv2.IMREAD_COLOR)[:, :, ::-1])
+    image = _decode(path, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
 
 
 def read_grey(path: str | Path) -> UInt8:
@@ -119,7 +120,9 @@ def resize_labels(labels: UInt8, size: tuple[int, int]) -> UInt8:
 
 def write_image(path: str | Path, image: UInt8) -> None:
     """Writes uint8 H x W x 3, RGB, in the format of the suffix (`.png`, `.jpg`)."""
-    _encode(path, image[:, :, ::-1])
+    import cv2
+
+    _encode(path, np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)))
 
 
 def write_labels(path: str | Path, labels: UInt8) -> None:

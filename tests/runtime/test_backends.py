@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
@@ -46,10 +47,11 @@ class BackendContract:
         closest = np.array(CITYSCAPES.palette)[values["logits"].argmax(axis=1)]
         np.testing.assert_array_equal(closest, images[:, ::4, ::4])
 
-    def test_results_stay_as_they_are(self, backend, blocks):
+    def test_another_threads_run_leaves_the_results_as_they_are(self, backend, blocks):
         first = backend.run({"image": blocks((64, 96), 1)[None]})["logits"]
         kept = first.copy()
-        backend.run({"image": blocks((64, 96), 2)[None]})
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(backend.run, {"image": blocks((64, 96), 2)[None]}).result()
         np.testing.assert_array_equal(first, kept)
 
     def test_it_takes_arrays_that_are_not_contiguous(self, backend, blocks):
@@ -145,6 +147,25 @@ class TestOpenVino(RuntimeContract):
         monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
         open_backend("openvino", tiny_model(), "cpu").close()
         assert list((tmp_path / "cache").iterdir())
+
+    def test_without_being_asked_nothing_is_kept(self, tiny_model, tmp_path, monkeypatch):
+        monkeypatch.delenv("ICNET_CACHE", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        open_backend("openvino", tiny_model(), "cpu").close()
+        assert not list(tmp_path.glob("**/*.blob"))
+        open_backend("openvino", tiny_model(), "cpu", cached=True).close()
+        assert list((tmp_path / "icnet-deploy" / "openvino").glob("*.blob"))
+        monkeypatch.setenv("ICNET_CACHE", "off")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        open_backend("openvino", tiny_model(), "cpu", cached=True).close()
+        assert not (tmp_path / "other").exists()
+
+    def test_a_cache_that_cannot_be_written_is_done_without(
+        self, tiny_model, tmp_path, monkeypatch
+    ):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "file"))
+        open_backend("openvino", tiny_model(), "cpu").close()
 
     def test_cuda_is_an_error(self, tiny_model):
         with pytest.raises(DeviceError, match="not on 'cuda'"):

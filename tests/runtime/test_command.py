@@ -230,11 +230,11 @@ def test_a_run_that_fails_in_the_middle_of_a_video_leaves_nothing(
 ):
     finish, runs = Predictor._finish, []
 
-    def failing(self, batch):
+    def failing(self, batch, on_device):
         runs.append(1)
         if len(runs) == 4:
             raise KeyboardInterrupt
-        return finish(self, batch)
+        return finish(self, batch, on_device)
 
     monkeypatch.setattr(Predictor, "_finish", failing)
     assert predict(video) == 130

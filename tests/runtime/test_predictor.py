@@ -161,7 +161,7 @@ class TestBatch:
 
 
 def workers():
-    return [thread for thread in threading.enumerate() if thread.name == "icnet-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("icnet-ahead")]
 
 
 class TestStream:
@@ -192,6 +192,46 @@ class TestStream:
         assert len(drawn) == 3
         stream.close()
         assert not workers()
+
+    def test_the_network_works_on_while_the_caller_is_busy(self, blocks):
+        predictor, backend = fake_predictor()
+        ran = threading.Event()
+        run = backend.run
+
+        def told(feed):
+            if backend.runs == 2:
+                ran.set()
+            return run(feed)
+
+        backend.run = told
+        stream = predictor.stream(blocks(SIZE, seed) for seed in range(3))
+        next(stream)
+        assert ran.wait(5)  # frame 2's turn came while frame 0 was with the caller
+        assert len(list(stream)) == 2
+
+    @pytest.mark.parametrize("streams", [1, 2, 3])
+    def test_as_many_frames_are_in_the_network_as_there_are_streams(self, blocks, streams):
+        backend = FakeBackend.of_colours(CITYSCAPES, SIZE)
+        metadata = ArtefactMetadata(CITYSCAPES, SIZE, "logits", "fp32")
+        predictor = Predictor(backend, metadata, streams=streams)
+        inside, most, run = 0, 0, backend.run
+        lock, together = threading.Lock(), threading.Barrier(streams)
+
+        def counted(feed):
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            together.wait(5)  # breaks, and raises, if fewer get here at once
+            with lock:
+                inside -= 1
+            return run(feed)
+
+        backend.run = counted
+        frames = [blocks(SIZE, seed) for seed in range(6)]
+        predictions = list(predictor.stream(frames))
+        assert most == streams
+        assert [p.image is f for p, f in zip(predictions, frames, strict=True)] == [True] * 6
 
     def test_it_prepares_in_another_thread(self, blocks):
         predictor, _ = fake_predictor()
@@ -326,6 +366,32 @@ class TestFromOnnx:
         path.write_bytes(path.read_bytes()[:-40])
         with pytest.raises(ModelError, match="cut off"):
             Predictor.from_onnx(path, runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("head", ["logits", "labels"])
+def test_streams_answer_as_one_does(tiny_model, blocks, runtime, head):
+    frames = [blocks((70 + seed, 90), seed) for seed in range(8)]
+    with Predictor.from_onnx(tiny_model(head=head), runtime, "cpu") as predictor:
+        expected = [predictor.predict(frame).labels for frame in frames]
+    with Predictor.from_onnx(tiny_model(head=head), runtime, "cpu", 2, streams=2) as predictor:
+        assert predictor.streams == 2
+        for wanted, prediction in zip(expected, predictor.stream(frames), strict=True):
+            np.testing.assert_array_equal(prediction.labels, wanted)
+
+
+def test_label_maps_are_the_callers(tiny_model, blocks):
+    for head in ("logits", "labels"):
+        with Predictor.from_onnx(tiny_model(head=head), "openvino", "cpu") as predictor:
+            first = predictor.predict(blocks(SIZE, 1)).labels
+            kept = first.copy()
+            predictor.predict(blocks(SIZE, 2))
+            np.testing.assert_array_equal(first, kept)
+
+
+def test_streams_are_for_the_cpu_and_at_least_one(tiny_model):
+    with pytest.raises(InputError, match="0 streams on 'cpu'"):
+        Predictor.from_onnx(tiny_model(), "openvino", "cpu", streams=0)
 
 
 def test_auto_finds_a_runtime(tiny_model, blocks):

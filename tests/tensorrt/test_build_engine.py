@@ -16,11 +16,12 @@ import onnx
 import pytest
 from fake_tensorrt import Machine, make_fake
 
+from icnet_deploy.cache import cache_folder
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError
 from icnet_deploy.export import build_engine as command
 from icnet_deploy.export.build_engine import build_engine, main
-from icnet_deploy.export.engine import BuildOptions, cache
+from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.gpu import find_gpu
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
@@ -88,7 +89,7 @@ def test_predictor_runs_what_was_built(installed, artefact, tmp_path, monkeypatc
 def builds(trt, source, out, **change):
     """How many builds a request costs."""
     before = len(trt.machine.builds)
-    build_engine(source, out, trt, BuildOptions(**change), cache.cache_folder())
+    build_engine(source, out, trt, BuildOptions(**change), cache_folder("engines"))
     return len(trt.machine.builds) - before
 
 

@@ -46,7 +46,7 @@ def test_the_library_on_a_fake_driver(adapter, driver, tmp_path):
     """The real cuda-python; PyCUDA where it is installed, else its stand-in."""
     if adapter == "cuda-python" and not installed("cuda.core"):
         pytest.skip("cuda-python is not installed")
-    if machine._gpus():
+    if machine.gpus():
         pytest.skip("there is a GPU: the tests marked gpu run on it")
     command = [sys.executable, str(HERE / "driven.py"), adapter]
     command += [str(driver / "libcuda.so.1"), str(tmp_path)]
@@ -70,7 +70,7 @@ def test_host_memory_keeps_the_contract(check):
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("check", cuda_contract.CHECKS)
 def test_a_gpu_keeps_the_contract(adapter, check):
-    if not machine._gpus():
+    if not machine.gpus():
         pytest.skip("there is no NVIDIA GPU here")
     if not installed(ADAPTERS[adapter][0]):
         pytest.skip(f"{adapter} is not installed")

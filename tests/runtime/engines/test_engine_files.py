@@ -209,7 +209,7 @@ class TestMissing:
 
     def test_cuda_python_without_a_gpu_is_a_device_error(self):
         pytest.importorskip("cuda.core", reason="cuda-python is not installed")
-        if machine._gpus():
+        if machine.gpus():
             pytest.skip("there is a GPU")
         with pytest.raises(DeviceError, match="nvidia-smi must list one"):
             cuda.open_cuda("cuda-python")

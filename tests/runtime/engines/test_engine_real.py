@@ -59,7 +59,7 @@ def test_what_runs_an_engine_is_in_rtx_too():
 
 def test_a_real_plan_of_rtx_is_told_by_its_header_and_refused_without_a_gpu(tiny_model):
     rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    if machine._gpus():
+    if machine.gpus():
         pytest.skip("there is a GPU")
     engine = build(rtx, tiny_model(), "SM86")
     plan = read_plan(engine, require_manifest=False)
@@ -80,7 +80,7 @@ def test_a_real_plan_of_rtx_is_told_by_its_header_and_refused_without_a_gpu(tiny
 )
 def trt(request):
     """The real module, where there is a GPU for it."""
-    if not machine._gpus():
+    if not machine.gpus():
         pytest.skip("there is no NVIDIA GPU")
     if find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")

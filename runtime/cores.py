@@ -1,0 +1,29 @@
+"""How many processor cores this process may use."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+__all__ = ["usable_cores"]
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@cache
+def usable_cores() -> int:
+    """The cores that the process is bound to, or fewer if its container has a quota; at least 1.
+
+    A runtime that starts a thread for each core of the machine loses more than it gains where a
+    container may use two of sixty-four.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such system, or an older one
+        pass
+    return max(1, cores)
