@@ -42,7 +42,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder or a video")
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="an exported ONNX file, or an engine"
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="an exported ONNX file, an engine, or a folder of them: its fastest verified one",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="the folder of the results"
@@ -96,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open(args: argparse.Namespace) -> Predictor:
+    if Path(args.model).is_dir():  # where an engine without its sidecar is never taken
+        return Predictor.from_folder(
+            args.model, args.runtime, args.device, args.threads, streams=args.streams
+        )
     if Path(args.model).suffix not in ENGINE_SUFFIXES:
         if args.require_manifest:
             raise InputError(
@@ -216,4 +223,6 @@ def _summarise(
         f"{done} input{'s' if done != 1 else ''} labelled with {predictor.runtime} on "
         f"{predictor.device}; the results are in {output}/"
     )
+    if predictor.choice:
+        print(f"chosen: {predictor.choice}")
     print(f"median ms an image, of {len(timings)}: {stages}")

@@ -1,6 +1,8 @@
-"""Holds a loaded model to what its metadata says, before the first image meets it."""
+"""Holds a file to its kind, and a loaded model to its metadata, before the first image comes."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +11,10 @@ from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
-__all__ = ["INPUT", "check_contract", "describe"]
+__all__ = ["ENGINE_SUFFIXES", "INPUT", "check_contract", "describe", "refuse_other_kinds"]
+
+ENGINE_SUFFIXES = (".engine", ".plan")
+"""The endings of the files that `Predictor.from_engine` takes."""
 
 INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
@@ -91,4 +96,19 @@ def _check_output(outputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -
         raise ModelError(
             f"the model's output is {spec}, but its label set {metadata.label_set.name!r} has "
             f"{classes} classes"
+        )
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Answers a file of another kind by what to do with it, before it is read as ONNX.
+
+    Raises:
+        ModelError: it is an engine or a checkpoint, by its ending.
+    """
+    if path.suffix in ENGINE_SUFFIXES:
+        raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
+    if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
+        raise ModelError(
+            f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "
+            f"{path.stem}.onnx, then use that file"
         )

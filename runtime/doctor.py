@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from icnet_deploy import command as shared
+from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_json
 from icnet_deploy.runtime.machine import PACKAGES, examine
+
+if TYPE_CHECKING:
+    from icnet_deploy.runtime.choice import Choice, Timed
 
 __all__ = ["main"]
 
@@ -15,19 +22,86 @@ __all__ = ["main"]
 @shared.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet doctor`; returns its exit code."""
+    args = _arguments(argv)
+    found = examine()
+    if args.model is None:
+        lines = [*report(found), *_remembered(found)]
+    else:
+        choice = _choice(args.model, args.measure)
+        found["choice"] = asdict(choice)
+        lines = explain(choice)
+    if args.json:
+        write_json(args.json, found)
+    print("\n".join(lines))
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = shared.parser(
         "icnet doctor",
         "Say what this machine has, which runtime `auto` chooses and why, and what to install\n"
-        "for the rest.",
-        "icnet doctor --json machine.json",
+        "for the rest; or which artefact of a folder is chosen on it, and why.",
+        "icnet doctor --model release",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="say which of its artefacts is the fastest here: measured if it is not remembered",
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="with --model: measure also what is remembered"
     )
     parser.add_argument("--json", metavar="FILE", help="also write it all as JSON")
     args = parser.parse_args(argv)
-    found = examine()
-    if args.json:
-        write_json(args.json, found)
-    print("\n".join(report(found)))
-    return 0
+    if args.measure and args.model is None:
+        raise InputError("--measure is for --model FOLDER: there is nothing else to measure")
+    return args
+
+
+def _choice(folder: Path, anew: bool) -> Choice:
+    from icnet_deploy.runtime.choice import open_fastest
+
+    with open_fastest(folder, anew=anew) as predictor:
+        choice = predictor.choice
+    assert choice is not None
+    return choice
+
+
+def explain(choice: Choice) -> list[str]:
+    """The lines that say what of a folder was chosen, and why."""
+    lines = [f"{choice.folder}: {choice.winner.file} on {choice.winner.runtime}", ""]
+    if choice.measured is None:
+        lines.append("the only candidate: nothing was measured")
+    else:
+        when = "remembered from" if choice.remembered else "measured"
+        lines.append(
+            f"milliseconds from image to label map, {when} {choice.measured} on this machine"
+        )
+    best = choice.winner.median_ms
+    lines += [_timed_row(one, best) for one in choice.candidates]
+    if choice.left_out:
+        lines += ["", "left out", *(f"  {sentence}" for sentence in choice.left_out)]
+    return lines
+
+
+def _timed_row(one: Timed, best: float | None) -> str:
+    where = f"  {one.file:<28} {one.precision:<9} {one.runtime:<12} {one.device:<5}"
+    if one.median_ms is None or best is None:
+        return where.rstrip()
+    times = "1 run" if one.runs == 1 else f"{one.runs} runs"
+    return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} of the fastest, {times}"
+
+
+def _remembered(found: dict[str, Any]) -> list[str]:
+    """What `Predictor.from_folder` has chosen on this machine before."""
+    from icnet_deploy.runtime.choice import remembered_choices
+
+    choices = list(remembered_choices())
+    found["choices"] = [asdict(choice) for choice in choices]
+    if not choices:
+        return ["", "no choice among a folder's artefacts is remembered here"]
+    return ["", "remembered choices (icnet doctor --model FOLDER)", *(f"  {c}" for c in choices)]
 
 
 def report(found: dict[str, Any]) -> list[str]:
@@ -43,6 +117,7 @@ def report(found: dict[str, Any]) -> list[str]:
         "what drives the GPU for an engine",
         *(_row(name, text) for name, text in _adapters(found["cuda"])),
         "",
+        f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}",
         *_auto(found["auto"]),
         "",
         "packages",

@@ -16,8 +16,9 @@ from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.runtime.backends import choose
 from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
+from icnet_deploy.runtime.labelmap import kind
 
-__all__ = ["PACKAGES", "Package", "examine"]
+__all__ = ["PACKAGES", "Package", "cpu", "examine", "gpus", "label_maps", "package_version"]
 
 _FLAGS = (
     *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -83,10 +84,10 @@ def examine() -> dict[str, Any]:
         "icnet_deploy": __version__,
         "python": platform.python_version(),
         "os": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "memory_gib": _memory_gib(),
-        "gpus": _gpus(),
-        "packages": {package.name: _version(package) for package in PACKAGES},
+        "gpus": gpus(),
+        "packages": {package.name: package_version(package.name) for package in PACKAGES},
         "runtimes": {
             "onnxruntime": _onnxruntime(),
             "openvino": _openvino(),
@@ -94,20 +95,23 @@ def examine() -> dict[str, Any]:
             "tensorrt-rtx": _tensorrt("tensorrt_rtx"),
         },
         "cuda": {adapter: _cuda(adapter) for adapter in ADAPTERS},
+        "label_map": label_maps(),
         "auto": _auto(),
     }
 
 
-def _version(package: Package) -> str | None:
-    for name in package.distributions:
+def package_version(name: str) -> str | None:
+    """The version of one of `PACKAGES`; None if it is not installed."""
+    (package,) = (package for package in PACKAGES if package.name == name)
+    for distribution in package.distributions:
         try:
-            return version(name)
+            return version(distribution)
         except PackageNotFoundError:
             continue
     return None
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
     """Model, the number of cores that this process may use, and the flags that matter."""
     info: dict[str, str] = {}
     for line in _lines("/proc/cpuinfo"):
@@ -136,7 +140,7 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _gpus() -> list[dict[str, str]]:
+def gpus() -> list[dict[str, str]]:
     """NVIDIA's GPUs as `nvidia-smi` lists them; none where it is missing or fails."""
     fields = ("name", "memory.total", "driver_version", "compute_cap")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
@@ -146,6 +150,12 @@ def _gpus() -> list[dict[str, str]]:
         return []
     rows = [line.split(", ") for line in done.stdout.splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
+
+
+def label_maps() -> dict[str, str]:
+    """What makes label maps of logits on the CPU here, `compiled` or `numpy`, and why."""
+    made, why = kind()
+    return {"kind": made, "why": why}
 
 
 def _onnxruntime() -> dict[str, Any] | None:

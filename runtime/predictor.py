@@ -20,7 +20,13 @@ from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends import check_available, choose, open_backend, open_engine
 from icnet_deploy.runtime.backends.base import Backend, Labelled, Labeller
 from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
-from icnet_deploy.runtime.contract import INPUT, check_contract, describe
+from icnet_deploy.runtime.contract import (
+    ENGINE_SUFFIXES,
+    INPUT,
+    check_contract,
+    describe,
+    refuse_other_kinds,
+)
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.array import DeviceFrame, is_on_device, read_frame
 from icnet_deploy.runtime.cuda.base import Cuda
@@ -36,10 +42,6 @@ UInt8 = npt.NDArray[np.uint8]
 
 MIN_SIDE = 64
 """The smallest side, in pixels, that the network can halve as often as it does."""
-
-
-ENGINE_SUFFIXES = (".engine", ".plan")
-"""The endings of the files that `Predictor.from_engine` takes."""
 
 
 class _Prepared(NamedTuple):
@@ -135,7 +137,7 @@ class Predictor:
             UnavailableError: a package or a device is missing.
         """
         path = Path(path)
-        _refuse_other_kinds(path)
+        refuse_other_kinds(path)
         asked, (runtime, device) = (runtime, device), choose(runtime, device)
         check_available(runtime, device)
         metadata = read_onnx_metadata(path)
@@ -393,14 +395,3 @@ class Predictor:
             return label_map(value, size, self._share)
         resized = resize_labels(value, size)
         return resized.copy() if resized is value else resized
-
-
-def _refuse_other_kinds(path: Path) -> None:
-    """Answers a file of another kind by what to do with it, before it is read as ONNX."""
-    if path.suffix in ENGINE_SUFFIXES:
-        raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
-    if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
-        raise ModelError(
-            f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "
-            f"{path.stem}.onnx, then use that file"
-        )

@@ -1,0 +1,275 @@
+"""What of a folder of artefacts can be run on this machine, and why the rest cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from icnet_deploy.engine_sidecar import read_sidecar
+from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.runtime.backends import DEVICES, RUNTIMES, check_available
+from icnet_deploy.runtime.digests import digests
+from icnet_deploy.runtime.machine import package_version
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
+from icnet_deploy.runtime.verdicts import Verdicts, read_verdicts
+
+__all__ = ["MEANT_FOR", "Candidate", "Found", "Request", "find_candidates"]
+
+MEANT_FOR: Mapping[str, tuple[str, ...]] = {
+    "int8": ("openvino", "tensorrt", "tensorrt-rtx"),
+    "int8-ort": ("onnxruntime",),
+}
+"""INT8 placement -> the runtimes whose kernels it is placed for; other precisions run on all."""
+
+_ON_ONNX = ("openvino", "onnxruntime")
+"""What `auto` tries of an ONNX file; `onnxruntime-tensorrt` builds an engine first: minutes."""
+
+_FIRST = ("int8", "int8-ort", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks of a folder of artefacts.
+
+    Attributes:
+        runtime, device, threads, streams: as for `Predictor.from_onnx`; `auto` is any.
+        precision: choose among `fp32`, `fp16`, `int8` or `int8-ort` only; None: among all.
+        unverified: choose among files that `icnet verify` did not pass, too.
+    """
+
+    runtime: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    precision: str | None = None
+    unverified: bool = False
+    streams: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses a name that nothing here has."""
+        for what, given, known in (
+            ("runtime", self.runtime, RUNTIMES),
+            ("device", self.device, DEVICES),
+        ):
+            if given not in ("auto", *known):
+                raise InputError(f"unknown {what} {given!r}; known: auto, {', '.join(known)}")
+
+
+class Artefact(NamedTuple):
+    """A file of the folder, what it says of itself, and what built it if it is an engine."""
+
+    path: Path
+    metadata: ArtefactMetadata
+    flavour: str | None
+
+
+class Candidate(NamedTuple):
+    """A file, and where it can be run."""
+
+    path: Path
+    sha256: str
+    runtime: str
+    device: str
+    precision: str
+    head: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name} on {self.runtime}, {self.device}"
+
+
+@dataclass
+class Found:
+    """What a folder offers.
+
+    Attributes:
+        candidates: the likely fastest first.
+        left_out: a sentence for every file and place that is none.
+        unverified: how many of these lack nothing but a verdict.
+        missing: how many lack a package.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unverified: int = 0
+    missing: int = 0
+
+
+def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> Found:
+    """Every artefact of a folder on every runtime and device that may be chosen here.
+
+    Args:
+        folder: ONNX files and engines, all of one network and size.
+        request: what is asked for.
+        fresh: read every file for its SHA-256, also where its size and time are those known.
+
+    Raises:
+        InputError: there is no such folder, no artefact in it, several networks or sizes, a record
+            that cannot be read, or nothing that is verified.
+        UnavailableError: nothing in it can be run here.
+    """
+    found = Found()
+    artefacts = list(_read(folder, found))
+    _require_one_network(folder, artefacts)
+    verdicts = Verdicts() if request.unverified else read_verdicts(folder)
+    known = digests(folder, [artefact.path.name for artefact in artefacts], fresh=fresh)
+    for artefact in artefacts:
+        for runtime, device in _places(artefact, request, found):
+            path, digest = artefact.path, known[artefact.path.name]
+            candidate = Candidate(
+                path, digest, runtime, device, artefact.metadata.precision, artefact.metadata.head
+            )
+            if request.unverified or _is_verified(candidate, verdicts, found):
+                found.candidates.append(candidate)
+    if not found.candidates:
+        raise _nothing(folder, request, found)
+    found.candidates.sort(key=_likely)
+    return found
+
+
+def _likely(candidate: Candidate) -> tuple[object, ...]:
+    precision = candidate.precision
+    rank = _FIRST.index(precision) if precision in _FIRST else len(_FIRST)
+    slower = (candidate.device != "cuda", rank, candidate.head != "logits")
+    return (*slower, candidate.runtime, candidate.path.name)
+
+
+def _read(folder: Path, found: Found) -> Iterator[Artefact]:
+    """The artefacts of a folder that say what they are."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name one that holds exported files")
+    suffixes = (".onnx", *ENGINE_SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix in suffixes and p.is_file())
+    if not paths:
+        raise InputError(
+            f"no artefact in {folder} (files {', '.join(suffixes)}): write one with `icnet export`"
+        )
+    for path in paths:
+        try:
+            if path.suffix == ".onnx":
+                yield Artefact(path, read_onnx_metadata(path), None)
+            elif sidecar := read_sidecar(path):
+                yield Artefact(path, sidecar.metadata, sidecar.flavour)
+            else:
+                found.left_out.append(
+                    f"{path.name}: an engine without its sidecar does not say what it is; build "
+                    "it with `icnet build-engine`"
+                )
+        except ModelError as error:
+            found.left_out.append(f"{path.name}: {error}")
+
+
+def _require_one_network(folder: Path, artefacts: Sequence[Artefact]) -> None:
+    """Refuses a folder whose artefacts would not give the same label map."""
+    kinds: dict[str, list[str]] = {}
+    for path, known, _ in artefacts:
+        size = "any size" if known.size is None else f"{known.size[0]}x{known.size[1]}"
+        weights = (known.weights_sha256 or "unknown")[:12]
+        told = f"{size}, weights {weights}, {len(known.label_set)} classes of "
+        kinds.setdefault(told + known.label_set.name, []).append(path.name)
+    if len(kinds) > 1:
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+        raise InputError(
+            f"{folder} holds several networks or sizes ({listed}): one is chosen by speed only "
+            "among files of one; give each a folder of its own, or name a file"
+        )
+
+
+def _places(artefact: Artefact, request: Request, found: Found) -> Iterator[tuple[str, str]]:
+    """Where an artefact can be run as it is asked for."""
+    path, known, flavour = artefact
+    if request.precision not in (None, known.precision):
+        found.left_out.append(
+            f"{path.name}: it is {known.precision}, and {request.precision} was asked for"
+        )
+        return
+    if flavour is not None:
+        wanted, fits = flavour, request.runtime in ("auto", flavour)
+    else:
+        wanted, fits = "an ONNX file", not _engines_only(request.runtime)
+    if not fits:
+        found.left_out.append(f"{path.name}: it is for {wanted}, not for {request.runtime}")
+        return
+    named = _ON_ONNX if request.runtime == "auto" else (request.runtime,)
+    for runtime in named if flavour is None else (flavour,):
+        meant = MEANT_FOR.get(known.precision, (runtime,))
+        if runtime not in meant:
+            found.left_out.append(
+                f"{path.name} on {runtime}: {known.precision} is placed for {', '.join(meant)}"
+            )
+            continue
+        yield from _devices(artefact, runtime, request, found)
+
+
+def _engines_only(runtime: str) -> bool:
+    return runtime != "auto" and RUNTIMES[runtime].engines
+
+
+def _devices(
+    artefact: Artefact, runtime: str, request: Request, found: Found
+) -> Iterator[tuple[str, str]]:
+    """The devices on which a runtime that is installed can run an artefact."""
+    path, known, flavour = artefact
+    for device in RUNTIMES[runtime].extras:
+        if request.device not in ("auto", device):
+            continue
+        lacks_gpu_build = flavour is None and device == "cuda" and not _gpu_build()
+        if lacks_gpu_build and request.device == "auto" and len(RUNTIMES[runtime].extras) > 1:
+            continue  # a machine for the CPU need not be told so for every file
+        if (known.precision, device) == ("int8-ort", "cuda"):
+            found.left_out.append(
+                f"{path.name} on {runtime}, cuda: it has no integer convolution there"
+            )
+            continue
+        try:
+            _require(runtime, device, lacks_gpu_build)
+        except MissingPackage as error:
+            found.missing += 1
+            found.left_out.append(f"{path.name}: {error}")
+        else:
+            yield runtime, device
+
+
+def _gpu_build() -> bool:
+    return package_version("onnxruntime-gpu") is not None
+
+
+def _require(runtime: str, device: str, lacks_gpu_build: bool) -> None:
+    """Raises MissingPackage for a runtime that is not installed."""
+    known = RUNTIMES[runtime]
+    package = "onnxruntime-gpu" if lacks_gpu_build else known.package
+    if lacks_gpu_build or (known.engines and find_spec(package) is None):
+        extra = known.extras[device]
+        raise MissingPackage(package, extra=extra, purpose=f"runtime {runtime!r} on {device!r}")
+    if not known.engines:
+        check_available(runtime, device)
+
+
+def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool:
+    verdict = verdicts.of(candidate.sha256, candidate.runtime, candidate.device)
+    if verdict is not None and verdict.passed:
+        return True
+    found.unverified += 1
+    if verdict is not None:
+        found.left_out.append(f"{candidate}: it did not pass `icnet verify`: {verdict.reason}")
+    elif verdicts.changed(candidate.path.name, candidate.sha256):
+        found.left_out.append(f"{candidate}: it was changed after `icnet verify` looked at it")
+    else:
+        found.left_out.append(f"{candidate}: not verified there")
+    return False
+
+
+def _nothing(folder: Path, request: Request, found: Found) -> InputError:
+    """Why a folder has no candidate, and what to do."""
+    told = "; ".join(found.left_out) or "nothing in it runs where it was asked to"
+    if found.unverified:
+        return InputError(
+            f"no artefact in {folder} is verified where it could run here: run "
+            f"`icnet verify {folder}`, or name one file, or take them as they are "
+            f"(Predictor.from_folder with unverified=True): {told}"
+        )
+    if found.missing:
+        return UnavailableError(f"no artefact in {folder} runs on this machine: {told}")
+    return InputError(f"no artefact in {folder} is what was asked for: {told}")
