@@ -8,9 +8,16 @@ from pathlib import Path
 
 from icnet_deploy.benchmarks.measurement import Measurement, write_measurements
 from icnet_deploy.benchmarks.options import check_outputs
-from icnet_deploy.files import write_text
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import make_folder, write_text
 
-__all__ = ["add_result_options", "check_result_options", "keep"]
+__all__ = [
+    "add_plot_options",
+    "add_result_options",
+    "add_score_option",
+    "check_result_options",
+    "keep",
+]
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +33,68 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_score_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--miou`: where the scores of what is timed are."""
+    parser.add_argument(
+        "--miou",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE.json",
+        help="results of icnet evaluate or icnet parity, for a plot of speed against mIoU",
+    )
+
+
+def add_plot_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--miou`, and `--plot`: the plot as a file of its own."""
+    add_score_option(parser)
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.svg",
+        help="write the plot of speed against mIoU; needs --miou",
+    )
+
+
 def check_result_options(arguments: argparse.Namespace) -> None:
-    """Finds a place that cannot be written before the long work, not after it (OutputError)."""
+    """Finds what cannot be read or written before the long work, not after it.
+
+    Raises:
+        OutputError: a place that cannot be written.
+        InputError: `--miou` names no result, or `--plot` has none.
+    """
+    from icnet_deploy.benchmarks.known_scores import read_scores
+
     check_outputs(arguments)
+    told = vars(arguments)
+    read_scores(told.get("miou", []))
+    if told.get("plot"):
+        if not arguments.miou:
+            raise InputError(
+                "--plot draws speed against mIoU: name results of icnet evaluate or icnet parity "
+                "with --miou"
+            )
+        make_folder(arguments.plot.parent)
 
 
 def keep(arguments: argparse.Namespace, found: Sequence[Measurement]) -> None:
-    """Writes what `add_result_options` asked for.
+    """Writes what `add_result_options` and `add_plot_options` asked for.
 
     Raises:
         OutputError: a file cannot be written.
+        InputError: the plot would be empty, since `--miou` holds no score of what was timed.
     """
-    if arguments.json:
-        write_measurements(arguments.json, found)
-    if arguments.report:
+    from icnet_deploy.benchmarks.known_scores import read_scores
+
+    told = vars(arguments)
+    if told["json"]:
+        write_measurements(told["json"], found)
+    scores = read_scores(told.get("miou", []))
+    if told["report"]:
         from icnet_deploy.benchmarks.bench_report import report_page
 
-        write_text(arguments.report, report_page(found))
+        write_text(told["report"], report_page({"": found}, scores))
+    if told.get("plot"):
+        from icnet_deploy.benchmarks.speed_plot import write_plot
+
+        write_plot(told["plot"], found, scores)

@@ -29,10 +29,15 @@ SCOPES: Mapping[str, str] = {
     "everything between, drawing and encoding",
     "frames-to-labels": "many uint8 images in memory to their uint8 label maps in memory, as "
     "`Predictor.stream` does",
-    "process": "from the start of a process: the interpreter, imports, loading the model, the "
-    "first label map",
+    "due-to-labels": "from when a frame is due, as a camera gives it, to its uint8 label map in "
+    "memory: waiting until the network is free, and then as `image-to-labels`",
+    "process": "a process from its start: the interpreter, imports, the image's array, loading the "
+    "model, label maps",
 }
 """Name -> what a number of that scope covers."""
+
+
+_FIELDS = ("kind", "scope", "subject", "setting", "values", "machine", "versions")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,17 @@ class Measurement:
     machine: dict[str, Any] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
 
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise ValueError(f"there is no scope {self.scope!r}; known: {', '.join(SCOPES)}")
+        if "name" not in self.subject:
+            raise ValueError("the subject has no name")
+
+    @property
+    def name(self) -> str:
+        """What a table calls the subject."""
+        return str(self.subject["name"])
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {"schema": SCHEMA, **asdict(self), "covers": SCOPES[self.scope]}
@@ -80,11 +96,18 @@ def read_measurements(path: Path) -> list[Measurement]:
         found = [json.loads(line) for line in lines if line.strip()]
         if not found or any(each.pop("schema") != SCHEMA for each in found):
             raise ValueError(f"it holds no measurements of schema {SCHEMA}")
-        for each in found:
-            each.pop("covers")
-        return [Measurement(**each) for each in found]
+        return [_measurement(each) for each in found]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"cannot read measurements from {path} ({error}): expected JSON Lines as "
             "`icnet benchmark ... --json` writes them"
         ) from error
+
+
+def _measurement(value: dict[str, Any]) -> Measurement:
+    """Reads one: nothing is missing, or it would be said to be of this machine, and all is known.
+
+    The words of its scope are for a person who reads the file; the scope's name is what counts.
+    """
+    value.pop("covers")
+    return Measurement(**{name: value.pop(name) for name in _FIELDS}, **value)

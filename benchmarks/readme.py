@@ -1,8 +1,8 @@
 """`python -m icnet_deploy.benchmarks.readme`: writes the README's tables from recorded results.
 
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`, in the README or in the page
-that `--readme` names. The results are the JSON files that `icnet evaluate`, `icnet parity` and
-`icnet benchmark` wrote into `benchmarks/results/`.
+that `--readme` names. The results are the files that `icnet evaluate`, `icnet parity` (JSON) and
+`icnet benchmark` (JSON Lines) wrote into `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.latency import markdown as latency_markdown
+from icnet_deploy.benchmarks.bench_tables import markdown_of
+from icnet_deploy.benchmarks.measurement import read_measurements
 from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
 from icnet_deploy.benchmarks.quantizers import markdown as quantizers_markdown
 from icnet_deploy.benchmarks.sensitivity_report import markdown as sensitivity_markdown
@@ -72,13 +73,25 @@ def _parity(results: Sequence[dict[str, Any]]) -> str:
     return _rows(header, rows)
 
 
+def _measured(kind: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+    """The tables of one kind of benchmark, file by file: what was taken in turn stays together."""
+
+    def tables(results: Sequence[dict[str, Any]]) -> str:
+        files = [each["rows"] for each in results if each["kind"] == "measurements"]
+        return "\n".join(filter(None, (markdown_of(kind, rows) for rows in files)))
+
+    return tables
+
+
+_BENCHMARKS = ("latency", "throughput", "stages", "start", "memory", "paced")
+
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scores": _scores,
     "parity": _parity,
-    "latency": latency_markdown,
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,
+    **{kind: _measured(kind) for kind in _BENCHMARKS},
 }
 
 
@@ -109,11 +122,18 @@ def _arguments() -> argparse.ArgumentParser:
     return p
 
 
+def _read(folder: Path) -> list[dict[str, Any]]:
+    """Every result in order of name; a file of measurements is one of kind `measurements`."""
+    results = [json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("*.json"))]
+    lines = sorted(folder.glob("*.jsonl"))
+    return results + [{"kind": "measurements", "rows": read_measurements(f)} for f in lines]
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _arguments().parse_args(argv)
-    results = [json.loads(f.read_text("utf-8")) for f in sorted(args.results.glob("*.json"))]
+    results = _read(args.results)
     if not args.readme.is_file() or not results:
         raise InputError(f"run it in the repository's root: no {args.readme} or no {args.results}")
     text = args.readme.read_text("utf-8")

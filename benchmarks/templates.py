@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-__all__ = ["Html", "page", "tag"]
+__all__ = ["PALETTE", "Html", "page", "tag"]
 
 _VOID = frozenset({"img", "circle", "line", "polyline", "rect"})
 
@@ -50,11 +50,11 @@ def page(title: str, *body: str | Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{head}\n<style>{_CSS}</style>\n</head>\n<body>\n{main}\n</body>\n</html>\n"
+        f"{head}\n<style>{PALETTE}{_CSS}</style>\n</head>\n<body>\n{main}\n</body>\n</html>\n"
     )
 
 
-_CSS = """
+PALETTE = """
 :root {
   color-scheme: light dark;
   --paper: #fbfbfa; --card: #ffffff; --ink: #1d2126; --quiet: #5d6670; --line: #dde1e5;
@@ -68,6 +68,10 @@ _CSS = """
     --other: #ffab73;
   }
 }
+"""
+"""The colours of everything that is drawn, on light and on dark screens."""
+
+_CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from icnet_deploy.benchmarks.memory import available, growth, peak
-from icnet_deploy.benchmarks.timing import interleave, summary
+from icnet_deploy.benchmarks.timing import (
+    ENOUGH,
+    interleave,
+    ratio_of_medians,
+    summary,
+    tellable,
+)
 from icnet_deploy.errors import BackendError
 
 
@@ -43,6 +49,39 @@ def test_percentiles_are_of_the_raw_samples():
     assert (told["median_ms"], told["p10_ms"], told["p90_ms"]) == (5.0, 1.0, 9.0)
     assert told["samples_ms"] == [float(n) for n in range(11)]
     assert told["runs"] == 11
+
+
+def test_no_percentile_is_told_that_no_sample_lies_beyond():
+    assert "p99_ms" not in summary([1.0] * 99)
+    assert summary([0.001] * 99 + [1.0])["p99_ms"] == pytest.approx(1.0 + 0.01 * 999, abs=0.01)
+    assert [tellable(q, 9) for q in (10, 90, 99)] == [False] * 3
+    assert [tellable(q, 10) for q in (10, 90, 99)] == [True, True, False]
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says():
+    dice, held, tries = np.random.default_rng(3), 0, 120
+    for _ in range(tries):
+        a, b = dice.lognormal(0, 0.1, 25), dice.lognormal(0, 0.1, 25)
+        held += not ratio_of_medians(1.3 * a, 1.3 * b).differs
+    assert 0.90 <= held / tries <= 1
+
+
+def test_a_drift_that_both_met_does_not_hide_a_difference():
+    drift = np.linspace(1, 3, 30)
+    noise = np.random.default_rng(0).normal(1, 0.005, (2, 30))
+    slow, fast = 1.05 * drift * noise[0], drift * noise[1]
+    in_turn = ratio_of_medians(slow, fast, in_turn=True)
+    assert in_turn.value == pytest.approx(1.05, abs=0.02)
+    assert in_turn.differs
+    assert ratio_of_medians(slow, fast).differs is False
+
+
+def test_few_samples_tell_nothing():
+    few = [1.0] * (ENOUGH - 1)
+    assert ratio_of_medians([2.0] * 50, few).value == 2
+    assert ratio_of_medians([2.0] * 50, few).differs is None
+    assert ratio_of_medians([1.0], [0.0]) is None
+    assert ratio_of_medians([], [1.0]) is None
 
 
 MEGABYTE = 1 << 20
