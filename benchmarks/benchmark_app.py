@@ -102,8 +102,11 @@ def _run(path: Path, how: list[str]) -> dict[str, Any]:
         command = [*_TOOL, "-m", str(path.resolve()), *how, *where]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
         written = Path(folder) / "benchmark_report.json"
-        if done.returncode or not written.is_file():
-            lines = [line for line in done.stdout.splitlines() if "ERROR" in line]
-            why = lines[0] if lines else (done.stderr.strip().splitlines() or ["no reason"])[-1]
-            raise BackendError(f"benchmark_app failed on {path} ({done.returncode}): {why}")
-        return dict(json.loads(written.read_text()))
+        report = json.loads(written.read_text()) if written.is_file() else {}
+        if done.returncode or not report:
+            said = str(report.get("execution_results", {}).get("error", done.stderr))
+            last = [line for line in said.splitlines() if line.strip()][-1:]
+            raise BackendError(
+                f"benchmark_app failed on {path} (exit code {done.returncode}): {''.join(last)}"
+            )
+        return dict(report)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from icnet_deploy.benchmarks.reference import read_checkpoint
 from icnet_deploy.errors import ModelError, UnavailableError
 from icnet_deploy.files import sha256
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
 from icnet_deploy.runtime.labelmap import label_map
@@ -30,7 +30,7 @@ __all__ = ["Peer", "open_bare_openvino", "open_onnxruntime", "open_openvino", "o
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
-OPENVINO_CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+_OPENVINO = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 """What its docs ask for one image at a time, and float32 by name: some processors would get
 bfloat16 by default, and that would be another job."""
 
@@ -81,10 +81,11 @@ def open_pytorch(name: str, weights: Path, threads: int | None) -> Iterator[Peer
     import torch
     import torch.nn.functional as F
 
-    if name == "torch-compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
+    compiler = os.environ.get("CXX", "g++")
+    if name == "torch-compile" and shutil.which(compiler) is None:
         raise UnavailableError(
-            "torch-compile is left out: torch.compile needs a C++ compiler, and there is no "
-            f"{os.environ.get('CXX', 'g++')}; install g++, or name one in CXX"
+            f"torch.compile needs a C++ compiler, and there is no {compiler}: install g++, or name "
+            "another in CXX"
         )
     layout = torch.contiguous_format if name == "pytorch" else torch.channels_last
     network = checkpoint.network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -115,12 +116,11 @@ def open_pytorch(name: str, weights: Path, threads: int | None) -> Iterator[Peer
 
 
 @contextmanager
-def open_onnxruntime(path: Path, size: Size, threads: int | None) -> Iterator[Peer]:
+def open_onnxruntime(path: Path, threads: int | None) -> Iterator[Peer]:
     """A float32 file that makes label maps, in ONNX Runtime as its "get started" runs it.
 
     Args:
         path: an ONNX file.
-        size: of the images; the file takes it.
         threads: None is ONNX Runtime's default, one a physical core, and is told as None.
 
     Raises:
@@ -151,7 +151,7 @@ def open_openvino(path: Path, size: Size, threads: int | None) -> Iterator[Peer]
 
     Args:
         path: an ONNX file.
-        size: of the images; the file takes it.
+        size: (height, width) of the images in pixels, which the file takes.
         threads: None is OpenVINO's default.
 
     Raises:
@@ -194,18 +194,19 @@ def open_bare_openvino(name: str, path: Path, size: Size, threads: int | None) -
         if prepare is None:
             inside[:] = pixels
         else:
-            inside[:] = prepare.infer([pixels])[0]
+            inside[:] = prepare.infer([pixels], share_outputs=True)[0]
 
     def label(image: UInt8) -> Mapping[str, float]:
         fill(image)
         start = time.perf_counter()
-        request.infer()
+        request.infer(share_outputs=True)  # otherwise it returns a copy
         return {"total": 1e3 * (time.perf_counter() - start)}
 
     def answer(image: UInt8) -> UInt8:
         label(image)
-        found = np.array(request.get_output_tensor().data)[0]
-        return found if told.head == "labels" else label_map(found, size)
+        found = np.array(request.get_output_tensor().data[0])
+        shape = (image.shape[0], image.shape[1])
+        return resize_labels(found, shape) if told.head == "labels" else label_map(found, shape)
 
     subject = {
         "name": f"{path.stem}, {name}",
@@ -234,7 +235,7 @@ def _read(path: Path, size: Size) -> Any:
 def _compiled(model: Any, threads: int | None) -> Any:
     import openvino
 
-    config: dict[str, Any] = dict(OPENVINO_CONFIG)
+    config: dict[str, Any] = dict(_OPENVINO)
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return openvino.Core().compile_model(model, "CPU", config)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,7 +35,7 @@ from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["BARE", "LEAST_ALIKE_PERCENT", "OUTSIDE", "PEERS", "open_peer"]
+__all__ = ["LEAST_ALIKE_PERCENT", "OUTSIDE", "PEERS", "open_peer"]
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -62,11 +62,8 @@ called before the turns or after them, with an artefact, for how many seconds, a
 LEAST_ALIKE_PERCENT = 99.9
 """The share of the pixels that a peer and we must label alike."""
 
-BARE = ("openvino-bare", "openvino-bare-core")
-"""The peers of scope `network`, which need an artefact, of any precision, and no checkpoint."""
-
+_BARE = ("openvino-bare", "openvino-bare-core")
 _PYTORCH = ("pytorch", "pytorch-channels-last", "torch-compile")
-_GRAPHS = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
 @contextmanager
@@ -109,8 +106,6 @@ def open_peer(
         why = "times itself, outside the turns" if name in OUTSIDE else "is not a peer"
         known = ", ".join(each for each in PEERS if each not in OUTSIDE)
         raise InputError(f"{name!r} {why}; those that take turns: {known}")
-    if name in BARE and artefact is None:
-        raise InputError(f"{name} runs an artefact, and none was given: name an ONNX file")
     with _open(name, artefact, size, threads, weights) as (peer, ours):
         _check(name, _guarded(name, peer.answer, size)(_scene(size)), ours)
         subject = {"name": name, "device": "cpu", "precision": "fp32", **peer.subject}
@@ -123,14 +118,18 @@ def _open(
 ) -> Iterator[tuple[Peer, UInt8]]:
     """Opens a peer; beside it stands our label map of the scene."""
     opened: AbstractContextManager[Peer]
-    if name in BARE and artefact is not None:
+    if name in _BARE:
+        if artefact is None:
+            raise InputError(f"{name} runs an artefact, and none was given: name an ONNX file")
         opened, ours = open_bare_openvino(name, artefact, size, threads), _by_us(artefact, size)
     else:
         weights = _weights(artefact, weights)
         if name in _PYTORCH:
             opened = open_pytorch(name, weights, threads)
+        elif name == "onnxruntime":
+            opened = open_onnxruntime(_labels_graph(artefact, weights, size), threads)
         else:
-            opened = _GRAPHS[name](_labels_graph(artefact, weights, size), size, threads)
+            opened = open_openvino(_labels_graph(artefact, weights, size), size, threads)
         ours = _by_reference(weights, size)
     with opened as peer:
         yield peer, ours
@@ -156,7 +155,7 @@ def _labels_graph(artefact: Path | None, weights: Path, size: Size) -> Path:
     return Path(_exported(weights, size).name) / f"{weights.stem}-labels.onnx"
 
 
-@lru_cache(maxsize=1)
+@cache
 def _exported(weights: Path, size: Size) -> TemporaryDirectory[str]:
     """A folder with the export, for every peer that runs it; it goes when the process ends."""
     from icnet_deploy.export.to_onnx import export
@@ -172,13 +171,13 @@ def _scene(size: Size) -> UInt8:
     return draw_scene(0, size).image
 
 
-@lru_cache(maxsize=1)
+@cache
 def _by_reference(weights: Path, size: Size) -> UInt8:
     """What every artefact of ours is held to: PyTorch's own label map, worked out in float64."""
     return Reference(weights, size).labels(_scene(size))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _by_us(artefact: Path, size: Size) -> UInt8:
     with Predictor.from_onnx(artefact, "openvino", "cpu") as predictor:
         return np.asarray(predictor.predict(_scene(size)).labels)
@@ -207,6 +206,6 @@ def _guarded(name: str, run: Callable[[UInt8], Any], size: Size) -> Callable[[UI
         except IcnetError:
             raise
         except Exception as error:  # three runtimes, whose errors have no common root
-            raise BackendError(f"{name} failed as it ran: {error}") from error
+            raise BackendError(f"{name} failed as it ran: {error!s:.300}") from error
 
     return guarded
