@@ -142,8 +142,8 @@ def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
             if difference:
                 told[f"note: {words} ({difference}): the ratio is theirs, too"] = None
         for name, words in (("sha256", "another file"), ("threads", "other threads")):
-            if first.subject.get(name) != second.subject.get(name):
-                difference = _differences({name: first.subject.get(name)}, second.subject)
+            difference = _differences(*({name: e.subject.get(name)} for e in (first, second)))
+            if difference:
                 told[f"note: {_who(first)} is measured with {words} ({difference})"] = None
     return list(told)
 
@@ -190,17 +190,17 @@ def _is_number(value: Any) -> bool:
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    names = dict.fromkeys([*first, *second])
+    pairs = {name: (first.get(name), second.get(name)) for name in [*first, *second]}
     return "; ".join(
-        f"{name}: {_short(first.get(name))} and {_short(second.get(name))}"
-        for name in names
-        if name in first and first.get(name) != second.get(name)
-    ) or "; ".join(f"{name}: only in the second" for name in second if name not in first)
+        f"{name}: {_short(a)} and {_short(b)}" for name, (a, b) in pairs.items() if a != b
+    )
 
 
 def _short(value: Any) -> str:
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words or "none"
+    if value is None or not words:
+        return "none"
+    return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words
 
 
 def _counts(change: Change) -> bool:

@@ -54,7 +54,7 @@ def report_page(
     names = ", ".join(dict.fromkeys(_TITLES.get(e.kind, e.kind) for e in everything))
     parts: list[Html | list[Html]] = [
         tag("p", f"{names}. {setting_words(everything)}.", class_="quiet"),
-        _headline(everything),
+        _headline(everything, in_turn=len(files) == 1),
         _speed(everything, scores),
     ]
     for name, found in files.items():
@@ -73,15 +73,15 @@ _FIGURES: Mapping[str, tuple[str, Callable[..., Measurement], str]] = {
 """Kind -> the value that its reader came for, which one is best, and what it is."""
 
 
-def _headline(found: Sequence[Measurement]) -> Html:
-    """The best of each kind; of latencies also how it compares with the first."""
+def _headline(found: Sequence[Measurement], in_turn: bool) -> Html:
+    """The best of each kind; of latencies taken in turn also how it compares with the first."""
     values: dict[str, str] = {}
     whole = [e for e in found if e.kind == "latency" and e.scope == "image-to-labels"]
     if whole:
         best = min(whole, key=lambda each: _size_of(each, "total"))
         values[f"an image, {_who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
         values["frames a second, of the same"] = f"{1e3 / _size_of(best, 'total'):.1f}"
-        if best is not whole[0] and len(tables(whole)) == 1:
+        if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")
             values[f"of the time of {_who(whole[0])}"] = f"{ratio:.2f}"
     for kind, (name, choose, words) in _FIGURES.items():
@@ -129,8 +129,9 @@ def _section(one: BenchTable, heading: str) -> list[Html]:
         table(one.header, one.rows, one.left),
         *(tag("p", f"{note}.", class_="quiet") for note in one.notes),
     ]
-    if one.kind == "latency":
-        parts.append(tag("div", sample_plot(one.measured), class_="scroll"))
+    sampled = [each for each in one.measured if is_summary(each.values.get("total"))]
+    if one.kind == "latency" and sampled:
+        parts.append(tag("div", sample_plot(sampled), class_="scroll"))
     for each in one.measured:
         parts += _lists(each)
     return parts

@@ -19,6 +19,7 @@ __all__ = [
     "latency_table",
     "markdown",
     "markdown_of",
+    "median_ms",
     "plain_words",
     "ratio_to",
     "setting_words",
@@ -90,37 +91,50 @@ def text(found: Sequence[Measurement]) -> str:
 
 def latency_table(group: Sequence[Measurement]) -> BenchTable:
     """Milliseconds by stage, percentiles, frames a second, and the ratio to the first row."""
-    stages = [
-        name
-        for name in dict.fromkeys([*_STAGES, *(name for each in group for name in each.values)])
-        if name != "total" and any(name in each.values for each in group)
-    ]
+    stages = [name for name in _STAGES if any(name in each.values for each in group)]
     rows = []
     for each in group:
-        total, ratio = each.values["total"], ratio_to(each, group[0])
+        total, ratio = each.values.get("total"), ratio_to(each, group[0])
+        median = median_ms(each)
         rows.append(
             [
                 each.name,
                 str(each.subject.get("precision") or "-"),
                 device_words(each),
                 *(_cell(each.values.get(name), "median_ms") for name in stages),
-                *(_cell(total, name) for name in ("median_ms", "p10_ms", "p90_ms", "p99_ms")),
-                number(1e3 / total["median_ms"] if total["median_ms"] else None, 1),
+                number(median, 1),
+                *(_cell(total, name) for name in ("p10_ms", "p90_ms", "p99_ms")),
+                number(1e3 / median if median else None, 1),
                 number(ratio and ratio.value),
                 _interval(ratio) if each is not group[0] else "",
             ]
         )
     header = ["artefact", "precision", "on", *(plain_words(name) for name in stages)]
     header += ["total", "p10", "p90", "p99", "frames/s", "to the first", "95 %"]
-    runs = " or ".join(map(str, dict.fromkeys(each.values["total"]["runs"] for each in group)))
+    in_turn = [each for each in group if "total" in each.values]
+    alone = [each.name for each in group if each not in in_turn]
+    runs = " or ".join(map(str, dict.fromkeys(e.values["total"]["runs"] for e in in_turn)))
     warmup = group[0].setting.get("warmup")
     after = f", after {warmup} to warm up" if warmup else ""
-    notes = [f"{setting_words(group)}; medians in ms, {runs} runs each, in turn{after}"]
+    notes = [f"{setting_words(group)}; medians in ms"]
+    if in_turn:
+        notes[0] += f", {runs} runs each, in turn{after}"
+    if alone:
+        notes.append(f"not in turn, in a process of its own, by its own clock: {', '.join(alone)}")
     return BenchTable("latency", group[0].scope, header, rows, 3, notes, list(group))
+
+
+def median_ms(each: Measurement) -> float:
+    """The median of a latency in milliseconds; what times itself tells it without samples."""
+    total = each.values.get("total")
+    return float(total["median_ms"] if total else each.values["median_ms"])
 
 
 def ratio_to(each: Measurement, first: Measurement) -> Ratio | None:
     """How many times the first's total it takes; they were taken in turn."""
+    if "total" not in each.values or "total" not in first.values:
+        below = median_ms(first)
+        return Ratio(median_ms(each) / below) if below else None
     samples = [one.values["total"]["samples_ms"] for one in (each, first)]
     return ratio_of_medians(samples[0], samples[1], in_turn=True)
 
@@ -138,9 +152,13 @@ def across_scopes(found: Sequence[Measurement]) -> list[str]:
                 lines.append(
                     f"across scopes: {each.name} on {device_words(each)} ({each.scope}) takes "
                     f"{number(ratio and ratio.value)} times as long as {other.name} "
-                    f"({other.scope}, which covers less)"
+                    f"({other.scope}, which covers less{_alone(other)})"
                 )
     return lines
+
+
+def _alone(each: Measurement) -> str:
+    return "" if "total" in each.values else ", and did not run in turn"
 
 
 def _table(group: Sequence[Measurement]) -> BenchTable:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from icnet_deploy.benchmarks.bench_tables import device_words
+from icnet_deploy.benchmarks.bench_tables import device_words, median_ms
 from icnet_deploy.benchmarks.known_scores import KnownScore, find_score, protocol_line
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.templates import PALETTE, Html, tag
@@ -88,7 +88,7 @@ def points(
                 f"{where}: the mIoU is that of another file of this name and precision, "
                 f"{score.sha256[:12]}."
             )
-        median = each.values["total"]["median_ms"]
+        median = median_ms(each)
         told = (
             f"{where}: {1e3 / median:.1f} frames a second ({median:.1f} ms), mIoU "
             f"{score.miou_percent:.2f} % ({protocol_line(score)}, on {score.runtime}); "
@@ -107,7 +107,7 @@ def speed_plot(drawn: Sequence[Point], scored: str) -> Html:
         drawn: at least one.
         scored: what the mIoU is of, in words.
     """
-    fastest = _nice_above(max(REAL_TIME * 1.1, *(each.rate for each in drawn)))
+    fastest = _nice_above(1.05 * max(REAL_TIME, *(each.rate for each in drawn)))
     low, high = _reach([each.miou for each in drawn])
 
     def place(each: Point) -> tuple[float, float]:
@@ -188,17 +188,19 @@ def _labels(drawn: Sequence[Point], places: Sequence[tuple[float, float]]) -> It
 def _free_place(
     x: float, y: float, width: float, taken: Sequence[_Box]
 ) -> tuple[_Box, _Box | None]:
-    """The first place around a point where neither the label nor its leader meets anything."""
-    first = None
+    """The first place by a point where neither label nor leader meets anything; else the label."""
+    second = None
     for left, top, far in _around(x, y, width):
         box = _Box(left, top, left + width, top + _LINE)
         if box.left < _LEFT or box.right > _RIGHT or box.top < _TOP or box.bottom > _BOTTOM:
             continue
+        if any(other.meets(box) for other in taken):
+            continue
         leader = _leader(x, y, box) if far else None
-        first = first or (box, leader)
-        if not any(other.meets(box) or (leader and other.meets(leader)) for other in taken):
+        if leader is None or not any(other.meets(leader) for other in taken):
             return box, leader
-    return first or (_Box(x, y, x + width, y + _LINE), None)  # wider than the plot, or it is full
+        second = second or (box, leader)
+    return second or (_Box(x, y, x + width, y + _LINE), None)  # too wide, or the plot is full
 
 
 def _leader(x: float, y: float, box: _Box) -> _Box:
@@ -211,7 +213,8 @@ def _leader(x: float, y: float, box: _Box) -> _Box:
 def _around(x: float, y: float, width: float) -> Iterator[tuple[float, float, bool]]:
     """The upper left corners that a label may take, the nearest first, and whether that is far."""
     yield x + _RADIUS + 4, y - _LINE / 2, False
-    for left in (x - _RADIUS, x - width / 2, x - width + _RADIUS):
+    for start in (x - _RADIUS, x - width / 2, x - width + _RADIUS):
+        left = max(_LEFT, min(start, _RIGHT - width))
         for distance in range(24):
             yield left, y - _RADIUS - 3 - (distance + 1) * _LINE, distance > 0
             yield left, y + _RADIUS + 3 + distance * _LINE, distance > 0

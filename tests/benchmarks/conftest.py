@@ -110,6 +110,36 @@ def run():
     return run
 
 
+@pytest.fixture
+def timed():
+    """A function that makes a latency of 96x128 from samples in ms, as if read from a file."""
+    from icnet_deploy.benchmarks.measurement import Measurement
+    from icnet_deploy.benchmarks.timing import summary
+
+    def make(name, samples, scope="image-to-labels", values=(), setting=(), **fields):
+        subject = {
+            "name": name,
+            "file": f"{name}.onnx",
+            "sha256": f"{name:0<64}",
+            "precision": "fp32",
+            "runtime": "openvino",
+            "device": "cpu",
+            **fields.pop("subject", {}),
+        }
+        told = {"total": summary([ms / 1e3 for ms in samples]), **dict(values)}
+        return Measurement(
+            fields.pop("kind", "latency"),
+            scope,
+            subject,
+            {"size": [96, 128], "batch": 1, "warmup": 3, "rounds": len(samples), **dict(setting)},
+            told,
+            fields.pop("machine", {"cpu": "a cpu", "cores": 2}),
+            fields.pop("versions", {"numpy": "2"}),
+        )
+
+    return make
+
+
 class Memory(Dataset):
     """A data set of samples that are there already."""
 

@@ -1,0 +1,74 @@
+"""Measurements: kept whole, and read back only if nothing is missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from icnet_deploy.benchmarks.measurement import (
+    SCOPES,
+    Measurement,
+    read_measurements,
+    write_measurements,
+)
+from icnet_deploy.errors import InputError
+
+HERE = {"machine": {"cpu": "a cpu", "cores": 2}, "versions": {"numpy": "2"}}
+
+
+def one(**changes):
+    told = {
+        "kind": "latency",
+        "scope": "network",
+        "subject": {"name": "a", "runtime": "openvino"},
+        "setting": {"size": [4, 8]},
+        "values": {"peak_bytes": 7},
+    }
+    return Measurement(**{**told, **HERE, **changes})
+
+
+def test_what_was_written_is_read(tmp_path):
+    found = [one(), one(kind="memory", scope="process")]
+    write_measurements(tmp_path / "a.jsonl", found)
+    assert read_measurements(tmp_path / "a.jsonl") == found
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["covers"] for line in lines] == [SCOPES["network"], SCOPES["process"]]
+
+
+def test_a_measurement_is_of_this_machine_unless_it_says_otherwise():
+    here = Measurement("latency", "network", {"name": "a"}, {}, {})
+    assert here.machine["cores"] >= 1
+    assert "numpy" in here.versions
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="no scope 'everything'"):
+        one(scope="everything")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.pop("machine"),  # or it would be said to be of this one
+        lambda line: line.update(schema=1),
+        lambda line: line.update(scope="everything"),
+        lambda line: line.update(more=1),
+        lambda line: line["subject"].pop("name"),
+    ],
+)
+def test_a_line_that_lacks_or_has_more_is_refused(tmp_path, change):
+    line = one().to_dict()
+    change(line)
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    with pytest.raises(InputError, match=r"cannot read measurements from .*a\.jsonl"):
+        read_measurements(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_what_is_no_such_file_is_one_line(tmp_path, text):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(InputError, match="expected JSON Lines"):
+        read_measurements(tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="cannot read"):
+        read_measurements(tmp_path / "no.jsonl")
