@@ -1,0 +1,179 @@
+"""What the benchmarks of artefacts ask in the same words: what is measured, on what, and how."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.benchmarks.bench_options import add_result_options
+from icnet_deploy.benchmarks.busy import Timed, timed
+from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
+from icnet_deploy.benchmarks.pairing import ROUNDED, Pair, pair
+from icnet_deploy.command import count
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.command import size as read_size
+from icnet_deploy.data.scenes import draw_scene
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import sha256
+from icnet_deploy.images import read_image
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
+
+__all__ = [
+    "WARMUP",
+    "mode_parser",
+    "numbers",
+    "open_chosen",
+    "open_timed",
+    "pairs_of",
+    "pictures",
+    "subject",
+    "tell_how",
+]
+
+UInt8 = npt.NDArray[np.uint8]
+
+WARMUP = 3
+"""Runs before the first that counts: runtimes plan their memory in the first two."""
+
+_SCENES, _SEED = 3, 7
+
+
+def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what all of them take: artefacts, where they run, images, and results."""
+    parser = make_parser(f"icnet benchmark {name}", description, example)
+    parser.add_argument(
+        "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
+    )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="may be repeated (default: those installed that the artefact is meant for)",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
+    )
+    parser.add_argument(
+        "--image", type=Path, action="append", metavar="FILE", help="(default: drawn scenes)"
+    )
+    parser.add_argument(
+        "--size",
+        type=read_size,
+        default=(1024, 2048),
+        metavar="HxW",
+        help="of drawn scenes (default: 1024x2048)",
+    )
+    add_result_options(parser)
+    return parser
+
+
+def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """An argument type: values of a kind with commas between them, each once, in order."""
+
+    def read(text: str) -> list[Any]:
+        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
+
+    return read
+
+
+def pairs_of(arguments: argparse.Namespace) -> list[Pair]:
+    """Which file goes to which runtime; see `pairing.pair`.
+
+    Raises:
+        InputError: a file is missing, or none is left to be measured.
+    """
+    missing = [str(path) for path in arguments.artefacts if not path.is_file()]
+    if missing:
+        raise InputError(f"there is no {', '.join(missing)}")
+    pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
+    pairs = [each for each in pairing.pairs if each.runtime != ROUNDED]  # a stand-in, not a runtime
+    if not pairs:
+        raise next(iter(pairing.without.values()))
+    return pairs
+
+
+def pictures(arguments: argparse.Namespace) -> list[UInt8]:
+    """The images that were named, or drawn scenes: uint8 H x W x 3, RGB.
+
+    Raises:
+        ImageError: a file is missing, or is no image.
+    """
+    if arguments.image:
+        return [read_image(path) for path in arguments.image]
+    return [draw_scene((_SEED, number), arguments.size).image for number in range(_SCENES)]
+
+
+@contextmanager
+def open_chosen(each: Pair, threads: int | None, streams: int = 1) -> Iterator[Predictor]:
+    """Opens an artefact on its runtime.
+
+    Args:
+        each: the file and the runtime.
+        threads: CPU threads a run; None leaves it to the runtime.
+        streams: how many images are worked on at once.
+
+    Raises:
+        ModelError, InputError, UnavailableError: as `Predictor.from_onnx` and `from_engine`.
+    """
+    if each.path.suffix in ENGINE_SUFFIXES:
+        if threads is not None or streams != 1:
+            raise InputError(
+                f"{each.path} is an engine, which runs on the GPU one image after the other: leave "
+                "--threads and --streams away"
+            )
+        opened = Predictor.from_engine(each.path)
+    else:
+        opened = Predictor.from_onnx(each.path, each.runtime, each.device, threads, streams=streams)
+    with opened as predictor:
+        yield predictor
+
+
+@contextmanager
+def open_timed(
+    each: Pair, threads: int | None, streams: int = 1
+) -> Iterator[tuple[Predictor, Timed]]:
+    """The same, with what notes when its network is at work."""
+    with open_chosen(each, threads, streams) as plain:
+        network = timed(plain._open_backend())
+        predictor = Predictor(
+            network,
+            plain.metadata,
+            runtime=plain.runtime,
+            device=plain.device,
+            threads=threads,
+            streams=streams,
+        )
+        yield predictor, network
+
+
+def subject(
+    each: Pair, predictor: Predictor, threads: int | None, streams: int = 1
+) -> dict[str, Any]:
+    """See `Measurement.subject`."""
+    return {
+        "name": each.path.stem,
+        "file": each.path.name,
+        "sha256": sha256(each.path),
+        "precision": predictor.metadata.precision,
+        "runtime": predictor.runtime,
+        "device": predictor.device,
+        "threads": threads,
+        "streams": streams,
+    }
+
+
+def tell_how(found: Sequence[Measurement], lines: Sequence[str]) -> None:
+    """Prints what stands below a table: how it was measured, what it covers, and where."""
+    told = found[0].machine
+    print(f"\n{told['cpu']}, {told['cores']} cores")
+    for line in lines:
+        print(line)
+    for scope in dict.fromkeys(each.scope for each in found):
+        print(f"scope, {scope}: {SCOPES[scope]}")

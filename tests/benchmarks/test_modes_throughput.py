@@ -1,0 +1,191 @@
+"""Images a second, and the share of the time that the network was at work."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from icnet_deploy.benchmarks import throughput
+from icnet_deploy.benchmarks.busy import busy_percent, timed
+from icnet_deploy.benchmarks.throughput import Way, turn
+from icnet_deploy.errors import BackendError
+from icnet_deploy.labels import CITYSCAPES
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime import FakeBackend, Predictor
+
+SIZE = (64, 64)
+IMAGE = np.zeros((*SIZE, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("spans", "percent"),
+    [
+        ([(5.0, 7.0)], 100),
+        ([(0.0, 1.0), (3.0, 4.0)], 50),
+        ([(0.0, 3.0), (1.0, 2.0), (2.5, 4.0)], 100),  # one within another, and one that overlaps
+        ([(8.0, 10.0), (0.0, 1.0), (0.5, 2.0)], 40),  # told in the order in which they ended
+        ([(1.0, 1.0)], 100),
+    ],
+)
+def test_busy_is_the_union_of_the_runs(spans, percent):
+    assert busy_percent(spans) == pytest.approx(percent)
+
+
+def test_busy_of_nothing():
+    with pytest.raises(ValueError, match="nothing was run"):
+        busy_percent([])
+
+
+class Labels:
+    """A backend that makes label maps itself."""
+
+    inputs = outputs = ()
+
+    def run(self, feed):
+        raise AssertionError
+
+    def label(self, head, images, sizes, on_device=False):
+        return head, images, sizes, on_device
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_labeller_stays_one():
+    plain = Labels()
+    network = timed(plain)
+    assert network.label("labels", [IMAGE], [SIZE], True) == ("labels", [IMAGE], [SIZE], True)
+    assert len(network.spans) == 1
+    network.close()
+    assert plain.closed
+    assert not hasattr(timed(FakeBackend.of_colours(CITYSCAPES, SIZE)), "label")
+
+
+def slow_predictor(seconds, streams=1):
+    network = FakeBackend.of_colours(CITYSCAPES, SIZE, head="labels")
+    at_work, most, lock = [], [], threading.Lock()
+
+    def run(feed):
+        with lock:
+            at_work.append(1)
+            most.append(len(at_work))
+        time.sleep(seconds)
+        with lock:
+            at_work.pop()
+        return network.run(feed)
+
+    backend = timed(FakeBackend(network.inputs, network.outputs, run))
+    metadata = ArtefactMetadata(CITYSCAPES, SIZE, "labels", "fp32")
+    return Predictor(backend, metadata, streams=streams), backend, most
+
+
+def measured(predictor, backend, label_all, images):
+    way = Way("x", "frames-to-labels", {"name": "x"}, {}, label_all, backend)
+    for _ in range(2):
+        turn(way, images)
+    return way.measurement(images).values
+
+
+def test_images_a_second_of_a_network_of_known_speed():
+    predictor, backend, most = slow_predictor(0.02)
+    values = measured(
+        predictor, backend, lambda total: throughput._stream(predictor, [IMAGE], total), 10
+    )
+    assert most == [1] * 20
+    assert 5 < values["images_per_s"] <= 50
+    assert values["pass"]["runs"] == 2
+    assert 0 < values["busy_percent"] <= 100
+    assert 0 < values["cpu_percent"] < 110
+
+
+def test_two_streams_work_at_once():
+    predictor, backend, most = slow_predictor(0.03, streams=2)
+    measured(predictor, backend, lambda total: throughput._stream(predictor, [IMAGE], total), 10)
+    assert max(most) == 2
+    assert len(backend.spans) == 10  # of the last pass alone
+
+
+def test_a_network_that_waits_is_not_busy():
+    predictor, backend, _ = slow_predictor(0.01)
+
+    def label_all(total):
+        for _ in range(total):
+            predictor.predict(IMAGE)
+            time.sleep(0.03)
+
+    assert measured(predictor, backend, label_all, 5)["busy_percent"] < 60
+
+
+def test_batches_cover_every_image_and_the_last_may_be_smaller():
+    sizes = []
+
+    class Seen:
+        def predict_batch(self, images):
+            sizes.append(len(images))
+
+    throughput._batches(Seen(), [IMAGE], 4, 10)
+    assert sizes == [4, 4, 2]
+
+
+def test_the_command_measures_streams_batches_and_files_in_turn(
+    artefact, tmp_path, run, monkeypatch
+):
+    order, plain = [], throughput.turn
+
+    def seen(way, images):
+        plain(way, images)
+        order.append((way.name, len(way.network.spans)))
+
+    monkeypatch.setattr(throughput, "turn", seen)
+    out = tmp_path / "throughput.jsonl"
+    argv = ["--runtime", "onnxruntime", "--size", "96x128", "--images", "4", "--rounds", "2"]
+    done = run(
+        "benchmark", "throughput", artefact, *argv, "--batch", "3", "--json", out, "--threads", "1"
+    )
+    assert done.code == 0, done.err
+    one = [
+        *(("1 stream", 4), ("2 streams", 4), ("batches of 3", 2)),
+        *(("files, 1 stream", 4), ("files, 2 streams", 4)),
+    ]
+    assert order == one * 2
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["scope"] for each in found] == ["frames-to-labels"] * 3 + ["files-to-files"] * 2
+    assert [each["subject"]["streams"] for each in found] == [1, 2, 1, 1, 2]
+    assert [each["setting"]["batch"] for each in found] == [1, 1, 3, 1, 1]
+    assert found[3]["setting"]["format"] == "jpg, png"
+    for each in found:
+        seconds = sum(each["values"]["pass"]["samples_ms"]) / 1e3
+        assert each["values"]["images_per_s"] == pytest.approx(8 / seconds, rel=0.01)
+        assert each["subject"]["threads"] == 1
+
+
+def test_a_file_that_fails_ends_it(artefact, run, monkeypatch):
+    def fails(predictor, items):
+        raise BackendError("out of memory")
+
+    monkeypatch.setattr(throughput, "label_files", fails)
+    argv = ["--runtime", "onnxruntime", "--size", "96x128", "--scope", "files-to-files"]
+    done = run("benchmark", "throughput", artefact, *argv, "--images", "2")
+    assert done.code == 1
+    assert "out of memory" in done.err
+
+
+def test_wrong_options_are_one_line(artefact, tmp_path, run):
+    for argv, told in (
+        (["--scope", "all"], "neither frames-to-labels nor files-to-files"),
+        (["--streams", "0"], "is not a whole number from 1 on"),
+        (["--batch", "1,x"], "is not a whole number from 1 on"),
+        (["--json", str(tmp_path)], "a folder of that name is there"),
+    ):
+        done = run("benchmark", "throughput", artefact, *argv)
+        assert done.code == 2
+        assert told in done.err
+    done = run("benchmark", "throughput", tmp_path / "no.onnx")
+    assert "there is no" in done.err
+    (tmp_path / "x.engine").write_bytes(b"")
+    done = run("benchmark", "throughput", tmp_path / "x.engine", "--size", "64x64")
+    assert done.code == 2
