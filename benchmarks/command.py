@@ -14,6 +14,19 @@ __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS = {
     "latency": ("icnet_deploy.benchmarks.latency", "artefacts timed in turn on every runtime"),
+    "throughput": (
+        "icnet_deploy.benchmarks.throughput",
+        "images a second: streams, batches, and files through `icnet predict`",
+    ),
+    "stages": ("icnet_deploy.benchmarks.stages", "where the time of one image goes"),
+    "start": ("icnet_deploy.benchmarks.start", "from a process's start to its first label map"),
+    "memory": ("icnet_deploy.benchmarks.memory_use", "what a process holds, and the files' sizes"),
+    "paced": ("icnet_deploy.benchmarks.paced", "frames at a fixed rate: what is dropped or late"),
+    "compare": (
+        "icnet_deploy.benchmarks.bench_compare",
+        "two files of measurements, and what their samples tell",
+    ),
+    "report": ("icnet_deploy.benchmarks.bench_report", "measurements as an HTML page"),
     "paper": ("icnet_deploy.benchmarks.paper", "the ICNet paper's tables, measured here"),
 }
 """Name -> the module whose `main` runs it, and what it is."""
@@ -41,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if arguments else 2
-    name = arguments[0]
+    name = "compare" if arguments[0] == "--compare" else arguments[0]
     if name not in BENCHMARKS:
         raise InputError(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     module = import_module(BENCHMARKS[name][0])

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.benchmarks.pairing import Pair, open_pair
-from icnet_deploy.files import sha256
+from icnet_deploy.benchmarks.modes import open_chosen, subject
+from icnet_deploy.benchmarks.pairing import Pair
+from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["Contestant", "open_artefact"]
+__all__ = ["Contestant", "open_artefact", "open_folder"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -33,21 +35,46 @@ class Contestant:
     label: Callable[[UInt8], Mapping[str, float]]
     scope: str = "image-to-labels"
 
+    def __str__(self) -> str:
+        """As an error names it."""
+        runtime = self.subject.get("runtime")
+        return f"{self.subject['name']} on {runtime}" if runtime else str(self.subject["name"])
+
 
 @contextmanager
-def open_artefact(pair: Pair) -> Iterator[Contestant]:
+def open_artefact(pair: Pair, threads: int | None = None) -> Iterator[Contestant]:
     """An artefact on a runtime, through `Predictor`.
 
+    Args:
+        pair: the file and the runtime.
+        threads: CPU threads a run; None leaves it to the runtime.
+
     Raises:
-        ModelError, InputError, UnavailableError: as `open_pair`.
+        ModelError, InputError, UnavailableError: as `open_chosen`.
     """
-    with open_pair(pair) as predictor:
-        subject = {
-            "name": pair.path.stem,
-            "file": pair.path.name,
-            "sha256": sha256(pair.path),
-            "precision": predictor.metadata.precision,
-            "runtime": predictor.runtime,
-            "device": predictor.device,
-        }
-        yield Contestant(subject, lambda image: predictor.predict(image).timings_ms)
+    with open_chosen(pair, threads) as predictor:
+        yield Contestant(
+            subject(pair, predictor, threads), lambda image: predictor.predict(image).timings_ms
+        )
+
+
+@contextmanager
+def open_folder(
+    folder: Path,
+    runtime: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+) -> Iterator[Contestant]:
+    """What `Predictor.from_folder` chooses: its subject names the file and says `auto`.
+
+    Raises:
+        ModelError, InputError, UnavailableError: as `from_folder`.
+    """
+    with Predictor.from_folder(folder, runtime, device, threads, precision=precision) as predictor:
+        if predictor.choice is None:
+            raise RuntimeError("from_folder has made no choice")
+        chosen = predictor.choice.candidates[0]
+        told = subject(Pair(folder / chosen.file, runtime, device), predictor, threads)
+        told["name"] = f"auto: {told['name']}"
+        yield Contestant(told | {"auto": True}, lambda image: predictor.predict(image).timings_ms)

@@ -1,203 +1,135 @@
-"""`icnet benchmark latency`: artefacts timed in turn, from an image in memory to its label map."""
+"""`icnet benchmark latency`: artefacts and peers timed in turn, one image at a time."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.machine import machine, versions
-from icnet_deploy.benchmarks.pairing import ROUNDED, Pair, open_pair, pair
-from icnet_deploy.benchmarks.tables import text_table
+from icnet_deploy.benchmarks.bench_options import add_plot_options, check_result_options, keep
+from icnet_deploy.benchmarks.bench_tables import text
+from icnet_deploy.benchmarks.contestants import Contestant, open_artefact, open_folder
+from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
+from icnet_deploy.benchmarks.modes import WARMUP, mode_parser, pairs_of, pictures
+from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.benchmarks.timing import interleave, summary
 from icnet_deploy.command import command, count
-from icnet_deploy.command import parser as make_parser
 from icnet_deploy.errors import CheckFailed, InputError
-from icnet_deploy.files import sha256, write_json
-from icnet_deploy.images import read_image
 
-__all__ = ["SCHEMA", "Latency", "main", "markdown", "measure"]
+if TYPE_CHECKING:
+    from icnet_deploy.benchmarks.latency_peers import ChosenPeers
 
-SCHEMA = 1
+__all__ = ["Latency", "main", "measure", "measurements"]
 
 UInt8 = npt.NDArray[np.uint8]
-
-WARMUP = 3
-"""Runs before the first that is timed: runtimes plan their memory in the first two."""
-
-SCOPE = (
-    "one image at a time, uint8 image in memory to uint8 label map in memory: checking and "
-    "resizing the image, copies, inference, label map; decoding is not in it"
-)
-
-_STAGES = ("preprocess", "inference", "label_map", "total")
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One artefact on one runtime.
+    """What one contestant took.
 
     Attributes:
-        name: the file's name.
-        path: the file.
-        runtime, device: what ran it.
-        precision: as the artefact says.
-        stages: stage -> seconds a run, in the order taken; see `Prediction.timings_ms`.
+        contestant: who.
+        stages: stage -> seconds a run, in the order taken; `total` is one of them.
     """
 
-    name: str
-    path: Path
-    runtime: str
-    device: str
-    precision: str
-    stages: dict[str, list[float]]
-
-    def median_ms(self, stage: str = "total") -> float:
-        """The median of one stage in milliseconds."""
-        return float(np.median(self.stages[stage])) * 1e3
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form; percentiles are of the raw samples, which it holds."""
-        return {
-            "artefact": self.name,
-            "sha256": sha256(self.path),
-            "runtime": self.runtime,
-            "device": self.device,
-            "precision": self.precision,
-            "stages": {name: summary(samples) for name, samples in self.stages.items()},
-        }
+    contestant: Contestant
+    stages: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure(pairs: Sequence[Pair], images: Sequence[UInt8], rounds: int = 20) -> list[Latency]:
-    """Times every pair in turn, A B A B, so that a drift of the machine meets them all.
+def measure(
+    contestants: Sequence[Contestant], images: Sequence[UInt8], rounds: int = 20
+) -> list[Latency]:
+    """Times all in turn, A B A B, so that a drift of the machine meets them all.
 
     Args:
-        pairs: a file, and the runtime that is to run it.
-        images: uint8 H x W x 3, RGB, taken in turn; the same ones for every pair.
+        contestants: each is warmed up by `WARMUP` runs first.
+        images: uint8 H x W x 3, RGB, taken in turn; the same ones for every contestant.
         rounds: samples of each.
 
     Raises:
-        CheckFailed: a model failed as it ran.
-        ModelError, InputError, UnavailableError: as `Predictor.from_onnx`.
+        CheckFailed: one failed as it ran.
     """
-    with ExitStack() as stack:
-        predictors = [stack.enter_context(open_pair(each)) for each in pairs]
-        rows = [
-            Latency(
-                each.path.name,
-                each.path,
-                predictor.runtime,
-                predictor.device,
-                predictor.metadata.precision,
-                {stage: [] for stage in _STAGES},
-            )
-            for each, predictor in zip(pairs, predictors, strict=True)
-        ]
-        for predictor in predictors:
-            for number in range(WARMUP):
-                predictor.predict(images[number % len(images)])
+    rows = [Latency(each) for each in contestants]
+    for each in contestants:
+        for number in range(WARMUP):
+            each.label(images[number % len(images)])
 
-        def turn(index: int) -> float:
-            row, predictor = rows[index], predictors[index]
-            image = images[len(row.stages["total"]) % len(images)]
-            timings = predictor.predict(image).timings_ms
-            for stage in _STAGES:
-                row.stages[stage].append(timings[stage] / 1e3)
-            return timings["total"] / 1e3
+    def turn(row: Latency) -> float:
+        taken = len(row.stages.get("total", ()))
+        told = row.contestant.label(images[taken % len(images)])
+        for stage, milliseconds in told.items():
+            row.stages.setdefault(stage, []).append(milliseconds / 1e3)
+        return told["total"] / 1e3
 
-        def after(_: str) -> None:
-            bar.update()
-
-        turns = {str(i): (lambda i=i: turn(i)) for i in range(len(rows))}
-        with tqdm(total=rounds * len(rows), desc="latency", unit="run", disable=None) as bar:
-            _, failures = interleave(turns, rounds, after)
+    turns = {str(i): (lambda row=row: turn(row)) for i, row in enumerate(rows)}
+    with tqdm(total=rounds * len(rows), desc="latency", unit="run", disable=None) as bar:
+        _, failures = interleave(turns, rounds, lambda _: bar.update() and None)
     if failures:
         index, why = next(iter(failures.items()))
-        raise CheckFailed(f"{rows[int(index)].path} on {rows[int(index)].runtime}: {why}")
+        raise CheckFailed(f"{contestants[int(index)]}: {why}")
     return rows
 
 
-def _print(rows: Sequence[Latency]) -> None:
-    cells = [
-        [
-            row.name,
-            row.precision,
-            f"{row.runtime}, {row.device}",
-            *(f"{row.median_ms(stage):.1f}" for stage in _STAGES),
-            *(f"{1e3 * np.percentile(row.stages['total'], q):.1f}" for q in (90, 99)),
-            f"{row.median_ms() / rows[0].median_ms():.2f}",
-        ]
+def measurements(rows: Sequence[Latency], size: tuple[int, int]) -> list[Measurement]:
+    """What is kept of them.
+
+    Args:
+        rows: as `measure` returns them.
+        size: (height, width) of the images, in pixels.
+    """
+    return [
+        Measurement(
+            "latency",
+            row.contestant.scope,
+            dict(row.contestant.subject),
+            {
+                "size": list(size),
+                "batch": 1,
+                "warmup": WARMUP,
+                "rounds": len(row.stages["total"]),
+            },
+            {stage: summary(samples) for stage, samples in row.stages.items()},
+        )
         for row in rows
     ]
-    heads = ["artefact", "precision", "on", "preprocess", "inference", "label map", "total"]
-    print(text_table([*heads, "p90", "p99", "to the first"], cells))
-    print(f"\nmedians in ms, {len(rows[0].stages['total'])} runs each, in turn\nscope: {SCOPE}")
-
-
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """Recorded results as Markdown tables: medians of the stages, a percentile, the ratio."""
-    return "\n".join(_table(each) for each in results if each["kind"] == "latency")
-
-
-def _table(result: dict[str, Any]) -> str:
-    heads = ["artefact", "precision", "on", "inference", "label map", "total", "p90", "ratio"]
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    first = result["results"][0]["stages"]["total"]["median_ms"]
-    for row in result["results"]:
-        stages = {name: told["median_ms"] for name, told in row["stages"].items()}
-        cells = [row["artefact"], row["precision"], f"{row['runtime']}, {row['device']}"]
-        cells += [f"{stages[name]:.1f}" for name in ("inference", "label_map", "total")]
-        cells += [f"{row['stages']['total']['p90_ms']:.1f}", f"{stages['total'] / first:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    size, told = "x".join(map(str, result["image_size"])), result["machine"]
-    runs = result["results"][0]["stages"]["total"]["runs"]
-    return "\n".join(lines) + (
-        f"\n\n{size}, batch 1, {told['cpu']}, {told['cores']} cores; medians in ms of {runs} runs "
-        "each, in turn,\nand the ratio to the first. "
-        f"Scope: {result['scope']}.\n"
-    )
-
-
-def _images(arguments: argparse.Namespace) -> list[UInt8]:
-    if arguments.image:
-        return [read_image(path) for path in arguments.image]
-    from icnet_deploy.data.scenes import draw_scene
-
-    return [draw_scene((7, number), arguments.size).image for number in range(3)]
 
 
 def _parser() -> argparse.ArgumentParser:
-    from icnet_deploy.command import size
-
-    parser = make_parser(
-        "icnet benchmark latency",
-        "Times artefacts in turn, A B A B, on every runtime, one image at a time.\n"
-        f"Scope: {SCOPE}.",
-        "icnet benchmark latency icnet.onnx icnet-int8.onnx --runtime openvino --json latency.json",
+    parser = mode_parser(
+        "latency",
+        "Times artefacts, and others' ways to run them, in turn, A B A B, one image at a time.\n"
+        "A folder that icnet verify passed stands for what is fastest in it, as in from_folder.\n"
+        f"Scope of an artefact's row: {SCOPES['image-to-labels']}.",
+        "icnet benchmark latency icnet.onnx icnet-int8.onnx --peers all --json latency.jsonl",
     )
-    parser.add_argument("artefacts", nargs="+", type=Path, metavar="ARTEFACT")
-    parser.add_argument(
-        "--runtime",
-        action="append",
-        metavar="NAME",
-        help="may be repeated (default: those installed that the artefact is meant for)",
-    )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     parser.add_argument("--rounds", type=count, default=20, metavar="N", help="(default: 20)")
     parser.add_argument(
-        "--image", type=Path, action="append", metavar="FILE", help="(default: drawn scenes)"
+        "--precision",
+        action="append",
+        metavar="NAME",
+        help="of a folder: choose among its files of this precision only; may be repeated",
     )
     parser.add_argument(
-        "--size", type=size, default=(1024, 2048), help="of drawn scenes (default: 1024x2048)"
+        "--peers",
+        metavar="NAME,...",
+        help="others' ways to time beside them, e.g. pytorch,onnxruntime, or `all`; a name that "
+        "there is not is answered by those there are",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="the checkpoint of the artefacts, for the peers (default: the shipped one)",
+    )
+    add_plot_options(parser)
     return parser
 
 
@@ -205,26 +137,56 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark latency`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    missing = [str(path) for path in arguments.artefacts if not path.is_file()]
-    if missing:
-        raise InputError(f"there is no {', '.join(missing)}")
-    pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
-    pairs = [each for each in pairing.pairs if each.runtime != ROUNDED]  # a stand-in, not a runtime
-    if not pairs:
-        raise next(iter(pairing.without.values()))
-    images = _images(arguments)
-    rows = measure(pairs, images, arguments.rounds)
-    _print(rows)
-    if arguments.json:
-        result = {
-            "schema": SCHEMA,
-            "kind": "latency",
-            "versions": versions(),
-            "machine": machine(),
-            "scope": SCOPE,
-            "image_size": list(images[0].shape[:2]),
-            "warmup": WARMUP,
-            "results": [row.to_dict() for row in rows],
-        }
-        write_json(arguments.json, result)
+    check_result_options(arguments)
+    images = pictures(arguments)
+    sizes = {image.shape[:2] for image in images}
+    if len(sizes) > 1:
+        told = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise InputError(
+            f"the images are of {len(sizes)} sizes ({told}), and a latency is of one: give images "
+            "of one size"
+        )
+    size = sizes.pop()
+    peers = None if arguments.peers is None else _peers(arguments, size)
+    with ExitStack() as stack:
+        pairs, contestants = _artefacts(arguments, stack)
+        outside = peers.outside(pairs) if peers else []
+        if peers:
+            contestants += peers.open(pairs, stack)
+        rows = measure(contestants, images, arguments.rounds)
+    found = [*measurements(rows, size), *outside]
+    print(text(found))
+    keep(arguments, found)
     return 0
+
+
+def _artefacts(
+    arguments: argparse.Namespace, stack: ExitStack
+) -> tuple[list[Pair], list[Contestant]]:
+    """Opens files on their runtimes, and what is fastest in each folder."""
+    folders = [path for path in arguments.artefacts if path.is_dir()]
+    arguments.artefacts = [path for path in arguments.artefacts if path not in folders]
+    pairs = pairs_of(arguments) if arguments.artefacts else []
+    found = [stack.enter_context(open_artefact(each, arguments.threads)) for each in pairs]
+    for folder in folders:
+        for opened in _from_folder(folder, arguments):
+            chosen = stack.enter_context(opened)
+            told = chosen.subject
+            pairs.append(Pair(folder / told["file"], told["runtime"], told["device"]))
+            found.append(chosen)
+    return pairs, found
+
+
+def _from_folder(
+    folder: Path, arguments: argparse.Namespace
+) -> Iterator[AbstractContextManager[Contestant]]:
+    """A row for each runtime and precision that was named."""
+    for runtime in arguments.runtime or ["auto"]:
+        for precision in arguments.precision or [None]:
+            yield open_folder(folder, runtime, arguments.device, arguments.threads, precision)
+
+
+def _peers(arguments: argparse.Namespace, size: tuple[int, int]) -> ChosenPeers:
+    from icnet_deploy.benchmarks.latency_peers import ChosenPeers  # they know of torch
+
+    return ChosenPeers.from_text(arguments.peers, size, arguments.threads, arguments.weights)

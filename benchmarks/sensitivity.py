@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.budgets import Budget, add_budget_options, chosen_budgets
-from icnet_deploy.benchmarks.latency import WARMUP, measure
+from icnet_deploy.benchmarks.contestants import open_artefact
+from icnet_deploy.benchmarks.latency import measure
 from icnet_deploy.benchmarks.machine import machine, versions
+from icnet_deploy.benchmarks.modes import WARMUP
 from icnet_deploy.benchmarks.options import (
     add_data_options,
     add_output_options,
@@ -226,7 +228,9 @@ def _timed(found: Found, args: argparse.Namespace, dataset: Dataset) -> dict[str
     runtime = RUNTIMES[args.placement]
     paths = [args.model, *(attempt.path for attempt in found.attempts)]
     images = [sample.image for sample in dataset.first(_TIMED)]
-    rows = measure([Pair(path, runtime, "cpu") for path in paths], images, args.rounds)
+    with ExitStack() as stack:
+        opened = [open_artefact(Pair(path, runtime, "cpu")) for path in paths]
+        rows = measure([stack.enter_context(each) for each in opened], images, args.rounds)
     times = [summary(row.stages["inference"]) for row in rows]
     for attempt, time in zip(found.attempts, times[1:], strict=True):
         attempt.time = time
