@@ -47,11 +47,13 @@ class Fresh:
         seconds: stage -> how long it took, and `total`: from the moment it was asked for to the
             line in which it told that it has the label map.
         resident: `import`, `load` and `peak` -> bytes; empty if that was not asked for.
-        runtime, device, precision: of the artefact in it.
+        file: the artefact in it.
+        runtime, device, precision: of the artefact.
     """
 
     seconds: dict[str, float]
     resident: dict[str, int | None]
+    file: Path
     runtime: str
     device: str
     precision: str
@@ -68,7 +70,7 @@ def run_fresh(
     """Labels an image in a process of its own, in this one's environment.
 
     Args:
-        each: the file and the runtime.
+        each: the file and the runtime, or a folder of files to choose from and `auto`.
         image: a .npy file, uint8 H x W x 3, RGB.
         cache: the folder that it keeps things in (`ICNET_CACHE`).
         threads: CPU threads a run; None leaves it to the runtime.
@@ -115,7 +117,12 @@ def run_fresh(
     seconds = {stage: float(span) for stage, span in zip(STAGES, spans, strict=True)}
     seconds["total"] = (ended - begun) / 1e9
     return Fresh(
-        seconds, answer["resident"], answer["runtime"], answer["device"], answer["precision"]
+        seconds,
+        answer["resident"],
+        each.path / answer["file"],
+        answer["runtime"],
+        answer["device"],
+        answer["precision"],
     )
 
 
@@ -169,16 +176,17 @@ def in_fresh_processes(
                         if turn >= 0:
                             told[cache].append(one)
                         bar.update()
-    return [(_subject(e, f["cold"][0], threads), f) for e, f in zip(pairs, found, strict=True)]
+    return [(_subject(e, f["cached"][-1], threads), f) for e, f in zip(pairs, found, strict=True)]
 
 
 def _subject(each: Pair, one: Fresh, threads: int | None) -> dict[str, Any]:
+    chosen = one.file != each.path
     return {
-        "name": each.path.stem,
-        "file": each.path.name,
-        "sha256": sha256(each.path),
+        "name": f"auto: {one.file.stem}" if chosen else one.file.stem,
+        "file": one.file.name,
+        "sha256": sha256(one.file),
         "precision": one.precision,
         "runtime": one.runtime,
         "device": one.device,
         "threads": threads,
-    }
+    } | ({"auto": True} if chosen else {})

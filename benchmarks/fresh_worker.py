@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -18,12 +19,14 @@ def serve(told: dict[str, Any]) -> dict[str, Any]:
     """Imports, loads and labels, and notes when.
 
     Args:
-        told: `path`, `runtime`, `device`, `threads`, `image` (a .npy file), `runs` (how often it is
-            labelled) and `memory` (whether the resident memory is noted, too).
+        told: `path` (a file, or a folder to choose from), `runtime`, `device`, `threads`, `image`
+            (a .npy file), `runs` (how often it is labelled) and `memory` (whether the resident
+            memory is noted, too).
 
     Returns:
         `marks` (stage -> when it ended, in nanoseconds of `time.monotonic_ns`), `resident` (stage
-        -> bytes), `runtime`, `device` and `precision`; or `error` and its `exit_code`.
+        -> bytes), `file` (what was chosen in a folder), `runtime`, `device` and `precision`; or
+        `error` and its `exit_code`.
     """
     marks = {"python": time.monotonic_ns()}
     held: dict[str, int | None] = {}
@@ -40,9 +43,9 @@ def serve(told: dict[str, Any]) -> dict[str, Any]:
         if told["path"].endswith((".engine", ".plan")):
             predictor = Predictor.from_engine(told["path"])
         else:
-            predictor = Predictor.from_onnx(
-                told["path"], told["runtime"], told["device"], told["threads"]
-            )
+            folder = os.path.isdir(told["path"])
+            opened = Predictor.from_folder if folder else Predictor.from_onnx
+            predictor = opened(told["path"], told["runtime"], told["device"], told["threads"])
         with predictor:
             marks["load"] = time.monotonic_ns()
             _note(told, held, "load")
@@ -54,6 +57,7 @@ def serve(told: dict[str, Any]) -> dict[str, Any]:
             return {
                 "marks": marks,
                 "resident": held,
+                "file": predictor.choice.winner.file if predictor.choice else "",
                 "runtime": predictor.runtime,
                 "device": predictor.device,
                 "precision": predictor.metadata.precision,

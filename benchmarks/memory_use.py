@@ -21,7 +21,7 @@ _HELD = ("import", "load", "peak")
 _BUILT = Path("build/wheel")
 
 
-def _values(processes: Sequence[Fresh], file: Path, wheel: Path | None) -> dict[str, Any]:
+def _values(processes: Sequence[Fresh], wheel: Path | None) -> dict[str, Any]:
     """The most that any of the processes held."""
     values: dict[str, Any] = {}
     for stage in _HELD:
@@ -32,7 +32,7 @@ def _values(processes: Sequence[Fresh], file: Path, wheel: Path | None) -> dict[
                 "missing, which Linux has"
             )
         values[f"{stage}_bytes"] = max(one for one in held if one is not None)
-    values["file_bytes"] = file.stat().st_size
+    values["file_bytes"] = processes[-1].file.stat().st_size
     if wheel is not None:
         values["wheel_bytes"] = wheel.stat().st_size
     return values
@@ -40,7 +40,7 @@ def _values(processes: Sequence[Fresh], file: Path, wheel: Path | None) -> dict[
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     wheel = _wheel(arguments.wheel)
-    pairs, image = pairs_of(arguments), pictures(arguments)[0]
+    pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
     told = in_fresh_processes(
         pairs, image, arguments.rounds, arguments.threads, arguments.runs, memory=True
     )
@@ -52,9 +52,9 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
             "process",
             row,
             setting | {"cache": cache},
-            _values(processes[cache], each.path, wheel),
+            _values(processes[cache], wheel),
         )
-        for each, (row, processes) in zip(pairs, told, strict=True)
+        for row, processes in told
         for cache in CACHES
     ]
 
@@ -68,8 +68,8 @@ def _wheel(named: Path | None) -> Path | None:
     return max(_BUILT.glob("*.whl"), key=lambda file: file.stat().st_mtime, default=None)
 
 
-def _mega(count: int | None) -> str:
-    return number(None if count is None else count / 1e6, 1)
+def _mebi(count: int | None) -> str:
+    return number(None if count is None else count / 2**20, 1)
 
 
 def _print(found: Sequence[Measurement]) -> None:
@@ -78,15 +78,15 @@ def _print(found: Sequence[Measurement]) -> None:
     for each in found:
         row, values = each.subject, each.values
         cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
-        cells += [each.setting["cache"], *(_mega(values[f"{stage}_bytes"]) for stage in _HELD)]
-        rows.append([*cells, _mega(values["file_bytes"]), _mega(values.get("wheel_bytes"))])
+        cells += [each.setting["cache"], *(_mebi(values[f"{stage}_bytes"]) for stage in _HELD)]
+        rows.append([*cells, _mebi(values["file_bytes"]), _mebi(values.get("wheel_bytes"))])
     print(text_table([*heads, "file", "wheel"], rows, left=4))
     setting = found[0].setting
     lines = [
-        f"MB of 1,000,000 bytes: the most in {setting['rounds']} fresh processes each, in turn, "
+        f"MiB: the most in {setting['rounds']} fresh processes each, in turn, "
         f"that labelled an image of {'x'.join(map(str, setting['size']))} {setting['runs']} times",
-        "cold: an empty cache folder, so that the model is compiled; cached: the folder as the "
-        "first process left it",
+        "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
+        "cached: as the first process left it",
     ]
     tell_how(found, lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,12 @@ def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentP
     """A parser with what all of them take: artefacts, where they run, images, and results."""
     parser = make_parser(f"icnet benchmark {name}", description, example)
     parser.add_argument(
-        "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
+        "artefacts",
+        nargs="+",
+        type=Path,
+        metavar="ARTEFACT",
+        help="an ONNX file, an engine, or a folder that icnet verify passed, for what is fastest "
+        "in it",
     )
     parser.add_argument(
         "--runtime",
@@ -83,20 +89,43 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return read
 
 
-def pairs_of(arguments: argparse.Namespace) -> list[Pair]:
+def pairs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Pair]:
     """Which file goes to which runtime; see `pairing.pair`.
+
+    Args:
+        arguments: of `mode_parser`.
+        choose: put what `Predictor.from_folder` opens in a folder's place; otherwise the folder
+            itself is in its pair, which a fresh process chooses from.
 
     Raises:
         InputError: a file is missing, or none is left to be measured.
+        ModelError, UnavailableError: as `Predictor.from_folder`.
     """
-    missing = [str(path) for path in arguments.artefacts if not path.is_file()]
+    missing = [str(path) for path in arguments.artefacts if not path.exists()]
     if missing:
         raise InputError(f"there is no {', '.join(missing)}")
-    pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
-    pairs = [each for each in pairing.pairs if each.runtime != ROUNDED]  # a stand-in, not a runtime
-    if not pairs:
-        raise next(iter(pairing.without.values()))
+    folders = [path for path in dict.fromkeys(arguments.artefacts) if path.is_dir()]
+    named = list(dict.fromkeys(arguments.runtime or ["auto"]))
+    pairs = [Pair(path, runtime, arguments.device) for path in folders for runtime in named]
+    if choose:
+        pairs = [_choose(each, arguments.threads) for each in pairs]
+    files = [path for path in arguments.artefacts if path not in folders]
+    if files:
+        pairing = pair(files, arguments.runtime, arguments.device)
+        pairs += [each for each in pairing.pairs if each.runtime != ROUNDED]  # it is a stand-in
+        for why in pairing.without.values():
+            if not pairs:
+                raise why
+            print(f"icnet: left out: {why}", file=sys.stderr)
     return pairs
+
+
+def _choose(each: Pair, threads: int | None) -> Pair:
+    with Predictor.from_folder(each.path, each.runtime, each.device, threads) as predictor:
+        if predictor.choice is None:
+            raise RuntimeError("from_folder has made no choice")
+        chosen = predictor.choice.winner
+        return Pair(each.path / chosen.file, chosen.runtime, chosen.device)
 
 
 def pictures(arguments: argparse.Namespace) -> list[UInt8]:

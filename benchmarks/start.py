@@ -24,7 +24,7 @@ def _values(processes: Sequence[Fresh]) -> dict[str, Any]:
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    pairs, image = pairs_of(arguments), pictures(arguments)[0]
+    pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
     told = in_fresh_processes(pairs, image, arguments.rounds, arguments.threads)
     setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0, "rounds": arguments.rounds}
     return [
@@ -48,7 +48,8 @@ def _print(found: Sequence[Measurement]) -> None:
     lines = [
         f"medians in ms of {found[0].setting['rounds']} fresh processes each, in turn; the "
         "libraries and the file are in the system's memory already",
-        "cold: an empty cache folder; cached: the folder as the first process left it",
+        "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
+        "cached: as the first process left it",
         "python: the interpreter; image: its array read from the disk, since a process begins "
         "with none",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from icnet_deploy.benchmarks import fresh
 from icnet_deploy.benchmarks.fresh import STAGES, run_fresh
 from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.errors import BackendError, InputError
+from icnet_deploy.files import sha256
+from icnet_deploy.runtime.verdicts import Verdict, Verdicts, write_verdicts
 
 ARGUMENTS = ("--runtime", "openvino", "--size", "96x128", "--rounds", "2")
 
@@ -101,6 +104,21 @@ def test_a_process_that_dies_is_told_with_its_last_line(artefact, tmp_path, monk
     worker.write_text("import os; os.kill(os.getpid(), 9)")
     with pytest.raises(BackendError, match="killed by the system"):
         run_fresh(pair, tmp_path / "x.npy", tmp_path)
+
+
+def test_of_a_folder_the_fastest_is_chosen_cold_and_remembered_cached(artefact, tmp_path, run):
+    folder = tmp_path / "release"
+    folder.mkdir()
+    shutil.copy(artefact, folder / "street.onnx")
+    told = (sha256(artefact), "openvino", "cpu", True, "", 0.0, "2 images", "0.3 points")
+    write_verdicts(folder, Verdicts((Verdict("street.onnx", *told, "2026-01-01", "a processor"),)))
+    out = tmp_path / "start.jsonl"
+    done = run("benchmark", "start", folder, *ARGUMENTS[2:-1], "1", "--json", out)
+    assert done.code == 0, done.err
+    for each in lines(out):
+        row = each["subject"]
+        assert (row["name"], row["file"]) == ("auto: street", "street.onnx")
+        assert (row["runtime"], row["sha256"]) == ("openvino", sha256(artefact))
 
 
 def test_a_wheel_that_is_not_there(artefact, run):

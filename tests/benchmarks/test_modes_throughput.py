@@ -187,5 +187,8 @@ def test_wrong_options_are_one_line(artefact, tmp_path, run):
     done = run("benchmark", "throughput", tmp_path / "no.onnx")
     assert "there is no" in done.err
     (tmp_path / "x.engine").write_bytes(b"")
-    done = run("benchmark", "throughput", tmp_path / "x.engine", "--size", "64x64")
+    done = run("benchmark", "throughput", tmp_path / "x.engine", "--size", "64x64", "--threads", 1)
+    assert "x.engine is an engine" in done.err
+    done = run("benchmark", "throughput", tmp_path, "--size", "64x64")
     assert done.code == 2
+    assert "no artefact in" in done.err
