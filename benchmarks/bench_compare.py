@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from icnet_deploy.benchmarks.bench_tables import device_words, is_summary, plain_words, unit_of
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
@@ -185,7 +185,7 @@ def _who(row: Measurement) -> str:
     return f"{row.name} on {words}" if words != "-" else row.name
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -223,7 +223,7 @@ def _rows(found: Sequence[Change]) -> list[list[str]]:
                 f"{change.name}, ms" if change.sampled else plain_words(change.name, True),
                 number(change.before / divisor, digits),
                 number(change.after / divisor, digits),
-                number(ratio and ratio.value, 3),
+                number(ratio.value if ratio else None, 3),
                 interval,
                 change.verdict,
             ]

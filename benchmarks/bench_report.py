@@ -14,8 +14,8 @@ from icnet_deploy.benchmarks.bench_tables import (
     across_scopes,
     device_words,
     is_summary,
+    machine_words,
     plain_words,
-    setting_words,
     tables,
     unit_of,
 )
@@ -52,8 +52,9 @@ def report_page(
     """
     everything = [each for found in files.values() for each in found]
     names = ", ".join(dict.fromkeys(_TITLES.get(e.kind, e.kind) for e in everything))
+    where = "; ".join(dict.fromkeys(machine_words(each) for each in everything))
     parts: list[Html | list[Html]] = [
-        tag("p", f"{names}. {setting_words(everything)}.", class_="quiet"),
+        tag("p", f"{names}. {where}.", class_="quiet"),
         _headline(everything, in_turn=len(files) == 1),
         _speed(everything, scores),
     ]
@@ -79,7 +80,8 @@ def _headline(found: Sequence[Measurement], in_turn: bool) -> Html:
     whole = [e for e in found if e.kind == "latency" and e.scope == "image-to-labels"]
     if whole:
         best = min(whole, key=lambda each: _size_of(each, "total"))
-        values[f"an image, {_who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
+        size = "x".join(map(str, best.setting["size"]))
+        values[f"an image of {size}, {_who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
         values["frames a second, of the same"] = f"{1e3 / _size_of(best, 'total'):.1f}"
         if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")
@@ -127,7 +129,7 @@ def _section(one: BenchTable, heading: str) -> list[Html]:
         tag(heading, _TITLES.get(one.kind, one.kind)),
         tag("p", f"Covers ({one.scope}): {SCOPES[one.scope]}."),
         table(one.header, one.rows, one.left),
-        *(tag("p", f"{note}.", class_="quiet") for note in one.notes),
+        *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="quiet") for note in one.notes),
     ]
     sampled = [each for each in one.measured if is_summary(each.values.get("total"))]
     if one.kind == "latency" and sampled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.tables import number, text_table
@@ -17,6 +17,7 @@ __all__ = [
     "device_words",
     "is_summary",
     "latency_table",
+    "machine_words",
     "markdown",
     "markdown_of",
     "median_ms",
@@ -105,7 +106,7 @@ def latency_table(group: Sequence[Measurement]) -> BenchTable:
                 number(median, 1),
                 *(_cell(total, name) for name in ("p10_ms", "p90_ms", "p99_ms")),
                 number(1e3 / median if median else None, 1),
-                number(ratio and ratio.value),
+                number(ratio.value if ratio else None),
                 _interval(ratio) if each is not group[0] else "",
             ]
         )
@@ -151,7 +152,7 @@ def across_scopes(found: Sequence[Measurement]) -> list[str]:
                 ratio = ratio_to(each, other)
                 lines.append(
                     f"across scopes: {each.name} on {device_words(each)} ({each.scope}) takes "
-                    f"{number(ratio and ratio.value)} times as long as {other.name} "
+                    f"{number(ratio.value if ratio else None)} times as long as {other.name} "
                     f"({other.scope}, which covers less{_alone(other)})"
                 )
     return lines
@@ -166,23 +167,22 @@ def _table(group: Sequence[Measurement]) -> BenchTable:
     told = [name for name in _common(group, "setting") if name != "size"]
     apart = [name for name in told if len({repr(e.setting.get(name)) for e in group}) > 1]
     names = [name for name in _common(group, "values") if _fits(group, name)]
+    sampled = [name for name in names if any(is_summary(e.values.get(name)) for e in group)]
+    # The p90 of each part would make a wide table wider, and few look for it there.
+    with_p90 = sampled if len(sampled) <= 3 else ["total"]
     header = ["artefact", "precision", "on", *(plain_words(name, True) for name in apart)]
     for name in names:
-        header += (
-            [f"{plain_words(name)}, ms", "p90"]
-            if _sampled(group, name)
-            else [plain_words(name, True)]
-        )
+        header.append(f"{plain_words(name)}, ms" if name in sampled else plain_words(name, True))
+        header += ["p90"] * (name in with_p90)
     rows = []
     for each in group:
         cells = [each.name, str(each.subject.get("precision") or "-"), device_words(each)]
         cells += [_value(name, each.setting.get(name)) for name in apart]
         for name in names:
             value = each.values.get(name)
-            if _sampled(group, name):
-                cells += [_cell(value, "median_ms"), _cell(value, "p90_ms")]
-            else:
-                cells.append(_value(name, value))
+            cells.append(_cell(value, "median_ms") if name in sampled else _value(name, value))
+            if name in with_p90:
+                cells.append(_cell(value, "p90_ms"))
         rows.append(cells)
     alike = [
         f"{plain_words(name, True)}: {_value(name, group[0].setting[name])}"
@@ -211,8 +211,12 @@ def setting_words(group: Sequence[Measurement]) -> str:
     words = ["x".join(map(str, size))] if size else []
     if len({repr(each.setting.get("batch")) for each in group}) == 1 and first.setting.get("batch"):
         words.append(f"batch {first.setting['batch']}")
-    where = [str(first.machine.get("cpu")), f"{first.machine.get('cores')} cores"]
-    return ", ".join([*words, *where])
+    return ", ".join([*words, machine_words(first)])
+
+
+def machine_words(each: Measurement) -> str:
+    """The processor and its cores."""
+    return f"{each.machine.get('cpu')}, {each.machine.get('cores')} cores"
 
 
 def unit_of(name: str) -> tuple[str, float, int]:
@@ -223,7 +227,7 @@ def unit_of(name: str) -> tuple[str, float, int]:
     return "", 1, 3
 
 
-def is_summary(value: Any) -> bool:
+def is_summary(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether a value holds raw samples; see `timing.summary`."""
     return isinstance(value, Mapping) and "samples_ms" in value
 
@@ -237,10 +241,6 @@ def _fits(group: Sequence[Measurement], name: str) -> bool:
     """Whether a value fits a cell: no list of things, which have columns of their own."""
     values = [each.values.get(name) for each in group]
     return all(is_summary(v) or not isinstance(v, list | dict) for v in values)
-
-
-def _sampled(group: Sequence[Measurement], name: str) -> bool:
-    return any(is_summary(each.values.get(name)) for each in group)
 
 
 def plain_words(name: str, with_unit: bool = False) -> str:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from icnet_deploy.benchmarks.bench_tables import device_words
 from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.speed_plot import nice_step
 from icnet_deploy.benchmarks.templates import Html, tag
 
 __all__ = ["sample_plot"]
@@ -95,15 +97,15 @@ def _cloud(marks: Sequence[tuple[float, float]], middle: float) -> Iterator[Html
         yield tag("circle", cx=x, cy=y, r=1.8)
 
 
-def _reach(samples: np.ndarray) -> tuple[float, float, list[float]]:
-    """The ends of the axis and its ticks: 1, 2, 5 times powers of ten, more if they are few."""
-    low, high = float(samples.min()) / 1.06, float(samples.max()) * 1.06
-    low = max(low, 1e-3)
-    for nices in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(np.arange(10, 100) / 10)):
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [n * 10.0**p for p in powers for n in nices if low <= n * 10.0**p <= high]
-        if len(ticks) >= 3:
-            break
+def _reach(samples: npt.NDArray[np.float64]) -> tuple[float, float, list[float]]:
+    """The ends of the axis and its ticks: 1, 2, 5 times powers of ten; where few, a nice step."""
+    low, high = max(float(samples.min()) / 1.06, 1e-3), float(samples.max()) * 1.06
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [n * 10.0**power for power in powers for n in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 3:
+        step = nice_step(high - low)
+        ticks = [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return low, high, ticks
 
 

@@ -14,7 +14,7 @@ from icnet_deploy.benchmarks.templates import PALETTE, Html, tag
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 
-__all__ = ["REAL_TIME", "Point", "points", "speed_plot", "write_plot"]
+__all__ = ["REAL_TIME", "Point", "nice_step", "points", "speed_plot", "write_plot"]
 
 REAL_TIME = 30
 """Frames a second, from which on the paper calls a network real-time."""
@@ -94,7 +94,8 @@ def points(
             f"{score.miou_percent:.2f} % ({protocol_line(score)}, on {score.runtime}); "
             f"{each.scope}: {SCOPES[each.scope]}"
         )
-        label = f"{each.name}, {each.subject.get('runtime') or ''}".removesuffix(", ")
+        runtime = each.subject.get("runtime")
+        label = each.name if not runtime or runtime in each.name else f"{each.name}, {runtime}"
         partial = each.scope != "image-to-labels"
         drawn.append(Point(label, 1e3 / median, score.miou_percent, partial, told))
     return drawn, notes
@@ -151,13 +152,13 @@ def write_plot(path: Path, found: Sequence[Measurement], scores: Sequence[KnownS
 
 
 def _axes(fastest: float, low: float, high: float, scored: str) -> Iterator[Html]:
-    steps = round((high - low) / _step(high - low))
+    steps = round((high - low) / nice_step(high - low))
     for number in range(steps + 1):
         y = round(_BOTTOM - (_BOTTOM - _TOP) * number / steps, 1)
         yield tag("line", x1=_LEFT, x2=_RIGHT, y1=y, y2=y, class_="grid" if number else "zero")
         yield _text(f"{low + number * (high - low) / steps:g}", _LEFT - 8, y + 4, "end")
     yield _text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start")
-    step = _step(fastest)
+    step = nice_step(fastest)
     for number in range(round(fastest / step) + 1):
         x = _LEFT + (_RIGHT - _LEFT) * number * step / fastest
         yield _text(f"{number * step:g}", x, _BOTTOM + 18, "middle")
@@ -224,19 +225,19 @@ def _reach(values: Sequence[float]) -> tuple[float, float]:
     """The lower and the upper edge: round numbers around all values, `_SPAN` apart or more."""
     middle, half = (min(values) + max(values)) / 2, (max(values) - min(values)) / 2
     half = max(half * 1.15, _SPAN / 2)
-    step = _step(2 * half)
+    step = nice_step(2 * half)
     low = math.floor((middle - half) / step) * step
     return max(0.0, low), min(100.0, math.ceil((middle + half) / step) * step)
 
 
-def _step(span: float) -> float:
+def nice_step(span: float) -> float:
     """The distance of some four to eight ticks: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(span / 4))
     return next(nice * power for nice in (5, 2, 1) if span / (nice * power) >= 4)
 
 
 def _nice_above(value: float) -> float:
-    step = _step(value)
+    step = nice_step(value)
     return math.ceil(value / step) * step
 
 

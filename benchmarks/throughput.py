@@ -127,7 +127,7 @@ def _ways(
             opened[streams] = stack.enter_context(open_timed(each, threads, streams))
         predictor, network = opened[streams]
         setting = {"size": list(images[0].shape[:2]), "batch": batch, "warmup": WARMUP}
-        setting |= {"rounds": arguments.rounds, "images": arguments.images}
+        setting |= {"way": name, "rounds": arguments.rounds, "images": arguments.images}
         if scope == FILES:
             setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
         row = subject(each, predictor, threads, streams)
