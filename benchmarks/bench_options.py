@@ -41,7 +41,7 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE.json",
-        help="results of icnet evaluate or icnet parity, for a plot of speed against mIoU",
+        help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
     )
 
 
@@ -71,7 +71,7 @@ def check_result_options(arguments: argparse.Namespace) -> None:
     if told.get("plot"):
         if not arguments.miou:
             raise InputError(
-                "--plot draws speed against mIoU: name results of icnet evaluate or icnet parity "
+                "--plot draws speed against mIoU: name results of icnet evaluate, parity or verify "
                 "with --miou"
             )
         make_folder(arguments.plot.parent)

@@ -117,7 +117,7 @@ def _speed(found: Sequence[Measurement], scores: Sequence[KnownScore]) -> list[H
         tag("div", speed_plot(drawn, protocol_line(scores[0])), class_="scroll"),
         tag(
             "p",
-            "In the manner of the ICNet paper's figure 1; mIoU by icnet evaluate and icnet parity.",
+            "In the manner of the ICNet paper's figure 1; mIoU as icnet evaluate counts it.",
             class_="quiet",
         ),
         *said,
@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE.json",
-        help="a result of icnet evaluate or icnet parity; may be repeated",
+        help="a result of icnet evaluate, parity or verify; may be repeated",
     )
     return parser
 

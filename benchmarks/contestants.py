@@ -74,7 +74,7 @@ def open_folder(
     with Predictor.from_folder(folder, runtime, device, threads, precision=precision) as predictor:
         if predictor.choice is None:
             raise RuntimeError("from_folder has made no choice")
-        chosen = predictor.choice.candidates[0]
+        chosen = predictor.choice.winner
         told = subject(Pair(folder / chosen.file, runtime, device), predictor, threads)
         told["name"] = f"auto: {told['name']}"
         yield Contestant(told | {"auto": True}, lambda image: predictor.predict(image).timings_ms)

@@ -1,9 +1,9 @@
-"""mIoU from recorded results of `icnet evaluate` and `icnet parity`, for what was timed."""
+"""mIoU from results of `icnet evaluate`, `icnet parity` and `icnet verify`, for what was timed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def read_scores(paths: Sequence[Path]) -> list[KnownScore]:
     """Reads result files.
 
     Raises:
-        InputError: a file is none of the two, or two scores are of different protocols, whose
+        InputError: a file is none of these, or two scores are of different protocols, whose
             points must not stand in one picture.
     """
     found: list[KnownScore] = []
@@ -52,8 +52,8 @@ def read_scores(paths: Sequence[Path]) -> list[KnownScore]:
             found += _scores(json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"cannot read mIoU from {path} ({error}): expected JSON of icnet evaluate or "
-                "icnet parity"
+                f"cannot read mIoU from {path} ({error}): expected JSON of icnet evaluate, "
+                "icnet parity or icnet verify"
             ) from error
     for each in found[1:]:
         require_same_protocol(found[0].protocol, each.protocol, but=_MAY_DIFFER)
@@ -92,8 +92,20 @@ def _scores(result: Mapping[str, Any]) -> list[KnownScore]:
     if result["kind"] == "evaluate":
         return [_score(Path(result["model"]).name, result, result["protocol"])]
     if result["kind"] == "parity":
-        return [_score(row["artefact"], row, row["protocol"]) for row in result["rows"]]
+        rows = [_score(row["artefact"], row, row["protocol"]) for row in result["rows"]]
+        return rows + list(_references(result))
+    if result["kind"] == "verify" and result["parity"]:
+        return _scores(result["parity"])
     raise ValueError(f"its kind is {result['kind']}")
+
+
+def _references(result: Mapping[str, Any]) -> Iterator[KnownScore]:
+    """The checkpoints that the artefacts were compared with, each scored as its artefacts were."""
+    for told in result["references"]:
+        like = [r for r in result["rows"] if (r["size"], r["head"]) == (told["size"], told["head"])]
+        if like:
+            row = {**told, "sha256": told["weights_sha256"], "runtime": "pytorch"}
+            yield _score("checkpoint", row, like[0]["protocol"])
 
 
 def _score(name: str, told: Mapping[str, Any], protocol: Mapping[str, Any]) -> KnownScore:

@@ -49,6 +49,9 @@ def measure(
 ) -> list[Latency]:
     """Times all in turn, A B A B, so that a drift of the machine meets them all.
 
+    A turn begins when the one before has left nothing running, and with a run that is not counted:
+    what is timed is an image that follows another, as alone, whoever was before.
+
     Args:
         contestants: each is warmed up by `WARMUP` runs first.
         images: uint8 H x W x 3, RGB, taken in turn; the same ones for every contestant.
@@ -64,6 +67,7 @@ def measure(
 
     def turn(row: Latency) -> float:
         taken = len(row.stages.get("total", ()))
+        row.contestant.label(images[(taken - 1) % len(images)])
         told = row.contestant.label(images[taken % len(images)])
         for stage, milliseconds in told.items():
             row.stages.setdefault(stage, []).append(milliseconds / 1e3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,16 @@ import numpy as np
 
 from icnet_deploy.errors import BackendError
 
-__all__ = ["ENOUGH", "Ratio", "interleave", "ratio_of_medians", "summary", "tellable"]
+__all__ = ["ENOUGH", "Ratio", "interleave", "ratio_of_medians", "settle", "summary", "tellable"]
 
 ENOUGH = 6
 """Fewer samples than this bound no median with 95 % certainty, whatever they are: the median lies
 outside the range of n samples with a chance of 2 ** (1 - n)."""
 
 _RESAMPLINGS = 2000
+
+_GLANCE = 0.01
+"""Seconds; longer than two of the ticks by which a kernel counts the time of running threads."""
 
 
 def interleave(
@@ -25,6 +29,8 @@ def interleave(
     after: Callable[[str], None] = lambda name: None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Takes one sample of each in turn, A B C A B C, so that a drift of the machine meets them all.
+
+    Before each turn it waits until this process is idle; see `settle`.
 
     Args:
         turns: name -> runs it once and returns how long that took, in seconds.
@@ -40,12 +46,27 @@ def interleave(
     for _ in range(rounds):
         for name, turn in turns.items():
             if name not in failures:
+                settle()
                 try:
                     samples[name].append(turn())
                 except BackendError as error:
                     failures[name] = str(error)
             after(name)
     return samples, failures
+
+
+def settle(limit: float = 1.0) -> None:
+    """Waits until no thread of this process computes, or for so many seconds.
+
+    The threads of some runtimes go on turning for a while after a run, in case another comes (those
+    of ONNX Runtime for 35 ms): on few cores whoever is next would pay for it.
+    """
+    end = time.perf_counter() + limit
+    while time.perf_counter() < end:
+        start, cpu = time.perf_counter(), time.process_time()
+        time.sleep(_GLANCE)
+        if time.process_time() - cpu < 0.1 * (time.perf_counter() - start):
+            return
 
 
 def tellable(percentile: int, samples: int) -> bool:

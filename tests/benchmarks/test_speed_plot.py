@@ -34,7 +34,7 @@ def scores(tmp_path):
             for row in rows
         ]
         path = tmp_path / f"parity{len(list(tmp_path.iterdir()))}.json"
-        path.write_text(json.dumps({"kind": "parity", "rows": told}))
+        path.write_text(json.dumps({"kind": "parity", "rows": told, "references": []}))
         return path
 
     return write
@@ -75,6 +75,9 @@ def test_scores_of_different_protocols_stand_in_no_picture(scores, tmp_path):
     with pytest.raises(InputError, match="different protocols"):
         read_scores([scores(row), scores(row, images=7)])
     read_scores([scores(row), scores(row, model_size="64x64", logits_resize="in the graph")])
+    verified = {"kind": "verify", "parity": json.loads(scores(row).read_text())}
+    (tmp_path / "verify.json").write_text(json.dumps(verified))
+    assert read_scores([tmp_path / "verify.json"])[0].miou_percent == 60
     (tmp_path / "no.json").write_text('{"kind": "paper"}')
     with pytest.raises(InputError, match=r"cannot read mIoU from .*no\.json"):
         read_scores([tmp_path / "no.json"])
@@ -83,6 +86,8 @@ def test_scores_of_different_protocols_stand_in_no_picture(scores, tmp_path):
 def test_recorded_results_of_both_kinds_are_read():
     found = read_scores(sorted(RESULTS.glob("*-scenes-1024x2048.json")))
     assert {each.precision for each in found} >= {None, "fp32", "int8"}
+    checkpoint = {each.sha256 for each in found if each.runtime == "pytorch"}
+    assert len(checkpoint) == 1  # the evaluated one, which is parity's reference
     assert all(50 < each.miou_percent < 65 for each in found)
 
 
@@ -125,7 +130,7 @@ def test_labels_do_not_meet_where_many_points_are_at_the_edge():
     labels = list(boxes(ElementTree.fromstring(speed_plot(drawn, "a set"))))
     assert len(labels) == 9
     assert not any(meets(a, b) for a, b in itertools.combinations(labels, 2))
-    assert all(60 <= left and right <= 740 for left, _, right, _ in labels)
+    assert all(left >= 60 and right <= 740 for left, _, right, _ in labels)
 
 
 def test_a_point_is_where_its_numbers_are():
