@@ -5,21 +5,34 @@ cell of the grid it wins everywhere inside, so only the pixels of cells whose co
 interpolated. Ties go to the lowest class index, as `argmax` has it; that carries over, too: where
 an inner pixel ties class k with a lower j, j ties k at each corner of weight, and would have won
 there.
+
+labelmap.c is the fast way, where installation could compile it; NumPy serves where it could not,
+and says what the compiled way must return, to the byte. docs/label-map.md tells more.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["label_map", "label_map_dense"]
+from icnet_deploy.runtime.cores import usable_cores
+
+__all__ = ["kind", "label_map", "label_map_dense"]
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
+_Run = Callable[["_Job", int, ctypes.c_int], int]
 
 # Large enough that NumPy's own overhead vanishes, small enough for a core's cache (and for any
 # memory: a few MiB besides the label map). The best of the powers of two measured, flat around.
@@ -30,6 +43,10 @@ _ROWS = 32
 _MIXED_SHARE = 0.5
 _CELL_PIXELS = 400
 
+# Threads beyond this many wait for memory; fewer pixels than this are not worth waking one for.
+_MOST_THREADS = 8
+_THREAD_PIXELS = 1 << 18
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -39,7 +56,7 @@ class _Axis:
         cells: how many cells the grid has here, at least 1.
         cell: the cell of each pixel, ascending.
         weight: each pixel's weight of its cell's far corner, float32 in [0, 1].
-        first: the first pixel of each cell.
+        first: the first pixel of each cell, and after the last one the number of pixels.
         count: how many pixels each cell has, 0 or more.
         step: from a cell's near corner to its far one: 1, or 0 on a grid of one point.
     """
@@ -52,6 +69,7 @@ class _Axis:
     step: int
 
 
+@lru_cache(maxsize=16)
 def _axis(grid: int, pixels: int) -> _Axis:
     """Divides in whole numbers: a float32 scale would be off by up to 1e-4 of a cell."""
     cells = max(grid - 1, 1)
@@ -60,40 +78,44 @@ def _axis(grid: int, pixels: int) -> _Axis:
     cell = np.minimum(position // last, cells - 1)  # the last pixel belongs to the last cell
     weight = ((position - cell * last) / last).astype(np.float32)
     first = np.searchsorted(cell, np.arange(cells + 1))
-    return _Axis(cells, cell, weight, first[:-1], np.diff(first), min(grid - 1, 1))
+    return _Axis(cells, cell, weight, first, np.diff(first), min(grid - 1, 1))
 
 
-def label_map(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
+def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | None = None) -> UInt8:
     """The class of largest logit at every pixel, the logits interpolated with aligned corners.
 
+    Several threads may call it at once.
+
     Args:
-        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite.
+        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite. What is not contiguous
+            float32 is copied to it.
         size: (height, width) of the label map in pixels, each at least 1.
+        threads: how many threads the compiled way uses: 1 is the calling one alone. None: as many
+            as the process may use cores, at most 8, and fewer for a small label map.
 
     Returns:
         uint8, H x W or N x H x W, in 0..C-1. What `label_map_dense` returns, save where float32
         rounding makes a tie of two classes that exact arithmetic tells apart.
 
     Raises:
-        ValueError: the logits have another shape.
+        ValueError: the logits have another shape, or `threads` is below 1.
     """
-    if logits.ndim == 4:
-        return np.stack([label_map(one, size) for one in logits])
-    values = _checked(logits)
-    rows, columns = _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1])
-    corner = _argmax(values)
-    mixed = _mixed(corner, rows, columns)
-    largest = int(rows.count.max()) * int(columns.count.max())
-    if mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS:
-        if not mixed.any():
-            return _spread(corner, rows, columns)
-        return _dense(values, rows, columns)
-    labels = _spread(corner, rows, columns)
-    cell_rows, cell_columns = np.nonzero(mixed)
-    for start in range(0, len(cell_rows), _CELLS):
-        chunk = slice(start, start + _CELLS)
-        _fill_cells(labels, values, rows, columns, cell_rows[chunk], cell_columns[chunk])
-    return labels
+    if threads is not None and threads < 1:
+        raise ValueError(f"expected at least 1 thread, or None, got {threads}")
+    if logits.ndim != 4:
+        labels = np.empty(size, np.uint8)
+        _label(_checked(logits), labels, threads)
+        return labels
+    batch = np.empty((len(logits), *size), np.uint8)
+    for one, labels in zip(logits, batch, strict=True):
+        _label(_checked(one), labels, threads)
+    return batch
+
+
+def kind() -> tuple[str, str]:
+    """Which way `label_map` goes in this process: ("compiled" or "numpy", a sentence why)."""
+    run, why = _compiled()
+    return ("numpy" if run is None else "compiled"), why
 
 
 def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
@@ -111,6 +133,102 @@ def _checked(logits: npt.NDArray[Any]) -> Float32:
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
         raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
     return np.ascontiguousarray(logits, np.float32)
+
+
+def _label(values: Float32, labels: UInt8, threads: int | None) -> None:
+    """Fills the label map of one image, by the compiled way where it is there."""
+    (_, h, w), (height, width) = values.shape, labels.shape
+    rows, columns = _axis(h, height), _axis(w, width)
+    run, _ = _compiled()
+    if run is None:
+        labels[:] = _numpy(values, rows, columns)
+        return
+    if threads is None:
+        threads = min(usable_cores(), _MOST_THREADS, max(1, labels.size // _THREAD_PIXELS))
+    _share(run, _job(values, labels, rows, columns), height, threads)
+
+
+class _Job(ctypes.Structure):
+    """labelmap.c's Job."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("logits", "row_weight", "column_weight")),
+        *((name, ctypes.c_void_p) for name in ("row_first", "column_first", "labels")),
+        *((name, ctypes.c_ssize_t) for name in ("classes", "h", "w", "height", "width")),
+    ]
+    arrays: tuple[npt.NDArray[Any], ...]  # that they live as long as what points into them
+
+
+def _job(values: Float32, labels: UInt8, rows: _Axis, columns: _Axis) -> _Job:
+    arrays = (values, rows.weight, columns.weight, rows.first, columns.first, labels)
+    job = _Job(*(array.ctypes.data for array in arrays), *values.shape, *labels.shape)
+    job.arrays = arrays
+    return job
+
+
+def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
+    """Threads take bands of rows until none is left.
+
+    The calling thread works, too, and waits for no thread that has not begun by then: the others
+    may be busy with somebody else's label map, or their processor with another process.
+    """
+    bands = 1 if threads == 1 else 4 * threads
+    band = max(1, -(-height // bands))
+    taken = ctypes.c_int(0)
+    helpers = [_pool().submit(run, job, band, taken) for _ in range(threads - 1)]
+    codes = [run(job, band, taken)]
+    codes += [helper.result() for helper in helpers if not helper.cancel()]
+    if any(codes):
+        raise MemoryError("no memory for the label map's working arrays")
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Starts a thread when one is first needed, and keeps it."""
+    return ThreadPoolExecutor(_MOST_THREADS - 1, thread_name_prefix="label-map")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@cache
+def _compiled() -> tuple[_Run | None, str]:
+    """labelmap.c's function, or None, and why. Looked for once."""
+    beside = [Path(__file__).with_name(f"_labelmap{suffix}") for suffix in EXTENSION_SUFFIXES]
+    for path in filter(Path.is_file, beside):
+        return _load(path)
+    return None, (
+        "labelmap.c is not compiled: no C compiler worked when icnet-deploy was installed; "
+        "install one (such as gcc), then icnet-deploy again"
+    )
+
+
+def _load(path: Path) -> tuple[_Run | None, str]:
+    try:
+        # The number rises with any change of what is passed: an older build is then not called.
+        run = ctypes.CDLL(str(path)).icnet_label_bands_1
+    except (OSError, AttributeError) as error:
+        return None, f"{path.name} does not load ({error}): install icnet-deploy again"
+    run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]
+    run.restype = ctypes.c_int
+    return run, f"labelmap.c, compiled at installation, is loaded from {path}"
+
+
+def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
+    corner = _argmax(values)
+    labels = _spread(corner, rows, columns)
+    mixed = _mixed(corner, rows, columns)
+    largest = int(rows.count.max()) * int(columns.count.max())
+    if mixed.any() and (mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS):
+        dense = _dense(values, rows, columns)
+        np.copyto(labels, dense, where=_spread(mixed, rows, columns))
+        return labels
+    cell_rows, cell_columns = np.nonzero(mixed)
+    for start in range(0, len(cell_rows), _CELLS):
+        chunk = slice(start, start + _CELLS)
+        _fill_cells(labels, values, rows, columns, cell_rows[chunk], cell_columns[chunk])
+    return labels
 
 
 def _argmax(values: Float32) -> UInt8:
@@ -133,8 +251,8 @@ def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
     return differs
 
 
-def _spread(corner: UInt8, rows: _Axis, columns: _Axis) -> UInt8:
-    """Gives every pixel the class of its cell's near corner."""
+def _spread(corner: npt.NDArray[Any], rows: _Axis, columns: _Axis) -> npt.NDArray[Any]:
+    """Gives every pixel what stands at its cell's near corner."""
     wide = corner[: rows.cells].take(columns.cell, axis=1)
     return wide.take(rows.cell, axis=0)
 

@@ -1,6 +1,7 @@
 """What is declared is what is on disk, and what is on disk is in the wheel."""
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -101,7 +102,7 @@ def test_the_installed_version_is_the_sources():
 
 def copy_sources(target):
     """Copies what the build reads, so that it leaves nothing in the clone."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
     for folder in FOLDERS.values():
         shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
     project = PROJECT["project"]
@@ -110,24 +111,33 @@ def copy_sources(target):
         shutil.copy(ROOT / name, target / name)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built once by setuptools without a network."""
+def build_wheel(source, out, **environment):
+    """By setuptools, without a network; skips the test where it is too old."""
     try:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
         version = "0"
     if int(version.split(".")[0]) < 77:
         pytest.skip(f"building the wheel needs setuptools 77 or later; here is {version}")
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     copy_sources(source)
     script = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     done = subprocess.run(
-        [sys.executable, "-c", script, out], cwd=source, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, out],
+        cwd=source,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = out.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built once."""
+    return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
@@ -145,7 +155,7 @@ def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
 def test_the_wheel_holds_nothing_beside_the_package(wheel):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert tops == {"icnet_deploy", f"icnet_deploy-{__version__}.dist-info"}
-    assert wheel.name == f"icnet_deploy-{__version__}-py3-none-any.whl"
+    assert wheel.name.startswith(f"icnet_deploy-{__version__}-cp311-abi3-")
 
 
 def test_the_wheel_brings_the_command_and_the_licences(wheel):
@@ -154,3 +164,41 @@ def test_the_wheel_brings_the_command_and_the_licences(wheel):
     assert "icnet = icnet_deploy.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
     for name in PROJECT["project"]["license-files"]:
         assert f"{info}/licenses/{name}" in archive.namelist()
+
+
+LABEL_MAP = "icnet_deploy/runtime/_labelmap.abi3.so"
+
+
+def kind_from(wheel, folder):
+    """What an installation of this wheel says of its label map, and the map of a small array."""
+    zipfile.ZipFile(wheel).extractall(folder)
+    script = """if True:
+        import numpy as np
+        from icnet_deploy.runtime import labelmap
+        labels = labelmap.label_map(np.eye(4, dtype=np.float32).reshape(2, 2, 4), (3, 5))
+        print(labelmap.__file__, labelmap.kind()[0], *labels.ravel())
+    """
+    command = [sys.executable, "-c", script]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    file, *found = done.stdout.split()
+    assert Path(file).is_relative_to(folder)
+    return found
+
+
+def test_the_wheel_brings_the_compiled_label_map(wheel, tmp_path):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc or gcc) is here")
+    assert LABEL_MAP in zipfile.ZipFile(wheel).namelist()
+    assert kind_from(wheel, tmp_path)[0] == "compiled"
+
+
+def test_without_a_compiler_the_wheel_is_built_and_works(wheel, tmp_path):
+    (tmp_path / "wheel").mkdir()
+    plain = build_wheel(tmp_path / "source", tmp_path / "wheel", CC="/bin/false")
+    assert LABEL_MAP not in zipfile.ZipFile(plain).namelist()
+    kind, *labels = kind_from(plain, tmp_path / "plain")
+    assert kind == "numpy"
+    assert labels == kind_from(wheel, tmp_path / "usual")[1:]

@@ -1,6 +1,16 @@
-"""The label map without the dense tensor is the dense way's, and PyTorch's."""
+"""The label map without the dense tensor is the dense way's, and PyTorch's; compiled or not."""
 
 from __future__ import annotations
+
+import ctypes.util
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +19,9 @@ from hypothesis import strategies as st
 
 from icnet_deploy.runtime import labelmap
 from icnet_deploy.runtime.labelmap import label_map, label_map_dense
+
+SOURCE = Path(labelmap.__file__).with_name("labelmap.c")
+PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 side = st.integers(1, 9)
 pixels = st.integers(1, 40)
@@ -50,6 +63,58 @@ def assert_right(labels, logits, size, margin=1e-4):
     assert (dense.max(axis=0) - chosen).max() < margin
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """labelmap.c as it is now, whatever is installed, compiled as pyproject.toml has it."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) is here")
+    (part,) = tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["ext-modules"]
+    library = tmp_path_factory.mktemp("labelmap") / "labelmap.so"
+    command = [compiler, *part["extra-compile-args"], "-Wall", "-Wextra", "-Werror"]
+    command += ["-shared", "-fPIC", str(SOURCE), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run, why = labelmap._load(library)
+    assert run is not None, why
+    return run
+
+
+@pytest.fixture
+def fast(compiled, monkeypatch):
+    """`label_map` goes the compiled way."""
+    monkeypatch.setattr(labelmap, "_compiled", lambda: (compiled, ""))
+
+
+@pytest.fixture(scope="module", params=["numpy", "compiled"])
+def way(request):
+    """`label_map`, going one way, then the other."""
+    run = request.getfixturevalue("compiled") if request.param == "compiled" else None
+
+    def label_map_this_way(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(labelmap, "_compiled", lambda: (run, ""))
+            return label_map(*arguments)
+
+    return label_map_this_way
+
+
+def by_numpy(logits, size):
+    """What the compiled way must return."""
+    axes = labelmap._axis(logits.shape[1], size[0]), labelmap._axis(logits.shape[2], size[1])
+    return labelmap._numpy(logits, *axes)
+
+
+def by_compiled(run, logits, size, threads):
+    """Called on a label map between rows that it must not touch."""
+    framed = np.full((size[0] + 2, size[1]), 255, np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labelmap, "_compiled", lambda: (run, ""))
+        labelmap._label(logits, framed[1:-1], threads)
+    assert (framed[[0, -1]] == 255).all()
+    return framed[1:-1]
+
+
 grids = {
     "seed": st.integers(0, 2**32 - 1),
     "classes": st.integers(1, 6),
@@ -60,15 +125,15 @@ grids = {
 
 
 @given(**grids)
-@settings(max_examples=200, deadline=None)
-def test_it_is_the_class_of_largest_interpolated_logit(seed, classes, grid, size, kind):
+@settings(max_examples=150, deadline=None)
+def test_it_is_the_class_of_largest_interpolated_logit(way, seed, classes, grid, size, kind):
     logits = logits_of(seed, classes, *grid, kind)
-    assert_right(label_map(logits, size), logits, size)
+    assert_right(way(logits, size), logits, size)
     assert_right(label_map_dense(logits, size), logits, size)
 
 
 @given(**grids)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind):
     """With the switch to the dense way off, so that mixed cells are really worked out."""
     logits = logits_of(seed, classes, *grid, kind)
@@ -76,11 +141,72 @@ def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind):
         patch.setattr(labelmap, "_MIXED_SHARE", 2.0)
         patch.setattr(labelmap, "_CELL_PIXELS", 10**9)
         patch.setattr(labelmap, "_CELLS", 3)
-        cells = label_map(logits, size)
+        cells = by_numpy(logits, size)
+    np.testing.assert_array_equal(cells, by_numpy(logits, size))
     dense = label_map_dense(logits, size)
     values = np.sort(interpolate(logits, size), axis=0)
     tie = values[-1] - values[-2] < 1e-6 if classes > 1 else np.zeros(size, bool)
     assert not ((cells != dense) & ~tie).any()
+
+
+@given(
+    seed=grids["seed"],
+    classes=st.integers(1, 30),
+    grid=st.tuples(st.integers(1, 20), st.integers(1, 70)),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 300)),
+    kind=grids["kind"],
+    threads=st.integers(1, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_compiled_it_is_numpys_to_the_byte(compiled, seed, classes, grid, size, kind, threads):
+    logits = logits_of(seed, classes, *grid, kind)
+    labels = by_compiled(compiled, logits, size, threads)
+    np.testing.assert_array_equal(labels, by_numpy(logits, size))
+
+
+@pytest.mark.parametrize(
+    ("classes", "grid", "size"),
+    [
+        (255, (6, 9), (23, 40)),
+        (5, (2, 2), (301, 1003)),
+        (
+            5,
+            (3, 3000),
+            (9, 500),
+        ),  # wider than what is gathered in one go, and smaller than the grid
+        (5, (300, 2), (70, 64)),
+        (4, (1, 1), (50, 70)),
+        (7, (64, 1), (256, 3)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["random", "smooth", "coarse"])
+def test_of_unusual_shapes_too(compiled, classes, grid, size, kind):
+    logits = logits_of(1, classes, *grid, kind)
+    expected = by_numpy(logits, size)
+    for threads in (1, 3):
+        np.testing.assert_array_equal(by_compiled(compiled, logits, size, threads), expected)
+
+
+def test_on_the_networks_own_logits(compiled):
+    pytest.importorskip("torch", reason="torch is not installed")
+    from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
+    from icnet_deploy.data.scenes import draw_scene
+
+    logits = Reference(shipped_checkpoint(), None).logits(draw_scene(5, (192, 384)).image)
+    logits = np.ascontiguousarray(logits)
+    for size in ((192, 384), (375, 701)):
+        expected = by_numpy(logits, size)
+        assert len(np.unique(expected)) > 4
+        np.testing.assert_array_equal(by_compiled(compiled, logits, size, 2), expected)
+
+
+def test_a_tie_that_only_rounding_makes_is_none_where_the_corners_agree(way):
+    """Class 1 is one step of float32 above class 0 at every corner, so it wins between, too."""
+    logits = np.empty((2, 5, 5), np.float32)
+    logits[0] = np.random.default_rng(0).standard_normal((5, 5))
+    logits[1] = np.nextafter(logits[0], np.float32(np.inf))
+    assert (label_map_dense(logits, (37, 41)) == 0).any()
+    assert (way(logits, (37, 41)) == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["random", "smooth"])
@@ -88,39 +214,39 @@ def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind):
     ("grid", "size"),
     [((32, 64), (128, 256)), ((33, 65), (129, 257)), ((33, 65), (20, 31)), ((1, 9), (7, 50))],
 )
-def test_it_is_pytorchs_interpolate_and_argmax(kind, grid, size):
+def test_it_is_pytorchs_interpolate_and_argmax(way, kind, grid, size):
     torch = pytest.importorskip("torch")
     logits = logits_of(1, 19, *grid, kind)
     dense = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], size=size, mode="bilinear", align_corners=True
     )[0].numpy()
-    labels = label_map(logits, size)
+    labels = way(logits, size)
     top = np.sort(dense, axis=0)
     differs = labels != dense.argmax(axis=0)
     assert differs.mean() < 1e-3
     assert (top[-1] - top[-2])[differs].max(initial=0) < 1e-4
 
 
-def test_ties_go_to_the_lowest_class():
+def test_ties_go_to_the_lowest_class(way):
     logits = np.zeros((5, 4, 4), np.float32)
     logits[[2, 4]] = 1
-    assert (label_map(logits, (13, 17)) == 2).all()
+    assert (way(logits, (13, 17)) == 2).all()
     assert (label_map_dense(logits, (13, 17)) == 2).all()
     logits[1, :, 2:] = 1  # mixed cells between: class 1 ties only where its weight is whole
-    labels = label_map(logits, (4, 7))
+    labels = way(logits, (4, 7))
     np.testing.assert_array_equal(labels, [[2, 2, 2, 2, 1, 1, 1]] * 4)
 
 
-def test_at_the_grids_own_size_it_is_the_argmax():
+def test_at_the_grids_own_size_it_is_the_argmax(way):
     logits = logits_of(3, 7, 20, 30, "random")
-    np.testing.assert_array_equal(label_map(logits, (20, 30)), logits.argmax(axis=0))
+    np.testing.assert_array_equal(way(logits, (20, 30)), logits.argmax(axis=0))
 
 
-def test_a_batch_and_half_precision():
+def test_a_batch_and_half_precision(way):
     batch = np.stack([logits_of(seed, 5, 8, 12, "smooth") for seed in (0, 1)]).astype(np.float16)
-    labels = label_map(batch, (29, 45))
+    labels = way(batch, (29, 45))
     assert labels.shape == (2, 29, 45)
-    np.testing.assert_array_equal(labels[1], label_map(batch[1].astype(np.float32), (29, 45)))
+    np.testing.assert_array_equal(labels[1], way(batch[1].astype(np.float32), (29, 45)))
     assert (labels[0] != labels[1]).any()
 
 
@@ -133,6 +259,7 @@ def test_only_mixed_cells_are_worked_out(monkeypatch):
         filled.append(len(cell_row))
         fill(labels, values, rows, columns, cell_row, cell_column)
 
+    monkeypatch.setattr(labelmap, "_compiled", lambda: (None, ""))
     monkeypatch.setattr(labelmap, "_fill_cells", counting)
     monkeypatch.delattr(labelmap, "_dense")
     logits = np.zeros((2, 10, 10), np.float32)
@@ -146,3 +273,70 @@ def test_only_mixed_cells_are_worked_out(monkeypatch):
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="expected logits"):
         label_map(np.zeros(shape, np.float32), (4, 4))
+
+
+def test_logits_in_another_order_of_memory(way):
+    logits = logits_of(2, 5, 8, 12, "random")
+    turned = np.asfortranarray(logits)
+    np.testing.assert_array_equal(way(turned, (29, 45)), way(logits, (29, 45)))
+
+
+def test_several_threads_may_call_at_once(fast):
+    scenes = [logits_of(seed, 6, 20, 30, "smooth") for seed in range(24)]
+    expected = [by_numpy(logits, (160, 240)) for logits in scenes]
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(lambda logits: label_map(logits, (160, 240), 3), scenes))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_it_does_not_wait_for_threads_that_are_busy(fast):
+    """The calling thread works out what the others do not come to."""
+    logits, release = logits_of(4, 6, 20, 30, "random"), threading.Event()
+    busy = [labelmap._pool().submit(release.wait) for _ in range(labelmap._MOST_THREADS)]
+    try:
+        labels = label_map(logits, (80, 120), threads=4)
+    finally:
+        release.set()
+    assert all(future.result() for future in busy)
+    np.testing.assert_array_equal(labels, by_numpy(logits, (80, 120)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(fast):
+    logits = logits_of(4, 6, 20, 30, "random")
+    expected = label_map(logits, (80, 120), threads=2)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            fresh = labelmap._pool.cache_info().currsize == 0
+            same = np.array_equal(label_map(logits, (80, 120), threads=2), expected)
+            labelmap._pool().submit(int).result(10)
+            os._exit(0 if fresh and same else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_less_than_one_thread_is_refused():
+    with pytest.raises(ValueError, match="at least 1 thread"):
+        label_map(np.zeros((2, 4, 4), np.float32), (4, 4), threads=0)
+
+
+def test_it_says_which_way_it_goes(monkeypatch, tmp_path):
+    monkeypatch.setattr(labelmap, "_compiled", labelmap._compiled.__wrapped__)
+    monkeypatch.setattr(labelmap, "__file__", str(tmp_path / "labelmap.py"))
+    assert labelmap.kind()[0] == "numpy"
+    assert "compiler" in labelmap.kind()[1]
+    (tmp_path / "_labelmap.abi3.so").write_bytes(b"no library")
+    assert labelmap.kind()[0] == "numpy"
+    assert "does not load" in labelmap.kind()[1]
+    assert (label_map(np.ones((1, 2, 2), np.float32), (4, 4)) == 0).all()
+
+
+def test_an_older_build_is_not_called():
+    """Any library without the function: an earlier one has it by another name."""
+    run, why = labelmap._load(Path(ctypes.util.find_library("c") or "libc.so.6"))
+    assert run is None
+    assert "icnet_label_bands" in why
