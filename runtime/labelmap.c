@@ -5,6 +5,7 @@
 // are worked out as NumPy does it, operation by operation in float32: no product may be fused
 // with a sum, hence -ffp-contract=off. LANES pieces of cells are worked on at a time, the logits of
 // their corners gathered first; the loops over LANES are for the compiler to turn into vectors.
+// They choose by masks, since GCC takes a choice between whole numbers for a branch, and gives up.
 
 #include <float.h>
 #include <stdatomic.h>
@@ -18,7 +19,7 @@
 #endif
 
 enum {
-    LANES = 32,     // the fastest of 16, 32 and 64; GCC 12 takes a loop of 16 apart
+    LANES = 32,     // the fastest of 16, 32 and 64 on real frames
     PIECE = 8,      // the most columns of a piece: a wider cell is cut into several
     CLASSES = 255,  // the most that a byte can name beside the label maps' own 255
     BLOCK = 512,    // columns of the grid whose winners are found in one go: fits the L1 cache
@@ -69,7 +70,8 @@ static void find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
         for (int32_t k = 1; k < job->classes; ++k) {
             plane += job->h * job->w;
             for (int i = 0; i < count; ++i) {
-                found[i] = plane[i] > best[i] ? k : found[i];
+                int32_t more = -(plane[i] > best[i]);  // all bits, or none
+                found[i] = (found[i] & ~more) | (k & more);
                 best[i] = plane[i] > best[i] ? plane[i] : best[i];
             }
         }
@@ -99,7 +101,8 @@ static void label_pieces(const Chunk *chunk, ptrdiff_t classes, float weight, in
             }
             for (int i = 0; i < LANES; ++i) {
                 float value = left[i] * chunk->near[dx][i] + right[i] * chunk->far[dx][i];
-                found[dx][i] = value > best[dx][i] ? k : found[dx][i];
+                int32_t more = -(value > best[dx][i]);
+                found[dx][i] = (found[dx][i] & ~more) | (k & more);
                 best[dx][i] = value > best[dx][i] ? value : best[dx][i];
             }
         }

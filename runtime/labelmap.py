@@ -121,7 +121,8 @@ def kind() -> tuple[str, str]:
 def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
     """As `label_map`, by interpolating every class at every pixel, a few rows at a time.
 
-    Faster where most cells are mixed, and the plain statement of what `label_map` must return.
+    The plain statement of what `label_map` must return, and without a compiler the faster way
+    where most cells are mixed.
     """
     if logits.ndim == 4:
         return np.stack([label_map_dense(one, size) for one in logits])
@@ -207,7 +208,7 @@ def _compiled() -> tuple[_Run | None, str]:
 def _load(path: Path) -> tuple[_Run | None, str]:
     try:
         # The number rises with any change of what is passed: an older build is then not called.
-        run = ctypes.CDLL(str(path)).icnet_label_bands_1
+        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_1
     except (OSError, AttributeError) as error:
         return None, f"{path.name} does not load ({error}): install icnet-deploy again"
     run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]
