@@ -6,8 +6,8 @@ interpolated. Ties go to the lowest class index, as `argmax` has it; that carrie
 an inner pixel ties class k with a lower j, j ties k at each corner of weight, and would have won
 there.
 
-labelmap.c is the fast way, where installation could compile it; NumPy serves where it could not,
-and says what the compiled way must return, to the byte. docs/label-map.md tells more.
+native/labelmap.c is the fast way, where installation could compile it. NumPy serves where it could
+not, and says what the compiled way must return, to the byte. docs/label-map.md tells more.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
 @cache
 def _compiled() -> tuple[_Run | None, str]:
     """labelmap.c's function, or None, and why. Looked for once."""
-    beside = [Path(__file__).with_name(f"_labelmap{suffix}") for suffix in EXTENSION_SUFFIXES]
-    for path in filter(Path.is_file, beside):
+    folder = Path(__file__).with_name("native")
+    for path in filter(Path.is_file, (folder / f"labelmap{end}" for end in EXTENSION_SUFFIXES)):
         return _load(path)
     return None, (
         "labelmap.c is not compiled: no C compiler worked when icnet-deploy was installed; "

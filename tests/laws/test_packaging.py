@@ -166,7 +166,7 @@ def test_the_wheel_brings_the_command_and_the_licences(wheel):
         assert f"{info}/licenses/{name}" in archive.namelist()
 
 
-LABEL_MAP = "icnet_deploy/runtime/_labelmap.abi3.so"
+LABEL_MAP = "icnet_deploy/runtime/native/labelmap.abi3.so"
 
 
 def kind_from(wheel, folder):

@@ -20,7 +20,7 @@ from numpy.linalg import _umath_linalg
 from icnet_deploy.runtime import labelmap
 from icnet_deploy.runtime.labelmap import label_map, label_map_dense
 
-SOURCE = Path(labelmap.__file__).with_name("labelmap.c")
+SOURCE = Path(labelmap.__file__).with_name("native") / "labelmap.c"
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 side = st.integers(1, 9)
@@ -329,7 +329,8 @@ def test_it_says_which_way_it_goes(monkeypatch, tmp_path):
     monkeypatch.setattr(labelmap, "__file__", str(tmp_path / "labelmap.py"))
     assert labelmap.kind()[0] == "numpy"
     assert "compiler" in labelmap.kind()[1]
-    (tmp_path / "_labelmap.abi3.so").write_bytes(b"no library")
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "labelmap.abi3.so").write_bytes(b"no library")
     assert labelmap.kind()[0] == "numpy"
     assert "does not load" in labelmap.kind()[1]
     assert (label_map(np.ones((1, 2, 2), np.float32), (4, 4)) == 0).all()
