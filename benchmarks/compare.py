@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from icnet_deploy.benchmarks.budgets import BUDGETS, Budget, budget_for
 from icnet_deploy.benchmarks.comparison import Comparison, References
-from icnet_deploy.benchmarks.pairing import Pair, open_pair
+from icnet_deploy.benchmarks.pairing import ROUNDED, Pair, open_pair
 from icnet_deploy.benchmarks.parity_report import offer_difference
 from icnet_deploy.benchmarks.pictures import Gallery
 from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
@@ -172,7 +172,7 @@ def _row(
         name=name,
         sha256=sha256(pair.path),
         metadata=metadata,
-        runtime=pair.runtime if pair.runtime != "auto" else predictor.runtime,
+        runtime=ROUNDED if pair.runtime == ROUNDED else predictor.runtime,
         device=predictor.device,
         score=Score(dataset, metadata.label_set, metadata.size, metadata.head),
         reference=references.scores[metadata.size, metadata.head],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -13,19 +13,14 @@ from typing import NamedTuple
 from icnet_deploy.errors import InputError, MissingPackage, ModelError
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
+from icnet_deploy.runtime.candidates import MEANT_FOR
 from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["MEANT_FOR", "ROUNDED", "Pair", "Pairing", "default_runtimes", "open_pair", "pair"]
+__all__ = ["ROUNDED", "Pair", "Pairing", "default_runtimes", "open_pair", "pair"]
 
 ROUNDED = "rounded"
 """Not a runtime: a float16 file in ONNX Runtime with every float16 value rounded. CPUs compute such
 files in float32 and hardly round, so this is what tells how the file answers on a GPU."""
-
-MEANT_FOR: Mapping[str, tuple[str, ...]] = {
-    "int8": ("openvino", "tensorrt", "tensorrt-rtx"),
-    "int8-ort": ("onnxruntime",),
-}
-"""INT8 placement -> the runtimes whose kernels it is placed for; other precisions run on all."""
 
 _COMPARED = ("onnxruntime", "openvino")
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}

@@ -15,16 +15,19 @@ from icnet_deploy.benchmarks.options import (
     check_outputs,
     open_data,
 )
-from icnet_deploy.benchmarks.pairing import Pair, pair
+from icnet_deploy.benchmarks.pairing import pair
 from icnet_deploy.benchmarks.parity import PICTURES
+from icnet_deploy.benchmarks.parity_result import Failure
 from icnet_deploy.benchmarks.reference import shipped_checkpoint
 from icnet_deploy.benchmarks.verify_folder import Folder, read_folder
+from icnet_deploy.benchmarks.verify_record import record
 from icnet_deploy.benchmarks.verify_report import Result
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
-from icnet_deploy.errors import CheckFailed, IcnetError, InputError
+from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
 from icnet_deploy.files import write_json, write_text
+from icnet_deploy.runtime.verdicts import NAME as RECORD
 
 __all__ = ["main", "verify"]
 
@@ -37,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         "Checks a folder of artefacts before a release: every file loads on every installed\n"
         "runtime that its precision is meant for, says where it comes from, and stays within its\n"
         "budget of the PyTorch model. Exits with 1 if a file does not; the others are still run.\n"
+        f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
+        "what passed.\n"
         f"Without --dataset it draws {_DRAWN} scenes (or --limit) of the largest artefact's size,\n"
         f"with a seed that no training used ({SEED}).",
         "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",
@@ -72,23 +77,26 @@ def verify(
     """
     by_path = {artefact.path: artefact for artefact in folder.artefacts}
     failures = [failure for a in folder.artefacts for failure in a.failures()]
+    untried: list[Failure] = []
     readable = [a.path for a in folder.artefacts if not a.problems]
     pairing = pair(readable)
+
+    def fail(path: Path, runtime: str, error: IcnetError) -> None:
+        failures.append(by_path[path].failure(runtime, str(error)))
+        if isinstance(error, UnavailableError):
+            untried.append(failures[-1])
+
     for path, reason in pairing.without.items():
-        failures.append(by_path[path].failure("-", str(reason)))
-
-    def failed(which: Pair, error: IcnetError) -> None:
-        failures.append(by_path[which.path].failure(which.runtime, str(error)))
-
+        fail(path, "-", reason)
     rows, galleries = compare(
         pairing.pairs,
         dataset,
         weights=weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,
-        failed=failed,
+        failed=lambda which, error: fail(which.path, which.runtime, error),
     )
-    return Result(folder, weights, rows, galleries, failures, pairing.left_out)
+    return Result(folder, weights, rows, galleries, failures, untried, pairing.left_out)
 
 
 @command
@@ -106,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = arguments.weights or folder.weights(shipped_checkpoint())
     result = verify(folder, dataset, weights, arguments)
     print(result)
+    print(record(result))
     if arguments.json:
         write_json(arguments.json, result.to_dict())
     if arguments.report:

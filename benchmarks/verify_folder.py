@@ -14,6 +14,7 @@ from icnet_deploy.benchmarks.scoring import size_text
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.runtime.verdicts import NAME as RECORD
 
 __all__ = ["Artefact", "Folder", "read_folder"]
 
@@ -118,7 +119,7 @@ def read_folder(path: Path) -> Folder:
             artefacts.append(Artefact(entry, sha256(entry)))
         elif entry.is_file() and entry.suffix == _CHECKPOINT:
             checkpoints[entry] = sha256(entry)
-        else:
+        elif entry.name != RECORD:
             others.append(f"{entry.name}/" if entry.is_dir() else entry.name)
     if not artefacts:
         held = f"it holds {', '.join(others)}" if others else "it is empty"

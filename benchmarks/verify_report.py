@@ -32,6 +32,7 @@ class Result:
         rows: what was compared.
         galleries: each row's pictures.
         failures: what could not be compared, or may not be released as it is.
+        untried: those of them that this machine has not what it takes to compare.
         left_out: a sentence for each file and runtime that was not compared, and need not be.
     """
 
@@ -40,6 +41,7 @@ class Result:
     rows: Sequence[Comparison]
     galleries: Sequence[Gallery]
     failures: Sequence[Failure]
+    untried: Sequence[Failure]
     left_out: Sequence[str]
 
     def bad_files(self) -> list[str]:
