@@ -18,6 +18,8 @@ from icnet_deploy.data import content_hash
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime.verdicts import NAME as RECORD
+from icnet_deploy.runtime.verdicts import read_verdicts
 
 FEW = ("--limit", "2")
 
@@ -99,6 +101,43 @@ def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
     assert "NoSuchOperator" in why["operator.onnx"]
     assert {row["artefact"] for row in told["parity"]["rows"]} == {str(release / "a.onnx")}
     assert "8 of 9 do not pass" in page.read_text()
+
+
+def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, monkeypatch):
+    from icnet_deploy.runtime import backends
+
+    add("other.onnx", weights_sha256="ab" * 32)
+    add("c.onnx", precision="int8", calibration_images=("0" * 64,))
+    real = backends._installed
+    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert f"recorded for `auto`: {release / RECORD}" in done.out
+    known = read_verdicts(release)
+    passed = known.of(sha256(release / "a.onnx"), "onnxruntime", "cpu")
+    assert passed.passed
+    assert (passed.file, passed.reason) == ("a.onnx", "")
+    assert abs(passed.miou_points) <= 0.01
+    assert passed.scored_on.startswith("2 images of scenes")
+    assert passed.limits.startswith("mIoU within 0.01 points")
+    assert "onnxruntime" in passed.versions
+    assert known.of(passed.sha256, "openvino", "cpu") is None
+    failed = known.of(sha256(release / "other.onnx"), "onnxruntime", "cpu")
+    assert not failed.passed
+    assert "ab" * 32 in failed.reason
+    # a runtime that is missing says nothing of the file
+    assert known.of(sha256(release / "c.onnx"), "openvino", "cpu") is None
+    monkeypatch.undo()
+    again = run("verify", release, *FEW)
+    assert "\nnot artefacts" not in again.out  # the record is no stray file
+    assert read_verdicts(release).of(passed.sha256, "openvino", "cpu").passed
+
+
+def test_a_record_that_cannot_be_written_is_told(run, release):
+    (release / RECORD).mkdir()
+    done = run("verify", release, *FEW)
+    assert done.code == 0
+    assert "not recorded, so that `auto` will not take these files" in done.out
 
 
 def test_nothing_but_broken_files(run, release, tmp_path):
