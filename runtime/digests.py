@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.errors import OutputError
@@ -49,7 +50,7 @@ def _kept_in(folder: Path) -> Path | None:
     return kept and kept / f"{name}.json"
 
 
-def _read(path: Path | None) -> dict[str, list[object]]:
+def _read(path: Path | None) -> dict[str, list[Any]]:
     if path is None:
         return {}
     try:

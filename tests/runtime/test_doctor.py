@@ -27,6 +27,7 @@ def test_it_reports_this_machine(capsys, tmp_path):
     assert "CPUExecutionProvider" in found["runtimes"]["onnxruntime"]["providers"]
     assert "CPU" in found["runtimes"]["openvino"]["devices"]
     assert f"auto means {found['auto']['runtime']} on {found['auto']['device']}" in said
+    assert f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}" in said
     assert found["packages"]["numpy"] in said
     for name in ("tensorrt", "tensorrt-rtx"):
         told = found["runtimes"][name]
