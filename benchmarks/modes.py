@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from icnet_deploy.benchmarks.bench_options import add_result_options
 from icnet_deploy.benchmarks.busy import Timed, timed
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.pairing import ROUNDED, Pair, pair
+from icnet_deploy.benchmarks.tables import number
+from icnet_deploy.benchmarks.timing import tellable
 from icnet_deploy.command import count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.command import size as read_size
@@ -31,6 +33,7 @@ __all__ = [
     "numbers",
     "open_chosen",
     "open_timed",
+    "p90",
     "pairs_of",
     "pictures",
     "subject",
@@ -196,6 +199,11 @@ def subject(
         "threads": threads,
         "streams": streams,
     }
+
+
+def p90(told: Mapping[str, Any], digits: int = 1) -> str:
+    """The 90th percentile of a `timing.summary`, where so many samples can tell it."""
+    return number(told["p90_ms"] if tellable(90, told["runs"]) else None, digits)
 
 
 def tell_how(found: Sequence[Measurement], lines: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from icnet_deploy.benchmarks.modes import (
     WARMUP,
     mode_parser,
     open_chosen,
+    p90,
     pairs_of,
     pictures,
     subject,
@@ -152,7 +153,7 @@ def _print(found: Sequence[Measurement], layers: int | None) -> None:
         rows = [
             [
                 stage.replace("_", " "),
-                *(number(values[stage][f"{name}_ms"], 1) for name in ("median", "p90")),
+                *(number(values[stage]["median_ms"], 1), p90(values[stage])),
                 number(values.get(f"{stage}_percent", 100.0), 1),
             ]
             for stage in (*STAGES, "total")

@@ -9,7 +9,7 @@ from typing import Any
 from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.fresh import CACHES, STAGES, Fresh, in_fresh_processes
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.benchmarks.modes import mode_parser, pairs_of, pictures, tell_how
+from icnet_deploy.benchmarks.modes import mode_parser, p90, pairs_of, pictures, tell_how
 from icnet_deploy.benchmarks.tables import number, text_table
 from icnet_deploy.benchmarks.timing import summary
 from icnet_deploy.command import command, count
@@ -42,7 +42,7 @@ def _print(found: Sequence[Measurement]) -> None:
         cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
         cells += [each.setting["cache"]]
         cells += [number(values[stage]["median_ms"], 0) for stage in STAGES]
-        cells += [number(values["total"][f"{name}_ms"], 0) for name in ("median", "p90")]
+        cells += [number(values["total"]["median_ms"], 0), p90(values["total"], 0)]
         rows.append(cells)
     print(text_table([*heads, "total", "p90"], rows, left=4))
     lines = [
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "icnet benchmark start icnet-int8.onnx --runtime openvino --json start.jsonl",
     )
     parser.add_argument(
-        "--rounds", type=count, default=5, metavar="N", help="processes of each (default: 5)"
+        "--rounds", type=count, default=10, metavar="N", help="processes of each (default: 10)"
     )
     return parser
 
