@@ -1,0 +1,1 @@
+"""The steps of `benchmarks/gpu_check.py`: each a function of a `Setting` that returns JSON."""

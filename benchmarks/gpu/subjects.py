@@ -1,0 +1,253 @@
+"""What `speed` times: PyTorch and ONNX Runtime, from prepared memory to prepared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icnet_deploy.benchmarks.gpu.setting import Setting
+
+__all__ = [
+    "SCOPES",
+    "Subject",
+    "onnxruntime_ways",
+    "open_engine",
+    "open_onnxruntime",
+    "open_torch",
+    "torch_ways",
+]
+
+SCOPES = {
+    "host": "uint8 frames in the host's memory to uint8 label maps there, by the wall clock",
+    "device": "uint8 frames on the GPU to uint8 label maps on it",
+    "network": "the network alone on the GPU: PyTorch from normalised frames to logits, ONNX "
+    "Runtime the file's own graph, from uint8 frames on",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Work that is ready.
+
+    Attributes:
+        name: what the table calls it.
+        scope: a key of `SCOPES`.
+        precision: a key of `floor.BYTES`.
+        work: does it once for the whole batch.
+        events: whether its work is on torch's stream, so that CUDA events tell its time.
+    """
+
+    name: str
+    scope: str
+    precision: str
+    work: Callable[[], Any]
+    events: bool = False
+
+
+def torch_ways(setting: Setting) -> list[str]:
+    """The names that `open_torch` takes; a rehearsal compiles nothing."""
+    eager = ["eager fp32", "eager fp16 channels-last"]
+    compiled = ["compile max-autotune fp16", "compile max-autotune fp16 + kernel"]
+    return eager + compiled * setting.cuda
+
+
+def open_torch(setting: Setting, way: str, frames: Any) -> list[Subject]:
+    """PyTorch in one way, in all scopes.
+
+    Args:
+        setting: for the network and the device.
+        way: of `torch_ways`.
+        frames: uint8 N x H x W x 3 on the host.
+    """
+    import copy
+
+    import torch
+    import torch.nn.functional as F
+
+    half, device = "fp16" in way, setting.device
+    dtype, layout = (
+        (torch.float16, torch.channels_last) if half else (torch.float32, torch.contiguous_format)
+    )
+    network = copy.deepcopy(setting.checkpoint.network).eval().to(device, dtype)
+    network = network.to(memory_format=layout)
+    preprocessing = setting.checkpoint.preprocessing
+
+    def prepare(pixels: torch.Tensor) -> torch.Tensor:
+        return preprocessing.normalise(pixels).to(dtype).contiguous(memory_format=layout)
+
+    def logits_of(pixels: torch.Tensor) -> torch.Tensor:
+        return network(prepare(pixels))
+
+    def labels_of(pixels: torch.Tensor) -> torch.Tensor:
+        dense = F.interpolate(
+            logits_of(pixels), frames.shape[1:3], mode="bilinear", align_corners=True
+        )
+        return dense.argmax(1).to(torch.uint8)
+
+    alone: Any = network
+    label: Any = labels_of
+    if way.startswith("compile"):
+        alone = torch.compile(network, mode="max-autotune")
+        if way.endswith("kernel"):
+            label = _with_kernel(torch.compile(logits_of, mode="max-autotune"), frames.shape[:3])
+        else:
+            label = torch.compile(labels_of, mode="max-autotune")
+    host = torch.from_numpy(np.ascontiguousarray(frames))
+    result = torch.empty(frames.shape[:3], dtype=torch.uint8)
+    if setting.cuda:
+        host, result = host.pin_memory(), result.pin_memory()
+    there = host.to(device)
+
+    def inside(work: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with torch.inference_mode():
+                return work()
+
+        return run
+
+    ready = inside(lambda: prepare(there))()
+
+    def host_to_host() -> None:
+        result.copy_(label(host.to(device, non_blocking=True)), non_blocking=True)
+
+    precision = "fp16" if half else "fp32"
+    works = {"host": host_to_host, "device": lambda: label(there), "network": lambda: alone(ready)}
+    subjects = [
+        Subject(f"PyTorch {way}", scope, precision, inside(work), scope != "host")
+        for scope, work in works.items()
+    ]
+    return subjects[:2] if way.endswith("kernel") else subjects
+
+
+def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """The label map's kernel behind logits, on a stream of its own that torch's waits for."""
+    import torch
+
+    from icnet_deploy.runtime.cuda import open_cuda
+    from icnet_deploy.runtime.cuda.labels import launch_label_map
+
+    torch.cuda.init()
+    cuda = open_cuda()
+    with cuda.current():
+        stream = cuda.stream()
+    outside = torch.cuda.ExternalStream(stream.handle)
+    labels = torch.empty(shape, dtype=torch.uint8, device="cuda")
+
+    def label(pixels: Any) -> Any:
+        logits = logits_of(pixels).contiguous()
+        kind = np.dtype(np.float16 if logits.dtype == torch.float16 else np.float32)
+        outside.wait_stream(torch.cuda.current_stream())
+        with cuda.current():
+            for one, target in zip(logits, labels, strict=True):
+                launch_label_map(
+                    cuda,
+                    stream,
+                    one.data_ptr(),
+                    tuple(one.shape),
+                    kind,
+                    target.data_ptr(),
+                    tuple(target.shape),
+                )
+        torch.cuda.current_stream().wait_stream(outside)
+        return labels
+
+    return label
+
+
+def onnxruntime_ways(setting: Setting) -> list[tuple[Path, bool, bool]]:
+    """(file, CUDA graph, NHWC): all four of each float file; without a GPU each file once."""
+    from icnet_deploy.metadata import read_onnx_metadata
+
+    files = [
+        path
+        for path in setting.onnx_files()
+        if not read_onnx_metadata(path).precision.startswith("int8")
+    ]
+    if not setting.cuda:
+        return [(path, False, False) for path in files]
+    return [
+        (path, graph, nhwc) for path in files for graph in (True, False) for nhwc in (True, False)
+    ]
+
+
+@contextmanager
+def open_onnxruntime(
+    setting: Setting, path: Path, graph: bool, nhwc: bool, frames: Any
+) -> Iterator[list[Subject]]:
+    """One file with its input and outputs bound to the device's memory.
+
+    A file that gives logits has the scopes `host`, with the label map on the CPU, and `network`;
+    one that gives labels `host` and `device`.
+
+    Raises:
+        InputError: the file does not take that many frames of that size.
+        DeviceError, ModelError: it does not open.
+    """
+    import onnxruntime
+
+    from icnet_deploy.errors import InputError
+    from icnet_deploy.metadata import read_onnx_metadata
+    from icnet_deploy.runtime.backends.onnx_runtime import (
+        CPU,
+        CUDA,
+        CUDA_OPTIONS,
+        open_session,
+        prepare_cuda,
+    )
+    from icnet_deploy.runtime.labelmap import label_map
+
+    options = {"enable_cuda_graph": str(int(graph)), "prefer_nhwc": str(int(nhwc))}
+    providers: list[Any] = [(CUDA, CUDA_OPTIONS | options)] if setting.cuda else [CPU]
+    if setting.cuda:
+        prepare_cuda(onnxruntime)
+    session = open_session(str(path), providers, None)
+    metadata, given = read_onnx_metadata(path), session.get_inputs()[0]
+    fits = [
+        not isinstance(side, int) or side == there
+        for side, there in zip(given.shape, frames.shape, strict=True)
+    ]
+    if not all(fits):
+        raise InputError(f"{path.name} takes {given.shape}, not {list(frames.shape)}")
+    binding, name = session.io_binding(), session.get_outputs()[0].name
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(frames, setting.device, 0)
+    binding.bind_ortvalue_input(given.name, value)
+    binding.bind_output(name, setting.device, 0)
+    session.run_with_iobinding(binding)
+    out = binding.get_outputs()[0]  # a graph writes where it wrote when it was captured
+    binding.clear_binding_outputs()
+    binding.bind_ortvalue_output(name, out)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+
+    def host_to_host() -> None:
+        value.update_inplace(frames)
+        run()
+        answer = out.numpy()
+        if metadata.head == "logits":
+            label_map(answer, frames.shape[1:3])
+
+    title = f"ONNX Runtime {path.stem}" + f" graph={graph:d} nhwc={nhwc:d}" * setting.cuda
+    inner = "network" if metadata.head == "logits" else "device"
+    yield [
+        Subject(title, "host", metadata.precision, host_to_host),
+        Subject(title, inner, metadata.precision, run),
+    ]
+
+
+def open_engine(path: Path, predictor: Any, frames: Any) -> list[Subject]:
+    """An engine through `Predictor`, one frame a run, frames on the host and on the GPU."""
+    import torch
+
+    frame = frames[0]
+    there = torch.from_numpy(np.ascontiguousarray(frame)).cuda()
+    precision = predictor.metadata.precision
+    return [
+        Subject(path.name, "host", precision, lambda: predictor.predict(frame)),
+        Subject(path.name, "device", precision, lambda: predictor.predict(there, on_device=True)),
+    ]

@@ -1,0 +1,187 @@
+"""`python benchmarks/gpu_check.py`: all that there is to measure on an NVIDIA GPU, in one command.
+
+It needs Python, torch, NumPy and a GPU; what else is missing is said in the result. Each step's
+result is written as soon as it is there, and one that fails does not stop the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+if find_spec("icnet_deploy") is None:  # a bare machine, where nothing is installed
+    sys.path.insert(0, str(_ROOT / "src"))
+    import icnet_deploy as _package
+
+    _package.__path__.append(str(_ROOT))
+
+from icnet_deploy.command import command, count, parser, size  # noqa: E402
+from icnet_deploy.errors import InputError  # noqa: E402
+from icnet_deploy.files import write_json  # noqa: E402
+
+if TYPE_CHECKING:
+    from icnet_deploy.benchmarks.gpu.setting import Setting
+
+__all__ = ["STEPS", "main", "run_steps", "summary_text"]
+
+STEPS = {
+    "found": "the GPU, the libraries, and the ceilings: a copy's bytes a second, products a second",
+    "floor": "operations and fewest bytes of a frame, and what they take at those ceilings",
+    "parity": "ONNX Runtime's artefacts against PyTorch float32 on the CPU",
+    "speed": "PyTorch's and ONNX Runtime's ways in turn, by batch and scope",
+    "kernel": "the label map's kernel: equal to the dense way, and its time beside its bytes",
+    "engines": "TensorRT-RTX and TensorRT: build, parity, speed, and the tests marked for them",
+}
+"""Step -> what it does, the most useful first; each needs at most those before it."""
+
+
+def run_steps(setting: Setting, steps: Sequence[str]) -> None:
+    """Runs steps into `setting.results`, saving after each; one that raises is recorded."""
+    for name in steps:
+        start = time.monotonic()
+        if setting.late:
+            setting.results[name] = {"left_out": "the time was up"}
+        else:
+            print(f"{name}: {STEPS[name]}", file=sys.stderr, flush=True)
+            try:
+                step = getattr(import_module(f"icnet_deploy.benchmarks.gpu.{name}"), name)
+                setting.results[name] = step(setting)
+            except Exception as error:  # nothing that one step does may lose the others
+                kept = setting.results.get(name, {})
+                setting.results[name] = kept | {"error": f"{type(error).__name__}: {error}"}
+        setting.results.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
+        setting.save()
+
+
+def summary_text(results: dict[str, Any]) -> str:
+    """A few lines for a person."""
+    lines = ["A rehearsal on the CPU: no number of it is of a GPU."] * bool(results["rehearsal"])
+    lines += [
+        f"{name}: {results[name].get('error') or results[name].get('left_out') or 'done'}"
+        for name in STEPS
+        if name in results
+    ]
+    for batch, told in results.get("speed", {}).items():
+        for row in told.get("rows", ()) if batch.startswith("batch") else ():
+            lines.append(
+                f"{batch}  {row['scope']:8} {row['frames_per_s']:9.1f} frames/s  "
+                f"{row['time']['median_ms']:9.3f} ms  {row['name']}"
+                + f"  {row.get('times_the_floor')} x floor"
+                * ("times_the_floor" in row)
+            )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = parser(
+        "gpu_check",
+        "Measures all that it can on an NVIDIA GPU, and writes one JSON file.",
+        "python benchmarks/gpu_check.py --artefacts release --seconds 1200",
+    )
+    p.add_argument("--artefacts", type=Path, metavar="FOLDER", help="ONNX files to measure")
+    p.add_argument("--out", type=Path, metavar="FILE", help="(default: results/gpu-NAME.json)")
+    p.add_argument("--only", metavar="STEP,...", help=f"of {', '.join(STEPS)}")
+    p.add_argument("--seconds", type=count, default=1200, help="begin nothing after (%(default)s)")
+    p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
+    p.add_argument("--size", type=size, help="(default: 1024x2048; of a rehearsal 256x512)")
+    p.add_argument("--batch", default="1,4,8", metavar="N,...", help="of speed (%(default)s)")
+    p.add_argument("--rounds", type=count, default=10, help="turns in speed (%(default)s)")
+    p.add_argument("--images", type=count, default=2, help="scenes of parity (%(default)s)")
+    p.add_argument("--plan", action="store_true", help="only say what it would do, and with what")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the check; 0 done, 1 a step failed, 2 a wrong request."""
+    arguments = _parser().parse_args(argv)
+    steps = arguments.only.split(",") if arguments.only else list(STEPS)
+    if unknown := [name for name in steps if name not in STEPS]:
+        raise InputError(f"unknown step {unknown[0]!r}; known: {', '.join(STEPS)}")
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", arguments.batch):
+        raise InputError(f"--batch is {arguments.batch!r}: expected numbers, such as 1,4,8")
+    if arguments.artefacts and not arguments.artefacts.is_dir():
+        raise InputError(f"--artefacts is {arguments.artefacts}: expected a folder of ONNX files")
+    steps = [name for name in STEPS if name in steps]
+    if arguments.plan:
+        print(_plan(arguments, steps))
+        return 0
+    out = _out(arguments)
+    from icnet_deploy.benchmarks.gpu.setting import Setting
+
+    rehearsal = arguments.device == "cpu"
+    height_width = arguments.size or ((256, 512) if rehearsal else (1024, 2048))
+    results: dict[str, Any] = {"schema": 1, "rehearsal": rehearsal, "size": list(height_width)}
+    setting = Setting(
+        arguments.device,
+        height_width,
+        tuple(int(each) for each in arguments.batch.split(",")),
+        arguments.rounds,
+        arguments.artefacts,
+        arguments.images,
+        time.monotonic() + arguments.seconds,
+        results,
+        lambda: write_json(out, results),
+    )
+    setting.save()
+    run_steps(setting, steps)
+    print(summary_text(results))
+    print(f"written: {out}")
+    return 1 if any("error" in results[name] for name in steps) else 0
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    """Where results go; a rehearsal never where a GPU's would."""
+    out: Path | None = arguments.out
+    if arguments.device == "cpu":
+        if out is None or out.name.startswith("gpu-"):
+            raise InputError(
+                "a rehearsal (--device cpu) is no result of a GPU: name a file with --out that "
+                "does not begin with gpu-"
+            )
+        return out
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("torch is not installed; --plan says what is") from error
+    if not torch.cuda.is_available():
+        raise InputError("torch finds no GPU here; --device cpu rehearses, --plan only tells")
+    name = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(0).lower()).strip("-")
+    return out or _ROOT / "benchmarks" / "results" / f"gpu-{name}.json"
+
+
+def _plan(arguments: argparse.Namespace, steps: Sequence[str]) -> str:
+    packages = ("torch", "numpy", "onnx", "onnxruntime", "safetensors", "cv2", "tqdm")
+    engines = ("tensorrt_rtx", "tensorrt", "cuda", "pycuda")
+    names = (
+        sorted(path.name for path in arguments.artefacts.glob("*.onnx"))
+        if arguments.artefacts
+        else []
+    )
+    return "\n".join(
+        [
+            *(f"{name}: {STEPS[name]}" for name in steps),
+            f"batches: {arguments.batch}; at most {arguments.seconds} s",
+            f"artefacts: {', '.join(names) or 'none (--artefacts FOLDER)'}",
+            *(
+                f"{name}: {'there' if find_spec(name) else 'missing'}"
+                for name in packages + engines
+            ),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    # By path this file is `__main__`; the packaged module is the one that everything else imports.
+    from icnet_deploy.benchmarks.gpu_check import main as packaged_main
+
+    raise SystemExit(packaged_main())
