@@ -213,13 +213,25 @@ def open_onnxruntime(
     ]
     if not all(fits):
         raise InputError(f"{path.name} takes {given.shape}, not {list(frames.shape)}")
-    binding, name = session.io_binding(), session.get_outputs()[0].name
+    binding, end = session.io_binding(), session.get_outputs()[0]
+    name = end.name
     value = onnxruntime.OrtValue.ortvalue_from_numpy(frames, setting.device, 0)
     binding.bind_ortvalue_input(given.name, value)
-    binding.bind_output(name, setting.device, 0)
-    session.run_with_iobinding(binding)
-    out = binding.get_outputs()[0]  # a graph writes where it wrote when it was captured
-    binding.clear_binding_outputs()
+    # The first side is how many frames, which most files leave free.
+    shape = [len(frames), *end.shape[1:]]
+    if all(isinstance(side, int) for side in shape):
+        # A graph writes where it wrote when it was captured, so that is settled before.
+        kinds = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
+        out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            shape, kinds.get(end.type, np.float32), setting.device, 0
+        )
+    elif graph:
+        raise InputError(f"{path.name} gives {end.shape}: a CUDA graph needs fixed sides")
+    else:
+        binding.bind_output(name, setting.device, 0)
+        session.run_with_iobinding(binding)
+        out = binding.get_outputs()[0]
+        binding.clear_binding_outputs()
     binding.bind_ortvalue_output(name, out)
 
     def run() -> None:
