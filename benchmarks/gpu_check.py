@@ -70,6 +70,9 @@ def summary_text(results: dict[str, Any]) -> str:
         for name in STEPS
         if name in results
     ]
+    for name, row in results.get("parity", {}).items():
+        if isinstance(row, dict) and "error" in row:
+            lines.append(f"parity, {name}: {row['error']}")
     for batch, told in results.get("speed", {}).items():
         for row in told.get("rows", ()) if batch.startswith("batch") else ():
             lines.append(

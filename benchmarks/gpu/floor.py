@@ -52,8 +52,8 @@ def floor_of(
             rate = ceilings["copy_bytes_per_s"]
             row["fewest_bytes_ms"] = 1e3 * row["fewest_bytes"] / rate
             row["bytes_with_activations_ms"] = 1e3 * row["bytes_with_activations"] / rate
-        if rate := ceilings.get(f"{name}_macs_per_s"):
-            row["macs_ms"] = 1e3 * macs / rate
+        if products := ceilings.get(f"{name}_macs_per_s"):
+            row["macs_ms"] = 1e3 * macs / products
             row["floor_ms"] = max(row["macs_ms"], row["fewest_bytes_ms"])
         told[name] = row
     return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,11 +20,12 @@ def found(setting: Setting) -> dict[str, Any]:
     """The device, the libraries, and its ceilings, measured."""
     import torch
 
+    cudnn: Any = torch.backends.cudnn
     told: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": cudnn.version(),
         "onnxruntime": _version("onnxruntime"),
         "onnxruntime_providers": _providers(),
         "tensorrt": _version("tensorrt"),
@@ -62,7 +64,7 @@ def _ceilings(setting: Setting) -> dict[str, float]:
     try:
         for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
             a, b = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
-            told[f"{name}_macs_per_s"] = side**3 / _best(setting, lambda a=a, b=b: a @ b)
+            told[f"{name}_macs_per_s"] = side**3 / _best(setting, partial(torch.matmul, a, b))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     return told

@@ -77,10 +77,10 @@ def open_torch(setting: Setting, way: str, frames: Any) -> list[Subject]:
     network = network.to(memory_format=layout)
     preprocessing = setting.checkpoint.preprocessing
 
-    def prepare(pixels: torch.Tensor) -> torch.Tensor:
+    def prepare(pixels: torch.Tensor) -> Any:
         return preprocessing.normalise(pixels).to(dtype).contiguous(memory_format=layout)
 
-    def logits_of(pixels: torch.Tensor) -> torch.Tensor:
+    def logits_of(pixels: torch.Tensor) -> Any:
         return network(prepare(pixels))
 
     def labels_of(pixels: torch.Tensor) -> torch.Tensor:
@@ -131,11 +131,12 @@ def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Cal
     from icnet_deploy.runtime.cuda import open_cuda
     from icnet_deploy.runtime.cuda.labels import launch_label_map
 
-    torch.cuda.init()
+    gpu: Any = torch.cuda
+    gpu.init()
     cuda = open_cuda()
     with cuda.current():
         stream = cuda.stream()
-    outside = torch.cuda.ExternalStream(stream.handle)
+    outside = gpu.ExternalStream(stream.handle)
     labels = torch.empty(shape, dtype=torch.uint8, device="cuda")
 
     def label(pixels: Any) -> Any:
