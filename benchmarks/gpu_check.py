@@ -1,7 +1,7 @@
 """`python benchmarks/gpu_check.py`: all that there is to measure on an NVIDIA GPU, in one command.
 
-It needs Python, torch, NumPy and a GPU; what else is missing is said in the result. Each step's
-result is written as soon as it is there, and one that fails does not stop the next.
+It needs torch, NumPy and a GPU; most steps also safetensors, OpenCV and tqdm (docs/gpu.md). Its
+results are written step by step, and one step that fails does not stop the next.
 """
 
 from __future__ import annotations
