@@ -1,8 +1,8 @@
 """Where Q/DQ pairs stand: the two placements of the contract.
 
-`int8` is what TensorRT fuses: a pair before each convolution and on the skip input of each sum
-that a convolution feeds, none between Conv, Add and ReLU. Of a sum of two convolutions (the
-projections of bottlenecks, the CFFs) the one that runs first is the skip.
+`int8` is what TensorRT fuses: a pair before each convolution and the max pool, and on the skip
+input of each sum that a convolution feeds, none between Conv, Add and ReLU. Of a sum of two
+convolutions (the projections of bottlenecks, the CFFs) the one that runs first is the skip.
 
 `int8-ort` is what ONNX Runtime's CPU kernels want: every tensor between 8-bit operators has a pair
 of its own, so that Conv, Add and ReLU each find 8 bits on both sides.
@@ -68,7 +68,7 @@ def place(graph: Graph, placement: str, exclude: Collection[str] = ()) -> Placem
 def float_layers(graph: Graph, placement: str) -> tuple[str, ...]:
     """The layers that stay in float unless others are named.
 
-    The classifier: nothing after it evens its noise out, and it is cheap (see `classify_first`).
+    The classifier: nothing after it evens its noise out, and it is cheap before the upsampling.
     Of the convolutions that see the image, in `int8-ort` all: with three channels ONNX Runtime runs
     them faster in float. OpenVINO does not, so in `int8` only those that see it made smaller.
     """
@@ -110,6 +110,13 @@ def _for_tensorrt(graph: Graph, found: Placement) -> None:
             branch = max(branches, key=lambda n: graph.order[graph.producers[n].name])
             [skip] = [name for name in add.input if name != branch]
             found.read_by(skip, add)
+    for name in list(found.pairs):
+        source = graph.producers.get(name)
+        if source is not None and source.op_type == "MaxPool":
+            # The largest of rounded values is the largest value rounded, on the same grid: nothing
+            # changes but that the pool and what makes its input work in 8 bits.
+            found.read_by(source.input[0], source)
+            found.ranged_as[source.input[0]] = name
 
 
 def _for_onnx_runtime(graph: Graph, found: Placement) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import onnx
 
-from icnet_deploy.calibration.classify_first import classify_first
 from icnet_deploy.calibration.equalize import Factors, equalize
 
 __all__ = ["prepared"]
 
 
 def prepared(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
-    """The float32 graph that is quantized: the same function, its classifier first, scaled."""
+    """A copy of the exported graph with its channels scaled: the same function."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    classify_first(result)
     equalize(result, factors)
     return result

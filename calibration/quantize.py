@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.own_layout import own_layout
 from icnet_deploy.calibration.placement import Placement, float_layers, image_layers, place
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Range, Ranges, grid
@@ -38,6 +39,8 @@ def quantize(
         InputError: no such placement or block.
     """
     result = prepared(model, ranges.factors)
+    if placement == "int8":
+        own_layout(result)
     graph = Graph(result)
     kept = float_layers(graph, placement) if exclude is None else exclude
     found = place(graph, placement, kept)

@@ -13,7 +13,12 @@ import onnx
 import torch
 
 from icnet_deploy.export.deployed import Deployed
-from icnet_deploy.export.passes import simplify, static_resize
+from icnet_deploy.export.passes import (
+    centre_first,
+    pointwise_first,
+    simplify,
+    static_resize,
+)
 
 __all__ = ["LARGEST", "OPSET", "trace"]
 
@@ -29,7 +34,7 @@ _IR = 9  # what opset 19 came with
 
 
 def trace(module: Deployed, size: tuple[int, int], free_size: bool = False) -> onnx.ModelProto:
-    """Exports with torch's dynamo exporter, then simplifies.
+    """Exports with torch's dynamo exporter, then simplifies and rewrites; see docs/graph.md.
 
     Args:
         module: what to export.
@@ -62,6 +67,8 @@ def trace(module: Deployed, size: tuple[int, int], free_size: bool = False) -> o
     _drop_notes(model)
     static_resize(model)
     simplify(model)
+    pointwise_first(model)
+    centre_first(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 

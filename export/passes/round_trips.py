@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import onnx
 from onnx import TensorProto
 
+from icnet_deploy.export.passes.sorting import sort_nodes
+
 __all__ = ["drop_round_trips"]
 
 
@@ -49,7 +51,7 @@ def drop_round_trips(model: onnx.ModelProto) -> bool:
         graph.node.remove(node)
     _rename(graph.node, renamed)
     _remove_unused(graph, outputs)
-    _sort(graph)
+    sort_nodes(graph)
     return shortened or bool(gone)
 
 
@@ -82,22 +84,3 @@ def _remove_unused(graph: onnx.GraphProto, outputs: set[str]) -> None:
     made = {output for node in graph.node for output in node.output}
     for value in [v for v in graph.value_info if v.name not in made]:
         graph.value_info.remove(value)
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Puts every node after those whose outputs it reads, otherwise in the order they have."""
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-    makers = {output: index for index, node in enumerate(nodes) for output in node.output}
-    ordered: dict[int, None] = {}
-
-    def place(index: int) -> None:
-        for name in nodes[index].input:
-            if makers.get(name, index) not in ordered and makers.get(name, index) != index:
-                place(makers[name])
-        ordered[index] = None
-
-    for index in range(len(nodes)):
-        if index not in ordered:
-            place(index)
-    del graph.node[:]
-    graph.node.extend(nodes[index] for index in ordered)

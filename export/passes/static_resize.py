@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from icnet_deploy.export.passes.shapes import shapes_of
+
 __all__ = ["static_resize"]
 
 
@@ -25,7 +27,7 @@ def static_resize(model: onnx.ModelProto) -> bool:
     Returns:
         Whether it changed the model.
     """
-    shapes = _shapes(onnx.shape_inference.infer_shapes(model))
+    shapes = shapes_of(model)
     changed = False
     for index, node in enumerate(model.graph.node):
         if node.op_type != "Resize" or len(node.input) < 4:
@@ -42,12 +44,3 @@ def static_resize(model: onnx.ModelProto) -> bool:
         node.input.extend(inputs)
         changed = True
     return changed
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    graph = model.graph
-    found = {}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        found[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
-    return found

@@ -127,8 +127,10 @@ def test_free_size_is_right_at_other_sizes(artefact, checkpoint, runtime, size):
     ],
     ids=str,
 )
-def test_other_networks_export_and_run(tmp_path, settled, scene, description, free):
+def test_other_networks_export_and_run(tmp_path, settled, scene, description, free, monkeypatch):
     """`export` itself compares what it wrote with PyTorch; here, the way around it."""
+    # Two classes of a network that is not trained are nearly tied more often than of one that is.
+    monkeypatch.setitem(verification.LEAST_AGREEMENT, "fp32", 0.999)
     network = settled({"num_classes": 19, "width": 0.125} | description)
     weights, out = tmp_path / "net.safetensors", tmp_path / "net.onnx"
     save_checkpoint(weights, network, CITYSCAPES, CAFFE)

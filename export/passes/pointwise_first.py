@@ -1,0 +1,163 @@
+"""1x1 convolutions before the resizes, pools and sums that they follow, in place of after them.
+
+A 1x1 convolution mixes the channels of each pixel alike; bilinear resizes and average pools mix the
+pixels of each channel alike. Both are linear, so they may change places. Two are worth it: a
+classifier that follows an upsampling sees the pixels before it, and what is enlarged has a channel
+a class; the 1x1 that follows pyramid pooling sees the features once, and what is pooled, enlarged
+and summed has as many channels as it makes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import onnx
+from onnx import numpy_helper
+
+from icnet_deploy.export.passes.shapes import shapes_of
+from icnet_deploy.export.passes.sorting import sort_nodes
+
+__all__ = ["pointwise_first"]
+
+
+def pointwise_first(model: onnx.ModelProto) -> bool:
+    """Moves 1x1 convolutions with fewer outputs than inputs to where what they read branches off.
+
+    The nodes between must be Resizes, AveragePools without padding, and Adds, all of them made of
+    one tensor, and read by one another and by the convolution only. Each Resize and pool keeps what
+    is the same everywhere as it is (its weights sum to one), so a bias comes out once for each way
+    through the sums; it is divided by their number.
+
+    Needs: a graph without subgraphs. After it: the outputs' names and shapes are as they were, and
+    so are the values, but for rounding; the graph is sorted and states its tensors' types.
+
+    Returns:
+        Whether it changed the model.
+    """
+    shapes = shapes_of(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    moved = [
+        _move(model.graph, conv, constants, shapes)
+        for conv in [node for node in model.graph.node if node.op_type == "Conv"]
+    ]
+    if not any(moved):
+        return False
+    sort_nodes(model.graph)
+    del model.graph.value_info[:]
+    model.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    return True
+
+
+def _move(
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    constants: dict[str, onnx.TensorProto],
+    shapes: dict[str, tuple[int | None, ...]],
+) -> bool:
+    if not _narrowing(conv, constants):
+        return False
+    makers = {output: node for node in graph.node for output in node.output}
+    region, ways = _region(conv.input[0], makers)
+    if len(ways) != 1 or not region:
+        return False
+    [(source, count)] = ways.items()
+    if _shrinks(shapes.get(source), shapes.get(conv.input[0])):
+        return False
+    if not _apart(graph, region, conv):
+        return False
+    for tensor in conv.input[2:]:
+        bias = numpy_helper.to_array(constants[tensor])
+        divided = (bias / count).astype(bias.dtype)
+        constants[tensor].CopyFrom(numpy_helper.from_array(divided, tensor))
+    made, last = conv.output[0], makers[conv.input[0]]
+    early = f"{made}_early"
+    for name in region:
+        # Where sizes are free, a Resize is told the channels of what it reads, too.
+        for reader in (makers[name], *_told_by(makers[name], makers)):
+            for index, given in enumerate(reader.input):
+                if given == source:
+                    reader.input[index] = early
+    last.output[0], conv.input[0], conv.output[0] = made, source, early
+    return True
+
+
+def _narrowing(conv: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether it is a plain 1x1 with constants of its own that makes fewer channels than it reads.
+
+    Others would be wrong to move, or more work for what follows.
+    """
+    if any(name not in constants for name in conv.input[1:]):
+        return False
+    cout, cin, *kernel = constants[conv.input[1]].dims
+    plain = {"strides": 1, "group": 1, "pads": 0}
+    for attribute in conv.attribute:
+        values = list(attribute.ints) or [attribute.i]
+        if attribute.name in plain and set(values) != {plain[attribute.name]}:
+            return False
+    return kernel == [1, 1] and bool(cout < cin)
+
+
+def _region(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[set[str], dict[str, int]]:
+    """The tensors that only resizes, pools and sums lie before, and what all is made of.
+
+    Returns:
+        Their names, and each tensor that they are made of -> in how many ways.
+    """
+    region: set[str] = set()
+    ways: defaultdict[str, int] = defaultdict(int)
+    waiting = [name]
+    while waiting:
+        tensor = waiting.pop()
+        node = makers.get(tensor)
+        if node is None or not _spatial(node, makers):
+            ways[tensor] += 1
+            continue
+        region.add(tensor)
+        waiting += node.input if node.op_type == "Add" else node.input[:1]
+    return region, dict(ways)
+
+
+def _spatial(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
+    """Whether each channel of its output adds up the same channels' pixels; see the pass."""
+    values = {a.name: a for a in node.attribute}
+    if node.op_type == "AveragePool":
+        padded = "pads" in values and any(values["pads"].ints)
+        by_itself = "auto_pad" in values and values["auto_pad"].s != b"NOTSET"
+        ceiled = "ceil_mode" in values and values["ceil_mode"].i
+        return not (padded or by_itself or ceiled)
+    if node.op_type == "Resize":
+        where = values.get("coordinate_transformation_mode")
+        cropped = where is not None and where.s == b"tf_crop_and_resize"
+        return not cropped and (len(node.input) < 4 or bool(_told_by(node, makers)))
+    return node.op_type == "Add"
+
+
+def _told_by(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The Shape that a Resize with free `sizes` takes the batch and the channels of its input from.
+
+    torch's exporter writes Concat(Shape(x)[:2], height, width).
+    """
+    sizes = makers.get(node.input[3]) if node.op_type == "Resize" and len(node.input) > 3 else None
+    shape = makers.get(sizes.input[0]) if sizes is not None and sizes.op_type == "Concat" else None
+    if shape is None or shape.op_type != "Shape" or shape.input[0] != node.input[0]:
+        return []
+    return [shape]
+
+
+def _shrinks(before: tuple[int | None, ...] | None, after: tuple[int | None, ...] | None) -> bool:
+    """Whether there are known to be fewer pixels after than before: then the later, the cheaper."""
+    sides = (*(before or (None,))[2:], *(after or (None,))[2:])
+    if before is None or after is None or None in sides:
+        return False
+    return math.prod(s or 0 for s in after[2:]) < math.prod(s or 0 for s in before[2:])
+
+
+def _apart(graph: onnx.GraphProto, region: set[str], conv: onnx.NodeProto) -> bool:
+    """Whether nothing but the convolution and the region itself reads the region, or its bias."""
+    for node in graph.node:
+        if node is conv or region.intersection(node.output):
+            continue
+        if region.intersection(node.input) or set(conv.input[2:]).intersection(node.input):
+            return False
+    return not region.intersection(value.name for value in graph.output)
