@@ -62,9 +62,9 @@ def _move(
     if len(ways) != 1 or not region:
         return False
     [(source, count)] = ways.items()
-    if _shrinks(shapes.get(source), shapes.get(conv.input[0])):
+    if _shrinks(shapes.get(source), shapes.get(conv.output[0])):
         return False
-    if not _apart(graph, region, conv):
+    if not _apart(graph, region, conv, makers):
         return False
     for tensor in conv.input[2:]:
         bias = numpy_helper.to_array(constants[tensor])
@@ -153,11 +153,18 @@ def _shrinks(before: tuple[int | None, ...] | None, after: tuple[int | None, ...
     return math.prod(s or 0 for s in after[2:]) < math.prod(s or 0 for s in before[2:])
 
 
-def _apart(graph: onnx.GraphProto, region: set[str], conv: onnx.NodeProto) -> bool:
-    """Whether nothing but the convolution and the region itself reads the region, or its bias."""
-    for node in graph.node:
-        if node is conv or region.intersection(node.output):
-            continue
-        if region.intersection(node.input) or set(conv.input[2:]).intersection(node.input):
-            return False
-    return not region.intersection(value.name for value in graph.output)
+def _apart(
+    graph: onnx.GraphProto,
+    region: set[str],
+    conv: onnx.NodeProto,
+    makers: dict[str, onnx.NodeProto],
+) -> bool:
+    """Whether nothing else reads the region, what tells it its sizes, or the convolution's bias."""
+    resizes = [makers[name] for name in region if makers[name].op_type == "Resize"]
+    sizes = {node.input[3] for node in resizes if len(node.input) > 3}
+    told = {name for node in resizes for shape in _told_by(node, makers) for name in shape.output}
+    own = region | sizes | told
+    theirs = own.union(conv.input[2:])
+    others = [n for n in graph.node if n is not conv and not own.intersection(n.output)]
+    outputs = {value.name for value in graph.output}
+    return not any(theirs.intersection(node.input) for node in others) and not own & outputs

@@ -46,8 +46,12 @@ def test_the_graph_is_plain(artefact, form):
     assert not set(kinds) & {"Gather", "Shape", "Loop", "If", "Constant", "BatchNormalization"}
     assert (kinds["Conv"], kinds["AveragePool"], kinds["MaxPool"]) == (64, 4, 1)
     assert kinds["Resize"] == (10 if form == "labels" else 9)
-    assert model.graph.node[0].op_type == "Cast"
+    order = [n.op_type for n in model.graph.node]
+    assert order[0] == "Cast"
     assert list(model.graph.node[0].input) == ["image"]
+    assert order.index("Sub") < order.index("Transpose")
+    classifier = max(i for i, kind in enumerate(order) if kind == "Conv")
+    assert order[classifier + 1] == "Resize"
 
 
 def test_a_uint8_output_comes_from_a_cast_from_float(artefact):
@@ -68,6 +72,7 @@ def test_inputs_outputs_and_metadata(artefact, form):
     assert metadata.precision == ("fp16" if form == "half" else "fp32")
     assert metadata.weights_sha256 == load_checkpoint(SHIPPED).sha256
     assert [p.key for p in model.metadata_props] == ["icnet_deploy"]
+    assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
     [image], [output] = model.graph.input, model.graph.output
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     dims = image.type.tensor_type.shape.dim
@@ -136,6 +141,7 @@ def test_other_networks_export_and_run(tmp_path, settled, scene, description, fr
     save_checkpoint(weights, network, CITYSCAPES, CAFFE)
     export(out, weights, SIZE, dynamic_size=free)
     assert read_onnx_metadata(out).network.items() >= network.description().items()
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(out).graph.node}
     with torch.inference_mode():
         logits = network(CAFFE.tensor(scene))
         expected = resize(logits, scene.shape[:2]).argmax(1)[0].numpy()
