@@ -54,6 +54,18 @@ def test_the_graph_is_plain(artefact, form):
     assert order[classifier + 1] == "Resize"
 
 
+@pytest.mark.parametrize("form", ["logits", "labels", "half"])
+def test_the_shape_of_every_tensor_is_stated(artefact, form):
+    """Without, ONNX Runtime takes 7 % more time."""
+    graph = onnx.load(artefact(form)).graph
+    stated = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.output)
+    }
+    for name in {name for node in graph.node for name in node.output}:
+        assert all(stated[name][1:]), name
+
+
 def test_a_uint8_output_comes_from_a_cast_from_float(artefact):
     graph = onnx.shape_inference.infer_shapes(onnx.load(artefact("labels"))).graph
     last = next(n for n in graph.node if "labels" in n.output)
