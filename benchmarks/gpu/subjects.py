@@ -176,6 +176,24 @@ def onnxruntime_ways(setting: Setting) -> list[tuple[Path, bool, bool]]:
     ]
 
 
+def _session(setting: Setting, path: Path, graph: bool, nhwc: bool) -> Any:
+    import onnxruntime
+
+    from icnet_deploy.runtime.backends.onnx_runtime import (
+        CPU,
+        CUDA,
+        CUDA_OPTIONS,
+        open_session,
+        prepare_cuda,
+    )
+
+    if not setting.cuda:
+        return open_session(str(path), [CPU], None)
+    prepare_cuda(onnxruntime)
+    options = {"enable_cuda_graph": str(int(graph)), "prefer_nhwc": str(int(nhwc))}
+    return open_session(str(path), [(CUDA, CUDA_OPTIONS | options)], None)
+
+
 @contextmanager
 def open_onnxruntime(
     setting: Setting, path: Path, graph: bool, nhwc: bool, frames: Any
@@ -193,20 +211,9 @@ def open_onnxruntime(
 
     from icnet_deploy.errors import InputError
     from icnet_deploy.metadata import read_onnx_metadata
-    from icnet_deploy.runtime.backends.onnx_runtime import (
-        CPU,
-        CUDA,
-        CUDA_OPTIONS,
-        open_session,
-        prepare_cuda,
-    )
     from icnet_deploy.runtime.labelmap import label_map
 
-    options = {"enable_cuda_graph": str(int(graph)), "prefer_nhwc": str(int(nhwc))}
-    providers: list[Any] = [(CUDA, CUDA_OPTIONS | options)] if setting.cuda else [CPU]
-    if setting.cuda:
-        prepare_cuda(onnxruntime)
-    session = open_session(str(path), providers, None)
+    session = _session(setting, path, graph, nhwc)
     metadata, given = read_onnx_metadata(path), session.get_inputs()[0]
     fits = [
         not isinstance(side, int) or side == there
