@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +18,35 @@ __all__ = ["OpenVinoBackend", "open_model"]
 
 
 class OpenVinoBackend:
-    """A compiled model of OpenVINO as a `Backend`; each thread has an infer request of its own."""
+    """A compiled model of OpenVINO as a `Backend`; each thread has infer requests of its own.
 
-    def __init__(self, model: Any, compiled: Any) -> None:
-        """Takes the model as it was read, for its names, and as it was compiled, for the rest.
+    Where only the batch is free, a model that is compiled for one image takes 0.85 of the time
+    (INT8, two cores), so that one is there from the start, and the other from the first batch on.
+    """
 
-        Compiling drops casts at the ends of a graph, and a port then has their names, too.
+    def __init__(self, model: Any, compile_model: Callable[[Any], Any]) -> None:
+        """Takes the model as it was read, and what compiles it.
+
+        Compiling drops casts at the ends of a graph, and a port then has their names, too: names
+        and shapes are those that were read, types those that are run.
         """
+        self._lock = threading.Lock()
+        self._model, self._compile = model, compile_model
+        self._single = _for_one(model)
+        compiled = compile_model(self._single or model)
         self.inputs = _specs(model.inputs, compiled.inputs)
         self.outputs = _specs(model.outputs, compiled.outputs)
-        self._compiled: Any = compiled
+        self._compiled: dict[bool, Any] = {self._single is not None: compiled}
         self._own: Any = threading.local()
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`. Neither C-contiguous inputs nor outputs are copied."""
-        compiled = self._compiled
-        if compiled is None:
+        if not self._compiled:
             raise BackendError("the model was closed")
         check_feed(self.inputs, feed)
+        one = self._single is not None and len(feed[self.inputs[0].name]) == 1
         try:
-            request = getattr(self._own, "request", None)
-            if request is None:
-                request = self._own.request = compiled.create_infer_request()
-            values = request.infer(
+            values = self._request(one).infer(
                 [feed[spec.name] for spec in self.inputs], share_inputs=True, share_outputs=True
             )
             return {spec.name: values[index] for index, spec in enumerate(self.outputs)}
@@ -49,8 +55,18 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._compiled = None
+        self._compiled = {}
         self._own = threading.local()
+
+    def _request(self, one: bool) -> Any:
+        """This thread's infer request, of the model for one image or of the one for any number."""
+        requests: dict[bool, Any] = self._own.__dict__
+        if one not in requests:
+            with self._lock:
+                if one not in self._compiled:
+                    self._compiled[one] = self._compile(self._model)
+            requests[one] = self._compiled[one].create_infer_request()
+        return requests[one]
 
 
 def open_model(
@@ -76,8 +92,9 @@ def open_model(
     try:
         model = core.read_model(path)
         cached = cached or CACHE_VARIABLE in os.environ
-        compiled = _compile(core, model, device.upper(), config, cached)
-        return OpenVinoBackend(model, compiled)
+        return OpenVinoBackend(
+            model, lambda model: _compile(core, model, device.upper(), config, cached)
+        )
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load the model {path}: {reason(error)}") from error
 
@@ -101,10 +118,25 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _specs(named: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:
+def _for_one(model: Any) -> Any:
+    """The model with a batch of one, if the batch is all that is free and of one input; else None.
+
+    The ports' shapes are in the order of ONNX: the batch is their first side.
+    """
+    if len(model.inputs) != 1:
+        return None
+    batch, *sides = model.inputs[0].partial_shape
+    if not batch.is_dynamic or any(side.is_dynamic for side in sides):
+        return None
+    single = model.clone()
+    single.reshape([1, *(side.get_length() for side in sides)])
+    return single
+
+
+def _specs(read: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:
     """Reads inputs or outputs, whose order compiling keeps; a dynamic side is free."""
     specs = []
-    for name, port in zip((port.any_name for port in named), compiled, strict=True):
+    for port, run in zip(read, compiled, strict=True):
         sides = tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
-        specs.append(TensorSpec(name, sides, np.dtype(port.element_type.to_dtype())))
+        specs.append(TensorSpec(port.any_name, sides, np.dtype(run.element_type.to_dtype())))
     return tuple(specs)

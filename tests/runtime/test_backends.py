@@ -148,6 +148,17 @@ class TestOpenVino(RuntimeContract):
         open_backend("openvino", tiny_model(), "cpu").close()
         assert list((tmp_path / "cache").iterdir())
 
+    def test_one_image_and_batches_answer_alike_and_only_batches_compile_twice(
+        self, backend, blocks
+    ):
+        images = np.stack([blocks((64, 96), seed) for seed in range(3)])
+        single = [backend.run({"image": image[None]})["logits"].copy() for image in images]
+        assert list(backend._compiled) == [True]
+        together = backend.run({"image": images})["logits"]
+        np.testing.assert_allclose(np.concatenate(single), together, atol=1e-4)
+        assert list(backend._compiled) == [True, False]
+        np.testing.assert_array_equal(backend.run({"image": images[:1]})["logits"], single[0])
+
     def test_without_being_asked_nothing_is_kept(self, tiny_model, tmp_path, monkeypatch):
         monkeypatch.delenv("ICNET_CACHE", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
