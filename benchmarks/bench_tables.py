@@ -281,8 +281,8 @@ def _interval(ratio: Ratio | None) -> str:
 def markdown_of(kind: str, found: Sequence[Measurement]) -> str:
     """The tables of one kind as Markdown, each with what it covers; empty if there is none."""
     of_kind = [each for each in found if each.kind == kind]
-    across = "".join(f"\n{line[0].upper()}{line[1:]}.\n" for line in across_scopes(of_kind))
-    return "\n".join(markdown(table) for table in tables(of_kind)) + across
+    across = "".join(f"- {line}\n" for line in across_scopes(of_kind))
+    return "\n".join(markdown(table) for table in tables(of_kind)) + (across and f"\n{across}")
 
 
 _IN_FULL_ONLY = ("preprocess", "p10", "p99", "frames/s", "95 %")
