@@ -46,11 +46,8 @@ check: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types build/wheel/*.whl
 	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
 
-# Training in a process of its own: its data loaders fork, and a fork or a signal after many models
-# of several runtimes were opened and closed in one process ends it.
 test: demo check
-	$(BIN)/python -m pytest tests/training
-	$(BIN)/python -m pytest --ignore=tests/training
+	$(BIN)/python -m pytest
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed

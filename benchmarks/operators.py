@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.errors import InputError
+from icnet_deploy.runtime.backends.open_vino import core, for_one
 
 __all__ = ["PROFILED", "Operator", "profile"]
 
@@ -89,7 +90,8 @@ def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Tim
     config |= {"NUM_STREAMS": 1, "PERF_COUNT": True}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(str(path), "CPU", config)
+    model = core().read_model(path)
+    compiled = core().compile_model(for_one(model) or model, "CPU", config)
     request = compiled.create_infer_request()
     times: _Times = defaultdict(list)
     for number in range(_WARMUP + runs):

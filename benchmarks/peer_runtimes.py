@@ -23,6 +23,7 @@ from icnet_deploy.files import sha256
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
+from icnet_deploy.runtime.backends.open_vino import core
 from icnet_deploy.runtime.labelmap import label_map
 
 __all__ = ["Peer", "open_bare_openvino", "open_onnxruntime", "open_openvino", "open_pytorch"]
@@ -222,10 +223,8 @@ def open_bare_openvino(name: str, path: Path, size: Size, threads: int | None) -
 def _read(path: Path, size: Size) -> Any:
     """Reads a file for one image of that size: OpenVINO plans better for shapes that are fixed."""
     check_available("openvino", "cpu")
-    import openvino
-
     try:
-        model = openvino.Core().read_model(path)
+        model = core().read_model(path)
         model.reshape([1, *size, 3])
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load {path} for images of {size}: {error}") from error
@@ -233,12 +232,10 @@ def _read(path: Path, size: Size) -> Any:
 
 
 def _compiled(model: Any, threads: int | None) -> Any:
-    import openvino
-
     config: dict[str, Any] = dict(_OPENVINO)
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    return openvino.Core().compile_model(model, "CPU", config)
+    return core().compile_model(model, "CPU", config)
 
 
 def _threads(compiled: Any) -> int:

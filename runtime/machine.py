@@ -15,6 +15,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.runtime.backends import choose
 from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
+from icnet_deploy.runtime.backends.open_vino import core
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.labelmap import kind
 
@@ -174,8 +175,8 @@ def _openvino() -> dict[str, Any] | None:
     """Its version and the devices that it sees."""
     try:
         module = import_module("openvino")
-        core = module.Core()
-        names = {d: core.get_property(d, "FULL_DEVICE_NAME") for d in core.available_devices}
+        found = core()
+        names = {d: found.get_property(d, "FULL_DEVICE_NAME") for d in found.available_devices}
         return {"version": module.__version__.split("-")[0], "devices": names}
     except ImportError:
         return None

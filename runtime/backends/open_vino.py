@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from icnet_deploy.cache import CACHE_VARIABLE, cache_folder
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
 
-__all__ = ["OpenVinoBackend", "open_model"]
+__all__ = ["OpenVinoBackend", "core", "for_one", "open_model"]
 
 
 class OpenVinoBackend:
@@ -32,7 +33,7 @@ class OpenVinoBackend:
         """
         self._lock = threading.Lock()
         self._model, self._compile = model, compile_model
-        self._single = _for_one(model)
+        self._single = for_one(model)
         compiled = compile_model(self._single or model)
         self.inputs = _specs(model.inputs, compiled.inputs)
         self.outputs = _specs(model.outputs, compiled.outputs)
@@ -77,8 +78,6 @@ def open_model(
     A compiled model is as large as the file and is never deleted, so it is kept only for who asks:
     by `cached`, or by setting `ICNET_CACHE`.
     """
-    import openvino
-
     config: dict[str, Any] = {
         # The default precision is bfloat16 on some processors: less exact there, and slower.
         "INFERENCE_PRECISION_HINT": "f32",
@@ -88,26 +87,41 @@ def open_model(
     }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
     try:
-        model = core.read_model(path)
+        model = core().read_model(path)
         cached = cached or CACHE_VARIABLE in os.environ
-        return OpenVinoBackend(
-            model, lambda model: _compile(core, model, device.upper(), config, cached)
-        )
+        return OpenVinoBackend(model, lambda model: _compile(model, device.upper(), config, cached))
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load the model {path}: {reason(error)}") from error
 
 
-def _compile(core: Any, model: Any, device: str, config: dict[str, Any], cached: bool) -> Any:
+def core() -> Any:
+    """The process's one `openvino.Core`, which is never freed.
+
+    Each core that loads the CPU plugin gives the thread a stack for signals, and puts the former
+    back when it is freed. Cores that are freed in the order in which they were made leave the
+    thread a stack that is gone, and the next signal, a Ctrl-C or the end of a child, kills the
+    process (OpenVINO 2026.4).
+    """
+    import openvino
+
+    return _only(openvino.Core)
+
+
+@cache
+def _only(kind: Callable[[], Any]) -> Any:
+    return kind()
+
+
+def _compile(model: Any, device: str, config: dict[str, Any], cached: bool) -> Any:
     """Compiles a model, or finds it compiled; a cache that cannot be used is done without."""
     folder = cache_folder("openvino") if cached else None
     if folder is not None and _writable(folder):
         try:
-            return core.compile_model(model, device, config | {"CACHE_DIR": str(folder)})
+            return core().compile_model(model, device, config | {"CACHE_DIR": str(folder)})
         except RuntimeError:  # a full disk, a file that is damaged: the model may yet be sound
             pass
-    return core.compile_model(model, device, config)
+    return core().compile_model(model, device, config)
 
 
 def _writable(folder: Path) -> bool:
@@ -118,7 +132,7 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _for_one(model: Any) -> Any:
+def for_one(model: Any) -> Any:
     """The model with a batch of one, if the batch is all that is free and of one input; else None.
 
     The ports' shapes are in the order of ONNX: the batch is their first side.

@@ -159,6 +159,21 @@ class TestOpenVino(RuntimeContract):
         assert list(backend._compiled) == [True, False]
         np.testing.assert_array_equal(backend.run({"image": images[:1]})["logits"], single[0])
 
+    def test_a_signal_after_models_were_closed_in_any_order_is_only_a_signal(self, tiny_model):
+        """A core of its own for each model would leave a stack for signals that is gone."""
+        script = """
+import gc, os, signal, sys
+from icnet_deploy.runtime import open_backend
+from icnet_deploy.runtime.machine import examine
+signal.signal(signal.SIGUSR1, lambda *_: None)
+first, second = (open_backend("openvino", sys.argv[1], "cpu") for _ in range(2))
+examine()
+first.close(); del first; gc.collect()
+second.close(); del second; gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+        subprocess.run([sys.executable, "-c", script, tiny_model()], check=True)
+
     def test_without_being_asked_nothing_is_kept(self, tiny_model, tmp_path, monkeypatch):
         monkeypatch.delenv("ICNET_CACHE", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
