@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icnet_deploy.benchmarks.templates import Html, tag
+from icnet_deploy.benchmarks.templates import Html, svg, svg_text, tag
 from icnet_deploy.data import RegionAccuracy
 
 __all__ = ["FEW", "Curve", "bin_words", "region_plot"]
@@ -78,16 +78,12 @@ def region_plot(*curves: Curve) -> Html:
     top += _COUNTS
     parts += _sizes(top)
     height = top + 48
-    return tag(
-        "svg",
-        tag("style", Html(_STYLE)),
-        tag("rect", class_="ground", width=_RIGHT + 16, height=height),
+    return svg(
+        "regions",
+        "mean share of right pixels by the size of the true region",
+        (_RIGHT + 16, height),
+        _STYLE,
         parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_RIGHT + 16} {height}",
-        class_="regions",
-        role="img",
-        aria_label="mean share of right pixels by the size of the true region",
     )
 
 
@@ -102,10 +98,6 @@ def _x(one: Mapping[str, Any]) -> float:
     if one["to_pixels"] is None:
         return _AXIS + _GAP + _OPEN / 2
     return float(_LEFT + (one["from_pixels"] // _BIN + 0.5) * _STEP)
-
-
-def _text(text: str, x: float, y: float, anchor: str, class_: str = "tick") -> Html:
-    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor, class_=class_)
 
 
 def _across(y: float, class_: str = "grid") -> Html:
@@ -134,7 +126,7 @@ def _names(curves: Sequence[Curve]) -> Iterator[Html]:
         ends = f"{_LEFT},{y} {_LEFT + 26},{y}"
         yield tag("polyline", points=ends, class_=order)
         yield _marker(order, _LEFT + 13, y, False)
-        yield _text(curve.name, _LEFT + 34, y + 4, "start", "name")
+        yield svg_text(curve.name, _LEFT + 34, y + 4, "start", "name")
 
 
 def _accuracy(curves: Sequence[Curve], top: float) -> Iterator[Html]:
@@ -143,8 +135,8 @@ def _accuracy(curves: Sequence[Curve], top: float) -> Iterator[Html]:
 
     for share in (0, 25, 50, 75, 100):
         yield _across(up(share))
-        yield _text(f"{share} %", _LEFT - 8, up(share) + 4, "end")
-    yield _text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start")
+        yield svg_text(f"{share} %", _LEFT - 8, up(share) + 4, "end")
+    yield svg_text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start")
     for order, curve in _orders(curves):
         for run in _runs(curve.bins):
             points = " ".join(f"{_x(b)},{up(b['accuracy_percent'])}" for b in run)
@@ -177,9 +169,9 @@ def _differences(first: Curve, second: Curve, top: float) -> Iterator[Html]:
     for share in (-1, 0, 1):
         y = middle - share * _DIFFERENCE / 2
         yield _across(y, "grid" if share else "zero")
-        yield _text(f"{share * reach:+g}" if share else "0", _LEFT - 8, y + 4, "end")
+        yield svg_text(f"{share * reach:+g}" if share else "0", _LEFT - 8, y + 4, "end")
     words = f"{first.name} minus {second.name}, points"
-    yield _text(words, _LEFT, top - 6, "start")
+    yield svg_text(words, _LEFT, top - 6, "start")
     for one, difference in zip(first.bins, points, strict=True):
         height = abs(difference) / reach * _DIFFERENCE / 2
         bar = tag(
@@ -210,8 +202,8 @@ def _counts(curve: Curve, top: float) -> Iterator[Html]:
 
     for power in range(math.floor(powers - 0.5) + 1):
         yield _across(bottom - height(10**power))
-        yield _text(f"{10**power:,}", _LEFT - 8, bottom - height(10**power) + 4, "end")
-    yield _text("number of regions", _LEFT, top - 6, "start")
+        yield svg_text(f"{10**power:,}", _LEFT - 8, bottom - height(10**power) + 4, "end")
+    yield svg_text("number of regions", _LEFT, top - 6, "start")
     for one in curve.bins:
         many = one["regions"]
         bar = tag(
@@ -229,8 +221,8 @@ def _counts(curve: Curve, top: float) -> Iterator[Html]:
 def _sizes(top: float) -> Iterator[Html]:
     """The axis of sizes, below everything."""
     for pixels in range(0, _LIMIT, _LIMIT // 4):
-        yield _text(f"{pixels:,}", _LEFT + pixels / _BIN * _STEP, top + 18, "middle")
-    yield _text("more", _AXIS + _GAP + _OPEN / 2, top + 18, "middle")
-    yield _text(f"{_LIMIT:,}", _AXIS, top + 18, "end")
+        yield svg_text(f"{pixels:,}", _LEFT + pixels / _BIN * _STEP, top + 18, "middle")
+    yield svg_text("more", _AXIS + _GAP + _OPEN / 2, top + 18, "middle")
+    yield svg_text(f"{_LIMIT:,}", _AXIS, top + 18, "end")
     words = f"pixels of the true region, in bins of {_BIN:,}"
-    yield _text(words, (_LEFT + _AXIS) / 2, top + 38, "middle")
+    yield svg_text(words, (_LEFT + _AXIS) / 2, top + 38, "middle")

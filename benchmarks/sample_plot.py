@@ -11,7 +11,7 @@ import numpy.typing as npt
 from icnet_deploy.benchmarks.bench_tables import device_words
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.speed_plot import nice_step
-from icnet_deploy.benchmarks.templates import Html, tag
+from icnet_deploy.benchmarks.templates import Html, svg, svg_text, tag
 
 __all__ = ["sample_plot"]
 
@@ -52,13 +52,13 @@ def sample_plot(rows: Sequence[Measurement]) -> Html:
     parts: list[Html] = []
     for tick in ticks:
         parts.append(tag("line", x1=x(tick), x2=x(tick), y1=_TOP, y2=bottom, class_="grid"))
-        parts.append(_text(f"{tick:g}", x(tick), bottom + 16, "middle"))
+        parts.append(svg_text(f"{tick:g}", x(tick), bottom + 16, "middle"))
     words = "ms a run, logarithmic; box: quartiles, whiskers: p10 to p90, line: median"
-    parts.append(_text(words, (_LEFT + _RIGHT) / 2, bottom + 36, "middle"))
+    parts.append(svg_text(words, (_LEFT + _RIGHT) / 2, bottom + 36, "middle"))
     for index, (row, taken) in enumerate(zip(rows, samples, strict=True)):
         top = _TOP + _ROW * index
         name = f"{row.name}, {device_words(row)}"
-        parts.append(_text(name, _LEFT + 4, top + 14, "start", "name"))
+        parts.append(svg_text(name, _LEFT + 4, top + 14, "start", "name"))
         marks = [(x(value), value) for value in taken.tolist()]
         p10, q1, median, q3, p90 = np.percentile(taken, [10, 25, 50, 75, 90]).tolist()
         told = f"{name}: median {median:.2f} ms, p10 {p10:.2f}, p90 {p90:.2f}, {len(taken)} runs"
@@ -66,17 +66,7 @@ def sample_plot(rows: Sequence[Measurement]) -> Html:
         box = _box(middle, x(p10), x(q1), x(median), x(q3), x(p90))
         parts.append(tag("g", tag("title", told), box, _cloud(marks, middle)))
     height = bottom + 48
-    return tag(
-        "svg",
-        tag("style", Html(_STYLE)),
-        tag("rect", class_="ground", width=_WIDTH, height=height),
-        parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {height}",
-        class_="samples",
-        role="img",
-        aria_label="every run's time",
-    )
+    return svg("samples", "every run's time", (_WIDTH, height), _STYLE, parts)
 
 
 def _box(
@@ -107,7 +97,3 @@ def _reach(samples: npt.NDArray[np.float64]) -> tuple[float, float, list[float]]
         step = nice_step(high - low)
         ticks = [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return low, high, ticks
-
-
-def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Html:
-    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor, class_=kind)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from icnet_deploy.benchmarks.templates import Html, tag
+from icnet_deploy.benchmarks.templates import Html, svg, svg_text, tag
 
 __all__ = ["cost_plot", "trade_off_plot"]
 
@@ -42,11 +42,11 @@ def cost_plot(result: Mapping[str, Any]) -> Html:
         *_changed(rows, _NAMES),
         *_points(rows, _NAMES + _PANEL + _GAP),
         *(
-            _text(row["name"], _NAMES - 8, _middle(index) + 4, "end", "name")
+            svg_text(row["name"], _NAMES - 8, _middle(index) + 4, "end", "name")
             for index, row in enumerate(rows)
         ),
     ]
-    return _svg(height, "what quantizing each block alone costs", parts)
+    return svg("costs", "what quantizing each block alone costs", (_WIDTH, height), _STYLE, parts)
 
 
 def trade_off_plot(found: Mapping[str, Any]) -> Html:
@@ -69,17 +69,19 @@ def trade_off_plot(found: Mapping[str, Any]) -> Html:
         middle = (_UPPER + _LOWER) / 2
         return round(middle - difference / reach * (_LOWER - _UPPER) / 2, 1)
 
-    parts = [_text("mIoU minus float32's, points", _LEFT, _UPPER - 14, "start")]
+    parts = [svg_text("mIoU minus float32's, points", _LEFT, _UPPER - 14, "start")]
     for share in (-1, -0.5, 0, 0.5, 1):
         parts += [
             _across(y(share * reach), "grid" if share else "zero"),
-            _text(f"{share * reach:+g}" if share else "0", _LEFT - 8, y(share * reach) + 4, "end"),
+            svg_text(
+                f"{share * reach:+g}" if share else "0", _LEFT - 8, y(share * reach) + 4, "end"
+            ),
         ]
     for share in (0, 0.25, 0.5, 0.75, 1):
         words = f"{share * slowest:g}"
-        parts.append(_text(words, x(share * slowest), _LOWER + 18, "middle"))
+        parts.append(svg_text(words, x(share * slowest), _LOWER + 18, "middle"))
     words = "inference of one image, median, ms; the number is how many blocks are in float"
-    parts.append(_text(words, (_LEFT + _RIGHT) / 2, _LOWER + 38, "middle"))
+    parts.append(svg_text(words, (_LEFT + _RIGHT) / 2, _LOWER + 38, "middle"))
     parts += [_across(y(sign * budget), "budget") for sign in (-1, 1)]
     parts += _dot("float32", x(times[0]), y(0), "third", "float32")
     for attempt in attempts:
@@ -88,26 +90,28 @@ def trade_off_plot(found: Mapping[str, Any]) -> Html:
         told = f"{names} in float: {points_:+.3f} points, {time:.1f} ms"
         kind = "first" if attempt is best and attempt["met"] else "second"
         parts += _dot(told, x(time), y(points_), kind, str(len(attempt["in_float"])))
-    return _svg(_HEIGHT, "time against mIoU of every graph that was tried", parts)
+    return svg(
+        "costs", "time against mIoU of every graph that was tried", (_WIDTH, _HEIGHT), _STYLE, parts
+    )
 
 
 def _changed(rows: Sequence[Mapping[str, Any]], left: float) -> Iterator[Html]:
     reach = _round_up(max(row["labels_changed_percent"] for row in rows))
-    yield _text(f"labels that change, 0 to {reach:g} %", left, _TOP - 14, "start")
+    yield svg_text(f"labels that change, 0 to {reach:g} %", left, _TOP - 14, "start")
     for index, row in enumerate(rows):
         value = row["labels_changed_percent"]
         yield _bar(left, left + _PANEL * value / reach, _middle(index), 6, "first")
         end = left + _PANEL * value / reach
-        yield _text(f"{value:.2f}", end + 4, _middle(index) + 4, "start")
+        yield svg_text(f"{value:.2f}", end + 4, _middle(index) + 4, "start")
 
 
 def _points(rows: Sequence[Mapping[str, Any]], left: float) -> Iterator[Html]:
     kinds = {"miou_difference_points": "first", "worst_class_difference_points": "second"}
     reach = _round_up(max(abs(row[name]) for row in rows for name in kinds))
     zero = left + _PANEL / 2
-    yield _text(f"-{reach:g}", left, _TOP - 14, "start")
-    yield _text("mIoU (above), worst class, points", zero, _TOP - 14, "middle")
-    yield _text(f"+{reach:g}", left + _PANEL, _TOP - 14, "end")
+    yield svg_text(f"-{reach:g}", left, _TOP - 14, "start")
+    yield svg_text("mIoU (above), worst class, points", zero, _TOP - 14, "middle")
+    yield svg_text(f"+{reach:g}", left + _PANEL, _TOP - 14, "end")
     bottom = _TOP + _ROW * len(rows)
     yield tag("line", class_="zero", x1=zero, x2=zero, y1=_TOP - 6, y2=bottom)
     for index, row in enumerate(rows):
@@ -138,7 +142,7 @@ def _bar(start: float, end: float, middle: float, half: float, kind: str) -> Htm
 def _dot(told: str, x: float, y: float, kind: str, label: str) -> list[Html]:
     return [
         tag("g", tag("title", told), tag("circle", cx=x, cy=y, r=4.5, class_=kind)),
-        _text(label, x, y - 8, "middle"),
+        svg_text(label, x, y - 8, "middle"),
     ]
 
 
@@ -146,25 +150,7 @@ def _across(y: float, kind: str) -> Html:
     return tag("line", x1=_LEFT, x2=_RIGHT, y1=y, y2=y, class_=kind)
 
 
-def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Html:
-    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor, class_=kind)
-
-
 def _round_up(value: float) -> float:
     """The next of 1, 2, 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(max(value, 1e-6)))
     return next(nice * power for nice in (1, 2, 5, 10) if value <= nice * power * (1 + 1e-9))
-
-
-def _svg(height: float, label: str, parts: Sequence[Html]) -> Html:
-    return tag(
-        "svg",
-        tag("style", Html(_STYLE)),
-        tag("rect", class_="ground", width=_WIDTH, height=height),
-        parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {height}",
-        class_="costs",
-        role="img",
-        aria_label=label,
-    )

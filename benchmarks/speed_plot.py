@@ -10,7 +10,7 @@ from typing import NamedTuple
 from icnet_deploy.benchmarks.bench_tables import device_words, median_ms
 from icnet_deploy.benchmarks.known_scores import KnownScore, find_score, protocol_line
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
-from icnet_deploy.benchmarks.templates import PALETTE, Html, tag
+from icnet_deploy.benchmarks.templates import PALETTE, Html, svg, svg_text, tag
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 
@@ -122,17 +122,7 @@ def speed_plot(drawn: Sequence[Point], scored: str) -> Html:
         kind = "partial" if each.partial else "whole"
         dot = tag("circle", cx=x, cy=y, r=_RADIUS, class_=kind)
         parts.append(tag("g", tag("title", each.told), dot))
-    return tag(
-        "svg",
-        tag("style", Html(_STYLE)),
-        tag("rect", class_="ground", width=_WIDTH, height=_HEIGHT),
-        parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        class_="speed",
-        role="img",
-        aria_label="frames a second against mIoU",
-    )
+    return svg("speed", "frames a second against mIoU", (_WIDTH, _HEIGHT), _STYLE, parts)
 
 
 def write_plot(path: Path, found: Sequence[Measurement], scores: Sequence[KnownScore]) -> None:
@@ -156,17 +146,17 @@ def _axes(fastest: float, low: float, high: float, scored: str) -> Iterator[Html
     for number in range(steps + 1):
         y = round(_BOTTOM - (_BOTTOM - _TOP) * number / steps, 1)
         yield tag("line", x1=_LEFT, x2=_RIGHT, y1=y, y2=y, class_="grid" if number else "zero")
-        yield _text(f"{low + number * (high - low) / steps:g}", _LEFT - 8, y + 4, "end")
-    yield _text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start")
+        yield svg_text(f"{low + number * (high - low) / steps:g}", _LEFT - 8, y + 4, "end")
+    yield svg_text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start")
     step = nice_step(fastest)
     for number in range(round(fastest / step) + 1):
         x = _LEFT + (_RIGHT - _LEFT) * number * step / fastest
-        yield _text(f"{number * step:g}", x, _BOTTOM + 18, "middle")
+        yield svg_text(f"{number * step:g}", x, _BOTTOM + 18, "middle")
     x = round(_LEFT + (_RIGHT - _LEFT) * REAL_TIME / fastest, 1)
     yield tag("line", x1=x, x2=x, y1=_TOP, y2=_BOTTOM, class_="limit")
-    yield _text("real time", x - 6, _TOP + 14, "end")
+    yield svg_text("real time", x - 6, _TOP + 14, "end")
     words = "frames a second, one at a time, by the median; hollow: a part of the way only"
-    yield _text(words, (_LEFT + _RIGHT) / 2, _BOTTOM + 40, "middle")
+    yield svg_text(words, (_LEFT + _RIGHT) / 2, _BOTTOM + 40, "middle")
 
 
 def _labels(drawn: Sequence[Point], places: Sequence[tuple[float, float]]) -> Iterator[Html]:
@@ -183,7 +173,7 @@ def _labels(drawn: Sequence[Point], places: Sequence[tuple[float, float]]) -> It
             taken.append(leader)
             end = box.bottom if box.bottom < y else box.top
             yield tag("line", x1=x, y1=y, x2=x, y2=end, class_="leader")
-        yield _text(each.label, box.left, box.bottom - 4, "start", "name")
+        yield svg_text(each.label, box.left, box.bottom - 4, "start", "name")
 
 
 def _free_place(
@@ -239,7 +229,3 @@ def nice_step(span: float) -> float:
 def _nice_above(value: float) -> float:
     step = nice_step(value)
     return math.ceil(value / step) * step
-
-
-def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Html:
-    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor, class_=kind)
