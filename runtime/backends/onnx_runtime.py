@@ -218,8 +218,8 @@ def open_session(model: str | bytes, providers: list[Any], threads: int | None) 
     if threads is not None:
         options.intra_op_num_threads = threads
     if first == CPU:
-        # Its threads would wait for the next run at full speed, for 35 ms, on the cores that the
-        # label map is to use: this takes none of the net's time and a third off the label map's.
+        # Its threads would wait for the next run at full speed, on the cores that the label map is
+        # to use (docs/decisions/cpu-runtimes.md).
         options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

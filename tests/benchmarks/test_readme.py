@@ -20,6 +20,16 @@ def test_the_readme_is_up_to_date(monkeypatch):
     assert main(["--check"]) == 0
 
 
+PAGES = [page for page in sorted(ROOT.glob("docs/*.md")) if "<!-- results: " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_are_up_to_date(page):
+    own = RESULTS / page.stem  # of a page whose results would swell the README
+    results = own if own.is_dir() else RESULTS
+    assert main(["--check", "--readme", str(page), "--results", str(results)]) == 0
+
+
 def test_recorded_results_name_no_path_of_a_machine():
     files = sorted(RESULTS.glob("*.json"))
     assert files
@@ -29,7 +39,7 @@ def test_recorded_results_name_no_path_of_a_machine():
         rows = result.get("rows", [])
         model = [result["model"]] if "model" in result else [r.get("artefact", "") for r in rows]
         assert not any(Path(m).is_absolute() for m in model)
-    for file in sorted(RESULTS.glob("*.jsonl")):
+    for file in sorted(RESULTS.rglob("*.jsonl")):
         for each in read_measurements(file):
             told = {**each.subject, **each.setting}.values()
             assert not any(isinstance(v, str) and Path(v).is_absolute() for v in told)
