@@ -3,14 +3,13 @@
 ONNX Runtime by itself answers a CUDA provider that cannot start with a session on the CPU and a
 line in its log. Here that is a `DeviceError`.
 
-On CUDA inputs and outputs are bound to the GPU's memory once and used again; a model whose shapes
-are all fixed runs as a CUDA graph.
+On CUDA inputs and outputs are bound to the GPU's memory once and used again. A model whose shapes
+are fixed runs as a CUDA graph, and so does one image where only the batch is free.
 """
 
 from __future__ import annotations
 
 import base64
-import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -21,7 +20,12 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
-from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed
+from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
+from icnet_deploy.runtime.backends.onnx_runtime_graph import (
+    GraphBackend,
+    sides_to_fix,
+    without_graph,
+)
 from icnet_deploy.runtime.cores import usable_cores
 
 __all__ = [
@@ -157,7 +161,7 @@ class BoundBackend(OnnxRuntimeBackend):
 
 def open_model(
     path: Path, device: str, threads: int | None, streams: int = 1, tf32: bool = False
-) -> OnnxRuntimeBackend:
+) -> Backend:
     """Loads an ONNX file; see `open_backend`.
 
     Args:
@@ -173,34 +177,48 @@ def open_model(
     return _open_cuda(str(path), threads, tf32)
 
 
-def _open_cuda(model: str | bytes, threads: int | None, tf32: bool) -> OnnxRuntimeBackend:
+def _open_cuda(model: str, threads: int | None, tf32: bool) -> Backend:
     import onnxruntime
 
     prepare_cuda(onnxruntime)
     options = CUDA_OPTIONS | {"use_tf32": "1" if tf32 else "0"}
-    session = open_session(model, [(CUDA, options)], threads)
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    if all(None not in _spec(value).shape for value in ends):
-        # Only now is it known that a graph may be captured, and it is asked for at the start.
-        try:
-            graph = [(CUDA, options | {"enable_cuda_graph": "1"})]
-            session = open_session(model, graph, threads)
-        except DeviceError as error:
-            warnings.warn(
-                f"the model runs without a CUDA graph, a little slower: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    return BoundBackend(session, onnxruntime)
+
+    def bound(session: Any) -> BoundBackend:
+        return BoundBackend(session, onnxruntime)
+
+    def open_plain() -> Any:
+        return open_session(model, [(CUDA, options)], threads)
+
+    session = open_plain()
+    plain = bound(session)
+    # Only now is it known what a graph may be captured of, and it is asked for at the start.
+    sides = sides_to_fix(session)
+    if sides is None:
+        return plain
+    try:
+        graph = [(CUDA, options | {"enable_cuda_graph": "1"})]
+        single = bound(open_session(model, graph, threads, sides))
+    except DeviceError as error:
+        without_graph(str(error))
+        return plain
+    if any(None in spec.shape for spec in single.inputs + single.outputs):
+        return plain  # it would write where the last run's memory was
+    return GraphBackend(single, (plain.inputs, plain.outputs), lambda: bound(open_plain()))
 
 
-def open_session(model: str | bytes, providers: list[Any], threads: int | None) -> Any:
+def open_session(
+    model: str | bytes,
+    providers: list[Any],
+    threads: int | None,
+    sides: Mapping[str, int] | None = None,
+) -> Any:
     """Makes a session whose first provider is the one that was asked for.
 
     Args:
         model: a path, or a file's bytes.
         providers: names, or names with their options; the CPU's alone, or some of CUDA.
         threads: CPU threads a run; None leaves it to ONNX Runtime.
+        sides: free sides by their names in the model, and what they are fixed to.
 
     Raises:
         DeviceError: ONNX Runtime cannot run the model on CUDA, or would run some of it on the CPU.
@@ -217,6 +235,8 @@ def open_session(model: str | bytes, providers: list[Any], threads: int | None) 
     options.log_severity_level = _FATAL_ONLY  # what it would log is in the exception
     if threads is not None:
         options.intra_op_num_threads = threads
+    for name, side in (sides or {}).items():
+        options.add_free_dimension_override_by_name(name, side)
     if first == CPU:
         # Its threads would wait for the next run at full speed, on the cores that the label map is
         # to use (docs/decisions/cpu-runtimes.md).
@@ -283,7 +303,9 @@ def cuda_works() -> bool:
 
     onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     try:
-        backend = _open_cuda(_PROBE, None, tf32=False)
+        prepare_cuda(onnxruntime)
+        session = open_session(_PROBE, [(CUDA, CUDA_OPTIONS)], None)
+        backend = BoundBackend(session, onnxruntime)
         backend.run({"x": np.ones((1, 1, 1, 1), np.float32)})
     except (UnavailableError, BackendError):
         return False

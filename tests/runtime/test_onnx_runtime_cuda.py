@@ -60,10 +60,13 @@ class Binding:
 @pytest.fixture
 def standin(monkeypatch):
     """Puts the stand-in in ONNX Runtime's place; says what it offers and what it was asked."""
-    machine = SimpleNamespace(offered=[TRT, CUDA, CPU], given=None, asked=[], refuse_graphs=False)
+    machine = SimpleNamespace(
+        offered=[TRT, CUDA, CPU], given=None, asked=[], refuse_graphs=False, fail_runs=()
+    )
 
     class Session(real.InferenceSession):
         def __init__(self, model, options, providers, **others):
+            self.place = len(machine.asked)
             machine.asked.append((options, providers, others))
             told = [p if isinstance(p, str) else p[0] for p in providers]
             self.told = machine.given or [*told, CPU]
@@ -72,6 +75,8 @@ def standin(monkeypatch):
                 raise RuntimeError("not all nodes are on CUDA")
             plain = real.SessionOptions()
             plain.log_severity_level = 4
+            for name, side in options.fixed.items():
+                plain.add_free_dimension_override_by_name(name, side)
             super().__init__(model, plain, [CPU])
 
         def get_providers(self):
@@ -81,12 +86,17 @@ def standin(monkeypatch):
             return Binding(super().io_binding())
 
         def run_with_iobinding(self, binding):
+            if self.place in machine.fail_runs:
+                raise RuntimeError("CUDA failure 901")
             super().run_with_iobinding(binding._binding)
 
     class Options(real.SessionOptions):
         def __init__(self):
             super().__init__()
-            self.entries = {}
+            self.entries, self.fixed = {}, {}
+
+        def add_free_dimension_override_by_name(self, name, side):
+            self.fixed[name] = side
 
         def add_session_config_entry(self, key, value):
             self.entries[key] = value
@@ -125,9 +135,10 @@ def test_cuda_answered_by_the_cpu_is_an_error(standin, tiny_model):
 
 def test_cuda_is_asked_for_without_a_way_back(standin, tiny_model):
     open_backend("onnxruntime", tiny_model(), "cuda", threads=3)
-    ((options, providers, others),) = standin.asked
-    assert options.entries == {"session.disable_cpu_ep_fallback": "1"}
-    assert options.intra_op_num_threads == 3
+    (options, providers, others), graph = standin.asked
+    for each, *_ in (options,), graph:
+        assert each.entries == {"session.disable_cpu_ep_fallback": "1"}
+        assert each.intra_op_num_threads == 3
     assert providers == [(CUDA, onnx_runtime.CUDA_OPTIONS)]
     assert (providers[0][1]["use_tf32"], providers[0][1]["prefer_nhwc"]) == ("0", "1")
     assert others == {"enable_fallback": 0}
@@ -169,20 +180,69 @@ class TestBinding:
             backend.run({"image": np.zeros((1, 64, 97, 3), np.uint8)})
 
 
-class TestGraphs:
-    def test_only_a_model_of_fixed_shapes_is_a_graph(self, standin, tiny_model):
-        open_backend("onnxruntime", tiny_model(), "cuda")
-        assert "enable_cuda_graph" not in standin.asked[-1][1][0][1]
-        open_backend("onnxruntime", tiny_model(batch=1), "cuda")
-        assert standin.asked[-1][1][0][1]["enable_cuda_graph"] == "1"
+def ran(backend, images):
+    return backend.run({"image": np.stack(images)})["logits"]
 
-    def test_where_there_can_be_none_it_says_so_and_runs(self, standin, tiny_model, blocks):
+
+class TestGraphs:
+    @pytest.mark.parametrize("options", [{"batch": 1}, {}, {"half": "out"}])
+    def test_one_image_is_a_graph(self, standin, tiny_model, options):
+        """Its sides are all fixed, as ONNX Runtime's CPU works them out, too."""
+        backend = open_backend("onnxruntime", tiny_model(**options), "cuda")
+        options, providers, _ = standin.asked[-1]
+        assert providers[0][1]["enable_cuda_graph"] == "1"
+        assert len(options.fixed) == (backend.inputs[0].shape[0] is None)
+        assert all(None not in spec.shape for spec in backend._graph.outputs)
+
+    def test_free_sides_are_none(self, standin, tiny_model):
+        open_backend("onnxruntime", tiny_model(size=None), "cuda")
+        assert ["enable_cuda_graph" in asked[1][0][1] for asked in standin.asked] == [False]
+
+    def test_more_images_open_a_session_without_one(self, standin, tiny_model, blocks):
+        path, images = tiny_model(), [blocks(SIZE, seed) for seed in range(3)]
+        wanted = np.concatenate(on_the_cpu(path, images))
+        backend = open_backend("onnxruntime", path, "cuda")
+        assert backend.inputs[0].shape == (None, *SIZE, 3)
+        for first, last in ((0, 1), (0, 3), (2, 3), (1, 3)):
+            found = ran(backend, images[first:last])
+            np.testing.assert_allclose(found, wanted[first:last], atol=1e-5)
+        assert ["enable_cuda_graph" in asked[1][0][1] for asked in standin.asked] == [0, 1, 0]
+        backend.close()
+        with pytest.raises(BackendError, match="closed"):
+            ran(backend, images)
+
+    @pytest.mark.parametrize("batch", [None, 1])
+    def test_where_there_can_be_none_it_says_so_and_runs(self, standin, tiny_model, blocks, batch):
         standin.refuse_graphs = True
-        path, image = tiny_model(batch=1), blocks(SIZE)
+        path, image = tiny_model(batch=batch), blocks(SIZE)
         with pytest.warns(RuntimeWarning, match="without a CUDA graph.*not all nodes"):
             backend = open_backend("onnxruntime", path, "cuda")
-        found = backend.run({"image": image[None]})["logits"]
+        np.testing.assert_array_equal(ran(backend, [image]), on_the_cpu(path, [image])[0])
+
+    @pytest.mark.parametrize("batch", [None, 1])
+    def test_a_capture_that_fails_is_given_up(self, standin, tiny_model, blocks, batch):
+        standin.fail_runs = (1,)
+        path, image = tiny_model(batch=batch), blocks(SIZE)
+        backend = open_backend("onnxruntime", path, "cuda")
+        with pytest.warns(RuntimeWarning, match="without a CUDA graph.*failure 901"):
+            found = ran(backend, [image])
         np.testing.assert_array_equal(found, on_the_cpu(path, [image])[0])
+        np.testing.assert_array_equal(ran(backend, [image]), found)  # and no warning, an error here
+        assert len(standin.asked) == 3
+
+    def test_a_graph_that_ran_and_fails_is_an_error(self, standin, tiny_model, blocks):
+        backend = open_backend("onnxruntime", tiny_model(), "cuda")
+        ran(backend, [blocks(SIZE)])
+        standin.fail_runs = (1,)
+        with pytest.raises(BackendError, match="failure 901"):
+            ran(backend, [blocks(SIZE)])
+        assert len(standin.asked) == 2
+
+    def test_no_session_behind_it_is_an_error_of_the_run(self, standin, tiny_model, blocks):
+        backend = open_backend("onnxruntime", tiny_model(), "cuda")
+        standin.given = [CPU]
+        with pytest.raises(BackendError, match="ONNX Runtime gave"):
+            ran(backend, [blocks(SIZE)] * 2)
 
 
 class TestInt8:
