@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.errors import InputError
-from icnet_deploy.runtime.backends.open_vino import core, for_one
+from icnet_deploy.runtime.backends.open_vino import core
+from icnet_deploy.runtime.backends.open_vino_graph import for_one, prepare
 
 __all__ = ["PROFILED", "Operator", "profile"]
 
@@ -90,7 +91,7 @@ def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Tim
     config |= {"NUM_STREAMS": 1, "PERF_COUNT": True}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    model = core().read_model(path)
+    model, _ = prepare(core().read_model(path))
     compiled = core().compile_model(for_one(model) or model, "CPU", config)
     request = compiled.create_infer_request()
     times: _Times = defaultdict(list)

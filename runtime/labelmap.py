@@ -87,8 +87,8 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
     Several threads may call it at once.
 
     Args:
-        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite. What is not contiguous
-            float32 is copied to it.
+        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite. Float32 is read where it
+            lies, channels first or last; other types are copied to it.
         size: (height, width) of the label map in pixels, each at least 1.
         threads: how many threads the compiled way uses: 1 is the calling one alone. None: as many
             as the process may use cores, at most 8, and fewer for a small label map.
@@ -126,14 +126,15 @@ def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
     """
     if logits.ndim == 4:
         return np.stack([label_map_dense(one, size) for one in logits])
-    values = _checked(logits)
+    values = np.ascontiguousarray(_checked(logits))
     return _dense(values, _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1]))
 
 
 def _checked(logits: npt.NDArray[Any]) -> Float32:
+    """Float32 in the order of memory that it has."""
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
         raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
-    return np.ascontiguousarray(logits, np.float32)
+    return logits.astype(np.float32, copy=False)
 
 
 def _label(values: Float32, labels: UInt8, threads: int | None) -> None:
@@ -142,7 +143,7 @@ def _label(values: Float32, labels: UInt8, threads: int | None) -> None:
     rows, columns = _axis(h, height), _axis(w, width)
     run, _ = _compiled()
     if run is None:
-        labels[:] = _numpy(values, rows, columns)
+        labels[:] = _numpy(np.ascontiguousarray(values), rows, columns)
         return
     if threads is None:
         threads = min(usable_cores(), _MOST_THREADS, max(1, labels.size // _THREAD_PIXELS))
@@ -156,13 +157,17 @@ class _Job(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("logits", "row_weight", "column_weight")),
         *((name, ctypes.c_void_p) for name in ("row_first", "column_first", "labels")),
         *((name, ctypes.c_ssize_t) for name in ("classes", "h", "w", "height", "width")),
+        *((name, ctypes.c_ssize_t) for name in ("class_step", "row_step", "column_step")),
     ]
     arrays: tuple[npt.NDArray[Any], ...]  # that they live as long as what points into them
 
 
 def _job(values: Float32, labels: UInt8, rows: _Axis, columns: _Axis) -> _Job:
+    if any(stride % values.itemsize for stride in values.strides) or not values.flags.aligned:
+        values = np.ascontiguousarray(values)
     arrays = (values, rows.weight, columns.weight, rows.first, columns.first, labels)
-    job = _Job(*(array.ctypes.data for array in arrays), *values.shape, *labels.shape)
+    steps = (stride // values.itemsize for stride in values.strides)
+    job = _Job(*(array.ctypes.data for array in arrays), *values.shape, *labels.shape, *steps)
     job.arrays = arrays
     return job
 
@@ -208,7 +213,7 @@ def _compiled() -> tuple[_Run | None, str]:
 def _load(path: Path) -> tuple[_Run | None, str]:
     try:
         # The number rises with any change of what is passed: an older build is then not called.
-        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_1
+        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_2
     except (OSError, AttributeError) as error:
         return None, f"{path.name} does not load ({error}): install icnet-deploy again"
     run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]

@@ -14,8 +14,9 @@ import numpy as np
 from icnet_deploy.cache import CACHE_VARIABLE, cache_folder
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
+from icnet_deploy.runtime.backends.open_vino_graph import for_one, prepare
 
-__all__ = ["OpenVinoBackend", "core", "for_one", "open_model"]
+__all__ = ["OpenVinoBackend", "core", "open_model"]
 
 
 class OpenVinoBackend:
@@ -32,9 +33,10 @@ class OpenVinoBackend:
         and shapes are those that were read, types those that are run.
         """
         self._lock = threading.Lock()
-        self._model, self._compile = model, compile_model
-        self._single = for_one(model)
-        compiled = compile_model(self._single or model)
+        self._compile = compile_model
+        self._model, self._turned = prepare(model)
+        self._single = for_one(self._model)
+        compiled = compile_model(self._single or self._model)
         self.inputs = _specs(model.inputs, compiled.inputs)
         self.outputs = _specs(model.outputs, compiled.outputs)
         self._compiled: dict[bool, Any] = {self._single is not None: compiled}
@@ -50,7 +52,12 @@ class OpenVinoBackend:
             values = self._request(one).infer(
                 [feed[spec.name] for spec in self.inputs], share_inputs=True, share_outputs=True
             )
-            return {spec.name: values[index] for index, spec in enumerate(self.outputs)}
+            return {
+                spec.name: values[index].transpose(0, 3, 1, 2)
+                if index in self._turned
+                else values[index]
+                for index, spec in enumerate(self.outputs)
+            }
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed to run the model: {reason(error)}") from error
 
@@ -130,21 +137,6 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK)
-
-
-def for_one(model: Any) -> Any:
-    """The model with a batch of one, if the batch is all that is free and of one input; else None.
-
-    The ports' shapes are in the order of ONNX: the batch is their first side.
-    """
-    if len(model.inputs) != 1:
-        return None
-    batch, *sides = model.inputs[0].partial_shape
-    if not batch.is_dynamic or any(side.is_dynamic for side in sides):
-        return None
-    single = model.clone()
-    single.reshape([1, *(side.get_length() for side in sides)])
-    return single
 
 
 def _specs(read: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:

@@ -34,13 +34,14 @@ enum {
 #endif
 
 typedef struct {
-    const float *logits;        // classes x h x w, finite
+    const float *logits;        // classes x h x w in the steps below, finite
     const float *row_weight;    // a pixel's weight of its cell's far corner, in [0, 1]
     const float *column_weight;
     const ptrdiff_t *row_first;    // a cell's first pixel; one more entry at the end
     const ptrdiff_t *column_first;
     uint8_t *labels;            // height x width
     ptrdiff_t classes, h, w, height, width;
+    ptrdiff_t class_step, row_step, column_step;  // from logit to logit, in floats
 } Job;
 
 // Up to LANES pieces of mixed cells of one row of cells.
@@ -58,21 +59,26 @@ typedef struct {
 // The class of largest logit of each column of one row of the grid; the lowest of equals.
 FOR_EACH_PROCESSOR
 static void find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
-    float best[BLOCK];
+    float best[BLOCK], other[BLOCK];
     int32_t found[BLOCK];
     for (ptrdiff_t start = 0; start < job->w; start += BLOCK) {
         int count = job->w - start < BLOCK ? (int)(job->w - start) : BLOCK;
-        const float *plane = job->logits + row * job->w + start;
+        const float *line = job->logits + row * job->row_step + start * job->column_step;
         for (int i = 0; i < count; ++i) {
-            best[i] = plane[i];
+            best[i] = line[i * job->column_step];
             found[i] = 0;
         }
         for (int32_t k = 1; k < job->classes; ++k) {
-            plane += job->h * job->w;
+            line += job->class_step;
+            const float *value = line;
+            if (job->column_step != 1) {
+                for (int i = 0; i < count; ++i) other[i] = line[i * job->column_step];
+                value = other;
+            }
             for (int i = 0; i < count; ++i) {
-                int32_t more = -(plane[i] > best[i]);  // all bits, or none
+                int32_t more = -(value[i] > best[i]);  // all bits, or none
                 found[i] = (found[i] & ~more) | (k & more);
-                best[i] = plane[i] > best[i] ? plane[i] : best[i];
+                best[i] = value[i] > best[i] ? value[i] : best[i];
             }
         }
         for (int i = 0; i < count; ++i) winner[start + i] = (uint8_t)found[i];
@@ -112,7 +118,8 @@ static void label_pieces(const Chunk *chunk, ptrdiff_t classes, float weight, in
 // Works out and writes the chunk's pixels in rows [y, stop), which lie in one row of cells.
 static void fill_chunk(const Job *job, ptrdiff_t row, ptrdiff_t y, ptrdiff_t stop, Chunk *chunk) {
     int32_t found[PIECE][LANES];
-    ptrdiff_t below = job->h > 1 ? job->w : 0, beside = job->w > 1 ? 1 : 0;
+    ptrdiff_t below = job->h > 1 ? job->row_step : 0;
+    ptrdiff_t beside = job->w > 1 ? job->column_step : 0;
     int columns = 0;
     for (int i = chunk->pieces; i < LANES; ++i) {
         chunk->cell[i] = chunk->cell[0];
@@ -128,10 +135,10 @@ static void fill_chunk(const Job *job, ptrdiff_t row, ptrdiff_t y, ptrdiff_t sto
             chunk->near[dx][i] = 1.0f - chunk->far[dx][i];
         }
     }
-    const float *plane = job->logits + row * job->w;
-    for (ptrdiff_t k = 0; k < job->classes; ++k, plane += job->h * job->w) {
+    const float *line = job->logits + row * job->row_step;
+    for (ptrdiff_t k = 0; k < job->classes; ++k, line += job->class_step) {
         for (int i = 0; i < LANES; ++i) {
-            const float *corner = plane + chunk->cell[i];
+            const float *corner = line + chunk->cell[i] * job->column_step;
             chunk->left[k][0][i] = corner[0];
             chunk->left[k][1][i] = corner[below];
             chunk->right[k][0][i] = corner[beside];
@@ -183,7 +190,7 @@ static void fill_rows(const Job *job, ptrdiff_t row, const uint8_t *near, const 
 
 // Works out bands of `band` rows of pixels, each taken from `next` until none is left, so that
 // several threads may share a job. Returns 0, or 1 where it got no memory and took no band.
-int icnet_label_bands_1(const Job *job, ptrdiff_t band, atomic_int *next) {
+int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
     Chunk *chunk = malloc(sizeof(Chunk));
     uint8_t *winners = malloc(2 * (size_t)job->w);
     if (!chunk || !winners) {

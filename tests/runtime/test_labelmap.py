@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -275,10 +276,23 @@ def test_other_shapes_are_refused(shape):
         label_map(np.zeros(shape, np.float32), (4, 4))
 
 
-def test_logits_in_another_order_of_memory(way):
-    logits = logits_of(2, 5, 8, 12, "random")
-    turned = np.asfortranarray(logits)
-    np.testing.assert_array_equal(way(turned, (29, 45)), way(logits, (29, 45)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_logits_in_another_order_of_memory(compiled, order):
+    logits = logits_of(2, 5, 8, 600, "random")
+    turned = np.ascontiguousarray(logits.transpose(order)).transpose(np.argsort(order))
+    expected = by_numpy(logits, (29, 901))
+    np.testing.assert_array_equal(by_compiled(compiled, turned, (29, 901), 2), expected)
+
+
+def test_logits_that_are_part_of_others(way):
+    whole = logits_of(3, 5, 24, 36, "random")
+    odd = np.zeros(whole.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(whole.shape)
+    odd[:] = whole
+    fields = np.zeros(whole.shape, [("a", "u1"), ("logit", "<f4")])
+    fields["logit"] = whole
+    for part in (whole[::-1, 1::3, ::-2], odd[:, 3:, 5:], fields["logit"]):
+        expected = label_map_dense(np.ascontiguousarray(part), (29, 45))
+        np.testing.assert_array_equal(way(part, (29, 45)), expected)
 
 
 def test_several_threads_may_call_at_once(fast):
