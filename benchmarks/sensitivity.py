@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     calibration = _calibration(args)
     refuse_calibration_images(dataset, {str(_cache(args)): calibration.images})
     budget = chosen_budgets(args)[args.placement] if _searches(args) else None
-    blocks = _blocks(args.model, args.placement)
+    blocks = _blocks(args.model)
     with TemporaryDirectory(prefix="icnet-sensitivity-") as name:
         folder = Path(name)
         bench, alone, together = _sensitivity(args, calibration, dataset, blocks, folder)
@@ -169,7 +169,7 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     return kept()  # rounded as in the file, so that the next run finds the same
 
 
-def _blocks(model: Path, placement: str) -> list[Block]:
+def _blocks(model: Path) -> list[Block]:
     import onnx
 
     from icnet_deploy.calibration.graph import Graph
@@ -177,7 +177,7 @@ def _blocks(model: Path, placement: str) -> list[Block]:
 
     graph = Graph(onnx.load(model))
     layers = [graph.layer(node) for node in graph.convolutions()]
-    return blocks_of(layers, float_layers(graph, placement))
+    return blocks_of(layers, float_layers(graph))
 
 
 def _sensitivity(

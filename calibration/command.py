@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         dest="exclude",
         help="a layer or block that stays in float, such as conv_sub4; may be repeated (default: "
-        "the classifier and convolutions that see the image, by the placement)",
+        "the classifier and convolutions that see the image made smaller)",
     )
     p.add_argument(
         "--calibration",

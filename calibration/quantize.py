@@ -42,7 +42,7 @@ def quantize(
     if placement == "int8":
         own_layout(result)
     graph = Graph(result)
-    kept = float_layers(graph, placement) if exclude is None else exclude
+    kept = float_layers(graph) if exclude is None else exclude
     found = place(graph, placement, kept)
     seeing = image_layers(graph)
     tables = [_pair(graph, name, found, ranges, placement) for name in found.pairs]
