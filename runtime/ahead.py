@@ -14,6 +14,8 @@ __all__ = ["ahead"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+_PATIENCE = 1.0  # seconds
+
 
 @contextmanager
 def ahead(
@@ -25,7 +27,9 @@ def ahead(
     are ahead of the one that the caller holds.
 
     What `items` or `work` raises is raised where its result would have been, and ends the
-    iterator. Leaving the block ends the threads, once the items that they are at are done.
+    iterator. Leaving the block ends the threads, once the items that they are at are done. One
+    that waits for `items`, as for a camera that has stopped, is left behind after a second: it
+    ends with the next item, which is lost.
     """
     results: SimpleQueue[Future[Out] | BaseException | None] = SimpleQueue()
     room = threading.Semaphore(workers)
@@ -43,6 +47,8 @@ def ahead(
                     item = next(iterator)
                 except StopIteration:
                     break
+                if stop.is_set():
+                    return
                 results.put(pool.submit(work, item))
             results.put(None)
         except BaseException as error:  # carried to the caller's thread
@@ -65,5 +71,5 @@ def ahead(
         finally:
             stop.set()
             room.release()
-            thread.join()
+            thread.join(_PATIENCE)
             pool.shutdown(wait=True, cancel_futures=True)

@@ -43,6 +43,8 @@ _ROWS = 32
 _MIXED_SHARE = 0.5
 _CELL_PIXELS = 400
 
+_NOT_FINITE = "the logits are infinite or not numbers: the network overflowed"
+
 # Threads beyond this many wait for memory; fewer pixels than this are not worth waking one for.
 _MOST_THREADS = 8
 _THREAD_PIXELS = 1 << 18
@@ -98,7 +100,8 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
         rounding makes a tie of two classes that exact arithmetic tells apart.
 
     Raises:
-        ValueError: the logits have another shape, or `threads` is below 1.
+        ValueError: the logits have another shape, or `threads` is below 1; or the largest logit at
+            a point that was looked at is infinite or not a number: the network overflowed.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, or None, got {threads}")
@@ -184,6 +187,8 @@ def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
     helpers = [_pool().submit(run, job, band, taken) for _ in range(threads - 1)]
     codes = [run(job, band, taken)]
     codes += [helper.result() for helper in helpers if not helper.cancel()]
+    if 2 in codes:
+        raise ValueError(_NOT_FINITE)
     if any(codes):
         raise MemoryError("no memory for the label map's working arrays")
 
@@ -222,7 +227,9 @@ def _load(path: Path) -> tuple[_Run | None, str]:
 
 
 def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
-    corner = _argmax(values)
+    corner, largest_logit = _argmax(values)
+    if not np.isfinite(largest_logit).all():
+        raise ValueError(_NOT_FINITE)
     labels = _spread(corner, rows, columns)
     mixed = _mixed(corner, rows, columns)
     largest = int(rows.count.max()) * int(columns.count.max())
@@ -237,14 +244,17 @@ def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
     return labels
 
 
-def _argmax(values: Float32) -> UInt8:
-    """The lowest index of the maximum over axis 0. Faster than `argmax` where that axis is slow."""
+def _argmax(values: Float32) -> tuple[UInt8, Float32]:
+    """The lowest index of the maximum over axis 0, and the maximum.
+
+    Faster than `argmax` where that axis is slow.
+    """
     best = values[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for index in range(1, len(values)):
         labels[values[index] > best] = index
         np.maximum(best, values[index], out=best)
-    return labels
+    return labels, best
 
 
 def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
@@ -294,7 +304,7 @@ def _fill_cells(
                 blend = left * (1 - weight) + right * weight
             else:
                 blend = left.take(here, axis=1) * (1 - weight) + right.take(here, axis=1) * weight
-            labels[y[here], x] = _argmax(blend)
+            labels[y[here], x], _ = _argmax(blend)
 
 
 def _dense(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:

@@ -392,6 +392,9 @@ class Predictor:
     def _labels(self, value: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
         """The label map of one image's output, in memory of its own."""
         if self.metadata.head == "logits":
-            return label_map(value, size, self._share)
+            try:
+                return label_map(value, size, self._share)
+            except ValueError as error:
+                raise BackendError(f"{error}: use the float32 artefact") from error
         resized = resize_labels(value, size)
         return resized.copy() if resized is value else resized

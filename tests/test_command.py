@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +126,21 @@ def test_python_m_runs_the_command():
     done = icnet("--version", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"icnet-deploy {__version__}\n", "")
     assert icnet("nothing", stdout=subprocess.PIPE).returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(unbuffered):
+    with open("/dev/full", "w") as full:
+        done = icnet("--help", stdout=full, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+    assert done.stderr == "icnet: error: cannot write: No space left on device\n"
+    assert done.returncode == 2
+
+
+def test_without_a_stdout_it_works():
+    script = f"exec {shlex.quote(sys.executable)} -m icnet_deploy --help >&-"
+    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

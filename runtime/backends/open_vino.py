@@ -41,10 +41,11 @@ class OpenVinoBackend:
         self.outputs = _specs(model.outputs, compiled.outputs)
         self._compiled: dict[bool, Any] = {self._single is not None: compiled}
         self._own: Any = threading.local()
+        self._closed = False
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`. Neither C-contiguous inputs nor outputs are copied."""
-        if not self._compiled:
+        if self._closed:
             raise BackendError("the model was closed")
         check_feed(self.inputs, feed)
         one = self._single is not None and len(feed[self.inputs[0].name]) == 1
@@ -63,17 +64,21 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._compiled = {}
-        self._own = threading.local()
+        with self._lock:
+            self._closed = True
+            self._compiled = {}
+            self._own = threading.local()
 
     def _request(self, one: bool) -> Any:
         """This thread's infer request, of the model for one image or of the one for any number."""
         requests: dict[bool, Any] = self._own.__dict__
         if one not in requests:
             with self._lock:
+                if self._closed:  # since `run` looked
+                    raise BackendError("the model was closed")
                 if one not in self._compiled:
                     self._compiled[one] = self._compile(self._model)
-            requests[one] = self._compiled[one].create_infer_request()
+                requests[one] = self._compiled[one].create_infer_request()
         return requests[one]
 
 

@@ -22,7 +22,7 @@ enum {
     LANES = 32,     // the fastest of 16, 32 and 64 on real frames
     PIECE = 8,      // the most columns of a piece: a wider cell is cut into several
     CLASSES = 255,  // the most that a byte can name beside the label maps' own 255
-    BLOCK = 512,    // columns of the grid whose winners are found in one go: fits the L1 cache
+    BLOCK = 128,    // columns of the grid whose winners are found in one go: fits the L1 cache
 };
 
 // A hot function is compiled for several processors and the loader picks, where that is possible.
@@ -56,9 +56,11 @@ typedef struct {
     float right[CLASSES][2][LANES];
 } Chunk;
 
-// The class of largest logit of each column of one row of the grid; the lowest of equals.
+// The class of largest logit of each column of one row of the grid; the lowest of equals. Returns
+// whether all of these logits are numbers and none is infinite.
 FOR_EACH_PROCESSOR
-static void find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
+static int find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
+    int32_t finite = 1;
     float best[BLOCK], other[BLOCK];
     int32_t found[BLOCK];
     for (ptrdiff_t start = 0; start < job->w; start += BLOCK) {
@@ -81,8 +83,12 @@ static void find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
                 best[i] = value[i] > best[i] ? value[i] : best[i];
             }
         }
-        for (int i = 0; i < count; ++i) winner[start + i] = (uint8_t)found[i];
+        for (int i = 0; i < count; ++i) {
+            winner[start + i] = (uint8_t)found[i];
+            finite &= (best[i] >= -FLT_MAX) & (best[i] <= FLT_MAX);
+        }
     }
+    return finite;
 }
 
 // One row of pixels of the pieces: interpolates every class, and keeps the largest.
@@ -189,7 +195,8 @@ static void fill_rows(const Job *job, ptrdiff_t row, const uint8_t *near, const 
 }
 
 // Works out bands of `band` rows of pixels, each taken from `next` until none is left, so that
-// several threads may share a job. Returns 0, or 1 where it got no memory and took no band.
+// several threads may share a job. Returns 0; 1 where it got no memory and took no band; 2 where a
+// largest logit is not finite, and then its bands are not all done.
 int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
     Chunk *chunk = malloc(sizeof(Chunk));
     uint8_t *winners = malloc(2 * (size_t)job->w);
@@ -201,7 +208,8 @@ int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
     chunk->pieces = 0;
     uint8_t *near = winners, *far = winners + job->w;
     ptrdiff_t bands = (job->height + band - 1) / band, far_row = -1;
-    for (ptrdiff_t i; (i = atomic_fetch_add(next, 1)) < bands;) {
+    int finite = 1;
+    for (ptrdiff_t i; finite && (i = atomic_fetch_add(next, 1)) < bands;) {
         ptrdiff_t y = i * band, end = y + band < job->height ? y + band : job->height, row = 0;
         while (y < end) {
             while (job->row_first[row + 1] <= y) ++row;
@@ -211,15 +219,15 @@ int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
                 near = far;
                 far = other;
             } else {
-                find_winners(job, row, near);
+                finite &= find_winners(job, row, near);
             }
             far_row = job->h > 1 ? row + 1 : row;
-            find_winners(job, far_row, far);
+            finite &= find_winners(job, far_row, far);
             fill_rows(job, row, near, far, y, stop, chunk);
             y = stop;
         }
     }
     free(chunk);
     free(winners);
-    return 0;
+    return finite ? 0 : 2;
 }

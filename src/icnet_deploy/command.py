@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import re
@@ -71,16 +72,28 @@ def command(main: Main) -> Main:
                 status = main(argv)
             except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
                 status = stop.code if isinstance(stop.code, int) else 2
-            sys.stdout.flush()  # a pipe that is closed shows here, not when the interpreter ends
+            if sys.stdout is not None:  # None where the caller closed it
+                sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
             return status
         except IcnetError as error:
             print(f"icnet: error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _be_quiet()
             return 141
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+                raise
+            _be_quiet()
+            print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("icnet: interrupted", file=sys.stderr)
             return 130
 
     return run
+
+
+def _be_quiet() -> None:
+    """What is still to be written to stdout goes nowhere: the interpreter would try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -159,6 +159,17 @@ class TestOpenVino(RuntimeContract):
         assert list(backend._compiled) == [True, False]
         np.testing.assert_array_equal(backend.run({"image": images[:1]})["logits"], single[0])
 
+    def test_closed_while_a_run_begins_it_stays_closed(self, backend, blocks, monkeypatch):
+        def check(*_):
+            backend.close()
+
+        monkeypatch.setattr("icnet_deploy.runtime.backends.open_vino.check_feed", check)
+        for count in (1, 2):
+            with pytest.raises(BackendError, match="closed"):
+                backend.run({"image": np.stack([blocks((64, 96))] * count)})
+            assert backend._compiled == {}
+            backend._closed = False  # as it was seen just before
+
     def test_a_signal_after_models_were_closed_in_any_order_is_only_a_signal(self, tiny_model):
         """A core of its own for each model would leave a stack for signals that is gone."""
         script = """

@@ -228,6 +228,18 @@ def test_it_is_pytorchs_interpolate_and_argmax(way, kind, grid, size):
     assert (top[-1] - top[-2])[differs].max(initial=0) < 1e-4
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [(0, 0), (-1, -1), (2, 3)])
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_a_network_that_overflowed_is_refused(way, value, at, last):
+    logits = logits_of(4, 5, 7, 300, "random")
+    logits[:, at[0], at[1]] = value
+    if last:
+        logits = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
+    with pytest.raises(ValueError, match="the network overflowed"):
+        way(logits, (20, 900))
+
+
 def test_ties_go_to_the_lowest_class(way):
     logits = np.zeros((5, 4, 4), np.float32)
     logits[[2, 4]] = 1

@@ -193,6 +193,27 @@ class TestStream:
         stream.close()
         assert not workers()
 
+    def test_a_source_that_has_stopped_does_not_hold_the_caller(self, blocks, monkeypatch):
+        monkeypatch.setattr("icnet_deploy.runtime.ahead._PATIENCE", 0.05)
+        predictor, backend = fake_predictor()
+        moving, asked = threading.Event(), threading.Event()
+
+        def frames():
+            yield blocks(SIZE)
+            asked.set()
+            moving.wait(20)
+            yield blocks(SIZE)
+
+        stream = predictor.stream(frames())
+        next(stream)
+        assert asked.wait(5)
+        stream.close()
+        [waiting] = workers()
+        moving.set()
+        waiting.join(5)
+        assert not workers()
+        assert backend.runs == 1  # the frame that came too late is not labelled
+
     def test_the_network_works_on_while_the_caller_is_busy(self, blocks):
         predictor, backend = fake_predictor()
         ran = threading.Event()
@@ -412,3 +433,11 @@ def test_files_of_other_kinds_say_what_to_do(tmp_path):
         Predictor.from_onnx(tmp_path / "absent.onnx")
     with pytest.raises(InputError, match="unknown runtime"):
         Predictor.from_onnx(tmp_path / "absent.onnx", runtime="tensorflow")
+
+
+def test_a_network_that_overflowed_is_an_error_not_a_picture(blocks):
+    predictor, backend = fake_predictor()
+    run = backend.run
+    backend.run = lambda feed: {"logits": np.full_like(run(feed)["logits"], np.nan)}
+    with pytest.raises(BackendError, match="overflowed: use the float32 artefact"):
+        predictor.predict(blocks(SIZE))
