@@ -110,7 +110,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"there is no checkpoint {path}")
+        there = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ModelError(
+            f"cannot read the checkpoint {path}: {there}; expected a .safetensors file that `icnet "
+            "train`, `compress` or `import-weights` wrote"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)

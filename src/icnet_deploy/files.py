@@ -28,6 +28,10 @@ def make_folder(path: str | Path) -> Path:
         OutputError: it cannot be made or written, or a file stands in its place.
     """
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"cannot write into the folder {folder}: a file of that name is there; name another"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

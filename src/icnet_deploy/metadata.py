@@ -100,13 +100,21 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
         ModelError: there is no such file, it is not ONNX, is cut off, or another program's.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelError(
+            f"cannot read the model {path}: it is a folder; name a file in it, or give the folder "
+            "to a command that takes one (`icnet predict --model`, `icnet verify`)"
+        )
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
             found = list(fields(file, total, (_METADATA_PROPS,), highest=100))
         entries = [_entry(f.data) for f in found if f.number == _METADATA_PROPS]
     except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+        raise ModelError(
+            f"cannot read the model {path}: {error.strerror or error}; expected an ONNX file that "
+            "`icnet export` or `icnet quantize` wrote"
+        ) from error
     except (EOFError, ValueError) as error:
         raise ModelError(
             f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "

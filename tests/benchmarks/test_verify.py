@@ -217,7 +217,7 @@ def test_the_checkpoint_is_the_one_that_the_artefacts_name(release, checkpoint):
         (("{tmp}",), "no artefact in"),
         (("{release}", "--dataset", "scenes"), "go together"),
         (("{release}", "--dataset", "kitti", "--data", "{tmp}"), "unknown data set"),
-        (("{release}", "--weights", "{tmp}/none.safetensors"), "no checkpoint"),
+        (("{release}", "--weights", "{tmp}/none.safetensors"), "there is no such file"),
         (("{release}", "--max-miou-drop", "-1"), "--max-miou-drop"),
     ],
 )

@@ -220,7 +220,7 @@ def test_values_that_are_not_finite_are_refused(artefact, checkpoint, scene, mon
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--weights", "absent.safetensors"], "no checkpoint"),
+        (["--weights", "absent.safetensors"], "there is no such file"),
         (["--weights", __file__], "not a whole safetensors file"),
         (["--image", __file__], "not an image"),
         (["-o", "{file}/x.onnx"], "cannot write"),
