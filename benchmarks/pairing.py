@@ -28,11 +28,12 @@ _ENGINES = (".engine", ".plan")
 
 
 class Pair(NamedTuple):
-    """A row to be: a file, the runtime it is run on (or `ROUNDED`), and the device."""
+    """A row to be: a file, the runtime it is run on (or `ROUNDED`), the device, and TF32 or not."""
 
     path: Path
     runtime: str
     device: str
+    tf32: bool = False
 
 
 @dataclass
@@ -179,7 +180,8 @@ def open_pair(pair: Pair) -> Iterator[Predictor]:
             with Predictor.from_onnx(copy, "onnxruntime", "cpu") as predictor:
                 yield predictor
     else:
-        with Predictor.from_onnx(pair.path, pair.runtime, pair.device) as predictor:
+        given = {"tf32": True} if pair.tf32 else {}
+        with Predictor.from_onnx(pair.path, pair.runtime, pair.device, **given) as predictor:
             yield predictor
 
 

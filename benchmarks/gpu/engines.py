@@ -1,9 +1,9 @@
-"""TensorRT-RTX, and TensorRT where it is: engines for this GPU, their parity, speed and tests."""
+"""TensorRT-RTX, and TensorRT where it is: engines for this GPU, their parity and their speed."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,76 +12,130 @@ import numpy as np
 
 from icnet_deploy.benchmarks.gpu.parity import parity_of
 from icnet_deploy.benchmarks.gpu.setting import Setting
-from icnet_deploy.benchmarks.gpu.speed import time_all
-from icnet_deploy.benchmarks.gpu.subjects import open_engine
+from icnet_deploy.benchmarks.gpu.speed import Opener, contest
+from icnet_deploy.benchmarks.gpu.subjects import EAGER, Subject, open_torch
+from icnet_deploy.benchmarks.pairing import Pair
+from icnet_deploy.errors import InputError, MissingPackage
 
-__all__ = ["engines", "run_tests"]
+__all__ = ["engines", "open_engine", "stream_clock"]
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def engines(setting: Setting) -> dict[str, Any]:
-    """Flavour -> file -> what came of it; then the tests that need TensorRT or a GPU."""
+    """Flavour -> file -> what came of it; all in turn, beside PyTorch eager, in `engine_speed`."""
     if not setting.cuda:
         return {"left_out": "a rehearsal builds no engine"}
-    from icnet_deploy.errors import MissingPackage
     from icnet_deploy.export.build_engine import PACKAGES, load_tensorrt
     from icnet_deploy.metadata import read_onnx_metadata
 
-    told: dict[str, Any] = {}
-    for flavour in reversed(PACKAGES):
-        try:
-            trt = load_tensorrt(flavour)
-        except MissingPackage as error:
-            told[flavour] = {"left_out": str(error)}
-            continue
-        rows = told[flavour] = {"version": trt.__version__}
-        for path in setting.onnx_files():
-            if setting.late or read_onnx_metadata(path).precision not in _PRECISIONS:
+    told = setting.kept("engines")
+    setting.results["engines"] = told
+    with TemporaryDirectory() as folder:
+        openers: list[Opener] = [(f"PyTorch {EAGER[-1]}", open_torch(setting, EAGER[-1]))]
+        for flavour in reversed(PACKAGES):
+            try:
+                trt = load_tensorrt(flavour)
+            except MissingPackage as error:
+                told[flavour] = {"left_out": str(error)}
                 continue
-            rows[path.name] = _one(setting, trt, path)
-            setting.results["engines"] = told
-            setting.save()
-    told["tests"] = run_tests(["-m", "tensorrt or gpu"], Path(__file__).parents[2])
+            rows = told[flavour] = {"version": trt.__version__}
+            for path in setting.onnx_files():
+                if setting.late or read_onnx_metadata(path).precision not in _PRECISIONS:
+                    continue
+                out = Path(folder) / f"{path.stem}.{flavour}.engine"
+                rows[path.name] = _one(setting, trt, path, out)
+                setting.save()
+                if "bytes" in rows[path.name]:
+                    openers.append((out.name, _opener(out)))
+        if len(openers) > 1:
+            contest(setting, "engine_speed", openers)
     return told
 
 
-def _one(setting: Setting, trt: Any, path: Path) -> dict[str, Any]:
+def _one(setting: Setting, trt: Any, path: Path, out: Path) -> dict[str, Any]:
     """Builds for this GPU as `icnet build-engine` without targets does; that is CURRENT in RTX."""
-    from icnet_deploy.benchmarks.drawn import drawn_scenes
     from icnet_deploy.export.build_engine import build_engine
-    from icnet_deploy.runtime.predictor import Predictor
+    from icnet_deploy.export.engine.options import BuildOptions
+    from icnet_deploy.metadata import read_onnx_metadata
 
     told: dict[str, Any] = {}
     try:
-        with TemporaryDirectory() as folder:
-            out = Path(folder) / f"{path.stem}.engine"
-            built = build_engine(path, out, trt)
-            told |= {"bytes": out.stat().st_size, "layers": built.sidecar.precisions}
-            told["parity"] = parity_of(setting, out, "tensorrt")
-            frames = np.stack([drawn_scenes(1, setting.size)[0].image])
-            with Predictor.from_engine(out) as predictor:
-                failures: dict[str, str] = {}
-                subjects = open_engine(path, predictor, frames)
-                told |= {"speed": time_all(setting, subjects, failures, 1), "failures": failures}
+        most = max(setting.batches) if _free_batch(path) else 1
+        built = build_engine(path, out, trt, BuildOptions(batch=(1, 1, most)))
+        told |= {"bytes": out.stat().st_size, "layers": built.sidecar.precisions, "batch": most}
+        told["precision"] = read_onnx_metadata(path).precision
+        setting.save()
+        told["parity"] = parity_of(setting, Pair(out, "tensorrt", "cuda"))
     except Exception as error:  # whatever TensorRT raises here is the finding
         told["error"] = f"{type(error).__name__}: {error}"
     return told
 
 
-def run_tests(arguments: list[str], root: Path, limit: float = 600) -> dict[str, Any]:
-    """Runs pytest in the repository.
+def _free_batch(path: Path) -> bool:
+    import onnx
 
-    Returns:
-        Its exit status, its closing line, and the lines of what failed.
+    model = onnx.load(path, load_external_data=False)
+    return not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+
+
+def _opener(path: Path) -> Callable[[Any], Any]:
+    """Opens the engine for frames; see `open_engine`."""
+
+    @contextmanager
+    def open_it(frames: Any) -> Iterator[Sequence[Subject]]:
+        from icnet_deploy.runtime.predictor import Predictor
+
+        with Predictor.from_engine(path) as predictor:
+            yield open_engine(path.name, predictor, frames)
+
+    return open_it
+
+
+def open_engine(name: str, predictor: Any, frames: Any) -> list[Subject]:
+    """An engine through `Predictor`: frames on the host and, of one frame, on the GPU.
+
+    The second is timed by events on the engine's own stream.
+
+    Raises:
+        InputError: it does not take that many frames.
     """
-    command = [sys.executable, "-m", "pytest", "-q", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"pytest took more than {limit:.0f} s"}
-    lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return {"exit": done.returncode, "closing": lines[-1] if lines else "", "failed": failed}
+    batch, precision = len(frames), predictor.metadata.precision
+    taken = predictor._backend.inputs[0].shape[0]
+    if batch > 1 and taken is not None:
+        raise InputError(f"{name} takes {taken} frame(s) a run, not {batch}")
+    if batch > 1:
+        pictures = list(frames)
+        return [Subject(name, "host", precision, lambda: predictor.predict_batch(pictures))]
+    import torch
+
+    frame = frames[0]
+    there = torch.from_numpy(np.ascontiguousarray(frame)).cuda()
+    return [
+        Subject(name, "host", precision, lambda: predictor.predict(frame)),
+        Subject(
+            name,
+            "device",
+            precision,
+            lambda: predictor.predict(there, on_device=True),
+            clock=stream_clock(predictor._backend),
+        ),
+    ]
+
+
+def stream_clock(backend: Any) -> Callable[[Callable[[], Any]], float]:
+    """Runs work and returns its seconds, by events on the stream of an engine's backend."""
+    cuda, stream = backend._cuda, backend._stream
+    with cuda.current():
+        first, last = cuda.event(), cuda.event()
+
+    def clock(work: Callable[[], Any]) -> float:
+        with cuda.current():
+            first.record(stream)
+        work()
+        with cuda.current():
+            last.record(stream)
+            stream.synchronize()
+            return float(last.milliseconds_since(first)) / 1e3
+
+    return clock

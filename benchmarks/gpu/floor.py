@@ -13,10 +13,7 @@ BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 def floor(setting: Setting) -> dict[str, Any]:
-    """For one frame of the setting's size; times only where `found` measured the ceilings.
-
-    The rate of INT8 products is not measured, so INT8 has a time of its bytes only.
-    """
+    """For one frame of the setting's size; times only where `found` measured the ceilings."""
     from icnet_deploy.training.networks import cost
 
     network = setting.checkpoint.network

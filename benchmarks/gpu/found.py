@@ -11,13 +11,16 @@ from typing import Any
 from icnet_deploy.benchmarks.gpu.setting import Setting
 from icnet_deploy.runtime.cuda import ADAPTERS
 
-__all__ = ["found"]
+__all__ = ["STOOD_IN", "found", "identity"]
+
+STOOD_IN: list[str] = []
+"""The packages for which `bare` has put something in place."""
 
 _RUNS = 10
 
 
-def found(setting: Setting) -> dict[str, Any]:
-    """The device, the libraries, and its ceilings, measured."""
+def identity(cuda: bool) -> dict[str, Any]:
+    """What results must have in common to lie in one file: the machine, its GPU and libraries."""
     import torch
 
     cudnn: Any = torch.backends.cudnn
@@ -27,17 +30,10 @@ def found(setting: Setting) -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "cudnn": cudnn.version(),
         "onnxruntime": _version("onnxruntime"),
-        "onnxruntime_providers": _providers(),
         "tensorrt": _version("tensorrt"),
         "tensorrt_rtx": _version("tensorrt_rtx"),
-        "adapters": {name: _has(package) for name, (package, _) in ADAPTERS.items()},
-        "missing": [
-            name
-            for name in ("onnx", "cv2", "tqdm", "safetensors", "onnxscript", "onnxsim")
-            if not _has(name)
-        ],
     }
-    if setting.cuda:
+    if cuda:
         gpu = torch.cuda.get_device_properties(0)
         told |= {
             "gpu": gpu.name,
@@ -45,19 +41,32 @@ def found(setting: Setting) -> dict[str, Any]:
             "memory_bytes": gpu.total_memory,
             "driver": _driver(),
         }
+    return told
+
+
+def found(setting: Setting) -> dict[str, Any]:
+    """What else is there, and the device's ceilings, measured."""
+    told: dict[str, Any] = {
+        "onnxruntime_providers": _providers(),
+        "adapters": {name: _has(package) for name, (package, _) in ADAPTERS.items()},
+        "missing": [name for name in ("onnx", "cv2", "onnxscript", "onnxsim") if not _has(name)],
+        "stood_in": STOOD_IN,
+    }
     setting.results["found"] = told
     setting.save()
     return told | {"ceilings": _ceilings(setting)}
 
 
-def _ceilings(setting: Setting) -> dict[str, float]:
+def _ceilings(setting: Setting) -> dict[str, Any]:
     """Bytes a second of a copy, read plus written, and multiply-adds a second of products."""
     import torch
 
     count = 1 << 28 if setting.cuda else 1 << 22
     source = torch.zeros(count, dtype=torch.uint8, device=setting.device)
     target = torch.empty_like(source)
-    told = {"copy_bytes_per_s": 2 * count / _best(setting, lambda: target.copy_(source))}
+    told: dict[str, Any] = {
+        "copy_bytes_per_s": 2 * count / _best(setting, lambda: target.copy_(source))
+    }
     side = 8192 if setting.cuda else 256
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -65,6 +74,11 @@ def _ceilings(setting: Setting) -> dict[str, float]:
         for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
             a, b = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
             told[f"{name}_macs_per_s"] = side**3 / _best(setting, partial(torch.matmul, a, b))
+        a, b = (torch.ones(side, side, dtype=torch.int8, device=setting.device) for _ in range(2))
+        # Tensor cores want the second one by columns.
+        told["int8_macs_per_s"] = side**3 / _best(setting, partial(torch._int_mm, a, b.t()))
+    except (AttributeError, RuntimeError) as error:  # `_int_mm` is not torch's public interface
+        told["left_out"] = f"{type(error).__name__}: {error}"
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     return told

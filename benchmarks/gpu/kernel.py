@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from icnet_deploy.benchmarks.gpu.setting import Setting
 from icnet_deploy.benchmarks.timing import summary
+from icnet_deploy.errors import MissingPackage
 from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = ["kernel", "run_kernel"]
+__all__ = ["kernel", "open_any", "run_kernel"]
 
 
 def kernel(setting: Setting) -> dict[str, Any]:
     """Of logits in float32 and float16; without a GPU on host memory, which tells no time."""
-    from icnet_deploy.benchmarks.drawn import drawn_scenes
-    from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
-
-    image = drawn_scenes(1, setting.size)[0].image
-    logits = Reference(shipped_checkpoint(), None).logits(image)
-    cuda = _open(setting)
-    kinds = (np.float32, np.float16)
+    logits = setting.reference.logits(setting.scenes(1)[0].image)
+    cuda = open_any(setting.cuda)
     runs = 50 if setting.cuda else 1
-    return {np.dtype(k).name: run_kernel(cuda, logits.astype(k), setting, runs) for k in kinds}
+    told: dict[str, Any] = {"adapter": cuda.adapter}
+    for kind in (np.float32, np.float16):
+        told[np.dtype(kind).name] = run_kernel(cuda, logits.astype(kind), setting, runs)
+    return told
 
 
-def _open(setting: Setting) -> Cuda:
-    if setting.cuda:
-        from icnet_deploy.runtime.cuda import open_cuda
+def open_any(gpu: bool) -> Cuda:
+    """The product's adapter where there is one, else torch's; without a GPU the host's memory."""
+    if not gpu:
+        from icnet_deploy.runtime.cuda.host import HostCuda
 
+        return HostCuda()
+    from icnet_deploy.runtime.cuda import open_cuda
+
+    try:
         return open_cuda()
-    from icnet_deploy.runtime.cuda.host import HostCuda
+    except MissingPackage:
+        from icnet_deploy.benchmarks.gpu.torch_cuda import TorchCuda
 
-    return HostCuda()
+        return cast(Cuda, TorchCuda())
 
 
 def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str, Any]:

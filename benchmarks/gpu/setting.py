@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.data import Dataset
 from icnet_deploy.errors import IcnetError
 from icnet_deploy.metadata import read_onnx_metadata
 
@@ -24,7 +25,7 @@ class Setting:
         size: (height, width) of the frames, in pixels.
         batches: frames a run, of `speed`.
         rounds: turns of each contestant in `speed`.
-        artefacts: a folder of ONNX files and engines, or None.
+        artefacts: a folder of ONNX files, and perhaps of scenes, or None.
         images: how many scenes `parity` draws.
         deadline: `time.monotonic()` at which no new work begins.
         results: step -> what it found so far; later steps read what earlier ones measured.
@@ -47,16 +48,37 @@ class Setting:
         return self.device == "cuda"
 
     @property
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return self.deadline - time.monotonic()
+
+    @property
     def late(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() > self.deadline
+        return self.left < 0
 
     @cached_property
-    def checkpoint(self) -> Any:
-        """The shipped checkpoint, float32 on the CPU (MissingPackage without safetensors)."""
-        from icnet_deploy.benchmarks.reference import read_checkpoint, shipped_checkpoint
+    def reference(self) -> Any:
+        """The shipped checkpoint as `Reference`, float32 on the CPU, for images of any size."""
+        from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
 
-        return read_checkpoint(shipped_checkpoint())
+        return Reference(shipped_checkpoint(), None)
+
+    @property
+    def checkpoint(self) -> Any:
+        """The shipped checkpoint."""
+        return self.reference.checkpoint
+
+    def scenes(self, count: int) -> Dataset:
+        """So many scenes (InputError where they can neither be drawn nor were brought)."""
+        from icnet_deploy.benchmarks.gpu.scenes import scenes
+
+        return scenes(count, self.size, self.artefacts)
+
+    def kept(self, step: str) -> dict[str, Any]:
+        """What an earlier run of the step found, which this one adds to."""
+        found = self.results.get(step, {})
+        return {name: told for name, told in found.items() if name not in ("error", "left_out")}
 
     def onnx_files(self) -> list[Path]:
         """The artefacts that say what they are, by name."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import numpy as np
 from icnet_deploy.benchmarks.gpu.setting import Setting
 
 __all__ = [
+    "COMPILED",
+    "EAGER",
     "SCOPES",
     "Subject",
     "onnxruntime_ways",
-    "open_engine",
     "open_onnxruntime",
     "open_torch",
-    "torch_ways",
 ]
+
+EAGER = ("eager fp32", "eager fp16 channels-last")
+COMPILED = ("compile max-autotune fp16", "compile max-autotune fp16 + kernel")
+"""The ways that `open_torch` takes."""
 
 SCOPES = {
     "host": "uint8 frames in the host's memory to uint8 label maps there, by the wall clock",
@@ -40,6 +45,8 @@ class Subject:
         precision: a key of `floor.BYTES`.
         work: does it once for the whole batch.
         events: whether its work is on torch's stream, so that CUDA events tell its time.
+        clock: runs the work and returns its seconds by events of its own; None for torch's or the
+            wall's.
     """
 
     name: str
@@ -47,23 +54,20 @@ class Subject:
     precision: str
     work: Callable[[], Any]
     events: bool = False
+    clock: Callable[[Callable[[], Any]], float] | None = None
 
 
-def torch_ways(setting: Setting) -> list[str]:
-    """The names that `open_torch` takes; a rehearsal compiles nothing."""
-    eager = ["eager fp32", "eager fp16 channels-last"]
-    compiled = ["compile max-autotune fp16", "compile max-autotune fp16 + kernel"]
-    return eager + compiled * setting.cuda
+def open_torch(setting: Setting, way: str) -> Callable[[Any], AbstractContextManager[Any]]:
+    """What opens PyTorch in one way, in all scopes, for uint8 frames N x H x W x 3 on the host."""
+
+    @contextmanager
+    def open_it(frames: Any) -> Iterator[list[Subject]]:
+        yield _torch(setting, way, frames)
+
+    return open_it
 
 
-def open_torch(setting: Setting, way: str, frames: Any) -> list[Subject]:
-    """PyTorch in one way, in all scopes.
-
-    Args:
-        setting: for the network and the device.
-        way: of `torch_ways`.
-        frames: uint8 N x H x W x 3 on the host.
-    """
+def _torch(setting: Setting, way: str, frames: Any) -> list[Subject]:
     import copy
 
     import torch
@@ -128,12 +132,12 @@ def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Cal
     """The label map's kernel behind logits, on a stream of its own that torch's waits for."""
     import torch
 
-    from icnet_deploy.runtime.cuda import open_cuda
+    from icnet_deploy.benchmarks.gpu.kernel import open_any
     from icnet_deploy.runtime.cuda.labels import launch_label_map
 
     gpu: Any = torch.cuda
     gpu.init()
-    cuda = open_cuda()
+    cuda = open_any(gpu=True)
     with cuda.current():
         stream = cuda.stream()
     outside = gpu.ExternalStream(stream.handle)
@@ -161,22 +165,23 @@ def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Cal
 
 
 def onnxruntime_ways(setting: Setting) -> list[tuple[Path, bool, bool]]:
-    """(file, CUDA graph, NHWC): all four of each float file; without a GPU each file once."""
+    """(file, CUDA graph, NHWC): all four of each float file; without a GPU each file once.
+
+    The ones that tell most come first: float16, label maps, graphs and NHWC.
+    """
     from icnet_deploy.metadata import read_onnx_metadata
 
-    files = [
-        path
-        for path in setting.onnx_files()
-        if not read_onnx_metadata(path).precision.startswith("int8")
-    ]
-    if not setting.cuda:
-        return [(path, False, False) for path in files]
-    return [
-        (path, graph, nhwc) for path in files for graph in (True, False) for nhwc in (True, False)
-    ]
+    found = []
+    for path in setting.onnx_files():
+        told = read_onnx_metadata(path)
+        if not told.precision.startswith("int8"):
+            found.append((told.precision != "fp16", told.head != "labels", path))
+    files = [path for *_, path in sorted(found)]
+    ways = [(True, True), (False, True), (True, False), (False, False)]
+    return [(path, *way) for way in (ways if setting.cuda else ways[-1:]) for path in files]
 
 
-def _session(setting: Setting, path: Path, graph: bool, nhwc: bool) -> Any:
+def _session(setting: Setting, path: Path, graph: bool, nhwc: bool, batch: int) -> Any:
     import onnxruntime
 
     from icnet_deploy.runtime.backends.onnx_runtime import (
@@ -187,33 +192,56 @@ def _session(setting: Setting, path: Path, graph: bool, nhwc: bool) -> Any:
         prepare_cuda,
     )
 
-    if not setting.cuda:
-        return open_session(str(path), [CPU], None)
-    prepare_cuda(onnxruntime)
-    options = {"enable_cuda_graph": str(int(graph)), "prefer_nhwc": str(int(nhwc))}
-    return open_session(str(path), [(CUDA, CUDA_OPTIONS | options)], None)
+    providers: list[Any] = [CPU]
+    if setting.cuda:
+        prepare_cuda(onnxruntime)
+        options = {"enable_cuda_graph": str(int(graph)), "prefer_nhwc": str(int(nhwc))}
+        providers = [(CUDA, CUDA_OPTIONS | options)]
+    # Fixed, as `for_one` of the product is: a graph is of one shape.
+    free = _free_batch(path)
+    return open_session(str(path), providers, None, {free: batch} if free else None)
 
 
-@contextmanager
+@cache
+def _free_batch(path: Path) -> str | None:
+    """What the file calls its batch; None where it is a number. The session is never run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    batch = session.get_inputs()[0].shape[0]
+    return batch if isinstance(batch, str) else None
+
+
 def open_onnxruntime(
-    setting: Setting, path: Path, graph: bool, nhwc: bool, frames: Any
-) -> Iterator[list[Subject]]:
-    """One file with its input and outputs bound to the device's memory.
+    setting: Setting, path: Path, graph: bool, nhwc: bool
+) -> Callable[[Any], AbstractContextManager[Any]]:
+    """What opens a file with its input and output bound to the device's memory.
 
     A file that gives logits has the scopes `host`, with the label map on the CPU, and `network`;
-    one that gives labels `host` and `device`.
-
-    Raises:
-        InputError: the file does not take that many frames of that size.
-        DeviceError, ModelError: it does not open.
+    one that gives labels `host` and `device`. It raises InputError where the file does not take
+    that many frames of that size; DeviceError and ModelError where it does not open.
     """
+
+    @contextmanager
+    def open_it(frames: Any) -> Iterator[list[Subject]]:
+        yield _onnxruntime(setting, path, graph, nhwc, frames)
+
+    return open_it
+
+
+def _onnxruntime(
+    setting: Setting, path: Path, graph: bool, nhwc: bool, frames: Any
+) -> list[Subject]:
     import onnxruntime
 
     from icnet_deploy.errors import InputError
     from icnet_deploy.metadata import read_onnx_metadata
     from icnet_deploy.runtime.labelmap import label_map
 
-    session = _session(setting, path, graph, nhwc)
+    session = _session(setting, path, graph, nhwc, len(frames))
     metadata, given = read_onnx_metadata(path), session.get_inputs()[0]
     fits = [
         not isinstance(side, int) or side == there
@@ -222,25 +250,22 @@ def open_onnxruntime(
     if not all(fits):
         raise InputError(f"{path.name} takes {given.shape}, not {list(frames.shape)}")
     binding, end = session.io_binding(), session.get_outputs()[0]
-    name = end.name
     value = onnxruntime.OrtValue.ortvalue_from_numpy(frames, setting.device, 0)
     binding.bind_ortvalue_input(given.name, value)
-    # The first side is how many frames, which most files leave free.
-    shape = [len(frames), *end.shape[1:]]
-    if all(isinstance(side, int) for side in shape):
+    if all(isinstance(side, int) for side in end.shape):
         # A graph writes where it wrote when it was captured, so that is settled before.
         kinds = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
         out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-            shape, kinds.get(end.type, np.float32), setting.device, 0
+            end.shape, kinds.get(end.type, np.float32), setting.device, 0
         )
     elif graph:
         raise InputError(f"{path.name} gives {end.shape}: a CUDA graph needs fixed sides")
     else:
-        binding.bind_output(name, setting.device, 0)
+        binding.bind_output(end.name, setting.device, 0)
         session.run_with_iobinding(binding)
         out = binding.get_outputs()[0]
         binding.clear_binding_outputs()
-    binding.bind_ortvalue_output(name, out)
+    binding.bind_ortvalue_output(end.name, out)
 
     def run() -> None:
         session.run_with_iobinding(binding)
@@ -254,20 +279,7 @@ def open_onnxruntime(
 
     title = f"ONNX Runtime {path.stem}" + f" graph={graph:d} nhwc={nhwc:d}" * setting.cuda
     inner = "network" if metadata.head == "logits" else "device"
-    yield [
+    return [
         Subject(title, "host", metadata.precision, host_to_host),
         Subject(title, inner, metadata.precision, run),
-    ]
-
-
-def open_engine(path: Path, predictor: Any, frames: Any) -> list[Subject]:
-    """An engine through `Predictor`, one frame a run, frames on the host and on the GPU."""
-    import torch
-
-    frame = frames[0]
-    there = torch.from_numpy(np.ascontiguousarray(frame)).cuda()
-    precision = predictor.metadata.precision
-    return [
-        Subject(path.name, "host", precision, lambda: predictor.predict(frame)),
-        Subject(path.name, "device", precision, lambda: predictor.predict(there, on_device=True)),
     ]
