@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.errors import CheckFailed, InputError
 
-__all__ = ["Change", "Matching", "changes", "main", "match", "slowdowns", "warnings"]
+__all__ = ["Change", "Matching", "changes", "lost", "main", "match", "slowdowns", "warnings"]
 
 _ALIKE = ("size", "batch")
 """Settings that must be alike; `rounds` and `warmup` may differ, and the rest tell rows apart."""
@@ -35,11 +36,20 @@ class Matching:
 
     Attributes:
         pairs: the rows of both, in the order of the first file.
-        only: sentences on the rows that are in one file alone.
+        missing: the rows of the first file that the second lacks.
+        new: the rows of the second file that the first lacks.
     """
 
     pairs: list[tuple[Measurement, Measurement]]
-    only: list[str]
+    missing: list[Measurement]
+    new: list[Measurement]
+
+    def only(self) -> list[str]:
+        """Sentences on the rows that are in one file alone."""
+        return [
+            *(f"missing from the second: {_what(row)}" for row in self.missing),
+            *(f"new in the second: {_what(row)}" for row in self.new),
+        ]
 
 
 @dataclass(frozen=True)
@@ -75,10 +85,10 @@ class Change:
 
     def slowdown(self) -> float | None:
         """How many times slower the second is; None of what is no time and no rate."""
-        if self.ratio is None or not self.ratio.value:
+        if self.ratio is None:
             return None
         if self.name.endswith("_per_s"):
-            return 1 / self.ratio.value
+            return 1 / self.ratio.value if self.ratio.value else math.inf
         return self.ratio.value if self.sampled or self.name.endswith("_ms") else None
 
 
@@ -106,15 +116,13 @@ def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matchi
         like = [each for each in left if _key(each) == _key(row)]
         if like:
             raise InputError(
-                f"{row.kind} of {_who(row)} cannot be compared: {_unlike(row, like[0])}. Measure "
-                "both in one way"
+                f"{_what(row)} cannot be compared: {_unlike(row, like[0])}. Measure both in one way"
             )
     pairs = [(first[index], other) for index, other in found.items()]
-    only = [f"only in the first: {row.kind} of {_who(row)}" for row in alone]
-    only += [f"only in the second: {row.kind} of {_who(row)}" for row in left]
+    matching = Matching(pairs, alone, left)
     if not pairs:
-        raise InputError(f"the files have no row in common ({'; '.join(only)})")
-    return Matching(pairs, only)
+        raise InputError(f"the files have no row in common ({'; '.join(matching.only())})")
+    return matching
 
 
 def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[Change]:
@@ -153,12 +161,36 @@ def slowdowns(found: Sequence[Change], limit: float) -> list[str]:
     told = []
     for change in found:
         slower = change.slowdown()
-        if slower is None or slower <= limit or not _counts(change):
+        if slower is None or slower <= limit or change.name not in _held(change.first):
             continue
         if change.sampled and not (change.ratio and change.ratio.differs):
             continue
         told.append(f"{_who(change.first)}, {change.name}: {slower:.3f} times as slow")
     return told
+
+
+def lost(matching: Matching) -> list[str]:
+    """Sentences on what `slowdowns` would be held to and the second file does not tell.
+
+    A baseline's row that was not measured again, or that lacks the value, is not known to be fast.
+    """
+    told = [_what(row) for row in matching.missing]
+    for first, second in matching.pairs:
+        comparable = {change.name for change in changes([(first, second)])}
+        gone = [name for name in _held(first) if name not in comparable]
+        told += [f"{name} of {_what(first)}" for name in gone]
+    return [f"missing from the second: {what}" for what in told]
+
+
+def _held(row: Measurement) -> list[str]:
+    """The names of the times and rates that `--max-slowdown` is for."""
+    headlines = [name for name in _HEADLINES if name in row.values]
+    times = [
+        name
+        for name, value in row.values.items()
+        if is_summary(value) or (_is_number(value) and name.endswith(("_ms", "_per_s")))
+    ]
+    return headlines or times
 
 
 def _key(row: Measurement) -> tuple[str, ...]:
@@ -185,6 +217,10 @@ def _who(row: Measurement) -> str:
     return f"{row.name} on {words}" if words != "-" else row.name
 
 
+def _what(row: Measurement) -> str:
+    return f"{row.kind} of {_who(row)}"
+
+
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -201,11 +237,6 @@ def _short(value: Any) -> str:
     if value is None or not words:
         return "none"
     return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words
-
-
-def _counts(change: Change) -> bool:
-    headlines = [name for name in _HEADLINES if name in change.first.values]
-    return not headlines or change.name in headlines
 
 
 def _rows(found: Sequence[Change]) -> list[list[str]]:
@@ -244,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
         "--max-slowdown",
         type=_limit,
         metavar="RATIO",
-        help="exit with 1 if a row of B is slower than this many times A, beyond doubt",
+        help="exit with 1 if a row of B is slower than this many times A, beyond doubt, or if a "
+        "row of A is missing from B",
     )
     return parser
 
@@ -266,10 +298,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(text_table(heads[skip:], [cells[skip:] for cells in _rows(found)], left=3 - skip))
     for scope in dict.fromkeys(first.scope for first, _ in matching.pairs):
         print(f"\nscope, {scope}: {SCOPES[scope]}")
-    for line in [*warnings(matching.pairs), *matching.only]:
+    for line in [*warnings(matching.pairs), *matching.only()]:
         print(line)
     if arguments.max_slowdown:
         late = slowdowns(found, arguments.max_slowdown)
         if late:
-            raise CheckFailed(f"past --max-slowdown {arguments.max_slowdown:g}: {'; '.join(late)}")
+            late[0] = f"past --max-slowdown {arguments.max_slowdown:g}: {late[0]}"
+        failed = [*late, *lost(matching)]
+        if failed:
+            raise CheckFailed("; ".join(failed))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks.bench_compare import changes, match, slowdowns
+from icnet_deploy.benchmarks.bench_compare import changes, lost, match, slowdowns
 from icnet_deploy.benchmarks.measurement import write_measurements
 from icnet_deploy.errors import InputError
 
@@ -49,7 +49,7 @@ def test_the_ratio_is_second_to_first_with_what_the_samples_can_tell(timed, comp
         ({"setting": {"size": [48, 64]}}, "unlike size, 96x128 and 48x64"),
         ({"setting": {"batch": 2}}, "unlike batch, 1 and 2"),
         ({"kind": "start"}, "unlike kinds cannot be compared (latency and start)"),
-        ({"subject": {"name": "other"}}, "no row in common (only in the first: latency of a on"),
+        ({"subject": {"name": "other"}}, "no row in common (missing from the second: latency"),
     ],
 )
 def test_what_is_unlike_is_refused_and_named(timed, compare, change, words):
@@ -63,8 +63,24 @@ def test_rows_of_one_file_alone_are_listed_and_the_rest_is_compared(timed, compa
     rows = [timed("a", samples(9)), timed("a", samples(9), subject={"runtime": "onnxruntime"})]
     done = compare(rows, [rows[1], timed("c", samples(9))])
     assert done.code == 0
-    assert "only in the first: latency of a on openvino, cpu" in done.out
-    assert "only in the second: latency of c on openvino, cpu" in done.out
+    assert "missing from the second: latency of a on openvino, cpu" in done.out
+    assert "new in the second: latency of c on openvino, cpu" in done.out
+
+
+def test_a_row_of_the_baseline_that_was_not_measured_again_fails_a_limit(timed, compare):
+    rows = [timed("a", samples(9)), timed("b", samples(9))]
+    done = compare(rows, rows[:1], "--max-slowdown", "1.05")
+    assert done.code == 1
+    assert "missing from the second: latency of b on openvino, cpu" in done.err
+    assert compare(rows[:1], rows, "--max-slowdown", "1.05").code == 0
+
+
+def test_a_time_that_the_second_file_does_not_tell_fails_a_limit(timed):
+    first, second = timed("a", samples(9)), timed("a", samples(9))
+    assert lost(match([first], [second])) == []
+    second.values["total"] = 9.0  # of samples in the first
+    told = lost(match([first], [second]))
+    assert told == ["missing from the second: total of latency of a on openvino, cpu"]
 
 
 def test_one_benchmark_at_several_batches_and_rates_is_matched_row_by_row(timed):
@@ -77,7 +93,7 @@ def test_one_benchmark_at_several_batches_and_rates_is_matched_row_by_row(timed)
     found = match(rows(4, 1), rows(1, 4, 2))
     batches = [(a.setting["batch"], b.setting["batch"]) for a, b in found.pairs]
     assert batches == [(4, 4), (1, 1)]
-    assert len(found.only) == 1
+    assert [each.setting["batch"] for each in found.new] == [2]
 
 
 def test_another_machine_and_other_versions_are_said(timed, compare):
@@ -121,6 +137,8 @@ def test_a_rate_that_falls_is_a_slowdown_and_a_short_stage_is_not_held_to_the_li
         del measured.values["total"]
     assert late(held, slower) == ["a on openvino, cpu, images_per_s: 1.250 times as slow"]
     assert late(slower, held) == []
+    del (still := row(0.0, 1.0)).values["total"]
+    assert late(held, still) == ["a on openvino, cpu, images_per_s: inf times as slow"]
 
 
 def test_compare_is_an_option_too(timed, run, tmp_path):
@@ -135,4 +153,4 @@ def test_no_row_is_matched_twice(timed):
     with pytest.raises(InputError, match="no row in common"):
         match([timed("a", [1.0])], [timed("b", [1.0])])
     twice = [timed("a", [1.0]), timed("a", [1.0])]
-    assert len(match(twice, twice[:1]).only) == 1
+    assert len(match(twice, twice[:1]).missing) == 1
