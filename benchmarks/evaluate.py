@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from icnet_deploy.benchmarks.evaluate_report import (
 )
 from icnet_deploy.benchmarks.evaluate_run import Evaluation, evaluate, save_prediction
 from icnet_deploy.benchmarks.evaluate_text import comparison_text, score_text
-from icnet_deploy.benchmarks.models import is_checkpoint, open_model
+from icnet_deploy.benchmarks.models import is_checkpoint, is_engine, open_model
 from icnet_deploy.benchmarks.options import (
     add_data_options,
     add_output_options,
@@ -32,12 +32,13 @@ from icnet_deploy.benchmarks.options import (
 )
 from icnet_deploy.benchmarks.pictures import Gallery
 from icnet_deploy.benchmarks.plot import region_plot
-from icnet_deploy.benchmarks.scoring import UInt8
+from icnet_deploy.benchmarks.scoring import Size, UInt8
 from icnet_deploy.command import command, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder, write_json, write_text
+from icnet_deploy.runtime.backends import ENGINE_RUNTIMES
 
 __all__ = ["SCHEMA", "Evaluation", "evaluate", "main"]
 
@@ -67,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--runtime",
         default="auto",
         metavar="NAME",
-        help="for ONNX files: auto, onnxruntime or openvino",
+        help="for ONNX files auto, onnxruntime or openvino; for engines auto, tensorrt or "
+        "tensorrt-rtx",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     add_output_options(parser)
@@ -122,18 +124,34 @@ def _score(
         else:
             offer_errors(gallery, dataset.label_set, sample, mapped[0])
 
-    # --size speaks of checkpoints, --runtime and --device of the rest; where there is no such file
-    # among them, the option is left to be refused.
-    checkpoints = [path for path in paths if is_checkpoint(path)]
     with ExitStack() as stack:
-        models = []
-        for path in paths:
-            sized = path in checkpoints or not checkpoints
-            run = path not in checkpoints or len(checkpoints) == len(paths)
-            at = arguments.size if sized else None
-            runtime, device = (arguments.runtime, arguments.device) if run else ("auto", "auto")
-            models.append(stack.enter_context(open_model(path, at, runtime, device)))
+        told = [_told(path, paths, arguments) for path in paths]
+        models = [stack.enter_context(open_model(*each)) for each in told]
         return evaluate(models, dataset, look)
+
+
+def _told(
+    path: Path, paths: Sequence[Path], arguments: argparse.Namespace
+) -> tuple[Path, Size | None, str, str]:
+    """A model, its size, runtime and device: each option goes to the kind of file it speaks of.
+
+    Where there is no such file among the models, it is left to be refused.
+    """
+
+    def runs(model: Path) -> bool:
+        return not is_checkpoint(model)
+
+    def is_onnx(model: Path) -> bool:
+        return runs(model) and not is_engine(model)
+
+    def meant(speaks_of: Callable[[Path], bool]) -> bool:
+        return speaks_of(path) or not any(map(speaks_of, paths))
+
+    of_engines = arguments.runtime in ENGINE_RUNTIMES
+    at = arguments.size if meant(is_checkpoint) else None
+    runtime = arguments.runtime if meant(is_engine if of_engines else is_onnx) else "auto"
+    device = arguments.device if meant(is_onnx if arguments.device == "cpu" else runs) else "auto"
+    return path, at, runtime, device
 
 
 @command

@@ -41,7 +41,7 @@ def serve(told: dict[str, Any]) -> dict[str, Any]:
     marks["image"] = time.monotonic_ns()
     try:
         if told["path"].endswith((".engine", ".plan")):
-            predictor = Predictor.from_engine(told["path"])
+            predictor = Predictor.from_engine(told["path"], told["runtime"])
         else:
             folder = os.path.isdir(told["path"])
             opened = Predictor.from_folder if folder else Predictor.from_onnx

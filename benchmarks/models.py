@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.benchmarks.pairing import refuse_cpu
 from icnet_deploy.benchmarks.reference import Reference
 from icnet_deploy.benchmarks.scoring import Labeller, Size
 from icnet_deploy.errors import DeviceError, InputError, ModelError
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 
-__all__ = ["Model", "is_checkpoint", "open_model"]
+__all__ = ["Model", "is_checkpoint", "is_engine", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ def is_checkpoint(path: Path) -> bool:
     return path.suffix == ".safetensors"
 
 
+def is_engine(path: Path) -> bool:
+    """Whether a file is TensorRT's, by its suffix."""
+    return path.suffix in ENGINE_SUFFIXES
+
+
 @contextmanager
 def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterator[Model]:
     """Opens a checkpoint, an ONNX file or an engine.
@@ -55,7 +61,7 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
     Args:
         path: the file; its suffix says which of them it is.
         at: (height, width) of a checkpoint's input; None for each image's own.
-        runtime, device: of an ONNX file; `auto` for a checkpoint.
+        runtime, device: of an ONNX file or an engine; `auto` for a checkpoint.
 
     Raises:
         ModelError: the file is none of them, or cannot be loaded.
@@ -69,8 +75,9 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         raise InputError(
             f"--size is for a checkpoint; the size of {path} is in the file: export it at another"
         )
-    if path.suffix in (".engine", ".plan"):
-        predictor = Predictor.from_engine(path)
+    if is_engine(path):
+        refuse_cpu(path, device)
+        predictor = Predictor.from_engine(path, runtime)
     elif path.suffix == ".onnx":
         predictor = Predictor.from_onnx(path, runtime=runtime, device=device)
     else:

@@ -160,7 +160,7 @@ def open_chosen(each: Pair, threads: int | None, streams: int = 1) -> Iterator[P
                 f"{each.path} is an engine, which runs on the GPU one image after the other: leave "
                 "--threads and --streams away"
             )
-        opened = Predictor.from_engine(each.path)
+        opened = Predictor.from_engine(each.path, each.runtime)
     else:
         opened = Predictor.from_onnx(each.path, each.runtime, each.device, threads, streams=streams)
     with opened as predictor:

@@ -12,11 +12,19 @@ from typing import NamedTuple
 
 from icnet_deploy.errors import InputError, MissingPackage, ModelError
 from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.runtime.backends import check_available
+from icnet_deploy.runtime.backends import ENGINE_RUNTIMES, check_available
 from icnet_deploy.runtime.candidates import MEANT_FOR
-from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 
-__all__ = ["ROUNDED", "Pair", "Pairing", "default_runtimes", "open_pair", "pair"]
+__all__ = [
+    "ROUNDED",
+    "Pair",
+    "Pairing",
+    "default_runtimes",
+    "open_pair",
+    "pair",
+    "refuse_cpu",
+]
 
 ROUNDED = "rounded"
 """Not a runtime: a float16 file in ONNX Runtime with every float16 value rounded. CPUs compute such
@@ -24,7 +32,6 @@ files in float32 and hardly round, so this is what tells how the file answers on
 
 _COMPARED = ("onnxruntime", "openvino")
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
-_ENGINES = (".engine", ".plan")
 
 
 class Pair(NamedTuple):
@@ -74,7 +81,8 @@ def pair(
 
     By default a file goes to every installed runtime that its precision is meant for, and a float16
     file to `ROUNDED`, too. Named runtimes get every file, whether it is meant for them or not,
-    unless it cannot work there.
+    unless it cannot work there: an engine goes to runtimes of engines only, by default to the one
+    that built it, and an ONNX file to none of these.
 
     Args:
         artefacts: ONNX files and engines; naming one twice is naming it once.
@@ -82,23 +90,44 @@ def pair(
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        MissingPackage: no runtime is installed.
+        MissingPackage: no runtime is installed for the ONNX files.
+        InputError: an engine is asked for on the CPU.
     """
     found = Pairing()
-    default = default_runtimes() if runtimes is None else None
+    named = None if runtimes is None else list(dict.fromkeys(runtimes))
+    default: list[str] | None = None
     for path in dict.fromkeys(artefacts):
-        if path.suffix in _ENGINES:
-            found.pairs.append(Pair(path, "tensorrt", "cuda"))
-            continue
-        precision = _precision(path)
         before = len(found.pairs)
-        if default is None:
-            _pair_named(found, path, precision, list(dict.fromkeys(runtimes or ())), device)
+        if path.suffix in ENGINE_SUFFIXES:
+            refuse_cpu(path, device)
+            _pair_engine(found, path, ["auto"] if named is None else named)
+        elif named is None:
+            default = default or default_runtimes()
+            _pair_default(found, path, _precision(path), default, device)
         else:
-            _pair_default(found, path, precision, default, device)
+            _pair_named(found, path, _precision(path), named, device)
         if len(found.pairs) == before and path not in found.without:
             found.without[path] = InputError(f"{path} is compared on nothing: {found.left_out[-1]}")
     return found
+
+
+def refuse_cpu(path: Path, device: str) -> None:
+    """Refuses to run an engine where there is none to be run (InputError)."""
+    if device == "cpu":
+        raise InputError(
+            f"{path} is an engine, which runs on the GPU: leave --device cpu away, or give the "
+            "ONNX file that it was built from"
+        )
+
+
+def _pair_engine(found: Pairing, path: Path, runtimes: Sequence[str]) -> None:
+    for runtime in runtimes:
+        if runtime in ("auto", *ENGINE_RUNTIMES):
+            found.pairs.append(Pair(path, runtime, "cuda"))
+        else:
+            found.left_out.append(
+                f"{path.name} on {runtime}: an engine runs on {' or '.join(ENGINE_RUNTIMES)}"
+            )
 
 
 def _pair_default(
@@ -140,6 +169,11 @@ def _pair_named(
                 f"{path.name} on {runtime}: TensorRT's parser refuses int8-ort, whose activations "
                 "are uint8; int8 is for it"
             )
+        elif runtime in ENGINE_RUNTIMES:
+            found.left_out.append(
+                f"{path.name} on {runtime}: it runs engines, and this is an ONNX file; build one "
+                f"with `icnet build-engine {path} --with {runtime}`"
+            )
         elif precision in MEANT_FOR and runtime == "onnxruntime" and device == "cuda":
             found.left_out.append(
                 f"{path.name} on CUDA: ONNX Runtime has no integer convolution there; fp16 is for "
@@ -171,8 +205,8 @@ def open_pair(pair: Pair) -> Iterator[Predictor]:
     Raises:
         ModelError, InputError, UnavailableError: as `Predictor.from_onnx` and `from_engine`.
     """
-    if pair.path.suffix in _ENGINES:
-        with Predictor.from_engine(pair.path) as predictor:
+    if pair.path.suffix in ENGINE_SUFFIXES:
+        with Predictor.from_engine(pair.path, pair.runtime) as predictor:
             yield predictor
     elif pair.runtime == ROUNDED:
         with TemporaryDirectory() as folder:

@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         "icnet parity icnet.onnx icnet.fp16.onnx --dataset scenes --data scenes "
         "--report parity.html",
     )
-    parser.add_argument("artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files")
+    parser.add_argument(
+        "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
+    )
     add_data_options(parser)
     parser.add_argument(
         "--runtime",
@@ -44,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a runtime to compare on, or 'rounded': a float16 file with every value rounded as "
         "on a GPU; may be repeated (default: those that are installed and that a file's precision "
-        "is meant for: int8 for openvino, int8-ort for onnxruntime, others for both)",
+        "is meant for: int8 for openvino, int8-ort for onnxruntime, others for both; an "
+        "engine on the one that built it)",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     parser.add_argument(

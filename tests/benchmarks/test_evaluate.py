@@ -1,9 +1,12 @@
+import argparse
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from icnet_deploy.benchmarks.evaluate import _told
 from icnet_deploy.benchmarks.reference import Reference
 from icnet_deploy.data import ConfusionMatrix, content_hash, open_dataset
 from icnet_deploy.labels import CITYSCAPES
@@ -107,10 +110,15 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
     assert "does not exist" in evaluate(data=tmp_path / "nowhere")
     assert "unknown data set 'kitti'" in evaluate(dataset="kitti")
     assert "no scenes images of the split 'test'" in evaluate(extra=("--split", "test"))
-    assert "no checkpoint" in evaluate(tmp_path / "none.safetensors")
+    assert "there is no such file" in evaluate(tmp_path / "none.safetensors")
     assert "none.onnx" in evaluate(tmp_path / "none.onnx")
     assert "is not a model" in evaluate(tmp_path / "model.txt")
-    assert "engine" in evaluate(tmp_path / "model.engine")
+    engine = tmp_path / "model.engine"
+    assert "cannot read the engine" in evaluate(engine)
+    engine.write_bytes(b"plan")
+    told = evaluate(engine, extra=("--runtime", "openvino"))
+    assert "known: auto, tensorrt, tensorrt-rtx" in told
+    assert "leave --device cpu away" in evaluate(engine, extra=("--device", "cpu"))
     assert "--runtime openvino" in evaluate(extra=("--runtime", "openvino"))
     assert "--device cuda" in evaluate(extra=("--device", "cuda"))
     assert "--size is for a checkpoint" in evaluate(artefact, extra=("--size", "64x64"))
@@ -118,6 +126,26 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot write" in evaluate(extra=("--json", tmp_path / "file" / "a.json"))
     assert "folder of that name" in evaluate(extra=("--report", tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, [(None, "auto", "auto")] * 3),
+        (
+            {"size": (64, 64), "runtime": "openvino", "device": "cpu"},
+            [((64, 64), "auto", "auto"), (None, "openvino", "cpu"), (None, "auto", "auto")],
+        ),
+        (
+            {"runtime": "tensorrt", "device": "cuda"},
+            [(None, "auto", "auto"), (None, "auto", "cuda"), (None, "tensorrt", "cuda")],
+        ),
+    ],
+)
+def test_each_option_goes_to_the_kind_of_file_that_it_speaks_of(options, told):
+    paths = [Path(name) for name in ("a.safetensors", "a.onnx", "a.engine")]
+    arguments = argparse.Namespace(**{"size": None, "runtime": "auto", "device": "auto"} | options)
+    assert [_told(path, paths, arguments)[1:] for path in paths] == told
 
 
 def test_a_file_that_is_cut_off(run, artefact, scenes, tmp_path):

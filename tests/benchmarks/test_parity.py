@@ -8,6 +8,7 @@ from icnet_deploy.benchmarks import pairing
 from icnet_deploy.benchmarks.compare import compare
 from icnet_deploy.benchmarks.reference import Reference
 from icnet_deploy.data import content_hash, open_dataset
+from icnet_deploy.errors import InputError
 from icnet_deploy.metadata import read_onnx_metadata
 
 ON_SCENES = ("--dataset", "scenes", "--data")
@@ -232,10 +233,12 @@ def test_bad_requests(run, artefact, describe, checkpoint, scenes, tmp_path):
     assert "unknown data set 'kitti'" in refused(dataset="kitti")
     assert "none.onnx" in refused(tmp_path / "none.onnx")
     assert "unknown runtime 'abacus'" in refused(extra=("--runtime", "abacus"))
-    assert "cannot read the engine" in refused(tmp_path / "model.engine")
+    engine = tmp_path / "model.engine"
+    assert "cannot read the engine" in refused(engine)
+    assert "compared on nothing" in refused(engine, extra=("--runtime", "openvino"))
     assert "precision 'int4'" in refused(describe("int4.onnx", precision="int4"))
     told = refused(extra=("--weights", tmp_path / "none.safetensors"))
-    assert "no checkpoint" in told
+    assert "there is no such file" in told
     (tmp_path / "file").write_text("")
     assert "cannot write" in refused(extra=("--report", tmp_path / "file" / "a.html"))
 
@@ -250,6 +253,22 @@ def test_a_runtime_that_is_not_installed_is_left_out_unless_it_is_named(
     assert pairing.default_runtimes() == ["onnxruntime"]
     arguments = (*ON_SCENES, scenes, "--weights", checkpoint, "--runtime", "openvino")
     assert "icnet-deploy[openvino]" in wrong(run, artefact, *arguments)
+
+
+def test_engines_go_to_the_runtimes_of_engines_and_need_no_other(monkeypatch, tmp_path, artefact):
+    engine = tmp_path / "a.engine"
+    monkeypatch.setattr(pairing, "default_runtimes", lambda: pytest.fail("only ONNX needs one"))
+    assert pairing.pair([engine]).pairs == [(engine, "auto", "cuda", False)]
+    found = pairing.pair([engine, artefact], ["openvino", "tensorrt-rtx"])
+    assert found.pairs == [
+        (engine, "tensorrt-rtx", "cuda", False),
+        (artefact, "openvino", "auto", False),
+    ]
+    assert found.left_out[0] == ("a.engine on openvino: an engine runs on tensorrt or tensorrt-rtx")
+    assert "it runs engines, and this is an ONNX file" in found.left_out[1]
+    assert list(pairing.pair([engine], ["openvino"]).without) == [engine]
+    with pytest.raises(InputError, match="leave --device cpu away"):
+        pairing.pair([engine], device="cpu")
 
 
 def test_the_reference_does_not_see_what_the_artefact_did(spoilt, artefact, checkpoint, scenes):

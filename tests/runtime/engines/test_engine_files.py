@@ -265,6 +265,13 @@ class TestCommand:
             labels = model.label(image)
         with desk.open(engine) as predictor:
             np.testing.assert_array_equal(labels, predictor.predict(image).labels)
+        pairing = importlib.import_module("icnet_deploy.benchmarks.pairing")
+        for other in (
+            models.open_model(engine, None, "tensorrt-rtx", "auto"),
+            pairing.open_pair(pairing.Pair(engine, "tensorrt-rtx", "cuda")),
+        ):
+            with pytest.raises(ModelError, match="of tensorrt, not of tensorrt-rtx"), other:
+                pass
 
 
 def test_a_gpu_is_named_as_a_person_would(desk):
