@@ -267,7 +267,7 @@ def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):
     assert "given together" in wrong("paper", "--dataset", "scenes")
     assert "expected NETWORK=FILE" in wrong("paper", "--checkpoint", checkpoint)
     none = tmp_path / "none.safetensors"
-    assert "no checkpoint" in wrong("paper", "--checkpoint", f"sub4={none}")
+    assert "there is no such file" in wrong("paper", "--checkpoint", f"sub4={none}")
     other = wrong("paper", "--checkpoint", f"sub4={checkpoint}")
     assert "stages sub124 where sub4 is due" in other
     away = wrong("paper", "--table", 1, "--checkpoint", f"sub4={checkpoint}")

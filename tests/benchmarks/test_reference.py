@@ -90,5 +90,5 @@ def test_a_reference_at_another_size_shares_the_network(checkpoint):
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path):
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ModelError, match="there is no such file"):
         Reference(tmp_path / "none.safetensors", None)
