@@ -26,6 +26,9 @@ __all__ = ["Exported", "export", "main"]
 
 PRECISIONS = ("fp32", "fp16")
 
+_USUAL = (1024, 2048)
+"""(height, width) of Cityscapes' images: for a checkpoint that names no size of its own."""
+
 
 class Exported(NamedTuple):
     """What is known of a file that was written.
@@ -42,7 +45,7 @@ class Exported(NamedTuple):
 def export(
     out: Path,
     weights: Path | None = None,
-    size: tuple[int, int] = (1024, 2048),
+    size: tuple[int, int] | None = None,
     head: str = "logits",
     precision: str = "fp32",
     dynamic_size: bool = False,
@@ -54,7 +57,8 @@ def export(
     Args:
         out: the file to write.
         weights: a checkpoint; None is the shipped one.
-        size: (height, width) in pixels that the graph takes.
+        size: (height, width) in pixels that the graph takes; None: what the checkpoint says that
+            its network is for, as imported weights do, or else 1024 x 2048.
         head: `logits` (float, N x C x h x w, for ICNet a quarter of the size) or `labels` (uint8,
             N x H x W).
         precision: `fp32` or `fp16`.
@@ -82,11 +86,12 @@ def export(
 
     if headroom is not None and precision != "fp16":
         raise InputError(f"the headroom report is about float16; the precision is {precision}")
+    checkpoint = load_checkpoint(weights or SHIPPED)
+    size = size or _own_size(checkpoint.info)
     sizes = [size]
     if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
         sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
     samples = Samples(sizes, images)
-    checkpoint = load_checkpoint(weights or SHIPPED)
     with replacing(out) as temporary:
         module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
         model, report = trace(module, size, dynamic_size), None
@@ -149,6 +154,22 @@ def _metadata(
     )
 
 
+def _own_size(info: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) that a checkpoint, or what it was pruned from, says that it is for."""
+    while info:
+        if "size" in info:
+            height, width = info["size"]
+            return int(height), int(width)
+        info = info.get("compression", {}).get("parent", {})
+    return _USUAL
+
+
+def _default_size(weights: Path | None) -> tuple[int, int]:
+    from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+
+    return _own_size(load_checkpoint(weights or SHIPPED).info)
+
+
 def _training_data(info: dict[str, Any]) -> str | None:
     """What the checkpoint was trained on, in words; of a pruned net, what its origin was, too."""
     found = []
@@ -171,7 +192,10 @@ def _arguments() -> argparse.ArgumentParser:
     )
     p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (default: shipped)")
     p.add_argument(
-        "--size", type=size, default=(1024, 2048), help="HEIGHTxWIDTH (default: 1024x2048)"
+        "--size",
+        type=size,
+        help="HEIGHTxWIDTH (default: what the checkpoint says that it is for, as imported weights "
+        "do, or else 1024x2048)",
     )
     p.add_argument(
         "--head",
@@ -207,13 +231,14 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports one file; exit code 0 done, 1 it failed its check, 2 the request was wrong."""
     args = _arguments().parse_args(argv)
-    height, width = args.size
+    _require_packages()
+    height, width = at = args.size or _default_size(args.weights)
     where = "anysize" if args.dynamic_size else f"{height}x{width}"
     out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
     check, headroom = export(
         out,
         args.weights,
-        args.size,
+        at,
         args.head,
         args.precision,
         args.dynamic_size,

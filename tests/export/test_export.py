@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from icnet_deploy.cli import main
+from icnet_deploy.export import to_onnx
 from icnet_deploy.export import verify as verification
 from icnet_deploy.export.deployed import Deployed, MatrixPyramidPooling, lowest_argmax
-from icnet_deploy.export.to_onnx import _training_data, export
+from icnet_deploy.export.to_onnx import _own_size, _training_data, export
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
@@ -172,6 +173,28 @@ def test_training_data_of_a_pruned_net_is_its_origins_too():
     assert _training_data(tuned) == "5 images of scenes train, " + both
     assert _training_data({}) is None
     assert _training_data({"source": "imported weights"}) == "imported weights"
+
+
+def test_the_size_that_a_checkpoint_names_is_the_default(
+    tmp_path, settled, monkeypatch, checkpoint
+):
+    weights, out = tmp_path / "imported.safetensors", tmp_path / "net.onnx"
+    network = settled({"num_classes": 19, "width": 0.125, "architecture": "icnet"})
+    save_checkpoint(weights, network, CITYSCAPES, CAFFE, {"size": [65, 97]})
+    monkeypatch.setitem(verification.LEAST_AGREEMENT, "fp32", 0.999)
+    export(out, weights)
+    assert read_onnx_metadata(out).size == (65, 97)
+    asked = []
+    monkeypatch.setattr(to_onnx, "export", lambda out, *how: asked.append((out.name, how[1])))
+    for size in ([], ["--size", "64x96"]):
+        with pytest.raises(TypeError):  # what comes after the export
+            main(["export", "--weights", str(weights), *size])
+    assert asked == [
+        ("icnet-65x97-logits-fp32.onnx", (65, 97)),
+        ("icnet-64x96-logits-fp32.onnx", (64, 96)),
+    ]
+    assert _own_size({"compression": {"parent": {"size": [65, 97]}}}) == (65, 97)
+    assert _own_size(checkpoint.info) == _own_size({}) == (1024, 2048)
 
 
 def test_folding_the_preprocessing_is_exact():
