@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.fresh import CACHES, Fresh, in_fresh_processes
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.benchmarks.modes import mode_parser, pairs_of, pictures, tell_how
+from icnet_deploy.benchmarks.modes import (
+    mode_parser,
+    pairs_of,
+    pictures,
+    run_mode,
+    tell_how,
+    who,
+)
 from icnet_deploy.benchmarks.tables import number, text_table
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError, UnavailableError
@@ -76,9 +82,9 @@ def _print(found: Sequence[Measurement]) -> None:
     heads = ["artefact", "precision", "on", "cache", "after import", "after load", "peak"]
     rows = []
     for each in found:
-        row, values = each.subject, each.values
-        cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
-        cells += [each.setting["cache"], *(_mebi(values[f"{stage}_bytes"]) for stage in _HELD)]
+        values = each.values
+        cells = [*who(each), each.setting["cache"]]
+        cells += [_mebi(values[f"{stage}_bytes"]) for stage in _HELD]
         rows.append([*cells, _mebi(values["file_bytes"]), _mebi(values.get("wheel_bytes"))])
     print(text_table([*heads, "file", "wheel"], rows, left=4))
     setting = found[0].setting
@@ -117,9 +123,4 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark memory`; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    check_result_options(arguments)
-    found = _measure(arguments)
-    _print(found)
-    keep(arguments, found)
-    return 0
+    return run_mode(_parser().parse_args(argv), _measure, _print)

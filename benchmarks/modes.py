@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.benchmarks.bench_options import add_result_options
+from icnet_deploy.benchmarks.bench_options import add_result_options, check_result_options, keep
 from icnet_deploy.benchmarks.busy import Timed, timed
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.pairing import ROUNDED, Pair, pair
@@ -36,8 +36,10 @@ __all__ = [
     "p90",
     "pairs_of",
     "pictures",
+    "run_mode",
     "subject",
     "tell_how",
+    "who",
 ]
 
 UInt8 = npt.NDArray[np.uint8]
@@ -81,6 +83,23 @@ def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentP
     )
     add_result_options(parser)
     return parser
+
+
+def run_mode(
+    arguments: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], Sequence[Measurement]],
+    show: Callable[[Sequence[Measurement]], None],
+) -> int:
+    """What each of them does: looks where results go, measures, shows, and keeps what it found.
+
+    Returns:
+        The exit code.
+    """
+    check_result_options(arguments)
+    found = measure(arguments)
+    show(found)
+    keep(arguments, found)
+    return 0
 
 
 def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
@@ -199,6 +218,12 @@ def subject(
         "threads": threads,
         "streams": streams,
     }
+
+
+def who(each: Measurement) -> list[str]:
+    """The first cells of its row: the artefact, its precision, and what ran it."""
+    row = each.subject
+    return [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
 
 
 def p90(told: Mapping[str, Any], digits: int = 1) -> str:

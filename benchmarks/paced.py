@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.modes import (
     WARMUP,
@@ -24,8 +23,10 @@ from icnet_deploy.benchmarks.modes import (
     p90,
     pairs_of,
     pictures,
+    run_mode,
     subject,
     tell_how,
+    who,
 )
 from icnet_deploy.benchmarks.tables import number, text_table
 from icnet_deploy.benchmarks.timing import summary, tellable
@@ -166,9 +167,8 @@ def _print(found: Sequence[Measurement]) -> None:
     heads += ["missed %", "p50", "p90", "p99", "jitter", "jitter p99"]
     rows = []
     for each in found:
-        row, values = each.subject, each.values
-        cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
-        cells += [f"{each.setting['rate_per_s']:g}"]
+        values = each.values
+        cells = [*who(each), f"{each.setting['rate_per_s']:g}"]
         cells += [str(values[f"{w}_frames"]) for w in ("due", "labelled", "dropped", "late")]
         cells += [number(values["missed_percent"], 1)]
         cells += [number(values["latency"]["median_ms"], 1), p90(values["latency"])]
@@ -225,9 +225,4 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark paced`; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    check_result_options(arguments)
-    found = _measure(arguments)
-    _print(found)
-    keep(arguments, found)
-    return 0
+    return run_mode(_parser().parse_args(argv), _measure, _print)

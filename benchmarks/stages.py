@@ -12,7 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.modes import (
     WARMUP,
@@ -21,6 +20,7 @@ from icnet_deploy.benchmarks.modes import (
     p90,
     pairs_of,
     pictures,
+    run_mode,
     subject,
     tell_how,
 )
@@ -212,8 +212,4 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark stages`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    check_result_options(arguments)
-    found = _measure(arguments)
-    _print(found, arguments.layers)
-    keep(arguments, found)
-    return 0
+    return run_mode(arguments, _measure, lambda found: _print(found, arguments.layers))

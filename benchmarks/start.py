@@ -6,10 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.fresh import CACHES, STAGES, Fresh, in_fresh_processes
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.benchmarks.modes import mode_parser, p90, pairs_of, pictures, tell_how
+from icnet_deploy.benchmarks.modes import (
+    mode_parser,
+    p90,
+    pairs_of,
+    pictures,
+    run_mode,
+    tell_how,
+    who,
+)
 from icnet_deploy.benchmarks.tables import number, text_table
 from icnet_deploy.benchmarks.timing import summary
 from icnet_deploy.command import command, count
@@ -38,9 +45,8 @@ def _print(found: Sequence[Measurement]) -> None:
     heads = ["artefact", "precision", "on", "cache", *(s.replace("_", " ") for s in STAGES)]
     rows = []
     for each in found:
-        row, values = each.subject, each.values
-        cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
-        cells += [each.setting["cache"]]
+        values = each.values
+        cells = [*who(each), each.setting["cache"]]
         cells += [number(values[stage]["median_ms"], 0) for stage in STAGES]
         cells += [number(values["total"]["median_ms"], 0), p90(values["total"], 0)]
         rows.append(cells)
@@ -73,9 +79,4 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark start`; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    check_result_options(arguments)
-    found = _measure(arguments)
-    _print(found)
-    keep(arguments, found)
-    return 0
+    return run_mode(_parser().parse_args(argv), _measure, _print)

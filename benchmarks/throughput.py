@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.bench_options import check_result_options, keep
 from icnet_deploy.benchmarks.busy import Timed, busy_percent
 from icnet_deploy.benchmarks.machine import machine
 from icnet_deploy.benchmarks.measurement import Measurement
@@ -27,8 +26,10 @@ from icnet_deploy.benchmarks.modes import (
     open_timed,
     pairs_of,
     pictures,
+    run_mode,
     subject,
     tell_how,
+    who,
 )
 from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.benchmarks.tables import number, text_table
@@ -165,7 +166,7 @@ def _write_files(images: Sequence[UInt8], total: int, folder: Path) -> list[Item
     return find_items([str(folder / "images")], folder / "results")
 
 
-def _measure(arguments: argparse.Namespace) -> tuple[list[str], list[Measurement]]:
+def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     pairs, images = pairs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
@@ -180,15 +181,15 @@ def _measure(arguments: argparse.Namespace) -> tuple[list[str], list[Measurement
                     bar.set_postfix_str(f"{way.row['name']}, {way.name}")
                     turn(way, arguments.images)
                     bar.update()
-    return [way.name for way in ways], [way.measurement(arguments.images) for way in ways]
+    return [way.measurement(arguments.images) for way in ways]
 
 
-def _print(names: Sequence[str], found: Sequence[Measurement]) -> None:
+def _print(found: Sequence[Measurement]) -> None:
     heads = ["artefact", "precision", "on", "how", "images/s", "ms an image", "busy %", "cpu %"]
     rows = []
-    for name, each in zip(names, found, strict=True):
-        row, values = each.subject, each.values
-        cells = [row["name"], row["precision"], f"{row['runtime']}, {row['device']}", name]
+    for each in found:
+        values = each.values
+        cells = [*who(each), each.setting["way"]]
         cells += [number(values["images_per_s"], 2), number(1e3 / values["images_per_s"], 1)]
         cells += [number(values[f"{what}_percent"], 1) for what in ("busy", "cpu")]
         rows.append(cells)
@@ -248,9 +249,4 @@ def _scope(text: str) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark throughput`; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    check_result_options(arguments)
-    names, found = _measure(arguments)
-    _print(names, found)
-    keep(arguments, found)
-    return 0
+    return run_mode(_parser().parse_args(argv), _measure, _print)

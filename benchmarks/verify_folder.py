@@ -14,11 +14,11 @@ from icnet_deploy.benchmarks.scoring import size_text
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
 from icnet_deploy.runtime.verdicts import NAME as RECORD
 
 __all__ = ["Artefact", "Folder", "read_folder"]
 
-_ENGINES = (".engine", ".plan")
 _CHECKPOINT = ".safetensors"
 
 
@@ -115,7 +115,7 @@ def read_folder(path: Path) -> Folder:
     for entry in sorted(path.iterdir()):
         if entry.is_file() and entry.suffix == ".onnx":
             artefacts.append(_read(entry))
-        elif entry.is_file() and entry.suffix in _ENGINES:
+        elif entry.is_file() and entry.suffix in ENGINE_SUFFIXES:
             artefacts.append(Artefact(entry, sha256(entry)))
         elif entry.is_file() and entry.suffix == _CHECKPOINT:
             checkpoints[entry] = sha256(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,10 +112,10 @@ def report(found: dict[str, Any]) -> list[str]:
         *_hardware(found),
         "",
         "runtimes",
-        *(_row(name, text) for name, text in _runtimes(found["runtimes"])),
+        *_rows(found["runtimes"], _runtime),
         "",
         "what drives the GPU for an engine",
-        *(_row(name, text) for name, text in _adapters(found["cuda"])),
+        *_rows(found["cuda"], _adapter),
         "",
         f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}",
         *_auto(found["auto"]),
@@ -155,25 +155,8 @@ def _hardware(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _runtimes(found: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = []
-    for name, value in found.items():
-        if value is None:
-            text = "not installed"
-        elif "error" in value:
-            text = f"does not work: {value['error']}"
-        elif "providers" in value:
-            text = f"{value['version']}: {', '.join(value['providers'])}"
-        elif "devices" in value:
-            devices = [f"{device} ({model})" for device, model in value["devices"].items()]
-            text = f"{value['version']}: {', '.join(devices)}"
-        else:
-            text = f"{value['version']}: engines (icnet build-engine)"
-        rows.append((name, text))
-    return rows
-
-
-def _adapters(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(found: dict[str, Any], told: Callable[[dict[str, Any]], str]) -> list[str]:
+    """A line for each of what may be there: what is told of it, or why nothing is."""
     rows = []
     for name, value in found.items():
         if value is None:
@@ -181,9 +164,22 @@ def _adapters(found: dict[str, Any]) -> list[tuple[str, str]]:
         elif "error" in value:
             text = f"does not work: {value['error']}"
         else:
-            text = f"{value['version']} on {value['gpu']}"
-        rows.append((name, text))
+            text = told(value)
+        rows.append(_row(name, text))
     return rows
+
+
+def _runtime(value: dict[str, Any]) -> str:
+    if "providers" in value:
+        return f"{value['version']}: {', '.join(value['providers'])}"
+    if "devices" in value:
+        devices = [f"{device} ({model})" for device, model in value["devices"].items()]
+        return f"{value['version']}: {', '.join(devices)}"
+    return f"{value['version']}: engines (icnet build-engine)"
+
+
+def _adapter(value: dict[str, Any]) -> str:
+    return f"{value['version']} on {value['gpu']}"
 
 
 def _auto(found: dict[str, Any]) -> list[str]:
