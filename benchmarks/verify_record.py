@@ -41,6 +41,7 @@ def verdicts_of(result: Result) -> Iterator[Verdict]:
     here: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": machine()["cpu"],
+        "cpu_flags": tuple(machine()["cpu_flags"]),
         "versions": versions(),
     }
     digests = {a.path.name: a.sha256 for a in result.folder.artefacts}

@@ -13,9 +13,9 @@ from icnet_deploy.errors import InputError, MissingPackage, ModelError, Unavaila
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES, check_available
 from icnet_deploy.runtime.digests import digests
-from icnet_deploy.runtime.machine import package_version
+from icnet_deploy.runtime.machine import cpu, exact_int8, package_version
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
-from icnet_deploy.runtime.verdicts import Verdicts, read_verdicts
+from icnet_deploy.runtime.verdicts import Verdict, Verdicts, read_verdicts
 
 __all__ = ["MEANT_FOR", "Candidate", "Found", "Request", "find_candidates"]
 
@@ -39,6 +39,7 @@ class Request:
         runtime, device, threads, streams: as for `Predictor.from_onnx`; `auto` is any.
         precision: choose among `fp32`, `fp16`, `int8` or `int8-ort` only; None: among all.
         unverified: choose among files that `icnet verify` did not pass, too.
+        size: choose among files that take this (height, width) only; None: all must be of one.
     """
 
     runtime: str = "auto"
@@ -47,6 +48,7 @@ class Request:
     precision: str | None = None
     unverified: bool = False
     streams: int = 1
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuses a name that nothing here has."""
@@ -87,12 +89,14 @@ class Found:
     Attributes:
         candidates: the likely fastest first.
         left_out: a sentence for every file and place that is none.
+        notes: candidate -> what a user of it should know, in words.
         unverified: how many of these lack nothing but a verdict.
         missing: how many lack a package.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    notes: dict[Candidate, str] = field(default_factory=dict)
     unverified: int = 0
     missing: int = 0
 
@@ -101,7 +105,8 @@ def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> F
     """Every artefact of a folder on every runtime and device that may be chosen here.
 
     Args:
-        folder: ONNX files and engines, all of one network and size.
+        folder: ONNX files and engines, all of one network, and of one size unless one is asked
+            for.
         request: what is asked for.
         fresh: read every file for its SHA-256, also where its size and time are those known.
 
@@ -111,7 +116,7 @@ def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> F
         UnavailableError: nothing in it can be run here.
     """
     found = Found()
-    artefacts = list(_read(folder, found))
+    artefacts = _of_size(folder, list(_read(folder, found)), request.size, found)
     _require_one_network(folder, artefacts)
     verdicts = Verdicts() if request.unverified else read_verdicts(folder)
     known = digests(folder, [artefact.path.name for artefact in artefacts], fresh=fresh)
@@ -161,19 +166,44 @@ def _read(folder: Path, found: Found) -> Iterator[Artefact]:
             found.left_out.append(f"{path.name}: {error}")
 
 
+def _of_size(
+    folder: Path, artefacts: list[Artefact], size: tuple[int, int] | None, found: Found
+) -> list[Artefact]:
+    """Those that take the size that was asked for; all where none was."""
+    if size is None:
+        return artefacts
+    fitting = [artefact for artefact in artefacts if artefact.metadata.size == size]
+    if artefacts and not fitting:
+        sizes = ", ".join(sorted({_size_text(artefact.metadata.size) for artefact in artefacts}))
+        raise InputError(
+            f"no artefact in {folder} is of {_size_text(size)}; it holds {sizes}: ask for one of "
+            "these, or export at that size"
+        )
+    found.left_out += [
+        f"{path.name}: it is of {_size_text(known.size)}, and {_size_text(size)} was asked for"
+        for path, known, _ in artefacts
+        if known.size != size
+    ]
+    return fitting
+
+
+def _size_text(size: tuple[int, int] | None) -> str:
+    return "any size" if size is None else f"{size[0]}x{size[1]}"
+
+
 def _require_one_network(folder: Path, artefacts: Sequence[Artefact]) -> None:
     """Refuses a folder whose artefacts would not give the same label map."""
     kinds: dict[str, list[str]] = {}
     for path, known, _ in artefacts:
-        size = "any size" if known.size is None else f"{known.size[0]}x{known.size[1]}"
         weights = (known.weights_sha256 or "unknown")[:12]
-        told = f"{size}, weights {weights}, {len(known.label_set)} classes of "
+        told = f"{_size_text(known.size)}, weights {weights}, {len(known.label_set)} classes of "
         kinds.setdefault(told + known.label_set.name, []).append(path.name)
     if len(kinds) > 1:
         listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
         raise InputError(
             f"{folder} holds several networks or sizes ({listed}): one is chosen by speed only "
-            "among files of one; give each a folder of its own, or name a file"
+            "among files of one; ask for a size (size=, --size HxW), give each network a folder of "
+            "its own, or name a file"
         )
 
 
@@ -250,6 +280,8 @@ def _require(runtime: str, device: str, lacks_gpu_build: bool) -> None:
 def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool:
     verdict = verdicts.of(candidate.sha256, candidate.runtime, candidate.device)
     if verdict is not None and verdict.passed:
+        if candidate.precision.startswith("int8") and candidate.device == "cpu":
+            _note_processor(candidate, verdict, found)
         return True
     found.unverified += 1
     if verdict is not None:
@@ -259,6 +291,19 @@ def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool
     else:
         found.left_out.append(f"{candidate}: not verified there")
     return False
+
+
+def _note_processor(candidate: Candidate, verdict: Verdict, found: Found) -> None:
+    """Says so where `icnet verify` saw a file's INT8 by other arithmetic than it has here."""
+    there, here = exact_int8(verdict.cpu_flags), exact_int8(cpu()["flags"])
+    if there is None or there == here:
+        return
+    sums = {True: "in 32 bits", False: "in 16 bits, which saturate", None: "in its own way"}
+    found.notes[candidate] = (
+        f"it was verified on {verdict.processor}, which sums products of INT8 {sums[there]}; this "
+        f"processor sums them {sums[here]}, so its labels may differ: run `icnet verify "
+        f"{candidate.path.parent}` here, or keep to a float precision"
+    )
 
 
 def _nothing(folder: Path, request: Request, found: Found) -> InputError:

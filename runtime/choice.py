@@ -75,6 +75,7 @@ class Choice:
         left_out: a sentence for each file and place that was not among them.
         measured: when, UTC, ISO 8601; None where there was nothing to choose from.
         remembered: whether that was an earlier time.
+        note: what to know of the chosen one, in words; empty if there is nothing.
     """
 
     folder: str
@@ -82,6 +83,7 @@ class Choice:
     left_out: tuple[str, ...]
     measured: str | None
     remembered: bool
+    note: str = ""
 
     @property
     def winner(self) -> Timed:
@@ -91,12 +93,13 @@ class Choice:
     def __str__(self) -> str:
         best = self.winner
         chosen = f"{best.file} ({best.precision}) on {best.runtime}, {best.device}"
+        note = f"; {self.note}" if self.note else ""
         if self.measured is None:
-            return f"{chosen}: the only candidate in {self.folder}"
+            return f"{chosen}: the only candidate in {self.folder}{note}"
         when = f"{'remembered from' if self.remembered else 'measured'} {self.measured}"
         return (
             f"{chosen}: the fastest of {len(self.candidates)} candidates in {self.folder}, "
-            f"{best.median_ms:.1f} ms an image ({when})"
+            f"{best.median_ms:.1f} ms an image ({when}){note}"
         )
 
 
@@ -145,7 +148,7 @@ def _open_chosen(choice: Choice, found: Found, request: Request) -> Predictor:
     if sha256(winner.path) != winner.sha256:
         raise _Changed
     predictor = _open(winner, request, cached=True)
-    predictor.choice = choice
+    predictor.choice = replace(choice, note=found.notes.get(winner, ""))
     return predictor
 
 

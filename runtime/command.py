@@ -57,6 +57,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--device", default="auto", choices=("auto", *DEVICES), help="cuda is CUDA or an error"
     )
     parser.add_argument(
+        "--size",
+        type=shared.size,
+        metavar="HxW",
+        help="of a folder that holds artefacts of several input sizes: which to choose among",
+    )
+    parser.add_argument(
         "--threads", type=shared.count, metavar="N", help="CPU threads (default: the runtime's)"
     )
     parser.add_argument(
@@ -101,7 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _open(args: argparse.Namespace) -> Predictor:
     if Path(args.model).is_dir():  # where an engine without its sidecar is never taken
         return Predictor.from_folder(
-            args.model, args.runtime, args.device, args.threads, streams=args.streams
+            args.model,
+            args.runtime,
+            args.device,
+            args.threads,
+            streams=args.streams,
+            size=args.size,
+        )
+    if args.size is not None:
+        raise InputError(
+            f"--size chooses among the artefacts of a folder, and {args.model} is none: leave it "
+            "away; images of any size are resized to the artefact's"
         )
     if Path(args.model).suffix not in ENGINE_SUFFIXES:
         if args.require_manifest:

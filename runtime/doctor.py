@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is None:
         lines = [*report(found), *_remembered(found)]
     else:
-        choice = _choice(args.model, args.measure)
+        choice = _choice(args.model, args.size, args.measure)
         found["choice"] = asdict(choice)
         lines = explain(choice)
     if args.json:
@@ -52,17 +52,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--measure", action="store_true", help="with --model: measure also what is remembered"
     )
+    parser.add_argument(
+        "--size",
+        type=shared.size,
+        metavar="HxW",
+        help="with --model: only its artefacts of this size, where it holds several",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write it all as JSON")
     args = parser.parse_args(argv)
-    if args.measure and args.model is None:
-        raise InputError("--measure is for --model FOLDER: there is nothing else to measure")
+    if args.model is None and (args.measure or args.size):
+        given = "--measure" if args.measure else "--size"
+        raise InputError(f"{given} is for --model FOLDER: there is nothing else to choose from")
     return args
 
 
-def _choice(folder: Path, anew: bool) -> Choice:
-    from icnet_deploy.runtime.choice import open_fastest
+def _choice(folder: Path, size: tuple[int, int] | None, anew: bool) -> Choice:
+    from icnet_deploy.runtime.choice import Request, open_fastest
 
-    with open_fastest(folder, anew=anew) as predictor:
+    with open_fastest(folder, Request(size=size), anew=anew) as predictor:
         choice = predictor.choice
     assert choice is not None
     return choice
@@ -70,7 +77,8 @@ def _choice(folder: Path, anew: bool) -> Choice:
 
 def explain(choice: Choice) -> list[str]:
     """The lines that say what of a folder was chosen, and why."""
-    lines = [f"{choice.folder}: {choice.winner.file} on {choice.winner.runtime}", ""]
+    lines = [f"{choice.folder}: {choice.winner.file} on {choice.winner.runtime}"]
+    lines += [f"note: {choice.note}", ""] if choice.note else [""]
     if choice.measured is None:
         lines.append("the only candidate: nothing was measured")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -19,13 +20,25 @@ from icnet_deploy.runtime.backends.open_vino import core
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.labelmap import kind
 
-__all__ = ["PACKAGES", "Package", "cpu", "examine", "gpus", "label_maps", "package_version"]
+__all__ = [
+    "PACKAGES",
+    "Package",
+    "cpu",
+    "exact_int8",
+    "examine",
+    "gpus",
+    "label_maps",
+    "package_version",
+]
 
 _FLAGS = (
     *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16"),
 )
 """The flags of /proc/cpuinfo that decide how fast float32, INT8 and half precision are."""
+
+
+_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,19 @@ def cpu() -> dict[str, Any]:
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "flags": [flag for flag in _FLAGS if flag in present],
     }
+
+
+def exact_int8(flags: Iterable[str]) -> bool | None:
+    """Whether a processor with these flags sums products of 8 bits in 32.
+
+    An x86 without VNNI or AMX sums pairs of them in 16 bits, which saturate (VPMADDUBSW), so that
+    runtimes lose them or halve the weights before: INT8 gives other labels there.
+
+    Returns:
+        None where the flags do not tell, as of a processor that is no x86.
+    """
+    known = set(flags)
+    return bool(known & _DOT_PRODUCTS) if known else None
 
 
 def _memory_gib() -> float | None:

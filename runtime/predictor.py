@@ -211,15 +211,15 @@ class Predictor:
         precision: str | None = None,
         unverified: bool = False,
         streams: int = 1,
+        size: tuple[int, int] | None = None,
     ) -> Predictor:
         """Opens what is fastest here of the artefacts in a folder that `icnet verify` passed.
 
-        Measured once and remembered; `choice` says why. For the arguments see `Request`, and for
-        the errors `open_fastest` in `icnet_deploy.runtime.choice`.
+        Measured once; `choice` says why. Arguments and errors: `runtime.choice`, `open_fastest`.
         """
         from icnet_deploy.runtime.choice import Request, open_fastest
 
-        asked = Request(runtime, device, threads, precision, unverified, streams)
+        asked = Request(runtime, device, threads, precision, unverified, streams, size)
         return open_fastest(Path(folder), asked)
 
     @property

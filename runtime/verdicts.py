@@ -38,6 +38,8 @@ class Verdict:
         limits: what it was held to, in words.
         date: when, UTC, ISO 8601.
         processor: where.
+        cpu_flags: its instructions that matter; see `machine.cpu`. Empty in a record that does not
+            tell.
         versions: name -> version of what was used.
     """
 
@@ -53,6 +55,7 @@ class Verdict:
     date: str
     processor: str
     versions: dict[str, str] = field(default_factory=dict)
+    cpu_flags: tuple[str, ...] = ()
 
     def covers(self, runtime: str, device: str) -> bool:
         """Whether it speaks of that runtime on that device."""
@@ -113,7 +116,10 @@ def read_verdicts(folder: Path) -> Verdicts:
         known = Verdict.__dataclass_fields__
         return Verdicts(
             tuple(
-                Verdict(**{name: text for name, text in one.items() if name in known})
+                Verdict(
+                    **{name: text for name, text in one.items() if name in known}
+                    | {"cpu_flags": tuple(one.get("cpu_flags", ()))}
+                )
                 for one in value["verdicts"]
             )
         )

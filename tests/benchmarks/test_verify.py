@@ -18,6 +18,7 @@ from icnet_deploy.data import content_hash
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.verdicts import NAME as RECORD
 from icnet_deploy.runtime.verdicts import read_verdicts
 
@@ -121,6 +122,7 @@ def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, monke
     assert passed.scored_on.startswith("2 images of scenes")
     assert passed.limits.startswith("mIoU within 0.01 points")
     assert "onnxruntime" in passed.versions
+    assert set(passed.cpu_flags) == set(machine.cpu()["flags"])
     assert known.of(passed.sha256, "openvino", "cpu") is None
     failed = known.of(sha256(release / "other.onnx"), "onnxruntime", "cpu")
     assert not failed.passed

@@ -15,7 +15,7 @@ from icnet_deploy.errors import BackendError, InputError, ModelError, Unavailabl
 from icnet_deploy.files import sha256
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import Predictor, backends, choice, doctor, machine, race
+from icnet_deploy.runtime import Predictor, backends, candidates, choice, doctor, machine, race
 from icnet_deploy.runtime.backends.fake import FakeBackend
 from icnet_deploy.runtime.candidates import Candidate, find_candidates
 from icnet_deploy.runtime.command import main as predict
@@ -239,6 +239,38 @@ def test_a_candidate_that_does_not_load_or_run_is_told_and_left_out(folder, runs
         Predictor.from_folder(folder, threads=1)
 
 
+VNNI, AVX2 = ("avx2", "avx512_vnni"), ("avx2",)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        (VNNI, AVX2, "in 32 bits; this processor sums them in 16 bits"),
+        (AVX2, VNNI, "in 16 bits, which saturate; this processor sums them in 32 bits"),
+        (VNNI, (), "this processor sums them in its own way"),
+        (VNNI, ("avx_vnni", "amx_int8"), ""),
+        ((), AVX2, ""),  # a record that does not tell
+    ],
+)
+def test_int8_verified_on_another_kind_of_processor_is_said(
+    folder, runs, monkeypatch, capsys, there, here, said
+):
+    a, b = folder / "a.onnx", folder / "b.onnx"
+    record(folder, verdict(a, cpu_flags=there), verdict(b, cpu_flags=there))
+    found = machine.cpu() | {"flags": list(here)}
+    for module in (machine, candidates):
+        monkeypatch.setattr(module, "cpu", lambda: found)
+    for remembered in (False, True):
+        why = chosen(folder)[2]
+        assert (why.winner.file, why.remembered) == ("b.onnx", remembered)
+        assert said in why.note
+        assert bool(why.note) == bool(said)
+        assert why.note in str(why)
+    assert doctor.main(["--model", str(folder)]) == 0
+    assert ("note: it was verified on a processor" in capsys.readouterr().out) == bool(said)
+    assert chosen(folder, precision="fp32")[2].note == ""
+
+
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
@@ -275,6 +307,23 @@ def test_several_networks_or_sizes_are_refused(folder, tiny_model, other):
     shutil.move(tiny_model(**other), folder / "z.onnx")
     with pytest.raises(InputError, match=r"several networks or sizes .*a.onnx, b.onnx; .*z.onnx"):
         Predictor.from_folder(folder)
+
+
+def test_of_several_sizes_the_one_that_is_asked_for_is_chosen(folder, tiny_model, runs, capsys):
+    z = folder / "z.onnx"
+    shutil.move(tiny_model(size=(96, 64)), z)
+    record(folder, *read_verdicts(folder).verdicts, verdict(z))
+    file, _, why = chosen(folder, size=(96, 64))
+    assert file == "z.onnx"
+    assert "a.onnx: it is of 64x96, and 96x64 was asked for" in why.left_out
+    assert chosen(folder, size=(64, 96))[0] == "b.onnx"
+    with pytest.raises(InputError, match="is of 32x32; it holds 64x96, 96x64: ask for one"):
+        Predictor.from_folder(folder, size=(32, 32))
+    with pytest.raises(InputError, match=r"ask for a size \(size=, --size HxW\)"):
+        Predictor.from_folder(folder)
+    assert doctor.main(["--model", str(folder), "--size", "96x64"]) == 0
+    assert f"{folder}: z.onnx on openvino" in capsys.readouterr().out
+    assert doctor.main(["--size", "96x64"]) == 2
 
 
 def test_engines_and_broken_files_are_told(folder):
@@ -361,9 +410,12 @@ def test_predict_takes_a_folder_and_says_what_it_chose(folder, runs, capsys, tmp
     from icnet_deploy.images import write_image
 
     write_image(tmp_path / "i.png", blocks((64, 96)))
-    words = [tmp_path / "i.png", "--model", folder, "-o", tmp_path / "out"]
+    words = [tmp_path / "i.png", "--model", folder, "-o", tmp_path / "out", "--size", "64x96"]
     assert predict([str(word) for word in words]) == 0
     assert "chosen: b.onnx (int8) on openvino, cpu" in capsys.readouterr().out
+    words[2] = folder / "a.onnx"
+    assert predict([str(word) for word in words]) == 2
+    assert "--size chooses among the artefacts of a folder" in capsys.readouterr().err
 
 
 def test_other_names_and_order_do_not_matter(folder, tmp_path):
