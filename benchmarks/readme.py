@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.bench_tables import markdown_of
+from icnet_deploy.benchmarks.bench_tables import device_words, markdown_of, median_ms
 from icnet_deploy.benchmarks.measurement import read_measurements
 from icnet_deploy.benchmarks.paper_tables import markdown as paper_markdown
 from icnet_deploy.benchmarks.quantizers import markdown as quantizers_markdown
@@ -73,6 +73,35 @@ def _parity(results: Sequence[dict[str, Any]]) -> str:
     return _rows(header, rows)
 
 
+def _speed(results: Sequence[dict[str, Any]]) -> str:
+    """What `auto` opens beside all that ran in turn with it, the slowest first."""
+    parts = []
+    for result in results:
+        rows = [
+            each
+            for each in (result["rows"] if result["kind"] == "measurements" else ())
+            if (each.kind, each.scope) == ("latency", "image-to-labels")
+        ]
+        auto = [each for each in rows if each.subject.get("auto")]
+        if not auto or len(rows) < 2:
+            continue
+        rows.sort(key=median_ms, reverse=True)
+        table = [
+            [
+                f"**{each.name}**" if each in auto else each.name,
+                each.subject["precision"],
+                device_words(each),
+                f"{median_ms(each):.1f}",
+                f"{1e3 / median_ms(each):.1f}",
+                f"{median_ms(each) / median_ms(auto[0]):.2f}",
+            ]
+            for each in rows
+        ]
+        header = ["way", "precision", "on", "ms", "images a second", "times auto's"]
+        parts.append(_rows(header, table))
+    return "\n".join(parts)
+
+
 def _measured(kind: str) -> Callable[[Sequence[dict[str, Any]]], str]:
     """The tables of one kind of benchmark, file by file: what was taken in turn stays together."""
 
@@ -88,6 +117,7 @@ _BENCHMARKS = ("latency", "throughput", "stages", "start", "memory", "paced")
 TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
     "scores": _scores,
     "parity": _parity,
+    "speed": _speed,
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,
