@@ -30,7 +30,8 @@ from icnet_deploy.benchmarks.tables import number, text_table
 from icnet_deploy.benchmarks.timing import interleave, summary
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import CheckFailed
-from icnet_deploy.images import read_image, resize_image, write_image, write_labels
+from icnet_deploy.images import read_image, resize_image, write_image
+from icnet_deploy.runtime.command import write_results
 from icnet_deploy.runtime.drawing import with_legend
 from icnet_deploy.runtime.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
@@ -54,14 +55,10 @@ def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
     image = read_image(item.path)
     decoded = time.perf_counter()
     prediction = predictor.predict(image)
-    labels = prediction.labels
     labelled = time.perf_counter()
-    colours = prediction.colours()
-    overlay = with_legend(prediction.overlay(), labels, prediction.label_set)
+    overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
     drawn = time.perf_counter()
-    write_labels(item.result("_labels.png"), labels)
-    write_image(item.result("_colour.png"), colours)
-    write_image(item.result("_overlay.png"), overlay)
+    write_results(item, prediction, overlay)
     encoded = time.perf_counter()
     found = {"decode": decoded - start, "draw": drawn - labelled, "encode": encoded - drawn}
     found |= {stage: prediction.timings_ms[stage] / 1e3 for stage in STAGES if stage not in found}

@@ -20,12 +20,13 @@ from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
 from icnet_deploy.runtime.cores import usable_cores
-from icnet_deploy.runtime.drawing import with_legend
+from icnet_deploy.runtime.drawing import palette, with_legend
 from icnet_deploy.runtime.inputs import Item, find_items
+from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 from icnet_deploy.runtime.video import VideoReader, writing_video
 
-__all__ = ["label_files", "main"]
+__all__ = ["label_files", "main", "write_results"]
 
 Timings = list[dict[str, float]]
 
@@ -37,7 +38,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "icnet predict",
         "Label images, folders of images (with sub-folders) and videos.\n\n"
         "For an image NAME it writes NAME_labels.png (8 bits, a class index a pixel),\n"
-        "NAME_colour.png and NAME_overlay.png; for a video, NAME_overlay.mp4.",
+        "NAME_colour.png (the same in colours) and, to look at, NAME_overlay.jpg; for a video,\n"
+        "NAME_overlay.mp4.",
         "icnet predict street.jpg --model icnet.onnx -o out",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder or a video")
@@ -194,12 +196,24 @@ def label_files(
 
 def _label_image(predictor: Predictor, item: Item, table: Any) -> dict[str, float]:
     prediction = predictor.predict(read_image(item.path))
-    labels = prediction.labels
-    overlay = with_legend(prediction.overlay(), labels, prediction.label_set)
-    write_labels(item.result("_labels.png"), labels if table is None else table[labels])
-    write_image(item.result("_colour.png"), prediction.colours())
-    write_image(item.result("_overlay.png"), overlay)
+    overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
+    write_results(item, prediction, overlay, table)
     return prediction.timings_ms
+
+
+def write_results(item: Item, prediction: Prediction, overlay: Any, table: Any = None) -> None:
+    """Writes what an image gets: its label map, the same in colours, and the overlay.
+
+    Args:
+        item: names the files.
+        prediction: of the image.
+        overlay: uint8 H x W x 3, RGB.
+        table: uint8 256, what is written for each class index; None for the index.
+    """
+    labels = prediction.labels
+    write_labels(item.result("_labels.png"), labels if table is None else table[labels])
+    write_labels(item.result("_colour.png"), labels, palette(prediction.label_set))
+    write_image(item.result("_overlay.jpg"), overlay)
 
 
 def _label_video(predictor: Predictor, item: Item) -> Timings:

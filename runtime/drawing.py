@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["blend", "colourise", "with_legend"]
+__all__ = ["blend", "colourise", "palette", "with_legend"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -15,12 +15,18 @@ _PAPER = (250, 250, 250)
 _INK = (25, 25, 25)
 
 
+def palette(label_set: LabelSet) -> UInt8:
+    """The colour of each value of a label map: uint8 256 x 3, RGB; no class is black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(label_set)] = label_set.palette
+    return table
+
+
 def colourise(labels: UInt8, label_set: LabelSet) -> UInt8:
-    """Paints a label map, uint8 H x W, in the palette: uint8 H x W x 3, RGB; no class is black."""
+    """Paints a label map, uint8 H x W, in the `palette`: uint8 H x W x 3, RGB."""
     import cv2
 
-    table = np.zeros((256, 1, 3), np.uint8)
-    table[: len(label_set), 0] = label_set.palette
+    table = palette(label_set)[:, None]
     return np.asarray(cv2.applyColorMap(np.ascontiguousarray(labels), table), np.uint8)
 
 

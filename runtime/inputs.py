@@ -34,7 +34,7 @@ class Item:
     def results(self) -> list[Path]:
         """All the files that are written for it."""
         endings = (
-            ("_overlay.mp4",) if self.video else ("_labels.png", "_colour.png", "_overlay.png")
+            ("_overlay.mp4",) if self.video else ("_labels.png", "_colour.png", "_overlay.jpg")
         )
         return [self.result(ending) for ending in endings]
 

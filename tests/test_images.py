@@ -109,6 +109,20 @@ def test_a_label_map_is_read_back_unchanged(tmp_path):
     assert np.array_equal(read_grey(tmp_path / "labels.png"), labels)
 
 
+def test_a_label_map_in_colours_holds_the_values_too(tmp_path):
+    labels = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    path = tmp_path / "colours.png"
+    write_labels(path, labels, palette)
+    assert np.array_equal(read_image(path), palette[labels])
+    pillow = pytest.importorskip("PIL.Image")  # no decoder of OpenCV's gives the indices
+    with pillow.open(path) as image:
+        image.verify()
+    with pillow.open(path) as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), labels)
+
+
 @pytest.mark.parametrize(
     "array", [picture(), picture()[:, :, 0].astype(np.uint16), np.zeros((4, 4, 4), np.uint8)]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,19 @@ def write_image(path: str | Path, image: UInt8) -> None:
     _encode(path, np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)))
 
 
-def write_labels(path: str | Path, labels: UInt8) -> None:
-    """Writes a label map, uint8 H x W, as an 8-bit single-channel PNG."""
-    _encode(path, labels)
+def write_labels(path: str | Path, labels: UInt8, palette: UInt8 | None = None) -> None:
+    """Writes a label map, uint8 H x W, as an 8-bit PNG.
+
+    Args:
+        path: the file, `.png`.
+        labels: uint8 H x W.
+        palette: uint8 256 x 3, RGB: the colour that the PNG shows for each value; None: a
+            single-channel PNG of the values, which `read_grey` reads back.
+    """
+    _encode(path, labels, palette)
 
 
-def _encode(path: str | Path, array: UInt8) -> None:
+def _encode(path: str | Path, array: UInt8, palette: UInt8 | None = None) -> None:
     import cv2
 
     path = Path(path)
@@ -140,5 +148,22 @@ def _encode(path: str | Path, array: UInt8) -> None:
         ok = False
     if not ok:
         raise ImageError(f"cannot encode {path}: the suffix names no known image format")
+    content = data.tobytes() if palette is None else _indexed(data.tobytes(), palette)
     with replacing(path) as temporary:
-        data.tofile(temporary)
+        temporary.write_bytes(content)
+
+
+def _indexed(png: bytes, palette: UInt8) -> bytes:
+    """Makes an 8-bit grey PNG one of a palette, whose pixels are the same bytes.
+
+    OpenCV writes none itself. PNG specification, third edition, 11.2.1 and 11.2.2: the header is
+    the first chunk, its tenth byte the colour type (3: palette), and the palette follows it.
+    """
+    header = bytearray(png[16:29])
+    header[9] = 3
+    chunks = [(b"IHDR", bytes(header)), (b"PLTE", palette.tobytes())]
+    new = [
+        len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+        for kind, data in chunks
+    ]
+    return b"".join([_PNG_START, *new, png[33:]])

@@ -14,7 +14,7 @@ from icnet_deploy.runtime.inputs import find_items
 from icnet_deploy.runtime.video import _cv2
 
 SIZE = (64, 96)
-ENDINGS = ("labels", "colour", "overlay")
+ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def files(folder):
 
 
 def results(*names):
-    return sorted(f"{name}_{ending}.png" for name in names for ending in ENDINGS)
+    return sorted(f"{name}{ending}" for name in names for ending in ENDINGS)
 
 
 def assert_refused(code, capfd, *words):
@@ -66,8 +66,10 @@ def test_an_image(predict, model, out, blocks, tmp_path, capfd, runtime):
     expected = Predictor.from_onnx(model, runtime).predict(image)
     np.testing.assert_array_equal(read_grey(out / "street_labels.png"), expected.labels)
     np.testing.assert_array_equal(read_image(out / "street_colour.png"), expected.colours())
-    overlay = read_image(out / "street_overlay.png")
-    np.testing.assert_array_equal(overlay[:80, :100], expected.overlay())
+    assert cv2.imread(out / "street_colour.png", cv2.IMREAD_UNCHANGED).shape == (80, 100, 3)
+    overlay = read_image(out / "street_overlay.jpg")
+    off = np.abs(overlay[:80, :100].astype(int) - expected.overlay())
+    assert off.mean() < 8  # JPEG: borders of saturated colours are not kept
     assert overlay.shape[0] > 80  # the legend is below the picture
     said, errors = capfd.readouterr()
     assert "1 input labelled" in said
