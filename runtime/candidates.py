@@ -281,7 +281,7 @@ def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool
     verdict = verdicts.of(candidate.sha256, candidate.runtime, candidate.device)
     if verdict is not None and verdict.passed:
         if candidate.precision.startswith("int8") and candidate.device == "cpu":
-            _note_processor(candidate, verdict, found)
+            return _is_verified_processor(candidate, verdict, found)
         return True
     found.unverified += 1
     if verdict is not None:
@@ -293,17 +293,26 @@ def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool
     return False
 
 
-def _note_processor(candidate: Candidate, verdict: Verdict, found: Found) -> None:
-    """Says so where `icnet verify` saw a file's INT8 by other arithmetic than it has here."""
+def _is_verified_processor(candidate: Candidate, verdict: Verdict, found: Found) -> bool:
+    """Whether INT8 that passed on another processor may be taken here; says what differs.
+
+    Not where sums that were exact saturate: the file that passed there fails its budget here.
+    """
     there, here = exact_int8(verdict.cpu_flags), exact_int8(cpu()["flags"])
     if there is None or there == here:
-        return
+        return True
     sums = {True: "in 32 bits", False: "in 16 bits, which saturate", None: "in its own way"}
-    found.notes[candidate] = (
+    told = (
         f"it was verified on {verdict.processor}, which sums products of INT8 {sums[there]}; this "
         f"processor sums them {sums[here]}, so its labels may differ: run `icnet verify "
-        f"{candidate.path.parent}` here, or keep to a float precision"
+        f"{candidate.path.parent}` here"
     )
+    if here is False:
+        found.unverified += 1
+        found.left_out.append(f"{candidate}: {told}")
+        return False
+    found.notes[candidate] = told
+    return True
 
 
 def _nothing(folder: Path, request: Request, found: Found) -> InputError:

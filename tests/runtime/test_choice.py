@@ -245,7 +245,6 @@ VNNI, AVX2 = ("avx2", "avx512_vnni"), ("avx2",)
 @pytest.mark.parametrize(
     ("there", "here", "said"),
     [
-        (VNNI, AVX2, "in 32 bits; this processor sums them in 16 bits"),
         (AVX2, VNNI, "in 16 bits, which saturate; this processor sums them in 32 bits"),
         (VNNI, (), "this processor sums them in its own way"),
         (VNNI, ("avx_vnni", "amx_int8"), ""),
@@ -269,6 +268,23 @@ def test_int8_verified_on_another_kind_of_processor_is_said(
     assert doctor.main(["--model", str(folder)]) == 0
     assert ("note: it was verified on a processor" in capsys.readouterr().out) == bool(said)
     assert chosen(folder, precision="fp32")[2].note == ""
+
+
+def test_int8_that_passed_with_exact_sums_is_not_taken_where_they_saturate(
+    folder, monkeypatch, runs
+):
+    a, b = folder / "a.onnx", folder / "b.onnx"
+    record(folder, verdict(a, cpu_flags=VNNI), verdict(b, cpu_flags=VNNI))
+    found = machine.cpu() | {"flags": list(AVX2)}
+    monkeypatch.setattr(candidates, "cpu", lambda: found)
+    file, _, why = chosen(folder)
+    assert (file, why.note) == ("a.onnx", "")
+    assert any("in 32 bits; this processor sums them in 16 bits" in said for said in why.left_out)
+    with pytest.raises(InputError, match=r"icnet verify .* in 16 bits, which saturate"):
+        Predictor.from_folder(folder, precision="int8")
+    assert chosen(folder, unverified=True)[0] == "b.onnx"
+    record(folder, verdict(a, cpu_flags=VNNI), verdict(b, cpu_flags=AVX2))
+    assert chosen(folder)[0] == "b.onnx"  # it was verified on such a one
 
 
 @pytest.mark.parametrize(
