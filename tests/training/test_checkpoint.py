@@ -100,7 +100,7 @@ def test_cut_off_file_is_refused(saved, keep):
 
 
 def test_other_files_are_refused(tmp_path, saved):
-    with pytest.raises(ModelError, match="checkpoint .* there is no such file"):
+    with pytest.raises(ModelError, match=r"checkpoint .* there is no such file"):
         load_checkpoint(tmp_path / "absent.safetensors")
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(3)}, other)
