@@ -247,8 +247,8 @@ class Predictor:
     def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
         """Labels several images, which may differ in size.
 
-        Those that reach the model at one size go through it in one run, if it takes a batch of
-        any number; otherwise one by one.
+        Those that reach the model at one size go through it in one run, and its memory grows with
+        their number, if it takes a batch of any number; otherwise one by one.
 
         Args:
             images: each as `predict` takes it; all are checked before the first is run.

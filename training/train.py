@@ -236,6 +236,7 @@ def _trainer(
         strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
         sync_batchnorm=several and torch.cuda.is_available(),
         use_distributed_sampler=False,
+        benchmark=True,  # crops are of one size: on GPUs cuDNN times its algorithms once
         logger=[
             Curve(run / "metrics.csv", resume),
             TensorBoardLogger(run, name="", version="tensorboard"),
