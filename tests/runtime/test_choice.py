@@ -11,13 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from icnet_deploy.errors import BackendError, InputError, ModelError, UnavailableError
+from icnet_deploy.errors import BackendError, InputError, UnavailableError
 from icnet_deploy.files import sha256
-from icnet_deploy.labels import CAMVID, CITYSCAPES
-from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.labels import CAMVID
 from icnet_deploy.runtime import Predictor, backends, candidates, choice, doctor, machine, race
-from icnet_deploy.runtime.backends.fake import FakeBackend
-from icnet_deploy.runtime.candidates import Candidate, find_candidates
+from icnet_deploy.runtime.candidates import find_candidates
 from icnet_deploy.runtime.command import main as predict
 from icnet_deploy.runtime.digests import digests
 from icnet_deploy.runtime.verdicts import NAME, Verdict, Verdicts, read_verdicts, write_verdicts
@@ -349,55 +347,6 @@ def test_engines_and_broken_files_are_told(folder):
         said = "\n".join(predictor.choice.left_out)
     assert "e.engine: an engine without its sidecar" in said
     assert "not a whole ONNX file" in said
-
-
-def test_the_record_keeps_what_was_found_elsewhere(folder):
-    a, b = folder / "a.onnx", folder / "b.onnx"
-    old = Verdicts(
-        (
-            verdict(a, device="cuda"),
-            verdict(a, passed=False),
-            verdict(a, None, passed=False, device=None),
-            verdict(b),  # which is no longer there
-        )
-    )
-    new = old.renewed([verdict(a)], [sha256(a)])
-    assert new.verdicts == (verdict(a, device="cuda"), verdict(a))
-    write_verdicts(folder, new)
-    assert read_verdicts(folder) == new
-
-
-def fake(candidate):
-    """A predictor without a model."""
-    metadata = ArtefactMetadata(CITYSCAPES, (64, 96), "logits", "fp32")
-    return Predictor(FakeBackend.of_colours(CITYSCAPES, (64, 96)), metadata)
-
-
-@pytest.mark.parametrize("streams", [1, 2])
-def test_a_race_closes_every_model_and_really_times_them(streams, tmp_path):
-    opened = []
-
-    def open_one(candidate):
-        if candidate.runtime == "3":
-            raise ModelError("cannot load it")
-        opened.append(fake(candidate))
-        assert sum(not one._backend.closed for one in opened if one._backend) <= 3
-        return opened[-1]
-
-    names = [Candidate(tmp_path / "x.onnx", "0", str(i), "cpu", "fp32", "logits") for i in range(5)]
-    ranked, failed = race.race(names, open_one, streams)
-    assert len(opened) == len(ranked) == 4
-    assert failed == ["x.onnx on 3, cpu: cannot load it"]
-    assert all(one._backend is None for one in opened)
-    assert all(0 < second < 10 for one in ranked for second in one.seconds)
-
-
-def test_the_picture_is_the_same_and_has_borders():
-    image = race.street_like((64, 96))
-    assert image.dtype == np.uint8
-    assert image.shape == (64, 96, 3)
-    assert (image == race.street_like((64, 96))).all()
-    assert image.std() > 20
 
 
 def test_doctor_explains_measures_and_lists(folder, runs, capsys, tmp_path):
