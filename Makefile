@@ -19,9 +19,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable ".[cpu,openvino,export,train,benchmark,test]"
+		--editable ".[cpu,openvino,export,train,video,benchmark,test]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
-		cityscapesscripts pillow pyquaternion
+		cityscapesscripts pyquaternion
 	touch $@
 
 demo: $(VENV)/installed

@@ -1,15 +1,18 @@
 """Files are replaced whole or not at all."""
 
+import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from icnet_deploy.errors import InputError, OutputError
-from icnet_deploy.files import make_folder, replacing, sha256, write_json, write_text
+from icnet_deploy.files import is_leftover, make_folder, replacing, sha256, write_json, write_text
 
 
 def names(folder):
@@ -20,7 +23,7 @@ def test_a_new_file_appears_when_the_block_ends(tmp_path):
     target = tmp_path / "deep" / "er" / "model.onnx"
     with replacing(target) as temporary:
         assert temporary.parent == target.parent
-        assert temporary.suffix == ".onnx"
+        assert temporary.suffix == ".tmp"
         temporary.write_text("new")
         assert not target.exists()
     assert target.read_text() == "new"
@@ -84,8 +87,114 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, target], check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_text() == "old"
-    # What the kill leaves is hidden, and no reader of "*.txt" takes it for a result.
-    assert list(tmp_path.glob("[!.]*")) == [target]
+    # What the kill leaves is hidden, and no reader of ".txt" takes it for a result.
+    [left] = set(tmp_path.iterdir()) - {target}
+    assert is_leftover(left)
+    assert left.name.startswith(".")
+    assert left.suffix == ".tmp"
+
+
+def test_what_an_earlier_version_left_is_known(tmp_path):
+    assert is_leftover(tmp_path / ".model.123.tmp.onnx")
+    assert is_leftover(tmp_path / ".drive_overlay.7.tmp.mp4")
+    assert not is_leftover(tmp_path / "model.onnx")
+    assert not is_leftover(tmp_path / ".hidden.onnx")
+
+
+WRITER = """
+import sys
+from icnet_deploy.files import replacing
+for value in range(40):
+    with replacing(sys.argv[1]) as temporary, temporary.open("w") as file:
+        for _ in range(200):
+            file.write(sys.argv[2] * 500)
+"""
+
+
+def test_writers_of_one_file_at_once_leave_it_whole(tmp_path):
+    """As two containers on one volume: each is process 1 of its own, so none is told apart."""
+    target = tmp_path / "a.txt"
+    target.write_text("0" * 100_000)
+    code = WRITER.replace("import sys\n", "import os, sys\nos.getpid = lambda: 1\n", 1)
+    writers = [subprocess.Popen([sys.executable, "-c", code, target, c]) for c in "12"]
+    while any(writer.poll() is None for writer in writers):
+        text = target.read_text()
+        assert len(text) == 100_000
+        assert len(set(text)) == 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_threads_that_write_one_file_at_once_leave_it_whole(tmp_path):
+    target = tmp_path / "a.json"
+
+    def write(value):
+        for _ in range(40):
+            write_json(target, [value] * 3000)
+            read = json.loads(target.read_text())
+            assert len(read) == 3000
+            assert len(set(read)) == 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_link_at_the_name_that_was_used_before_is_not_followed(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    (tmp_path / f".a.{os.getpid()}.tmp.txt").symlink_to(secret)
+    write_text(tmp_path / "a.txt", "new")
+    assert secret.read_text() == "secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400, 0o664])
+def test_the_mode_of_the_old_file_is_kept(tmp_path, mode):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    target.chmod(mode)
+    write_text(target, "new")
+    assert target.stat().st_mode & 0o777 == mode
+
+
+def test_a_new_file_gets_what_the_umask_leaves_at_that_time(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.unlink()  # as a writer does that makes a file of its own in its place
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            temporary.write_text("new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_an_empty_text_is_written(tmp_path):
+    write_text(tmp_path / "a.txt", "")
+    assert (tmp_path / "a.txt").read_text() == ""
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("flush"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    write_text(tmp_path / "a.txt", "new")
+    assert done == ["flush", "rename", "flush"]
+
+
+def test_a_disk_that_cannot_flush_is_an_output_error(tmp_path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.txt").write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_an_output_error(tmp_path):

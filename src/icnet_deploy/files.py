@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import OutputError
 
-__all__ = ["make_folder", "replacing", "sha256", "write_json", "write_text"]
+__all__ = ["is_leftover", "make_folder", "replacing", "sha256", "write_json", "write_text"]
 
-
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
-_MODE = 0o666 & ~_UMASK
+_PREFIX, _SUFFIX = ".icnet-", ".tmp"
+_NEVER = 0  # the time of a new file's last change, in nanoseconds, until somebody writes to it
+_OLD = re.compile(r"\..+\.\d+\.tmp(\..*)?")
+"""The temporary names of version 0.1.0, which a kill may have left."""
 
 
 def make_folder(path: str | Path) -> Path:
@@ -45,27 +49,69 @@ def make_folder(path: str | Path) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it onto `path` when the block succeeds.
+    """Yields a temporary file beside `path`; renames it onto `path` when the block succeeds.
 
-    The temporary name keeps the suffix, since writers choose a format by it. When the block
-    raises, or the process is killed, `path` is what it was before.
+    When the block raises, or the process is killed, `path` is what it was before; what is written
+    is on the disk before it has the name. The temporary file is new, empty and of a name that
+    nobody can guess, so that threads, processes and containers that write one file at once do not
+    meet. It ends in `.tmp`: a writer that chooses a format by the suffix must be told the format.
+    A file that is there keeps its mode; a new one gets what the process's umask leaves.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or the disk is full.
     """
     target = Path(path)
     make_folder(target.parent)
     if target.is_dir():
         raise OutputError(f"cannot write the file {target}: a folder of that name is there")
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    temporary: Path | None = None
     try:
+        temporary, mode = _new_file(target.parent)
+        with suppress(FileNotFoundError):
+            there = target.lstat().st_mode
+            if stat.S_ISREG(there):
+                mode = stat.S_IMODE(there)
         yield temporary
-        temporary.chmod(_MODE)  # some writers make files that only their owner can read
+        if temporary.stat().st_mtime_ns == _NEVER:
+            raise OutputError(f"cannot write {target}: nothing was written")
+        temporary.chmod(mode)  # some writers make a file of their own in its place
+        _flush(temporary)
         os.replace(temporary, target)
+        _flush(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _new_file(folder: Path) -> tuple[Path, int]:
+    """Makes an empty file of a fresh name; its path, and the mode that the umask left it."""
+    path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        os.utime(descriptor, ns=(_NEVER, _NEVER))
+        return path, stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _flush(path: Path) -> None:
+    """Has what was written to a file, or the names in a folder, put on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such call
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that `replacing` would have renamed, had it not been killed."""
+    name = path.name
+    return (name.startswith(_PREFIX) and name.endswith(_SUFFIX)) or _OLD.fullmatch(name) is not None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -42,6 +42,8 @@ class ArtefactMetadata:
         weights_sha256: SHA-256 of the checkpoint file.
         parent_sha256: SHA-256 of the ONNX file that this one was made from, if any.
         training_data: what the weights were trained on, in words.
+        stride: how many pixels of the image lie from logit to logit, on both axes: the logits are
+            ceil(H / stride) x ceil(W / stride); None in a file that does not say.
         calibration_images: content hashes of the images whose activations set the ranges.
         tools: name -> version of what wrote the artefact.
         schema: the version of this layout.
@@ -56,6 +58,7 @@ class ArtefactMetadata:
     weights_sha256: str | None = None
     parent_sha256: str | None = None
     training_data: str | None = None
+    stride: int | None = None
     calibration_images: tuple[str, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
