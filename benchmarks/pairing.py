@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from icnet_deploy.errors import InputError, MissingPackage, ModelError
-from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime.backends import ENGINE_RUNTIMES, check_available
 from icnet_deploy.runtime.candidates import MEANT_FOR
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
@@ -220,7 +220,7 @@ def open_pair(pair: Pair) -> Iterator[Predictor]:
 
 
 def _rounded_copy(path: Path, folder: Path) -> Path:
-    read_onnx_metadata(path)  # a file that is cut off is told in one line
+    metadata = read_onnx_metadata(path)  # a file that is cut off is told in one line
     try:
         import onnx
     except ImportError as error:
@@ -229,5 +229,6 @@ def _rounded_copy(path: Path, folder: Path) -> Path:
 
     model = onnx.load(path)
     rounded(model)
-    onnx.save(model, folder / path.name)
-    return folder / path.name
+    copy = folder / path.name
+    copy.write_bytes(stamped(model.SerializeToString(), metadata))
+    return copy

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from icnet_deploy.benchmarks.budgets import Measured
 from icnet_deploy.benchmarks.scoring import Score
 from icnet_deploy.data import ConfusionMatrix, Dataset
-from icnet_deploy.metadata import KEY
+from icnet_deploy.metadata import stamped
 from icnet_deploy.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -121,14 +121,11 @@ class Bench:
 
     def write(self, in_float: Collection[str]) -> Path:
         """Writes the 8-bit graph with these modules in float; returns its file."""
-        import onnx
-
         from icnet_deploy.calibration.quantize import quantize
 
         result = quantize(self._model, self._ranges, self._metadata.precision, in_float)
-        onnx.helper.set_model_props(result, {KEY: self._metadata.to_json()})
         path = self._folder / f"{len(list(self._folder.iterdir()))}.onnx"
-        onnx.save(result, path)
+        path.write_bytes(stamped(result.SerializeToString(), self._metadata))
         return path
 
     def cost(self, path: Path, tick: Tick) -> Cost:

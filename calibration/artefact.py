@@ -19,7 +19,7 @@ from icnet_deploy.calibration.collect import open_session
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.files import replacing
-from icnet_deploy.metadata import KEY, ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, stamped
 from icnet_deploy.runtime.labelmap import label_map
 
 __all__ = ["LEAST_AGREEMENT", "agreement", "load_float", "write_artefact"]
@@ -86,7 +86,6 @@ def write_artefact(
         calibration_images=calibration.images,
         tools=metadata.tools | _tools(method) | ({"float": ", ".join(exclude)} if exclude else {}),
     )
-    onnx.helper.set_model_props(result, {KEY: written.to_json()})
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
     share = agreement(model, result, checked_on)
@@ -97,7 +96,7 @@ def write_artefact(
             "will see, and more of them. No file was written"
         )
     with replacing(out) as temporary:
-        onnx.save(result, temporary)
+        temporary.write_bytes(stamped(result.SerializeToString(), written))
     return share
 
 

@@ -14,7 +14,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
 from icnet_deploy.errors import InputError, MissingPackage
 from icnet_deploy.files import replacing, sha256, write_json
-from icnet_deploy.metadata import KEY, ArtefactMetadata
+from icnet_deploy.metadata import ArtefactMetadata, stamped
 
 if TYPE_CHECKING:
     from icnet_deploy.export.headroom import Headroom
@@ -75,8 +75,6 @@ def export(
         MissingPackage: torch, onnx or ONNX Runtime is not installed.
     """
     _require_packages()
-    import onnx
-
     from icnet_deploy.export.deployed import Deployed
     from icnet_deploy.export.graph import trace
     from icnet_deploy.export.passes import rounded, to_half
@@ -101,9 +99,8 @@ def export(
                 write_json(headroom, report.to_dict())
             to_half(model, [node.node for node in report.kept])
         metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision)
-        onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
         model.producer_name, model.producer_version = "icnet-deploy", __version__
-        onnx.save(model, temporary)
+        temporary.write_bytes(stamped(model.SerializeToString(), metadata))
         if report is None:
             return Exported(verify(temporary, checkpoint, head, precision, samples), None)
         # A CPU computes a float16 file in float32: that it loads is seen there, what it answers

@@ -154,7 +154,7 @@ def _read(folder: Path, found: Found) -> Iterator[Artefact]:
     for path in paths:
         try:
             if path.suffix == ".onnx":
-                yield Artefact(path, read_onnx_metadata(path), None)
+                yield Artefact(path, read_onnx_metadata(path, check=False), None)
             elif sidecar := read_sidecar(path):
                 yield Artefact(path, sidecar.metadata, sidecar.flavour)
             else:

@@ -2,29 +2,30 @@
 
 It is read here without the onnx package or any runtime, by walking the file's outermost fields
 (a ModelProto is a sequence of tagged fields; `metadata_props` is number 14), which also finds a
-file that was cut off before any runtime is asked to load it.
+file that was cut off before any runtime is asked to load it. With it the file is held to the digest
+that it carries (see `integrity`).
 """
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from icnet_deploy.errors import LabelSetError, ModelError
+from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.protobuf import fields, fields_of
 
-__all__ = ["KEY", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata"]
-
-KEY = "icnet_deploy"
-"""The name of the one entry in `metadata_props`."""
+__all__ = ["KEY", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata", "stamped"]
 
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the value."""
 
-_GRAPH, _METADATA_PROPS = 7, 14  # field numbers of ModelProto in onnx.proto
+_DIGEST = re.compile("([0-9a-f]{64})?")
+_STAMPED = "stamped"  # says the digest's presence again, so that no one damaged key can hide it
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class ArtefactMetadata:
             ceil(H / stride) x ceil(W / stride); None in a file that does not say.
         calibration_images: content hashes of the images whose activations set the ranges.
         tools: name -> version of what wrote the artefact.
+        digest: SHA-256 of the file that carries this, as `integrity` has it; empty where it was not
+            stamped, as in files of version 0.1.
         schema: the version of this layout.
     """
 
@@ -61,12 +64,14 @@ class ArtefactMetadata:
     stride: int | None = None
     calibration_images: tuple[str, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
     schema: int = SCHEMA
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads back as an equal value."""
         value = asdict(self)
         value["label_set"] = self.label_set.to_dict()
+        value[_STAMPED] = bool(self.digest)
         return json.dumps(value, sort_keys=True)
 
     @classmethod
@@ -78,12 +83,7 @@ class ArtefactMetadata:
         """
         try:
             value = json.loads(text)
-            schema = int(value["schema"])
-            if schema > SCHEMA:
-                raise ModelError(
-                    f"the artefact's metadata has schema {schema}, this version of icnet-deploy "
-                    f"reads up to {SCHEMA}: upgrade icnet-deploy"
-                )
+            _check_schema(value["schema"])
             size = value["size"]
             known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
             known |= {
@@ -91,16 +91,52 @@ class ArtefactMetadata:
                 "size": None if size is None else (int(size[0]), int(size[1])),
                 "calibration_images": tuple(value.get("calibration_images", ())),
             }
+            digest = value.get("digest", "")
+            if value.get(_STAMPED, False) is not bool(digest) or not _DIGEST.fullmatch(digest):
+                raise ValueError("its digest is damaged")
             return cls(**known)
         except (ArithmeticError, LookupError, TypeError, ValueError, LabelSetError) as error:
             raise ModelError(f"the artefact's metadata cannot be read: {error!r}") from error
 
 
-def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
-    """Reads the metadata of an ONNX file that this product wrote.
+def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | None = None) -> bytes:
+    """An ONNX file with these metadata, and in them the digest of all of it.
+
+    Args:
+        content: the file's bytes; metadata that it has are replaced.
+        metadata: what it is to say of itself.
+        external_data: the folder of the files that its tensors lie in; None: all are in `content`.
+
+    Returns:
+        The file's bytes.
 
     Raises:
-        ModelError: there is no such file, it is not ONNX, is cut off, or another program's.
+        ModelError: external data are missing.
+    """
+    blank = "0" * 64
+    text = replace(metadata, digest=blank).to_json()
+    file = io.BytesIO(with_entry(content, text))
+    total = file.getbuffer().nbytes
+    entry = find_entry(file, total)
+    digest = digest_of(file, total, entry, _without(blank, text), external_data)
+    return with_entry(content, text.replace(blank, digest, 1))
+
+
+def _without(digest: str, text: str) -> str:
+    return text.replace(f'"digest": "{digest}"', '"digest": ""', 1)
+
+
+def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata:
+    """Reads the metadata of an ONNX file that this product wrote, and proves that it is unchanged.
+
+    Args:
+        path: the file.
+        check: compare the file with the digest in its metadata, which reads all of it, external
+            data included: some 10 ms for 15 MB. False only where whoever runs the file checks it.
+
+    Raises:
+        ModelError: there is no such file, it is not ONNX, is cut off, another program's, or not
+            the file that was written. A file of version 0.1, which has no digest, is not checked.
     """
     path = Path(path)
     if path.is_dir():
@@ -108,11 +144,15 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
             f"cannot read the model {path}: it is a folder; name a file in it, or give the folder "
             "to a command that takes one (`icnet predict --model`, `icnet verify`)"
         )
+    total = 0
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
-            found = list(fields(file, total, (_METADATA_PROPS,), highest=100))
-        entries = [_entry(f.data) for f in found if f.number == _METADATA_PROPS]
+            entry = find_entry(file, total)
+            metadata = _metadata(path, entry)
+            if check and metadata.digest:
+                _require_unchanged(path, file, total, entry, metadata.digest)
+        return metadata
     except OSError as error:
         raise ModelError(
             f"cannot read the model {path}: {error.strerror or error}; expected an ONNX file that "
@@ -123,17 +163,34 @@ def read_onnx_metadata(path: str | Path) -> ArtefactMetadata:
             f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
             "another kind of file; export it again"
         ) from error
-    if not any(f.number == _GRAPH for f in found):
+
+
+def _require_unchanged(path: Path, file: BinaryIO, total: int, entry: Entry, wanted: str) -> None:
+    found = digest_of(file, total, entry, _without(wanted, entry.text or ""), path.parent)
+    if found != wanted:
+        raise ModelError(
+            f"{path} is not the file that was written: its SHA-256 is {found[:16]}..., its "
+            f"metadata say {wanted[:16]}... Bytes of it, or of its external data, were changed or "
+            "lost on the way: copy it again from where it is whole, or export it again"
+        )
+
+
+def _metadata(path: Path, entry: Entry) -> ArtefactMetadata:
+    if not entry.graph:
         raise ModelError(f"{path} is not an ONNX file: it holds no graph")
-    for entry in entries:
-        if entry.get(1) == KEY:
-            return ArtefactMetadata.from_json(entry.get(2, ""))
-    raise ModelError(
-        f"{path} is an ONNX file, but not one that icnet-deploy wrote (no {KEY!r} in its metadata):"
-        " export the network with `icnet export`"
-    )
+    if entry.text is None:
+        raise ModelError(
+            f"{path} is an ONNX file, but not one that icnet-deploy wrote (no {KEY!r} in its "
+            "metadata): export the network with `icnet export`"
+        )
+    return ArtefactMetadata.from_json(entry.text)
 
 
-def _entry(message: bytes) -> dict[int, str]:
-    """A StringStringEntryProto: 1 is the key, 2 the value."""
-    return {f.number: f.data.decode("utf-8", "replace") for f in fields_of(message, (1, 2))}
+def _check_schema(schema: Any) -> None:
+    if type(schema) is not int or schema < 1:
+        raise ValueError(f"its schema is {schema!r}, expected a whole number from 1 on")
+    if schema > SCHEMA:
+        raise ModelError(
+            f"the artefact's metadata has schema {schema}, this version of icnet-deploy reads up "
+            f"to {SCHEMA}: upgrade icnet-deploy"
+        )

@@ -10,7 +10,17 @@ import io
 from collections.abc import Container, Iterator
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "fields_of", "varints"]
+__all__ = [
+    "BYTES",
+    "FIXED32",
+    "FIXED64",
+    "VARINT",
+    "Field",
+    "fields",
+    "fields_of",
+    "varint",
+    "varints",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, long deprecated
 _HIGHEST = (1 << 29) - 1
@@ -82,6 +92,15 @@ def varints(packed: bytes) -> list[int]:
     while file.tell() < len(packed):
         numbers.append(_varint(file))
     return numbers
+
+
+def varint(value: int) -> bytes:
+    """A number of 0 or more as it is written: 7 bits a byte, the lowest first."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
 
 
 def _varint(file: BinaryIO) -> int:

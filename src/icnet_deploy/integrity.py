@@ -1,0 +1,220 @@
+"""That an artefact is the file that was written: every byte of it, by a digest that it carries.
+
+A flipped bit in a weight, a block of zeros from a bad disk or a resumed download leave a file that
+loads and labels differently. So what is written is stamped with a SHA-256 over
+    1. the file's outermost fields in their order, as they lie in it, but for the metadata's;
+    2. the metadata's JSON with the digest's place empty;
+    3. the name and the bytes of each file of external data, in the order of the names;
+and every reader of the metadata checks it. This proves that nothing changed, not who wrote it.
+
+The file is read as protobuf's wire format says, without the onnx package or any runtime. Field
+numbers are those of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from icnet_deploy.errors import ModelError
+from icnet_deploy.files import sha256
+from icnet_deploy.protobuf import BYTES, fields, fields_of, varint
+
+__all__ = [
+    "KEY",
+    "Entry",
+    "artefact_files",
+    "artefact_sha256",
+    "digest_of",
+    "find_entry",
+    "with_entry",
+]
+
+KEY = "icnet_deploy"
+"""The name of the one entry in `metadata_props` that is ours."""
+
+GRAPH, METADATA_PROPS = 7, 14
+HIGHEST = 100
+"""Higher than any field of a ModelProto: a file with such a field is no ONNX file."""
+
+_BLOCK = 1 << 20
+_MARK = b"location"  # a tensor whose data are external names the file by this key
+
+# Message -> its fields that may hold tensors -> their message.
+_INSIDE = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_EXTERNAL_DATA = 13  # of a TensorProto, entries of key and value
+
+
+class Entry(NamedTuple):
+    """Our entry of a file's `metadata_props`, and where it lies.
+
+    Attributes:
+        text: the metadata's JSON; None if the file has none of ours.
+        start, end: the bytes from its tag on to its end; both the file's end if there is none.
+        graph: whether the file holds a graph.
+    """
+
+    text: str | None
+    start: int
+    end: int
+    graph: bool
+
+
+def find_entry(file: BinaryIO, total: int) -> Entry:
+    """Finds our entry, walking all outermost fields.
+
+    Args:
+        file: an ONNX file, at its first byte.
+        total: its size in bytes.
+
+    Raises:
+        EOFError, ValueError: the file ends inside a field, or is not of this format.
+    """
+    found: Entry | None = None
+    graph, start = False, 0
+    for field in fields(file, total, (METADATA_PROPS,), HIGHEST):
+        end = file.tell()
+        graph = graph or (field.number == GRAPH and field.wire == BYTES)
+        if field.number == METADATA_PROPS:
+            entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
+            if entry.get(1) == KEY.encode():
+                if found is not None:
+                    raise ValueError(f"it holds the metadata {KEY!r} twice")
+                found = Entry(entry.get(2, b"").decode("utf-8", "replace"), start, end, graph)
+        start = end
+    if found is None:
+        return Entry(None, total, total, graph)
+    return found._replace(graph=graph)
+
+
+def digest_of(file: BinaryIO, total: int, entry: Entry, text: str, folder: Path | None) -> str:
+    """The SHA-256 that a file's metadata should name.
+
+    Args:
+        file: the ONNX file.
+        total: its size in bytes.
+        entry: of `find_entry`.
+        text: the metadata's JSON, the digest's place empty.
+        folder: where its external data lie; None: it may have none.
+
+    Raises:
+        ModelError: external data are missing, or lie outside of the folder.
+    """
+    digest = hashlib.sha256()
+    external = False
+    for start, end in ((0, entry.start), (entry.end, total)):
+        for block, marked in _blocks(file, start, end):
+            digest.update(block)
+            external = external or marked
+    encoded = text.encode("utf-8", "replace")
+    digest.update(len(encoded).to_bytes(8) + encoded)
+    if external:
+        for path, name in _external(file, total, folder):
+            digest.update(name.encode() + b"\0" + bytes.fromhex(sha256(path)))
+    return digest.hexdigest()
+
+
+def with_entry(content: bytes, text: str) -> bytes:
+    """A file's bytes with this metadata in the place of those that it has, at its end."""
+    entry = find_entry(io.BytesIO(content), len(content))
+    pair = _field(1, KEY.encode()) + _field(2, text.encode())
+    return content[: entry.start] + content[entry.end :] + _field(METADATA_PROPS, pair)
+
+
+def artefact_files(path: Path) -> list[Path]:
+    """A file, and those that hold its external data, sorted: all that is executed.
+
+    Raises:
+        ModelError: external data are missing, or lie outside of the folder.
+        OSError: the file cannot be read.
+    """
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        if path.suffix != ".onnx" or not any(marked for _, marked in _blocks(file, 0, total)):
+            return [path]
+        return [path, *(external for external, _ in _external(file, total, path.parent))]
+
+
+def artefact_sha256(path: Path) -> str:
+    """The SHA-256 of all that is executed: the file's, or with external data one over all files'.
+
+    Raises:
+        ModelError, OSError: as `artefact_files`.
+    """
+    found = artefact_files(path)
+    digests = [sha256(one) for one in found]
+    if len(found) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _blocks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
+    """A stretch of a file in blocks, and whether the mark ends in each."""
+    file.seek(start)
+    before = b""
+    while start < end and (block := file.read(min(_BLOCK, end - start))):
+        start += len(block)
+        yield block, _MARK in block or _MARK in before + block[: len(_MARK)]
+        before = block[-len(_MARK) :]
+
+
+def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Path, str]]:
+    """The files of external data that tensors name, with their names, sorted."""
+    file.seek(0)
+    try:
+        names = sorted(set(_locations(file.read(total), "model")))
+    except (EOFError, ValueError):
+        names = []  # the mark stands in bytes that are no tensor
+    found = []
+    for name in names:
+        if folder is None or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(
+                f"the model's external data {name!r} lie outside of its folder: keep them beside it"
+            )
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(
+                f"the model's external data {path} are missing: copy them with the model, or "
+                "export it again"
+            )
+        found.append((path, name))
+    return found
+
+
+def _locations(message: bytes, kind: str) -> Iterator[str]:
+    """The names of the files that the tensors in a message have their data in."""
+    if _MARK not in message:
+        return
+    if kind == "tensor":
+        for field in fields_of(message, (_EXTERNAL_DATA,)):
+            if field.number == _EXTERNAL_DATA:
+                entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
+                if entry.get(1) == _MARK:
+                    yield entry.get(2, b"").decode("utf-8", "replace")
+        return
+    inside = _INSIDE[kind]
+    for field in fields_of(message, inside):
+        if field.wire == BYTES and field.number in inside:
+            yield from _locations(field.data, inside[field.number])
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return varint(number << 3 | BYTES) + varint(len(data)) + data
