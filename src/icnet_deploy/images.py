@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from icnet_deploy.files import replacing
 __all__ = [
     "IMAGE_SUFFIXES",
     "check_image",
+    "count_pictures",
     "read_grey",
     "read_image",
+    "read_pictures",
     "resize_image",
     "resize_labels",
     "write_image",
@@ -57,6 +60,42 @@ def read_grey(path: str | Path) -> UInt8:
             f"{path} holds {array.dtype} of shape {array.shape}; expected one 8-bit channel"
         )
     return array
+
+
+def count_pictures(path: str | Path) -> int:
+    """How many pictures or frames an image file holds; 1 for what is a single picture.
+
+    Raises:
+        ImageError: there is no such file, or it is not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ImageError(f"{path} is not an image that can be decoded: {error}") from error
+
+
+def read_pictures(path: str | Path) -> Iterator[tuple[UInt8, float | None]]:
+    """Yields each picture or frame of an image file as a viewer shows it, and for how long.
+
+    Yields:
+        uint8 H x W x 3, RGB, and its duration in seconds, None where the file states none.
+
+    Raises:
+        ImageError: there is no such file, it is not an image, or it was cut off.
+    """
+    from PIL import Image, ImageSequence
+
+    try:
+        with Image.open(path) as image:
+            for frame in ImageSequence.Iterator(image):
+                rgb = np.asarray(frame.convert("RGBA"))[:, :, :3]
+                milliseconds = float(frame.info.get("duration", 0))
+                yield np.ascontiguousarray(rgb), milliseconds / 1000 or None
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{path} is not an image that can be decoded: {error}") from error
 
 
 def _decode(path: str | Path, flag: int) -> UInt8:

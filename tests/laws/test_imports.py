@@ -32,7 +32,7 @@ def names(text):
 
 
 LAWS = {
-    "root": Law("src/icnet_deploy", libraries=names("numpy cv2")),
+    "root": Law("src/icnet_deploy", libraries=names("numpy cv2 PIL")),
     "data": Law("data", libraries=names("numpy cv2 tqdm")),
     "training": Law("training", names("data")),
     # The export is verified on drawn scenes, so it needs data, too.

@@ -1,0 +1,87 @@
+"""What a folder holds: the files of given suffixes, and the names of what was left out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import is_leftover
+
+__all__ = ["FoundFiles", "find_files"]
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What a search of a folder brought.
+
+    Attributes:
+        files: the files of the suffixes asked for, sorted; each begins with the folder's path.
+        left_out: the files of other suffixes, links that lead nowhere or to a folder that holds
+            this one, and sub-folders that are hidden or cannot be read, sorted. What a kill left
+            of a file, and hidden files, are in neither list.
+    """
+
+    files: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+
+    def says_left_out(self, most: int = 5) -> str:
+        """What was left out, in words: "2 left out: a.txt, b.heic"; "" if nothing was."""
+        if not self.left_out:
+            return ""
+        names = ", ".join(path.name for path in self.left_out[:most])
+        more = ", ..." if len(self.left_out) > most else ""
+        return f"{len(self.left_out)} left out: {names}{more}"
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> FoundFiles:
+    """Searches a folder with its sub-folders.
+
+    Linked sub-folders are searched, too. No folder is searched twice, however many links lead to
+    it, and its own path is preferred to one through a link.
+
+    Args:
+        folder: the folder.
+        suffixes: lower case, with the dot; a file's own suffix may be of any case.
+
+    Raises:
+        InputError: the folder is none, or cannot be read.
+    """
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    files: list[Path] = []
+    left_out: list[Path] = []
+    above = set(folder.resolve().parents)
+    seen: set[Path] = set()
+    own, linked = deque([folder]), deque[Path]()
+    while own or linked:
+        current = own.popleft() if own else linked.popleft()
+        real = current.resolve()
+        if real in seen:
+            continue
+        if real in above:  # all that lies beside the folder was not asked for
+            left_out.append(current)
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            left_out.append(current)
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name.startswith("."):
+                    left_out.append(entry)
+                else:
+                    (linked if entry.is_symlink() else own).append(entry)
+            elif entry.name.startswith(".") or is_leftover(entry):
+                continue
+            elif entry.suffix.lower() in suffixes and entry.is_file():
+                files.append(entry)
+            else:
+                left_out.append(entry)
+    return FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
