@@ -13,7 +13,7 @@ from icnet_deploy.benchmarks.parity_result import Failure
 from icnet_deploy.benchmarks.scoring import size_text
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import sha256
-from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
 from icnet_deploy.runtime.verdicts import NAME as RECORD
 
@@ -151,6 +151,8 @@ def _read(path: Path) -> Artefact:
         artefact.problems.append(
             f"its metadata says nothing of {', '.join(missing)}: export it again"
         )
+    if not known.digest:
+        artefact.notes.append(NO_DIGEST)
     if known.training_data is None:
         artefact.notes.append("it does not say what its weights were trained on")
     return artefact

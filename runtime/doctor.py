@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icnet_deploy import command as shared
-from icnet_deploy.errors import InputError
-from icnet_deploy.files import write_json
+from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.files import is_leftover, write_json
+from icnet_deploy.metadata import NO_DIGEST, read_onnx_metadata
 from icnet_deploy.runtime.machine import PACKAGES, examine
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         choice = _choice(args.model, args.size, args.measure)
         found["choice"] = asdict(choice)
-        lines = explain(choice)
+        found["notes"] = notes(args.model)
+        lines = [*explain(choice), *found["notes"]]
     if args.json:
         write_json(args.json, found)
     print("\n".join(lines))
@@ -91,6 +94,19 @@ def explain(choice: Choice) -> list[str]:
     if choice.left_out:
         lines += ["", "left out", *(f"  {sentence}" for sentence in choice.left_out)]
     return lines
+
+
+def notes(folder: Path) -> list[str]:
+    """Lines on files of a folder that nobody can vouch for, or that a killed process left."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if is_leftover(path):
+            lines.append(f"  {path.name}: a process that was killed left it: remove it")
+        elif path.suffix == ".onnx" and not path.name.startswith("."):
+            with suppress(ModelError):  # what cannot be read is among those left out
+                if not read_onnx_metadata(path, check=False).digest:
+                    lines.append(f"  {path.name}: {NO_DIGEST}")
+    return ["", "notes", *lines] if lines else []
 
 
 def _timed_row(one: Timed, best: float | None) -> str:

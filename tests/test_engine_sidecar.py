@@ -1,8 +1,10 @@
 """The sidecar comes back as it was written, and holds an engine to its bytes."""
 
+import contextlib
 import dataclasses
 import hashlib
 
+import numpy as np
 import pytest
 
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
@@ -61,6 +63,20 @@ def test_a_broken_one_is_refused_by_name(tmp_path, value, message):
     write_json(tmp_path / "icnet.engine.json", value)
     with pytest.raises(ModelError, match=rf"icnet\.engine\.json: .*{message}"):
         read_sidecar(tmp_path / "icnet.engine")
+
+
+def test_every_damaged_letter_is_found(tmp_path):
+    path = tmp_path / "icnet.engine.json"
+    write_json(path, SIDECAR.to_dict())
+    text = path.read_bytes()
+    random = np.random.default_rng(0)
+    for at in (*random.integers(0, len(text), 300), *range(text.index(b'"digest"'), len(text))):
+        changed = bytearray(text)
+        changed[at] ^= 1 << int(random.integers(0, 7))
+        path.write_bytes(bytes(changed))
+        with contextlib.suppress(ModelError):
+            # White space may differ, and the value be the same.
+            assert read_sidecar(tmp_path / "icnet.engine") == SIDECAR
 
 
 def test_what_is_no_json_is_refused(tmp_path):

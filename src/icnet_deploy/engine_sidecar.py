@@ -2,7 +2,8 @@
 
 An engine stays the plain plan that TensorRT, `trtexec` and Triton load, so what it came from and
 what it fits cannot be in it. The sidecar names the engine by its SHA-256: one that was changed,
-swapped or cut off is found before TensorRT is asked to load it, which runs what is in it.
+swapped or cut off is found before TensorRT is asked to load it, which runs what is in it. Of itself
+it holds a digest, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.integrity import check_seal, sealed
 from icnet_deploy.metadata import ArtefactMetadata
 
 __all__ = ["SCHEMA", "EngineSidecar", "Gpu", "Profile", "read_sidecar", "sidecar_path"]
@@ -96,16 +98,16 @@ class EngineSidecar:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON value that `from_dict` reads back as an equal one."""
-        return asdict(self) | {"metadata": json.loads(self.metadata.to_json())}
+        """The JSON value that `from_dict` reads back as an equal one, with a digest of itself."""
+        return sealed(asdict(self) | {"metadata": json.loads(self.metadata.to_json())})
 
     @classmethod
     def from_dict(cls, value: Any) -> EngineSidecar:
         """Reads the value back.
 
         Raises:
-            ModelError: a field is missing or of another kind, or the schema is newer than this
-                reader.
+            ModelError: a field is missing or of another kind, the value was changed, or the schema
+                is newer than this reader.
         """
         try:
             schema = int(value["schema"])
@@ -122,7 +124,9 @@ class EngineSidecar:
                 "targets": tuple(value["targets"]),
                 "profiles": tuple(_profile(profile) for profile in value["profiles"]),
             }
-            return cls(**known)
+            sidecar = cls(**known)
+            check_seal(value)
+            return sidecar
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelError(f"the sidecar cannot be read: {error!r}") from error
 

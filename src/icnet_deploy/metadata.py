@@ -19,10 +19,16 @@ from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["KEY", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata", "stamped"]
+__all__ = ["KEY", "NO_DIGEST", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata", "stamped"]
 
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the value."""
+
+NO_DIGEST = (
+    "it holds no digest, as files of version 0.1: a change of it is not found when it is opened; "
+    "export it again"
+)
+"""What is said of a file that cannot be held to a digest."""
 
 _DIGEST = re.compile("([0-9a-f]{64})?")
 _STAMPED = "stamped"  # says the digest's presence again, so that no one damaged key can hide it

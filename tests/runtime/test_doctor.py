@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -12,9 +13,10 @@ import pytest
 
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import DeviceError, MissingPackage, UnavailableError
+from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime import backends, cuda, machine
 from icnet_deploy.runtime.cuda.host import HostCuda
-from icnet_deploy.runtime.doctor import main
+from icnet_deploy.runtime.doctor import main, notes
 
 
 def test_it_reports_this_machine(capsys, tmp_path):
@@ -132,3 +134,18 @@ sys.exit(main(["doctor"]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "auto finds nothing" in done.stdout
+
+
+def test_it_names_files_that_nobody_can_vouch_for(tmp_path, tiny_model):
+    old, new = tiny_model(), tmp_path / "new.onnx"
+    shutil.copy(old, tmp_path / "old.onnx")
+    new.write_bytes(stamped(old.read_bytes(), read_onnx_metadata(old)))
+    (tmp_path / ".old.123.tmp.onnx").write_bytes(b"half")
+    said = notes(tmp_path)
+    assert any("old.onnx: it holds no digest" in line for line in said)
+    assert any(".old.123.tmp.onnx: a process that was killed left it" in line for line in said)
+    assert not any("new.onnx" in line for line in said)
+    old.unlink()
+    for name in ("old.onnx", ".old.123.tmp.onnx"):
+        (tmp_path / name).unlink(missing_ok=True)
+    assert notes(tmp_path) == []
