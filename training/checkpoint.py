@@ -5,21 +5,26 @@ network around them. Nothing in it is executed when it is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from icnet_deploy.errors import LabelSetError, ModelError
+from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
+from icnet_deploy.finite import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.training.networks import Network, build_network
 from icnet_deploy.training.preprocessing import Preprocessing
 
-__all__ = ["SHIPPED", "Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["SHIPPED", "Checkpoint", "arrays_of", "load_checkpoint", "save_checkpoint"]
 
 SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
@@ -71,9 +76,10 @@ def save_checkpoint(
         info: how it was trained, JSON values.
         half: store float16, half the bytes. Running variances stay float32: those of dead
             channels are below float16's smallest number, and one that became zero would make its
-            channel 300 times louder.
+            channel 300 times louder. So does a tensor with a value that float16 cannot hold.
 
     Raises:
+        CheckFailed: a weight is infinite or not a number, or a variance is below 0.
         LabelSetError: the label set does not fit the network.
         OutputError: the file cannot be written.
     """
@@ -87,9 +93,12 @@ def save_checkpoint(
     tensors = {}
     for name, value in network.state_dict().items():
         if name in wanted and not name.endswith("num_batches_tracked"):
-            keep = not half or name.endswith("running_var")
-            tensors[name] = value.detach().cpu().to(torch.float32 if keep else torch.float16)
-            tensors[name] = tensors[name].contiguous()
+            tensors[name] = value.detach().cpu().float().contiguous()
+    advice = "no checkpoint is written; train or import the network again"
+    require_finite(arrays_of(tensors), "the network", advice, CheckFailed)
+    for name, value in tensors.items():
+        if half and not name.endswith("running_var") and value.half().isfinite().all():
+            tensors[name] = value.half()
     description = {
         "schema": _SCHEMA,
         "network": built,
@@ -105,8 +114,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint and builds its network.
 
     Raises:
-        ModelError: there is no such file, it is not a checkpoint of this product, is cut off, or
-            its tensors do not fit the network that it describes.
+        ModelError: there is no such file, it is not a checkpoint of this product, is cut off, its
+            tensors do not fit the network that it describes, or a value in them is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,9 +145,30 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
     names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
     counters = {k: torch.zeros((), dtype=torch.long) for k in names}
+    if other := [name for name, value in tensors.items() if not value.is_floating_point()]:
+        raise ModelError(f"{path}: expected floats, got {tensors[other[0]].dtype} in {other[0]}")
+    tensors = {k: v.float() for k, v in tensors.items()}
     try:
-        network.load_state_dict({k: v.float() for k, v in tensors.items()} | counters, assign=True)
+        network.load_state_dict(tensors | counters, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
+    advice = (
+        "a network of them labels wrongly; take another checkpoint, or train or import it again"
+    )
+    require_finite(arrays_of(tensors), str(path), advice)
     network.eval()
     return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """A network's state as what `require_finite` takes.
+
+    Of a running variance it gives the root, which is what a network divides by: below 0 there is
+    none.
+    """
+    for name, value in tensors.items():
+        array = value.detach().cpu().float().numpy()
+        if name.endswith("running_var"):
+            with np.errstate(invalid="ignore"):
+                array = np.sqrt(array)
+        yield name, array

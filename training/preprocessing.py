@@ -30,10 +30,11 @@ class Preprocessing:
     channels: str = "rgb"
 
     def __post_init__(self) -> None:
-        if self.channels not in ("rgb", "bgr") or len(self.mean) != 3 or len(self.scale) != 3:
+        shaped = self.channels in ("rgb", "bgr") and len(self.mean) == len(self.scale) == 3
+        if not shaped or not torch.tensor([*self.mean, *self.scale]).isfinite().all():
             raise ModelError(
-                "preprocessing is three means, three scales and the channels 'rgb' or 'bgr'; got "
-                f"{self}"
+                "preprocessing is three means, three scales, all finite as float32, and the "
+                f"channels 'rgb' or 'bgr'; got {self}"
             )
 
     def tensor(self, images: npt.NDArray[np.uint8]) -> Tensor:

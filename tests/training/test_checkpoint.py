@@ -11,7 +11,7 @@ pytest.importorskip("safetensors", reason="checkpoints need safetensors")
 
 import safetensors.torch  # noqa: E402
 
-from icnet_deploy.errors import LabelSetError, ModelError  # noqa: E402
+from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError  # noqa: E402
 from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
 from icnet_deploy.training.checkpoint import (  # noqa: E402
     SHIPPED,
@@ -139,6 +139,79 @@ def _rewritten(path, out, change):
 def test_contradictions_are_refused(tmp_path, saved, change):
     with pytest.raises(ModelError):
         load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", change))
+
+
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize(
+    "name", ["conv6_sub2.bias", "conv1_1_3x3_s2.conv.weight", "conv4_1._3x3.bn.running_var"]
+)
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
+def test_values_that_are_not_finite_are_refused_by_name(tmp_path, saved, value, name, kind):
+    def spoil(description, tensors):
+        tensors[name] = tensors[name].to(kind)
+        tensors[name].view(-1)[3] = value
+
+    path = _rewritten(saved[1], tmp_path / "bad.safetensors", spoil)
+    with pytest.raises(ModelError, match=rf"{name} \(1 of \d+ values\).*another checkpoint"):
+        load_checkpoint(path)
+
+
+def test_what_is_no_number_as_float32_is_refused(tmp_path, saved):
+    def spoil(description, tensors):
+        tensors["conv6_sub2.bias"] = torch.full((11,), 1e300, dtype=torch.float64)
+
+    with pytest.raises(ModelError, match=r"conv6_sub2.bias \(11 of 11 values\)"):
+        load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", spoil))
+
+
+def test_a_variance_below_zero_is_refused(tmp_path, saved):
+    def spoil(description, tensors):
+        tensors["conv4_1._3x3.bn.running_var"][:2] = torch.tensor([-1.0, -1e-30])
+
+    with pytest.raises(ModelError, match=r"running_var \(2 of"):
+        load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", spoil))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(tmp_path, saved, kind):
+    def spoil(description, tensors):
+        tensors["conv6_sub2.bias"] = tensors["conv6_sub2.bias"].to(kind)
+
+    with pytest.raises(ModelError, match="expected floats"):
+        load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", spoil))
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_values_that_are_not_finite_are_not_saved(tmp_path, lively, value, half):
+    network = lively(ICNet(11, width=0.25))
+    network.conv6_cls.bias.data[3] = value
+    with pytest.raises(CheckFailed, match=r"conv6_cls.bias \(1 of 11 values\)"):
+        save_checkpoint(tmp_path / "x.safetensors", network, CAMVID, STREET, half=half)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_float16_cannot_hold_is_saved_as_float32(tmp_path, lively):
+    network = lively(ICNet(11, width=0.25))
+    network.conv6_cls.bias.data[3] = 70000.0
+    save_checkpoint(tmp_path / "half.safetensors", network, CAMVID, STREET, half=True)
+    read = load_checkpoint(tmp_path / "half.safetensors").network
+    assert torch.equal(read.conv6_cls.bias, network.conv6_cls.bias)
+    half = network.conv6_cls.weight.half().float()
+    assert torch.equal(read.conv6_cls.weight, half)
+
+
+@pytest.mark.parametrize("value", [*NOT_FINITE, 1e300])
+@pytest.mark.parametrize("what", ["mean", "scale"])
+def test_preprocessing_that_is_not_finite_is_refused(tmp_path, saved, value, what):
+    def spoil(description, tensors):
+        description["preprocessing"][what][1] = value
+
+    with pytest.raises(ModelError, match="finite"):
+        load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", spoil))
 
 
 def test_preprocessing_is_the_formula():
