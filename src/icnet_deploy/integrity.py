@@ -25,6 +25,7 @@ from icnet_deploy.files import sha256
 from icnet_deploy.protobuf import BYTES, fields, fields_of, varint
 
 __all__ = [
+    "INSIDE",
     "KEY",
     "Entry",
     "artefact_files",
@@ -48,7 +49,7 @@ _BLOCK = 1 << 20
 _MARK = b"location"  # a tensor whose data are external names the file by this key
 
 # Message -> its fields that may hold tensors -> their message.
-_INSIDE = {
+INSIDE = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -237,7 +238,7 @@ def _locations(message: bytes, kind: str) -> Iterator[str]:
                 if entry.get(1) == _MARK:
                     yield entry.get(2, b"").decode("utf-8", "replace")
         return
-    inside = _INSIDE[kind]
+    inside = INSIDE[kind]
     for field in fields_of(message, inside):
         if field.wire == BYTES and field.number in inside:
             yield from _locations(field.data, inside[field.number])
