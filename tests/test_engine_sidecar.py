@@ -54,6 +54,10 @@ BROKEN = [
     (broken(profiles=[{"image": [[1], [1]]}]), "three shapes"),
     (broken(profiles=3), "int"),
     (broken(engine_sha256=...), "engine_sha256"),
+    (broken(engine_sha256=None), "engine_sha256"),
+    (broken(flavour=1), "flavour"),
+    (broken(options=[]), "options"),
+    (broken(version="10.16.1.12"), "not what was written"),
     ([], "list"),
 ]
 

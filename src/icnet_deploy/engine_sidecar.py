@@ -118,6 +118,11 @@ class EngineSidecar:
                 )
             gpu = value["gpu"]
             known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+            for name in ("engine_sha256", "onnx_sha256", "flavour", "version"):
+                if not isinstance(value[name], str):
+                    raise ValueError(f"{name} is {value[name]!r}, expected a text")
+            if not isinstance(known.get("options", {}), dict):
+                raise ValueError(f"options are {known['options']!r}, expected an object")
             known |= {
                 "metadata": ArtefactMetadata.from_json(json.dumps(value["metadata"])),
                 "gpu": gpu and Gpu(gpu["name"], _pair(gpu["compute_capability"]), gpu["driver"]),

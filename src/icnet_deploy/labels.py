@@ -11,11 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.errors import LabelSetError
+from icnet_deploy.errors import BackendError, LabelSetError, NotFinite
 
-__all__ = ["CAMVID", "CITYSCAPES", "IGNORE", "LABEL_SETS", "LabelSet", "load_label_set"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = [
+    "CAMVID",
+    "CITYSCAPES",
+    "IGNORE",
+    "LABEL_SETS",
+    "LabelSet",
+    "check_labels",
+    "load_label_set",
+]
 
 IGNORE = 255
 """The label that no loss and no score counts."""
@@ -86,10 +98,10 @@ class LabelSet:
         try:
             ids = value.get("label_ids")
             return cls(
-                name=str(value["name"]),
-                names=tuple(str(name) for name in value["names"]),
-                palette=tuple(_colour(colour) for colour in value["palette"]),
-                label_ids=None if ids is None else tuple(index(i) for i in ids),
+                name=_text(value["name"]),
+                names=tuple(_text(name) for name in _list(value["names"])),
+                palette=tuple(_colour(colour) for colour in _list(value["palette"])),
+                label_ids=None if ids is None else tuple(_whole(i) for i in _list(ids)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LabelSetError(
@@ -107,8 +119,26 @@ class LabelSet:
 
 
 def _colour(value: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (index(v) for v in value)  # 0.5 is refused, not taken for 0
+    red, green, blue = (_whole(v) for v in _list(value))
     return red, green, blue
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {value!r}")
+    return value
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):  # a text is a sequence, too: of its letters
+        raise TypeError(f"expected a list, got {value!r}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):  # 0.5 is refused, not taken for 0, and true not for 1
+        raise TypeError(f"expected a whole number, got {value!r}")
+    return index(value)
 
 
 def load_label_set(path: str | Path) -> LabelSet:
@@ -124,6 +154,32 @@ def load_label_set(path: str | Path) -> LabelSet:
     if not isinstance(value, dict):
         raise LabelSetError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return LabelSet.from_dict(value)
+
+
+def check_labels(labels: npt.NDArray[np.uint8], label_set: LabelSet) -> None:
+    """Refuses a network's label map that holds what is no class.
+
+    Whoever reads one that a graph has made calls it: nothing else says that the network failed, or
+    that the label set is another network's.
+
+    Args:
+        labels: uint8, of any shape.
+        label_set: the network's classes.
+
+    Raises:
+        NotFinite: it holds 255, which a graph writes where its logits are not finite.
+        BackendError: it holds another value that is not below the number of classes.
+    """
+    largest = int(labels.max(initial=0))
+    if largest == IGNORE:
+        raise NotFinite
+    if largest >= len(label_set):
+        raise BackendError(
+            f"the network's label map holds {largest}, and the label set {label_set.name!r} has "
+            f"the classes 0 to {len(label_set) - 1}: the label set is another network's, or the "
+            "logits are not numbers (a file of version 0.1.0 then writes the number of classes); "
+            "export the network again"
+        )
 
 
 def _label_set(name: str, *rows: tuple[str, tuple[int, int, int], int | None]) -> LabelSet:

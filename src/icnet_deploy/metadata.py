@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,11 +91,14 @@ class ArtefactMetadata:
         try:
             value = json.loads(text)
             _check_schema(value["schema"])
-            size = value["size"]
             known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
+            for name, (fits, expected) in _FIELDS.items():
+                if name in known and not fits(known[name]):
+                    raise ValueError(f"{name} is {known[name]!r}, expected {expected}")
+            size = value["size"]
             known |= {
                 "label_set": LabelSet.from_dict(value["label_set"]),
-                "size": None if size is None else (int(size[0]), int(size[1])),
+                "size": size and (size[0], size[1]),
                 "calibration_images": tuple(value.get("calibration_images", ())),
             }
             digest = value.get("digest", "")
@@ -103,6 +107,42 @@ class ArtefactMetadata:
             return cls(**known)
         except (ArithmeticError, LookupError, TypeError, ValueError, LabelSetError) as error:
             raise ModelError(f"the artefact's metadata cannot be read: {error!r}") from error
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(map(_is_side, value))
+    )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "size": (_is_size, "[height, width] in pixels or null"),
+    "stride": (lambda value: value is None or _is_side(value), "a number of pixels or null"),
+    "calibration_images": (_is_texts, "a list of texts"),
+    **dict.fromkeys(("head", "precision", "digest"), (_is_text, "a text")),
+    **dict.fromkeys(("network", "preprocessing", "tools"), (_is_object, "an object")),
+    **dict.fromkeys(
+        ("weights_sha256", "parent_sha256", "training_data"),
+        (lambda value: value is None or _is_text(value), "a text or null"),
+    ),
+}
+"""What each field must be: nothing is made to fit, since it would then say something else."""
 
 
 def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | None = None) -> bytes:
