@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Array, Backend, Labelled, Labeller, TensorSpec
-from icnet_deploy.runtime.cuda.array import DeviceFrame
+from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame
 
 __all__ = ["Span", "Timed", "TimedLabeller", "busy_percent", "timed"]
 
@@ -62,13 +63,17 @@ class TimedLabeller(Timed):
 
     def label(
         self,
-        head: str,
+        metadata: ArtefactMetadata,
         images: Sequence[Array | DeviceFrame],
         sizes: Sequence[tuple[int, int]],
         on_device: bool = False,
     ) -> Labelled:
         """See `Labeller.label`."""
-        return self._note(lambda: self._labeller.label(head, images, sizes, on_device))
+        return self._note(lambda: self._labeller.label(metadata, images, sizes, on_device))
+
+    def keep(self, image: DeviceFrame) -> DeviceArray:
+        """See `Labeller.keep`."""
+        return self._labeller.keep(image)
 
 
 def timed(backend: Backend) -> Timed:

@@ -1,17 +1,29 @@
-"""Holds a file to its kind, and a loaded model to its metadata, before the first image comes."""
+"""Holds a file to its kind, a loaded model to its metadata, and each of its answers, too."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from icnet_deploy.errors import ModelError
+from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
-__all__ = ["ENGINE_SUFFIXES", "INPUT", "check_contract", "describe", "refuse_other_kinds"]
+__all__ = [
+    "ENGINE_SUFFIXES",
+    "INPUT",
+    "Size",
+    "check_answer",
+    "check_contract",
+    "describe",
+    "refuse_other_kinds",
+]
+
+Size = tuple[int, int]
 
 ENGINE_SUFFIXES = (".engine", ".plan")
 """The endings of the files that `Predictor.from_engine` takes."""
@@ -19,15 +31,52 @@ ENGINE_SUFFIXES = (".engine", ".plan")
 INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
 
+_STRIDES = (1, 2, 4, 8, 16, 32)
+"""What a network may halve its input to, where its metadata does not say it."""
+
 
 def check_contract(backend: Backend, metadata: ArtefactMetadata) -> None:
-    """Checks names, dtypes, the size, the number of classes, and that one image can be run.
+    """Checks names, dtypes, the sizes, the number of classes, and that one image can be run.
+
+    Sides that the runtime leaves free are held by `check_answer`, answer by answer.
 
     Raises:
         ModelError: the model is not what the metadata says, or is not of this product.
     """
     _check_input(backend.inputs, metadata)
-    _check_output(backend.outputs, metadata)
+    _check_output(backend.outputs, metadata, backend.inputs[0].shape[0])
+
+
+def check_answer(
+    metadata: ArtefactMetadata, dtype: np.dtype[Any], shape: Sequence[int], fed: Sequence[int]
+) -> None:
+    """Holds an answer of a model to what its metadata says of images of the size that it was fed.
+
+    What its values are is for `check_labels` and `label_map`, which read them anyway.
+
+    Args:
+        metadata: what the model says of itself; `head` is the output that answered.
+        dtype, shape: of the answer.
+        fed: N x H x W x 3, the shape of the images.
+
+    Raises:
+        BackendError: the dtype, the number of images or of classes, or the size differs.
+    """
+    images, size = fed[0], (fed[1], fed[2])
+    if metadata.head == "labels":
+        fits = dtype == np.uint8 and tuple(shape) == (images, *size)
+    else:
+        fits = (
+            dtype in (np.float32, np.float16)
+            and tuple(shape[:2]) == (images, len(metadata.label_set))
+            and _fits_grid(shape[2:], size, metadata.stride)
+        )
+    if not fits:
+        raise BackendError(
+            f"the model answered {images} image{'s' * (images != 1)} of {size[0]} x {size[1]} "
+            f"pixels with {TensorSpec(metadata.head, tuple(shape), dtype)}, expected "
+            f"{_expected(metadata, size)}: the file is not what its metadata says; export it again"
+        )
 
 
 def describe(backend: Backend, label_set: LabelSet | None = None) -> ArtefactMetadata:
@@ -78,25 +127,61 @@ def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> 
         raise ModelError(f"the model's input is {spec}, its metadata says {wanted}")
 
 
-def _check_output(outputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> None:
-    classes = len(metadata.label_set)
+def _check_output(
+    outputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata, batch: int | None
+) -> None:
     if metadata.head not in ("logits", "labels"):
         raise ModelError(f"the model's head is {metadata.head!r}, expected 'logits' or 'labels'")
+    if metadata.stride is not None and not metadata.stride >= 1:
+        raise ModelError(f"the model's stride is {metadata.stride}, expected at least 1, or null")
     spec = next((spec for spec in outputs if spec.name == metadata.head), None)
     if spec is None:
         found = ", ".join(str(spec) for spec in outputs)
         raise ModelError(f"the model has no output {metadata.head!r}; it has {found}")
+    wanted = _expected(metadata, metadata.size)
     if metadata.head == "labels":
         if spec.dtype != np.uint8 or len(spec.shape) != 3:
-            raise ModelError(f"the model's output is {spec}, expected uint8 N x H x W")
-        return
-    if spec.dtype not in (np.float32, np.float16) or len(spec.shape) != 4:
-        raise ModelError(f"the model's output is {spec}, expected float N x C x h x w")
-    if spec.shape[1] not in (None, classes):
+            raise ModelError(f"the model's output is {spec}, expected {wanted}")
+        size = metadata.size or (None, None)
+        fits = all(side in (None, want) for side, want in zip(spec.shape[1:], size, strict=True))
+    else:
+        if spec.dtype not in (np.float32, np.float16) or len(spec.shape) != 4:
+            raise ModelError(f"the model's output is {spec}, expected {wanted}")
+        if spec.shape[1] not in (None, len(metadata.label_set)):
+            raise ModelError(
+                f"the model's output is {spec}, but its label set {metadata.label_set.name!r} has "
+                f"{len(metadata.label_set)} classes"
+            )
+        grid = spec.shape[2:]
+        if metadata.size is None:
+            fits = grid == (None, None)
+        else:
+            fits = _fits_grid(grid, metadata.size, metadata.stride)
+    if not fits or spec.shape[0] not in (None, batch):
         raise ModelError(
-            f"the model's output is {spec}, but its label set {metadata.label_set.name!r} has "
-            f"{classes} classes"
+            f"the model's output is {spec}, and its metadata says {wanted}: it is another model's; "
+            "export it again"
         )
+
+
+def _fits_grid(grid: Sequence[int | None], size: Size, stride: int | None) -> bool:
+    """Whether logits lie on a grid of one stride; a side that is None may be any."""
+    return len(grid) == 2 and any(
+        all(got in (None, -(-side // each)) for got, side in zip(grid, size, strict=True))
+        for each in (_STRIDES if stride is None else (stride,))
+    )
+
+
+def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
+    """What a head answers for images of a size, in words."""
+    height, width = size or ("H", "W")
+    if metadata.head == "labels":
+        return f"uint8 N x {height} x {width}"
+    stride = metadata.stride or f"one of {', '.join(map(str, _STRIDES))}"
+    return (
+        f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
+        f"{width}, s being {stride}"
+    )
 
 
 def refuse_other_kinds(path: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.errors import NotFinite
 from icnet_deploy.runtime.cores import usable_cores
 
 __all__ = ["kind", "label_map", "label_map_dense"]
@@ -42,8 +43,6 @@ _ROWS = 32
 # Past this share of mixed cells, or this many pixels a cell, the dense way is the faster one.
 _MIXED_SHARE = 0.5
 _CELL_PIXELS = 400
-
-_NOT_FINITE = "the logits are infinite or not numbers: the network overflowed"
 
 # Threads beyond this many wait for memory; fewer pixels than this are not worth waking one for.
 _MOST_THREADS = 8
@@ -89,8 +88,8 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
     Several threads may call it at once.
 
     Args:
-        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite. Float32 is read where it
-            lies, channels first or last; other types are copied to it.
+        logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite as float32. Float32 is read
+            where it lies, channels first or last; other types are copied to it.
         size: (height, width) of the label map in pixels, each at least 1.
         threads: how many threads the compiled way uses: 1 is the calling one alone. None: as many
             as the process may use cores, at most 8, and fewer for a small label map.
@@ -100,8 +99,9 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
         rounding makes a tie of two classes that exact arithmetic tells apart.
 
     Raises:
-        ValueError: the logits have another shape, or `threads` is below 1; or the largest logit at
-            a point that was looked at is infinite or not a number: the network overflowed.
+        NotFinite: a logit is infinite or not a number, be it the largest at its point or not, and
+            be there a pixel beside it or, in a label map smaller than the grid, none.
+        ValueError: the logits have another shape, or `threads` is below 1. `NotFinite` is one, too.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, or None, got {threads}")
@@ -125,11 +125,12 @@ def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
     """As `label_map`, by interpolating every class at every pixel, a few rows at a time.
 
     The plain statement of what `label_map` must return, and without a compiler the faster way
-    where most cells are mixed.
+    where most cells are mixed. It raises what `label_map` does.
     """
     if logits.ndim == 4:
         return np.stack([label_map_dense(one, size) for one in logits])
     values = np.ascontiguousarray(_checked(logits))
+    _refuse_not_finite(values)
     return _dense(values, _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1]))
 
 
@@ -137,7 +138,14 @@ def _checked(logits: npt.NDArray[Any]) -> Float32:
     """Float32 in the order of memory that it has."""
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
         raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
-    return logits.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is read
+        return logits.astype(np.float32, copy=False)
+
+
+def _refuse_not_finite(values: Float32) -> None:
+    """Both ends of the values: NaN is either's, and no array is made of as many truth values."""
+    if not np.isfinite([values.min(), values.max()]).all():
+        raise NotFinite
 
 
 def _label(values: Float32, labels: UInt8, threads: int | None) -> None:
@@ -188,7 +196,7 @@ def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
     codes = [run(job, band, taken)]
     codes += [helper.result() for helper in helpers if not helper.cancel()]
     if 2 in codes:
-        raise ValueError(_NOT_FINITE)
+        raise NotFinite
     if any(codes):
         raise MemoryError("no memory for the label map's working arrays")
 
@@ -217,8 +225,8 @@ def _compiled() -> tuple[_Run | None, str]:
 
 def _load(path: Path) -> tuple[_Run | None, str]:
     try:
-        # The number rises with any change of what is passed: an older build is then not called.
-        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_2
+        # The number rises with what is passed or promised: an older build is then not called.
+        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_3
     except (OSError, AttributeError) as error:
         return None, f"{path.name} does not load ({error}): install icnet-deploy again"
     run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]
@@ -227,9 +235,8 @@ def _load(path: Path) -> tuple[_Run | None, str]:
 
 
 def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
-    corner, largest_logit = _argmax(values)
-    if not np.isfinite(largest_logit).all():
-        raise ValueError(_NOT_FINITE)
+    _refuse_not_finite(values)
+    corner = _argmax(values)
     labels = _spread(corner, rows, columns)
     mixed = _mixed(corner, rows, columns)
     largest = int(rows.count.max()) * int(columns.count.max())
@@ -244,17 +251,14 @@ def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
     return labels
 
 
-def _argmax(values: Float32) -> tuple[UInt8, Float32]:
-    """The lowest index of the maximum over axis 0, and the maximum.
-
-    Faster than `argmax` where that axis is slow.
-    """
+def _argmax(values: Float32) -> UInt8:
+    """The lowest index of the maximum over axis 0, faster than `argmax` where that axis is slow."""
     best = values[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for index in range(1, len(values)):
         labels[values[index] > best] = index
         np.maximum(best, values[index], out=best)
-    return labels, best
+    return labels
 
 
 def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
@@ -304,7 +308,7 @@ def _fill_cells(
                 blend = left * (1 - weight) + right * weight
             else:
                 blend = left.take(here, axis=1) * (1 - weight) + right.take(here, axis=1) * weight
-            labels[y[here], x], _ = _argmax(blend)
+            labels[y[here], x] = _argmax(blend)
 
 
 def _dense(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:

@@ -25,16 +25,25 @@ class Prediction:
         labels: uint8, H x W, the class of each pixel, at the image's own size: a numpy array, or
             `DeviceLabels` if it was asked to stay on the GPU.
         label_set: the classes; `label_set.names[labels[y, x]]` is a pixel's name.
-        timings_ms: milliseconds by stage: `preprocess` (checking and resizing the image),
+        timings_ms: milliseconds by stage: `preprocess` (checking, copying and resizing the image),
             `inference`, `label_map`, and `total`, their sum. Decoding is not in it. Of a batch,
             each image is given its equal share of `inference` and `label_map`.
-        image: uint8, H x W x 3, RGB: the image that was asked about, as it was given.
     """
 
     labels: Any
     label_set: LabelSet
     timings_ms: dict[str, float]
-    image: Any = field(repr=False)
+    _image: Any = field(repr=False)
+
+    @property
+    def image(self) -> Any:
+        """The image that was asked about, uint8, H x W x 3, RGB: a copy, made at each call.
+
+        What becomes of the caller's array since does not show in it, and writing to it changes
+        neither that array nor `overlay`. Of an array on the GPU it is no copy, but the caller's
+        own; in a stream, that which was made as it was drawn.
+        """
+        return self._image.copy() if isinstance(self._image, np.ndarray) else self._image
 
     def colours(self) -> UInt8:
         """The label map in the label set's colours: uint8, H x W x 3, RGB.
@@ -53,7 +62,7 @@ class Prediction:
         Raises:
             ImageError: the image or the label map is on the GPU.
         """
-        return drawing.blend(_on_host(self.image, "image"), self.colours(), alpha)
+        return drawing.blend(_on_host(self._image, "image"), self.colours(), alpha)
 
 
 def _on_host(array: Any, what: str) -> UInt8:

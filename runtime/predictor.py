@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import BackendError, ImageError, InputError, ModelError
-from icnet_deploy.images import check_image, resize_image, resize_labels
+from icnet_deploy.errors import BackendError, InputError, ModelError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends import check_available, choose, open_backend, open_engine
-from icnet_deploy.runtime.backends.base import Backend, Labelled, Labeller
+from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
 from icnet_deploy.runtime.contract import (
     ENGINE_SUFFIXES,
-    INPUT,
     check_contract,
     describe,
     refuse_other_kinds,
 )
 from icnet_deploy.runtime.cores import usable_cores
-from icnet_deploy.runtime.cuda.array import DeviceFrame, is_on_device, read_frame
 from icnet_deploy.runtime.cuda.base import Cuda
-from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Prediction
+from icnet_deploy.runtime.serving import MIN_SIDE, Held, Serving
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.choice import Choice
@@ -39,21 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE_SUFFIXES", "MIN_SIDE", "Prediction", "Predictor"]
 
 UInt8 = npt.NDArray[np.uint8]
-
-MIN_SIDE = 64
-"""The smallest side, in pixels, that the network can halve as often as it does."""
-
-
-class _Prepared(NamedTuple):
-    """An image, what the model gets of it, and how long that took."""
-
-    image: Any
-    pixels: UInt8 | DeviceFrame
-    milliseconds: float
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return int(self.image.shape[0]), int(self.image.shape[1])
 
 
 class Predictor:
@@ -99,8 +80,8 @@ class Predictor:
         self.device = device
         self.streams = streams
         self._backend: Backend | None = backend
-        self._turns = threading.Semaphore(streams)
-        self._share = max(1, (threads or usable_cores()) // streams)
+        share = max(1, (threads or usable_cores()) // streams)
+        self._serving = Serving(metadata, runtime, threading.Semaphore(streams), share)
 
     @classmethod
     def from_onnx(
@@ -234,15 +215,19 @@ class Predictor:
             image: uint8, H x W x 3, RGB, 0..255, of any size; one that is not the artefact's is
                 resized to it, bilinearly, and the label map comes back at the image's. An engine
                 also takes an array on the GPU (`__cuda_array_interface__`) of the artefact's size,
-                contiguous, which never leaves it.
+                contiguous, which never leaves it. The prediction keeps a copy of a numpy array
+                that may be written to; one that is read-only is kept as it is.
             on_device: leave the label map in the GPU's memory, as `DeviceLabels`; engines only.
 
         Raises:
             ImageError: another dtype or shape, or smaller than a free-size artefact can take.
-            BackendError: the runtime failed, or the predictor is closed.
+            NotFinite: the network overflowed: its logits are infinite or not numbers.
+            BackendError: the runtime failed, what it answered is not what the artefact's metadata
+                says, or the predictor is closed.
         """
-        self._open_backend()
-        return self._finish([self._prepare(image)], on_device)[0]
+        backend, serving = self._open_backend(), self._serving
+        prepared = serving.prepare(serving.hold(backend, image))
+        return serving.finish(backend, [prepared], on_device)[0]
 
     def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
         """Labels several images, which may differ in size.
@@ -256,15 +241,15 @@ class Predictor:
         Returns:
             Their predictions, in order.
         """
-        backend = self._open_backend()
-        prepared = [self._prepare(image) for image in images]
+        backend, serving = self._open_backend(), self._serving
+        prepared = [serving.prepare(serving.hold(backend, image)) for image in images]
         groups: dict[Any, list[int]] = {}
         any_number = backend.inputs[0].shape[0] is None
         for index, one in enumerate(prepared):
             groups.setdefault(one.pixels.shape if any_number else index, []).append(index)
         found: dict[int, Prediction] = {}
         for indices in groups.values():
-            answers = self._finish([prepared[index] for index in indices])
+            answers = serving.finish(backend, [prepared[index] for index in indices])
             found.update(zip(indices, answers, strict=True))
         return [found[index] for index in range(len(prepared))]
 
@@ -274,7 +259,9 @@ class Predictor:
         Args:
             frames: each as `predict` takes it. It is drawn from in a thread of its own, at most
                 one frame ahead of those that the streams work on; closing the generator that this
-                returns ends its threads.
+                returns ends its threads. All may be one array that is filled anew each time: a
+                frame is copied before the next is drawn, unless it is read-only. So is one on the
+                GPU, where the stream that it names, or the default one, is waited for.
 
         Raises:
             What `frames` raises, and what `predict` does, at the frame where it happens.
@@ -283,8 +270,17 @@ class Predictor:
         return self._stream(frames)
 
     def _stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
+        def held() -> Iterator[Held]:
+            # Drawn from in a thread of its own: each frame is held before the next one is drawn.
+            for frame in frames:
+                yield self._serving.hold(self._open_backend(), frame, may_be_reused=True)
+
+        def label(frame: Held) -> Prediction:
+            prepared = self._serving.prepare(frame)
+            return self._serving.finish(self._open_backend(), [prepared])[0]
+
         # One more than run the network: it has its image ready when another's turn ends.
-        with ahead(frames, self.predict, self.streams + 1) as predictions:
+        with ahead(held(), label, self.streams + 1) as predictions:
             yield from predictions
 
     def warmup(self, runs: int = 3) -> None:
@@ -318,83 +314,3 @@ class Predictor:
         if self._backend is None:
             raise BackendError("the predictor is closed: load the model again")
         return self._backend
-
-    def _prepare(self, image: Any) -> _Prepared:
-        start = time.perf_counter()
-        if is_on_device(image):
-            return self._prepare_on_device(image, start)
-        check_image(image)
-        size = self.size
-        if size is None and min(image.shape[:2]) < MIN_SIDE:
-            raise ImageError(
-                f"the image is {image.shape[0]} x {image.shape[1]}; this model takes images at "
-                f"their own size, from {MIN_SIDE} x {MIN_SIDE} on: enlarge the image, or export "
-                "the model at a fixed size"
-            )
-        pixels = image if size is None else resize_image(image, size)
-        return _Prepared(image, pixels, (time.perf_counter() - start) * 1e3)
-
-    def _prepare_on_device(self, image: Any, start: float) -> _Prepared:
-        frame = read_frame(image)
-        if not isinstance(self._open_backend(), Labeller):
-            raise ImageError(
-                f"an image on the GPU is for an engine of TensorRT, not for {self.runtime}: give "
-                "it as a numpy array"
-            )
-        if self.size is not None and frame.shape[:2] != self.size:
-            raise ImageError(
-                f"the image on the GPU is {frame.shape[0]} x {frame.shape[1]}, and the engine "
-                f"takes {self.size[0]} x {self.size[1]}: resize it there first"
-            )
-        return _Prepared(image, frame, (time.perf_counter() - start) * 1e3)
-
-    def _finish(self, batch: list[_Prepared], on_device: bool = False) -> list[Prediction]:
-        """Runs prepared images of one size together, and makes their label maps."""
-        backend = self._open_backend()
-        if isinstance(backend, Labeller):
-            images = [each.pixels for each in batch]
-            sizes = [each.size for each in batch]
-            with self._turns:
-                found = backend.label(self.metadata.head, images, sizes, on_device)
-        elif on_device:
-            raise ImageError(
-                f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
-                " leave on_device away"
-            )
-        else:
-            found = self._run(backend, batch)
-        predictions = []
-        for each, labels in zip(batch, found.labels, strict=True):
-            timings = {
-                "preprocess": each.milliseconds,
-                "inference": found.inference_ms / len(batch),
-                "label_map": found.label_map_ms / len(batch),
-            }
-            timings["total"] = sum(timings.values())
-            predictions.append(Prediction(labels, self.metadata.label_set, timings, each.image))
-        return predictions
-
-    def _run(self, backend: Backend, batch: list[_Prepared]) -> Labelled:
-        """One run of a backend that leaves the label maps to the CPU."""
-        pixels = [np.asarray(each.pixels) for each in batch]
-        head = self.metadata.head
-        with self._turns:
-            start = time.perf_counter()
-            feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
-            values = backend.run(feed)[head]
-            answered = time.perf_counter()
-        if len(values) != len(batch):
-            raise BackendError(f"the model answered {len(batch)} images with {len(values)}")
-        labels = [self._labels(value, each.size) for each, value in zip(batch, values, strict=True)]
-        finished = time.perf_counter()
-        return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
-
-    def _labels(self, value: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
-        """The label map of one image's output, in memory of its own."""
-        if self.metadata.head == "logits":
-            try:
-                return label_map(value, size, self._share)
-            except ValueError as error:
-                raise BackendError(f"{error}: use the float32 artefact") from error
-        resized = resize_labels(value, size)
-        return resized.copy() if resized is value else resized

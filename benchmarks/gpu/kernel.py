@@ -8,7 +8,7 @@ import numpy as np
 
 from icnet_deploy.benchmarks.gpu.setting import Setting
 from icnet_deploy.benchmarks.timing import summary
-from icnet_deploy.errors import MissingPackage
+from icnet_deploy.errors import MissingPackage, NotFinite
 from icnet_deploy.runtime.cuda.base import Cuda
 
 __all__ = ["kernel", "open_any", "run_kernel"]
@@ -59,10 +59,13 @@ def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str
         stream = cuda.stream()
         source, target = cuda.allocate(logits.nbytes), cuda.allocate(pixels)
         given, got = cuda.pinned(logits.nbytes), cuda.pinned(pixels)
+        flag, flagged = cuda.allocate(4), cuda.pinned(4)
         events = cuda.event(), cuda.event()
         try:
             given.array[:] = logits.view(np.uint8).reshape(-1)
             cuda.copy_in(source.address, given.array, stream)
+            flagged.array[:] = 0
+            cuda.copy_in(flag.address, flagged.array, stream)
             seconds = []
             for _ in range(5 + runs):
                 events[0].record(stream)
@@ -74,17 +77,21 @@ def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str
                     logits.dtype,
                     target.address,
                     setting.size,
+                    flag.address,
                 )
                 events[1].record(stream)
                 stream.synchronize()
                 seconds.append(events[1].milliseconds_since(events[0]) / 1e3)
             cuda.copy_out(got.array, target.address, stream)
+            cuda.copy_out(flagged.array, flag.address, stream)
             stream.synchronize()
+            if flagged.array.any():
+                raise NotFinite
             labels = got.array.reshape(setting.size).copy()
         finally:
             for one in (*events, stream):
                 one.close()
-            for block in (given, got, source, target):
+            for block in (given, got, source, target, flag, flagged):
                 block.free()
     wrong = int((labels != label_map_dense(logits, setting.size)).sum())
     told: dict[str, Any] = {"pixels_that_differ": wrong, "bytes": logits.nbytes + pixels}

@@ -142,6 +142,7 @@ def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Cal
         stream = cuda.stream()
     outside = gpu.ExternalStream(stream.handle)
     labels = torch.empty(shape, dtype=torch.uint8, device="cuda")
+    flag = torch.zeros(1, dtype=torch.int32, device="cuda")
 
     def label(pixels: Any) -> Any:
         logits = logits_of(pixels).contiguous()
@@ -157,6 +158,7 @@ def _with_kernel(logits_of: Callable[[Any], Any], shape: tuple[int, ...]) -> Cal
                     kind,
                     target.data_ptr(),
                     tuple(target.shape),
+                    flag.data_ptr(),
                 )
         torch.cuda.current_stream().wait_stream(outside)
         return labels

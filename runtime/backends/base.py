@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError
-from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels
 
 __all__ = ["Array", "Backend", "Labelled", "Labeller", "TensorSpec", "check_feed", "reason"]
 
@@ -89,7 +90,7 @@ class Labeller(Protocol):
 
     def label(
         self,
-        head: str,
+        metadata: ArtefactMetadata,
         images: Sequence[Array | DeviceFrame],
         sizes: Sequence[tuple[int, int]],
         on_device: bool = False,
@@ -97,14 +98,22 @@ class Labeller(Protocol):
         """Labels images of one size, in as few runs as the model's batch allows.
 
         Args:
-            head: the output, `logits` or `labels`.
+            metadata: what the model says of itself; `head` is the output that is read.
             images: uint8 H x W x 3 of the model's size, each in the host's memory or the GPU's.
             sizes: (height, width) of each label map.
             on_device: leave the label maps in the GPU's memory.
 
         Raises:
-            BackendError: no profile takes the images, the runtime failed, or the backend is closed.
+            BackendError: no profile takes the images, the runtime failed, the backend is closed, or
+                the network's answer is not what `metadata` says, by shape or by value.
             ImageError: a label map of that size cannot be left on the GPU.
+        """
+
+    def keep(self, image: DeviceFrame) -> DeviceArray:
+        """A copy of a picture on the GPU; once it is there, the picture may be written over.
+
+        Raises:
+            BackendError: there is no room for it, or the backend is closed.
         """
 
 

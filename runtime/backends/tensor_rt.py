@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from icnet_deploy.errors import BackendError, ImageError
+from icnet_deploy.errors import BackendError, ImageError, NotFinite
 from icnet_deploy.images import resize_labels
-from icnet_deploy.runtime.backends.base import Array, Labelled, check_feed
+from icnet_deploy.labels import check_labels
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.backends.base import Array, Labelled, TensorSpec, check_feed
 from icnet_deploy.runtime.backends.tensor_rt_engine import Engine, Plan, load_engine
-from icnet_deploy.runtime.backends.tensor_rt_run import Buffers, Execution
-from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels
+from icnet_deploy.runtime.backends.tensor_rt_run import Buffers, Execution, Flag
+from icnet_deploy.runtime.contract import Size, check_answer
+from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels, copy_frame
 from icnet_deploy.runtime.cuda.base import Cuda, UInt8
-from icnet_deploy.runtime.cuda.labels import launch_label_map
+from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 
 __all__ = ["TensorRtBackend", "open_plan"]
-
-Size = tuple[int, int]
 
 
 def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRtBackend:
@@ -67,6 +68,7 @@ class TensorRtBackend:
             self._events = tuple(cuda.event() for _ in range(2))
             self._buffers = Buffers(cuda)
             undo.callback(self._buffers.free)
+            self._flag = Flag(cuda, self._stream, self._buffers)
             for event in self._events:
                 undo.callback(event.close)
             self._execution = Execution(engine, cuda, self._stream, self._buffers)
@@ -92,7 +94,7 @@ class TensorRtBackend:
 
     def label(
         self,
-        head: str,
+        metadata: ArtefactMetadata,
         images: Sequence[UInt8 | DeviceFrame],
         sizes: Sequence[Size],
         on_device: bool = False,
@@ -108,14 +110,21 @@ class TensorRtBackend:
                 chunk = slice(first, first + most)
                 finish = self._on_device if on_device else self._to_host
                 self._execution.prepare((len(images[chunk]), height, width, 3))
+                self._check_shapes(metadata)
                 self._copy_in(images[chunk])
                 self._execution.enqueue()
                 self._events[0].record(self._stream)
-                found, milliseconds = finish(head, sizes[chunk])
+                found, milliseconds = finish(metadata, sizes[chunk])
                 labels += found
                 finishing += milliseconds
         total = (time.perf_counter() - start) * 1e3
         return Labelled(labels, total - finishing, finishing)
+
+    def keep(self, image: DeviceFrame) -> DeviceArray:
+        """See `Labeller.keep`. It waits for no run: it has a stream of its own."""
+        if self._engine is None:
+            raise BackendError("the model was closed")
+        return copy_frame(self._cuda, image)
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -154,22 +163,36 @@ class TensorRtBackend:
             np.copyto(block.reshape(shape[1:]), image)
             self._cuda.copy_in(target, block, self._stream)
 
-    def _to_host(self, head: str, sizes: Sequence[Size]) -> tuple[list[UInt8], float]:
+    def _check_shapes(self, metadata: ArtefactMetadata) -> None:
+        """Holds what will be answered to the metadata: TensorRT knows its shape before the run."""
+        head = self._output(metadata.head)
+        shapes = self._execution.shapes
+        check_answer(metadata, head.dtype, shapes[head.name], shapes[self.inputs[0].name])
+
+    def _to_host(
+        self, metadata: ArtefactMetadata, sizes: Sequence[Size]
+    ) -> tuple[list[UInt8], float]:
         """Label maps in the host's memory, and the milliseconds from the network's end to them."""
+        head = metadata.head
         shape = self._execution.shapes[head]
         source = self._execution.addresses[head]
-        ends = sizes if len(shape) == 4 else [(shape[1], shape[2])] * len(sizes)
+        ends = sizes if head == "logits" else [(shape[1], shape[2])] * len(sizes)
         total = sum(height * width for height, width in ends)
         block = self._buffers.pinned("label map", total)
-        if len(shape) == 4:
-            source = self._buffers.device("label map", total)
+        if head == "logits":
+            source, flag = self._buffers.device("label map", total), self._flag.clear()
             offset = 0
             for index, size in enumerate(ends):
-                self._launch(head, index, source + offset, size)
+                self._launch(index, source + offset, size, flag)
                 offset += size[0] * size[1]
+            self._flag.fetch()
         self._cuda.copy_out(block, source, self._stream)
         milliseconds = self._wait()
         start = time.perf_counter()
+        if head == "labels":
+            check_labels(block, metadata.label_set)
+        elif self._flag.is_set():
+            raise NotFinite
         found, offset = [], 0
         for size, end in zip(sizes, ends, strict=True):
             count = end[0] * end[1]
@@ -179,39 +202,55 @@ class TensorRtBackend:
             offset += count
         return found, milliseconds + (time.perf_counter() - start) * 1e3
 
-    def _on_device(self, head: str, sizes: Sequence[Size]) -> tuple[list[DeviceLabels], float]:
+    def _on_device(
+        self, metadata: ArtefactMetadata, sizes: Sequence[Size]
+    ) -> tuple[list[DeviceLabels], float]:
         """As `_to_host`, in memory of the GPU that is the caller's."""
+        head = metadata.head
         shape = self._execution.shapes[head]
-        if len(shape) == 3 and set(sizes) != {(shape[1], shape[2])}:
+        if head == "labels" and set(sizes) != {(shape[1], shape[2])}:
             raise ImageError(
                 f"this engine makes its label map at {shape[1]} x {shape[2]}, and the image is "
                 f"{sizes[0][0]} x {sizes[0][1]}: resize the image, take the label map on the host, "
                 "or build an engine of the head 'logits', which gives it at any size"
             )
         found = [DeviceLabels(self._cuda, size) for size in sizes]
+        flag = self._flag.clear()
         for index, labels in enumerate(found):
-            if len(shape) == 4:
-                self._launch(head, index, labels.address, labels.shape)
+            if head == "logits":
+                self._launch(index, labels.address, sizes[index], flag)
                 continue
             count = shape[1] * shape[2]
             source = self._execution.addresses[head] + index * count
             self._cuda.copy(labels.address, source, count, self._stream)
-        return found, self._wait()
+            classes = len(metadata.label_set)
+            launch_check(self._cuda, self._stream, source, sizes[index], classes, flag)
+        self._flag.fetch()
+        milliseconds = self._wait()
+        if self._flag.is_set():
+            for labels in found if head == "labels" else ():
+                check_labels(labels.to_host(), metadata.label_set)  # says what it found
+            raise NotFinite
+        return found, milliseconds
 
-    def _launch(self, head: str, index: int, labels: int, size: Size) -> None:
-        """The kernel, on one image of the batch."""
-        spec = next(spec for spec in self.outputs if spec.name == head)
-        _, classes, height, width = self._execution.shapes[head]
+    def _launch(self, index: int, labels: int, size: Size, flag: int) -> None:
+        """The kernel, on the logits of one image of the batch."""
+        spec = self._output("logits")
+        _, classes, height, width = self._execution.shapes[spec.name]
         offset = index * classes * height * width * spec.dtype.itemsize
         launch_label_map(
             self._cuda,
             self._stream,
-            self._execution.addresses[head] + offset,
+            self._execution.addresses[spec.name] + offset,
             (classes, height, width),
             spec.dtype,
             labels,
             size,
+            flag,
         )
+
+    def _output(self, head: str) -> TensorSpec:
+        return next(spec for spec in self.outputs if spec.name == head)
 
     def _wait(self) -> float:
         """Waits for the stream; the GPU's milliseconds since the network's end."""

@@ -6,14 +6,18 @@ import warnings
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from icnet_deploy.errors import BackendError
 from icnet_deploy.runtime.backends.base import TensorSpec
 from icnet_deploy.runtime.backends.tensor_rt_engine import Engine
 from icnet_deploy.runtime.cuda.base import Cuda, Graph, Memory, Pinned, UInt8
 
-__all__ = ["Buffers", "Execution"]
+__all__ = ["Buffers", "Execution", "Flag"]
 
 Shape = tuple[int, ...]
+
+_FLAG = np.dtype(np.int32).itemsize
 
 
 class Buffers:
@@ -55,6 +59,33 @@ class Buffers:
             pinned.free()
         self._device.clear()
         self._pinned.clear()
+
+
+class Flag:
+    """A number on the GPU that kernels set where they find what may not be.
+
+    Between `clear` and `is_set` lie their launches, `fetch`, and a wait for the stream.
+    """
+
+    def __init__(self, cuda: Cuda, stream: Any, buffers: Buffers) -> None:
+        self._cuda, self._stream, self._buffers = cuda, stream, buffers
+
+    def clear(self) -> int:
+        """Puts a 0 there; its address."""
+        address = self._buffers.device("flag", _FLAG)
+        zero = self._buffers.pinned("zero", _FLAG)
+        zero[:] = 0
+        self._cuda.copy_in(address, zero, self._stream)
+        return address
+
+    def fetch(self) -> None:
+        """Lets it be copied back."""
+        block = self._buffers.pinned("flag", _FLAG)
+        self._cuda.copy_out(block, self._buffers.device("flag", _FLAG), self._stream)
+
+    def is_set(self) -> bool:
+        """Whether a kernel set it."""
+        return bool(self._buffers.pinned("flag", _FLAG).any())
 
 
 class Execution:

@@ -1,4 +1,4 @@
-"""Arrays on the GPU: those of others, and a label map that stays there.
+"""Arrays on the GPU: those of others, copies of them, and a label map that stays there.
 
 The language is `__cuda_array_interface__`, which PyTorch, CuPy, Numba, PyCUDA and others speak:
 https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.runtime.cuda.base import Cuda, Memory, UInt8
 
-__all__ = ["DeviceFrame", "DeviceLabels", "is_on_device", "read_frame"]
+__all__ = ["DeviceArray", "DeviceFrame", "DeviceLabels", "copy_frame", "is_on_device", "read_frame"]
 
 _DEFAULT_STREAM = 1
 
@@ -68,22 +69,40 @@ def read_frame(image: Any) -> DeviceFrame:
     return DeviceFrame(int(told["data"][0]), (shape[0], shape[1], 3), stream, image)
 
 
-class DeviceLabels:
-    """A label map on the GPU: uint8, H x W. Yours until it is dropped, whatever runs later.
+def copy_frame(cuda: Cuda, frame: DeviceFrame) -> DeviceArray:
+    """A copy of a picture on the GPU; when it is returned, the picture may be written over.
 
-    `torch.as_tensor(labels, device="cuda")` and `cupy.asarray(labels)` read it where it lies; keep
+    Raises:
+        OutOfMemory: there is no room for it.
+    """
+    with cuda.current():
+        copy, stream = DeviceArray(cuda, frame.shape), cuda.stream()
+        try:
+            if frame.stream is not None:
+                stream.wait_for(frame.stream)
+            cuda.copy(copy.address, frame.address, prod(frame.shape), stream)
+            stream.synchronize()
+        finally:
+            stream.close()
+    return copy
+
+
+class DeviceArray:
+    """An array on the GPU: uint8, contiguous. Yours until it is dropped, whatever runs later.
+
+    `torch.as_tensor(array, device="cuda")` and `cupy.asarray(array)` read it where it lies; keep
     it for as long as they do.
 
     Attributes:
-        shape: (H, W) in pixels.
+        shape: its sides.
         dtype: uint8.
     """
 
-    def __init__(self, cuda: Cuda, shape: tuple[int, int]) -> None:
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...]) -> None:
         self._cuda = cuda
         self.shape = shape
         self.dtype = np.dtype(np.uint8)
-        self._memory: Memory | None = cuda.allocate(shape[0] * shape[1])
+        self._memory: Memory | None = cuda.allocate(prod(shape))
 
     @property
     def address(self) -> int:
@@ -93,7 +112,7 @@ class DeviceLabels:
             BackendError: it was freed.
         """
         if self._memory is None:
-            raise BackendError("the label map was freed")
+            raise BackendError("the array on the GPU was freed")
         return self._memory.address
 
     @property
@@ -109,10 +128,10 @@ class DeviceLabels:
         }
 
     def to_host(self) -> UInt8:
-        """A copy in the host's memory: uint8, H x W."""
+        """A copy in the host's memory: uint8, of the same shape."""
         with self._cuda.current():
             stream = self._cuda.stream()
-            pinned = self._cuda.pinned(self.shape[0] * self.shape[1])
+            pinned = self._cuda.pinned(prod(self.shape))
             try:
                 self._cuda.copy_out(pinned.array, self.address, stream)
                 stream.synchronize()
@@ -132,3 +151,7 @@ class DeviceLabels:
         # At the process's end the libraries are gone before this is, and the memory with them.
         if getattr(self, "_memory", None) is not None and not sys.is_finalizing():
             self.free()
+
+
+class DeviceLabels(DeviceArray):
+    """A label map on the GPU, as `DeviceArray`: uint8, H x W."""

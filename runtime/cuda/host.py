@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from icnet_deploy.errors import BackendError
+from icnet_deploy.errors import BackendError, NotFinite
 from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMemory, UInt8
+from icnet_deploy.runtime.cuda.labels import CHECK, KERNELS
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 __all__ = ["HostCuda", "HostFault"]
@@ -271,26 +272,38 @@ class HostCuda:
         arguments: Sequence[np.generic],
         stream: _Stream,
     ) -> None:
-        """Knows the label map's kernels only, and computes them with `label_map_dense`."""
+        """Knows the label map's kernels only, and computes them with NumPy."""
         self._check_current()
-        kinds: dict[str, type[np.generic]] = {
-            "label_map_float": np.float32,
-            "label_map_half": np.float16,
-        }
-        types = [np.uint64, *[np.int32] * 3, np.uint64, *[np.int32] * 2]
+        uint64, int32 = np.uint64, np.int32
+        types = [uint64, *[int32] * 3, uint64, *[int32] * 2, uint64]
+        if kernel == CHECK:
+            types = [uint64, *[int32] * 3, uint64]
         if [type(argument) for argument in arguments] != types:
             raise HostFault(f"{kernel} is launched with {[type(a).__name__ for a in arguments]}")
-        logits, classes, h, w, labels, height, width = (int(argument) for argument in arguments)
+        values = [int(argument) for argument in arguments]
+        height, width = values[1:3] if kernel == CHECK else values[5:7]
         threads = (grid[0] * block[0], grid[1] * block[1])
         if threads[0] < width or threads[1] < height or block[0] * block[1] > 1024:
             raise HostFault(f"{grid} blocks of {block} threads do not cover {width} x {height}")
+        work = self._check_labels if kernel == CHECK else self._label_map
+        self.enqueue(stream.handle, lambda: work(kernel, *values))
 
-        def work() -> None:
-            scores = self._view(logits, (classes, h, w), kinds[kernel])
-            target = self._view(labels, (height, width), np.uint8)
-            target[...] = label_map_dense(scores, (height, width))
+    def _label_map(self, kernel: str, logits: int, *numbers: int) -> None:
+        """What is flagged leaves the label map as it was: whoever reads it finds no labels."""
+        classes, h, w, labels, height, width, flag = numbers
+        dtype = next(dtype for dtype, name in KERNELS.items() if name == kernel)
+        target = self._view(labels, (height, width), np.dtype(np.uint8))
+        try:
+            target[...] = label_map_dense(
+                self._view(logits, (classes, h, w), dtype), (height, width)
+            )
+        except NotFinite:
+            self._view(flag, (1,), np.dtype(np.int32))[0] = 1
 
-        self.enqueue(stream.handle, work)
+    def _check_labels(self, kernel: str, labels: int, *numbers: int) -> None:
+        height, width, classes, flag = numbers
+        if (self._view(labels, (height, width), np.dtype(np.uint8)) >= classes).any():
+            self._view(flag, (1,), np.dtype(np.int32))[0] = 1
 
     # -- within
 
@@ -305,8 +318,8 @@ class HostCuda:
 
         self.enqueue(stream.handle, work)
 
-    def _view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    def _view(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        size = int(np.prod(shape)) * dtype.itemsize
         self.check(address, size)
         memory = memoryview((ctypes.c_ubyte * size).from_address(address))
         return np.frombuffer(memory, dtype).reshape(shape)

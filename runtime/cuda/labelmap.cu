@@ -6,10 +6,13 @@
 // rounded division for the weight, and no product fused with a sum (the intrinsics forbid it).
 // No header and no template library: NVRTC compiles it without the CUDA toolkit.
 //
-//   logits   C x h x w of the image, contiguous; float, or half as 16 bits, finite
+//   logits   C x h x w of the image, contiguous; float, or half as 16 bits
 //   labels   height x width bytes
+//   flag     is set to 1 where a logit is infinite or not a number: the label map says nothing then
 //   grid     (ceil(width / 32), ceil(height / 8)) blocks of 32 x 8 threads, one a pixel
 // A position, (h - 1) * (height - 1), must fit 31 bits.
+//
+// Another kernel holds a label map that the network has made itself to its number of classes.
 
 // A half's bits moved into a float's places are its value over 2^112, also where it is denormal.
 __device__ static float widen(unsigned short bits) {
@@ -36,9 +39,29 @@ __device__ static float mix(float near, float far, float weight) {
     return __fadd_rn(__fmul_rn(near, __fsub_rn(1.0f, weight)), __fmul_rn(far, weight));
 }
 
+// Whether a value is infinite or not a number: all bits of its exponent are set.
+__device__ static bool not_finite(float value) {
+    return (__float_as_uint(value) & 0x7f800000u) == 0x7f800000u;
+}
+
+__device__ static bool not_finite(unsigned short bits) { return (bits & 0x7c00) == 0x7c00; }
+
+// The share of one thread in `count` things, neighbours beside neighbours: from its place on, a
+// thing every `step`.
+__device__ static long long share(long long *step) {
+    long long row = (long long)gridDim.x * blockDim.x;
+    *step = row * gridDim.y * blockDim.y;
+    return row * (blockIdx.y * blockDim.y + threadIdx.y) + blockIdx.x * blockDim.x + threadIdx.x;
+}
+
 template <typename T>
 __device__ static void label(const T *logits, int classes, int h, int w, unsigned char *labels,
-                             int height, int width) {
+                             int height, int width, int *flag) {
+    // Each logit once, by whichever thread: as on the CPU also those that lose, and those beside
+    // which a label map smaller than the grid has no pixel. Whoever finds one writes the same.
+    long long step, count = (long long)classes * h * w;
+    for (long long i = share(&step); i < count; i += step)
+        if (not_finite(logits[i])) *flag = 1;
     int x = blockIdx.x * blockDim.x + threadIdx.x;
     int y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= width || y >= height) return;
@@ -63,11 +86,21 @@ __device__ static void label(const T *logits, int classes, int h, int w, unsigne
 }
 
 extern "C" __global__ void label_map_float(const float *logits, int classes, int h, int w,
-                                           unsigned char *labels, int height, int width) {
-    label(logits, classes, h, w, labels, height, width);
+                                           unsigned char *labels, int height, int width,
+                                           int *flag) {
+    label(logits, classes, h, w, labels, height, width, flag);
 }
 
 extern "C" __global__ void label_map_half(const unsigned short *logits, int classes, int h, int w,
-                                          unsigned char *labels, int height, int width) {
-    label(logits, classes, h, w, labels, height, width);
+                                          unsigned char *labels, int height, int width,
+                                          int *flag) {
+    label(logits, classes, h, w, labels, height, width, flag);
+}
+
+// Sets the flag where one of height x width labels is not below the number of classes.
+extern "C" __global__ void check_labels(const unsigned char *labels, int height, int width,
+                                        int classes, int *flag) {
+    long long step, count = (long long)height * width;
+    for (long long i = share(&step); i < count; i += step)
+        if (labels[i] >= classes) *flag = 1;
 }

@@ -1,11 +1,12 @@
-"""The label map's kernel: logits on the GPU in, one image's label map on the GPU out.
+"""The label map's kernels: logits on the GPU in, one image's label map on the GPU out.
 
-labelmap.cu is its one source, compiled where it runs. It gives what `label_map_dense` gives, to
-the byte.
+labelmap.cu is their one source, compiled where it runs. They give what `label_map_dense` gives, to
+the byte, and what it refuses they flag.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,16 @@ import numpy as np
 from icnet_deploy.errors import BackendError
 from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = ["BLOCK", "KERNELS", "launch_label_map", "source"]
+__all__ = ["BLOCK", "CHECK", "KERNELS", "launch_check", "launch_label_map", "source"]
 
-KERNELS = {np.dtype(np.float32): "label_map_float", np.dtype(np.float16): "label_map_half"}
+KERNELS: Mapping[np.dtype[Any], str] = {
+    np.dtype(np.float32): "label_map_float",
+    np.dtype(np.float16): "label_map_half",
+}
 """The logits' dtype -> the kernel that reads them."""
+
+CHECK = "check_labels"
+"""The kernel that looks for labels that are no class."""
 
 BLOCK = (32, 8)
 """Threads in x and y: a warp writes 32 bytes of a row, and reads one stretch of the logits."""
@@ -38,6 +45,7 @@ def launch_label_map(
     dtype: np.dtype[Any],
     labels: int,
     size: tuple[int, int],
+    flag: int,
 ) -> None:
     """Puts one image's label map on a stream.
 
@@ -49,6 +57,8 @@ def launch_label_map(
         dtype: float32 or float16.
         labels: the address that gets uint8 H x W.
         size: (H, W) in pixels.
+        flag: the address of an int32, 0, that becomes 1 if one of the logits, read for a pixel or
+            not, is infinite or not a number. The label map then says nothing.
 
     Raises:
         BackendError: the kernel cannot be compiled, or the sizes are too large for it.
@@ -56,12 +66,43 @@ def launch_label_map(
     positions = [(grid - 1) * (side - 1) for grid, side in zip(shape[1:], size, strict=True)]
     if max(positions) >= 2**31 or max(size) >= 2**24:
         raise BackendError(f"a label map of {size[0]} x {size[1]} pixels is too large for the GPU")
-    grid = (-(-size[1] // BLOCK[0]), -(-size[0] // BLOCK[1]))
     arguments: list[np.generic] = [
         np.uint64(logits),
         *(np.int32(side) for side in shape),
         np.uint64(labels),
         *(np.int32(side) for side in size),
+        np.uint64(flag),
     ]
-    kernel = cuda.kernel(source(), KERNELS[np.dtype(dtype)])
-    cuda.launch(kernel, grid, BLOCK, arguments, stream)
+    _launch(cuda, stream, KERNELS[np.dtype(dtype)], arguments, size)
+
+
+def launch_check(
+    cuda: Cuda, stream: Any, labels: int, size: tuple[int, int], classes: int, flag: int
+) -> None:
+    """Puts a look at one image's label map, which the network has made, on a stream.
+
+    Args:
+        cuda, stream: see `launch_label_map`.
+        labels: the address of uint8 H x W.
+        size: (H, W) in pixels.
+        classes: how many the network has.
+        flag: the address of an int32, 0, that becomes 1 if a label is not below `classes`.
+
+    Raises:
+        BackendError: the kernel cannot be compiled.
+    """
+    arguments: list[np.generic] = [
+        np.uint64(labels),
+        *(np.int32(side) for side in size),
+        np.int32(classes),
+        np.uint64(flag),
+    ]
+    _launch(cuda, stream, CHECK, arguments, size)
+
+
+def _launch(
+    cuda: Cuda, stream: Any, name: str, arguments: list[np.generic], size: tuple[int, int]
+) -> None:
+    """A thread a pixel."""
+    grid = (-(-size[1] // BLOCK[0]), -(-size[0] // BLOCK[1]))
+    cuda.launch(cuda.kernel(source(), name), grid, BLOCK, arguments, stream)

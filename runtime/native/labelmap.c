@@ -23,6 +23,7 @@ enum {
     PIECE = 8,      // the most columns of a piece: a wider cell is cut into several
     CLASSES = 255,  // the most that a byte can name beside the label maps' own 255
     BLOCK = 128,    // columns of the grid whose winners are found in one go: fits the L1 cache
+    INFINITE = 0x7f800000,  // the bits of an infinite float
 };
 
 // A hot function is compiled for several processors and the loader picks, where that is possible.
@@ -34,7 +35,7 @@ enum {
 #endif
 
 typedef struct {
-    const float *logits;        // classes x h x w in the steps below, finite
+    const float *logits;        // classes x h x w in the steps below
     const float *row_weight;    // a pixel's weight of its cell's far corner, in [0, 1]
     const float *column_weight;
     const ptrdiff_t *row_first;    // a cell's first pixel; one more entry at the end
@@ -56,11 +57,18 @@ typedef struct {
     float right[CLASSES][2][LANES];
 } Chunk;
 
+// A float's bits without its sign: INFINITE or more for what is infinite or not a number.
+static inline int32_t magnitude(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
 // The class of largest logit of each column of one row of the grid; the lowest of equals. Returns
-// whether all of these logits are numbers and none is infinite.
+// whether all of these logits, not only the largest, are numbers and none is infinite.
 FOR_EACH_PROCESSOR
 static int find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
-    int32_t finite = 1;
+    int32_t largest = 0;
     float best[BLOCK], other[BLOCK];
     int32_t found[BLOCK];
     for (ptrdiff_t start = 0; start < job->w; start += BLOCK) {
@@ -69,6 +77,7 @@ static int find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
         for (int i = 0; i < count; ++i) {
             best[i] = line[i * job->column_step];
             found[i] = 0;
+            largest = magnitude(best[i]) > largest ? magnitude(best[i]) : largest;
         }
         for (int32_t k = 1; k < job->classes; ++k) {
             line += job->class_step;
@@ -81,14 +90,13 @@ static int find_winners(const Job *job, ptrdiff_t row, uint8_t *winner) {
                 int32_t more = -(value[i] > best[i]);  // all bits, or none
                 found[i] = (found[i] & ~more) | (k & more);
                 best[i] = value[i] > best[i] ? value[i] : best[i];
+                int32_t bits = magnitude(value[i]);
+                largest = bits > largest ? bits : largest;
             }
         }
-        for (int i = 0; i < count; ++i) {
-            winner[start + i] = (uint8_t)found[i];
-            finite &= (best[i] >= -FLT_MAX) & (best[i] <= FLT_MAX);
-        }
+        for (int i = 0; i < count; ++i) winner[start + i] = (uint8_t)found[i];
     }
-    return finite;
+    return largest < INFINITE;
 }
 
 // One row of pixels of the pieces: interpolates every class, and keeps the largest.
@@ -194,10 +202,19 @@ static void fill_rows(const Job *job, ptrdiff_t row, const uint8_t *near, const 
     if (chunk->pieces) fill_chunk(job, row, y, stop, chunk);
 }
 
+// Whether the logits of a grid's row take part in a label map. Of one with fewer rows than the grid
+// some do not.
+static int is_read(const Job *job, ptrdiff_t row) {
+    const ptrdiff_t *first = job->row_first;
+    ptrdiff_t cells = job->h > 1 ? job->h - 1 : 1;
+    return (row < cells && first[row] < first[row + 1]) || (row > 0 && first[row - 1] < first[row]);
+}
+
 // Works out bands of `band` rows of pixels, each taken from `next` until none is left, so that
 // several threads may share a job. Returns 0; 1 where it got no memory and took no band; 2 where a
-// largest logit is not finite, and then its bands are not all done.
-int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
+// logit is not finite, and then its bands are not all done. Every logit is looked at, also of the
+// rows that take no part: whether a network has overflowed is not to hang on the label map's size.
+int icnet_label_bands_3(const Job *job, ptrdiff_t band, atomic_int *next) {
     Chunk *chunk = malloc(sizeof(Chunk));
     uint8_t *winners = malloc(2 * (size_t)job->w);
     if (!chunk || !winners) {
@@ -226,6 +243,8 @@ int icnet_label_bands_2(const Job *job, ptrdiff_t band, atomic_int *next) {
             fill_rows(job, row, near, far, y, stop, chunk);
             y = stop;
         }
+        for (row = i * job->h / bands; row < (i + 1) * job->h / bands; ++row)
+            if (!is_read(job, row)) finite &= find_winners(job, row, near);
     }
     free(chunk);
     free(winners);

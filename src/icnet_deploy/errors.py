@@ -12,6 +12,7 @@
     |       `-- DeviceError     a device or provider that was asked for and is not there
     |-- CheckFailed             the request was fine, the answer is no: commands exit with 1
     `-- BackendError            a runtime failed while it ran: commands exit with 1
+        `-- NotFinite           a network's logits are infinite or not numbers
 
 Messages say what was given, what was expected, and what to do.
 """
@@ -29,6 +30,7 @@ __all__ = [
     "LabelSetError",
     "MissingPackage",
     "ModelError",
+    "NotFinite",
     "OutputError",
     "UnavailableError",
 ]
@@ -98,3 +100,13 @@ class CheckFailed(IcnetError):
 
 class BackendError(IcnetError):
     """A runtime failed while it ran a model that it had loaded."""
+
+
+class NotFinite(BackendError, ValueError):
+    """A network's logits are infinite or not numbers, so that they say nothing of any pixel."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the logits are infinite or not numbers: the network overflowed: use the float32 "
+            "artefact; where it is that one, its weights are at fault: export it from others"
+        )

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.linalg import _umath_linalg
 
+from icnet_deploy.errors import NotFinite
 from icnet_deploy.runtime import labelmap
 from icnet_deploy.runtime.labelmap import label_map, label_map_dense
 
@@ -236,8 +237,79 @@ def test_a_network_that_overflowed_is_refused(way, value, at, last):
     logits[:, at[0], at[1]] = value
     if last:
         logits = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
-    with pytest.raises(ValueError, match="the network overflowed"):
-        way(logits, (20, 900))
+    for ask in (way, label_map_dense):
+        with pytest.raises(NotFinite, match="the network overflowed"):
+            ask(logits, (20, 900))
+
+
+NOT_FINITE = {
+    "a class is NaN": lambda v: v.__setitem__(3, np.nan),
+    "all is NaN": lambda v: v.fill(np.nan),
+    "one NaN in the first class": lambda v: v.__setitem__((0, 2, 150), np.nan),
+    "one NaN in the last class": lambda v: v.__setitem__((4, 6, 299), np.nan),
+    "one logit of a class that loses": lambda v: v.__setitem__((1, 0, 0), -np.inf),
+    "a class that never wins": lambda v: v.__setitem__(2, -np.inf),
+    "a class that always wins": lambda v: v.__setitem__(2, np.inf),
+    "a NaN with its sign set": lambda v: v.view(np.uint32).__setitem__((2, 3, 7), 0xFFC00001),
+    "a NaN that signals": lambda v: v.view(np.uint32).__setitem__((2, 3, 7), 0x7F800001),
+}
+
+
+@pytest.mark.parametrize("spoil", NOT_FINITE.values(), ids=NOT_FINITE)
+@pytest.mark.parametrize("size", [(28, 1200), (7, 300), (3, 40), (1, 1)], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_every_logit_is_looked_at_not_only_the_largest(way, spoil, size, last):
+    """Also those beside which a small label map has no pixel."""
+    logits = logits_of(4, 5, 7, 300, "random")
+    spoil(logits)
+    if last:
+        logits = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
+    for ask in (way, label_map_dense):
+        with pytest.raises(NotFinite, match="the network overflowed"):
+            ask(logits, size)
+        with pytest.raises(ValueError, match="the network overflowed"):
+            ask(np.stack([np.zeros_like(logits), logits]), size)
+
+
+@given(
+    seed=grids["seed"],
+    classes=st.integers(1, 9),
+    grid=st.tuples(st.integers(1, 40), st.integers(1, 140)),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 200)),
+    value=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf]),
+    threads=st.integers(1, 4),
+)
+@settings(max_examples=200, deadline=None)
+def test_one_logit_anywhere_is_found_on_every_way(
+    compiled, seed, classes, grid, size, value, threads
+):
+    rng = np.random.default_rng(seed)
+    logits = logits_of(seed, classes, *grid, "random")
+    logits.reshape(-1)[rng.integers(logits.size)] = value
+    for ask in (
+        lambda: by_compiled(compiled, logits, size, threads),
+        lambda: by_numpy(logits, size),
+        lambda: label_map_dense(logits, size),
+    ):
+        with pytest.raises(NotFinite):
+            ask()
+
+
+def test_the_largest_floats_are_numbers(way):
+    """Nothing short of infinity is refused, nor zeros and what is nearly zero."""
+    most = np.finfo(np.float32).max
+    for value in (most, -most, 0.0, -0.0, np.finfo(np.float32).smallest_subnormal):
+        logits = np.full((3, 4, 6), value, np.float32)
+        assert (way(logits, (13, 17)) == 0).all()
+
+
+def test_what_becomes_infinite_as_float32_is_refused_without_a_warning(way):
+    half = np.zeros((2, 4, 4), np.float16)
+    half[1, 2, 2] = np.inf  # what 70000 becomes
+    for logits in (half, np.full((2, 4, 4), 1e300)):
+        for ask in (way, label_map_dense):
+            with pytest.raises(NotFinite):
+                ask(logits, (9, 9))
 
 
 def test_ties_go_to_the_lowest_class(way):

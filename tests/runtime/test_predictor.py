@@ -148,7 +148,7 @@ class TestBatch:
         predictions = predictor.predict_batch(images)
         assert backend.runs == 2
         for image, prediction in zip(images, predictions, strict=True):
-            assert prediction.image is image
+            np.testing.assert_array_equal(prediction.image, image)
             np.testing.assert_array_equal(prediction.labels, predictor.predict(image).labels)
 
     def test_no_images_are_no_predictions(self):

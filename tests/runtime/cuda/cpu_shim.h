@@ -8,7 +8,7 @@
 struct Place {
     int x, y, z;
 };
-static Place blockIdx, blockDim, threadIdx;
+static Place blockIdx, blockDim, gridDim, threadIdx;
 
 static float __fmul_rn(float a, float b) { return a * b; }
 static float __fadd_rn(float a, float b) { return a + b; }
@@ -20,28 +20,41 @@ static float __uint_as_float(unsigned int bits) {
     return value;
 }
 
+static unsigned int __float_as_uint(float value) {
+    unsigned int bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 #include "labelmap.cu"
 
-template <typename K, typename T>
-static void over_the_grid(K kernel, int gx, int gy, int bx, int by, const T *logits, int classes,
-                          int h, int w, unsigned char *labels, int height, int width) {
+template <typename K, typename... A>
+static void over_the_grid(K kernel, int gx, int gy, int bx, int by, A... arguments) {
     blockDim = {bx, by, 1};
+    gridDim = {gx, gy, 1};
     for (int j = 0; j < gy; ++j)
         for (int i = 0; i < gx; ++i)
             for (int v = 0; v < by; ++v)
                 for (int u = 0; u < bx; ++u) {
                     blockIdx = {i, j, 0};
                     threadIdx = {u, v, 0};
-                    kernel(logits, classes, h, w, labels, height, width);
+                    kernel(arguments...);
                 }
 }
 
 extern "C" void run_float(int gx, int gy, int bx, int by, const float *logits, int classes, int h,
-                          int w, unsigned char *labels, int height, int width) {
-    over_the_grid(label_map_float, gx, gy, bx, by, logits, classes, h, w, labels, height, width);
+                          int w, unsigned char *labels, int height, int width, int *flag) {
+    over_the_grid(label_map_float, gx, gy, bx, by, logits, classes, h, w, labels, height, width,
+                  flag);
 }
 
 extern "C" void run_half(int gx, int gy, int bx, int by, const unsigned short *logits, int classes,
-                         int h, int w, unsigned char *labels, int height, int width) {
-    over_the_grid(label_map_half, gx, gy, bx, by, logits, classes, h, w, labels, height, width);
+                         int h, int w, unsigned char *labels, int height, int width, int *flag) {
+    over_the_grid(label_map_half, gx, gy, bx, by, logits, classes, h, w, labels, height, width,
+                  flag);
+}
+
+extern "C" void run_check(int gx, int gy, int bx, int by, const unsigned char *labels, int height,
+                          int width, int classes, int *flag) {
+    over_the_grid(check_labels, gx, gy, bx, by, labels, height, width, classes, flag);
 }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import BackendError
-from icnet_deploy.runtime.cuda.array import DeviceLabels
+from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels, copy_frame
 from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, OutOfMemory
-from icnet_deploy.runtime.cuda.labels import launch_label_map
+from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 
@@ -107,17 +107,69 @@ def _fail():
 def kernels_give_the_dense_label_map(cuda):
     stream = cuda.stream()
     rng = np.random.default_rng(3)
+    flag = filled(cuda, np.zeros(1, np.int32), stream)
     for dtype in (np.float32, np.float16):
         logits = rng.standard_normal((7, 9, 14)).astype(dtype)
         block = filled(cuda, logits, stream)
         for size in ((33, 50), (9, 14), (1, 3)):
             labels = DeviceLabels(cuda, size)
             where, shape = labels.address, logits.shape
-            launch_label_map(cuda, stream, block.address, shape, logits.dtype, where, size)
+            launch_label_map(
+                cuda, stream, block.address, shape, logits.dtype, where, size, flag.address
+            )
             stream.synchronize()
             np.testing.assert_array_equal(labels.to_host(), label_map_dense(logits, size))
             labels.free()
         block.free()
+    assert not read(cuda, flag.address, 4, stream).any()
+    flag.free()
+    stream.close()
+
+
+def kernels_flag_what_is_not_finite_and_what_is_no_class(cuda):
+    stream = cuda.stream()
+    labels, size = DeviceLabels(cuda, (33, 50)), (33, 50)
+
+    def flagged(launch):
+        flag = filled(cuda, np.zeros(1, np.int32), stream)
+        launch(flag.address)
+        found = read(cuda, flag.address, 4, stream).view(np.int32)[0]
+        flag.free()
+        return found
+
+    for dtype in (np.float32, np.float16):
+        for value in (np.nan, np.inf, -np.inf):
+            logits = np.zeros((7, 9, 14), dtype)
+            logits[2, 8, 13] = value
+            block = filled(cuda, logits, stream)
+            arguments = (block.address, logits.shape, logits.dtype, labels.address, size)
+            assert flagged(lambda flag, a=arguments: launch_label_map(cuda, stream, *a, flag)) == 1
+            block.free()
+    for largest, classes, expected in ((18, 19, 0), (19, 19, 1), (255, 254, 1), (4, 5, 0)):
+        made = np.zeros(size, np.uint8)
+        made[32, 49] = largest
+        block = filled(cuda, made, stream)
+        arguments = (block.address, size, classes)
+        assert flagged(lambda flag, a=arguments: launch_check(cuda, stream, *a, flag)) == expected
+        block.free()
+    labels.free()
+    stream.close()
+
+
+def a_picture_is_copied(cuda):
+    stream, picture = cuda.stream(), np.arange(5 * 7 * 3).astype(np.uint8).reshape(5, 7, 3)
+    block = filled(cuda, picture, stream)
+    for handle in (None, stream.handle):
+        copy = copy_frame(cuda, DeviceFrame(block.address, (5, 7, 3), handle, None))
+        other = filled(cuda, 255 - picture, stream)
+        cuda.copy(block.address, other.address, picture.nbytes, stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(copy.to_host(), picture)
+        assert copy.__cuda_array_interface__["shape"] == (5, 7, 3)
+        picture = 255 - picture
+        other.free()
+        copy.free()
+    block.free()
     stream.close()
 
 
@@ -135,5 +187,7 @@ CHECKS = (
     events_tell_the_time,
     graphs_replay,
     kernels_give_the_dense_label_map,
+    kernels_flag_what_is_not_finite_and_what_is_no_class,
+    a_picture_is_copied,
     too_much_is_out_of_memory,
 )

@@ -376,7 +376,9 @@ API cuUserObjectRelease(void *, unsigned) { return SUCCESS; }
 API cuGraphExecDestroy(void *graph) { return cuGraphDestroy(graph); }
 
 // -- kernels: a module is told by the bytes it was loaded from, a kernel by its name
-static char module_word, kernel_words[2];
+static const char *const KERNELS[] = {"label_map_float", "label_map_half", "check_labels"};
+enum { FLOAT, HALF, CHECK };
+static char module_word, kernel_words[3];
 API cuLibraryLoadData(void **out, const void *, void *, void *, unsigned, void *, void *, unsigned) {
     *out = &module_word;
     return SUCCESS;
@@ -388,10 +390,12 @@ API cuModuleLoadDataEx(void **out, const void *, unsigned, void *, void *) {
 }
 API cuModuleUnload(void *) { return SUCCESS; }
 API cuLibraryGetKernel(void **out, void *, const char *name) {
-    bool half = !std::strcmp(name, "label_map_half");
-    if (!half && std::strcmp(name, "label_map_float")) return NOT_FOUND;
-    *out = &kernel_words[half];
-    return SUCCESS;
+    for (int i = 0; i < 3; ++i)
+        if (!std::strcmp(name, KERNELS[i])) {
+            *out = &kernel_words[i];
+            return SUCCESS;
+        }
+    return NOT_FOUND;
 }
 API cuModuleGetFunction(void **out, void *m, const char *name) { return cuLibraryGetKernel(out, m, name); }
 API cuKernelGetFunction(void **out, void *kernel) { *out = kernel; return SUCCESS; }
@@ -402,25 +406,39 @@ API cuFuncSetBlockShape(void *, int, int, int) { return SUCCESS; }
 API cuCtxDetach(void *) { return SUCCESS; }
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned by,
                    unsigned bz, unsigned, void *stream, void **p, void **extra) {
-    void *packed[7];
+    void *packed[8];
+    auto kernel = static_cast<char *>(function) - kernel_words;
     if (!p && extra && extra[0] == (void *)1) {  // PyCUDA gives them in one buffer, as a C struct
         auto *buffer = static_cast<char *>(extra[1]);
-        const int offsets[] = {0, 8, 12, 16, 24, 32, 36};
-        for (int i = 0; i < 7; ++i) packed[i] = buffer + offsets[i];
+        const int offsets[] = {0, 8, 12, 16, 24, 32, 36, 40};
+        for (int i = 0; i < 8; ++i) packed[i] = buffer + offsets[i];
         p = packed;
     }
     if (bz != 1 || bx * by > 1024 || !p) return INVALID_VALUE;
     auto source = *(uintptr_t *)p[0], target = *(uintptr_t *)p[4];
-    int classes = *(int *)p[1], h = *(int *)p[2], w = *(int *)p[3];
+    int first = *(int *)p[1], second = *(int *)p[2], third = *(int *)p[3];
+    if (kernel == CHECK)
+        return put(stream, [=] {
+            if (!holds(device_memory, source, (size_t)first * second) ||
+                !holds(device_memory, target, sizeof(int)))
+                return (Result)INVALID_VALUE;
+            run_check(gx, gy, bx, by, (unsigned char *)source, first, second, third, (int *)target);
+            return (Result)SUCCESS;
+        });
     int height = *(int *)p[5], width = *(int *)p[6];
-    bool half = function == &kernel_words[1];
+    auto flag = *(uintptr_t *)p[7];
     return put(stream, [=] {
-        size_t read = (size_t)classes * h * w * (half ? 2 : 4), written = (size_t)height * width;
-        if (!holds(device_memory, source, read) || !holds(device_memory, target, written))
+        size_t size = kernel == HALF ? 2 : 4, read = (size_t)first * second * third * size;
+        if (!holds(device_memory, source, read) || !holds(device_memory, flag, sizeof(int)) ||
+            !holds(device_memory, target, (size_t)height * width))
             return (Result)INVALID_VALUE;
         auto *labels = (unsigned char *)target;
-        if (half) run_half(gx, gy, bx, by, (unsigned short *)source, classes, h, w, labels, height, width);
-        else run_float(gx, gy, bx, by, (float *)source, classes, h, w, labels, height, width);
+        if (kernel == HALF)
+            run_half(gx, gy, bx, by, (unsigned short *)source, first, second, third, labels, height,
+                     width, (int *)flag);
+        else
+            run_float(gx, gy, bx, by, (float *)source, first, second, third, labels, height, width,
+                      (int *)flag);
         return (Result)SUCCESS;
     });
 }

@@ -89,4 +89,4 @@ def test_nvrtc_compiles_the_kernels_as_the_adapter_asks_it_to():
         except Exception as error:
             pytest.skip(f"NVRTC is not installed: {error}")
         cubin = program.compile("cubin").code
-        assert all(name.encode() in cubin for name in labels.KERNELS.values())
+        assert all(name.encode() in cubin for name in (*labels.KERNELS.values(), labels.CHECK))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icnet_deploy.errors import BackendError
+from icnet_deploy.errors import BackendError, NotFinite
 from icnet_deploy.runtime.cuda import labels as kernels
 from icnet_deploy.runtime.cuda.host import HostCuda
-from icnet_deploy.runtime.cuda.labels import launch_label_map
+from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 SOURCE = Path(kernels.__file__).with_name("labelmap.cu")
@@ -41,19 +41,22 @@ class Recorder(HostCuda):
         self.taken = kernel, grid, block, [int(argument) for argument in arguments]
 
 
-def on_the_cpu(compiled, logits, size):
+def on_the_cpu(compiled, logits, size, flagged=0):
     """Runs the compiled kernel as it would be launched, over a frame that it must not touch."""
     cuda = Recorder()
     labels = np.full((size[0] + 2, size[1]), 255, np.uint8)
-    inner = labels[1:-1]
-    launch_label_map(
-        cuda, None, logits.ctypes.data, logits.shape, logits.dtype, inner.ctypes.data, size
-    )
-    kernel, grid, block, (source, classes, h, w, target, height, width) = cuda.taken
+    inner, flag = labels[1:-1], np.array([7, 0, 7], np.int32)
+    where = inner.ctypes.data, size, flag[1:].ctypes.data
+    launch_label_map(cuda, None, logits.ctypes.data, logits.shape, logits.dtype, *where)
+    kernel, grid, block, (source, classes, h, w, target, height, width, there) = cuda.taken
     run = compiled.run_half if kernel == "label_map_half" else compiled.run_float
     pointer = ctypes.c_void_p
-    run(*grid, *block, pointer(source), classes, h, w, pointer(target), height, width)
+    run(
+        *(*grid, *block, pointer(source), classes, h, w),
+        *(pointer(target), height, width, pointer(there)),
+    )
     assert (labels[[0, -1]] == 255).all()
+    assert flag.tolist() == [7, flagged, 7]
     return inner
 
 
@@ -87,6 +90,45 @@ def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype):
         logits = a * y + b * x + c * np.sin(x + y)
     logits = np.ascontiguousarray(logits.astype(dtype))
     np.testing.assert_array_equal(on_the_cpu(compiled, logits, size), label_map_dense(logits, size))
+
+
+@pytest.mark.parametrize(("grid", "size"), SIZES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_every_logit_that_is_not_finite_is_flagged_as_the_dense_way_refuses_it(
+    compiled, grid, size, dtype, value
+):
+    """Wherever it is, also where it loses and where a small label map has no pixel."""
+    rng = np.random.default_rng([*grid, *size])
+    for _ in range(20):
+        logits = rng.standard_normal((5, *grid)).astype(dtype)
+        logits.reshape(-1)[rng.integers(logits.size)] = value
+        on_the_cpu(compiled, logits, size, flagged=1)
+        with pytest.raises(NotFinite):
+            label_map_dense(logits, size)
+
+
+def test_the_largest_numbers_are_not_flagged(compiled):
+    for dtype in (np.float32, np.float16):
+        for value in (np.finfo(dtype).max, np.finfo(dtype).min, np.finfo(dtype).tiny):
+            on_the_cpu(compiled, np.full((3, 4, 5), value, dtype), (13, 17))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (33, 7), (8, 32), (9, 33)])
+def test_a_label_that_is_no_class_is_flagged_wherever_it_is(compiled, size):
+    rng = np.random.default_rng(size)
+    for classes in (1, 5, 19, 254):
+        for largest in {classes - 1, classes, 255}:
+            labels = rng.integers(0, classes, size).astype(np.uint8)
+            labels.reshape(-1)[rng.integers(labels.size)] = largest
+            cuda, flag = Recorder(), np.array([7, 0, 7], np.int32)
+            launch_check(cuda, None, labels.ctypes.data, size, classes, flag[1:].ctypes.data)
+            _, grid, block, (source, height, width, count, there) = cuda.taken
+            pointer = ctypes.c_void_p
+            compiled.run_check(
+                *(*grid, *block, pointer(source), height, width, count, pointer(there))
+            )
+            assert flag.tolist() == [7, int(largest >= classes), 7]
 
 
 def test_every_finite_half_is_read_as_what_it_is(compiled):
@@ -127,9 +169,9 @@ def test_nvcc_compiles_it_for_every_gpu_it_knows(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for code in codes:
-        for kernel in ("label_map_float", "label_map_half"):
+        for kernel in ("label_map_float", "label_map_half", "check_labels"):
             assert f"'{kernel}' for '{code}'" in done.stderr
-    assert done.stderr.count(" 0 bytes spill stores") == 2 * len(codes)
+    assert done.stderr.count(" 0 bytes spill stores") == 3 * len(codes)
 
 
 def test_the_source_takes_no_header():
@@ -139,4 +181,6 @@ def test_the_source_takes_no_header():
 
 def test_what_is_too_large_for_its_numbers_is_refused():
     with pytest.raises(BackendError, match="too large"):
-        launch_label_map(HostCuda(), None, 0, (19, 50000, 2), np.dtype(np.float32), 0, (50000, 10))
+        launch_label_map(
+            HostCuda(), None, 0, (19, 50000, 2), np.dtype(np.float32), 0, (50000, 10), 0
+        )

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import BackendError, ImageError
+from icnet_deploy.images import resize_image
 from icnet_deploy.runtime import Predictor, backends
 from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
+from icnet_deploy.runtime.cuda.array import read_frame
 from icnet_deploy.runtime.cuda.base import OutOfMemory
 from icnet_deploy.runtime.cuda.host import HostCuda, HostFault
 from icnet_deploy.runtime.labelmap import label_map_dense
@@ -26,7 +28,8 @@ def expected(onnx, images):
         found = predictor.predict_batch(images)
         if predictor.metadata.head == "labels":
             return [prediction.labels for prediction in found]
-        pixels = [predictor._prepare(image).pixels[None] for image in images]
+        size = predictor.size
+        pixels = [resize_image(image, size or image.shape[:2])[None] for image in images]
         logits = [predictor._backend.run({"image": one})["logits"][0] for one in pixels]
         sizes = [image.shape[:2] for image in images]
         return [label_map_dense(one, size) for one, size in zip(logits, sizes, strict=True)]
@@ -63,7 +66,8 @@ def test_it_labels_as_onnx_runtime_does(desk, blocks, options):
 def test_what_comes_back_is_the_label_map_and_not_the_logits(desk, blocks, batched):
     with desk.open(batched()) as predictor:
         predictor.predict(blocks((201, 97)))
-    assert desk.cuda.moved == {"in": 64 * 96 * 3, "out": 201 * 97, "across": 0}
+    # Besides, four bytes that say whether the logits are finite.
+    assert desk.cuda.moved == {"in": 64 * 96 * 3 + 4, "out": 201 * 97 + 4, "across": 0}
 
 
 def test_results_are_the_callers(desk, blocks, batched):
@@ -188,7 +192,8 @@ class TestOnTheGpu:
             frame = Frame(desk.cuda, image)
             prediction = predictor.predict(frame, on_device=True)
             moved = dict(desk.cuda.moved)
-            assert (moved["in"], moved["out"]) == (image.nbytes, 0)  # `in` is the test's own
+            # `in` is the test's own, but for the four bytes of a flag, which comes back.
+            assert (moved["in"], moved["out"]) == (image.nbytes + 4, 4)
             labels = prediction.labels
             assert labels.__cuda_array_interface__["shape"] == SIZE
             assert prediction.image is frame
@@ -325,7 +330,9 @@ class TestClose:
         with pytest.raises(BackendError, match="the model was closed"):
             backend.run({"image": blocks(SIZE)[None]})
         with pytest.raises(BackendError, match="the model was closed"):
-            backend.label("logits", [blocks(SIZE)], [SIZE])
+            backend.label(predictor.metadata, [blocks(SIZE)], [SIZE])
+        with pytest.raises(BackendError, match="the model was closed"):
+            backend.keep(read_frame(Frame(desk.cuda, blocks(SIZE))))
 
     def test_what_fails_half_way_leaves_nothing(self, desk, blocks, batched, monkeypatch):
         engine = batched()
@@ -448,6 +455,7 @@ class TestHost:
     def test_a_kernel_is_launched_as_it_is_declared(self):
         cuda = HostCuda()
         arguments = [np.uint64(0), *[np.int32(4)] * 3, np.uint64(0), *[np.int32(40)] * 2]
+        arguments.append(np.uint64(0))
         with cuda.current():
             stream = cuda.stream()
             with pytest.raises(HostFault, match="do not cover 40 x 40"):
