@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from icnet_deploy.errors import InputError
 
@@ -25,9 +28,84 @@ _CHOICES = {
 }
 
 
+class _Numbers(NamedTuple):
+    """What a setting of one number, or of a tuple of them, may be.
+
+    Attributes:
+        words: the same for a person.
+        fit: whether finite numbers may stand there; all of the setting's are its arguments.
+        lengths: of a tuple, the lengths that it may have; empty: any; None: it is one number.
+        kind: whole numbers, or all.
+    """
+
+    words: str
+    fit: Callable[..., bool]
+    lengths: tuple[int, ...] | None = None
+    kind: type[Integral] | type[Real] = Real
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises InputError for what is of another type, not finite or out of range."""
+        numbers = (value,) if self.lengths is None else value
+        if not isinstance(numbers, tuple) or not self._take(numbers):
+            raise InputError(f"{name} is {self.words}; got {value!r}")
+
+    def _take(self, numbers: tuple[Any, ...]) -> bool:
+        if self.lengths and len(numbers) not in self.lengths:
+            return False
+        if any(not isinstance(n, self.kind) or isinstance(n, bool) for n in numbers):
+            return False
+        try:
+            return all(map(math.isfinite, numbers)) and self.fit(*numbers)
+        except OverflowError:  # a whole number beyond all floats
+            return False
+
+
+_NUMBERS = {
+    "width": _Numbers("a number above 0 and up to 16", lambda x: 0 < x <= 16),
+    "steps": _Numbers("a whole number of 1 or more", lambda x: x >= 1, None, Integral),
+    "batch": _Numbers(
+        "a whole number of 2 or more, which batch norm needs", lambda x: x >= 2, None, Integral
+    ),
+    "crop": _Numbers(
+        "(height, width), whole numbers of at least 64", lambda *x: min(x) >= 64, (2,), Integral
+    ),
+    "resize": _Numbers(
+        "(least, most) with 0 < least <= most", lambda least, most: 0 < least <= most, (2,)
+    ),
+    "colour": _Numbers("a strength from 0 to 10", lambda x: 0 <= x <= 10),
+    "momentum": _Numbers("a number from 0 to below 1", lambda x: 0 <= x < 1),
+    "power": _Numbers("a number of 0 or more", lambda x: x >= 0),
+    "rate": _Numbers("a number above 0 and up to 1000", lambda x: 0 < x <= 1000),
+    "weight_decay": _Numbers("a number from 0 to 1000", lambda x: 0 <= x <= 1000),
+    "guidance": _Numbers(
+        "a weight of 0 or more a head, not all 0", lambda *x: min(x, default=-1) >= 0 < max(x), ()
+    ),
+    "class_weights": _Numbers("a power from 0 to 10", lambda x: 0 <= x <= 10),
+    "hard_pixels": _Numbers("a share, above 0 and up to 1", lambda x: 0 < x <= 1),
+    "average": _Numbers("a decay, from 0 to below 1", lambda x: 0 <= x < 1),
+    "shares": _Numbers(
+        "a share of 0 or more a data set, not all 0, or empty",
+        lambda *x: min(x, default=0) >= 0 < max(x, default=1),
+        (),
+    ),
+    "scales": _Numbers(
+        "a factor above 0 a data set, or empty", lambda *x: min(x, default=1) > 0, ()
+    ),
+    "size": _Numbers(
+        "(height, width), whole numbers of at least 64, or empty",
+        lambda *x: min(x, default=64) >= 64,
+        (0, 2),
+        Integral,
+    ),
+    "seed": _Numbers(
+        "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32, None, Integral
+    ),
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """How to train. InputError for a setting of a wrong type, out of range or not finite.
 
     Attributes:
         architecture: `icnet`, or `pspnet` for the paper's baseline.
@@ -99,23 +177,8 @@ class TrainConfig:
                 raise InputError(
                     f"{name} is one of {', '.join(map(str, known))}; got {getattr(self, name)!r}"
                 )
-        if self.steps < 1 or self.batch < 2:
-            raise InputError(
-                f"training needs steps >= 1 and a batch of 2 or more (batch norm); got "
-                f"{self.steps} and {self.batch}"
-            )
-        if len(self.crop) != 2 or min(self.crop) < 64:
-            raise InputError(f"crop is (height, width), each at least 64; got {self.crop}")
-        if len(self.resize) != 2 or not 0 < self.resize[0] <= self.resize[1]:
-            raise InputError(f"resize is (least, most) with 0 < least <= most; got {self.resize}")
-        if self.size and (len(self.size) != 2 or min(self.size) < 64):
-            raise InputError(f"size is (height, width), each at least 64; got {self.size}")
-        if not 0 < self.hard_pixels <= 1:
-            raise InputError(f"hard_pixels is a share, above 0 and up to 1; got {self.hard_pixels}")
-        if not 0 <= self.average < 1:
-            raise InputError(f"average is a decay, from 0 to below 1; got {self.average}")
-        if not self.guidance or min(self.guidance) < 0:
-            raise InputError(f"guidance is a weight of 0 or more a head; got {self.guidance}")
+        for name, numbers in _NUMBERS.items():
+            numbers.check(name, getattr(self, name))
 
     def override(self, **changes: Any) -> TrainConfig:
         """A copy with the given settings changed; None leaves a setting as it is."""
@@ -126,7 +189,7 @@ def load_config(name: str) -> TrainConfig:
     """Reads a shipped configuration by its name, or a TOML file by its path.
 
     Raises:
-        InputError: there is none, it is not TOML, or it holds an unknown setting.
+        InputError: there is none, it is not TOML, or it holds an unknown setting or a wrong value.
     """
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
     if not path.is_file():
@@ -144,5 +207,5 @@ def load_config(name: str) -> TrainConfig:
         return TrainConfig().override(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         )
-    except TypeError as error:
-        raise InputError(f"{path}: a setting is of a wrong type: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

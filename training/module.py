@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from icnet_deploy.data import ConfusionMatrix, Dataset, prediction_table
-from icnet_deploy.errors import InputError
+from icnet_deploy.errors import CheckFailed, InputError, NotFinite
+from icnet_deploy.finite import require_finite
 from icnet_deploy.images import resize_image
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.training.blocks import resize
+from icnet_deploy.training.checkpoint import arrays_of
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.loss import head_losses, label_guidance
 from icnet_deploy.training.networks import Network
@@ -26,6 +29,7 @@ from icnet_deploy.training.preprocessing import Preprocessing
 __all__ = ["Training", "optimizers"]
 
 _CONFIG = "icnet_deploy_config"
+_LOADED = ("state_dict", "optimizer_states", "lr_schedulers")
 
 
 class Training(pl.LightningModule):
@@ -79,9 +83,23 @@ class Training(pl.LightningModule):
             shared_mean,
         )
         loss = label_guidance(losses, self.config.guidance)
+        # Of all processes: each must stop, or the others wait for it for ever.
+        if not bool(torch.isfinite(shared_mean(loss.detach()))):
+            raise CheckFailed(
+                f"the loss is not a finite number at step {self.global_step + 1} of "
+                f"{self.config.steps}: {self.diverged()}"
+            )
         parts = {f"loss_{i}": part.detach() for i, part in enumerate(losses, 1)}
         self.log_dict({"loss": loss.detach(), **parts}, sync_dist=True)
         return loss
+
+    def diverged(self) -> str:
+        """What is said of a run whose loss or weights are no longer finite numbers."""
+        return (
+            f"the training diverged, and no checkpoint is written. Train anew with a lower rate "
+            f"than {self.config.rate:g}; a run that began well can be taken up from an earlier "
+            "checkpoint by --init"
+        )
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -115,6 +133,8 @@ class Training(pl.LightningModule):
         height, width = self.config.size or image.shape[:2]
         pixels = torch.from_numpy(resize_image(image, (height, width)))
         logits = self.best(self._input(pixels[None].to(self.device)))
+        if not bool(torch.isfinite(logits).all()):
+            raise NotFinite
         labels = resize(logits.float(), (target.shape[0], target.shape[1])).argmax(1)[0]
         mapped = self._tables[dataloader_idx][labels.cpu().numpy().astype(np.uint8)]
         self._scores[dataloader_idx].add(mapped, target)
@@ -127,11 +147,19 @@ class Training(pl.LightningModule):
             self.log(f"miou_{name}", 100 * score.miou(), rank_zero_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remembers the settings."""
+        """Remembers the settings; CheckFailed for a state from which no run can go on."""
+        whose = f"after step {self.global_step} the network"
+        require_finite(arrays_of(self.state_dict()), whose, self.diverged(), CheckFailed)
         checkpoint[_CONFIG] = asdict(self.config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume with other settings: the curve would be of neither run."""
+        """Refuses to resume from what is not finite, or with other settings than before.
+
+        The curve would be of neither run.
+        """
+        state = {name: checkpoint.get(name) for name in _LOADED}
+        advice = "start another run, from an earlier checkpoint by --init or anew"
+        require_finite(_arrays(state, "its"), "the run's last state", advice)
         before, now = checkpoint.get(_CONFIG, {}), asdict(self.config)
         changed = [
             f"{name}: {before[name]} before, {value} now"
@@ -147,6 +175,18 @@ class Training(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """See `optimizers`."""
         return optimizers(self.network, self.config)
+
+
+def _arrays(value: Any, name: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Every number in a state of nested containers, with its path."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        yield from arrays_of({name: value})
+    elif isinstance(value, float):
+        yield name, np.array(value)
+    elif isinstance(value, dict | list | tuple):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in pairs:
+            yield from _arrays(part, f"{name} {key}")
 
 
 def optimizers(network: torch.nn.Module, config: TrainConfig) -> dict[str, Any]:

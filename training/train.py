@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.errors import CheckFailed, InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.finite import require_finite
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.checkpoint import load_checkpoint, save_checkpoint
+from icnet_deploy.training.checkpoint import arrays_of, load_checkpoint, save_checkpoint
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix, class_weights
@@ -123,7 +124,9 @@ def train(
 
     Raises:
         InputError: `resume` without a state to resume from, or the batch cannot be shared evenly.
-        ModelError: `init` is not a checkpoint of such classes.
+        ModelError: `init` is not a checkpoint of such classes, or the state to resume from holds
+            values that are not finite.
+        CheckFailed: the loss or a weight is no longer a finite number; no checkpoint is written.
     """
     machines = machines or Machines()
     state = make_folder(run) / "last.ckpt"
@@ -150,6 +153,8 @@ def train(
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
         return None
+    weights_of = arrays_of(module.best.state_dict())
+    require_finite(weights_of, "the trained network", module.diverged(), CheckFailed)
     rows = read_curve(run / "metrics.csv")
     if rows:
         plot_curve(rows, run / "curve.png")

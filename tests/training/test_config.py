@@ -1,0 +1,94 @@
+"""Settings of a training run: every number is finite, of its type and in its range."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from icnet_deploy.errors import InputError
+from icnet_deploy.training import config as module
+from icnet_deploy.training.config import CONFIGS, TrainConfig, load_config
+
+NAN, INF = float("nan"), float("inf")
+WORDS = {f.name for f in fields(TrainConfig) if f.name in module._CHOICES}
+NUMBERS = {f.name for f in fields(TrainConfig)} - WORDS
+WHOLE = {"steps", "batch", "crop", "size", "seed"}
+TUPLES = {f.name: f.default or (1.0,) for f in fields(TrainConfig) if type(f.default) is tuple}
+TUPLES["size"] = (96, 128)
+
+
+def test_every_setting_is_checked():
+    assert set(module._NUMBERS) == NUMBERS
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 10**400, "1", None, True, 1j, [1.0]], ids=repr)
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_what_is_no_finite_number_is_refused(name, value):
+    for wrong in [value, (value, *TUPLES[name][1:])] if name in TUPLES else [value]:
+        with pytest.raises(InputError, match=f"^{name} is .*; got "):
+            replace(TrainConfig(), **{name: wrong})
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_what_must_be_whole_is(name):
+    wrong = (96.5, 128) if name in TUPLES else 96.5
+    with pytest.raises(InputError, match=f"^{name} is .* whole"):
+        replace(TrainConfig(), **{name: wrong})
+
+
+OUT_OF_RANGE = {
+    "width": [0, -0.5, 17],
+    "steps": [0, -1],
+    "batch": [1],
+    "crop": [(63, 97), (97,), (97, 97, 97), ()],
+    "resize": [(0, 1.0), (2.0, 1.0), (-1.0, 1.0), (1.0,)],
+    "colour": [-1, 11.0],
+    "momentum": [-0.1, 1],
+    "power": [-1],
+    "rate": [0, -1e-3, 1e39],
+    "weight_decay": [-1e-4, 1e39],
+    "guidance": [(), (-1.0, 1.0), (0.0, 0.0)],
+    "class_weights": [-0.5, 11],
+    "hard_pixels": [0, 1.01],
+    "average": [-0.1, 1],
+    "shares": [(-1.0, 2.0), (0.0, 0.0)],
+    "scales": [(0.0,), (1.0, -1.0)],
+    "size": [(63, 97), (97,)],
+    "seed": [-1, 2**32],
+}
+
+
+@pytest.mark.parametrize(("name", "values"), OUT_OF_RANGE.items())
+def test_what_is_out_of_range_is_refused(name, values):
+    for value in values:
+        with pytest.raises(InputError, match=f"^{name} is .*; got "):
+            replace(TrainConfig(), **{name: value})
+    assert set(OUT_OF_RANGE) == NUMBERS
+
+
+@pytest.mark.parametrize("name", sorted(WORDS))
+def test_a_word_that_is_not_known_is_refused(name):
+    for value in ("other", 5, NAN, ()):
+        with pytest.raises(InputError, match=f"^{name} is one of"):
+            replace(TrainConfig(), **{name: value})
+
+
+def test_the_ends_of_the_ranges_are_taken():
+    TrainConfig(momentum=0, power=0, weight_decay=0, colour=0, class_weights=0, average=0, seed=0)
+    TrainConfig(guidance=(1,), shares=(0.0, 1), scales=(2,), crop=(64, 64), hard_pixels=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    "line", ["guidance = [nan]", "rate = inf", "scales = [-nan]", "width = -1"]
+)
+def test_a_file_with_such_a_setting_is_named(tmp_path, line):
+    path = tmp_path / "own.toml"
+    path.write_text(line)
+    with pytest.raises(InputError, match=rf"own.toml: {line.split()[0]} is "):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_configurations_are_taken(path):
+    assert load_config(path.stem) == load_config(str(path))
