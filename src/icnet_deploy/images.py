@@ -1,9 +1,13 @@
-"""Reading, checking, resizing and writing images. OpenCV, imported when first used."""
+"""Reading, checking, resizing and writing images.
+
+OpenCV and Pillow are imported when first used.
+"""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,12 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import ImageError
 from icnet_deploy.files import replacing
+from icnet_deploy.formats import decode
+from icnet_deploy.formats.header import Unreadable
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ImageFile",
     "check_image",
     "count_pictures",
     "read_grey",
@@ -28,94 +35,171 @@ __all__ = [
 
 UInt8 = npt.NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-"""The suffixes that a folder is searched for."""
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff",
+    ".webp", ".gif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".ppm", ".pgm", ".pbm",
+    ".pnm",
+})
+# fmt: on
+"""The suffixes that a folder is searched for. What a file is, its first bytes say."""
 
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageFile:
+    """An image file of which the header was read; nothing is decoded yet.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the file.
+        orientation: EXIF's, 1 to 8: how the stored pixels are to be turned or mirrored to stand
+            upright; 1, as they are, where the file says nothing. AVIF's own turns count as it.
+        pictures: how many pictures or frames it holds. A thumbnail, a gain map, a depth map and a
+            mask belong to their picture and are not counted.
+
+    Raises:
+        ImageError: there is no such file, it is not an image, was cut off, or is of a kind that
+            has no certain 8-bit RGB: CMYK, HDR (PQ, HLG), floating point, more than 16 bits.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._content = self.path.read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
+        with self._naming():
+            self._header = decode.header(self._content)
+        self.orientation, self.pictures = self._header.orientation, self._header.pictures
+
+    def size(self, turn: bool = True) -> tuple[int, int]:
+        """(height, width) of what `rgb` returns."""
+        return self._header.size if turn else (self._header.height, self._header.width)
+
+    def rgb(self, turn: bool = True) -> UInt8:
+        """Decodes the picture, as `read_image` has it.
+
+        Args:
+            turn: apply the orientation; False: the pixels as they are stored.
+
+        Raises:
+            ImageError: the file holds several pictures, or is not whole.
+        """
+        self._require_one()
+        with self._naming():
+            decode.check(self._content, self._header)
+            return _turned(decode.rgb(self._content, self._header), self.orientation * turn)
+
+    def indices(self) -> UInt8:
+        """Decodes the picture, as `read_grey` has it."""
+        self._require_one()
+        if self.orientation != 1:
+            raise ImageError(
+                f"the label map {self.path} has the EXIF orientation {self.orientation}; expected "
+                "1, pixels stored upright: write it anew, turned, without EXIF"
+            )
+        with self._naming():
+            decode.check(self._content, self._header)
+            return decode.indices(self._content, self._header)
+
+    def frames(self) -> Iterator[tuple[UInt8, float | None]]:
+        """Decodes one picture after the other, as `read_pictures` has it."""
+        header, count = self._header, 0
+        with self._naming():
+            decode.check(self._content, header)
+            if header.pictures > 1 and header.kind in ("GIF", "WebP", "PNG", "AVIF"):
+                for pixels, seconds in decode.frames(self._content, header):
+                    count += 1
+                    yield _turned(pixels, header.orientation), seconds
+            elif header.pictures > 1:
+                for content, part in decode.pages(self._content, header):
+                    count += 1
+                    decode.check(content, part)
+                    yield _turned(decode.rgb(content, part), part.orientation), None
+            else:
+                count = 1
+                yield self.rgb(), None
+
+    def _require_one(self) -> None:
+        if self.pictures > 1:
+            raise ImageError(
+                f"{self.path} holds {self.pictures} pictures; expected one: split it into a file "
+                "for each, or give it to icnet predict, which labels one after the other"
+            )
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except Unreadable as error:
+            raise ImageError(f"the image {self.path} {error}") from error
 
 
 def read_image(path: str | Path) -> UInt8:
     """Decodes an image file to uint8 H x W x 3, RGB, 0..255.
 
-    Raises:
-        ImageError: there is no such file, or it is not a whole image.
-    """
-    import cv2
+    The picture is turned as EXIF's orientation says. Grey becomes three equal channels; of what
+    is transparent the stored colour is taken, and alpha dropped; of 16 bits a sample the upper 8
+    of those that the file says are used. No colour profile is applied.
 
-    image = _decode(path, cv2.IMREAD_COLOR)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image))
+    Raises:
+        ImageError: there is no such file; it is not an image; it is not whole; it holds several
+            pictures (`read_pictures`); or it is of a kind that has no certain 8-bit RGB: CMYK,
+            HDR, floating point, or 16 bits of which an unknown part is used.
+    """
+    return ImageFile(path).rgb()
 
 
 def read_grey(path: str | Path) -> UInt8:
-    """Decodes an 8-bit single-channel file, such as a label map, to uint8 H x W, unchanged.
+    """Decodes a label map to uint8 H x W, its samples unchanged.
+
+    Of a file with a palette these are the indices, whatever the colours; of 1, 2 or 4 bits the
+    values 0 to 1, 3 or 15; of 16 bits the values, if all are below 256. Alpha is ignored.
 
     Raises:
-        ImageError: as `read_image`, or the file has several channels or more than 8 bits.
+        ImageError: as `read_image`; or the file has colours without a palette, values above 255,
+            an orientation, or a format that changes values, such as JPEG.
     """
-    import cv2
-
-    array = _decode(path, cv2.IMREAD_UNCHANGED)
-    if array.ndim != 2 or array.dtype != np.uint8:
-        raise ImageError(
-            f"{path} holds {array.dtype} of shape {array.shape}; expected one 8-bit channel"
-        )
-    return array
+    return ImageFile(path).indices()
 
 
 def count_pictures(path: str | Path) -> int:
-    """How many pictures or frames an image file holds; 1 for what is a single picture.
+    """How many pictures or frames an image file holds, as `ImageFile.pictures`.
 
     Raises:
-        ImageError: there is no such file, or it is not an image.
+        ImageError: there is no such file, or it is not an image, or was cut off.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ImageError(f"{path} is not an image that can be decoded: {error}") from error
+    return ImageFile(path).pictures
 
 
 def read_pictures(path: str | Path) -> Iterator[tuple[UInt8, float | None]]:
     """Yields each picture or frame of an image file as a viewer shows it, and for how long.
 
     Yields:
-        uint8 H x W x 3, RGB, and its duration in seconds, None where the file states none.
+        uint8 H x W x 3, RGB, as `read_image` has it, and its duration in seconds; None where the
+        file states none.
 
     Raises:
-        ImageError: there is no such file, it is not an image, or it was cut off.
+        ImageError: as `read_image`, or fewer frames are there than the file says.
     """
-    from PIL import Image, ImageSequence
-
-    try:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                rgb = np.asarray(frame.convert("RGBA"))[:, :, :3]
-                milliseconds = float(frame.info.get("duration", 0))
-                yield np.ascontiguousarray(rgb), milliseconds / 1000 or None
-    except (OSError, SyntaxError) as error:
-        raise ImageError(f"{path} is not an image that can be decoded: {error}") from error
+    return ImageFile(path).frames()
 
 
-def _decode(path: str | Path, flag: int) -> UInt8:
+def _turned(pixels: UInt8, orientation: int) -> UInt8:
+    """Turns and mirrors stored pixels upright (EXIF 3.0, 4.6.5.1.6)."""
+    if orientation < 2:
+        return pixels
     import cv2
 
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
-    content = data.tobytes()
-    if content.startswith(_PNG_START) and _PNG_END not in content:
-        # Before libpng sees it, which writes a line of its own on stderr.
-        raise ImageError(f"the image {path} was cut off: its end is missing")
-    try:
-        array: Any = cv2.imdecode(data, flag) if data.size else None
-    except cv2.error:
-        array = None
-    if array is None:
-        raise ImageError(f"{path} is not an image that can be decoded ({data.size} bytes)")
-    return np.asarray(array)
+    if orientation >= 5:
+        pixels = np.asarray(cv2.transpose(pixels), np.uint8)
+    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+    if orientation in flips:
+        pixels = np.asarray(cv2.flip(pixels, flips[orientation]), np.uint8)
+    return pixels
 
 
 def check_image(image: Any) -> UInt8:

@@ -78,7 +78,7 @@ def test_every_extra_that_a_message_names_is_there():
 
 def test_the_base_brings_no_runtime_and_no_framework():
     base = names(PROJECT["project"]["dependencies"])
-    assert base == {"numpy", "opencv-python-headless", "tqdm"}
+    assert base == {"numpy", "opencv-python-headless", "pillow", "tqdm"}
 
 
 def test_no_extra_brings_both_builds_of_onnx_runtime():

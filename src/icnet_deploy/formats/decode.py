@@ -1,0 +1,243 @@
+"""From a picture's bytes to its pixels, as they are stored: not turned.
+
+OpenCV decodes what every version since 4.10 decodes alike and Pillow is no faster at; Pillow
+decodes the rest, and whatever is asked for as a palette's indices.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.formats import gif, jpeg, others, png, pnm, riff, tiff
+from icnet_deploy.formats.depth import to_8_bits
+from icnet_deploy.formats.header import CORRUPT, Header, Unreadable
+
+__all__ = ["check", "frames", "header", "indices", "pages", "rgb"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+MOST_PIXELS = 1 << 30  # OpenCV's own limit
+
+
+def header(content: bytes) -> Header:
+    """Recognizes the format and reads the header.
+
+    Raises:
+        Unreadable: it is no picture of a format that is read, was cut off in its header, or is of
+            a kind that has no certain 8-bit RGB.
+    """
+    for recognized, read in _READERS:
+        if recognized(content):
+            found = read(content)
+            if not 0 < found.height * found.width <= MOST_PIXELS:
+                raise Unreadable(
+                    f"says that it is {found.height}x{found.width}; expected 1 to {MOST_PIXELS} "
+                    "pixels"
+                )
+            return found
+    raise Unreadable(f"is not an image that can be decoded ({len(content)} bytes)")
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
+    (lambda content: content.startswith(b"\xff\xd8\xff"), jpeg.read),
+    (lambda content: content.startswith(png.START), png.read),
+    (riff.is_webp, riff.read),
+    (lambda content: content.startswith(b"BM"), others.read_bmp),
+    (lambda content: content.startswith(tiff.STARTS), tiff.read),
+    (lambda content: content.startswith(gif.STARTS), gif.read),
+    (lambda content: content.startswith(pnm.STARTS), pnm.read),
+    (others.is_avif, others.read_avif),
+    (lambda content: content.startswith(others.JP2_STARTS), others.read_jp2),
+)
+
+
+def check(content: bytes, head: Header) -> None:
+    """Looks for what decoders let pass: what was cut off or changed."""
+    checks = {"JPEG": jpeg.check, "PNG": png.check, "TIFF": tiff.check}
+    if head.kind in checks:
+        checks[head.kind](content)
+
+
+def rgb(content: bytes, head: Header) -> UInt8:
+    """The only, or first, picture: uint8 H x W x 3, RGB, as stored; a new array."""
+    if head.kind in ("GIF", "AVIF", "TIFF"):
+        pixels = _tiff(content, head) if head.kind == "TIFF" else _pillow(_open(content, head))
+    elif head.kind == "PNM":
+        pixels = _pnm(content)
+    else:
+        pixels = _opencv(content, head)
+    if pixels.shape != (head.height, head.width, 3):
+        raise Unreadable(CORRUPT.format("its pixels are not those of its header"))
+    return pixels
+
+
+def indices(content: bytes, head: Header) -> UInt8:
+    """The samples of a grey picture or the indices of one with a palette, uint8 H x W, as stored.
+
+    Raises:
+        Unreadable: the format changes values, the picture is in colours, or a value exceeds 255.
+    """
+    if head.kind not in ("PNG", "GIF", "BMP", "TIFF", "PNM") or head.colours not in (
+        "grey",
+        "palette",
+    ):
+        kinds = {"inverted": "grey whose 0 is white", "packed": "packed"}
+        raise Unreadable(
+            f"is {kinds.get(head.colours, 'in colours')} ({head.kind}); expected one 8-bit channel "
+            "of class indices, or a palette, as PNG, GIF, BMP, TIFF or PGM: convert it"
+        )
+    if head.kind == "PNM":
+        values, _ = pnm.samples(content)
+    elif head.kind == "BMP":
+        return others.bmp_indices(content, head)
+    else:
+        values = _loaded(_open(content, head))
+        if values.ndim == 3:  # grey with alpha
+            if head.depth == 16:
+                raise Unreadable("holds 16 bits with alpha; expected one 8-bit channel: convert it")
+            values = values[:, :, 0]
+        elif head.colours == "grey" and head.depth in (2, 4):  # Pillow stretches them to 0..255
+            values = values // (255 // ((1 << head.depth) - 1))
+    largest = int(values.max(initial=0))
+    if largest > 255:
+        raise Unreadable(
+            f"holds values up to {largest}; expected one 8-bit channel of class indices, 0 to 255 "
+            "(values above may be instance ids): convert it"
+        )
+    return np.ascontiguousarray(values, np.uint8)
+
+
+def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
+    """Yields the bytes and header of each picture that is a file of its own inside the file."""
+    if head.kind == "TIFF":
+        for number in tiff.pages(content):
+            yield content, tiff.page(content, number)
+        return
+    module: Any = jpeg if head.kind == "JPEG" else pnm
+    starts = list(module.pictures(content))
+    for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
+        part = content[start:end]
+        yield part, header(part)
+
+
+def frames(content: bytes, head: Header) -> Iterator[tuple[UInt8, float | None]]:
+    """Yields the frames of an animation, composited, and how long each is shown, in seconds."""
+    image = _open(content, head)
+    first = 1 if getattr(image, "default_image", False) else 0  # shown where nothing can move
+    for number in range(first, first + head.pictures):
+        try:
+            image.seek(number)
+        except EOFError as error:
+            raise Unreadable(f"was cut off: it has {number} of {head.pictures} frames") from error
+        pixels = _pillow(image)
+        milliseconds = float(image.info.get("duration", 0))
+        if head.kind == "GIF" and milliseconds <= 10:
+            milliseconds = 100.0  # as every browser shows it
+        yield pixels, milliseconds / 1000 or None
+
+
+def _opencv(content: bytes, head: Header) -> UInt8:
+    import cv2
+
+    deep = head.depth == 16
+    flag = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise Unreadable(f"is not an image that can be decoded ({len(content)} bytes)")
+    if deep:
+        pixels = to_8_bits(pixels, head.significant)
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    elif pixels.shape[2] == 4:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
+    else:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return np.asarray(pixels)
+
+
+def _pnm(content: bytes) -> UInt8:
+    values, most = pnm.samples(content)
+    bits = most.bit_length()
+    if most == 1 and content[1:2] in b"14":
+        pixels = np.where(values, np.uint8(0), np.uint8(255))
+    elif most == 255:
+        pixels = values.astype(np.uint8)
+    elif most > 255 and most == (1 << bits) - 1:
+        pixels = to_8_bits(values.astype(np.uint16), bits)
+    else:
+        pixels = ((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
+    return np.ascontiguousarray(
+        pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    )
+
+
+def _tiff(content: bytes, head: Header) -> UInt8:
+    image = _open(content, head)
+    if head.depth < 16:
+        return _pillow(image)
+    values = _loaded(image)  # of RGB only the upper bytes, but it tells whether they are whole
+    if head.colours == "inverted":
+        raise Unreadable("is grey whose 0 is white, in 16 bits: convert it to 8 bits")
+    if head.colours == "grey" and values.ndim == 2:
+        pixels = to_8_bits(values.astype(np.uint16), head.significant)
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if head.page:
+        raise Unreadable("has pages of 16-bit colour: convert it to 8 bits")
+    return _opencv(tiff.upright(content, head.page), head)
+
+
+def _open(content: bytes, head: Header) -> Any:
+    """Pillow's reader, of the right page, nothing decoded yet."""
+    from PIL import GifImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+    if head.kind == "AVIF":
+        return others.open_avif(content)
+    readers: dict[str, Any] = {
+        "GIF": GifImagePlugin.GifImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+        "WebP": WebPImagePlugin.WebPImageFile,
+    }
+    if head.kind == "TIFF":  # Pillow turns a TIFF, and nothing else, when it decodes it
+        content = tiff.upright(content, head.page)
+    try:
+        image = readers[head.kind](io.BytesIO(content))
+        if head.page:
+            image.seek(head.page)
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError) as error:
+        raise Unreadable(f"is not an image that can be decoded ({error})") from error
+    image.info.pop("xmp", None)  # in which Pillow looks for an orientation, too
+    return image
+
+
+def _loaded(image: Any) -> npt.NDArray[Any]:
+    """Decodes; a new array of what Pillow's mode says."""
+    _load(image)
+    return np.array(image)
+
+
+def _load(image: Any) -> None:
+    from PIL import Image
+
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise Unreadable(f"was cut off or is corrupt: {error}") from error
+
+
+def _pillow(image: Any) -> UInt8:
+    """Decodes to uint8 H x W x 3, RGB; what is transparent keeps the colour that is stored."""
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+        raise Unreadable(f"holds samples of the kind {image.mode}: convert it to 8-bit RGB")
+    _load(image)
+    mode = "RGBA" if "a" in image.mode.lower() or "transparency" in image.info else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return np.array(pixels[:, :, :3], np.uint8)

@@ -1,0 +1,131 @@
+"""Netpbm's PBM, PGM and PPM, read here: decoders disagree about ranges other than 0 to 255."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
+
+__all__ = ["STARTS", "check", "pictures", "read", "samples"]
+
+STARTS = tuple(b"P%d" % number for number in range(1, 7))
+
+_BLANK = rb"(?:\s|#[^\n\r]*[\n\r])"
+_HEAD = re.compile(rb"P([1-6])" + _BLANK + rb"+(\d+)" + _BLANK + rb"+(\d+)")
+_MOST = re.compile(_BLANK + rb"+(\d+)")
+_NEXT = re.compile(rb"\s*(?=P[1-6]\s)")
+
+
+@dataclass(frozen=True)
+class _Head:
+    kind: int
+    height: int
+    width: int
+    most: int  # the largest value
+    start: int  # of the pixels
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.kind in (3, 6) else 1
+
+    @property
+    def length(self) -> int:
+        """Of the pixels of a binary file, in bytes."""
+        if self.kind == 4:
+            return (self.width + 7) // 8 * self.height
+        return self.height * self.width * self.channels * (1 + (self.most > 255))
+
+
+def read(content: bytes) -> Header:
+    """The header; `pictures` counts those that follow each other in a binary file."""
+    head = _head(content, 0)
+    return Header(
+        "PNM",
+        head.height,
+        head.width,
+        pictures=sum(1 for _ in pictures(content)),
+        depth=16 if head.most > 255 else 8,
+        colours="colour" if head.channels == 3 else "grey",
+    )
+
+
+def pictures(content: bytes) -> Iterator[int]:
+    """Yields where each picture starts."""
+    start = 0
+    while True:
+        yield start
+        head = _head(content, start)
+        behind = _NEXT.match(content, head.start + head.length) if head.kind > 3 else None
+        if behind is None:
+            return
+        start = behind.end()
+
+
+def check(content: bytes) -> None:
+    """Nothing: `samples` counts."""
+
+
+def samples(content: bytes) -> tuple[npt.NDArray[np.uint8 | np.uint16], int]:
+    """Reads the values of the first picture as they stand in the file.
+
+    Returns:
+        uint8 or uint16, H x W or H x W x 3, RGB, and the largest value of the range; a PBM's 1 is
+        black.
+
+    Raises:
+        Unreadable: there are too few, or one is none.
+    """
+    head = _head(content, 0)
+    count = head.height * head.width * head.channels
+    if head.kind > 3 and len(content) < head.start + head.length:
+        raise Unreadable(CUT)
+    values: npt.NDArray[np.uint8 | np.uint16]
+    if head.kind < 4:
+        values = _plain(content[head.start :], head.kind, count)
+    elif head.kind == 4:
+        rows = np.frombuffer(content, np.uint8, head.length, head.start).reshape(head.height, -1)
+        values = np.unpackbits(rows, axis=1)[:, : head.width].ravel()
+    elif head.most > 255:
+        values = np.frombuffer(content, ">u2", count, head.start).astype(np.uint16)
+    else:
+        values = np.frombuffer(content, np.uint8, count, head.start)
+    if head.most not in (255, 65535) and int(values.max(initial=0)) > head.most:
+        raise Unreadable(f"holds the value {values.max()}; its header says {head.most} at most")
+    shape = (head.height, head.width, 3) if head.channels == 3 else (head.height, head.width)
+    return values.reshape(shape), head.most
+
+
+def _plain(content: bytes, kind: int, count: int) -> npt.NDArray[np.uint16]:
+    """Reads values that are written as words, a PBM's as digits that blanks need not part."""
+    text = re.sub(rb"#[^\n\r]*", b" ", content)
+    words = text.split(None, count)[:count]
+    if kind == 1:
+        words = [b"%c" % digit for digit in b"".join(text.split())[:count]]
+    try:
+        values = np.array([int(word) for word in words], np.uint16)
+    except (ValueError, OverflowError) as error:
+        raise Unreadable(CORRUPT.format("one of its values is no number")) from error
+    if values.size < count:
+        raise Unreadable(CUT)
+    return values
+
+
+def _head(content: bytes, start: int) -> _Head:
+    found = _HEAD.match(content, start)
+    if found is None:
+        raise Unreadable(CUT)
+    kind, width, height = (int(number) for number in found.groups())
+    end, most = found.end(), 1
+    if kind not in (1, 4):
+        largest = _MOST.match(content, end)
+        if largest is None:
+            raise Unreadable(CUT)
+        end, most = largest.end(), int(largest[1])
+        if not 0 < most < 65536:
+            raise Unreadable(f"says that its largest value is {most}; expected 1 to 65535")
+    return _Head(kind, height, width, most, end + 1)

@@ -1,0 +1,156 @@
+"""TIFF: the directories of its pages, and whether what they point at is in the file."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
+
+__all__ = ["STARTS", "check", "page", "pages", "read", "upright"]
+
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_LENGTHS = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
+_WANTED = {254, 255, 256, 257, 258, 259, 262, 273, 274, 279, 281, 324, 325, 339}
+_DEFLATE = {8, 32946}
+_KINDS = {0: "grey", 1: "grey", 2: "colour", 3: "palette", 6: "colour"}
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One directory: its values by tag, and where each entry's value stands."""
+
+    order: Literal["little", "big"]
+    values: dict[int, tuple[int, ...]]
+    at: dict[int, int]
+
+    def first(self, tag: int, default: int) -> int:
+        return (self.values.get(tag) or (default,))[0]
+
+    @property
+    def reduced(self) -> bool:
+        """It is a thumbnail or mask of another page (tags 254 and, older, 255)."""
+        return bool(self.first(254, 0) & 5) or self.first(255, 0) == 2
+
+
+def read(content: bytes) -> Header:
+    """The header of the first page that is no thumbnail; `pictures` counts such pages."""
+    numbers = pages(content)
+    return page(content, numbers[0], len(numbers))
+
+
+def pages(content: bytes) -> list[int]:
+    """The numbers, from 0, of the directories that are pictures of their own."""
+    found = [number for number, one in enumerate(_directories(content)) if not one.reduced]
+    return found or [0]
+
+
+def page(content: bytes, number: int, pictures: int = 1) -> Header:
+    """The header of one page.
+
+    Raises:
+        Unreadable: its samples are no whole numbers of 1 to 8 or 16 bits, grey or RGB.
+    """
+    one = list(_directories(content))[number]
+    kind, bits = one.first(262, 1), one.values.get(258, (1,))
+    if kind not in _KINDS:
+        names = {5: "in CMYK", 8: "in CIE L*a*b*", 32803: "a camera's raw data"}
+        raise Unreadable(f"is {names.get(kind, f'of the photometric kind {kind}')}: convert to RGB")
+    kinds = {1: "", 2: "signed ", 3: "floating-point "}
+    sample = kinds.get(one.first(339, 1), "unknown ")
+    if sample or len(set(bits)) != 1 or bits[0] not in (1, 2, 4, 8, 12, 16):
+        raise Unreadable(
+            f"holds {sample}samples of {'/'.join(map(str, bits))} bits; expected whole numbers of "
+            "1 to 8 or 16 bits, from 0 up: convert it to 8 bits"
+        )
+    largest = max(one.values.get(281, (0,)))
+    orientation = one.first(274, 1)
+    return Header(
+        "TIFF",
+        height=one.first(257, 0),
+        width=one.first(256, 0),
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        pictures=pictures,
+        depth=16 if bits[0] > 8 else bits[0],
+        significant=12 if bits[0] == 12 else largest.bit_length() or None,
+        colours=_KINDS[kind] if kind else "inverted",
+        page=number,
+    )
+
+
+def upright(content: bytes, number: int) -> bytes:
+    """The same file, its page's orientation 1: decoders differ in whether they turn it."""
+    one = list(_directories(content))[number]
+    if 274 not in one.at:
+        return content
+    at = one.at[274]
+    value = (1).to_bytes(2, one.order)
+    return content[:at] + value + content[at + 2 :]
+
+
+def check(content: bytes) -> None:
+    """Looks whether all strips or tiles are in the file, and those of Deflate whole.
+
+    Raises:
+        Unreadable: the file was cut off or is corrupt.
+    """
+    for one in _directories(content):
+        offsets = one.values.get(273) or one.values.get(324) or ()
+        lengths = one.values.get(279) or one.values.get(325) or ()
+        if not offsets or len(offsets) != len(lengths):
+            raise Unreadable(CORRUPT.format("it does not say where its pixels are"))
+        for offset, length in zip(offsets, lengths, strict=True):
+            if offset + length > len(content):
+                raise Unreadable(CUT)
+            if one.first(259, 1) in _DEFLATE:
+                _unpack(content[offset : offset + length])
+
+
+def _unpack(data: bytes) -> None:
+    """Unpacks a strip for the sake of the checksum at its end, which decoders leave unread."""
+    reader = zlib.decompressobj()
+    try:
+        while data and not reader.eof:
+            reader.decompress(data, 1 << 20)
+            data = reader.unconsumed_tail
+    except zlib.error as error:
+        raise Unreadable(CORRUPT.format("its pixels do not unpack")) from error
+    if not reader.eof:
+        raise Unreadable(CUT)
+
+
+def _directories(content: bytes) -> Iterator[_Page]:
+    """Yields the pages' directories (TIFF 6.0, section 2, and BigTIFF's wider fields)."""
+    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
+    big = content[2:4] in (b"+\0", b"\0+")
+    wide, entry_bytes, counter = (8, 20, 8) if big else (4, 12, 2)
+
+    def number(at: int, length: int) -> int:
+        if at + length > len(content):
+            raise Unreadable(CUT)
+        return int.from_bytes(content[at : at + length], order)
+
+    seen: set[int] = set()
+    directory = number(8 if big else 4, wide)
+    while directory and directory not in seen:
+        seen.add(directory)
+        values: dict[int, tuple[int, ...]] = {}
+        places: dict[int, int] = {}
+        count = number(directory, counter)
+        for entry in range(count):
+            at = directory + counter + entry_bytes * entry
+            tag, kind = number(at, 2), number(at + 2, 2)
+            length, items = _LENGTHS.get(kind, 0), number(at + 4, wide)
+            place = at + 4 + wide
+            if length * items > wide:
+                place = number(place, wide)
+            if tag in _WANTED and length:
+                if place + length * items > len(content):
+                    raise Unreadable(CUT)
+                values[tag] = tuple(number(place + length * i, length) for i in range(items))
+                places[tag] = place
+        yield _Page(order, values, places)
+        directory = number(directory + counter + entry_bytes * count, wide)
