@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Array, Backend, Labelled, Labeller, TensorSpec
-from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame
+from icnet_deploy.runtime.cuda.array import DeviceFrame
 
 __all__ = ["Span", "Timed", "TimedLabeller", "busy_percent", "timed"]
 
@@ -70,10 +70,6 @@ class TimedLabeller(Timed):
     ) -> Labelled:
         """See `Labeller.label`."""
         return self._note(lambda: self._labeller.label(metadata, images, sizes, on_device))
-
-    def keep(self, image: DeviceFrame) -> DeviceArray:
-        """See `Labeller.keep`."""
-        return self._labeller.keep(image)
 
 
 def timed(backend: Backend) -> Timed:

@@ -21,6 +21,7 @@ from icnet_deploy.benchmarks.reference import read_checkpoint
 from icnet_deploy.errors import ModelError, UnavailableError
 from icnet_deploy.files import sha256
 from icnet_deploy.images import resize_image, resize_labels
+from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
 from icnet_deploy.runtime.backends.open_vino import core
@@ -207,7 +208,10 @@ def open_bare_openvino(name: str, path: Path, size: Size, threads: int | None) -
         label(image)
         found = np.array(request.get_output_tensor().data[0])
         shape = (image.shape[0], image.shape[1])
-        return resize_labels(found, shape) if told.head == "labels" else label_map(found, shape)
+        if told.head == "logits":
+            return label_map(found, shape)
+        check_labels(found, told.label_set)
+        return resize_labels(found, shape)
 
     subject = {
         "name": f"{path.stem}, {name}",

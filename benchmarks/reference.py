@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import MissingPackage
+from icnet_deploy.errors import MissingPackage, NotFinite
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.labels import LabelSet
 
@@ -175,10 +175,15 @@ def dense_labels(logits: Float32, size: Size) -> UInt8:
 
     Returns:
         uint8 H x W; of classes that tie, the first.
+
+    Raises:
+        NotFinite: a logit is infinite or not a number.
     """
     import torch
     import torch.nn.functional as F
 
+    if not np.isfinite(logits).all():
+        raise NotFinite
     best = torch.full(size, -torch.inf, dtype=torch.float64)
     labels = torch.zeros(size, dtype=torch.uint8)
     for index, plane in enumerate(torch.from_numpy(np.ascontiguousarray(logits)).double()):

@@ -20,7 +20,7 @@ from icnet_deploy.data import (
     prediction_table,
 )
 from icnet_deploy.errors import DatasetError, InputError
-from icnet_deploy.labels import IGNORE, LabelSet
+from icnet_deploy.labels import IGNORE, LabelSet, check_labels
 
 __all__ = [
     "OF_THE_MODEL",
@@ -148,7 +148,12 @@ class Score:
         self._seen = hashlib.sha256()
 
     def mapped(self, labels: UInt8) -> UInt8:
-        """The predicted classes in the data set's terms; 255 for one that stands for none."""
+        """The predicted classes in the data set's terms; 255 for one that stands for none.
+
+        Raises:
+            BackendError: a label is none of the model's classes (see `check_labels`).
+        """
+        check_labels(labels, self.label_set)
         return np.asarray(self._table[labels])
 
     def add(self, sample: Sample, labels: UInt8) -> UInt8:
@@ -163,6 +168,7 @@ class Score:
 
         Raises:
             DatasetError: the label map has another size than the truth.
+            BackendError: a label is none of the model's classes.
         """
         mapped = self.mapped(labels)
         self.confusion.add(mapped, sample.labels)

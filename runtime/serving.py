@@ -18,9 +18,15 @@ from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import check_image, resize_image, resize_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.backends.base import Array, Backend, Labelled, Labeller
+from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
 from icnet_deploy.runtime.contract import INPUT, Size, check_answer
-from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels, is_on_device, read_frame
+from icnet_deploy.runtime.cuda.array import (
+    DeviceArray,
+    DeviceFrame,
+    DeviceLabels,
+    is_on_device,
+    read_frame,
+)
 from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Prediction
 
@@ -87,8 +93,8 @@ class Serving:
         """
         start = time.perf_counter()
         if is_on_device(image):
-            frame, labeller = self._check_on_device(backend, image)
-            held = labeller.keep(frame) if may_be_reused else image
+            frame = self._check_on_device(backend, image)
+            held = self._copy_on_device(backend, frame) if may_be_reused else image
         else:
             check_image(image)
             if self.metadata.size is None and min(image.shape[:2]) < MIN_SIDE:
@@ -142,7 +148,7 @@ class Serving:
             predictions.append(Prediction(labels, label_set, timings, each.held.image))
         return predictions
 
-    def _check_on_device(self, backend: Backend, image: Any) -> tuple[DeviceFrame, Labeller]:
+    def _check_on_device(self, backend: Backend, image: Any) -> DeviceFrame:
         frame = read_frame(image)
         if not isinstance(backend, Labeller):
             raise ImageError(
@@ -155,7 +161,15 @@ class Serving:
                 f"the image on the GPU is {frame.shape[0]} x {frame.shape[1]}, and the engine "
                 f"takes {size[0]} x {size[1]}: resize it there first"
             )
-        return frame, backend
+        return frame
+
+    def _copy_on_device(self, backend: Backend, frame: DeviceFrame) -> DeviceArray:
+        if not isinstance(backend, Keeper):
+            raise ImageError(
+                f"{self.runtime} cannot copy an image on the GPU, and a stream's source may write "
+                "over it: give the stream numpy arrays, or use predict"
+            )
+        return backend.keep(frame)
 
     def _label(self, backend: Labeller, batch: Sequence[Prepared], on_device: bool) -> Labelled:
         """One call of a backend that makes the label maps, and holds them to the metadata."""

@@ -2,12 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icnet_deploy.errors import LabelSetError
-from icnet_deploy.labels import CAMVID, CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+from icnet_deploy.errors import BackendError, LabelSetError, NotFinite
+from icnet_deploy.labels import (
+    CAMVID,
+    CITYSCAPES,
+    LABEL_SETS,
+    LabelSet,
+    check_labels,
+    load_label_set,
+)
 
 # trainId, labelId, name, colour: from the data set's own table of labels.
 CITYSCAPES_TABLE = """
@@ -142,3 +150,22 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(LabelSetError, match="cannot read the label set"):
             load_label_set(path)
+
+
+@pytest.mark.parametrize("label_set", LABEL_SETS.values(), ids=LABEL_SETS)
+def test_a_label_map_holds_classes_and_nothing_else(label_set):
+    labels = np.arange(len(label_set), dtype=np.uint8).reshape(1, -1)
+    check_labels(labels, label_set)
+    check_labels(labels[:, :0], label_set)
+    for value in range(len(label_set), 255):
+        labels[0, -1] = value
+        with pytest.raises(BackendError, match=f"holds {value}, .* 0 to {len(label_set) - 1}"):
+            check_labels(labels, label_set)
+
+
+def test_255_in_a_label_map_says_what_the_logits_do():
+    with pytest.raises(NotFinite) as from_labels:
+        check_labels(np.array([0, 255, 19], np.uint8), CITYSCAPES)
+    assert str(from_labels.value) == str(NotFinite())
+    assert isinstance(from_labels.value, BackendError)
+    assert isinstance(from_labels.value, ValueError)

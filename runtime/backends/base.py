@@ -13,7 +13,16 @@ from icnet_deploy.errors import BackendError
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels
 
-__all__ = ["Array", "Backend", "Labelled", "Labeller", "TensorSpec", "check_feed", "reason"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Keeper",
+    "Labelled",
+    "Labeller",
+    "TensorSpec",
+    "check_feed",
+    "reason",
+]
 
 Array = npt.NDArray[Any]
 
@@ -108,6 +117,11 @@ class Labeller(Protocol):
                 the network's answer is not what `metadata` says, by shape or by value.
             ImageError: a label map of that size cannot be left on the GPU.
         """
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """What a labeller has besides if a stream may give it pictures on the GPU."""
 
     def keep(self, image: DeviceFrame) -> DeviceArray:
         """A copy of a picture on the GPU; once it is there, the picture may be written over.

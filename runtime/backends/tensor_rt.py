@@ -52,8 +52,8 @@ def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRt
 class TensorRtBackend:
     """An engine with an execution context, a stream and buffers of its own.
 
-    A `Backend` and a `Labeller`. Threads take turns on it; to run at once, open one each: they
-    share the engine.
+    A `Backend`, a `Labeller` and a `Keeper`. Threads take turns on it; to run at once, open one
+    each: they share the engine.
     """
 
     def __init__(self, engine: Engine, cuda: Cuda) -> None:
@@ -121,7 +121,7 @@ class TensorRtBackend:
         return Labelled(labels, total - finishing, finishing)
 
     def keep(self, image: DeviceFrame) -> DeviceArray:
-        """See `Labeller.keep`. It waits for no run: it has a stream of its own."""
+        """See `Keeper.keep`. It waits for no run: it has a stream of its own."""
         if self._engine is None:
             raise BackendError("the model was closed")
         return copy_frame(self._cuda, image)

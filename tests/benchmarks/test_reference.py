@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from icnet_deploy.benchmarks.reference import Reference, answer_of, dense_labels, margins_at
-from icnet_deploy.errors import ModelError
+from icnet_deploy.errors import ModelError, NotFinite
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.training.checkpoint import load_checkpoint
 
@@ -24,6 +24,16 @@ def test_labels_are_the_argmax_of_the_dense_logits(size):
     labels = dense_labels(logits, size)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, dense(logits, size).argmax(axis=0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_no_reference(value):
+    logits = random_logits()
+    logits[3, 6, 8] = value
+    with pytest.raises(NotFinite):
+        dense_labels(logits, (3, 50))
+    with pytest.raises(NotFinite):
+        answer_of(logits, (24, 31), (25, 33))
 
 
 def test_the_first_of_equal_classes_wins():

@@ -12,7 +12,7 @@ from icnet_deploy.benchmarks.scoring import (
     score_dataset,
 )
 from icnet_deploy.data import content_hash
-from icnet_deploy.errors import DatasetError, InputError, LabelSetError
+from icnet_deploy.errors import BackendError, DatasetError, InputError, LabelSetError, NotFinite
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
 
 TWO = LabelSet("two", ("floor", "wall"), ((0, 0, 0), (255, 255, 255)))
@@ -34,6 +34,12 @@ def test_scores_worked_out_by_hand(memory):
     assert told["miou_percent"] == 55.0
     assert told["pixel_accuracy_percent"] == pytest.approx(100 * 5 / 7)
     assert score.images == 1
+
+
+@pytest.mark.parametrize(("label", "error"), [(2, BackendError), (255, NotFinite)])
+def test_what_is_no_class_of_the_model_is_not_counted_but_refused(memory, label, error):
+    with pytest.raises(error):
+        scored(memory([[0, 0]], label_set=TWO), TWO, [[0, label]])
 
 
 def test_counts_run_over_all_images(memory):

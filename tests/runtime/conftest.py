@@ -109,6 +109,33 @@ def tiny_model(tmp_path: Path) -> TinyModel:
     return make
 
 
+@pytest.fixture
+def write_graph(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes nodes of a test's own as a file, whose metadata may not be true."""
+
+    def write(
+        nodes: list[Any],
+        output: tuple[Any, ...],
+        label_set: LabelSet,
+        head: str = "logits",
+        constants: Any = (),
+        size: tuple[int, int] | None = (64, 96),
+        half: bool = False,
+    ) -> Path:
+        from onnx import TensorProto as T
+        from onnx import helper as h
+
+        image = h.make_tensor_value_info("image", T.UINT8, ["N", *(size or ("H", "W")), 3])
+        kind = T.UINT8 if head == "labels" else T.FLOAT16 if half else T.FLOAT
+        result = h.make_tensor_value_info(head, kind, list(output))
+        graph = h.make_graph(nodes, "own", [image], [result], list(constants))
+        metadata = ArtefactMetadata(label_set, size, head, "fp32")
+        count = len(list(tmp_path.iterdir()))
+        return save_model(tmp_path / f"own{count}.onnx", graph, metadata)
+
+    return write
+
+
 def draw_blocks(size: tuple[int, int], seed: int = 0, block: int = 16) -> Any:
     """A picture of blocks in Cityscapes' colours: uint8 H x W x 3, RGB."""
     rows, columns = -(-size[0] // block), -(-size[1] // block)

@@ -38,6 +38,34 @@ def release(request: Any) -> Any:
     return make_fake(request.param)
 
 
+class Frame:
+    """A picture on the GPU, as CuPy or PyTorch would have it, written by a stream of its own."""
+
+    def __init__(self, cuda: HostCuda, image: Any, version: int = 3, **changes: Any) -> None:
+        with cuda.current():
+            self.stream, self.memory = cuda.stream(), cuda.allocate(image.nbytes)
+            staged = cuda.pinned(image.nbytes)
+        staged.array[:] = image.ravel()
+        with cuda.current():
+            cuda.copy_in(self.memory.address, staged.array, self.stream)  # not yet done
+        self._cuda, self._staged = cuda, staged
+        self.shape = image.shape
+        self.__cuda_array_interface__ = {
+            "shape": image.shape,
+            "typestr": "|u1",
+            "data": (self.memory.address, True),
+            "version": version,
+            "stream": self.stream.handle,
+        } | changes
+
+    def fill(self, image: Any) -> None:
+        """Writes another picture into the same memory, by the same stream; again not yet done."""
+        with self._cuda.current():
+            self.stream.synchronize()
+            self._staged.array[:] = image.ravel()
+            self._cuda.copy_in(self.memory.address, self._staged.array, self.stream)
+
+
 @dataclass
 class Desk:
     """A machine with TensorRT and a GPU of host memory, and a folder for files."""
@@ -88,6 +116,10 @@ class Desk:
         )
         value = replace(told, **changes).to_dict()
         sidecar_path(path).write_text(json.dumps(value), encoding="utf-8")
+
+    def frame(self, image: Any, version: int = 3, **changes: Any) -> Frame:
+        """The picture on this machine's GPU."""
+        return Frame(self.cuda, image, version, **changes)
 
     def open(self, path: Path, **options: Any) -> Predictor:
         """`Predictor.from_engine` on this machine."""

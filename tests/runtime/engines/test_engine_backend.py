@@ -162,26 +162,6 @@ class TestGraphs:
         assert desk.cuda.graph_launches == 0
 
 
-class Frame:
-    """A picture on the GPU, as CuPy or PyTorch would have it, written by a stream of its own."""
-
-    def __init__(self, cuda, image, version=3, **changes):
-        with cuda.current():
-            self.stream, self.memory = cuda.stream(), cuda.allocate(image.nbytes)
-            staged = cuda.pinned(image.nbytes)
-        staged.array[:] = image.ravel()
-        with cuda.current():
-            cuda.copy_in(self.memory.address, staged.array, self.stream)  # not yet done
-        self.shape = image.shape
-        self.__cuda_array_interface__ = {
-            "shape": image.shape,
-            "typestr": "|u1",
-            "data": (self.memory.address, True),
-            "version": version,
-            "stream": self.stream.handle,
-        } | changes
-
-
 class TestOnTheGpu:
     @pytest.mark.parametrize("head", ["logits", "labels"])
     def test_a_frame_there_never_leaves_it(self, desk, blocks, batched, head):
@@ -189,7 +169,7 @@ class TestOnTheGpu:
         engine = batched(head=head)
         (wanted,) = expected(engine.with_suffix(".onnx"), [image])
         with desk.open(engine) as predictor:
-            frame = Frame(desk.cuda, image)
+            frame = desk.frame(image)
             prediction = predictor.predict(frame, on_device=True)
             moved = dict(desk.cuda.moved)
             # `in` is the test's own, but for the four bytes of a flag, which comes back.
@@ -215,13 +195,13 @@ class TestOnTheGpu:
         engine = batched()
         (wanted,) = expected(engine.with_suffix(".onnx"), [image])
         with desk.open(engine) as predictor:
-            np.testing.assert_array_equal(predictor.predict(Frame(desk.cuda, image)).labels, wanted)
+            np.testing.assert_array_equal(predictor.predict(desk.frame(image)).labels, wanted)
             assert desk.cuda.waited == []
-            old = Frame(desk.cuda, image, version=2)
+            old = desk.frame(image, version=2)
             old.stream.run()
             predictor.predict(old)
             assert desk.cuda.waited == [1]
-            early = Frame(desk.cuda, image, stream=None)
+            early = desk.frame(image, stream=None)
             assert (predictor.predict(early).labels != wanted).any()  # the fake does not forgive
 
     def test_batches_mix_both_kinds(self, desk, blocks, batched):
@@ -229,7 +209,7 @@ class TestOnTheGpu:
         engine = batched()
         wanted = expected(engine.with_suffix(".onnx"), images)
         with desk.open(engine) as predictor:
-            frames = [images[0], Frame(desk.cuda, images[1]), images[2]]
+            frames = [images[0], desk.frame(images[1]), images[2]]
             found = [prediction.labels for prediction in predictor.predict_batch(frames)]
         np.testing.assert_array_equal(found, wanted)
 
@@ -245,7 +225,7 @@ class TestOnTheGpu:
     )
     def test_other_arrays_are_refused(self, desk, blocks, batched, changes, message):
         with desk.open(batched()) as predictor:
-            frame = Frame(desk.cuda, blocks(SIZE), **changes)
+            frame = desk.frame(blocks(SIZE), **changes)
             with pytest.raises(ImageError, match=message):
                 predictor.predict(frame)
 
@@ -259,7 +239,7 @@ class TestOnTheGpu:
     def test_other_runtimes_say_that_they_do_not(self, desk, blocks):
         with Predictor.from_onnx(desk.onnx(), "onnxruntime", "cpu") as predictor:
             with pytest.raises(ImageError, match="not for onnxruntime"):
-                predictor.predict(Frame(desk.cuda, blocks(SIZE)))
+                predictor.predict(desk.frame(blocks(SIZE)))
             with pytest.raises(ImageError, match="leave on_device away"):
                 predictor.predict(blocks(SIZE), on_device=True)
 
@@ -332,7 +312,7 @@ class TestClose:
         with pytest.raises(BackendError, match="the model was closed"):
             backend.label(predictor.metadata, [blocks(SIZE)], [SIZE])
         with pytest.raises(BackendError, match="the model was closed"):
-            backend.keep(read_frame(Frame(desk.cuda, blocks(SIZE))))
+            backend.keep(read_frame(desk.frame(blocks(SIZE))))
 
     def test_what_fails_half_way_leaves_nothing(self, desk, blocks, batched, monkeypatch):
         engine = batched()

@@ -1,0 +1,338 @@
+"""What a model answers is held to its metadata: by its shapes at opening, else answer by answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from icnet_deploy.errors import BackendError, ImageError, ModelError, NotFinite
+from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime import FakeBackend, Predictor, TensorSpec
+from icnet_deploy.runtime.backends.base import Labelled
+
+SIZE = (64, 96)
+FIVE = LabelSet("five", tuple("abcde"), tuple((i, i, i) for i in range(5)))
+THREE = LabelSet("three", tuple("abc"), tuple((i, i, i) for i in range(3)))
+
+
+def answering(values, head="logits", *, size=SIZE, label_set=CITYSCAPES, stride=None, shape=None):
+    """A predictor whose model gives `values`, an array or what makes one of the images.
+
+    Its outputs are declared free, unless `shape` says more.
+    """
+    image = TensorSpec("image", (None, *(size or (None, None)), 3), np.dtype(np.uint8))
+    rank, kind = (3, np.uint8) if head == "labels" else (4, np.float32)
+    output = TensorSpec(head, shape or (None,) * rank, np.dtype(kind))
+    make = values if callable(values) else lambda images: values
+    backend = FakeBackend((image,), (output,), lambda feed: {head: make(feed["image"])})
+    metadata = ArtefactMetadata(label_set, size, head, "fp32", stride=stride)
+    return Predictor(backend, metadata)
+
+
+def ask(predictor, size=SIZE):
+    return predictor.predict(np.full((*size, 3), 7, np.uint8))
+
+
+def logits(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+GOOD_GRIDS = [(64, 96), (32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+BAD_GRIDS = [(1, 1), (24, 16), (16, 23), (15, 24), (17, 25), (16, 12), (64, 24), (96, 64), (128, 1)]
+
+
+@pytest.mark.parametrize("grid", GOOD_GRIDS)
+def test_a_grid_of_one_stride_is_taken(grid):
+    assert ask(answering(logits(1, 19, *grid))).labels.shape == SIZE
+    assert ask(answering(logits(1, 19, *grid), shape=(None, 19, *grid))).labels.shape == SIZE
+
+
+@pytest.mark.parametrize("grid", BAD_GRIDS)
+def test_another_grid_is_refused_at_opening_or_at_the_answer(grid):
+    with pytest.raises(BackendError, match=rf"logits: float32 1 x 19 x {grid[0]} x {grid[1]}, exp"):
+        ask(answering(logits(1, 19, *grid)))
+    with pytest.raises(ModelError, match=f"{grid[0]} x {grid[1]}, and its metadata says"):
+        answering(logits(1, 19, *grid), shape=(None, 19, *grid))
+
+
+def test_the_stride_that_the_metadata_says_is_the_only_one():
+    assert ask(answering(logits(1, 19, 22, 32), stride=3)).labels.shape == SIZE
+    for grid in ((16, 24), (64, 96), (21, 32), (22, 33)):
+        with pytest.raises(BackendError, match="a logit every s pixels of 64 x 96, s being 3"):
+            ask(answering(logits(1, 19, *grid), stride=3))
+        with pytest.raises(ModelError, match="s being 3"):
+            answering(logits(1, 19, *grid), stride=3, shape=(None, 19, *grid))
+    with pytest.raises(ModelError, match="stride is 0"):
+        answering(logits(1, 19, 16, 24), stride=0)
+
+
+def test_a_free_size_is_held_to_each_images_own():
+    quarter = lambda images: logits(1, 19, 18, 25)  # noqa: E731 - a model that sees nothing
+    predictor = answering(quarter, size=None)
+    for size in ((72, 100), (70, 97), (69, 98)):
+        assert ask(predictor, size).labels.shape == size
+    for size in ((72, 96), (76, 100), (100, 72)):
+        with pytest.raises(BackendError, match=f"1 image of {size[0]} x {size[1]} pixels with"):
+            ask(predictor, size)
+    for shape in ((None, 19, 18, 25), (None, 19, 18, None)):
+        with pytest.raises(ModelError, match="and its metadata says"):
+            answering(quarter, size=None, shape=shape)
+    for shape in ((None, 72, 100), (None, None, 100)):
+        with pytest.raises(ModelError, match="its metadata says uint8 N x H x W"):
+            answering(quarter, "labels", size=None, shape=shape)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        logits(2, 19, 16, 24),
+        logits(0, 19, 16, 24),
+        logits(1, 11, 16, 24),
+        logits(1, 20, 16, 24),
+        logits(1, 16, 24, 19),
+        logits(19, 16, 24),
+        logits(1, 1, 19, 16, 24),
+        logits(1, 19, 16, 24, dtype=np.float64),
+        logits(1, 19, 16, 24, dtype=np.int32),
+        logits(1, 19, 16, 24, dtype=">f4"),
+        logits(1, 19),
+        logits(),
+    ],
+    ids=lambda values: f"{values.dtype} {values.shape}",
+)
+def test_logits_of_another_number_kind_or_rank_are_refused(values):
+    with pytest.raises(BackendError, match="expected float N x 19 x h x w"):
+        ask(answering(values))
+
+
+def labels(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        labels(1, 7, 9),
+        labels(1, 96, 64),
+        labels(1, 1, 1),
+        labels(1, 16, 24),
+        labels(1, 64, 97),
+        labels(2, 64, 96),
+        labels(0, 64, 96),
+        labels(64, 96),
+        labels(1, 1, 64, 96),
+        labels(1, 64, 96, dtype=np.int64),
+        labels(1, 64, 96, dtype=np.int8),
+        labels(1, 64, 96, dtype=np.float32),
+    ],
+    ids=lambda values: f"{values.dtype} {values.shape}",
+)
+def test_a_label_map_of_another_size_or_kind_is_refused_not_resized(values):
+    predictor = answering(values, "labels")
+    for size in (SIZE, (200, 300)):
+        with pytest.raises(BackendError, match="expected uint8 N x 64 x 96"):
+            ask(predictor, size)
+
+
+@pytest.mark.parametrize("shape", [(None, 7, 9), (None, 96, 64), (None, None, 64), (2, 64, 96)])
+def test_a_label_map_whose_sides_tell_is_refused_at_opening(shape):
+    with pytest.raises(ModelError, match="its metadata says uint8 N x 64 x 96"):
+        answering(labels(1, 64, 96), "labels", shape=shape)
+
+
+@pytest.mark.parametrize("head", ["logits", "labels"])
+def test_a_batch_that_is_answered_otherwise_is_refused(head):
+    shape = (19, 16, 24) if head == "logits" else SIZE
+    kind = np.float32 if head == "logits" else np.uint8
+    images = [np.zeros((*SIZE, 3), np.uint8)] * 3
+    for count in (1, 2, 4):
+        predictor = answering(np.zeros((count, *shape), kind), head)
+        with pytest.raises(BackendError, match="answered 3 images of 64 x 96"):
+            predictor.predict_batch(images)
+    assert len(answering(np.zeros((3, *shape), kind), head).predict_batch(images)) == 3
+
+
+def test_an_answer_without_the_head_or_without_an_array_is_refused():
+    for values in ({}, {"labels": labels(1, 64, 96)}, {"logits": [[1.0]]}, {"logits": None}):
+        predictor = answering(logits(1, 19, 16, 24))
+        predictor._backend.run = lambda feed, values=values: values
+        with pytest.raises(BackendError, match="answered without an array 'logits'"):
+            ask(predictor)
+
+
+class TestValues:
+    """Of a graph that makes the label map."""
+
+    @pytest.mark.parametrize(
+        ("label_set", "largest"),
+        [(CITYSCAPES, 18), (CAMVID, 10), (FIVE, 4)],
+        ids=lambda value: getattr(value, "name", value),
+    )
+    def test_every_class_is_taken(self, label_set, largest):
+        values = labels(1, *SIZE)
+        values[0, -1, -1] = largest
+        found = ask(answering(values, "labels", label_set=label_set)).labels
+        assert found.max() == largest
+
+    @pytest.mark.parametrize("size", [SIZE, (20, 30), (128, 192)])
+    @pytest.mark.parametrize(
+        ("label_set", "largest"), [(CITYSCAPES, 19), (CITYSCAPES, 254), (FIVE, 13), (FIVE, 5)]
+    )
+    def test_a_label_that_is_no_class_is_refused(self, label_set, largest, size):
+        """Even one pixel, also where the label map is resized to an image that leaves it out."""
+        values = labels(1, *SIZE)
+        values[0, 33, 51] = largest
+        predictor = answering(values, "labels", label_set=label_set)
+        with pytest.raises(BackendError, match=f"holds {largest}, .* {label_set.name!r}") as caught:
+            ask(predictor, size)
+        assert not isinstance(caught.value, NotFinite)
+
+    def test_255_says_that_the_logits_were_not_finite(self):
+        for pixels in (slice(None), slice(5, 6)):
+            values = labels(1, *SIZE)
+            values[0, pixels] = 255
+            with pytest.raises(NotFinite, match="infinite or not numbers: the network overflowed"):
+                ask(answering(values, "labels"))
+
+    def test_one_spoilt_image_of_a_batch_is_enough(self):
+        values = labels(3, *SIZE)
+        values[2, 0, 0] = 19
+        with pytest.raises(BackendError, match="holds 19"):
+            answering(values, "labels").predict_batch([np.zeros((*SIZE, 3), np.uint8)] * 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [3, (3, 0, 0), (18, 15, 23), slice(None)], ids=str)
+def test_one_error_says_that_logits_are_not_finite(value, where):
+    values = logits(1, 19, 16, 24)
+    values[0, 0] = 5  # wins everywhere
+    values[0][where] = value
+    for size in (SIZE, (20, 30)):
+        with pytest.raises(NotFinite, match="overflowed: use the float32 artefact"):
+            ask(answering(values), size)
+        with pytest.raises(NotFinite):
+            ask(answering(values.astype(np.float16)), size)
+
+
+class Labelling(FakeBackend):
+    """A backend that makes label maps itself, and keeps no contract."""
+
+    answer = None
+
+    def label(self, metadata, images, sizes, on_device=False):
+        return Labelled(self.answer, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        [labels(7, 9)],
+        [labels(96, 64)],
+        [labels(64, 96, dtype=np.int64)],
+        [labels(64, 96)] * 2,
+        [labels(64, 96, 1)],
+    ],
+    ids=lambda answer: str([each.shape for each in answer]),
+)
+def test_label_maps_of_the_backends_own_are_held_to_the_images(answer):
+    backend = Labelling.of_colours(CITYSCAPES, SIZE)
+    backend.answer = answer
+    with pytest.raises(BackendError, match=r"expected uint8 of \(64, 96\)"):
+        ask(Predictor(backend, ArtefactMetadata(CITYSCAPES, SIZE, "logits", "fp32")))
+
+
+def node(kind, *names, **attributes):
+    from onnx import helper as h
+
+    *inputs, output = names
+    return h.make_node(kind, inputs, [output], **attributes)
+
+
+def open_and_ask(path, runtime, size=SIZE, value=7):
+    with Predictor.from_onnx(path, runtime, "cpu", threads=1) as predictor:
+        image = np.full((*size, 3), value, np.uint8)
+        image[0, 0] = (1, 2, 0)
+        return predictor.predict(image)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+class TestRuntimes:
+    """The same through real runtimes, whose shapes may tell at opening."""
+
+    def labels_of_red(self, write_graph, label_set, perm=(0, 1, 2), size=SIZE):
+        """A graph that answers with the image's red: what it is shown is what it says."""
+        from onnx import helper as h
+
+        zero = h.make_tensor("zero", 6, [], [0])
+        nodes = [
+            node("Gather", "image", "zero", "red", axis=3),
+            node("Transpose", "red", "labels", perm=perm),
+        ]
+        return write_graph(nodes, ("N", "a", "b"), label_set, "labels", [zero], size)
+
+    def test_labels_that_are_no_class(self, write_graph, runtime):
+        path = self.labels_of_red(write_graph, FIVE)
+        assert open_and_ask(path, runtime, value=4).labels.max() == 4
+        for value in (5, 13, 254):
+            with pytest.raises(BackendError, match=f"holds {value}, .*'five'"):
+                open_and_ask(path, runtime, value=value)
+        with pytest.raises(NotFinite):
+            open_and_ask(path, runtime, value=255)
+
+    @pytest.mark.parametrize("size", [SIZE, None])
+    def test_labels_transposed(self, write_graph, runtime, size):
+        path = self.labels_of_red(write_graph, CITYSCAPES, (0, 2, 1), size)
+        with pytest.raises((ModelError, BackendError), match="96 x 64"):
+            open_and_ask(path, runtime)
+
+    @pytest.mark.parametrize("size", [SIZE, None])
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "message"),
+        [([64, 96], [1, 1], "1 x 1"), ([2, 4], [2, 4], "32 x 24")],
+    )
+    def test_logits_on_another_grid(self, write_graph, runtime, size, kernel, stride, message):
+        nodes = [
+            node("Cast", "image", "pixels", to=1),
+            node("Transpose", "pixels", "planes", perm=(0, 3, 1, 2)),
+            node("AveragePool", "planes", "logits", kernel_shape=kernel, strides=stride),
+        ]
+        path = write_graph(nodes, ("N", 3, "h", "w"), THREE, size=size)
+        with pytest.raises((ModelError, BackendError), match=f"3 x {message}"):
+            open_and_ask(path, runtime)
+
+    @pytest.mark.parametrize(("kind", "value"), [("Sqrt", "NaN"), ("Log", "-infinity")])
+    def test_one_logit_of_a_class_that_loses(self, write_graph, runtime, kind, value):
+        """Blue is 0 at one pixel, where red and green are more: it could not win there."""
+        from onnx import helper as h
+
+        constants = [h.make_tensor("one", 1, [], [1.0 if kind == "Sqrt" else 0.0])]
+        nodes = [
+            node("Cast", "image", "pixels", to=1),
+            node("Transpose", "pixels", "planes", perm=(0, 3, 1, 2)),
+            node("Sub", "planes", "one", "less"),
+            node(kind, "less", "logits"),
+        ]
+        path = write_graph(nodes, ("N", 3, *SIZE), THREE, constants=constants)
+        with pytest.raises(NotFinite, match="the network overflowed"):
+            open_and_ask(path, runtime)
+
+
+def test_a_stream_of_images_on_the_gpu_wants_a_backend_that_copies_them():
+    class OnTheGpu:
+        shape = (*SIZE, 3)
+        __cuda_array_interface__ = {  # noqa: RUF012 - read only
+            "shape": shape,
+            "typestr": "|u1",
+            "data": (4096, False),
+            "version": 3,
+            "stream": None,
+        }
+
+    backend = Labelling.of_colours(CITYSCAPES, SIZE)
+    backend.answer = [labels(*SIZE)]
+    predictor = Predictor(backend, ArtefactMetadata(CITYSCAPES, SIZE, "logits", "fp32"))
+    assert predictor.predict(OnTheGpu()).labels.shape == SIZE
+    with pytest.raises(ImageError, match="a stream's source may write over it"):
+        list(predictor.stream([OnTheGpu()]))
