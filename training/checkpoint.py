@@ -4,6 +4,7 @@ network around them. Nothing in it is executed when it is read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ __all__ = ["SHIPPED", "Checkpoint", "arrays_of", "load_checkpoint", "save_checkp
 SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 
-_KEY = "icnet_deploy"
+_KEY, _DIGEST = "icnet_deploy", "icnet_deploy_sha256"
 _SCHEMA = 2
 """2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
 
@@ -106,8 +107,11 @@ def save_checkpoint(
         "preprocessing": preprocessing.to_dict(),
         "info": info or {},
     }
+    text = json.dumps(description)
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {_KEY: json.dumps(description)})
+        safetensors.torch.save_file(
+            tensors, temporary, {_KEY: text, _DIGEST: _digest(text, tensors)}
+        )
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -115,7 +119,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         ModelError: there is no such file, it is not a checkpoint of this product, is cut off, its
-            tensors do not fit the network that it describes, or a value in them is not finite.
+            tensors do not fit the network that it describes, a value in them is not finite, or
+            bytes of it were changed.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,12 +131,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            told = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
-    if text is None:
+    if (text := told.get(_KEY)) is None:
         raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
+    if told.get(_DIGEST, "") not in ("", _digest(text, tensors)):  # version 0.1 wrote none
+        raise ModelError(
+            f"{path} is not the file that was written: its SHA-256 is another than the one in it; "
+            "copy it again from where it is whole"
+        )
     try:
         value = json.loads(text)
         if int(value["schema"]) > _SCHEMA:
@@ -158,6 +168,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     require_finite(arrays_of(tensors), str(path), advice)
     network.eval()
     return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of a description and of tensors: their names, types, shapes and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def arrays_of(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training room needs torch")
@@ -231,3 +232,21 @@ def test_the_shipped_checkpoint_is_small_and_whole():
     assert checkpoint.network.stages == "sub124"
     assert (SHIPPED.parent / "LICENSE.md").is_file()
     assert checkpoint.info["config"]["steps"] == checkpoint.info["steps"]
+
+
+def test_a_changed_byte_is_found(tmp_path, saved):
+    """Of random floats a changed one is as good as any: only the digest tells."""
+    _, path = saved
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # of the tensors, behind the header
+    copy = tmp_path / "copy.safetensors"
+    for at in np.linspace(start, len(content) - 1, 40).astype(int):
+        changed = bytearray(content)
+        changed[at] ^= 1
+        copy.write_bytes(bytes(changed))
+        with pytest.raises(ModelError, match="not the file that was written"):
+            load_checkpoint(copy)
+    assert content.count(b'\\"steps\\": 3') == 1
+    copy.write_bytes(content.replace(b'\\"steps\\": 3', b'\\"steps\\": 4'))
+    with pytest.raises(ModelError, match="not the file that was written"):
+        load_checkpoint(copy)
