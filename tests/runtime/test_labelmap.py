@@ -71,7 +71,8 @@ def compiled(tmp_path_factory):
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc or clang) is here")
-    (part,) = tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["ext-modules"]
+    parts = tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["ext-modules"]
+    (part,) = [part for part in parts if part["sources"][0].endswith(SOURCE.name)]
     library = tmp_path_factory.mktemp("labelmap") / "labelmap.so"
     command = [compiler, *part["extra-compile-args"], "-Wall", "-Wextra", "-Werror"]
     command += ["-shared", "-fPIC", str(SOURCE), "-o", str(library)]
