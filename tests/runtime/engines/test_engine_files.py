@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from icnet_deploy.errors import (
 )
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.labels import CAMVID
+from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor, backends, cuda, machine
 from icnet_deploy.runtime.command import main
 from icnet_deploy.runtime.cuda.host import HostCuda
@@ -52,9 +53,8 @@ class TestSidecar:
 
     def test_what_it_says_of_the_engine_must_be_so(self, desk, batched):
         engine = batched()
-        value = json.loads(sidecar_path(engine).read_text())
-        value["metadata"]["label_set"] = CAMVID.to_dict()
-        sidecar_path(engine).write_text(json.dumps(value))
+        onnx = engine.with_suffix(".onnx")
+        desk.describe(engine, onnx, metadata=replace(read_onnx_metadata(onnx), label_set=CAMVID))
         with pytest.raises(ModelError, match=r"\.engine: .*'camvid' has 11 classes"):
             desk.open(engine)
         assert desk.cuda.live == 0
