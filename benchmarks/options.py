@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from icnet_deploy.command import count
+from icnet_deploy.command import add_exif_option, count
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import OutputError
 from icnet_deploy.files import make_folder
@@ -27,6 +27,7 @@ def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> 
         metavar="N",
         help="score N images, spread evenly over the split (default: all)",
     )
+    add_exif_option(parser)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def open_data(arguments: argparse.Namespace) -> Dataset:
     """Opens the data set that was asked for; DatasetError if it is not there or is empty."""
-    dataset = open_dataset(arguments.dataset, arguments.data, arguments.split)
+    dataset = open_dataset(arguments.dataset, arguments.data, arguments.split, exif=arguments.exif)
     return dataset.first(arguments.limit)
 
 

@@ -18,7 +18,7 @@ from icnet_deploy.benchmarks.paper_networks import (
     tables_of,
 )
 from icnet_deploy.benchmarks.paper_report import paper_page, paper_text
-from icnet_deploy.command import command, count, size
+from icnet_deploy.command import add_exif_option, command, count, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS
 from icnet_deploy.errors import DeviceError, InputError, MissingPackage
@@ -92,6 +92,7 @@ def _add_score_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=count, metavar="N", help="score N images, spread over it (default: all)"
     )
+    add_exif_option(parser)
 
 
 def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:

@@ -37,6 +37,8 @@ from icnet_deploy.runtime.labelmap import label_map
 if TYPE_CHECKING:
     import onnx
 
+    from icnet_deploy.calibration import CalibrationSet
+
 __all__ = ["SCHEMA", "main", "markdown"]
 
 SCHEMA = 1
@@ -78,16 +80,15 @@ class _Candidate:
 
 
 def _ours(
-    source: onnx.ModelProto, parent: str, images: Sequence[Path], size: Size, folder: Path
+    source: onnx.ModelProto, parent: str, images: CalibrationSet, folder: Path
 ) -> dict[Key, Path]:
     """Our files, of every method, from one calibration."""
     import onnx
 
-    from icnet_deploy.calibration import choose
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.calibration.quantize import quantize
 
-    found = calibrate(source, choose(images, size), parent)
+    found = calibrate(source, images, parent)
     files = {}
     for placement in _RUNTIMES:
         for method in _METHODS:
@@ -273,19 +274,19 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns its exit code."""
     args = _arguments().parse_args(argv)
-    from icnet_deploy.calibration import CalibrationSet, stratified
+    from icnet_deploy.calibration import choose, stratified
     from icnet_deploy.calibration.artefact import load_float
 
     source, metadata, size = load_float(args.model)
     if metadata.head != "logits":
         raise InputError(f"{args.model} has the head {metadata.head!r}: export it with `logits`")
-    dataset = open_dataset(args.dataset, args.data, args.split).first(args.limit)
-    train = open_dataset(args.dataset, args.data, "train")
-    chosen = stratified(train, args.calibration)
-    images = np.stack(list(CalibrationSet(tuple(chosen), (), size)))
+    dataset = open_dataset(args.dataset, args.data, args.split, args.exif).first(args.limit)
+    train = open_dataset(args.dataset, args.data, "train", args.exif)
+    chosen = choose(stratified(train, args.calibration), size, exif=args.exif)
+    images = np.stack(list(chosen))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        files = _ours(source, sha256(args.model), chosen, size, folder)
+        files = _ours(source, sha256(args.model), chosen, folder)
         files |= _onnx_runtime(args.model, images, folder)
         if args.nncf:
             files |= _nncf(args.nncf, args.model, images, folder)

@@ -16,7 +16,6 @@ from icnet_deploy.data import (
     Dataset,
     RegionAccuracy,
     Sample,
-    content_hash,
     prediction_table,
 )
 from icnet_deploy.errors import DatasetError, InputError
@@ -40,6 +39,13 @@ Labeller = Callable[[UInt8], UInt8]
 """From uint8 H x W x 3, RGB, to a label map, uint8 H x W, of the model's classes."""
 
 
+_EXIF = {
+    None: "not given",
+    "apply": "images are turned as it says, and so were drawn their masks",
+    "ignore": "images are not turned: their masks were drawn on the stored pixels",
+}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Everything about a score that is not the model: two scores that differ here differ in kind.
@@ -59,6 +65,8 @@ class Protocol:
         ignored: the label whose pixels are not counted.
         regions: what counts as a region, and the bins, in words.
         images_sha256: of all images and truths that were scored, in order.
+        exif: what was made of images with an EXIF orientation, in words; not given: such images
+            are refused.
     """
 
     dataset: str
@@ -75,6 +83,7 @@ class Protocol:
     ignored: int = IGNORE
     regions: str = RegionAccuracy().rule()
     images_sha256: str = "not recorded"
+    exif: str = _EXIF[None]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -200,6 +209,7 @@ class Score:
             logits_resize=self._logits_resize(),
             regions=self.regions.rule(),
             images_sha256=self._seen.hexdigest(),
+            exif=_EXIF[self.dataset.exif],
         )
 
     def _logits_resize(self) -> str:
@@ -287,7 +297,7 @@ def refuse_calibration_images(dataset: Dataset, calibrated: Mapping[str, Collect
     if not owners:
         return
     for sample in dataset:
-        owner = owners.get(content_hash(sample.image))
+        owner = next((owners[h] for h in sample.content_hashes() if h in owners), None)
         if owner is not None:
             raise InputError(
                 f"the image {sample.name} was used to calibrate {owner}, so a score on it would "

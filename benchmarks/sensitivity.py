@@ -163,8 +163,9 @@ def _calibration(args: argparse.Namespace) -> Calibration:
             f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
             "of it, or a file that is not there to have it made"
         )
-    train = open_dataset(args.dataset, args.data, "train")
-    made = calibrate(model, choose(stratified(train, _CALIBRATED), size), parent)
+    train = open_dataset(args.dataset, args.data, "train", args.exif)
+    images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
+    made = calibrate(model, images, parent)
     save_calibration(cache, made, METHOD)
     return kept()  # rounded as in the file, so that the next run finds the same
 

@@ -19,12 +19,13 @@ from icnet_deploy.calibration.selection import (
     image_files,
     stratified,
 )
-from icnet_deploy.command import command, count
+from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.files import make_folder, sha256
-from icnet_deploy.images import read_image, resize_image
+from icnet_deploy.folders import find_files
+from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
 
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
@@ -94,6 +95,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}: the layout")
     source.add_argument("--data", type=Path, metavar="DIR", help="its folder")
     source.add_argument("--split", default="train", help="which part of it (default: train)")
+    add_exif_option(source)
     source.add_argument(
         "--images", type=Path, metavar="DIR", help="in place of a data set: photos without labels"
     )
@@ -128,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     placements = _PLACEMENTS if args.placement == "both" else (args.placement,)
     outs = _outs(args.model, args.out, placements)
     held_out = _held_out(args)
-    images = choose(_files(args), size, held_out)
+    images = choose(_files(args), size, held_out, "apply" if args.images else args.exif)
     cache = args.calibration or next(iter(outs.values())).parent / (
         f"{args.model.stem}.calibration.json"
     )
@@ -140,7 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = "held-out images" if held_out else "calibration images"
     for placement, out in outs.items():
         share = write_artefact(
-            args.model, out, calibration, placement, args.method, args.exclude, _read(checked, size)
+            args.model,
+            out,
+            calibration,
+            placement,
+            args.method,
+            args.exclude,
+            _read(checked, size, images.turn),
         )
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
         print(f"  {share:.3%} of the labels of {len(checked)} {where} are the float32 graph's")
@@ -178,7 +186,11 @@ def _files(args: argparse.Namespace) -> list[Path]:
     if (args.images is None) == (args.dataset is None):
         raise InputError("name the calibration images: either --dataset and --data, or --images")
     if args.images is not None:
+        if args.exif:
+            raise InputError("--exif is for the images of a data set; those of --images are turned")
         files = image_files(args.images)
+        if left_out := find_files(args.images, IMAGE_SUFFIXES).says_left_out():
+            print(f"{args.images}: {len(files)} images; {left_out}")
         chosen = np.random.default_rng(args.seed).permutation(len(files))[: args.count]
         return [files[i] for i in sorted(chosen)]
     if args.data is None:
@@ -221,5 +233,5 @@ def _some(files: Sequence[Path]) -> list[Path]:
     return [files[i] for i in chosen]
 
 
-def _read(files: Sequence[Path], size: tuple[int, int]) -> Iterator[UInt8]:
-    return (resize_image(read_image(file), size) for file in files)
+def _read(files: Sequence[Path], size: tuple[int, int], turn: bool) -> Iterator[UInt8]:
+    return (resize_image(ImageFile(file).rgb(turn), size) for file in files)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.data import Dataset, content_hash
+from icnet_deploy.data import Dataset, content_hashes, open_image
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.images import IMAGE_SUFFIXES, read_image, resize_image
+from icnet_deploy.folders import find_files
+from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
 from icnet_deploy.labels import IGNORE
 
 __all__ = ["FEWEST", "CalibrationSet", "choose", "image_files", "stratified"]
@@ -35,38 +36,49 @@ class CalibrationSet:
     Attributes:
         files: the images, in order.
         hashes: the content hash of each, as `icnet_deploy.data.content_hash` has it, before any
-            resize: what an artefact names them by, and scoring refuses.
+            resize, and then of the stored pixels of those that EXIF turns: what an artefact names
+            them by, and scoring refuses.
         size: (height, width) in pixels that each is resized to, as `Predictor` does it.
+        turn: whether they are turned as EXIF says.
     """
 
     files: tuple[Path, ...]
     hashes: tuple[str, ...]
     size: Size
+    turn: bool = True
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __iter__(self) -> Iterator[UInt8]:
         """Yields uint8 H x W x 3, RGB, of `size`."""
-        return (resize_image(read_image(file), self.size) for file in self.files)
+        return (resize_image(ImageFile(file).rgb(self.turn), self.size) for file in self.files)
 
     def first(self, count: int) -> CalibrationSet:
         """The same set cut to `count` images spread evenly over it, or all of them."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
         return CalibrationSet(
-            tuple(self.files[i] for i in chosen), tuple(self.hashes[i] for i in chosen), self.size
+            tuple(self.files[i] for i in chosen),
+            tuple(self.hashes[i] for i in chosen),
+            self.size,
+            self.turn,
         )
 
 
-def choose(files: Sequence[Path], size: Size, held_out: Iterable[Path] = ()) -> CalibrationSet:
+def choose(
+    files: Sequence[Path], size: Size, held_out: Iterable[Path] = (), exif: str | None = "apply"
+) -> CalibrationSet:
     """Makes the set of these images, or says why they cannot be one.
 
     Args:
         files: images, all of which are used.
         size: (height, width) of the graph's input.
         held_out: images that models are scored on.
+        exif: "apply": they are turned as EXIF says; of a data set, its `exif`.
 
     Raises:
+        DatasetError: one has an EXIF orientation, and the data set does not say what to make of
+            it.
         InputError: there are too few, two are the same, or one is among those held out.
         ImageError: one cannot be decoded, or is too small or of another shape than the graph's.
     """
@@ -74,30 +86,36 @@ def choose(files: Sequence[Path], size: Size, held_out: Iterable[Path] = ()) -> 
         raise InputError(
             f"{len(files)} images are too few to calibrate on: give at least {FEWEST}, better 32"
         )
+    turn = exif != "ignore"
     owners: dict[str, Path] = {}
+    stored: dict[str, Path] = {}
     for file in tqdm(files, desc="check", unit="image", disable=None):
-        image = read_image(file)
-        _require_size(file, image, size)
-        digest = content_hash(image)
+        image = open_image(file, exif)
+        _require_size(file, image.size(turn), size)
+        digest, *others = content_hashes(image)
         if digest in owners:
             raise InputError(
                 f"{file} shows the same pixels as {owners[digest]}: an image counted twice would "
                 "weigh twice; remove one"
             )
         owners[digest] = file
+        stored |= dict.fromkeys(others, file)
+    hashes = (*owners, *stored)
+    owners = stored | owners
     for file in tqdm(list(held_out), desc="compare with held-out", unit="image", disable=None):
-        own = owners.get(content_hash(read_image(file)))
-        if own is not None:
-            raise InputError(
-                f"{own} is the image {file} of the split that models are scored on: a model "
-                "calibrated on it would be flattered; take images of a training split"
-            )
-    return CalibrationSet(tuple(files), tuple(owners), size)
+        for digest in content_hashes(ImageFile(file)):
+            if digest in owners:
+                raise InputError(
+                    f"{owners[digest]} is the image {file} of the split that models are scored "
+                    "on: a model calibrated on it would be flattered; take images of a training "
+                    "split"
+                )
+    return CalibrationSet(tuple(files), hashes, size, turn)
 
 
-def _require_size(file: Path, image: UInt8, size: Size) -> None:
-    scales = [want / have for want, have in zip(size, image.shape[:2], strict=True)]
-    text = f"{file} is {image.shape[0]}x{image.shape[1]}, the graph takes {size[0]}x{size[1]}"
+def _require_size(file: Path, own: Size, size: Size) -> None:
+    scales = [want / have for want, have in zip(size, own, strict=True)]
+    text = f"{file} is {own[0]}x{own[1]}, the graph takes {size[0]}x{size[1]}"
     if min(scales) > _MOST_ENLARGED:
         raise ImageError(
             f"{text}: enlarged so far it shows nothing as sharp as the camera will; calibrate on "
@@ -159,14 +177,14 @@ def _classes_shown(dataset: Dataset) -> npt.NDArray[np.bool_]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted.
+    """Every image below a folder, linked sub-folders included, sorted.
 
     Raises:
         DatasetError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DatasetError(f"the folder of images {folder} does not exist")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
+    found = find_files(folder, IMAGE_SUFFIXES)
+    if not found.files:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
+    return list(found.files)

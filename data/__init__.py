@@ -1,16 +1,28 @@
 """Readers for labelled street scenes, and the scores that models get on them."""
 
-from icnet_deploy.data.datasets import DATASETS, Dataset, Sample, content_hash, open_dataset
+from icnet_deploy.data.datasets import (
+    DATASETS,
+    EXIF,
+    Dataset,
+    Sample,
+    content_hash,
+    content_hashes,
+    open_dataset,
+    open_image,
+)
 from icnet_deploy.data.mapping import prediction_table
 from icnet_deploy.data.scores import ConfusionMatrix, RegionAccuracy
 
 __all__ = [
     "DATASETS",
+    "EXIF",
     "ConfusionMatrix",
     "Dataset",
     "RegionAccuracy",
     "Sample",
     "content_hash",
+    "content_hashes",
     "open_dataset",
+    "open_image",
     "prediction_table",
 ]

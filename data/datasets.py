@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import DatasetError, ImageError
-from icnet_deploy.images import IMAGE_SUFFIXES, read_grey, read_image
+from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, read_colours, read_grey
 from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
 
-__all__ = ["DATASETS", "Dataset", "Sample", "content_hash", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "EXIF",
+    "Dataset",
+    "Sample",
+    "content_hash",
+    "content_hashes",
+    "open_dataset",
+    "open_image",
+]
 
 UInt8 = npt.NDArray[np.uint8]
+
+EXIF = ("apply", "ignore")
+"""How masks may have been drawn: on the picture turned as EXIF says, or on the stored pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,18 @@ class Sample:
         name: the image's name, unique in its data set.
         image: uint8 H x W x 3, RGB, 0..255.
         labels: uint8 H x W, indices of the data set's label set; 255 is ignored.
+        other: the same image with EXIF's orientation treated the other way, where it has one.
     """
 
     name: str
     image: UInt8
     labels: UInt8
+    other: UInt8 | None = None
+
+    def content_hashes(self) -> tuple[str, ...]:
+        """The content hash of the image, and of the same image turned otherwise by EXIF."""
+        images = (self.image,) if self.other is None else (self.image, self.other)
+        return tuple(content_hash(image) for image in images)
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,8 @@ class Dataset(Sequence[Sample]):
         label_set: the classes that `Sample.labels` speaks of.
         files: (image file, label file) pairs, sorted by name.
         read_labels: decodes a label file into indices of `label_set`, with 255 for ignored.
+        exif: of images that have an EXIF orientation: "apply" if masks were drawn on the turned
+            picture, "ignore" if on the stored pixels; None if that is not known.
     """
 
     name: str
@@ -51,34 +72,62 @@ class Dataset(Sequence[Sample]):
     label_set: LabelSet
     files: tuple[tuple[Path, Path], ...]
     read_labels: Callable[[Path], UInt8]
+    exif: str | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def turn(self) -> bool:
+        """Whether images are turned as EXIF says, as unlabelled ones are."""
+        return self.exif != "ignore"
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """Decodes one sample.
 
         Raises:
-            DatasetError: the label file is missing, not a label map, or of another size.
+            DatasetError: the label file is missing, not a label map, or of another size; or the
+                image has an EXIF orientation of which `exif` says nothing.
             ImageError: the image cannot be decoded.
         """
         image_file, label_file = self.files[index]
-        image = read_image(image_file)
+        opened = open_image(image_file, self.exif)
+        self._require_size(opened, label_file)
+        image = opened.rgb(self.turn)
         try:
             labels = self.read_labels(label_file)
         except ImageError as error:
             raise DatasetError(f"labels of {image_file.name}: {error}") from error
         if labels.shape != image.shape[:2]:
-            raise DatasetError(
-                f"{label_file} is {_size(labels)}, its image {image_file.name} is {_size(image)}"
-            )
+            raise self._other_size(opened, label_file, labels.shape)
         highest = int(labels[labels != IGNORE].max(initial=0))
         if highest >= len(self.label_set):
             raise DatasetError(
                 f"{label_file} holds the label {highest}; {self.label_set.name} has "
                 f"{len(self.label_set)} classes"
             )
-        return Sample(image_file.stem.removesuffix("_leftImg8bit"), image, labels)
+        other = opened.rgb(not self.turn) if opened.orientation != 1 else None
+        return Sample(image_file.stem.removesuffix("_leftImg8bit"), image, labels, other)
+
+    def _require_size(self, image: ImageFile, label_file: Path) -> None:
+        """Compares sizes before a pixel is decoded."""
+        try:
+            size = ImageFile(label_file).size()
+        except ImageError:
+            return  # its reader says what is wrong, or reads what is no image
+        if size != image.size(self.turn):
+            raise self._other_size(image, label_file, size)
+
+    def _other_size(
+        self, image: ImageFile, label_file: Path, size: tuple[int, ...]
+    ) -> DatasetError:
+        own, hint = image.size(self.turn), ""
+        if size == image.size(not self.turn):
+            other = "ignore" if self.turn else "apply"
+            hint = f" as --exif {self.exif} reads it: its mask was drawn for --exif {other}"
+        return DatasetError(
+            f"{label_file} is {_size(size)}, its image {image.path.name} is {_size(own)}{hint}"
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -94,7 +143,29 @@ class Dataset(Sequence[Sample]):
             self.label_set,
             tuple(self.files[i] for i in chosen),
             self.read_labels,
+            exif=self.exif,
         )
+
+
+def open_image(path: Path, exif: str | None) -> ImageFile:
+    """Opens an image that has a mask, without decoding it.
+
+    Args:
+        path: the image.
+        exif: how masks were drawn; see `Dataset.exif`.
+
+    Raises:
+        DatasetError: the image has an EXIF orientation, and `exif` is None.
+        ImageError: it is not an image.
+    """
+    image = ImageFile(path)
+    if image.orientation != 1 and exif is None:
+        raise DatasetError(
+            f"{path} has the EXIF orientation {image.orientation}; expected 1, or to be told how "
+            "its mask was drawn: give --exif apply (on the picture turned as EXIF says) or --exif "
+            "ignore (on the pixels as they are stored)"
+        )
+    return image
 
 
 def content_hash(image: UInt8) -> str:
@@ -107,23 +178,38 @@ def content_hash(image: UInt8) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
-def open_dataset(name: str, root: str | Path, split: str = "val") -> Dataset:
+def content_hashes(image: ImageFile) -> tuple[str, ...]:
+    """The content hash of an image as it is shown and, where EXIF turns it, as it is stored.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    ways = (True,) if image.orientation == 1 else (True, False)
+    return tuple(content_hash(image.rgb(turn)) for turn in ways)
+
+
+def open_dataset(
+    name: str, root: str | Path, split: str = "val", exif: str | None = None
+) -> Dataset:
     """Opens a data set by its name.
 
     Args:
         name: `cityscapes`, `camvid`, or `scenes` (what `icnet scenes` draws).
         root: its folder.
         split: `train`, `val` or `test`.
+        exif: what to make of images with an EXIF orientation; see `Dataset.exif`.
 
     Raises:
         DatasetError: the name is unknown, or the folder holds no labelled images of that split.
     """
     root = Path(root)
+    if exif not in (None, *EXIF):
+        raise DatasetError(f"exif is {' or '.join(EXIF)}; got {exif!r}")
     if name not in DATASETS:
         raise DatasetError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     if not root.is_dir():
         raise DatasetError(f"the data set's folder {root} does not exist")
-    return DATASETS[name](root, split)
+    return replace(DATASETS[name](root, split), exif=exif)
 
 
 def _cityscapes(name: str, root: Path, split: str) -> Dataset:
@@ -155,7 +241,7 @@ def _camvid(root: Path, split: str) -> Dataset:
     names of a split, one a line, in `SPLIT.txt` (or the split `all`).
     """
     if (root / f"{split}annot").is_dir():
-        files = [(i, root / f"{split}annot" / i.name) for i in _images(root / split)]
+        files = [(i, _annotation(root / f"{split}annot", i)) for i in _images(root / split)]
         reader: Callable[[Path], UInt8] = _camvid_indices
     else:
         reader = _camvid_colours
@@ -216,14 +302,24 @@ def _dataset(
     return Dataset(name, split, label_set, tuple(files), read_labels)
 
 
+def _annotation(folder: Path, image: Path) -> Path:
+    """The label file of an image: of its name, or, where a photo is a JPEG, a PNG's."""
+    same, png = folder / image.name, folder / f"{image.stem}.png"
+    return same if same.is_file() or not png.is_file() else png
+
+
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
-def _size(array: UInt8) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
+def _size(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _inverse(label_ids: Sequence[int]) -> UInt8:
@@ -265,7 +361,7 @@ _CAMVID_COLOURS = {
 
 
 def _camvid_colours(path: Path) -> UInt8:
-    rgb = read_image(path).astype(np.uint32)
+    rgb = read_colours(path).astype(np.uint32)
     code = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
     colours, where = np.unique(code, return_inverse=True)
     index = {int(c, 16): CAMVID.names.index(n) for n, cs in _CAMVID_COLOURS.items() for c in cs}

@@ -115,16 +115,12 @@ def test_a_label_map_in_colours_holds_the_values_too(tmp_path):
     path = tmp_path / "colours.png"
     write_labels(path, labels, palette)
     assert np.array_equal(read_image(path), palette[labels])
-    pillow = pytest.importorskip("PIL.Image")  # no decoder of OpenCV's gives the indices
-    with pillow.open(path) as image:
-        image.verify()
-    with pillow.open(path) as image:
-        assert image.mode == "P"
-        assert np.array_equal(np.asarray(image), labels)
+    assert np.array_equal(read_grey(path), labels)
 
 
 @pytest.mark.parametrize(
-    "array", [picture(), picture()[:, :, 0].astype(np.uint16), np.zeros((4, 4, 4), np.uint8)]
+    "array",
+    [picture(), picture()[:, :, 0].astype(np.uint16) * 257, np.zeros((4, 4, 4), np.uint8)],
 )
 def test_a_label_map_has_one_channel_of_eight_bits(array, file):
     with pytest.raises(ImageError, match="expected one 8-bit channel"):

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
     )
+    add_exif_option(p)
     p.add_argument(
         "--validate",
         default="val",
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
     sets = [
-        open_dataset(name, folder, split)
+        open_dataset(name, folder, split, args.exif)
         for name, folder in zip(args.dataset, args.data, strict=True)
         for split in args.split.split("+")
     ]
@@ -123,9 +124,9 @@ def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
     found: dict[str, Dataset] = {}
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
-            dataset = open_dataset(name, folder, args.validate).first(args.validate_images)
+            dataset = open_dataset(name, folder, args.validate, args.exif)
         except DatasetError:
             print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
             continue
-        found[f"{name}-{number}" if name in found else name] = dataset
+        found[f"{name}-{number}" if name in found else name] = dataset.first(args.validate_images)
     return list(found.items())

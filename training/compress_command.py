@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.command import command, count, parser
+from icnet_deploy.command import add_exif_option, command, count, parser
 from icnet_deploy.data import DATASETS, open_dataset
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder, sha256
@@ -105,7 +105,7 @@ def _tuner(args: argparse.Namespace) -> tuple[Tune, dict[str, Any]]:
 
     config: TrainConfig = load_config(args.config).override(steps=args.steps)
     sets = [
-        open_dataset(name, folder, split)
+        open_dataset(name, folder, split, args.exif)
         for name, folder in zip(args.dataset, args.data, strict=True)
         for split in args.split.split("+")
     ]
@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--dataset", action="append", default=[], choices=sorted(DATASETS))
     p.add_argument("--data", action="append", default=[], type=Path, help="its folder")
     p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
+    add_exif_option(p)
     p.add_argument(
         "--config",
         default="camvid",

@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 
 from icnet_deploy.errors import IcnetError
 
-__all__ = ["command", "count", "parser", "size"]
+__all__ = ["add_exif_option", "command", "count", "parser", "size"]
 
 
 class Main(Protocol):
@@ -56,6 +56,16 @@ def count(text: str) -> int:
     if not re.fullmatch(r"\d+", text.strip()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def add_exif_option(parser: argparse._ActionsContainer) -> None:
+    """Adds what is to be made of a data set's images that have an EXIF orientation."""
+    parser.add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        help="of images with an EXIF orientation, how their masks were drawn: apply: on the "
+        "turned picture; ignore: on the stored pixels (default: such images are refused)",
+    )
 
 
 def command(main: Main) -> Main:

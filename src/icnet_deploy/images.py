@@ -24,6 +24,7 @@ __all__ = [
     "ImageFile",
     "check_image",
     "count_pictures",
+    "read_colours",
     "read_grey",
     "read_image",
     "read_pictures",
@@ -96,14 +97,15 @@ class ImageFile:
     def indices(self) -> UInt8:
         """Decodes the picture, as `read_grey` has it."""
         self._require_one()
-        if self.orientation != 1:
-            raise ImageError(
-                f"the label map {self.path} has the EXIF orientation {self.orientation}; expected "
-                "1, pixels stored upright: write it anew, turned, without EXIF"
-            )
+        self._require_label_map()
         with self._naming():
             decode.check(self._content, self._header)
             return decode.indices(self._content, self._header)
+
+    def colours(self) -> UInt8:
+        """Decodes the picture, as `read_colours` has it."""
+        self._require_label_map()
+        return self.rgb()
 
     def frames(self) -> Iterator[tuple[UInt8, float | None]]:
         """Decodes one picture after the other, as `read_pictures` has it."""
@@ -128,6 +130,18 @@ class ImageFile:
             raise ImageError(
                 f"{self.path} holds {self.pictures} pictures; expected one: split it into a file "
                 "for each, or give it to icnet predict, which labels one after the other"
+            )
+
+    def _require_label_map(self) -> None:
+        if self.orientation != 1:
+            raise ImageError(
+                f"the label map {self.path} has the EXIF orientation {self.orientation}; expected "
+                "1, pixels stored upright: write it anew, turned, without EXIF"
+            )
+        if self._header.kind in ("JPEG", "WebP", "AVIF", "JPEG 2000"):
+            raise ImageError(
+                f"the label map {self.path} is in {self._header.kind}, which may change values; "
+                "expected PNG, GIF, BMP, TIFF or PGM, in which they are exact: make it anew"
             )
 
     @contextmanager
@@ -164,6 +178,16 @@ def read_grey(path: str | Path) -> UInt8:
             an orientation, or a format that changes values, such as JPEG.
     """
     return ImageFile(path).indices()
+
+
+def read_colours(path: str | Path) -> UInt8:
+    """Decodes a label map that is drawn in colours to uint8 H x W x 3, RGB.
+
+    Raises:
+        ImageError: as `read_image`; or the file has an orientation, or a format that changes
+            values, such as JPEG.
+    """
+    return ImageFile(path).colours()
 
 
 def count_pictures(path: str | Path) -> int:

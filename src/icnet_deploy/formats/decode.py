@@ -80,16 +80,13 @@ def indices(content: bytes, head: Header) -> UInt8:
     """The samples of a grey picture or the indices of one with a palette, uint8 H x W, as stored.
 
     Raises:
-        Unreadable: the format changes values, the picture is in colours, or a value exceeds 255.
+        Unreadable: the picture is in colours, or a value exceeds 255.
     """
-    if head.kind not in ("PNG", "GIF", "BMP", "TIFF", "PNM") or head.colours not in (
-        "grey",
-        "palette",
-    ):
-        kinds = {"inverted": "grey whose 0 is white", "packed": "packed"}
+    if head.colours not in ("grey", "palette"):
+        kinds = {"inverted": "is grey whose 0 is white", "packed": "has packed pixels"}
         raise Unreadable(
-            f"is {kinds.get(head.colours, 'in colours')} ({head.kind}); expected one 8-bit channel "
-            "of class indices, or a palette, as PNG, GIF, BMP, TIFF or PGM: convert it"
+            f"{kinds.get(head.colours, 'is in colours')}; expected one 8-bit channel of class "
+            "indices, or a palette: convert it"
         )
     if head.kind == "PNM":
         values, _ = pnm.samples(content)
@@ -151,7 +148,7 @@ def _opencv(content: bytes, head: Header) -> UInt8:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise Unreadable(f"is not an image that can be decoded ({len(content)} bytes)")
+        raise Unreadable(f"was cut off or is corrupt: its {head.kind} pixels cannot be decoded")
     if deep:
         pixels = to_8_bits(pixels, head.significant)
     if pixels.ndim == 2:

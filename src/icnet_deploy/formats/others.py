@@ -41,7 +41,7 @@ def bmp_indices(content: bytes, header: Header) -> npt.NDArray[np.uint8]:
     rows = np.frombuffer(content, np.uint8, row * header.height, start).reshape(-1, row)
     if header.depth < 8:
         bits = np.unpackbits(rows, axis=1).reshape(header.height, -1, header.depth)
-        rows = np.packbits(bits, axis=2)[:, :, 0] >> (8 - header.depth)
+        rows = np.packbits(bits, axis=2)[:, :, 0] >> np.uint8(8 - header.depth)
     down = _little(content, 14, 4) > 12 and _little(content, 22, 4) >= 1 << 31
     return np.ascontiguousarray((rows if down else rows[::-1])[:, : header.width])
 

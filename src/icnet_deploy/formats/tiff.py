@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from icnet_deploy.formats import jpeg
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
 __all__ = ["STARTS", "check", "page", "pages", "read", "upright"]
@@ -14,7 +15,8 @@ __all__ = ["STARTS", "check", "page", "pages", "read", "upright"]
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _LENGTHS = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
-_WANTED = {254, 255, 256, 257, 258, 259, 262, 273, 274, 279, 281, 324, 325, 339}
+_WANTED = {254, 255, 256, 257, 258, 259, 262, 273, 274, 279, 281, 324, 325, 339, 347}
+_JPEG = 7
 _DEFLATE = {8, 32946}
 _KINDS = {0: "grey", 1: "grey", 2: "colour", 3: "palette", 6: "colour"}
 
@@ -92,7 +94,7 @@ def upright(content: bytes, number: int) -> bytes:
 
 
 def check(content: bytes) -> None:
-    """Looks whether all strips or tiles are in the file, and those of Deflate whole.
+    """Looks whether all strips or tiles are in the file, and those of Deflate and JPEG whole.
 
     Raises:
         Unreadable: the file was cut off or is corrupt.
@@ -105,8 +107,12 @@ def check(content: bytes) -> None:
         for offset, length in zip(offsets, lengths, strict=True):
             if offset + length > len(content):
                 raise Unreadable(CUT)
+            strip = content[offset : offset + length]
             if one.first(259, 1) in _DEFLATE:
-                _unpack(content[offset : offset + length])
+                _unpack(strip)
+            elif one.first(259, 1) == _JPEG:  # the tables stand apart, between a start and an end
+                tables = bytes(one.values.get(347, ()))
+                jpeg.check(tables[:-2] + strip[2:] if tables else strip)
 
 
 def _unpack(data: bytes) -> None:
