@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy import command as shared
-from icnet_deploy.errors import ImageError, InputError
+from icnet_deploy.errors import ImageError, InputError, MissingPackage
 from icnet_deploy.files import make_folder
-from icnet_deploy.images import read_image, write_image, write_labels
+from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
@@ -24,7 +25,7 @@ from icnet_deploy.runtime.drawing import palette, with_legend
 from icnet_deploy.runtime.inputs import Item, find_items
 from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
-from icnet_deploy.runtime.video import VideoReader, writing_video
+from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
 
 __all__ = ["label_files", "main", "write_results"]
 
@@ -36,13 +37,14 @@ STAGES = ("preprocess", "inference", "label_map", "total")
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = shared.parser(
         "icnet predict",
-        "Label images, folders of images (with sub-folders) and videos.\n\n"
+        "Label images, videos, and folders of both (with sub-folders).\n\n"
         "For an image NAME it writes NAME_labels.png (8 bits, a class index a pixel),\n"
-        "NAME_colour.png (the same in colours) and, to look at, NAME_overlay.jpg; for a video,\n"
-        "NAME_overlay.mp4.",
+        "NAME_colour.png (the same in colours) and, to look at, NAME_overlay.jpg; for a video or\n"
+        "an animation, NAME_overlay.mp4; for a TIFF of several pages, what an image gets of each:\n"
+        "NAME_page1_labels.png and so on.",
         "icnet predict street.jpg --model icnet.onnx -o out",
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a folder or a video")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a video or a folder")
     parser.add_argument(
         "--model",
         required=True,
@@ -98,11 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_folder(args.output)
         timings, failures = label_files(predictor, items, table)
         _summarise(predictor, items, timings, len(failures), args.output)
+    if len(failures) == 1 == len(items):
+        raise failures[0]
     if failures:
         told = "; ".join(str(failure) for failure in failures)
-        if len(items) > 1:
-            told = f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
-        raise ImageError(told)
+        raise ImageError(
+            f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
+        )
     return 0
 
 
@@ -150,7 +154,7 @@ def _id_table(label_set: LabelSet) -> Any:
 
 def label_files(
     predictor: Predictor, items: Sequence[Item], table: Any = None
-) -> tuple[Timings, list[ImageError]]:
+) -> tuple[Timings, list[InputError]]:
     """Labels every item; one that cannot be read does not keep the others from it.
 
     Images are read, drawn and written in as many threads as there are cores while the network works
@@ -162,21 +166,28 @@ def label_files(
         table: uint8 256, what is written for each class index; None for the index.
 
     Returns:
-        `Prediction.timings_ms` of each image and frame; and what failed, with its path.
+        `Prediction.timings_ms` of each image and frame; and what failed, with its path. Of a video
+        that can be read in part, the frames that can be read are labelled, and it has failed.
+
+    Raises:
+        OutputError: a result cannot be written, as on a full disk.
     """
     from tqdm import tqdm
 
     timings: Timings = []
-    failures: list[ImageError] = []
+    failures: list[InputError] = []
 
-    def label(item: Item) -> Timings | ImageError:
+    def label(item: Item) -> tuple[Timings, InputError | None, Item | None]:
+        done: Timings = []
         try:
             if item.video:
-                return _label_video(predictor, item)
-            return [_label_image(predictor, item, table)]
-        except ImageError as error:
+                _label_video(predictor, item, done)
+            elif not _label_image(predictor, item, table, done):
+                return done, None, replace(item, video=True)
+        except (ImageError, MissingPackage) as error:
             named = str(item.path) in str(error)
-            return error if named else ImageError(f"{item.path}: {error}")
+            return done, error if named else ImageError(f"{item.path}: {error}"), None
+        return done, None, None
 
     images = [item for item in items if not item.video]
     videos = [item for item in items if item.video]
@@ -185,17 +196,38 @@ def label_files(
         tqdm(total=len(items), unit="input", disable=None) as bar,
         ahead(images, label, predictor.streams + usable_cores()) as labelled,
     ):
-        for found in chain(labelled, map(label, videos)):
-            if isinstance(found, ImageError):
-                failures.append(found)
-            else:
-                timings += found
+        for done, failure, animation in chain(labelled, map(label, videos)):
+            if animation is not None:
+                videos.append(animation)
+                continue
+            timings += done
+            if failure is not None:
+                failures.append(failure)
             bar.update()
     return timings, failures
 
 
-def _label_image(predictor: Predictor, item: Item, table: Any) -> dict[str, float]:
-    prediction = predictor.predict(read_image(item.path))
+def _label_image(predictor: Predictor, item: Item, table: Any, timings: Timings) -> bool:
+    """Labels an image, or each page of one, and adds the timings; False if it is an animation."""
+    try:
+        file = ImageFile(item.path)
+    except ImageError as error:
+        if item.path.suffix.lower() in IMAGE_SUFFIXES:
+            raise
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise ImageError(f"{error}; a video is known by its suffix: {suffixes}") from error
+    if file.pictures == 1:
+        timings.append(_label_picture(predictor, item, file.rgb(), table))
+    elif item.pages == 1:
+        return False
+    else:
+        for number, (image, _) in enumerate(file.frames(), 1):
+            timings.append(_label_picture(predictor, item.page(number), image, table))
+    return True
+
+
+def _label_picture(predictor: Predictor, item: Item, image: Any, table: Any) -> dict[str, float]:
+    prediction = predictor.predict(image)
     overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
     write_results(item, prediction, overlay, table)
     return prediction.timings_ms
@@ -216,27 +248,36 @@ def write_results(item: Item, prediction: Prediction, overlay: Any, table: Any =
     write_image(item.result("_overlay.jpg"), overlay)
 
 
-def _label_video(predictor: Predictor, item: Item) -> Timings:
+def _label_video(predictor: Predictor, item: Item, timings: Timings) -> None:
+    """Labels the frames of a video, or of an animation, and adds the timings of each.
+
+    Raises:
+        ImageError: it cannot be read, or in part only: the frames that can be read are written.
+    """
     from tqdm import tqdm
 
-    def draw(frame: Any) -> tuple[Any, dict[str, float]]:
-        prediction = predictor.predict(frame)
+    def draw(frame: Frame) -> tuple[Frame, Any, dict[str, float]]:
+        prediction = predictor.predict(frame.image)
         labels, label_set = prediction.labels, prediction.label_set
         overlay = with_legend(prediction.overlay(), labels, label_set, every_class=True)
-        return overlay, prediction.timings_ms
+        return frame, overlay, prediction.timings_ms
 
-    timings: Timings = []
     with (
-        closing(VideoReader(item.path)) as reader,
-        writing_video(item.result("_overlay.mp4"), reader.rate) as writer,
+        closing(open_frames(item.path)) as reader,
+        writing_video(item.overlay_video, reader) as writer,
         ahead(reader, draw, predictor.streams + 1) as drawn,
         tqdm(total=reader.count, unit="frame", leave=False, disable=None) as bar,
     ):
-        for overlay, milliseconds in drawn:
-            writer.write(overlay)
+        for frame, overlay, milliseconds in drawn:
+            writer.write(overlay, frame.time, frame.duration)
             timings.append(milliseconds)
             bar.update()
-    return timings
+    if reader.note:
+        print(f"{item.path}: {reader.note}")
+    if reader.problem:
+        raise ImageError(
+            f"{item.path}: {reader.problem}; those are labelled in {item.overlay_video}"
+        )
 
 
 def _summarise(

@@ -2,68 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.images import IMAGE_SUFFIXES
+from icnet_deploy.folders import find_files
+from icnet_deploy.images import IMAGE_SUFFIXES, count_pictures
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
 __all__ = ["Item", "find_items"]
 
+_PAGED = frozenset({".tif", ".tiff"})
+"""Image files whose pictures are pages, not frames."""
+
 
 @dataclass(frozen=True)
 class Item:
-    """One image or video.
+    """One file.
 
     Attributes:
         path: the file.
         base: the results' path without their endings: `base` + `_labels.png` and so on.
-        video: whether it is a video.
+        video: whether it is a video. An animation, which only its content tells from an image, gets
+            what a video does, too.
+        pages: of a TIFF, each of which gets what an image does.
     """
 
     path: Path
     base: Path
     video: bool
+    pages: int = 1
 
     def result(self, ending: str) -> Path:
         """The path of a result, e.g. of the ending `_labels.png`."""
         return self.base.with_name(self.base.name + ending)
 
+    @property
+    def overlay_video(self) -> Path:
+        """What is written for a video, and for an animation."""
+        return self.result("_overlay.mp4")
+
+    def page(self, number: int) -> Item:
+        """A page as an image of its own: page 2 of `x.tif` gets `x_page2_labels.png` and so on."""
+        return replace(self, base=self.result(f"_page{number}"), pages=1)
+
     def results(self) -> list[Path]:
-        """All the files that are written for it."""
-        endings = (
-            ("_overlay.mp4",) if self.video else ("_labels.png", "_colour.png", "_overlay.jpg")
-        )
-        return [self.result(ending) for ending in endings]
+        """All the files that are written for it, if it is no animation."""
+        if self.pages > 1:
+            pages = map(self.page, range(1, self.pages + 1))
+            return [result for page in pages for result in page.results()]
+        if self.video:
+            return [self.overlay_video]
+        return [self.result(f"_{ending}") for ending in ("labels.png", "colour.png", "overlay.jpg")]
 
 
-def find_items(inputs: Sequence[str], output: Path) -> list[Item]:
+def find_items(
+    inputs: Sequence[str], output: Path, tell: Callable[[str], object] = print
+) -> list[Item]:
     """Finds the images and videos among files and folders, each file once.
 
-    Folders are searched for images, with their sub-folders, which the results keep. Two inputs
+    Folders are searched with their sub-folders, linked ones too, which the results keep. Two inputs
     never share a result, and no result takes the name of an input: a number is added.
 
     Args:
         inputs: files and folders, as given.
         output: the folder of the results.
+        tell: is given a sentence on the files of a folder that are neither image nor video.
 
     Raises:
         ImageError: an input does not exist.
-        InputError: a folder holds no image, or is the output folder.
+        InputError: a folder holds no image or video, or is the output folder.
     """
     paths: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
-        for path, name in _expand(Path(text), output):
+        for path, name in _expand(Path(text), output, tell):
             paths.setdefault(path.resolve(), (path, name))
     taken = set(paths)
     items = []
     for path, name in paths.values():
-        video = path.suffix.lower() in VIDEO_SUFFIXES
+        suffix = path.suffix.lower()
+        pages = _pages(path) if suffix in _PAGED else 1
         for candidate in _names(name, path.suffix):
-            item = Item(path, output / candidate, video)
-            results = {result.resolve() for result in item.results()}
+            item = Item(path, output / candidate, suffix in VIDEO_SUFFIXES, pages)
+            results = {result.resolve() for result in (*item.results(), item.overlay_video)}
             if not results & taken:
                 break
         taken |= results
@@ -71,7 +93,14 @@ def find_items(inputs: Sequence[str], output: Path) -> list[Item]:
     return items
 
 
-def _expand(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+def _pages(path: Path) -> int:
+    try:
+        return count_pictures(path)
+    except ImageError:  # said in its turn, when it is read
+        return 1
+
+
+def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator[tuple[Path, Path]]:
     """Yields (file, its name below the output folder, without suffix)."""
     if path.is_file():
         yield path, Path(path.stem)
@@ -83,18 +112,24 @@ def _expand(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
             f"{path} is both an input and the output folder, whose pictures the next run would "
             "take for inputs: name another folder with -o"
         )
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not file.name.startswith(".")
-        and file.is_file()
-        and output.resolve() not in file.resolve().parents
-    ]
-    if not found:
-        raise InputError(f"there is no image under {path} ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    for file in found:
+    found = find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    files, left_out = (
+        [file for file in some if not _within(file, output)]
+        for some in (found.files, found.left_out)
+    )
+    if left_out:
+        tell(f"{path}: {replace(found, left_out=tuple(left_out)).says_left_out()}")
+    if not files:
+        raise InputError(
+            f"there is no image or video under {path} "
+            f"({', '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))})"
+        )
+    for file in files:
         yield file, file.relative_to(path).with_suffix("")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
 
 
 def _names(name: Path, suffix: str) -> Iterator[Path]:

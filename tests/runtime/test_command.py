@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from icnet_deploy.images import read_grey, read_image, write_image
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.command import main
 from icnet_deploy.runtime.inputs import find_items
-from icnet_deploy.runtime.video import _cv2
 
 SIZE = (64, 96)
 ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")
@@ -106,6 +106,67 @@ def test_folders_keep_their_sub_folders(predict, out, blocks, tmp_path):
     assert files(out) == results("a", "b", "inner/a", "inner/deep/c")
 
 
+def test_what_a_folder_holds_is_labelled_or_named(predict, out, blocks, tmp_path, capfd):
+    """Linked sub-folders, every suffix of an image; of the rest the number and the names."""
+    street, other = tmp_path / "street", tmp_path / "other"
+    (street / "in").mkdir(parents=True)
+    other.mkdir()
+    write_image(street / "a.png", blocks(SIZE))
+    write_image(street / "in" / "b.jpg", blocks(SIZE))
+    write_image(other / "c.png", blocks(SIZE))
+    for name in ("d.jfif", "e.avif", "f.jp2", "g.JPEG"):
+        Image.fromarray(blocks(SIZE)).save(street / name)
+    (street / "linked").symlink_to(other)
+    (street / "linked" / "back").symlink_to(street)
+    for name in ("notes.txt", "in/scan.psd"):
+        (street / name).write_text("neither image nor video")
+    (street / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    assert predict(street) == 0
+    assert files(out) == results("a", "in/b", "linked/c", "d", "e", "f", "g")
+    said = capfd.readouterr().out
+    assert f"{street}: 3 left out: dead.png, scan.psd, notes.txt" in said
+    assert "7 inputs labelled" in said
+
+
+def test_a_folder_without_anything_else_says_nothing_of_it(predict, blocks, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", blocks(SIZE))
+    assert predict(tmp_path / "in") == 0
+    assert "left out" not in capfd.readouterr().out
+
+
+def test_the_pages_of_a_tiff(predict, model, out, blocks, tmp_path):
+    pages = [Image.fromarray(blocks(SIZE, seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    write_image(tmp_path / "scan_page2.png", blocks(SIZE, 9))
+    assert predict(tmp_path / "scan.tif", tmp_path / "scan_page2.png") == 0
+    names = [f"scan_page{number}" for number in (1, 2, 3)]
+    assert files(out) == results(*names, "scan_page2_png")
+    predictor = Predictor.from_onnx(model, "onnxruntime")
+    for seed, name in enumerate(names):
+        expected = predictor.predict(blocks(SIZE, seed)).labels
+        np.testing.assert_array_equal(read_grey(out / f"{name}_labels.png"), expected)
+
+
+def test_a_tiff_that_lost_a_page(predict, out, blocks, tmp_path, capfd):
+    pages = [Image.fromarray(blocks(SIZE, seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    data = (tmp_path / "scan.tif").read_bytes()
+    (tmp_path / "scan.tif").write_bytes(data[: len(data) * 3 // 4])
+    assert_refused(predict(tmp_path / "scan.tif"), capfd, "scan.tif")
+
+
+def test_a_suffix_of_nothing(predict, out, blocks, tmp_path, capfd):
+    """An image by its content is labelled; what is none is refused with the suffixes of videos."""
+    write_image(tmp_path / "a.png", blocks(SIZE))
+    (tmp_path / "a.png").rename(tmp_path / "a.dat")
+    assert predict(tmp_path / "a.dat") == 0
+    assert files(out) == results("a")
+    (tmp_path / "b.xyz").write_bytes(b"neither " * 99)
+    capfd.readouterr()
+    assert_refused(predict(tmp_path / "b.xyz"), capfd, "b.xyz", "by its suffix", ".mp4")
+
+
 def test_no_two_inputs_share_a_result(predict, out, blocks, tmp_path):
     for folder, seed in (("one", 1), ("two", 2)):
         (tmp_path / folder).mkdir()
@@ -161,7 +222,7 @@ def test_requests_that_cannot_be(predict, model, out, blocks, tmp_path, capfd):
     write_image(image, blocks(SIZE))
     (tmp_path / "nothing").mkdir()
     assert_refused(predict(tmp_path / "absent.png"), capfd, "absent.png", "no such file")
-    assert_refused(predict(tmp_path / "nothing"), capfd, "there is no image under")
+    assert_refused(predict(tmp_path / "nothing"), capfd, "there is no image or video under")
     assert_refused(predict(image, options=("--runtime", "caffe")), capfd, "unknown runtime 'caffe'")
     assert_refused(predict(image, options=("--runtime", "tensorrt")), capfd, "build-engine")
     assert_refused(
@@ -188,77 +249,6 @@ def test_models_that_cannot_be(predict, model, out, blocks, tmp_path, capfd, dam
     )
     assert_refused(predict(image, options=("--runtime", runtime)), capfd, "tiny1.onnx")
     assert not out.exists()
-
-
-@pytest.fixture
-def video(tmp_path, blocks):
-    """A video of 7 frames of 64 x 96, 12.5 a second."""
-    path = tmp_path / "drive.mp4"
-    _cv2()  # FFmpeg reads how loud to be when it is first used
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.5, (96, 64))
-    for seed in range(7):
-        writer.write(np.ascontiguousarray(blocks(SIZE, seed)[:, :, ::-1]))
-    writer.release()
-    return path
-
-
-def test_a_video(predict, out, video, blocks, capfd):
-    assert predict(video) == 0
-    assert files(out) == ["drive_overlay.mp4"]
-    capture = cv2.VideoCapture(str(out / "drive_overlay.mp4"))
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
-    frames = []
-    while (got := capture.read())[0]:
-        frames.append(got[1])
-    assert len(frames) == 7
-    assert frames[0].shape[0] > 64  # with the legend
-    # The blocks are drawn in the classes' colours: laid over the picture, they change little.
-    for seed, frame in enumerate(frames):
-        assert np.abs(frame[:64, :96, ::-1].astype(int) - blocks(SIZE, seed)).mean() < 25
-        assert np.abs(frame[:64, :96, ::-1].astype(int) - blocks(SIZE, seed + 1)).mean() > 40
-    said, errors = capfd.readouterr()
-    assert "of 7:" in said
-    assert errors == ""
-
-
-def test_a_video_that_is_cut_off_leaves_nothing(predict, out, video, capfd):
-    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    assert_refused(predict(video), capfd, "drive.mp4")
-    assert not files(out)
-
-
-def test_a_run_that_fails_in_the_middle_of_a_video_leaves_nothing(
-    predict, out, video, capfd, monkeypatch
-):
-    finish, runs = Predictor._finish, []
-
-    def failing(self, batch, on_device):
-        runs.append(1)
-        if len(runs) == 4:
-            raise KeyboardInterrupt
-        return finish(self, batch, on_device)
-
-    monkeypatch.setattr(Predictor, "_finish", failing)
-    assert predict(video) == 130
-    assert not files(out)
-
-
-def test_without_an_encoder_it_says_so(predict, out, video, capfd, monkeypatch):
-    class NoEncoder:
-        fourcc = cv2.VideoWriter.fourcc
-
-        def __init__(self, *args):
-            pass
-
-        def isOpened(self):  # noqa: N802
-            return False
-
-        def release(self):
-            pass
-
-    monkeypatch.setattr(cv2, "VideoWriter", NoEncoder)
-    assert_refused(predict(video), capfd, "cannot write an MP4 video", "FFmpeg")
-    assert not files(out)
 
 
 def test_help_has_an_example(capsys):
