@@ -40,7 +40,7 @@ LAWS = {
     "calibration": Law("calibration", names("data runtime")),
     "runtime": Law(
         "runtime",
-        libraries=names("numpy cv2 tqdm onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda"),
+        libraries=names("numpy cv2 tqdm av onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda"),
     ),
     "benchmarks": Law(
         "benchmarks", names("data runtime"), lazy=names("training export calibration")

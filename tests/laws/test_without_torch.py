@@ -25,7 +25,9 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 '''
 
 TRAINING = "torch torchvision onnx onnxscript onnxsim onnx_ir pytorch_lightning safetensors"
-EVERYTHING_ELSE = f"{TRAINING} openvino tensorrt tensorrt_rtx cuda matplotlib tqdm PIL scipy pandas"
+EVERYTHING_ELSE = (
+    f"{TRAINING} openvino tensorrt tensorrt_rtx cuda matplotlib tqdm PIL av scipy pandas"
+)
 
 
 def python(blocked, script):
