@@ -36,8 +36,8 @@ class CalibrationSet:
     Attributes:
         files: the images, in order.
         hashes: the content hash of each, as `icnet_deploy.data.content_hash` has it, before any
-            resize, and then of the stored pixels of those that EXIF turns: what an artefact names
-            them by, and scoring refuses.
+            resize, and then, of those with an EXIF orientation, of the pixels turned otherwise:
+            what an artefact names them by, and scoring refuses.
         size: (height, width) in pixels that each is resized to, as `Predictor` does it.
         turn: whether they are turned as EXIF says.
     """
@@ -92,7 +92,7 @@ def choose(
     for file in tqdm(files, desc="check", unit="image", disable=None):
         image = open_image(file, exif)
         _require_size(file, image.size(turn), size)
-        digest, *others = content_hashes(image)
+        digest, *others = content_hashes(image)[:: 1 if turn else -1]
         if digest in owners:
             raise InputError(
                 f"{file} shows the same pixels as {owners[digest]}: an image counted twice would "

@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from icnet_deploy.calibration import CalibrationSet, choose, image_files, stratified
 from icnet_deploy.data import Dataset, content_hash
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.images import read_image, write_image
+from icnet_deploy.images import ImageFile, read_image, resize_image, write_image
 from icnet_deploy.labels import LabelSet
 
 
@@ -94,6 +95,68 @@ def test_an_image_that_is_scored_on_is_refused_whatever_its_format(photos, tmp_p
     write_image(tmp_path / "val" / "other.bmp", read_image(photos / "3.png"))
     with pytest.raises(InputError, match=r"3\.png is the image .*other\.bmp of the split"):
         choose(image_files(photos), (97, 161), image_files(tmp_path / "val"))
+
+
+def on_its_side(source, target):
+    """Stores the same photo turned to the left, with EXIF's orientation that turns it back."""
+    exif = Image.Exif()
+    exif[274] = 6
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(np.rot90(read_image(source)))).save(target, exif=exif)
+
+
+def test_unlabelled_images_are_turned_as_exif_says(photos):
+    upright = [read_image(file) for file in image_files(photos)]
+    for file in image_files(photos):
+        on_its_side(file, file)
+    chosen = choose(image_files(photos), (97, 161))
+    assert all(
+        np.array_equal(one, resize_image(two, (97, 161)))
+        for one, two in zip(chosen, upright, strict=True)
+    )
+
+
+def test_a_data_sets_images_that_exif_turns_are_refused_until_that_is_explained(photos):
+    file = photos / "3.png"
+    on_its_side(file, file)
+    with pytest.raises(DatasetError, match=r"3\.png has the EXIF orientation 6.*--exif apply"):
+        choose(image_files(photos), (97, 161), exif=None)
+    assert choose(image_files(photos), (97, 161), exif="apply").turn
+    with pytest.raises(ImageError, match=r"3\.png is 192x128.*would be distorted"):
+        choose(image_files(photos), (97, 161), exif="ignore")
+
+
+def test_an_image_that_is_scored_on_is_refused_however_it_lies(photos, tmp_path):
+    """Turned by EXIF or by hand, with or without its EXIF."""
+    side = tmp_path / "side.png"
+    on_its_side(photos / "3.png", side)
+    for stored in (read_image(photos / "3.png"), ImageFile(side).rgb(turn=False)):
+        val = tmp_path / str(stored.shape[0])
+        write_image(val / "other.bmp", stored)
+        shutil.copy(side, photos / "3.png")
+        with pytest.raises(InputError, match=r"3\.png is the image .*other\.bmp of the split"):
+            choose(image_files(photos), (97, 161), image_files(val))
+
+
+def test_an_artefact_names_an_image_both_ways(photos):
+    """Whoever scores it may read the same file otherwise, or a copy without its EXIF."""
+    stored = np.ascontiguousarray(np.rot90(read_image(photos / "3.png")))
+    upright = content_hash(read_image(photos / "3.png"))
+    on_its_side(photos / "3.png", photos / "3.png")
+    hashes = choose(image_files(photos), (97, 161)).hashes
+    assert hashes[3] == upright
+    assert hashes[len(image_files(photos)) :] == (content_hash(stored),)
+
+
+def test_a_linked_sub_folder_and_every_format_are_searched(photos, tmp_path):
+    write_image(tmp_path / "elsewhere" / "a.png", read_image(photos / "1.png"))
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / ".b.png").write_bytes(b"")
+    (photos / "c.txt").write_bytes(b"")
+    for suffix in ("jfif", "avif", "jp2", "gif", "pgm", "jpe"):
+        (photos / f"x.{suffix}").write_bytes(b"")
+    found = {file.name for file in image_files(photos)} - {f"{i}.png" for i in range(99)}
+    assert found == {"a.png", "x.jfif", "x.avif", "x.jp2", "x.gif", "x.pgm", "x.jpe"}
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -1,10 +1,12 @@
 """Readers of Cityscapes, CamVid in its layouts, and generated scenes."""
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from icnet_deploy.data import DATASETS, content_hash, open_dataset
 from icnet_deploy.errors import DatasetError, ImageError
@@ -257,6 +259,100 @@ def test_first_spreads_over_the_whole_set(tmp_path):
     assert dataset.first(None) is dataset
     assert len(dataset.first(10)) == len(dataset.first(99)) == 10
     assert [len(set(dataset.first(n).files)) for n in range(1, 11)] == list(range(1, 11))
+
+
+def palette_png(path, values, colours, **options):
+    """Writes indices with a palette, as most annotation tools do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values, "P")
+    image.putpalette(np.asarray(colours, np.uint8).tobytes())
+    image.save(path, "PNG", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"transparency": bytes([0, 255])}])
+def test_a_palettes_indices_are_labels(options, tmp_path):
+    values = (np.arange(48, dtype=np.uint8) % 12).reshape(4, 12)
+    add_camvid(tmp_path)
+    palette_png(tmp_path / "valannot" / "0001TP_006690.png", values, noise(2, (16, 1)), **options)
+    expected = np.where(values == 11, 255, values)
+    assert np.array_equal(open_dataset("camvid", tmp_path)[0].labels, expected)
+
+
+def test_a_palettes_indices_are_label_ids(tmp_path):
+    ids = (np.arange(48, dtype=np.uint8) % 34).reshape(4, 12)
+    _, label = add_cityscapes(tmp_path)
+    palette_png(label, ids, noise(2, (256, 1)))
+    expected = [[TRAIN_IDS.get(int(i), 255) for i in row] for row in ids]
+    assert open_dataset("cityscapes", tmp_path)[0].labels.tolist() == expected
+
+
+def test_of_a_map_drawn_in_colours_the_palettes_colours_count(tmp_path):
+    colours, indices = colour_map()
+    write_image(tmp_path / "val" / "a.png", np.zeros((32, 5, 3), np.uint8))
+    order = np.random.default_rng(5).permutation(32)
+    values = np.argsort(order).astype(np.uint8)[:, None].repeat(5, axis=1)
+    palette_png(tmp_path / "val_labels" / "a_L.png", values, colours[order, 0])
+    assert np.array_equal(open_dataset("camvid", tmp_path)[0].labels, indices)
+
+
+def test_labels_of_sixteen_bits_are_read_exactly_or_refused(tmp_path):
+    ids = (np.arange(48) % 34).reshape(4, 12)
+    _, label = add_cityscapes(tmp_path)
+    Image.fromarray(ids.astype(np.uint16)).save(label)
+    expected = [[TRAIN_IDS.get(int(i), 255) for i in row] for row in ids]
+    assert open_dataset("cityscapes", tmp_path)[0].labels.tolist() == expected
+    Image.fromarray((ids * 1000).astype(np.uint16)).save(label)
+    with pytest.raises(DatasetError, match=r"values up to 33000.*instance ids"):
+        open_dataset("cityscapes", tmp_path)[0]
+
+
+def test_a_jpeg_is_no_label_map(tmp_path):
+    """Its compression invents classes, or colours of none."""
+    grey, colours = np.zeros((4, 12), np.uint8), colour_map()[0]
+    add_camvid(tmp_path)
+    Image.fromarray(grey).save(tmp_path / "valannot" / "0001TP_006690.png", "JPEG")
+    with pytest.raises(DatasetError, match="is in JPEG, which may change values"):
+        open_dataset("camvid", tmp_path)[0]
+    write_image(tmp_path / "test" / "a.png", colours)
+    (tmp_path / "test_labels").mkdir()
+    Image.fromarray(colours).save(tmp_path / "test_labels" / "a_L.png", "JPEG")
+    with pytest.raises(DatasetError, match="is in JPEG, which may change values"):
+        open_dataset("camvid", tmp_path, "test")[0]
+
+
+def test_a_photo_in_jpeg_has_its_labels_in_png(tmp_path):
+    add_camvid(tmp_path)
+    photo = tmp_path / "val" / "0001TP_006690.png"
+    Image.fromarray(noise()).save(photo.with_suffix(".jfif"), "JPEG")
+    photo.unlink()
+    assert open_dataset("camvid", tmp_path)[0].labels.shape == (4, 12)
+
+
+def test_labels_of_another_size_are_refused_before_they_are_decoded(tmp_path):
+    """A header may promise gigabytes."""
+    add_camvid(tmp_path)
+    path = tmp_path / "valannot" / "0001TP_006690.png"
+    content = path.read_bytes()
+    header = b"IHDR" + (30_000).to_bytes(4) * 2 + content[24:29]
+    path.write_bytes(content[:12] + header + zlib.crc32(header).to_bytes(4) + content[33:])
+    with pytest.raises(DatasetError, match=r"is 30000x30000, its image .* is 4x12"):
+        open_dataset("camvid", tmp_path)[0]
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    add_camvid(tmp_path)
+    (tmp_path / "val" / "._0001TP_006690.png").write_bytes(b"of another system")
+    (tmp_path / "val" / ".a.77.tmp.png").write_bytes(b"left by a kill")
+    assert len(open_dataset("camvid", tmp_path)) == 1
+
+
+def test_an_image_of_several_pictures_is_refused(tmp_path):
+    add_camvid(tmp_path)
+    frames = [Image.fromarray(noise(i)) for i in range(3)]
+    photo = tmp_path / "val" / "0001TP_006690.png"
+    frames[0].save(photo, save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="holds 3 pictures; expected one"):
+        open_dataset("camvid", tmp_path)[0]
 
 
 def test_the_content_hash_is_that_of_the_pixels(tmp_path):
