@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "BT709",
     "FULL_RANGE",
     "LIMITED_RANGE",
     "Converter",
@@ -20,13 +21,13 @@ __all__ = [
 UInt8 = npt.NDArray[np.uint8]
 
 # ITU-T H.273, and the same in FFmpeg's AVColorSpace and AVColorRange.
-_BT709, _UNSPECIFIED, _RESERVED, _BT601 = 1, 2, 3, 6
+BT709, _UNSPECIFIED, _RESERVED, _BT601 = 1, 2, 3, 6
 LIMITED_RANGE, FULL_RANGE = 1, 2
 
 
 def colour_space(width: int, height: int) -> int:
     """The matrix that players assume where a video names none: BT.709 in HD, BT.601 below."""
-    return _BT709 if width >= 1280 or height > 576 else _BT601
+    return BT709 if width >= 1280 or height > 576 else _BT601
 
 
 class Converter:

@@ -106,8 +106,10 @@ class VideoReader:
         read, why = 0, ""
         size: tuple[int, ...] | None = None
         for frame in self._sound(tally):
+            if not read:
+                tally.begins(frame.pts)
             time, duration = clock(frame)
-            image = convert(frame)
+            image = self._image(convert, frame)
             size = size or image.shape
             if image.shape != size:
                 why = size_change(read, size, image.shape)
@@ -119,7 +121,15 @@ class VideoReader:
         self.problem = why or tally.problem(read, self._damaged)
         if not read:
             raise ImageError(f"no frame of the video {self._path} can be decoded")
-        self.note = self._notes(read, clock.made_up)
+        self.note = self._notes(read, clock.made_up, tally.before_first())
+
+    def _image(self, convert: Converter, frame: Any) -> Any:
+        try:
+            return convert(frame)
+        except (self._av.FFmpegError, ValueError) as error:
+            raise ImageError(
+                f"{self._path}: its pixels ({frame.format.name}) cannot become RGB: {_words(error)}"
+            ) from error
 
     def _sound(self, tally: Tally) -> Iterator[Any]:
         """Yields the frames that are whole, and drawn from such; counts the others."""
@@ -148,7 +158,8 @@ class VideoReader:
                 lost = tally.take(packet)
             if packet.stream.index != stream.index or not packet.size:
                 continue
-            whole = not lost and not packet.is_corrupt and (packet.is_keyframe or not first)
+            begins = packet.is_keyframe or not first or stream.codec_context.name == "h264"
+            whole = not lost and not packet.is_corrupt and begins
             self._key_seen, first = self._key_seen or packet.is_keyframe, False
             frames = self._decode(packet)
             if frames is None:
@@ -173,15 +184,15 @@ class VideoReader:
         except (self._av.FFmpegError, OSError):  # what follows cannot be found
             self._damaged += 1
 
-    def _notes(self, read: int, made_up: int) -> str:
+    def _notes(self, read: int, made_up: int, before: int) -> str:
         notes = []
         if made_up == read:
             rate = f"{float(self.rate):g} frames a second"
             notes.append(f"it has no time stamps: it is shown at {rate}")
         elif made_up:
             notes.append(f"{made_up} of {read} frames have no time stamp after the one before")
-        if self._before_first:
-            notes.append(f"{self._before_first} frames before its first key frame are left out")
+        if before := max(before, self._before_first):
+            notes.append(f"its first {before} frames need earlier ones that it does not hold")
         return "; ".join(notes)
 
     def close(self) -> None:

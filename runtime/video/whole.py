@@ -44,6 +44,19 @@ class Tally:
         self._video_end = self._end = Fraction(0)
         self._holes = Holes(path, self._format)
         self._behind_hole = False
+        self._first: int | None = None
+        self._early: list[int] = []
+
+    def begins(self, stamp: int | None) -> None:
+        """Is told the time stamp of the first frame that the decoder gives."""
+        self._first = stamp
+
+    def before_first(self) -> int:
+        """How many frames are shown before the first one that the decoder gives.
+
+        They are drawn from earlier ones, which the file does not hold.
+        """
+        return sum(stamp < self._first for stamp in self._early) if self._first is not None else 0
 
     def take(self, packet: Any) -> int:
         """Counts a packet of any of the file's streams.
@@ -65,6 +78,8 @@ class Tally:
             missing = max(1, round(pause * self._rate))
         self._packets += 1
         self._hidden += packet.is_discard
+        if packet.pts is not None and (self._first is None or packet.pts < self._first):
+            self._early += [] if packet.is_discard else [packet.pts]
         if packet.dts is not None:
             self._ticks = max(self._ticks, packet.dts + 1)
         self._video_start = start if self._video_start is None else self._video_start
@@ -79,6 +94,10 @@ class Tally:
             damaged: how many frames or packets could not.
         """
         missing, stated, why = self._missing()
+        if not missing and not damaged and stated is not None:
+            # What a decoder leaves out without a word: more than one that it was not sent twice.
+            silent = stated - read - self.before_first()
+            missing = silent if silent > max(_SLACK, stated / 100) else 0
         if not missing and not damaged:
             return ""
         total = f"about {read + damaged + missing}" if stated is None else str(stated)

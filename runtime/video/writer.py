@@ -15,7 +15,7 @@ from icnet_deploy.errors import ImageError, OutputError
 from icnet_deploy.files import replacing
 from icnet_deploy.runtime.video.frames import FrameReader
 from icnet_deploy.runtime.video.library import pyav
-from icnet_deploy.runtime.video.pixels import FULL_RANGE, LIMITED_RANGE, colour_space
+from icnet_deploy.runtime.video.pixels import BT709, FULL_RANGE, LIMITED_RANGE, colour_space
 
 __all__ = ["VideoWriter", "writing_video"]
 
@@ -40,6 +40,7 @@ class VideoWriter:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._stream: Any = None
         self._size: tuple[int, int] | None = None
+        self._tick = -1
         self.frames = 0
         self.end = Fraction(0)
 
@@ -68,12 +69,13 @@ class VideoWriter:
         frame = self._reformatter.reformat(
             frame,
             format="yuv420p",
-            dst_colorspace=colour_space(*size),
+            dst_colorspace="ITU709" if colour_space(*size) == BT709 else "ITU601",
             dst_color_range=LIMITED_RANGE,
             src_color_range=FULL_RANGE,
         )
         frame.time_base = self._time_base
-        frame.pts = round(time / self._time_base)
+        self._tick = max(round(time / self._time_base), self._tick + 1)
+        frame.pts = self._tick
         frame.duration = max(1, round(duration / self._time_base))
         self._container.mux(self._stream.encode(frame))
         self.frames += 1
