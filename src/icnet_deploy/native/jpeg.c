@@ -146,6 +146,13 @@ static inline int take(Bits *b, int count) {  // 16 at most
     return value;
 }
 
+// GCC's own is a call where the processor is not known to have the instruction.
+static inline int ones(uint64_t bits) {
+    bits -= bits >> 1 & 0x5555555555555555u;
+    bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+    return (int)(((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+
 static inline void skip(Bits *b, int count) {
     for (; count > 16; count -= 16) take(b, 16);
     if (b->have < count) fill(b);
@@ -230,12 +237,12 @@ static int progressive_refined(Bits *b, Scan *scan, uint64_t *seen) {
         for (; zeros && zero; zeros--) zero &= zero - 1;
         if (!zero) return CORRUPT;
         uint64_t here = zero & -zero, before = refined & (here - 1);
-        skip(b, __builtin_popcountll(before));
+        skip(b, ones(before));
         refined ^= before, zero ^= here;
         if (size) *seen |= here;
     }
     if (scan->run) {
-        skip(b, __builtin_popcountll(refined));
+        skip(b, ones(refined));
         scan->run--;
     }
     return WHOLE;
