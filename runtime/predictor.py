@@ -242,7 +242,8 @@ class Predictor:
             Their predictions, in order.
         """
         backend, serving = self._open_backend(), self._serving
-        prepared = [serving.prepare(serving.hold(backend, image)) for image in images]
+        lazy = not isinstance(images, list | tuple)  # such as a camera: see `stream`
+        prepared = [serving.prepare(serving.hold(backend, image, lazy)) for image in images]
         groups: dict[Any, list[int]] = {}
         any_number = backend.inputs[0].shape[0] is None
         for index, one in enumerate(prepared):

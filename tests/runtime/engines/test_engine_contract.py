@@ -200,6 +200,15 @@ class TestStream:
         del prediction, predictions
         assert desk.cuda.live == live - len(pictures)
 
+    def test_a_batch_may_be_drawn_from_it(self, desk, blocks, batched):
+        pictures = [blocks(SIZE, seed) for seed in range(4)]
+        with desk.open(batched()) as predictor:
+            expected = [predictor.predict(each).labels for each in pictures]
+            frame = desk.frame(pictures[0])
+            drawn = ((frame.fill(each), frame)[1] for each in pictures)
+            found = [prediction.labels for prediction in predictor.predict_batch(drawn)]
+        np.testing.assert_array_equal(found, expected)
+
     def test_there_may_be_no_room_for_the_copy(self, desk, blocks, batched):
         with desk.open(batched()) as predictor:
             predictor.predict(blocks(SIZE))
