@@ -41,8 +41,8 @@ MIN_SIDE = 64
 class Held(NamedTuple):
     """An image that was checked and that nobody else changes, and how long that took.
 
-    A numpy array is copied where its owner may write to it. Of an array on the GPU only a stream
-    makes a copy: its pictures are drawn on the host, so nothing is drawn from it later.
+    A numpy array is copied where anybody may write to it. One on the GPU, of which no overlay is
+    drawn, is copied only where its source may fill it anew before it was labelled.
     """
 
     image: Any
