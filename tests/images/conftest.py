@@ -19,9 +19,11 @@ def picture(height=48, width=64):
 
 
 def by_opencv(suffix, image=None, *options):
-    """Encodes uint8 or uint16 RGB, or grey."""
+    """Encodes uint8 or uint16, grey, RGB or RGBA."""
     image = picture() if image is None else image
-    ok, data = cv2.imencode(suffix, image[:, :, ::-1] if image.ndim == 3 else image, list(options))
+    if image.ndim == 3:
+        image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
+    ok, data = cv2.imencode(suffix, image, list(options))
     assert ok
     return data.tobytes()
 

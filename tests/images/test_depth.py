@@ -1,5 +1,7 @@
 """Samples that are not 8 bits of RGB: what they become, and what is refused."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,6 +91,24 @@ def test_a_file_that_does_not_say_is_refused_not_read_as_near_black(bits, grey, 
             ImageError, match=rf"the largest is {values.max()}.*Convert it to 8 bits"
         ):
             read_image(files.write(content))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_alpha_does_not_tell_of_what_range_colours_are(grey, files):
+    values = deep(files, 12, grey)
+    alpha = np.full(values.shape[:2], 65535, np.uint16)
+    if grey:  # OpenCV writes no grey with alpha
+        rows = np.dstack([values, alpha]).astype(">u2")
+        header = files.png_chunks(files.grey_png(values, 16))[0][1]
+        packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+        chunks = [(b"IHDR", header[:9] + b"\4" + header[10:]), (b"IDAT", packed), (b"IEND", b"")]
+        content = files.png_of(chunks)
+    else:
+        content = files.by_opencv(".png", np.dstack([values, alpha]))
+    with pytest.raises(ImageError, match="Convert it to 8 bits"):
+        read_image(files.write(content))
+    said = files.with_chunk(content, b"sBIT", bytes([12] * values[0, 0].size) + b"\x10")
+    assert np.array_equal(read_image(files.write(said)), expected(files, grey))
 
 
 def test_a_hot_pixel_does_not_make_twelve_bits_sixteen(files):

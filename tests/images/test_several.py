@@ -78,6 +78,22 @@ def test_a_single_picture_is_one(files):
         assert only[1] is None
 
 
+def test_an_animation_of_one_frame_is_a_picture(files):
+    still = files.by_pillow("WEBP", lossless=True)
+    frame = (
+        bytes(6) + (63).to_bytes(3, "little") + (47).to_bytes(3, "little") + bytes(4) + still[12:]
+    )
+    chunks = [
+        (b"VP8X", b"\x02" + bytes(3) + size),
+        (b"ANIM", bytes(6)),
+        (b"ANMF", frame),
+    ]
+    body = b"".join(kind + len(data).to_bytes(4, "little") + data for kind, data in chunks)
+    path = files.write(b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body)
+    assert count_pictures(path) == 1
+    assert np.array_equal(read_image(path), files.picture())
+
+
 @pytest.mark.parametrize("kind", ANIMATIONS)
 def test_an_animation_that_was_cut_off_is_refused(kind, files):
     noise = np.random.default_rng(0).integers(0, 256, (4, 30, 40, 3), np.uint8)

@@ -213,6 +213,23 @@ def test_a_gif_whose_last_block_was_written_after_a_cut_is_refused(files):
     refused(files, content[: start + 1 + length] + b"\0;")
 
 
+def test_a_packed_bmp_is_whole_as_its_header_says(files):
+    """Its runs may end early, so that no decoder can tell."""
+    values = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 20, axis=1)
+    runs = b"".join(bytes([20, row]) + b"\0\0" for row in range(15, -1, -1))
+    palette = b"".join(bytes([i, i, i, 0]) for i in range(256))
+    fields = [(40, 4), (20, 4), (16, 4), (1, 2), (8, 2), (1, 4)] + [(0, 4)] * 5
+
+    def bmp(content):
+        size = (54 + 1024 + len(runs) + 2).to_bytes(4, "little")
+        head = b"BM" + size + bytes(4) + (54 + 1024).to_bytes(4, "little")
+        head += b"".join(value.to_bytes(length, "little") for value, length in fields)
+        return head + palette + content + b"\0\1"
+
+    assert np.array_equal(read_image(files.write(bmp(runs)))[:, :, 0], values)
+    assert "cut off" in refused(files, bmp(runs[:40]))
+
+
 def test_a_header_that_promises_too_much_is_refused_before_decoding(files):
     huge = files.with_chunk(files.by_opencv(".png"), b"tEXt", b"a\0b")
     header = (1 << 20).to_bytes(4) * 2 + files.png_chunks(huge)[0][1][8:]

@@ -40,7 +40,10 @@ def header(content: bytes) -> Header:
                     "pixels"
                 )
             return found
-    raise Unreadable(f"is not an image that can be decoded ({len(content)} bytes)")
+    raise Unreadable(
+        f"is not an image that can be decoded ({len(content)} bytes); expected JPEG, PNG, WebP, "
+        "BMP, TIFF, GIF, AVIF, JPEG 2000, PBM, PGM or PPM: convert it"
+    )
 
 
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
@@ -69,6 +72,8 @@ def rgb(content: bytes, head: Header) -> UInt8:
         pixels = _tiff(content, head) if head.kind == "TIFF" else _pillow(_open(content, head))
     elif head.kind == "PNM":
         pixels = _pnm(content)
+    elif head.kind == "WebP" and riff.is_animation(content):  # of one frame
+        pixels = _pillow(_open(content, head))
     else:
         pixels = _opencv(content, head)
     if pixels.shape != (head.height, head.width, 3):
@@ -150,11 +155,10 @@ def _opencv(content: bytes, head: Header) -> UInt8:
     if pixels is None:
         raise Unreadable(f"was cut off or is corrupt: its {head.kind} pixels cannot be decoded")
     if deep:
-        pixels = to_8_bits(pixels, head.significant)
+        colours = pixels[:, :, :3] if pixels.ndim == 3 else pixels  # alpha is of any range
+        pixels = to_8_bits(np.ascontiguousarray(colours), head.significant)
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    elif pixels.shape[2] == 4:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
     else:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     return np.asarray(pixels)

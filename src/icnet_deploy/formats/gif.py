@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
-__all__ = ["STARTS", "check", "read"]
+__all__ = ["STARTS", "read"]
 
 STARTS = (b"GIF87a", b"GIF89a")
 
@@ -38,10 +38,6 @@ def read(content: bytes) -> Header:
     if not frames:
         raise Unreadable(CORRUPT.format("it holds no picture"))
     return Header("GIF", height, width, pictures=frames, colours="palette")
-
-
-def check(content: bytes) -> None:
-    """Nothing: `read` has seen all blocks, and the decoder misses what they lack."""
 
 
 def _palette(flags: int) -> int:

@@ -28,7 +28,10 @@ def read_bmp(content: bytes) -> Header:
         height = (1 << 32) - height
     bits = _little(content, at + 2 * length + 2, 2)
     packed = not old and _little(content, 30, 4) not in (0, 3)
-    if not packed and len(content) < start + _bmp_row(width, bits) * height:
+    # Runs may end early, and the rest is then of the first colour: the header says how many.
+    if len(content) < (
+        _little(content, 2, 4) if packed else start + _bmp_row(width, bits) * height
+    ):
         raise Unreadable(CUT)
     colours = "colour" if bits > 8 else "packed" if packed else "palette"
     return Header("BMP", height, width, depth=min(bits, 8), colours=colours)

@@ -12,6 +12,7 @@ __all__ = ["START", "check", "read"]
 START = b"\x89PNG\r\n\x1a\n"
 
 _COLOURS = {0: "grey", 2: "colour", 3: "palette", 4: "grey", 6: "colour"}
+_WITH_ALPHA = {4, 6}
 _HDR = {16, 18}  # the transfer functions of PQ and HLG in ITU-T H.273
 
 
@@ -31,7 +32,9 @@ def read(content: bytes) -> Header:
         raise Unreadable(f"was cut off: it has {frames} of {pictures} frames")
     if chunks.get(b"cICP", b"\0\0")[1] in _HDR:
         raise Unreadable("is an HDR picture (PQ or HLG), which needs tone mapping: convert it")
-    significant = chunks.get(b"sBIT")
+    significant = chunks.get(b"sBIT", b"")
+    if header[9] in _WITH_ALPHA:
+        significant = significant[:-1]
     return Header(
         "PNG",
         height=int.from_bytes(header[4:8]),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
-__all__ = ["STARTS", "check", "pictures", "read", "samples"]
+__all__ = ["STARTS", "pictures", "read", "samples"]
 
 STARTS = tuple(b"P%d" % number for number in range(1, 7))
 
@@ -64,10 +64,6 @@ def pictures(content: bytes) -> Iterator[int]:
         if behind is None:
             return
         start = behind.end()
-
-
-def check(content: bytes) -> None:
-    """Nothing: `samples` counts."""
 
 
 def samples(content: bytes) -> tuple[npt.NDArray[np.uint8 | np.uint16], int]:

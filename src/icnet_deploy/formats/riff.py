@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["check", "is_webp", "read"]
+__all__ = ["is_animation", "is_webp", "read"]
 
 
 def is_webp(content: bytes) -> bool:
     """Whether the bytes begin as a WebP file does."""
     return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+
+
+def is_animation(content: bytes) -> bool:
+    """Whether a WebP file says that it is an animation, be it of one frame."""
+    return content[12:16] == b"VP8X" and bool(content[20] & 2)
 
 
 def read(content: bytes) -> Header:
@@ -34,10 +39,6 @@ def read(content: bytes) -> Header:
     if size is None:
         raise Unreadable(CORRUPT.format("its header is none"))
     return Header("WebP", *size, orientation=orientation, pictures=max(frames, 1))
-
-
-def check(content: bytes) -> None:
-    """Nothing: the decoder refuses what is not whole, and `read` has seen all chunks."""
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -68,7 +68,7 @@ def page(content: bytes, number: int, pictures: int = 1) -> Header:
             f"holds {sample}samples of {'/'.join(map(str, bits))} bits; expected whole numbers of "
             "1 to 8 or 16 bits, from 0 up: convert it to 8 bits"
         )
-    largest = max(one.values.get(281, (0,)))
+    largest = max(one.values.get(281, (0,))[: 3 if kind == 2 else 1])  # alpha's does not matter
     orientation = one.first(274, 1)
     return Header(
         "TIFF",
