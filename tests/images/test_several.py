@@ -80,9 +80,8 @@ def test_a_single_picture_is_one(files):
 
 def test_an_animation_of_one_frame_is_a_picture(files):
     still = files.by_pillow("WEBP", lossless=True)
-    frame = (
-        bytes(6) + (63).to_bytes(3, "little") + (47).to_bytes(3, "little") + bytes(4) + still[12:]
-    )
+    size = (63).to_bytes(3, "little") + (47).to_bytes(3, "little")  # less 1 each
+    frame = bytes(6) + size + bytes(4) + still[12:]
     chunks = [
         (b"VP8X", b"\x02" + bytes(3) + size),
         (b"ANIM", bytes(6)),
