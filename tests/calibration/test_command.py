@@ -17,6 +17,7 @@ from icnet_deploy.cli import main
 from icnet_deploy.data import content_hash, open_dataset
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.files import sha256
+from icnet_deploy.images import write_image
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -152,3 +153,15 @@ def test_a_killed_run_leaves_no_artefact(float_file, dataset, tmp_path):
     assert process.returncode == -signal.SIGKILL
     for path in tmp_path.glob("[!.]*.onnx"):
         assert read_onnx_metadata(path).calibration_images  # whole, if it has its name
+
+
+def test_what_a_folder_of_photos_holds_beside_images_is_said(float_file, tmp_path, capsys):
+    for index in range(8):
+        noise = np.random.default_rng(index).integers(0, 256, (97, 161, 3), np.uint8)
+        write_image(tmp_path / "photos" / f"{index}.png", noise)
+    (tmp_path / "photos" / "b.heic").write_bytes(b"")
+    arguments = ["quantize", str(float_file), "--images", str(tmp_path / "photos")]
+    main([*arguments, "-o", str(tmp_path / "out"), "--placement", "int8"])
+    assert "photos: 8 images; 1 left out: b.heic" in capsys.readouterr().out
+    assert main([*arguments, "--exif", "apply"]) == 2
+    assert "those of --images are turned" in capsys.readouterr().err
