@@ -142,6 +142,7 @@ def report(found: dict[str, Any]) -> list[str]:
         *_rows(found["cuda"], _adapter),
         "",
         f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}",
+        f"whether images are whole: {found['jpeg']['why']}",
         *_auto(found["auto"]),
         "",
         "packages",

@@ -14,6 +14,7 @@ from typing import Any
 
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
+from icnet_deploy.formats import jpeg
 from icnet_deploy.runtime.backends import choose
 from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
 from icnet_deploy.runtime.backends.open_vino import core
@@ -67,8 +68,9 @@ PACKAGES = (
             *("opencv-contrib-python-headless", "opencv-contrib-python"),
         ),
         None,
-        "images and video",
+        "images",
     ),
+    Package("pillow", ("pillow",), None, "palettes, animations, TIFF and AVIF"),
     Package("tqdm", ("tqdm",), None, "progress bars"),
     Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
     Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
@@ -110,6 +112,7 @@ def examine() -> dict[str, Any]:
         },
         "cuda": {adapter: _cuda(adapter) for adapter in ADAPTERS},
         "label_map": label_maps(),
+        "jpeg": dict(zip(("kind", "why"), jpeg.kind(), strict=True)),
         "auto": _auto(),
     }
 

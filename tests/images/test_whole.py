@@ -213,6 +213,14 @@ def test_a_gif_whose_last_block_was_written_after_a_cut_is_refused(files):
     refused(files, content[: start + 1 + length] + b"\0;")
 
 
+def test_it_is_said_what_is_looked_for(reader):
+    """Without a compiler less is found: `icnet doctor` says so."""
+    made, why = jpeg.kind()
+    assert made == {"codes": "compiled", "plain": "plain"}[reader]
+    assert ("every code" in why) == (reader == "codes")
+    assert ("install a C compiler" in why) == (reader == "plain")
+
+
 def test_a_packed_bmp_is_whole_as_its_header_says(files):
     """Its runs may end early, so that no decoder can tell."""
     values = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 20, axis=1)

@@ -30,7 +30,9 @@ def test_it_reports_this_machine(capsys, tmp_path):
     assert "CPU" in found["runtimes"]["openvino"]["devices"]
     assert f"auto means {found['auto']['runtime']} on {found['auto']['device']}" in said
     assert f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}" in said
+    assert f"whether images are whole: {found['jpeg']['why']}" in said
     assert found["packages"]["numpy"] in said
+    assert found["packages"]["pillow"] in said
     for name in ("tensorrt", "tensorrt-rtx"):
         told = found["runtimes"][name]
         assert told is None or "error" in told or f"{told['version']}: engines" in said

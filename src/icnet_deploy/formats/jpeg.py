@@ -13,7 +13,7 @@ from typing import Any
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["check", "pictures", "read"]
+__all__ = ["check", "kind", "pictures", "read"]
 
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
@@ -76,6 +76,17 @@ def check(content: bytes) -> None:
         raise Unreadable(CUT)
     if state == _CORRUPT:
         raise Unreadable(CORRUPT.format("its codes are not those of a JPEG"))
+
+
+def kind() -> tuple[str, str]:
+    """How it is found out whether a JPEG is whole, `compiled` or `plain`, and why."""
+    if _reader() is not None:
+        return "compiled", "every code of a JPEG is read"
+    return "plain", (
+        "of a JPEG only the end and the restart markers are looked for, so that one which was cut "
+        "off and closed again passes: jpeg.c is not compiled, or is older than its Python; install "
+        "a C compiler (such as gcc), then icnet-deploy again"
+    )
 
 
 def _first(content: bytes, start: int) -> tuple[Header, bool, bool]:
