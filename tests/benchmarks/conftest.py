@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import io
 from pathlib import Path
@@ -16,7 +15,7 @@ from icnet_deploy.cli import main
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.images import read_grey, write_image, write_labels
 from icnet_deploy.labels import CITYSCAPES, LabelSet
-from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 SIZE = (96, 128)
 BLANK_ROWS = 24  # at the top of every scene: truth unknown
@@ -86,13 +85,12 @@ def describe(artefact, tmp_path):
     import onnx
 
     def edit(name, change=lambda graph: None, **fields) -> Path:
-        model = copy.deepcopy(onnx.load(artefact))
-        entry = model.metadata_props[0]
-        metadata = dataclasses.replace(ArtefactMetadata.from_json(entry.value), **fields)
-        entry.value = metadata.to_json()
+        model = onnx.load(artefact)
+        metadata = dataclasses.replace(read_onnx_metadata(artefact), **fields)
         change(model.graph)
-        onnx.save(model, tmp_path / name)
-        return tmp_path / name
+        path = tmp_path / name
+        path.write_bytes(stamped(model.SerializeToString(), metadata))
+        return path
 
     return edit
 

@@ -16,7 +16,7 @@ from icnet_deploy.benchmarks.sensitivity_measure import Cost
 from icnet_deploy.benchmarks.sensitivity_plot import cost_plot
 from icnet_deploy.benchmarks.sensitivity_report import markdown, sensitivity_text
 from icnet_deploy.benchmarks.sensitivity_search import search
-from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 SIZE = (96, 128)
 BLOCKS = [Block(name, (name,), 1, False) for name in "abcd"]
@@ -48,7 +48,8 @@ def fragile(artefact, tmp_path_factory):
 
     change(convs["conv5_4_k1"].input[1], lambda value: value[0].fill(0))
     change(convs["conv_sub4"].input[1], lambda value: value[:, 0].fill(1e4))
-    onnx.save(model, folder / "fragile.onnx")
+    fragile = stamped(model.SerializeToString(), read_onnx_metadata(artefact))
+    (folder / "fragile.onnx").write_bytes(fragile)
     write_scenes(folder / "scenes", 8, SIZE, 1, "train", progress=False)
     write_scenes(folder / "scenes", 2, SIZE, 2, "val", progress=False)
     return folder
@@ -138,6 +139,7 @@ def test_images_that_were_calibrated_on_are_not_scored(sensitivity):
 def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
     pytest.importorskip("onnxruntime")
     args = argparse.Namespace(
+        exif=None,
         model=fragile / "fragile.onnx",
         calibration=tmp_path / "ranges.json",
         dataset="scenes",
