@@ -165,7 +165,7 @@ def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | No
     total = file.getbuffer().nbytes
     entry = find_entry(file, total)
     digest = digest_of(file, total, entry, _without(blank, text), external_data)
-    return with_entry(content, text.replace(blank, digest, 1))
+    return with_entry(content, text.replace(f'"digest": "{blank}"', f'"digest": "{digest}"', 1))
 
 
 def _without(digest: str, text: str) -> str:
