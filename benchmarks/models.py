@@ -79,7 +79,7 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         refuse_cpu(path, device)
         predictor = Predictor.from_engine(path, runtime)
     elif path.suffix == ".onnx":
-        predictor = Predictor.from_onnx(path, runtime=runtime, device=device)
+        predictor = Predictor.from_onnx(path, runtime, device, cached=False)
     else:
         raise ModelError(
             f"{path} is not a model: expected a checkpoint (.safetensors), an ONNX file (.onnx) or "

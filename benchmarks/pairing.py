@@ -214,8 +214,10 @@ def open_pair(pair: Pair) -> Iterator[Predictor]:
             with Predictor.from_onnx(copy, "onnxruntime", "cpu") as predictor:
                 yield predictor
     else:
-        given = {"tf32": True} if pair.tf32 else {}
-        with Predictor.from_onnx(pair.path, pair.runtime, pair.device, **given) as predictor:
+        # What judges a file takes nothing that was compiled of one before.
+        with Predictor.from_onnx(
+            pair.path, pair.runtime, pair.device, tf32=pair.tf32, cached=False
+        ) as predictor:
             yield predictor
 
 

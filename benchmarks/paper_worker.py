@@ -5,7 +5,6 @@ want of memory the others go on.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy.typing as npt
 
 from icnet_deploy.benchmarks.memory import available, growth, peak
 from icnet_deploy.benchmarks.paper_networks import build, fitting_checkpoint
-from icnet_deploy.cache import CACHE_VARIABLE
 from icnet_deploy.errors import BackendError, IcnetError, UnavailableError
 from icnet_deploy.runtime import open_backend
 from icnet_deploy.runtime.contract import INPUT
@@ -172,8 +170,7 @@ def _image(job: Job) -> npt.NDArray[np.uint8]:
 
 def _runtime(job: Job) -> Callable[[], object]:
     # A model from the cache maps its weights and reads them in the first run, as if activations.
-    os.environ.pop(CACHE_VARIABLE, None)
-    backend = open_backend(job.runtime, job.graph, job.device, job.threads)
+    backend = open_backend(job.runtime, job.graph, job.device, job.threads, cached=False)
     feed = {INPUT: _image(job)}
     return lambda: backend.run(feed)
 

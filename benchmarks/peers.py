@@ -179,7 +179,7 @@ def _by_reference(weights: Path, size: Size) -> UInt8:
 
 @cache
 def _by_us(artefact: Path, size: Size) -> UInt8:
-    with Predictor.from_onnx(artefact, "openvino", "cpu") as predictor:
+    with Predictor.from_onnx(artefact, "openvino", "cpu", cached=False) as predictor:
         return np.asarray(predictor.predict(_scene(size)).labels)
 
 

@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         candidates = [
             _Candidate(
                 *key,
-                open_backend(_RUNTIMES[key[2]], path, "cpu", 1),
+                open_backend(_RUNTIMES[key[2]], path, "cpu", 1, cached=False),
                 score(),
                 round(path.stat().st_size / 1e6, 1),
             )

@@ -143,7 +143,7 @@ class Bench:
         return self._cost(confusion, changed / pixels)
 
     def _open(self, path: Path) -> Predictor:
-        return Predictor.from_onnx(path, RUNTIMES[self._metadata.precision], "cpu")
+        return Predictor.from_onnx(path, RUNTIMES[self._metadata.precision], "cpu", cached=False)
 
     def _cost(self, confusion: ConfusionMatrix, changed: float) -> Cost:
         points = 100 * (confusion.iou() - self.score.confusion.iou())

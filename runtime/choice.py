@@ -169,7 +169,7 @@ def _measure(
     return choice
 
 
-def _open(candidate: Candidate, request: Request, *, cached: bool = False) -> Predictor:
+def _open(candidate: Candidate, request: Request, *, cached: bool | None = None) -> Predictor:
     if candidate.path.suffix in ENGINE_SUFFIXES:
         return Predictor.from_engine(candidate.path, candidate.runtime, require_manifest=True)
     return Predictor.from_onnx(

@@ -93,7 +93,7 @@ class Predictor:
         *,
         streams: int = 1,
         tf32: bool = False,
-        cached: bool = False,
+        cached: bool | None = None,
     ) -> Predictor:
         """Loads an ONNX file that `icnet export` wrote.
 
@@ -110,7 +110,8 @@ class Predictor:
             tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa: faster,
                 and no longer float32.
             cached: keep what OpenVINO compiled below the user's cache folder, as large as the file,
-                and load it faster the next time. `ICNET_CACHE` set to a folder says so for all.
+                and load it faster the next time. None: where `ICNET_CACHE` is set to a folder.
+                False: neither keep nor load anything, which is how a file is judged.
 
         Raises:
             ModelError: the file is missing, cut off, of another kind, or another model.
@@ -232,8 +233,11 @@ class Predictor:
     def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
         """Labels several images, which may differ in size.
 
-        Those that reach the model at one size go through it in one run, and its memory grows with
-        their number, if it takes a batch of any number; otherwise one by one.
+        Those that reach the model at one size go to it together, and its memory grows with their
+        number, if it takes a batch of any number; otherwise one by one. On the CPU each gets the
+        label map that `predict` gives it, to the byte (`int8` on ONNX Runtime, which it is not for:
+        but for 1 pixel in 1000 at most); on a GPU another batch may have kernels that round
+        otherwise where two classes tie.
 
         Args:
             images: each as `predict` takes it; all are checked before the first is run.

@@ -110,7 +110,7 @@ def open_backend(
     *,
     streams: int = 1,
     tf32: bool = False,
-    cached: bool = False,
+    cached: bool | None = None,
 ) -> Backend:
     """Loads a model file into a runtime.
 
@@ -121,7 +121,8 @@ def open_backend(
         threads: how many CPU threads the model uses; None leaves it to the runtime.
         streams: how many threads may run it at once, each on its share of `threads`; CPU only.
         tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa.
-        cached: let OpenVINO keep the compiled model below `cache_folder("openvino")`.
+        cached: whether the runtime may read, and keep, what it compiled below `cache_folder`; None:
+            only where `ICNET_CACHE` is set. What judges a file passes False.
 
     Raises:
         InputError, MissingPackage: as `check_available`.
@@ -142,8 +143,8 @@ def open_backend(
     options: dict[str, object] = {"tf32": True} if tf32 else {}
     if streams > 1:
         options["streams"] = streams
-    if cached and name == "openvino":
-        options["cached"] = True
+    if cached is not None and name in ("openvino", "onnxruntime-tensorrt"):
+        options["cached"] = cached
     module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
     try:
         return cast(Backend, module.open_model(path, device, threads, **options))

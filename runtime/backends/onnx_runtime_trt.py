@@ -9,14 +9,14 @@ folder of its own, named by the SHA-256 of its bytes.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.cache import CACHE_VARIABLE, cache_folder
+from icnet_deploy.cache import asked_cache_folder
 from icnet_deploy.errors import DeviceError
-from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.files import make_folder
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends.onnx_runtime import (
     CUDA,
@@ -34,7 +34,9 @@ LIBRARY = "nvinfer_10.dll" if sys.platform == "win32" else "libnvinfer.so.10"
 """What the provider of ONNX Runtime 1.31 is linked to."""
 
 
-def open_model(path: Path, device: str, threads: int | None) -> BoundBackend:
+def open_model(
+    path: Path, device: str, threads: int | None, cached: bool | None = None
+) -> BoundBackend:
     """Loads an ONNX file; see `open_backend`, which lets no device but `cuda` through."""
     import onnxruntime
 
@@ -52,11 +54,11 @@ def open_model(path: Path, device: str, threads: int | None) -> BoundBackend:
             f"({error}): install tensorrt-cu13 10.x, or build an engine with `icnet build-engine`, "
             "which TensorRT 11 runs, too"
         ) from error
-    providers: list[Any] = [(PROVIDER, provider_options(path)), (CUDA, CUDA_OPTIONS)]
+    providers: list[Any] = [(PROVIDER, provider_options(path, cached)), (CUDA, CUDA_OPTIONS)]
     return BoundBackend(open_session(str(path), providers, threads), onnxruntime)
 
 
-def provider_options(path: Path) -> dict[str, str]:
+def provider_options(path: Path, cached: bool | None = None) -> dict[str, str]:
     """What the provider is given for a model; ONNX Runtime takes values as text."""
     precision = read_onnx_metadata(path).precision
     options = {
@@ -65,9 +67,9 @@ def provider_options(path: Path) -> dict[str, str]:
         "trt_fp16_enable": str(int(precision == "fp16")),
         "trt_int8_enable": str(int(precision == "int8")),
     }
-    folder = cache_folder("onnxruntime-tensorrt") if CACHE_VARIABLE in os.environ else None
+    folder = asked_cache_folder("onnxruntime-tensorrt", cached)
     if folder is not None:
-        own = make_folder(folder / sha256(path))
+        own = make_folder(folder / artefact_sha256(path))
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(own)}
         options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(own)}
     return options

@@ -11,24 +11,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["channels_last", "for_one", "halve_in_pairs", "prepare"]
+__all__ = ["PREPARED", "channels_last", "for_one", "halve_in_pairs", "prepare"]
+
+PREPARED = 1
+"""Raised with every change of what `for_one` and `prepare` make, since what is compiled is kept."""
 
 Float32 = npt.NDArray[np.float32]
 
 
 def prepare(model: Any) -> tuple[Any, list[int]]:
-    """The model as it is compiled, for any batch, and which outputs have their channels last."""
+    """The model as it is compiled, and which outputs have their channels last."""
     model = model.clone()
     halve_in_pairs(model)
     return channels_last(model)
 
 
 def for_one(model: Any) -> Any:
-    """The model with a batch of one, if the batch is all that is free and of one input; else None.
+    """A model that was read, with a batch of one, if that is all that is free and of one input.
 
-    The ports' shapes are in the order of ONNX: the batch is their first side.
+    Returns:
+        None for any other model, and for one with an output that is not an image's alone.
     """
-    if len(model.inputs) != 1:
+    if len(model.inputs) != 1 or not all(_has_free_batch(port) for port in model.outputs):
         return None
     batch, *sides = model.inputs[0].partial_shape
     if not batch.is_dynamic or any(side.is_dynamic for side in sides):
@@ -36,6 +40,11 @@ def for_one(model: Any) -> Any:
     single = model.clone()
     single.reshape([1, *(side.get_length() for side in sides)])
     return single
+
+
+def _has_free_batch(port: Any) -> bool:
+    shape = port.partial_shape
+    return bool(shape.rank.is_static and len(shape) and shape[0].is_dynamic)
 
 
 def channels_last(model: Any) -> tuple[Any, list[int]]:

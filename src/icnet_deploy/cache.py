@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["CACHE_VARIABLE", "cache_folder"]
+__all__ = ["CACHE_VARIABLE", "asked_cache_folder", "cache_folder"]
 
 CACHE_VARIABLE = "ICNET_CACHE"
 """An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
@@ -31,3 +31,14 @@ def cache_folder(kind: str) -> Path | None:
     except RuntimeError:  # a process without a home, as some services are
         return None
     return base / "icnet-deploy" / kind
+
+
+def asked_cache_folder(kind: str, cached: bool | None) -> Path | None:
+    """The folder of what is kept only for who asks: compiled models, as large as the artefacts.
+
+    Args:
+        kind: as of `cache_folder`.
+        cached: whether it was asked for; None: only where `ICNET_CACHE` is set.
+    """
+    asked = CACHE_VARIABLE in os.environ if cached is None else cached
+    return cache_folder(kind) if asked else None

@@ -125,8 +125,8 @@ def test_tf32_reaches_the_session(monkeypatch, tmp_path):
         with pairing.open_pair(pairing.Pair(tmp_path, "onnxruntime", "cuda", tf32)):
             pass
     assert asked == [
-        ((tmp_path, "onnxruntime", "cuda"), {}),
-        ((tmp_path, "onnxruntime", "cuda"), {"tf32": True}),
+        ((tmp_path, "onnxruntime", "cuda"), {"tf32": tf32, "cached": False})
+        for tf32 in (False, True)
     ]
 
 

@@ -43,7 +43,7 @@ def spoilt(monkeypatch, checkpoint):
     """Puts a predictor with spoilt labels in the place of the real one."""
 
     def install(spoil):
-        def from_onnx(path, runtime, device):
+        def from_onnx(path, runtime, device, **options):
             metadata = read_onnx_metadata(path)
             return Spoilt(metadata, runtime, Reference(checkpoint, metadata.size), spoil)
 

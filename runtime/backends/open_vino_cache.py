@@ -1,0 +1,96 @@
+"""What OpenVINO compiled in earlier runs, each file with a SHA-256 of what it is and of its bytes.
+
+OpenVINO's own cache (CACHE_DIR) loads whatever lies under a name: a changed byte of a weight gives
+other labels, and nothing is said. Its callbacks for encryption, which could carry a digest, see the
+graph and not the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icnet_deploy._version import __version__
+from icnet_deploy.cache import asked_cache_folder
+from icnet_deploy.errors import OutputError
+from icnet_deploy.files import replacing
+from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.runtime.backends.open_vino_graph import PREPARED
+
+__all__ = ["Kept", "kept"]
+
+_DIGEST = 64  # hex digits at the start of a file
+
+
+class Kept(NamedTuple):
+    """Where one compiled model is kept, or will be.
+
+    Attributes:
+        artefact: the ONNX file.
+        sha256: of it, and of its external data.
+        folder: of all that is kept.
+        key: all that the compiled model depends on, as JSON.
+    """
+
+    artefact: Path
+    sha256: str
+    folder: Path
+    key: bytes
+
+    @property
+    def path(self) -> Path:
+        """The file; its name is the key's SHA-256."""
+        return self.folder / f"{hashlib.sha256(self.key).hexdigest()[:32]}.compiled"
+
+    def read(self) -> bytes | None:
+        """The compiled model; None if none is kept, or if its bytes are not those that were."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return None
+        whole = content[:_DIGEST] == self._digest(memoryview(content)[_DIGEST:])
+        return content[_DIGEST:] if whole else None
+
+    def write(self, compiled: bytes) -> None:
+        """Keeps a compiled model; a folder that cannot be written is done without."""
+        with suppress(OutputError, OSError):
+            # What was compiled was read after the digest was taken.
+            if artefact_sha256(self.artefact) != self.sha256:
+                return
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(self._digest(compiled) + compiled)
+
+    def _digest(self, compiled: bytes | memoryview) -> bytes:
+        digest = hashlib.sha256(self.key)
+        digest.update(compiled)
+        return digest.hexdigest().encode()
+
+
+def kept(
+    artefact: Path, machine: Mapping[str, Any], config: Mapping[str, Any], cached: bool | None
+) -> Kept | None:
+    """Where the compiled form of an ONNX file is kept; None where nothing is.
+
+    Args:
+        artefact: the file.
+        machine: OpenVINO's version, and the processor as it sees it.
+        config: how it is compiled.
+        cached: whether it may be kept; None: only where `ICNET_CACHE` is set.
+
+    Raises:
+        ModelError: external data are missing.
+    """
+    folder = asked_cache_folder("openvino", cached)
+    if folder is None:
+        return None
+    try:
+        sha256 = artefact_sha256(artefact)
+    except OSError:  # opening it says why
+        return None
+    key = {"artefact": sha256, "machine": machine, "config": config}
+    key |= {"icnet-deploy": __version__, "prepared": PREPARED}
+    return Kept(artefact, sha256, folder, json.dumps(key, sort_keys=True).encode())
