@@ -287,11 +287,12 @@ def _summarise(
     if not timings:
         return
     done = len(items) - failed
+    of = f" of {len(items)}" if failed else ""
     stages = ", ".join(
         f"{stage.replace('_', ' ')} {median(one[stage] for one in timings):.1f}" for stage in STAGES
     )
     print(
-        f"{done} input{'s' if done != 1 else ''} labelled with {predictor.runtime} on "
+        f"{done}{of} input{'s' if len(items) > 1 else ''} labelled with {predictor.runtime} on "
         f"{predictor.device}; the results are in {output}/"
     )
     if predictor.choice:

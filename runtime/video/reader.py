@@ -62,7 +62,7 @@ class VideoReader:
         self.count = self._about()
         self.problem = self.note = ""
         self._damaged = self._before_first = 0
-        self._key_seen = False
+        self._key_seen = self._reading = self._closed = False
 
     def _main_stream(self) -> Any:
         """The video, of several the one that players show; never a cover picture."""
@@ -100,6 +100,15 @@ class VideoReader:
         A frame that the decoder could not make whole is left out, and so is what may be drawn from
         it: all up to the next key frame.
         """
+        self._reading = True
+        try:
+            yield from self._frames()
+        finally:
+            self._reading = False
+            if self._closed:
+                self._container.close()
+
+    def _frames(self) -> Iterator[Frame]:
         tally = Tally(self._path, self._container, self._stream, self.rate)
         clock = Clock(self.time_base, 1 / self.rate, "avi" in self._format)
         convert = Converter(self._av)
@@ -196,8 +205,13 @@ class VideoReader:
         return "; ".join(notes)
 
     def close(self) -> None:
-        """Closes the file; a second call does nothing."""
-        self._container.close()
+        """Closes the file; a second call does nothing.
+
+        Where another thread is in the middle of reading, that thread does it when it ends.
+        """
+        self._closed = True
+        if not self._reading:
+            self._container.close()
 
 
 def _is_jpeg(packet: Any) -> bool:

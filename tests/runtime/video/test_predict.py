@@ -102,7 +102,7 @@ def test_a_video_that_was_cut_off_is_kept_in_part(predict, out, clips, tmp_path,
     assert kept[:10] == list(range(10))
     assert f"1 of 3 inputs failed, the others are done: {path}: {len(kept)} of about " in error
     assert f"those are labelled in {out / 'cut_overlay.mp4'}" in error
-    assert "2 inputs labelled" in said
+    assert "2 of 3 inputs labelled" in said
     assert len(files(out)) == 5
     assert numbers(clips, out / "whole_overlay.mp4") == list(range(5))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import threading
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -306,6 +307,24 @@ def test_other_elements_between_frames_are_no_damage(clips, tmp_path, length):
     frames, reader = read(path)
     assert [clips.number_of(frame.image) for frame in frames] == list(range(40))
     assert reader.problem == ""
+
+
+def test_closing_while_another_thread_reads(clips):
+    """As after an interrupt: FFmpeg must not lose the file under a thread that decodes."""
+    for _ in range(20):
+        reader = VideoReader(clips("a.mp4"))
+        frames = iter(reader)
+        next(frames)
+        rest = []
+        thread = threading.Thread(target=lambda frames=frames, rest=rest: rest.extend(frames))
+        thread.start()
+        reader.close()
+        thread.join()
+        reader.close()
+        assert len(rest) == 39
+    unread = VideoReader(clips("a.mp4"))
+    unread.close()
+    unread.close()
 
 
 def test_a_name_that_looks_like_a_protocol(clips, tmp_path, monkeypatch):
