@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.errors import CheckFailed
+from icnet_deploy.export.passes import finite_check
 
 __all__ = ["Peaks", "Probe"]
 
@@ -83,6 +84,8 @@ class Probe:
                     f"{tensor} is not finite in float32 already: the checkpoint is broken, and "
                     "no precision mends it"
                 )
+            if kind == "all":
+                continue
             if kind == "sum":
                 found *= self._scale.get(tensor, 1.0) * (growth if tensor in self._means else 1.0)
                 into = self.peaks.sums
@@ -109,10 +112,13 @@ class Probe:
                 magnitudes[name] = f"abs:{name}"
             return magnitudes[name]
 
-        for node in model.graph.node:
+        check = finite_check(model)  # of the logits; what it sums up is beyond any float16
+        for node in (node for node in model.graph.node if node.name not in check):
             for tensor in floats.intersection(node.output):
                 _watch(graph, "ReduceMax", tensor, f"max:{tensor}")
                 _watch(graph, "ReduceMin", tensor, f"min:{tensor}")
+                # A maximum may drop what is not a number; a sum does not.
+                _watch(graph, "ReduceSum", tensor, f"all:{tensor}")
                 if node.op_type in _ADDING_UP:
                     graph.node.append(self._twin(node, tensor, magnitude))
                     _watch(graph, "ReduceMax", f"twin:{tensor}", f"sum:{tensor}")

@@ -8,13 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icnet_deploy.labels import IGNORE
 from icnet_deploy.training.blocks import POOL_BINS, PyramidPooling, resize
 from icnet_deploy.training.networks import Network
 from icnet_deploy.training.preprocessing import Preprocessing
 
-__all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "lowest_argmax"]
+__all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "labels_of", "lowest_argmax"]
 
 HEADS = ("logits", "labels")
+
+_NO_CLASS = float(IGNORE)
+"""What a label map holds where logits are not finite: a label that every reader refuses."""
+
+_LARGEST_SUM = 3e38
+"""Beyond it float32 ends, at 3.4e38."""
 
 
 class Deployed(nn.Module):
@@ -55,23 +62,37 @@ class Deployed(nn.Module):
 
         The first operator is the cast to float, and the last two are casts to float and to uint8:
         TensorRT takes uint8 nowhere else.
+
+        An image with a logit that is infinite or not a number gets the label 255 everywhere.
         """
         logits: Tensor = self.network(image.to(torch.float32).permute(0, 3, 1, 2) - self.mean)
         if self.head == "logits":
             return logits
+        labels = labels_of(logits)
         logits = resize(logits, (image.shape[1], image.shape[2]))
-        return lowest_argmax(logits).to(torch.uint8)
+        return lowest_argmax(logits, labels).to(torch.uint8)
 
 
-def lowest_argmax(logits: Tensor) -> Tensor:
-    """The lowest index of the largest value over axis 1, as float, of N x C x H x W.
+def labels_of(logits: Tensor) -> Tensor:
+    """What each class of an image is called, as float, N x C x 1 x 1: its index, or 255.
 
-    It says what ArgMax says, in operators that fuse: TensorRT runs ArgMax as a slow TopK.
+    255 for all classes of an image with a logit, of N x C x h x w, that is not finite. So the check
+    costs one pass over the small logits and nothing at the size of the label map. It is a sum,
+    which carries NaN and infinity along in every runtime, where a maximum may drop them.
     """
-    classes = logits.shape[1]
-    index = torch.arange(classes, dtype=torch.float32).view(1, classes, 1, 1)
+    index = torch.arange(logits.shape[1], dtype=torch.float32).view(1, -1, 1, 1)
+    total = logits.sum((1, 2, 3), keepdim=True).abs()
+    return torch.where(total < _LARGEST_SUM, index, _NO_CLASS)
+
+
+def lowest_argmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """The label of the lowest class of the largest logit, float N x H x W, of N x C x H x W.
+
+    `labels` ascend along axis 1, as `labels_of` gives them; a pixel without a largest logit gets
+    255. It says what ArgMax says, in operators that fuse: TensorRT runs ArgMax as a slow TopK.
+    """
     best = logits.amax(dim=1, keepdim=True)
-    return torch.where(logits == best, index, float(classes)).amin(dim=1)
+    return torch.where(logits == best, labels, _NO_CLASS).amin(dim=1)
 
 
 class MatrixPyramidPooling(PyramidPooling):

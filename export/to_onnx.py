@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
-from icnet_deploy.errors import InputError, MissingPackage
+from icnet_deploy.errors import CheckFailed, InputError, MissingPackage
 from icnet_deploy.files import replacing, sha256, write_json
+from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, stamped
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def export(
     Raises:
         InputError: a report on float16 is asked for at another precision.
         ImageError: a photo cannot be read.
-        ModelError: the checkpoint cannot be read.
-        CheckFailed: the file does not do what PyTorch does.
+        ModelError: the checkpoint cannot be read, or a value in it is not finite.
+        CheckFailed: the file does not do what PyTorch does, or a value in it or in an answer is not
+            finite.
         OutputError: the file cannot be written.
         MissingPackage: torch, onnx or ONNX Runtime is not installed.
     """
@@ -79,6 +81,7 @@ def export(
     from icnet_deploy.export.graph import trace
     from icnet_deploy.export.passes import rounded, to_half
     from icnet_deploy.export.samples import Samples
+    from icnet_deploy.export.stride import ANY_SIZE, stride_of
     from icnet_deploy.export.verify import verify
     from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
 
@@ -93,14 +96,16 @@ def export(
     with replacing(out) as temporary:
         module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
         model, report = trace(module, size, dynamic_size), None
+        _bytes_of(model, checkpoint)
         if precision == "fp16":
             report = _headroom(model, samples, dynamic_size)
             if headroom is not None:
                 write_json(headroom, report.to_dict())
             to_half(model, [node.node for node in report.kept])
-        metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision)
+        stride = stride_of(checkpoint.network, [*sizes, *ANY_SIZE] if dynamic_size else sizes)
+        metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision, stride)
         model.producer_name, model.producer_version = "icnet-deploy", __version__
-        temporary.write_bytes(stamped(model.SerializeToString(), metadata))
+        temporary.write_bytes(stamped(_bytes_of(model, checkpoint), metadata))
         if report is None:
             return Exported(verify(temporary, checkpoint, head, precision, samples), None)
         # A CPU computes a float16 file in float32: that it loads is seen there, what it answers
@@ -109,6 +114,15 @@ def export(
         rounded(model)
         gpu = model.SerializeToString()
         return Exported(verify(gpu, checkpoint, head, precision, samples), report)
+
+
+def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
+    """The graph as it is written; CheckFailed where folding made a weight infinite or no number."""
+    content: bytes = model.SerializeToString()
+    whose = f"the graph of {checkpoint.path}, its batch norms and scales folded,"
+    advice = "its weights are too large; train the network again, or take another checkpoint"
+    require_finite_graph(content, whose, advice, CheckFailed)
+    return content
 
 
 def _headroom(model: Any, samples: Samples, dynamic_size: bool) -> Headroom:
@@ -135,7 +149,11 @@ def _require_packages() -> None:
 
 
 def _metadata(
-    checkpoint: Checkpoint, size: tuple[int, int] | None, head: str, precision: str
+    checkpoint: Checkpoint,
+    size: tuple[int, int] | None,
+    head: str,
+    precision: str,
+    stride: int | None,
 ) -> ArtefactMetadata:
     return ArtefactMetadata(
         label_set=checkpoint.label_set,
@@ -146,6 +164,7 @@ def _metadata(
         preprocessing=checkpoint.preprocessing.to_dict(),
         weights_sha256=checkpoint.sha256,
         training_data=_training_data(checkpoint.info),
+        stride=stride,
         tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
         | {"icnet-deploy": __version__, "python": platform.python_version()},
     )

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from icnet_deploy.errors import CheckFailed, MissingPackage
+from icnet_deploy.errors import BackendError, CheckFailed, MissingPackage
+from icnet_deploy.labels import check_labels
 from icnet_deploy.training.blocks import resize
 from icnet_deploy.training.checkpoint import Checkpoint
 
@@ -65,7 +66,8 @@ def verify(
             once, so that the batch axis is proved, too.
 
     Raises:
-        CheckFailed: the labels agree less than `LEAST_AGREEMENT`, or a value is not finite.
+        CheckFailed: the labels agree less than `LEAST_AGREEMENT`; a logit, of the graph or of the
+            checkpoint, is not finite; or a label is no class.
         MissingPackage: ONNX Runtime is not installed.
     """
     try:
@@ -84,10 +86,15 @@ def verify(
         answer = torch.from_numpy(session.run([head], {"image": images})[0])
         with torch.inference_mode():
             logits = checkpoint.network(checkpoint.preprocessing.tensor(images))
+        expected = logits.shape if head == "logits" else images.shape[:3]
+        if answer.shape != expected:
+            raise CheckFailed(f"the exported graph gives {head} of {answer.shape}, not {expected}")
+        _require_finite(logits, f"the logits of {checkpoint.path} in float32")
         if head == "logits":
-            if not bool(torch.isfinite(answer).all()):
-                raise CheckFailed(f"the exported graph's logits are not finite ({precision})")
+            _require_finite(answer, f"the exported graph's logits ({precision})")
             largest = max(largest, float((answer - logits).abs().max()))
+        else:
+            _require_classes(answer, checkpoint, precision)
         for ours, theirs in zip(answer, logits, strict=True):
             labels = _labels(ours, images.shape) if head == "logits" else ours
             reference = _labels(theirs, images.shape)
@@ -104,6 +111,23 @@ def verify(
             f"{LEAST_AGREEMENT[precision]:.2%} is required at {precision}. The file was not kept"
         )
     return result
+
+
+def _require_finite(logits: torch.Tensor, whose: str) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise CheckFailed(
+            f"{whose} are not finite on an image: values on the way to them overflow. The file was "
+            "not kept; train the network again, or take another checkpoint"
+        )
+
+
+def _require_classes(labels: torch.Tensor, checkpoint: Checkpoint, precision: str) -> None:
+    try:
+        check_labels(labels.numpy(), checkpoint.label_set)
+    except BackendError as error:
+        raise CheckFailed(
+            f"the exported graph ({precision}) fails on an image: {error}. The file was not kept"
+        ) from error
 
 
 def _labels(logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

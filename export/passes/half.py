@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import onnx
 
+from icnet_deploy.export.passes.finite_check import finite_check
 from icnet_deploy.export.passes.round_trips import drop_round_trips
 
 __all__ = ["to_half"]
@@ -18,7 +19,7 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     cast that follows the uint8 input.
 
     Needs: a float32 graph that onnxsim has been over. After it: no value between two nodes in
-    float32 passes through float16, and the graph is sorted.
+    float32 passes through float16, the check of the logits is in float32, and the graph is sorted.
 
     Args:
         model: changed in place.
@@ -29,7 +30,8 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    half = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep))
+    kept = [*keep, *finite_check(model)]
+    half = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
     drop_round_trips(half)
     model.CopyFrom(half)
     return True

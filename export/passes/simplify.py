@@ -24,5 +24,7 @@ def simplify(model: onnx.ModelProto) -> bool:
     ) == list(model.graph.output)
     if not ok or not same or len(smaller.graph.node) >= len(model.graph.node):
         return False
+    del smaller.metadata_props[:]  # what onnxsim says of its own settings
+    smaller.metadata_props.extend(model.metadata_props)
     model.CopyFrom(smaller)
     return True

@@ -8,6 +8,7 @@ for package in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"):
     pytest.importorskip(package, reason=f"export needs {package}")
 
 from icnet_deploy.export.to_onnx import export  # noqa: E402
+from icnet_deploy.metadata import read_onnx_metadata, stamped  # noqa: E402
 
 SIZE = (97, 161)
 
@@ -17,6 +18,7 @@ FORMS = {
     "half": {"precision": "fp16"},
     "half-labels": {"head": "labels", "precision": "fp16"},
     "free": {"dynamic_size": True},
+    "free-labels": {"head": "labels", "dynamic_size": True},
 }
 
 
@@ -32,6 +34,52 @@ def artefact(tmp_path_factory):
         return made[form]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def form(artefact, scene, tmp_path_factory):
+    """Returns an exported form's file, or one made of it: quantized, or of one image a run."""
+    import onnx
+
+    folder = tmp_path_factory.mktemp("made")
+
+    def get(name):
+        if name in FORMS:
+            return artefact(name)
+        out = folder / f"{name}.onnx"
+        if not out.exists():
+            if name == "static":
+                model = onnx.load(artefact("logits"))
+                model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+                save(model, read_onnx_metadata(artefact("logits")), out)
+            else:
+                quantize(artefact("labels" if "labels" in name else "logits"), out, name, scene)
+        return out
+
+    return get
+
+
+def save(model, metadata, out):
+    """Writes a model with these metadata, stamped."""
+    out.write_bytes(stamped(model.SerializeToString(), metadata))
+
+
+def quantize(source, out, name, scene):
+    """An 8-bit artefact as `icnet quantize` writes it, calibrated on one scene."""
+    import onnx
+
+    from icnet_deploy.calibration.artefact import write_artefact
+    from icnet_deploy.calibration.calibrate import calibrate
+    from icnet_deploy.calibration.selection import CalibrationSet
+    from icnet_deploy.files import sha256
+    from icnet_deploy.images import write_image
+
+    image = out.with_suffix(".png")
+    write_image(image, scene)
+    images = CalibrationSet((image,), ("a scene",), SIZE)
+    found = calibrate(onnx.load(source), images, sha256(source))
+    placement = name.removesuffix("-labels")
+    write_artefact(source, out, found, placement, "percentile", None, [scene])
 
 
 @pytest.fixture(scope="session")

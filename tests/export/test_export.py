@@ -15,7 +15,13 @@ import torch
 from icnet_deploy.cli import main
 from icnet_deploy.export import to_onnx
 from icnet_deploy.export import verify as verification
-from icnet_deploy.export.deployed import Deployed, MatrixPyramidPooling, lowest_argmax
+from icnet_deploy.export.deployed import (
+    Deployed,
+    MatrixPyramidPooling,
+    labels_of,
+    lowest_argmax,
+)
+from icnet_deploy.export.stride import ANY_SIZE, stride_of
 from icnet_deploy.export.to_onnx import _own_size, _training_data, export
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata
@@ -23,6 +29,7 @@ from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.training.blocks import PyramidPooling, resize
 from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from icnet_deploy.training.icnet import ICNet
+from icnet_deploy.training.networks import build_network
 from icnet_deploy.training.preprocessing import CAFFE, Preprocessing
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +91,7 @@ def test_inputs_outputs_and_metadata(artefact, form):
     assert (metadata.size, metadata.head) == (None if free else SIZE, head)
     assert metadata.precision == ("fp16" if form == "half" else "fp32")
     assert metadata.weights_sha256 == load_checkpoint(SHIPPED).sha256
+    assert metadata.stride == 4
     assert [p.key for p in model.metadata_props] == ["icnet_deploy"]
     assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
     [image], [output] = model.graph.input, model.graph.output
@@ -163,6 +171,28 @@ def test_other_networks_export_and_run(tmp_path, settled, scene, description, fr
         assert (predictor.predict(scene).labels == expected).mean() > 0.999
 
 
+@pytest.mark.parametrize(
+    ("description", "natural", "even"),
+    [
+        ({"stages": "sub124"}, 4, 4),
+        ({"stages": "sub24"}, 8, 8),
+        ({"stages": "sub4"}, 16, None),
+        ({"architecture": "pspnet", "downsampling": 8}, 8, None),
+        ({"architecture": "pspnet", "downsampling": 32}, 32, None),
+    ],
+    ids=str,
+)
+def test_the_stride_is_what_the_grids_show(description, natural, even):
+    """Pools that round up make one more of even sides: then no whole number says it."""
+    network = build_network({"num_classes": 3, "width": 0.125} | description).eval()
+    with torch.inference_mode():
+        for side, stride in ((97, natural), (96, even)):
+            assert stride_of(network, [(side, side)]) == stride
+            rows = network(torch.zeros(1, 3, side, side)).shape[2]
+            assert (rows == -(-side // natural)) == (stride is not None)
+    assert stride_of(network, [*ANY_SIZE]) == even
+
+
 def test_training_data_of_a_pruned_net_is_its_origins_too():
     sets = [{"name": n, "split": "train", "images": 3} for n in ("camvid", "scenes")]
     parent = {"data": sets}
@@ -216,7 +246,7 @@ def test_matrix_pooling_is_window_pooling(size):
 def test_lowest_argmax_is_argmax_with_ties():
     logits = torch.randint(0, 3, (2, 7, 20, 20)).float()
     first = torch.from_numpy(logits.numpy().argmax(1))
-    assert torch.equal(lowest_argmax(logits).long(), first)
+    assert torch.equal(lowest_argmax(logits, labels_of(logits)).long(), first)
 
 
 def test_a_file_that_is_another_network_is_not_kept(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from icnet_deploy.errors import CheckFailed
 from icnet_deploy.export import graph as tracing
 from icnet_deploy.export.activations import Probe
 from icnet_deploy.export.headroom import examine
-from icnet_deploy.export.passes import rounded, to_half
+from icnet_deploy.export.passes import finite_check, rounded, to_half
 from icnet_deploy.export.samples import Samples
 from icnet_deploy.images import write_image
 
@@ -213,6 +213,28 @@ def test_values_that_are_not_finite_are_refused():
     model = graph([helper.make_node("Log", ["x"], ["y"], "log")])
     with pytest.raises(CheckFailed, match="not finite in float32"):
         look(model, np.zeros((8, 8, 3), np.uint8))
+
+
+def test_one_value_that_is_not_a_number_is_found():
+    """ONNX Runtime's largest and smallest values leave it out."""
+    model = graph([helper.make_node("Sqrt", ["d"], ["y"], "root")])
+    model.graph.node.insert(2, helper.make_node("Sub", ["x", "c"], ["d"], "less"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([100]), "c"))
+    image = bright(8, 8)
+    assert look(model, image).images == 1
+    image[3, 4, 1] = 99
+    with pytest.raises(CheckFailed, match="y is not finite in float32"):
+        look(model, image)
+
+
+def test_the_check_of_the_logits_is_not_judged(artefact, scene):
+    """What it sums up is beyond float16 by design."""
+    model = onnx.load(artefact("labels"))
+    told = {n.node for n in look(model, scene).nodes}
+    check = finite_check(model)
+    assert len(check) == 3
+    assert not told & set(check)
+    assert len(told) > 100
 
 
 def test_the_command_measures_tells_and_writes(loud, tmp_path, monkeypatch, capsys):

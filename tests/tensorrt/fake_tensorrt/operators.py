@@ -44,6 +44,7 @@ TYPES = {
     "ReduceMax": NUMBERS,
     "ReduceMean": NUMBERS,
     "ReduceMin": NUMBERS,
+    "ReduceSum": NUMBERS,
     "Relu": NUMBERS,
     "Reshape": NUMBERS | BOOL,
     "Resize": FLOATS,
