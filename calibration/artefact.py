@@ -17,8 +17,10 @@ from icnet_deploy._version import __version__
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.collect import open_session
 from icnet_deploy.calibration.quantize import quantize
-from icnet_deploy.errors import CheckFailed, ModelError
+from icnet_deploy.errors import CheckFailed, ModelError, NotFinite
 from icnet_deploy.files import replacing
+from icnet_deploy.finite import require_finite_graph
+from icnet_deploy.labels import IGNORE
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, stamped
 from icnet_deploy.runtime.labelmap import label_map
 
@@ -34,7 +36,8 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
     """Reads what is to be quantized: its graph, its metadata and its size.
 
     Raises:
-        ModelError: it is no float32 ONNX file of `icnet export`, or takes any size.
+        ModelError: it is no float32 ONNX file of `icnet export`, takes any size, or holds a number
+            that is not finite.
     """
     metadata = read_onnx_metadata(path)
     if metadata.precision != "fp32":
@@ -47,7 +50,9 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
             f"{path} takes images of any size; an 8-bit graph has one: export it with --size and "
             "without --dynamic-size, then quantize that"
         )
-    return onnx.load(path), metadata, metadata.size
+    model = onnx.load(path)
+    require_finite_graph(model.SerializeToString(), str(path), "export the network again")
+    return model, metadata, metadata.size
 
 
 def write_artefact(
@@ -116,6 +121,9 @@ def agreement(a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8]) -
     Args:
         a, b: graphs with the same input and head.
         images: uint8 H x W x 3, RGB, of the graphs' size.
+
+    Raises:
+        NotFinite: logits of one of the graphs are infinite or not numbers.
     """
     sessions = [open_session(model) for model in (a, b)]
     head = a.graph.output[0].name
@@ -129,5 +137,7 @@ def agreement(a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8]) -
 
 def _labels(answer: npt.NDArray[Any], image: UInt8) -> npt.NDArray[Any]:
     if answer.dtype == np.uint8:
+        if answer.max() == IGNORE:  # what a graph writes where its logits are not finite
+            raise NotFinite
         return answer
     return label_map(answer, (image.shape[0], image.shape[1]))

@@ -13,7 +13,9 @@ from icnet_deploy.calibration.own_layout import own_layout
 from icnet_deploy.calibration.placement import Placement, float_layers, image_layers, place
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Range, Ranges, grid
-from icnet_deploy.calibration.weights import bias_shift, quantized_weights
+from icnet_deploy.calibration.weights import Float32, Int8, bias_shift, quantized_weights
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.finite import require_finite, require_finite_graph
 
 __all__ = ["quantize"]
 
@@ -37,7 +39,11 @@ def quantize(
 
     Raises:
         InputError: no such placement or block.
+        ModelError: a number in the graph or in the ranges is not finite: 8 bits would make some
+            other number of it.
+        CheckFailed: a number in the 8-bit graph is not finite.
     """
+    _require_finite(model, ranges)
     result = prepared(model, ranges.factors)
     if placement == "int8":
         own_layout(result)
@@ -59,7 +65,20 @@ def quantize(
     graph.drop_unused_constants()
     del result.graph.value_info[:]
     onnx.checker.check_model(result)
+    advice = "its weights are too large: no file is written; export another network"
+    require_finite_graph(result.SerializeToString(), f"the {placement} graph", advice, CheckFailed)
     return result
+
+
+def _require_finite(model: onnx.ModelProto, ranges: Ranges) -> None:
+    """Refuses what 8 bits would hide; see `quantize`."""
+    advice = "export the network again"
+    require_finite_graph(model.SerializeToString(), "the float32 graph", advice)
+    found = {
+        name: np.array([r.limit, r.low, r.high, *r.means]) for name, r in ranges.tensors.items()
+    }
+    advice = "remove what is kept of it (calibration.json), and calibrate again"
+    require_finite([*found.items(), *ranges.factors.items()], "the calibration", advice)
 
 
 def _range(name: str, found: Placement, ranges: Ranges) -> Range:
@@ -134,13 +153,15 @@ def _weights(
     weight = graph.array(name)
     places, steps = quantized_weights(weight, flat)
     bias = graph.array(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(weight), np.float32)
+    if placement == "int8-ort":
+        scale, _ = _scale(_range(source, found, ranges), placement)
+        places, steps = _with_room(weight, bias, scale, places, steps)
     corrected = bias + bias_shift(weight, places, steps, ranges.tensors[source].means)
     nodes = [_dequantized(graph, f"{name}_q", places, steps)]
     bias_name = f"{name}_bias_q"
     if placement == "int8":  # TensorRT refuses a bias of int32
         graph.add_constant(bias_name, corrected.astype(np.float32))
     else:  # ONNX Runtime's integer convolution takes no other
-        scale, _ = _scale(_range(source, found, ranges), placement)
         product = scale * steps
         whole = np.clip(np.rint(corrected / product), -(2**31) + 1, 2**31 - 1)
         nodes.append(_dequantized(graph, bias_name, whole.astype(np.int32), product))
@@ -149,6 +170,21 @@ def _weights(
     del conv.input[:]
     conv.input.extend(inputs)
     return nodes
+
+
+def _with_room(
+    weight: Float32, bias: Float32, scale: np.float32, places: Int8, steps: Float32
+) -> tuple[Int8, Float32]:
+    """Coarser steps for filters that are next to nothing beside their bias.
+
+    The bias has the steps of filter and input multiplied, and would be cut off at 31 of its bits.
+    """
+    least = (np.abs(bias) / scale / 2**30).astype(np.float32)
+    coarse = steps < least
+    steps = np.where(coarse, least, steps)
+    rounded = np.rint(weight[coarse] / steps[coarse, None, None, None])
+    places[coarse] = np.clip(rounded, -127, 127).astype(np.int8)
+    return places, steps
 
 
 def _dequantized(graph: Graph, name: str, places: np.ndarray, steps: np.ndarray) -> onnx.NodeProto:
