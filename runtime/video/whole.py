@@ -109,6 +109,8 @@ class Tally:
             # file in fragments counts those that are there.
             stated = len(self._stream.index_entries) or self._stream.frames
             missing = max(0, stated - self._packets)
+            if not _index_is_whole(self._path):
+                return missing + 1, None, "its index was cut off"
             counted = stated - self._hidden if self._stream.frames else None
             return missing, counted, _cut_off(missing)
         if "avi" in self._format:
@@ -152,6 +154,24 @@ class Tally:
 
 def _cut_off(missing: int) -> str:
     return "it was cut off, or bytes are missing" if missing else ""
+
+
+def _index_is_whole(path: Path) -> bool:
+    """Whether the boxes with the sample tables of an MP4 file ends within it (ISO 14496-12, 4.2)."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4]), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:])
+            at += length
+            if kind in (b"moov", b"moof") and at > size:
+                return False
+            if length < 8:  # to the end, or no box
+                break
+    return True
 
 
 def _ends_as_ts(path: Path) -> bool:

@@ -21,8 +21,8 @@ __all__ = ["VideoWriter", "writing_video"]
 
 UInt8 = npt.NDArray[np.uint8]
 
-# superfast, 23: less noise and smaller files than the MPEG-4 part 2 that version 0.1.0 wrote, in about
-# its time of the processor; veryfast takes 1.5 times that, for half the size.
+# superfast, 23: less noise and smaller files than the MPEG-4 part 2 that version 0.1.0 wrote, in
+# about its time of the processor; veryfast takes 1.5 times that, for half the size.
 # bf 0: of frames that are stored out of order MP4 cannot say how long the last is shown.
 _X264 = {"preset": "superfast", "crf": "23", "bf": "0"}
 _FINEST, _USUAL = (

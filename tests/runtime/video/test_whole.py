@@ -115,6 +115,20 @@ def test_an_index_at_the_end_that_was_cut_off(clips, tmp_path, name):
         outcome(path)
 
 
+def test_an_index_that_was_cut_within_a_table(clips, tmp_path):
+    """The sound's tables come behind the video's, of which FFmpeg reads what is there."""
+    data = clips("sound.mp4", audio=4).read_bytes()
+    table = data.index(b"stsz", data.rindex(b"moov"))
+    path = tmp_path / "sound.mp4"
+    for end in (table + 40, table + 100, len(data) - 300):
+        path.write_bytes(data[:end])
+        try:
+            frames, problem = outcome(path)
+        except ImageError:
+            continue
+        assert re.match(rf"{len(frames)} of about \d+ frames can be read \(its index", problem)
+
+
 @pytest.mark.parametrize("name", ["fast.mp4", "a.avi", "motion.mov"])
 def test_where_frames_are_counted_one_is_enough(clips, tmp_path, name):
     path = tmp_path / name
