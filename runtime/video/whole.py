@@ -157,7 +157,7 @@ def _cut_off(missing: int) -> str:
 
 
 def _index_is_whole(path: Path) -> bool:
-    """Whether the boxes with the sample tables of an MP4 file ends within it (ISO 14496-12, 4.2)."""
+    """Whether the boxes with an MP4 file's sample tables end within it (ISO 14496-12, 4.2)."""
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while at + 8 <= size:
