@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.protobuf import Field, fields, fields_of
 
@@ -84,7 +85,7 @@ def read_graph(path: str | Path) -> SourceGraph:
     Raises:
         ModelError: it is not ONNX or not an artefact of this product; it is an `int8-ort` one; it
             was optimized by ONNX Runtime; it keeps weights in another file; its input does not
-            feed a Cast first.
+            feed a Cast first; a weight is not finite.
     """
     path = Path(path)
     metadata = read_onnx_metadata(path)
@@ -118,6 +119,7 @@ def read_graph(path: str | Path) -> SourceGraph:
         frozenset(_half(path, (f.data for f in parts if f.number == _GRAPH_TENSOR))),
     )
     _check_input(graph)
+    require_finite_graph(path.read_bytes(), str(path), "export the network again")
     return graph
 
 

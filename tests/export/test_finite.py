@@ -15,10 +15,12 @@ from onnx import TensorProto, numpy_helper
 
 from icnet_deploy.cli import main
 from icnet_deploy.data.scenes import draw_scene
-from icnet_deploy.errors import CheckFailed
+from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.export import verify as verification
 from icnet_deploy.export.deployed import labels_of, lowest_argmax
+from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.passes import finite_check
+from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime.backends.open_vino import core
 from icnet_deploy.runtime.backends.open_vino_graph import prepare
 from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
@@ -109,6 +111,18 @@ def first_classes(count):
 
 def verify(model, checkpoint, head, scene):
     verification.verify(model.SerializeToString(), checkpoint, head, "fp32", [[scene]])
+
+
+@pytest.mark.parametrize("name", ["logits", "half-labels", "int8-labels"])
+def test_no_engine_is_built_of_weights_that_are_not_finite(form, tmp_path, name):
+    """An old file may hold some."""
+    read_graph(form(name))
+    for value in NOT_FINITE:
+        bad = edited(form(name), "conv6_cls.bias", lambda v, value=value: v.__setitem__(3, value))
+        path = tmp_path / "bad.onnx"
+        path.write_bytes(stamped(bad.SerializeToString(), read_onnx_metadata(form(name))))
+        with pytest.raises(ModelError, match=r"conv6_cls.bias.* \(1 of 19 values\)"):
+            read_graph(path)
 
 
 def test_the_label_of_a_pixel_is_255_where_there_is_none():
