@@ -72,6 +72,7 @@ PACKAGES = (
     ),
     Package("pillow", ("pillow",), None, "palettes, animations, TIFF and AVIF"),
     Package("tqdm", ("tqdm",), None, "progress bars"),
+    Package("av", ("av",), "video", "videos and animations"),
     Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
     Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
     Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
