@@ -11,7 +11,7 @@ from typing import Any
 
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.errors import BackendError, InputError
-from icnet_deploy.files import sha256
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
 
@@ -58,7 +58,7 @@ def benchmark_app(path: Path, seconds: float = 10, threads: int | None = None) -
     subject = {
         "name": f"{path.stem}, benchmark_app",
         "file": path.name,
-        "sha256": sha256(path),
+        "sha256": artefact_sha256(path),
         "precision": told.precision,
         "runtime": "openvino",
         "device": "cpu",

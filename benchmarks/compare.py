@@ -19,7 +19,7 @@ from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
 from icnet_deploy.benchmarks.scoring import Score, refuse_calibration_images
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import IcnetError, InputError, ModelError
-from icnet_deploy.files import sha256
+from icnet_deploy.runtime.digests import Digest, digest_of
 from icnet_deploy.runtime.predictor import Predictor
 
 __all__ = ["Failed", "compare"]
@@ -65,7 +65,7 @@ def compare(
         A row for each pair, and each row's pictures.
 
     Raises:
-        ModelError: an artefact cannot be read, or comes from another checkpoint.
+        ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
         InputError: an image was used for calibration, or a runtime or device is unknown.
         UnavailableError: a package or a device is missing.
         BackendError: a runtime failed.
@@ -73,8 +73,11 @@ def compare(
     attempt = _Attempt(failed)
     with ExitStack() as stack:
         opened: dict[Pair, Predictor] = {}
+        digests: dict[Path, Digest] = {}
         for pair in pairs:
             with attempt(pair):
+                if pair.path not in digests:
+                    digests[pair.path] = _digest(pair)
                 opened[pair] = stack.enter_context(open_pair(pair))
         reference = Reference(weights or shipped_checkpoint(), None)
         for pair, predictor in opened.items():
@@ -91,7 +94,14 @@ def compare(
         cases = [
             _Case(
                 pair,
-                _row(pair, names[pair.path], predictor, references, dataset, budgets),
+                _row(
+                    pair,
+                    names[pair.path],
+                    digests[pair.path].sha256,
+                    predictor,
+                    references,
+                    budgets,
+                ),
                 predictor,
                 Gallery(min(2, -(-pictures // len(left)))),
             )
@@ -99,6 +109,9 @@ def compare(
         ]
         for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
             _compare_one(cases, references, sample, attempt)
+        for case in cases:
+            with attempt(case.pair):
+                _require_unchanged(case.pair.path, digests[case.pair.path])
     for score in references.scores.values():
         score.require_truth()
     whole = [case for case in cases if case.pair not in attempt.failed]
@@ -161,23 +174,41 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 def _row(
     pair: Pair,
     name: str,
+    sha256: str,
     predictor: Predictor,
     references: References,
-    dataset: Dataset,
     budgets: Mapping[str, Budget],
 ) -> Comparison:
     metadata = predictor.metadata
+    reference = references.scores[metadata.size, metadata.head]
     return Comparison(
         artefact=pair.path,
         name=name,
-        sha256=sha256(pair.path),
+        sha256=sha256,
         metadata=metadata,
         runtime=ROUNDED if pair.runtime == ROUNDED else predictor.runtime,
         device=predictor.device,
-        score=Score(dataset, metadata.label_set, metadata.size, metadata.head),
-        reference=references.scores[metadata.size, metadata.head],
+        score=Score(reference.dataset, metadata.label_set, metadata.size, metadata.head),
+        reference=reference,
         budget=budget_for(metadata.precision, budgets),
     )
+
+
+def _digest(pair: Pair) -> Digest:
+    try:
+        return digest_of(pair.path)
+    except ModelError:
+        with open_pair(pair):  # says more of what is wrong with the file
+            raise
+
+
+def _require_unchanged(path: Path, digest: Digest) -> None:
+    """Refuses an artefact that was not the same file all the time (ModelError)."""
+    if not digest.stands(path.parent):
+        raise ModelError(
+            f"{path}, or its external data, changed while it was compared: nothing can be said of "
+            "it; try again when nobody writes to it"
+        )
 
 
 def _require_origin(path: Path, predictor: Predictor, reference: Reference) -> None:

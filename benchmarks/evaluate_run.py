@@ -23,8 +23,8 @@ from icnet_deploy.benchmarks.scoring import (
     require_same_protocol,
 )
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.files import sha256
 from icnet_deploy.images import write_labels
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import LabelSet
 
 __all__ = ["Evaluation", "evaluate", "save_prediction"]
@@ -60,7 +60,7 @@ class Evaluation:
             "versions": versions(),
             "machine": machine(),
             "model": str(self.model.path),
-            "sha256": sha256(self.model.path),
+            "sha256": artefact_sha256(self.model.path),
             "network": self.model.network,
             "runtime": self.model.runtime,
             "device": self.model.device,

@@ -27,7 +27,7 @@ from icnet_deploy.benchmarks import fresh_worker
 from icnet_deploy.benchmarks.pairing import Pair
 from icnet_deploy.cache import CACHE_VARIABLE
 from icnet_deploy.errors import BackendError, InputError
-from icnet_deploy.files import sha256
+from icnet_deploy.integrity import artefact_sha256
 
 __all__ = ["CACHES", "STAGES", "Fresh", "in_fresh_processes", "run_fresh"]
 
@@ -184,7 +184,7 @@ def _subject(each: Pair, one: Fresh, threads: int | None) -> dict[str, Any]:
     return {
         "name": f"auto: {one.file.stem}" if chosen else one.file.stem,
         "file": one.file.name,
-        "sha256": sha256(one.file),
+        "sha256": artefact_sha256(one.file),
         "precision": one.precision,
         "runtime": one.runtime,
         "device": one.device,

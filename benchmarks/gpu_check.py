@@ -246,7 +246,7 @@ def _plan(arguments: argparse.Namespace, steps: Sequence[str], stood_in: Sequenc
     packages = ("torch", "numpy", "onnx", "onnxruntime", "cv2", "pytest")
     engines = ("tensorrt_rtx", "tensorrt", "cuda", "pycuda")
     names = (
-        sorted(path.name for path in arguments.artefacts.glob("*.onnx"))
+        sorted(path.name for path in arguments.artefacts.glob("[!.]*.onnx"))
         if arguments.artefacts
         else []
     )

@@ -23,8 +23,8 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.command import size as read_size
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
-from icnet_deploy.files import sha256
 from icnet_deploy.images import read_image
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 
 __all__ = [
@@ -211,7 +211,7 @@ def subject(
     return {
         "name": each.path.stem,
         "file": each.path.name,
-        "sha256": sha256(each.path),
+        "sha256": artefact_sha256(each.path),
         "precision": predictor.metadata.precision,
         "runtime": predictor.runtime,
         "device": predictor.device,

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from icnet_deploy.benchmarks.reference import read_checkpoint
 from icnet_deploy.errors import ModelError, UnavailableError
-from icnet_deploy.files import sha256
 from icnet_deploy.images import resize_image, resize_labels
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
@@ -63,7 +63,7 @@ def _whole(subject: dict[str, Any], path: Path, answer: Callable[[UInt8], UInt8]
         answer(image)
         return {"total": 1e3 * (time.perf_counter() - start)}
 
-    return Peer({"file": path.name, "sha256": sha256(path), **subject}, answer, label)
+    return Peer({"file": path.name, "sha256": artefact_sha256(path), **subject}, answer, label)
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def open_bare_openvino(name: str, path: Path, size: Size, threads: int | None) -
     subject = {
         "name": f"{path.stem}, {name}",
         "file": path.name,
-        "sha256": sha256(path),
+        "sha256": artefact_sha256(path),
         "precision": told.precision,
         "runtime": "openvino",
         "threads": _threads(compiled),

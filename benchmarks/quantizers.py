@@ -28,8 +28,9 @@ from icnet_deploy.command import command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample, open_dataset
 from icnet_deploy.errors import InputError, UnavailableError
-from icnet_deploy.files import sha256, write_json
+from icnet_deploy.files import write_json
 from icnet_deploy.images import resize_image
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends import open_backend
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.labelmap import label_map
@@ -286,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = np.stack(list(chosen))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        files = _ours(source, sha256(args.model), chosen, folder)
+        files = _ours(source, artefact_sha256(args.model), chosen, folder)
         files |= _onnx_runtime(args.model, images, folder)
         if args.nncf:
             files |= _nncf(args.nncf, args.model, images, folder)
@@ -311,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {
             "schema": SCHEMA,
             "kind": "quantizers",
-            "model_sha256": sha256(args.model),
+            "model_sha256": artefact_sha256(args.model),
             "weights_sha256": metadata.weights_sha256,
             "calibration_images": len(images),
             "protocol": wanted.protocol().to_dict(),

@@ -154,8 +154,8 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _read(folder: Path) -> list[dict[str, Any]]:
     """Every result in order of name; a file of measurements is one of kind `measurements`."""
-    results = [json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("*.json"))]
-    lines = sorted(folder.glob("*.jsonl"))
+    results = [json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("[!.]*.json"))]
+    lines = sorted(folder.glob("[!.]*.jsonl"))
     return results + [{"kind": "measurements", "rows": read_measurements(f)} for f in lines]
 
 

@@ -38,6 +38,7 @@ from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.errors import CheckFailed, InputError, MissingPackage, OutputError
 from icnet_deploy.files import make_folder, sha256, write_json, write_text
 from icnet_deploy.images import resize_image
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends import check_available
 
@@ -150,7 +151,7 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     from icnet_deploy.calibration.calibrate import Calibration, calibrate, save_calibration
 
     model, _, size = load_float(args.model)
-    parent, cache = sha256(args.model), _cache(args)
+    parent, cache = artefact_sha256(args.model), _cache(args)
 
     def kept() -> Calibration:
         return Calibration.from_dict(json.loads(cache.read_text(encoding="utf-8")))
@@ -257,7 +258,7 @@ def _result(
         "versions": versions(),
         "machine": machine(),
         "artefact": args.model.name,
-        "sha256": sha256(args.model),
+        "sha256": artefact_sha256(args.model),
         "weights_sha256": read_onnx_metadata(args.model).weights_sha256,
         "placement": args.placement,
         "runtime": RUNTIMES[args.placement],

@@ -12,9 +12,10 @@ from typing import Any
 from icnet_deploy.benchmarks.parity_result import Failure
 from icnet_deploy.benchmarks.scoring import size_text
 from icnet_deploy.errors import InputError, ModelError
-from icnet_deploy.files import sha256
+from icnet_deploy.files import is_leftover, sha256
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata, read_onnx_metadata
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.verdicts import NAME as RECORD
 
 __all__ = ["Artefact", "Folder", "read_folder"]
@@ -27,7 +28,8 @@ class Artefact:
     """An ONNX file or an engine of the folder.
 
     Attributes:
-        path, sha256: the file.
+        path: the file.
+        sha256: of it and of its external data; empty if these cannot be read.
         metadata: what it says of itself; None if that cannot be read, and for an engine.
         problems: why it does not pass, in words.
         notes: what is worth saying, and no fault.
@@ -71,12 +73,14 @@ class Folder:
         artefacts: ONNX files and engines.
         checkpoints: path -> SHA-256.
         others: the names of what is neither.
+        leftovers: the names of files that a killed process left.
     """
 
     path: Path
     artefacts: list[Artefact]
     checkpoints: dict[Path, str]
     others: list[str]
+    leftovers: list[str]
 
     def weights(self, shipped: Path) -> Path:
         """The checkpoint that most of the artefacts name: one of the folder's, or the shipped one.
@@ -111,28 +115,33 @@ def read_folder(path: Path) -> Folder:
     """
     if not path.is_dir():
         raise InputError(f"there is no folder {path}: name one that holds exported files")
-    artefacts, checkpoints, others = [], {}, []
+    artefacts, checkpoints, others, leftovers = [], {}, [], []
     for entry in sorted(path.iterdir()):
-        if entry.is_file() and entry.suffix == ".onnx":
+        if is_leftover(entry):
+            leftovers.append(entry.name)
+        elif is_artefact(entry):
             artefacts.append(_read(entry))
-        elif entry.is_file() and entry.suffix in ENGINE_SUFFIXES:
-            artefacts.append(Artefact(entry, sha256(entry)))
-        elif entry.is_file() and entry.suffix == _CHECKPOINT:
+        elif entry.is_file() and entry.suffix == _CHECKPOINT and not entry.name.startswith("."):
             checkpoints[entry] = sha256(entry)
         elif entry.name != RECORD:
             others.append(f"{entry.name}/" if entry.is_dir() else entry.name)
     if not artefacts:
-        held = f"it holds {', '.join(others)}" if others else "it is empty"
+        held = f"it holds {', '.join(others + leftovers)}" if others + leftovers else "it is empty"
         raise InputError(
             f"no artefact in {path} (files .onnx, .engine, .plan): {held}; write one with "
             "`icnet export`"
         )
     _check_parents(artefacts)
-    return Folder(path, artefacts, checkpoints, others)
+    return Folder(path, artefacts, checkpoints, others, leftovers)
 
 
 def _read(path: Path) -> Artefact:
-    artefact = Artefact(path, sha256(path))
+    try:
+        artefact = Artefact(path, artefact_sha256(path))
+    except (ModelError, OSError) as error:  # of external data, too
+        return Artefact(path, "", problems=[str(error)])
+    if path.suffix in ENGINE_SUFFIXES:
+        return artefact
     try:
         artefact.metadata = read_onnx_metadata(path)
     except ModelError as error:

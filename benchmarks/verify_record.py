@@ -60,7 +60,7 @@ def verdicts_of(result: Result) -> Iterator[Verdict]:
             **here,
         )
     for failure in result.failures:
-        if failure in result.untried:
+        if failure in result.untried or not digests[failure.name]:
             continue
         anywhere = failure.runtime == "-" or failure.name.endswith(ENGINE_SUFFIXES)
         yield Verdict(

@@ -64,6 +64,9 @@ class Result:
             yield f"checkpoints, not artefacts: {names}"
         if self.folder.others:
             yield f"not artefacts: {', '.join(self.folder.others)}"
+        if self.folder.leftovers:
+            names = ", ".join(self.folder.leftovers)
+            yield f"left by a process that was killed, remove: {names}"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -80,6 +83,7 @@ class Result:
             ],
             "checkpoints": {path.name: digest for path, digest in self.folder.checkpoints.items()},
             "not_artefacts": self.folder.others,
+            "leftovers": self.folder.leftovers,
             "failures": [failure._asdict() for failure in self.failures],
             "parity": to_dict(self.rows, self.left_out) if self.rows else None,
         }

@@ -26,6 +26,7 @@ from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.folders import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
+from icnet_deploy.integrity import artefact_sha256
 
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
@@ -217,7 +218,7 @@ def _calibration(model: Path, images: CalibrationSet, cache: Path, method: str) 
 
     from icnet_deploy.calibration.calibrate import calibrate, load_calibration, save_calibration
 
-    parent = sha256(model)
+    parent = artefact_sha256(model)
     found = load_calibration(cache, parent, images)
     if found is None:
         found = calibrate(onnx.load(model), images, parent)

@@ -22,7 +22,8 @@ from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.engine.options import HARDWARE, LEVELS, TARGETS, BuildOptions, profile_of
 from icnet_deploy.export.engine.report import Report
 from icnet_deploy.export.engine.trtexec import MAJORS, build_command, timing_command
-from icnet_deploy.files import sha256, write_json
+from icnet_deploy.files import write_json
+from icnet_deploy.integrity import artefact_sha256
 
 __all__ = ["BuiltEngine", "build_engine", "main"]
 
@@ -71,7 +72,7 @@ def build_engine(
     options = options or BuildOptions()
     flavour, gpu = flavour_of(trt), None if options.targets else find_gpu()
     options.check(flavour)
-    digest = sha256(onnx) if onnx.is_file() else ""
+    digest = artefact_sha256(onnx) if onnx.is_file() else ""
     graph = read_graph(onnx)
     store, key = None, ""
     if cache is not None and (gpu is not None or options.targets):

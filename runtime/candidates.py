@@ -12,9 +12,9 @@ from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.backends import DEVICES, RUNTIMES, check_available
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.digests import digests
 from icnet_deploy.runtime.machine import cpu, exact_int8, package_version
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
 from icnet_deploy.runtime.verdicts import Verdict, Verdicts, read_verdicts
 
 __all__ = ["MEANT_FOR", "Candidate", "Found", "Request", "find_candidates"]
@@ -108,7 +108,7 @@ def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> F
         folder: ONNX files and engines, all of one network, and of one size unless one is asked
             for.
         request: what is asked for.
-        fresh: read every file for its SHA-256, also where its size and time are those known.
+        fresh: read every file for its SHA-256, also where nothing was done to it since it was read.
 
     Raises:
         InputError: there is no such folder, no artefact in it, several networks or sizes, a record
@@ -121,8 +121,11 @@ def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> F
     verdicts = Verdicts() if request.unverified else read_verdicts(folder)
     known = digests(folder, [artefact.path.name for artefact in artefacts], fresh=fresh)
     for artefact in artefacts:
+        path, digest = artefact.path, known[artefact.path.name]
+        if isinstance(digest, ModelError):
+            found.left_out.append(f"{path.name}: {digest}")
+            continue
         for runtime, device in _places(artefact, request, found):
-            path, digest = artefact.path, known[artefact.path.name]
             candidate = Candidate(
                 path, digest, runtime, device, artefact.metadata.precision, artefact.metadata.head
             )
@@ -145,11 +148,11 @@ def _read(folder: Path, found: Found) -> Iterator[Artefact]:
     """The artefacts of a folder that say what they are."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: name one that holds exported files")
-    suffixes = (".onnx", *ENGINE_SUFFIXES)
-    paths = sorted(p for p in folder.iterdir() if p.suffix in suffixes and p.is_file())
+    paths = sorted(filter(is_artefact, folder.iterdir()))
     if not paths:
+        suffixes = ", ".join((".onnx", *ENGINE_SUFFIXES))
         raise InputError(
-            f"no artefact in {folder} (files {', '.join(suffixes)}): write one with `icnet export`"
+            f"no artefact in {folder} (files {suffixes}): write one with `icnet export`"
         )
     for path in paths:
         try:

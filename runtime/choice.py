@@ -18,17 +18,47 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.errors import IcnetError, ModelError, OutputError, UnavailableError
-from icnet_deploy.files import sha256, write_json
+from icnet_deploy.files import write_json
 from icnet_deploy.runtime import machine
-from icnet_deploy.runtime.backends import RUNTIMES
+from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
 from icnet_deploy.runtime.candidates import Candidate, Found, Request, find_candidates
+from icnet_deploy.runtime.digests import digest_of
 from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
 from icnet_deploy.runtime.race import race
+from icnet_deploy.strict import (
+    COUNT,
+    NUMBER,
+    OBJECT,
+    SHA256,
+    TEXT,
+    Kind,
+    list_of,
+    one_of,
+    read,
+    take,
+)
 
 __all__ = ["Choice", "Request", "Timed", "open_fastest", "remembered_choices"]
 
 _SCHEMA = 1
 """Of what is remembered; raised when its layout or the way of measuring changes."""
+
+_REMEMBERED = {"schema": one_of(_SCHEMA), "key": OBJECT, "choice": OBJECT}
+_CHOICE = {
+    "folder": TEXT,
+    "candidates": Kind(lambda value: isinstance(value, list) and bool(value), "a list of some"),
+    "left_out": list_of(TEXT),
+    "measured": TEXT,
+}
+_TIMED = {
+    **dict.fromkeys(("file", "precision", "head"), TEXT),
+    "sha256": SHA256,
+    "runtime": one_of(*RUNTIMES),
+    "device": one_of(*DEVICES),
+    "median_ms": Kind(lambda value: NUMBER.fits(value) and value > 0, "a time above 0"),
+    "runs": Kind(lambda value: COUNT.fits(value) and value > 0, "a whole number from 1 on"),
+}
+"""Of what is remembered: what each part must be."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +154,7 @@ def open_fastest(folder: Path, request: Request | None = None, *, anew: bool = F
 
 
 class _Changed(Exception):
-    """A file is not what its size and time made it seem."""
+    """An artefact is not what it was when its folder was read."""
 
 
 def _open_best(folder: Path, request: Request, found: Found, anew: bool) -> Predictor:
@@ -135,8 +165,8 @@ def _open_best(folder: Path, request: Request, found: Found, anew: bool) -> Pred
         )
     key = _key(found.candidates, request)
     path = _kept_in(key)
-    known = None if anew or path is None else _read(path)[1]
-    told = known and _retold(known, folder, found)
+    asked, known = ({}, None) if anew or path is None else _read(path)
+    told = known and asked == _as_json(key) and _retold(known, folder, found)
     if told:
         with suppress(IcnetError):  # what ran then and does not now is measured again
             return _open_chosen(told, found, request)
@@ -144,10 +174,15 @@ def _open_best(folder: Path, request: Request, found: Found, anew: bool) -> Pred
 
 
 def _open_chosen(choice: Choice, found: Found, request: Request) -> Predictor:
+    """Opens the winner, whose bytes are those of the verdict before it is opened and after."""
     winner = next(one for one in found.candidates if choice.winner.is_of(one))
-    if sha256(winner.path) != winner.sha256:
+    digest = digest_of(winner.path)
+    if digest.sha256 != winner.sha256:
         raise _Changed
     predictor = _open(winner, request, cached=True)
+    if not digest.stands(winner.path.parent):
+        predictor.close()
+        raise _Changed
     predictor.choice = replace(choice, note=found.notes.get(winner, ""))
     return predictor
 
@@ -183,13 +218,15 @@ def _open(candidate: Candidate, request: Request, *, cached: bool | None = None)
 
 
 def _retold(known: Choice, folder: Path, found: Found) -> Choice | None:
-    """What is remembered, by the names that the files have now; None if it is of other files."""
-    names = {candidate.sha256: candidate.path.name for candidate in found.candidates}
-    if not known.candidates or any(one.sha256 not in names for one in known.candidates):
-        return None
-    candidates = tuple(replace(one, file=names[one.sha256]) for one in known.candidates)
+    """What is remembered, of the files as they are called now; None if it is of others."""
+    candidates = []
+    for one in known.candidates:
+        now = next(filter(one.is_of, found.candidates), None)
+        if now is None:
+            return None
+        candidates.append(replace(one, file=now.path.name, precision=now.precision, head=now.head))
     left_out = (*found.left_out, *known.left_out)
-    return replace(known, folder=str(folder), candidates=candidates, left_out=left_out)
+    return replace(known, folder=str(folder), candidates=tuple(candidates), left_out=left_out)
 
 
 def _here() -> dict[str, Any]:
@@ -215,6 +252,11 @@ def _key(candidates: list[Candidate], request: Request) -> dict[str, Any]:
     }
 
 
+def _as_json(value: Any) -> Any:
+    """A value as it is read back: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
 def _kept_in(key: dict[str, Any]) -> Path | None:
     kept = cache_folder("choices")
     name = hashlib.sha256(json.dumps([_SCHEMA, key], sort_keys=True).encode()).hexdigest()[:32]
@@ -224,20 +266,20 @@ def _kept_in(key: dict[str, Any]) -> Path | None:
 def _read(path: Path) -> tuple[dict[str, Any], Choice | None]:
     """What it was measured for, and the answer; ({}, None) where neither can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        told = value["choice"]
-        timed = tuple(Timed(**one) for one in told["candidates"])
-        return value["key"], Choice(
-            told["folder"], timed, tuple(told["left_out"]), str(told["measured"]), remembered=True
-        )
-    except (LookupError, OSError, TypeError, ValueError):
+        value = take(read(path), _REMEMBERED)
+        told = take(value["choice"], _CHOICE)
+        timed = tuple(Timed(**take(one, _TIMED)) for one in told["candidates"])
+        left_out = tuple(told["left_out"])
+        return value["key"], Choice(told["folder"], timed, left_out, told["measured"], True)
+    except (OSError, ValueError):
         return {}, None
 
 
 def remembered_choices() -> Iterator[Choice]:
     """What is remembered for this machine and version, in the order it was measured."""
     kept = cache_folder("choices")
-    found = [_read(path) for path in kept.glob("*.json")] if kept and kept.is_dir() else []
-    here = json.loads(json.dumps(_here()))
+    # None that is hidden: it is being written, or a killed process left it.
+    found = map(_read, kept.glob("[!.]*.json")) if kept and kept.is_dir() else ()
+    here = _as_json(_here())
     mine = [choice for key, choice in found if choice and key.get("here") == here]
     yield from sorted(mine, key=lambda choice: choice.measured or "")

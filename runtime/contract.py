@@ -20,6 +20,7 @@ __all__ = [
     "check_answer",
     "check_contract",
     "describe",
+    "is_artefact",
     "refuse_other_kinds",
 ]
 
@@ -181,6 +182,18 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
     return (
         f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
         f"{width}, s being {stride}"
+    )
+
+
+def is_artefact(path: Path) -> bool:
+    """Whether an entry of a folder is an artefact of it: an ONNX file or an engine, not hidden.
+
+    Hidden are files that are being written, and those that a killed process left.
+    """
+    return (
+        path.suffix in (".onnx", *ENGINE_SUFFIXES)
+        and not path.name.startswith(".")
+        and path.is_file()
     )
 
 

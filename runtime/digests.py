@@ -1,47 +1,104 @@
-"""SHA-256 of files, without reading again those whose size and time are known.
+"""SHA-256 of artefacts, without reading again those that nothing was done to.
 
 Reading a folder's 80 MB takes longer than opening one model of it. What is known is a hint: who
-opens a file holds the bytes themselves to the digest.
+opens an artefact holds the bytes themselves to the digest.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from icnet_deploy.cache import cache_folder
-from icnet_deploy.errors import OutputError
-from icnet_deploy.files import sha256, write_json
+from icnet_deploy.errors import ModelError, OutputError
+from icnet_deploy.files import write_json
+from icnet_deploy.integrity import artefact_files, artefact_sha256
+from icnet_deploy.strict import COUNT, SHA256, Kind, object_of, read, take
 
-__all__ = ["digests"]
+__all__ = ["Digest", "digest_of", "digests"]
+
+_STAMP = Kind(
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(COUNT.fits, value)),
+    "a file's size, times and number",
+)
+_FIELDS = {"files": object_of(_STAMP), "sha256": SHA256}
 
 
-def digests(folder: Path, names: Sequence[str], *, fresh: bool = False) -> dict[str, str]:
-    """The SHA-256 of files of a folder, by name.
+class Digest(NamedTuple):
+    """An artefact's SHA-256, and how its files were when it was taken.
+
+    Attributes:
+        sha256: as `artefact_sha256` has it: of the file and of its external data.
+        files: the name of each of these files, from the artefact's folder on -> its stamp.
+    """
+
+    sha256: str
+    files: dict[str, list[int]]
+
+    def stands(self, folder: Path) -> bool:
+        """Whether nothing was done to these files of a folder since."""
+        try:
+            return all(_stamp(folder / name) == stamp for name, stamp in self.files.items())
+        except OSError:
+            return False
+
+
+def digest_of(path: Path) -> Digest:
+    """Reads an artefact.
+
+    Raises:
+        ModelError: it cannot be read, or its external data cannot.
+    """
+    try:
+        files = {
+            file.relative_to(path.parent).as_posix(): _stamp(file) for file in artefact_files(path)
+        }
+        return Digest(artefact_sha256(path), files)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def digests(
+    folder: Path, names: Sequence[str], *, fresh: bool = False
+) -> dict[str, str | ModelError]:
+    """The SHA-256 of artefacts of a folder, by name; or why one cannot be read.
 
     Args:
         folder: where they are.
         names: of the files.
         fresh: read them all.
     """
-    paths = [folder / name for name in names]
-    stamps = {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in paths}
     kept = _kept_in(folder)
     known = {} if fresh else _read(kept)
-    unknown = [path for path in paths if known.get(path.name, [])[:2] != stamps[path.name]]
-    if unknown:
-        with ThreadPoolExecutor() as pool:
-            for path, digest in zip(unknown, pool.map(sha256, unknown), strict=True):
-                known[path.name] = [*stamps[path.name], digest]
-        if kept is not None:
-            with suppress(OutputError):  # it is read again next time
-                write_json(kept, {name: known[name] for name in names})
-    return {name: known[name][2] for name in names}
+    unknown = [name for name in names if name not in known or not known[name].stands(folder)]
+    broken: dict[str, ModelError] = {}
+
+    def look(name: str) -> Digest | ModelError:
+        try:
+            return digest_of(folder / name)
+        except ModelError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for name, found in zip(unknown, pool.map(look, unknown), strict=True):
+            if isinstance(found, ModelError):
+                broken[name] = found
+            else:
+                known[name] = found
+    if unknown and kept is not None:
+        with suppress(OutputError):  # it is read again next time
+            write_json(kept, {name: known[name]._asdict() for name in names if name not in broken})
+    return {name: broken[name] if name in broken else known[name].sha256 for name in names}
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes with a file, also where its size and its time are put back: the inode's time."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _kept_in(folder: Path) -> Path | None:
@@ -50,15 +107,15 @@ def _kept_in(folder: Path) -> Path | None:
     return kept and kept / f"{name}.json"
 
 
-def _read(path: Path | None) -> dict[str, list[Any]]:
-    if path is None:
-        return {}
+def _read(path: Path | None) -> dict[str, Digest]:
+    """What is known; nothing of an entry that is not as it is written, such as version 0.1's."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return {name: entry for name, entry in value.items() if _is_entry(entry)}
-    except (AttributeError, OSError, ValueError):
+        value = read(path) if path is not None else {}
+        entries: dict[str, Any] = value if isinstance(value, dict) else {}
+    except (OSError, ValueError):
         return {}
-
-
-def _is_entry(entry: object) -> bool:
-    return isinstance(entry, list) and list(map(type, entry)) == [int, int, str]
+    found = {}
+    for name, entry in entries.items():
+        with suppress(ValueError):
+            found[name] = Digest(**take(entry, _FIELDS))
+    return {name: digest for name, digest in found.items() if name in digest.files}

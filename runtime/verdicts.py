@@ -6,13 +6,28 @@ changed later has none, whatever its name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_json
+from icnet_deploy.runtime.backends import DEVICES, RUNTIMES
+from icnet_deploy.strict import (
+    BOOL,
+    COUNT,
+    NUMBER,
+    OBJECT,
+    SHA256,
+    TEXT,
+    list_of,
+    object_of,
+    one_of,
+    or_null,
+    read,
+    take,
+)
 
 __all__ = ["NAME", "SCHEMA", "Verdict", "Verdicts", "read_verdicts", "write_verdicts"]
 
@@ -21,6 +36,19 @@ NAME = "verified.json"
 
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the file."""
+
+_FIELDS = {
+    "file": TEXT,
+    "sha256": SHA256,
+    # The last is how `icnet parity` stands in for a GPU: no runtime, and nothing that auto takes.
+    "runtime": or_null(one_of(*RUNTIMES, "rounded")),
+    "device": or_null(one_of(*DEVICES)),
+    "passed": BOOL,
+    "miou_points": or_null(NUMBER),
+    **dict.fromkeys(("reason", "scored_on", "limits", "date", "processor"), TEXT),
+    "versions": object_of(TEXT),
+    "cpu_flags": list_of(TEXT),
+}
 
 
 @dataclass(frozen=True)
@@ -103,32 +131,38 @@ def read_verdicts(folder: Path) -> Verdicts:
     """Reads a folder's record; without one, nothing is verified.
 
     Raises:
-        InputError: there is one, and it cannot be read.
+        InputError: there is one, and it cannot be read, or something in it is not as it is written.
     """
     path = folder / NAME
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if int(value["schema"]) > SCHEMA:
+        value = read(path)
+        schema = take(value, {"schema": COUNT})["schema"]
+        if schema > SCHEMA:
             raise InputError(
-                f"{path} has schema {value['schema']}, this version of icnet-deploy reads up to "
-                f"{SCHEMA}: upgrade icnet-deploy"
+                f"{path} has schema {schema}, this version of icnet-deploy reads up to {SCHEMA}: "
+                "upgrade icnet-deploy"
             )
-        known = Verdict.__dataclass_fields__
-        return Verdicts(
-            tuple(
-                Verdict(
-                    **{name: text for name, text in one.items() if name in known}
-                    | {"cpu_flags": tuple(one.get("cpu_flags", ()))}
-                )
-                for one in value["verdicts"]
-            )
-        )
+        record = take(value, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)})
+        return Verdicts(tuple(map(_verdict, record["verdicts"])))
     except FileNotFoundError:
         return Verdicts()
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error!r}): write it anew with `icnet verify {folder}`"
+            f"{path} cannot be read ({error}): write it anew with `icnet verify {folder}`"
         ) from error
+
+
+def _verdict(value: Any) -> Verdict:
+    """Reads one; ValueError if it is none."""
+    fields = take(value, _FIELDS, optional=("cpu_flags",))
+    verdict = Verdict(**fields | {"cpu_flags": tuple(fields.get("cpu_flags", ()))})
+    everywhere = verdict.runtime is None or verdict.device is None
+    if verdict.passed and (everywhere or verdict.reason or verdict.miou_points is None):
+        raise ValueError(
+            f"the verdict of {verdict.file} says that it passed, and not where, by how much, or "
+            "why it did not"
+        )
+    return verdict
 
 
 def write_verdicts(folder: Path, verdicts: Verdicts) -> None:

@@ -83,7 +83,7 @@ class Setting:
     def onnx_files(self) -> list[Path]:
         """The artefacts that say what they are, by name."""
         found = []
-        for path in sorted(self.artefacts.glob("*.onnx")) if self.artefacts else []:
+        for path in sorted(self.artefacts.glob("[!.]*.onnx")) if self.artefacts else []:
             try:
                 read_onnx_metadata(path)
             except IcnetError:

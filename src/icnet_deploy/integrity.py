@@ -187,10 +187,16 @@ def artefact_sha256(path: Path) -> str:
     Raises:
         ModelError, OSError: as `artefact_files`.
     """
-    found = artefact_files(path)
-    digests = [sha256(one) for one in found]
+    digest = hashlib.sha256()
+    marked = False
+    with path.open("rb") as file:
+        for block, here in _blocks(file, 0, path.stat().st_size):
+            digest.update(block)
+            marked = marked or here
+    found = artefact_files(path) if marked else [path]
     if len(found) == 1:
-        return digests[0]
+        return digest.hexdigest()
+    digests = [digest.hexdigest(), *map(sha256, found[1:])]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

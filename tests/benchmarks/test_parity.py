@@ -150,12 +150,12 @@ def add_label_head(graph):
     """Upsamples to 96x128 and takes the largest, as the export's second head does."""
     from onnx import TensorProto, helper
 
-    sizes = helper.make_tensor("out_sizes", TensorProto.INT64, [4], [1, 19, 96, 128])
+    scales = helper.make_tensor("out_scales", TensorProto.FLOAT, [4], [1, 1, 4, 4])
     how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
-    graph.initializer.append(sizes)
+    graph.initializer.append(scales)
     graph.node.extend(
         [
-            helper.make_node("Resize", ["logits", "", "", "out_sizes"], ["dense"], **how),
+            helper.make_node("Resize", ["logits", "", "out_scales"], ["dense"], **how),
             helper.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
             helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
         ]

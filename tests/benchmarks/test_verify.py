@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from icnet_deploy.benchmarks import drawn
+from icnet_deploy.benchmarks import compare, drawn
 from icnet_deploy.benchmarks.drawn import drawn_scenes
 from icnet_deploy.benchmarks.pairing import default_runtimes
 from icnet_deploy.benchmarks.verify_folder import read_folder
 from icnet_deploy.data import content_hash
 from icnet_deploy.data.scenes import draw_scene
+from icnet_deploy.errors import InputError
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
@@ -243,3 +244,70 @@ def test_drawn_scenes_are_a_data_set():
     assert scenes[1].image.shape == (64, 96, 3)
     assert (scenes[1].labels == drawn_scenes(2, (64, 96))[1].labels).all()
     assert not (scenes[0].image == scenes[1].image).all()
+
+
+def test_what_a_killed_process_left_is_named_and_no_artefact(run, release, tmp_path):
+    whole = (release / "a.onnx").read_bytes()
+    left = [".a.4242.tmp.onnx", ".icnet-0123456789abcdef.tmp"]
+    for name in left:
+        (release / name).write_bytes(whole[: len(whole) // 2])
+    (release / ".random.4242.tmp.safetensors").write_bytes(b"")
+    (release / ".hidden.onnx").write_bytes(whole)
+    out = tmp_path / "v.json"
+    done = run("verify", release, *FEW, "--json", out)
+    assert done.code == 0, done
+    left.insert(1, ".random.4242.tmp.safetensors")
+    left.sort()
+    assert f"left by a process that was killed, remove: {', '.join(left)}" in done.out
+    told = json.loads(out.read_text())
+    assert [file["file"] for file in told["artefacts"]] == ["a.onnx"]
+    assert told["leftovers"] == left
+    assert told["not_artefacts"] == [".hidden.onnx"]
+
+
+@pytest.fixture
+def external(release):
+    """The folder, the artefact's weights in a file beside it: as of version 0.1, unstamped."""
+    model = onnx.load(release / "a.onnx")
+    metadata = json.loads(model.metadata_props[0].value)
+    for name in ("digest", "stamped"):
+        del metadata[name]
+    model.metadata_props[0].value = json.dumps(metadata)
+    (release / "a.onnx").unlink()
+    onnx.save(model, release / "a.onnx", save_as_external_data=True, location="a.data")
+    assert (release / "a.data").stat().st_size > 10_000
+    return release
+
+
+def test_external_data_that_change_after_it_are_found(run, external):
+    from icnet_deploy.runtime import Predictor
+
+    assert run("verify", external, *FEW).code == 0
+    Predictor.from_folder(external).close()
+    before = read_folder(external).artefacts[0].sha256
+    data = bytearray((external / "a.data").read_bytes())
+    data[len(data) // 2] ^= 0x10
+    (external / "a.data").write_bytes(data)
+    with pytest.raises(InputError, match="changed after `icnet verify` looked at it"):
+        Predictor.from_folder(external)
+    assert read_folder(external).artefacts[0].sha256 != before
+    (external / "a.data").unlink()
+    done = run("verify", external, *FEW)
+    assert done.code == 1
+    assert "external data" in done.out
+    assert "are missing" in done.out
+    assert read_verdicts(external).verdicts == ()
+
+
+def test_a_file_that_changes_while_it_is_compared_does_not_pass(run, release, monkeypatch):
+    real = compare._compare_one
+
+    def change(*arguments):
+        (release / "a.onnx").touch()
+        real(*arguments)
+
+    monkeypatch.setattr(compare, "_compare_one", change)
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert "changed while it was compared" in done.out
+    assert not any(verdict.passed for verdict in read_verdicts(release).verdicts)

@@ -1,0 +1,145 @@
+"""Reading JSON that we wrote, and nothing else: what is not as it was written is refused.
+
+Nothing is made to fit. A text that says "false" is no truth value, and true is no number: what is
+made to fit says something that nobody wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = [
+    "BOOL",
+    "COUNT",
+    "NUMBER",
+    "OBJECT",
+    "SHA256",
+    "TEXT",
+    "Kind",
+    "list_of",
+    "object_of",
+    "one_of",
+    "or_null",
+    "parse",
+    "read",
+    "take",
+]
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class Kind(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        fits: whether a value is that.
+        words: what it is called in a message.
+    """
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+TEXT = Kind(lambda value: isinstance(value, str), "a text")
+BOOL = Kind(lambda value: isinstance(value, bool), "true or false")
+NUMBER = Kind(_is_number, "a finite number")
+COUNT = Kind(lambda value: type(value) is int and value >= 0, "a whole number from 0 on")
+OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
+SHA256 = Kind(
+    lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None,
+    "a SHA-256, 64 hex digits",
+)
+
+
+def or_null(kind: Kind) -> Kind:
+    """That kind, or null."""
+    return Kind(lambda value: value is None or kind.fits(value), f"{kind.words} or null")
+
+
+def one_of(*values: Any) -> Kind:
+    """One of these values."""
+    words = f"one of {', '.join(map(str, values))}"
+    return Kind(lambda value: any(type(value) is type(v) and value == v for v in values), words)
+
+
+def list_of(kind: Kind) -> Kind:
+    """A list, each item of that kind."""
+    words = f"a list, each item {kind.words}"
+    return Kind(lambda value: isinstance(value, list) and all(map(kind.fits, value)), words)
+
+
+def object_of(kind: Kind) -> Kind:
+    """An object, each value of that kind."""
+    words = f"an object, each value {kind.words}"
+    return Kind(
+        lambda value: isinstance(value, dict) and all(map(kind.fits, value.values())), words
+    )
+
+
+def take(value: Any, fields: Mapping[str, Kind], optional: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of an object that are known, each of its kind; others are left out.
+
+    Args:
+        value: what should be an object.
+        fields: name -> what it must be.
+        optional: the names of those that may be missing.
+
+    Raises:
+        ValueError: it is no object, a field is missing, or one is of another kind.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {_shown(value)}, expected an object")
+    for name, kind in fields.items():
+        if name not in value:
+            if name not in optional:
+                raise ValueError(f"{name} is missing")
+        elif not kind.fits(value[name]):
+            raise ValueError(f"{name} is {_shown(value[name])}, expected {kind.words}")
+    return {name: value[name] for name in fields if name in value}
+
+
+def parse(text: str) -> Any:
+    """JSON, by the letter: no name twice in an object, no NaN, no infinity.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read(path: Path) -> Any:
+    """The JSON in a file, as `parse` takes it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, or as `parse`.
+    """
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
