@@ -44,7 +44,7 @@ class Kept(NamedTuple):
     @property
     def path(self) -> Path:
         """The file; its name is the key's SHA-256."""
-        return self.folder / f"{hashlib.sha256(self.key).hexdigest()[:32]}.compiled"
+        return self.folder / f"{hashlib.sha256(self.key).hexdigest()[:32]}.blob"
 
     def read(self) -> bytes | None:
         """The compiled model; None if none is kept, or if its bytes are not those that were."""
