@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.errors import ModelError
+from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.training.checkpoint import save_checkpoint
@@ -85,7 +85,10 @@ def save_released(released: Released, out: str | Path, label_set: LabelSet) -> N
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     network.load_state_dict(found.tensors | counters)
     preprocessing = Preprocessing(MEAN, found.scale, "bgr")
-    save_checkpoint(out, network, label_set, preprocessing, _info(released))
+    try:
+        save_checkpoint(out, network, label_set, preprocessing, _info(released))
+    except CheckFailed as error:  # a bias taken off a mean
+        raise ModelError(f"{released.path} cannot be imported: {error}") from error
 
 
 def _info(released: Released) -> dict[str, Any]:

@@ -196,6 +196,46 @@ def test_all_that_is_missing_or_misshapen_is_named(net, read):
         assert words in text
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", ["caffe", "numpy", "merged"])
+def test_no_number_that_is_not_finite_is_imported(
+    writers, net, file, tmp_path, capsys, form, value
+):
+    """Every kind of tensor, in each form; also what becomes infinite as float32."""
+    net = writers.merged(net) if form == "merged" else net
+    out = tmp_path / "out.safetensors"
+    spots = [("conv6_cls", 0), ("conv6_cls", 1), ("conv1_1_3x3_s2", 0)]
+    if form == "caffe":
+        net["data_sub1"] = [np.array([0.5, 1, 2], np.float32)]
+        spots.append(("data_sub1", 0))
+    spots += [("conv2_1_3x3", 1)] if form == "merged" else [("conv2_1_3x3/bn", i) for i in range(4)]
+    for name, blob in spots:
+        kept = net[name][blob]
+        net[name][blob] = kept.astype(np.float64)
+        net[name][blob].reshape(-1)[1] = value if form != "caffe" else np.sign(value) * 1e300
+        if form == "caffe":
+            content = writers.caffe(writers.as_layers(net), double=True)
+        else:
+            content = writers.npy(writers.as_dict(net))
+        assert main(["import-weights", str(file(content)), "-o", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert "1 tensors are missing or wrong" in said
+        assert f"{name}, blob {blob} (" in said.replace("_bn,", "/bn,")
+        assert "found NaN or infinite numbers" in said
+        assert not out.exists()
+        net[name][blob] = kept
+
+
+def test_no_mean_that_becomes_infinite_is_imported(writers, net, file, tmp_path, capsys):
+    """The bias is taken off it, and both are finite."""
+    net["conv_sub4"].append(np.full(net["conv_sub4"][0].shape[0], -3e38, np.float32))
+    net["conv_sub4/bn"][2] = np.full_like(net["conv_sub4/bn"][2], 3e38)
+    path, out = file(writers.caffe(writers.as_layers(net))), tmp_path / "out.safetensors"
+    assert main(["import-weights", str(path), "-o", str(out)]) == 2
+    assert "conv_sub4.bn.running_mean (32 of 32 values)" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_the_table_accounts_for_every_tensor(writers, net, file, tmp_path, capsys):
     net["loss/aux"] = [np.zeros((2, 3), np.float32), np.zeros(2, np.float32)]
     path, out = file(writers.caffe(writers.as_layers(net))), tmp_path / "out.safetensors"
