@@ -58,13 +58,13 @@ class Budget:
 
     def breaches(self, measured: Measured) -> list[str]:
         """Every limit that is passed, in words; none if the artefact is within its budget."""
-        found = []
-        if self.agreement is not None and measured.agreement < self.agreement - _ROUNDING:
+        found = []  # each written so that NaN is a breach, too
+        if self.agreement is not None and not measured.agreement >= self.agreement - _ROUNDING:
             found.append(
                 f"{100 * measured.agreement:.4f} % of pixels agree, at least "
                 f"{100 * self.agreement:g} % must"
             )
-        if not abs(measured.miou_points) <= self.miou_points + _ROUNDING:  # NaN is a breach, too
+        if not abs(measured.miou_points) <= self.miou_points + _ROUNDING:
             found.append(
                 f"mIoU differs by {measured.miou_points:+.4f} points, at most "
                 f"{self.miou_points:g} may it"

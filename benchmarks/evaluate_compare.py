@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,18 @@ from icnet_deploy.benchmarks.plot import Curve
 from icnet_deploy.benchmarks.scoring import OF_THE_MODEL, Protocol, require_same_protocol
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import InputError
+from icnet_deploy.strict import (
+    COUNT,
+    OBJECT,
+    PERCENT,
+    TEXT,
+    list_of,
+    object_of,
+    one_of,
+    or_null,
+    read,
+    take,
+)
 
 __all__ = ["Result", "compare", "curves", "names", "read_result", "require_same_data"]
 
@@ -21,6 +32,26 @@ SCHEMA = 1
 Result = Mapping[str, Any]
 """What `icnet evaluate --json` writes."""
 
+_RESULT = {
+    "kind": one_of("evaluate"),
+    "schema": one_of(SCHEMA),
+    **dict.fromkeys(("model", "runtime", "device"), TEXT),
+    **dict.fromkeys(("protocol", "score"), OBJECT),
+}
+_SCORE = {
+    "miou_percent": or_null(PERCENT),
+    "iou_percent": object_of(or_null(PERCENT)),
+    "pixel_accuracy_percent": or_null(PERCENT),
+    "small_region_accuracy_percent": or_null(PERCENT),
+    "regions": list_of(OBJECT),
+}
+_REGION = {
+    "from_pixels": COUNT,
+    "to_pixels": or_null(COUNT),
+    "regions": COUNT,
+    "accuracy_percent": or_null(PERCENT),
+}
+
 
 def read_result(path: Path) -> dict[str, Any]:
     """Reads what `icnet evaluate --json` wrote.
@@ -29,17 +60,17 @@ def read_result(path: Path) -> dict[str, Any]:
         InputError: there is no such file, or it is something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = read(path)
+        known = take(value, _RESULT)
+        Protocol.from_dict(known["protocol"])
+        for region in take(known["score"], _SCORE)["regions"]:
+            take(region, _REGION)
+    except OSError as error:
         raise InputError(f"cannot read the recorded result {path}: {error}") from error
-    try:
-        Protocol.from_dict(value["protocol"])
-        known = value["kind"] == "evaluate" and value["schema"] <= SCHEMA
-        known = known and {"miou_percent", "iou_percent", "regions"} <= set(value["score"])
-    except (KeyError, TypeError):
-        known = False
-    if not known:
-        raise InputError(f"{path} is no result that this version's `icnet evaluate --json` writes")
+    except ValueError as error:
+        raise InputError(
+            f"{path} is no result that this version's `icnet evaluate --json` writes: {error}"
+        ) from error
     return dict(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,11 @@ from typing import Any
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.scoring import OF_THE_MODEL, Protocol, require_same_protocol
 from icnet_deploy.errors import InputError
+from icnet_deploy.strict import OBJECT, PERCENT, TEXT, or_null, read, take
 
 __all__ = ["KnownScore", "find_score", "protocol_line", "read_scores"]
+
+_TOLD = {"sha256": TEXT, "runtime": TEXT, "precision": or_null(TEXT), "score": OBJECT}
 
 # How logits were resized is the model's head, which is its own affair, too.
 _MAY_DIFFER = (*OF_THE_MODEL, "logits_resize")
@@ -49,7 +51,7 @@ def read_scores(paths: Sequence[Path]) -> list[KnownScore]:
     found: list[KnownScore] = []
     for path in paths:
         try:
-            found += _scores(json.loads(path.read_text("utf-8")))
+            found += _scores(read(path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"cannot read mIoU from {path} ({error}): expected JSON of icnet evaluate, "
@@ -109,11 +111,9 @@ def _references(result: Mapping[str, Any]) -> Iterator[KnownScore]:
 
 
 def _score(name: str, told: Mapping[str, Any], protocol: Mapping[str, Any]) -> KnownScore:
+    known = take(told, _TOLD, optional=("precision",))
+    miou = take(known["score"], {"miou_percent": PERCENT})["miou_percent"]
+    precision = known.get("precision")
     return KnownScore(
-        name,
-        told["sha256"],
-        told["runtime"],
-        told.get("precision"),
-        told["score"]["miou_percent"],
-        Protocol.from_dict(protocol),
+        name, known["sha256"], known["runtime"], precision, miou, Protocol.from_dict(protocol)
     )

@@ -15,6 +15,7 @@ from typing import Any
 from icnet_deploy.benchmarks.machine import machine, versions
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
+from icnet_deploy.strict import COUNT, FROM_ZERO, OBJECT, TEXT, list_of, parse, take
 
 __all__ = ["SCHEMA", "SCOPES", "Measurement", "read_measurements", "write_measurements"]
 
@@ -37,7 +38,11 @@ SCOPES: Mapping[str, str] = {
 """Name -> what a number of that scope covers."""
 
 
-_FIELDS = ("kind", "scope", "subject", "setting", "values", "machine", "versions")
+_FIELDS = {
+    **dict.fromkeys(("kind", "scope"), TEXT),
+    **dict.fromkeys(("subject", "setting", "values", "machine", "versions"), OBJECT),
+}
+_SUMMARY = {"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     """
     try:
         lines = path.read_text("utf-8").splitlines()
-        found = [json.loads(line) for line in lines if line.strip()]
+        found = [parse(line) for line in lines if line.strip()]
         if not found or any(each.pop("schema") != SCHEMA for each in found):
             raise ValueError(f"it holds no measurements of schema {SCHEMA}")
         return [_measurement(each) for each in found]
@@ -110,4 +115,10 @@ def _measurement(value: dict[str, Any]) -> Measurement:
     The words of its scope are for a person who reads the file; the scope's name is what counts.
     """
     value.pop("covers")
-    return Measurement(**{name: value.pop(name) for name in _FIELDS}, **value)
+    known = take(value, _FIELDS)
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"it holds {', '.join(unknown)}, which no measurement has")
+    for each in known["values"].values():
+        if isinstance(each, dict) and "samples_ms" in each:
+            take(each, _SUMMARY)
+    return Measurement(**known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from icnet_deploy.data import (
 )
 from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
+from icnet_deploy.strict import COUNT, TEXT, list_of, take
 
 __all__ = [
     "OF_THE_MODEL",
@@ -91,15 +92,23 @@ class Protocol:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Protocol:
-        """Reads the JSON form; KeyError or TypeError if it is none. Fields may be younger."""
-        known = {f.name: value[f.name] for f in dataclasses.fields(cls) if f.name in value}
-        return cls(**{**known, "label_sizes": tuple(known["label_sizes"])})
+        """Reads the JSON form; ValueError if it is none. Fields may be younger."""
+        defaults = [f.name for f in dataclasses.fields(cls) if f.default is not MISSING]
+        known = take(value, _PROTOCOL, optional=defaults)
+        return cls(**known | {"label_sizes": tuple(known["label_sizes"])})
 
     def to_words(self) -> dict[str, str]:
         """Name -> value, as a person reads them."""
         values = {**self.to_dict(), "label_sizes": ", ".join(self.label_sizes)}
         return {name.replace("_", " "): str(value) for name, value in values.items()}
 
+
+_PROTOCOL = {
+    **dict.fromkeys((f.name for f in dataclasses.fields(Protocol)), TEXT),
+    "images": COUNT,
+    "label_sizes": list_of(TEXT),
+    "ignored": COUNT,
+}
 
 OF_THE_MODEL = ("model_size", "model_label_set", "mapping")
 """The fields of a protocol that two different models may differ in, where the reader is told."""

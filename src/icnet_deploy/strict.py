@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 __all__ = [
     "BOOL",
     "COUNT",
+    "FROM_ZERO",
     "NUMBER",
     "OBJECT",
+    "PERCENT",
     "SHA256",
     "TEXT",
     "Kind",
@@ -52,6 +54,8 @@ def _is_number(value: Any) -> bool:
 TEXT = Kind(lambda value: isinstance(value, str), "a text")
 BOOL = Kind(lambda value: isinstance(value, bool), "true or false")
 NUMBER = Kind(_is_number, "a finite number")
+FROM_ZERO = Kind(lambda value: _is_number(value) and value >= 0, "a finite number from 0 on")
+PERCENT = Kind(lambda value: _is_number(value) and 0 <= value <= 100, "a number in 0 to 100")
 COUNT = Kind(lambda value: type(value) is int and value >= 0, "a whole number from 0 on")
 OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
 SHA256 = Kind(
@@ -108,13 +112,15 @@ def take(value: Any, fields: Mapping[str, Kind], optional: Collection[str] = ())
 
 
 def parse(text: str) -> Any:
-    """JSON, by the letter: no name twice in an object, no NaN, no infinity.
+    """JSON, by the letter: no name twice in an object, no NaN, no infinity, not even as 1e999.
 
     Raises:
         ValueError: it is not that.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        return json.loads(
+            text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
+        )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -133,6 +139,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         raise ValueError("a name stands twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse(text)
     return value
 
 

@@ -32,6 +32,14 @@ def test_the_limit_of_miou_holds_both_ways_and_includes_itself(precision, inside
         assert "mIoU differs" in told
 
 
+@pytest.mark.parametrize("precision", sorted(BUDGETS))
+def test_what_is_no_number_is_a_breach(precision):
+    nan = float("nan")
+    assert breaches(precision, miou=nan)
+    assert bool(breaches(precision, agreement=nan)) == (precision == "fp32")
+    assert bool(breaches(precision, road=nan)) == precision.startswith("int8")
+
+
 def test_float32_must_agree_on_9999_pixels_of_10000():
     assert breaches("fp32", agreement=0.9999) == []
     (told,) = breaches("fp32", agreement=0.99989)

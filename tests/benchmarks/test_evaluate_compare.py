@@ -130,6 +130,15 @@ def test_only_results_are_read(tmp_path, pair):
         json.dumps({**pair[0], "schema": 9}),
         json.dumps({**pair[0], "score": {}}),
         json.dumps({**pair[0], "protocol": {"dataset": "scenes"}}),
+        json.dumps({**pair[0], "protocol": {**pair[0]["protocol"], "label_sizes": "96x128"}}),
+        json.dumps({**pair[0], "protocol": {**pair[0]["protocol"], "images": "3"}}),
+        json.dumps({**pair[0], "protocol": {**pair[0]["protocol"], "ignored": True}}),
+        json.dumps({**pair[0], "score": {**pair[0]["score"], "miou_percent": "60.0"}}),
+        json.dumps({**pair[0], "score": {**pair[0]["score"], "miou_percent": float("nan")}}),
+        json.dumps({**pair[0], "score": {**pair[0]["score"], "miou_percent": 1e9}}),
+        json.dumps({**pair[0], "score": {**pair[0]["score"], "iou_percent": {"road": True}}}),
+        json.dumps({**pair[0], "score": {**pair[0]["score"], "regions": [{}]}}),
+        json.dumps(pair[0]).replace('"miou_percent": ', '"miou_percent": 1e999, "old": '),
     ]
     for text in broken:
         path.write_text(text)

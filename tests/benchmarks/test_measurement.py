@@ -47,6 +47,10 @@ def test_an_unknown_scope_is_refused():
         one(scope="everything")
 
 
+def summary(**fields):
+    return {"runs": 1, "median_ms": 1.0, "samples_ms": [1.0], **fields}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -55,9 +59,18 @@ def test_an_unknown_scope_is_refused():
         lambda line: line.update(scope="everything"),
         lambda line: line.update(more=1),
         lambda line: line["subject"].pop("name"),
+        lambda line: line.update(kind=None),
+        lambda line: line.update(values=[]),
+        lambda line: line.update(setting="16 threads"),
+        lambda line: line["values"].update(total={"samples_ms": ["1.0"]}),
+        lambda line: line["values"].update(rate=float("nan")),
+        lambda line: line["values"].update(total=summary(samples_ms=[-1.0])),
+        lambda line: line["values"].update(total=summary(samples_ms=[1.0, True])),
+        lambda line: line["values"].update(total=summary(median_ms="1.0")),
+        lambda line: line["values"].update(total=summary(median_ms=None)),
     ],
 )
-def test_a_line_that_lacks_or_has_more_is_refused(tmp_path, change):
+def test_a_line_that_is_not_as_it_is_written_is_refused(tmp_path, change):
     line = one().to_dict()
     change(line)
     (tmp_path / "a.jsonl").write_text(json.dumps(line))
