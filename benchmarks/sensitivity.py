@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
@@ -148,16 +147,13 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     """What `icnet quantize` kept of this file, else made now as it makes it."""
     from icnet_deploy.calibration import choose, stratified
     from icnet_deploy.calibration.artefact import load_float
-    from icnet_deploy.calibration.calibrate import Calibration, calibrate, save_calibration
+    from icnet_deploy.calibration.calibrate import calibrate, read_calibration, save_calibration
 
     model, _, size = load_float(args.model)
     parent, cache = artefact_sha256(args.model), _cache(args)
 
-    def kept() -> Calibration:
-        return Calibration.from_dict(json.loads(cache.read_text(encoding="utf-8")))
-
-    with suppress(OSError, ArithmeticError, LookupError, TypeError, ValueError):
-        if (found := kept()).parent_sha256 == parent:
+    with suppress(OSError, ValueError):
+        if (found := read_calibration(cache)).parent_sha256 == parent:
             return found
     if args.calibration is not None and cache.exists():
         raise InputError(
@@ -168,7 +164,7 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
     made = calibrate(model, images, parent)
     save_calibration(cache, made, METHOD)
-    return kept()  # rounded as in the file, so that the next run finds the same
+    return read_calibration(cache)  # rounded as in the file, so that the next run finds the same
 
 
 def _blocks(model: Path) -> list[Block]:

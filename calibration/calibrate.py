@@ -20,12 +20,30 @@ from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
 from icnet_deploy.files import write_text
+from icnet_deploy.integrity import check_seal, sealed
+from icnet_deploy.strict import NUMBER, OBJECT, SHA256, Kind, list_of, object_of, one_of, read, take
 
-__all__ = ["Calibration", "calibrate", "load_calibration", "save_calibration"]
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "load_calibration",
+    "read_calibration",
+    "save_calibration",
+]
 
 UInt8 = npt.NDArray[np.uint8]
 
 SCHEMA = 1
+
+_POSITIVE = Kind(lambda value: NUMBER.fits(value) and value > 0, "a finite number above 0")
+_FIELDS = {
+    "kind": one_of("calibration"),
+    "schema": one_of(SCHEMA),
+    "parent_sha256": SHA256,
+    "images": list_of(SHA256),
+    "factors": object_of(list_of(_POSITIVE)),
+    "tensors": object_of(OBJECT),
+}
 _FOR_FACTORS = 16
 
 
@@ -52,34 +70,38 @@ class Calibration:
     def to_dict(self, method: str) -> dict[str, Any]:
         """The JSON form; the ranges by `method` are in it to be read, not read back."""
         ranges = self.ranges(method).tensors
-        return {
-            "kind": "calibration",
-            "schema": SCHEMA,
-            "parent_sha256": self.parent_sha256,
-            "images": list(self.images),
-            "factors": {k: [float(f"{f:.9g}") for f in v] for k, v in self.factors.items()},
-            "ranges_by": method,
-            "tensors": {
-                name: {
-                    "int8": [-ranges[name].limit, ranges[name].limit],
-                    "int8-ort": [ranges[name].low, ranges[name].high],
-                    **found.to_dict(),
-                }
-                for name, found in self.statistics.items()
-            },
-        }
+        return sealed(
+            {
+                "kind": "calibration",
+                "schema": SCHEMA,
+                "parent_sha256": self.parent_sha256,
+                "images": list(self.images),
+                "factors": {k: [float(f"{f:.9g}") for f in v] for k, v in self.factors.items()},
+                "ranges_by": method,
+                "tensors": {
+                    name: {
+                        "int8": [-ranges[name].limit, ranges[name].limit],
+                        "int8-ort": [ranges[name].low, ranges[name].high],
+                        **found.to_dict(),
+                    }
+                    for name, found in self.statistics.items()
+                },
+            }
+        )
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
-        """Reads the JSON form; KeyError, TypeError or ValueError if it is none."""
-        if value["kind"] != "calibration" or value["schema"] != SCHEMA:
-            raise ValueError("no calibration of this version")
-        return cls(
-            str(value["parent_sha256"]),
-            tuple(value["images"]),
-            {name: np.asarray(v, np.float64) for name, v in value["factors"].items()},
-            {name: TensorStatistics.from_dict(v) for name, v in value["tensors"].items()},
-        )
+        """Reads the JSON form; ValueError if it is none, was changed, or contradicts itself."""
+        known = take(value, _FIELDS)
+        check_seal(value)
+        images = tuple(known["images"])
+        found = {name: TensorStatistics.from_dict(v) for name, v in known["tensors"].items()}
+        if not images or len(set(images)) < len(images) or not found:
+            raise ValueError("it is of no image, of one twice, or of no tensor")
+        if any(each.images != len(images) for each in found.values()):
+            raise ValueError(f"a tensor's statistics are not of its {len(images)} images")
+        factors = {name: np.array(v, np.float64) for name, v in known["factors"].items()}
+        return cls(known["parent_sha256"], images, factors, found)
 
 
 def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str) -> Calibration:
@@ -119,11 +141,16 @@ def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
     write_text(path, f'{head}, "tensors": {{\n{lines}\n}}}}\n')
 
 
+def read_calibration(path: Path) -> Calibration:
+    """Reads the JSON form; OSError or ValueError if it cannot be."""
+    return Calibration.from_dict(read(path))
+
+
 def load_calibration(path: Path, parent_sha256: str, images: CalibrationSet) -> Calibration | None:
     """Reads it back if it is of this graph and of these images; None if not, or if it is broken."""
     try:
-        found = Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ArithmeticError, LookupError, TypeError, ValueError):
+        found = read_calibration(path)
+    except (OSError, ValueError):
         return None
     same = found.parent_sha256 == parent_sha256 and found.images == images.hashes
     return found if same else None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError
+from icnet_deploy.strict import COUNT, FROM_ZERO, NUMBER, OBJECT, list_of, one_of, take
 
 __all__ = ["BINS", "TensorStatistics"]
 
@@ -24,6 +25,22 @@ BINS = 8192
 _HALF = BINS // 2
 _QUARTER = BINS // 4
 _SMALLEST = 2.0**-20  # the range of a tensor that is zero everywhere
+_ROUNDED = 1e-6  # what the JSON form's 7 digits may move a value by
+
+_FIELDS = {
+    "minimum": NUMBER,
+    "maximum": NUMBER,
+    "images": COUNT,
+    "channel_means": list_of(NUMBER),
+    "channel_highest": list_of(FROM_ZERO),
+    "histogram": OBJECT,
+}
+_HISTOGRAM = {
+    "limit": FROM_ZERO,
+    "bins": one_of(BINS),
+    "first": COUNT,
+    "counts": list_of(COUNT),
+}
 
 Array = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
@@ -115,22 +132,39 @@ class TensorStatistics:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TensorStatistics:
-        """Reads the JSON form; KeyError, TypeError or ValueError if it is none."""
-        stored = value["histogram"]
-        if stored["bins"] != BINS:
-            raise ValueError(f"a histogram of {stored['bins']} bins, expected {BINS}")
+        """Reads the JSON form; ValueError if it is none, or contradicts itself."""
+        known = take(value, _FIELDS)
+        stored = take(known["histogram"], _HISTOGRAM)
+        first, found = stored["first"], stored["counts"]
+        means = np.array(known["channel_means"], np.float64)
+        highest = np.array(known["channel_highest"], np.float64)
+        images, limit = known["images"], float(stored["limit"])
+        minimum, maximum = float(known["minimum"]), float(known["maximum"])
+        total = sum(found)
+        sound = (
+            minimum <= maximum
+            and max(-minimum, maximum) < limit
+            and limit >= _SMALLEST
+            and np.frexp(limit)[0] == 0.5  # a power of two
+            and first + len(found) <= BINS
+            and images > 0
+            and means.size == highest.size > 0
+            and 0 < total < 2**63
+            and total % (images * means.size) == 0
+            and bool((np.abs(means) <= highest * (1 + _ROUNDED) + _ROUNDED).all())
+            and bool(np.isclose(highest.max(), max(-minimum, maximum), rtol=_ROUNDED))
+        )
+        if not sound:
+            raise ValueError("the statistics of a tensor contradict each other")
         counts = np.zeros(BINS, np.int64)
-        found = np.asarray(stored["counts"], np.int64)
-        counts[int(stored["first"]) : int(stored["first"]) + found.size] = found
-        means = np.asarray(value["channel_means"], np.float64)
-        images = int(value["images"])
+        counts[first : first + len(found)] = found
         return cls(
             channels=means.size,
-            minimum=float(value["minimum"]),
-            maximum=float(value["maximum"]),
-            limit=float(stored["limit"]),
+            minimum=minimum,
+            maximum=maximum,
+            limit=limit,
             counts=counts,
             total=means * images,
-            highest=np.asarray(value["channel_highest"], np.float64),
+            highest=highest,
             images=images,
         )
