@@ -39,7 +39,7 @@ def checkpoint():
 def spoiled(out, changes):
     """The shipped checkpoint with some tensors changed, as another program would write it."""
     with safetensors.safe_open(SHIPPED, framework="pt") as file:
-        told = file.metadata()
+        told = {"icnet_deploy": file.metadata()["icnet_deploy"]}  # without a digest
     tensors = {k: v.float() for k, v in safetensors.torch.load_file(SHIPPED).items()}
     for name, change in changes.items():
         change(tensors[name])

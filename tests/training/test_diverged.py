@@ -163,19 +163,29 @@ def test_a_resumed_run_that_diverges_stops(train, tmp_path, monkeypatch):
     assert not (tmp_path / "net.safetensors").exists()
 
 
-def test_no_run_starts_from_a_checkpoint_that_is_not_finite(train, tmp_path):
+@pytest.mark.parametrize("command", ["train", "compress", "evaluate", "export"])
+def test_no_command_takes_a_checkpoint_that_is_not_finite(train, scenes, tmp_path, capsys, command):
     assert train("", steps=1)[0] == 0
     path, bad = tmp_path / "net.safetensors", tmp_path / "bad.safetensors"
     with safetensors.safe_open(path, framework="pt") as file:
-        told = file.metadata()
+        told = {"icnet_deploy": file.metadata()["icnet_deploy"]}  # without the digest
     tensors = safetensors.torch.load_file(path)
     tensors["conv6_cls.bias"][3] = float("nan")
     safetensors.torch.save_file(tensors, bad, told)
     path.unlink()
-    code, said = train("", "--init", str(bad), steps=1)
+    if command == "train":
+        code, said = train("", "--init", str(bad), steps=1)
+    else:
+        argv = {
+            "compress": [str(bad), "--keep", "0.5", "-o", str(path)],
+            "evaluate": [str(bad), "--dataset", "scenes", "--data", str(scenes)],
+            "export": ["--weights", str(bad), "--size", "64x96", "-o", str(tmp_path / "a.onnx")],
+        }[command]
+        code, said = main([command, *argv]), capsys.readouterr().err
     assert code == 2
     assert "conv6_cls.bias (1 of 19 values)" in said
     assert not path.exists()
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_a_fine_tuning_that_diverges_stops_the_compression(train, scenes, tmp_path, capsys):
