@@ -91,6 +91,6 @@ def kept(
         sha256 = artefact_sha256(artefact)
     except OSError:  # opening it says why
         return None
-    key = {"artefact": sha256, "machine": machine, "config": config}
+    key: dict[str, Any] = {"artefact": sha256, "machine": machine, "config": config}
     key |= {"icnet-deploy": __version__, "prepared": PREPARED}
     return Kept(artefact, sha256, folder, json.dumps(key, sort_keys=True).encode())
