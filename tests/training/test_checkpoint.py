@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ pytest.importorskip("safetensors", reason="checkpoints need safetensors")
 
 import safetensors.torch  # noqa: E402
 
-from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError  # noqa: E402
+from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError, OutputError  # noqa: E402
 from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
 from icnet_deploy.training.checkpoint import (  # noqa: E402
     SHIPPED,
@@ -250,3 +252,15 @@ def test_a_changed_byte_is_found(tmp_path, saved):
     copy.write_bytes(content.replace(b'\\"steps\\": 3', b'\\"steps\\": 4'))
     with pytest.raises(ModelError, match="not the file that was written"):
         load_checkpoint(copy)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_is_an_output_error(tmp_path, saved, monkeypatch):
+    network, path = saved
+    before = path.read_bytes()
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda _, content: write(Path("/dev/full"), content))
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_checkpoint(path, network, CAMVID, STREET)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
