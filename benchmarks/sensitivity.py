@@ -148,6 +148,8 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     from icnet_deploy.calibration import choose, stratified
     from icnet_deploy.calibration.artefact import load_float
     from icnet_deploy.calibration.calibrate import calibrate, read_calibration, save_calibration
+    from icnet_deploy.calibration.content import require_content
+    from icnet_deploy.calibration.selection import FEWEST
 
     model, _, size = load_float(args.model)
     parent, cache = artefact_sha256(args.model), _cache(args)
@@ -162,6 +164,8 @@ def _calibration(args: argparse.Namespace) -> Calibration:
         )
     train = open_dataset(args.dataset, args.data, "train", args.exif)
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
+    if note := require_content(images.files, images, FEWEST):
+        print(f"note: {note}")
     made = calibrate(model, images, parent)
     save_calibration(cache, made, METHOD)
     return read_calibration(cache)  # rounded as in the file, so that the next run finds the same

@@ -17,10 +17,10 @@ from icnet_deploy._version import __version__
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.collect import open_session
 from icnet_deploy.calibration.quantize import quantize
-from icnet_deploy.errors import CheckFailed, ModelError, NotFinite
+from icnet_deploy.errors import CheckFailed, ImageError, ModelError
 from icnet_deploy.files import replacing
 from icnet_deploy.finite import require_finite_graph
-from icnet_deploy.labels import IGNORE
+from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, stamped
 from icnet_deploy.runtime.labelmap import label_map
 
@@ -63,6 +63,7 @@ def write_artefact(
     method: str,
     exclude: Collection[str] | None,
     checked_on: Iterable[UInt8],
+    where: str = "images that it was not calibrated on",
 ) -> float:
     """Writes one artefact; a file that is nonsense is not kept.
 
@@ -73,7 +74,8 @@ def write_artefact(
         placement: `int8` or `int8-ort`.
         method: one of `METHODS`.
         exclude: what stays in float; None for `float_layers`.
-        checked_on: images, uint8 H x W x 3, of the graph's size.
+        checked_on: images, uint8 H x W x 3, of the graph's size, that it was not calibrated on.
+        where: what they are, in words.
 
     Returns:
         The share of labels that agree with the float32 file's, 0..1.
@@ -93,12 +95,12 @@ def write_artefact(
     )
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
-    share = agreement(model, result, checked_on)
-    if share < LEAST_AGREEMENT:
+    share = agreement(model, result, checked_on, metadata.label_set)
+    if not share >= LEAST_AGREEMENT:
         raise CheckFailed(
-            f"only {share:.2%} of the labels of the {placement} graph are those of {source}, at "
-            f"least {LEAST_AGREEMENT:.0%} must be: calibrate on images like those that the model "
-            "will see, and more of them. No file was written"
+            f"only {share:.2%} of the labels of the {placement} graph are those of {source}, on "
+            f"{where}; at least {LEAST_AGREEMENT:.0%} must be: calibrate on images like "
+            "those that the model will see, and more of them. No file was written"
         )
     with replacing(out) as temporary:
         temporary.write_bytes(stamped(result.SerializeToString(), written))
@@ -115,29 +117,37 @@ def _tools(method: str) -> dict[str, str]:
     }
 
 
-def agreement(a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8]) -> float:
+def agreement(
+    a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8], label_set: LabelSet
+) -> float:
     """The share of pixels to which two graphs give the same label on ONNX Runtime, 0..1.
 
     Args:
         a, b: graphs with the same input and head.
         images: uint8 H x W x 3, RGB, of the graphs' size.
+        label_set: their classes.
 
     Raises:
+        ImageError: there is no image.
         NotFinite: logits of one of the graphs are infinite or not numbers.
+        BackendError: a label map of one of them holds what is no class.
     """
     sessions = [open_session(model) for model in (a, b)]
     head = a.graph.output[0].name
     same = total = 0
     for image in images:
-        first, second = (_labels(s.run([head], {"image": image[None]})[0], image) for s in sessions)
+        first, second = (
+            _labels(s.run([head], {"image": image[None]})[0], image, label_set) for s in sessions
+        )
         same += int((first == second).sum())
         total += first.size
+    if not total:
+        raise ImageError("there is no image to compare the graphs on: give at least one")
     return same / total
 
 
-def _labels(answer: npt.NDArray[Any], image: UInt8) -> npt.NDArray[Any]:
+def _labels(answer: npt.NDArray[Any], image: UInt8, label_set: LabelSet) -> npt.NDArray[Any]:
     if answer.dtype == np.uint8:
-        if answer.max() == IGNORE:  # what a graph writes where its logits are not finite
-            raise NotFinite
+        check_labels(answer, label_set)
         return answer
     return label_map(answer, (image.shape[0], image.shape[1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.calibration.checked import CHECKED, checked_on
+from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.selection import (
     FEWEST,
     CalibrationSet,
@@ -25,7 +27,7 @@ from icnet_deploy.data import DATASETS, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.folders import find_files
-from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
+from icnet_deploy.images import IMAGE_SUFFIXES
 from icnet_deploy.integrity import artefact_sha256
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ UInt8 = npt.NDArray[np.uint8]
 _PLACEMENTS = ("int8", "int8-ort")
 _METHODS = ("percentile", "mse", "entropy", "minmax")
 _SCORED = ("val", "test")  # splits that models are scored on
-_CHECKED = 8
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,8 +107,9 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="images that models are scored on, of which none may be calibrated on; may be "
-        "repeated (a data set's val split is always held out, where it is there)",
+        help="images that models are scored on, of which none may be calibrated on, and on which "
+        "the result is compared with MODEL; may be repeated (a data set's val split is always "
+        "held out, where it is there; without any, up to a fifth of the images is kept back)",
     )
     source.add_argument(
         "--count",
@@ -131,7 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     placements = _PLACEMENTS if args.placement == "both" else (args.placement,)
     outs = _outs(args.model, args.out, placements)
     held_out = _held_out(args)
-    images = choose(_files(args), size, held_out, "apply" if args.images else args.exif)
+    files, kept_back = _files(args, keep_back=not held_out)
+    images = choose(files, size, held_out, "apply" if args.images else args.exif)
+    if note := require_content(files, images, FEWEST):
+        print(f"note: {note}")
     cache = args.calibration or next(iter(outs.values())).parent / (
         f"{args.model.stem}.calibration.json"
     )
@@ -139,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.histogram:
         tensor, target = args.histogram
         write_histogram(Path(target), calibration, tensor, args.method)
-    checked = _some(held_out) if held_out else images.files[:_CHECKED]
-    where = "held-out images" if held_out else "calibration images"
+    checked = checked_on(held_out, kept_back, images)
     for placement, out in outs.items():
         share = write_artefact(
             args.model,
@@ -149,10 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             placement,
             args.method,
             args.exclude,
-            _read(checked, size, images.turn),
+            checked.images(),
+            checked.words,
         )
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
-        print(f"  {share:.3%} of the labels of {len(checked)} {where} are the float32 graph's")
+        print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
     return 0
 
 
@@ -182,8 +187,8 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     return found
 
 
-def _files(args: argparse.Namespace) -> list[Path]:
-    """The calibration images' files."""
+def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[Path]]:
+    """The images to calibrate on, and the others; there are some, if they are to be kept back."""
     if (args.images is None) == (args.dataset is None):
         raise InputError("name the calibration images: either --dataset and --data, or --images")
     if args.images is not None:
@@ -192,8 +197,9 @@ def _files(args: argparse.Namespace) -> list[Path]:
         files = image_files(args.images)
         if left_out := find_files(args.images, IMAGE_SUFFIXES).says_left_out():
             print(f"{args.images}: {len(files)} images; {left_out}")
-        chosen = np.random.default_rng(args.seed).permutation(len(files))[: args.count]
-        return [files[i] for i in sorted(chosen)]
+        order = np.random.default_rng(args.seed).permutation(len(files))
+        chosen = [files[i] for i in sorted(order[: _count(args, len(files), keep_back)])]
+        return chosen, sorted(set(files) - set(chosen))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
     if args.split in _SCORED:
@@ -201,7 +207,15 @@ def _files(args: argparse.Namespace) -> list[Path]:
             f"--split {args.split}: models are scored on it, and one calibrated on it would be "
             "flattered; calibrate on train"
         )
-    return stratified(open_dataset(args.dataset, args.data, args.split), args.count, args.seed)
+    dataset = open_dataset(args.dataset, args.data, args.split)
+    chosen = stratified(dataset, _count(args, len(dataset), keep_back), args.seed)
+    return chosen, sorted({image for image, _ in dataset.files} - set(chosen))
+
+
+def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
+    """How many of so many images are calibrated on: all but a fifth at most."""
+    spare = min(CHECKED, total // 5, max(total - FEWEST, 0)) if keep_back else 0
+    return min(args.count, total - spare)
 
 
 def _held_out(args: argparse.Namespace) -> list[Path]:
@@ -227,12 +241,3 @@ def _calibration(model: Path, images: CalibrationSet, cache: Path, method: str) 
         print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
     save_calibration(cache, found, method)
     return found
-
-
-def _some(files: Sequence[Path]) -> list[Path]:
-    chosen = np.linspace(0, len(files) - 1, min(_CHECKED, len(files))).round().astype(int)
-    return [files[i] for i in chosen]
-
-
-def _read(files: Sequence[Path], size: tuple[int, int], turn: bool) -> Iterator[UInt8]:
-    return (resize_image(ImageFile(file).rgb(turn), size) for file in files)

@@ -14,6 +14,7 @@ from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.cli import main
 from icnet_deploy.errors import ModelError, NotFinite
+from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 NOT_FINITE = [np.nan, np.inf, -np.inf]
@@ -75,7 +76,7 @@ def test_the_command_refuses_such_a_file_before_it_calibrates(
 
 def test_two_label_maps_of_255_do_not_agree(scene_of_255, images):
     with pytest.raises(NotFinite):
-        agreement(scene_of_255, scene_of_255, list(images)[:1])
+        agreement(scene_of_255, scene_of_255, list(images)[:1], CITYSCAPES)
 
 
 @pytest.fixture
