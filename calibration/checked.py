@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def checked_on(
         some = _some(files, shows)
         if some:
             images = f"{len(some)} {words} images" if len(some) > 1 else f"1 {words} image"
-            return Checked(images, lambda some=some: map(read, some))
+            return Checked(images, partial(map, read, some))
     return Checked(
         f"{CHECKED} drawn scenes (no other image was left that shows something: name some with "
         "--held-out)",

@@ -215,7 +215,7 @@ def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
     """How many of so many images are calibrated on: all but a fifth at most."""
     spare = min(CHECKED, total // 5, max(total - FEWEST, 0)) if keep_back else 0
-    return min(args.count, total - spare)
+    return min(int(args.count), total - spare)
 
 
 def _held_out(args: argparse.Namespace) -> list[Path]:
