@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import write_json
-from icnet_deploy.integrity import artefact_files, artefact_sha256
+from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.strict import COUNT, SHA256, Kind, object_of, read, take
 
 __all__ = ["Digest", "digest_of", "digests"]
@@ -54,10 +54,12 @@ def digest_of(path: Path) -> Digest:
         ModelError: it cannot be read, or its external data cannot.
     """
     try:
-        files = {
-            file.relative_to(path.parent).as_posix(): _stamp(file) for file in artefact_files(path)
-        }
-        return Digest(artefact_sha256(path), files)
+        files = {path.name: _stamp(path)}
+        sha256, (_, *external) = artefact_digest(path)
+        if external:  # is read again, now that its stamps are taken
+            files |= {one.relative_to(path.parent).as_posix(): _stamp(one) for one in external}
+            sha256 = artefact_sha256(path)
+        return Digest(sha256, files)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
 

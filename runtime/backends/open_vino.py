@@ -9,19 +9,34 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
-from icnet_deploy.runtime.backends.open_vino_cache import Kept, kept
+from icnet_deploy.runtime.backends.open_vino_cache import kept
 from icnet_deploy.runtime.backends.open_vino_graph import for_one, prepare
 
-__all__ = ["OpenVinoBackend", "core", "open_model"]
+__all__ = ["OpenVinoBackend", "Ports", "compile_for", "core", "open_model"]
 
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that lets OpenVINO use fewer of a processor's instructions."""
+
+
+class Ports(NamedTuple):
+    """What is to be known of a compiled model besides itself.
+
+    Attributes:
+        inputs, outputs: as `Backend` has them.
+        turned: the indices of the outputs that it gives with channels last.
+        one_by_one: whether it takes one image at a time, and the inputs any number.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    turned: tuple[int, ...]
+    one_by_one: bool
 
 
 class OpenVinoBackend:
@@ -32,18 +47,10 @@ class OpenVinoBackend:
     0.1 % of the labels), and takes 1.0 to 1.25 times as long an image.
     """
 
-    def __init__(self, model: Any, compile_model: Callable[[Any], Any]) -> None:
-        """Takes the model as it was read, and what compiles it.
-
-        Compiling drops casts at the ends of a graph, and a port then has their names, too: names
-        and shapes are those that were read, types those that are run.
-        """
-        single = for_one(model)
-        self._one_by_one = single is not None
-        prepared, self._turned = prepare(single or model)
-        self._compiled = compile_model(prepared)
-        self.inputs = _specs(model.inputs, self._compiled.inputs)
-        self.outputs = _specs(model.outputs, self._compiled.outputs)
+    def __init__(self, compiled: Any, ports: Ports) -> None:
+        self.inputs, self.outputs = ports.inputs, ports.outputs
+        self._ports = ports
+        self._compiled = compiled
         self._lock = threading.Lock()
         self._own: Any = threading.local()
         self._closed = False
@@ -55,13 +62,13 @@ class OpenVinoBackend:
         check_feed(self.inputs, feed)
         given = [feed[spec.name] for spec in self.inputs]
         try:
-            one_by_one = self._one_by_one and len(given[0]) > 1
+            one_by_one = self._ports.one_by_one and len(given[0]) > 1
             values = self._each(given[0]) if one_by_one else self._infer(given)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed to run the model: {reason(error)}") from error
         return {
             spec.name: values[index].transpose(0, 3, 1, 2)
-            if index in self._turned
+            if index in self._ports.turned
             else values[index]
             for index, spec in enumerate(self.outputs)
         }
@@ -118,11 +125,59 @@ def open_model(
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        place = kept(path, _machine(), config, cached)
-        model = core().read_model(path)
-        return OpenVinoBackend(model, lambda model: _compile(model, device.upper(), config, place))
+        return OpenVinoBackend(*_load(path, device.upper(), config, cached))
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot load the model {path}: {reason(error)}") from error
+
+
+def _load(
+    path: Path, device: str, config: dict[str, Any], cached: bool | None
+) -> tuple[Any, Ports]:
+    """A compiled model: of what was kept of the file, or compiled anew and kept."""
+    place = kept(path, _machine(), config, cached)
+    if place is not None and (found := place.read()) is not None:
+        with suppress(RuntimeError):  # what OpenVINO does not take is compiled anew
+            return core().import_model(found.compiled, device, config), _ports_of(found.told)
+    compiled, ports = compile_for(
+        core().read_model(path), lambda model: core().compile_model(model, device, config)
+    )
+    if place is not None:
+        stream = io.BytesIO()
+        compiled.export_model(stream)
+        place.write(_told(ports), stream.getvalue())
+    return compiled, ports
+
+
+def compile_for(model: Any, compile_model: Callable[[Any], Any]) -> tuple[Any, Ports]:
+    """Prepares a model that was read, and compiles it.
+
+    Compiling drops casts at the ends of a graph, and a port then has their names, too: names and
+    shapes are those that were read, types those that are run.
+    """
+    single = for_one(model)
+    prepared, turned = prepare(single or model)
+    compiled = compile_model(prepared)
+    inputs = _specs(model.inputs, compiled.inputs)
+    outputs = _specs(model.outputs, compiled.outputs)
+    return compiled, Ports(inputs, outputs, tuple(turned), single is not None)
+
+
+def _told(ports: Ports) -> dict[str, Any]:
+    """The JSON form."""
+    specs = [
+        [[spec.name, spec.shape, spec.dtype.str] for spec in some]
+        for some in (ports.inputs, ports.outputs)
+    ]
+    return {"ports": specs, "turned": ports.turned, "one_by_one": ports.one_by_one}
+
+
+def _ports_of(told: Mapping[str, Any]) -> Ports:
+    """Reads the JSON form, which came with a digest."""
+    inputs, outputs = (
+        tuple(TensorSpec(name, tuple(shape), np.dtype(kind)) for name, shape, kind in some)
+        for some in told["ports"]
+    )
+    return Ports(inputs, outputs, tuple(told["turned"]), told["one_by_one"])
 
 
 def core() -> Any:
@@ -151,19 +206,6 @@ def _machine() -> dict[str, Any]:
     return {"openvino": openvino.__version__, "instructions": os.environ.get(_INSTRUCTIONS)} | {
         name: core().get_property("CPU", name) for name in names
     }
-
-
-def _compile(model: Any, device: str, config: dict[str, Any], place: Kept | None) -> Any:
-    """Compiles a model, or takes what was kept of it; what cannot be used is compiled anew."""
-    if place is not None and (found := place.read()) is not None:
-        with suppress(RuntimeError):
-            return core().import_model(found, device, config)
-    compiled = core().compile_model(model, device, config)
-    if place is not None:
-        stream = io.BytesIO()
-        compiled.export_model(stream)
-        place.write(stream.getvalue())
-    return compiled
 
 
 def _specs(read: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:

@@ -21,9 +21,16 @@ from icnet_deploy.files import replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.open_vino_graph import PREPARED
 
-__all__ = ["Kept", "kept"]
+__all__ = ["Found", "Kept", "kept"]
 
 _DIGEST = 64  # hex digits at the start of a file
+
+
+class Found(NamedTuple):
+    """A compiled model that was kept, and what was told of it."""
+
+    told: dict[str, Any]
+    compiled: bytes
 
 
 class Kept(NamedTuple):
@@ -46,27 +53,30 @@ class Kept(NamedTuple):
         """The file; its name is the key's SHA-256."""
         return self.folder / f"{hashlib.sha256(self.key).hexdigest()[:32]}.blob"
 
-    def read(self) -> bytes | None:
-        """The compiled model; None if none is kept, or if its bytes are not those that were."""
+    def read(self) -> Found | None:
+        """What is kept; None if nothing is, or if its bytes are not those that were."""
         try:
             content = self.path.read_bytes()
         except OSError:
             return None
-        whole = content[:_DIGEST] == self._digest(memoryview(content)[_DIGEST:])
-        return content[_DIGEST:] if whole else None
+        if content[:_DIGEST] != self._digest(memoryview(content)[_DIGEST:]):
+            return None
+        end = content.index(b"\n", _DIGEST)
+        return Found(json.loads(content[_DIGEST:end]), content[end + 1 :])
 
-    def write(self, compiled: bytes) -> None:
-        """Keeps a compiled model; a folder that cannot be written is done without."""
+    def write(self, told: Mapping[str, Any], compiled: bytes) -> None:
+        """Keeps a compiled model, and what is told of it; done without where it cannot be."""
         with suppress(OutputError, OSError):
             # What was compiled was read after the digest was taken.
             if artefact_sha256(self.artefact) != self.sha256:
                 return
+            content = json.dumps(told).encode() + b"\n" + compiled
             with replacing(self.path) as temporary:
-                temporary.write_bytes(self._digest(compiled) + compiled)
+                temporary.write_bytes(self._digest(content) + content)
 
-    def _digest(self, compiled: bytes | memoryview) -> bytes:
+    def _digest(self, content: bytes | memoryview) -> bytes:
         digest = hashlib.sha256(self.key)
-        digest.update(compiled)
+        digest.update(content)
         return digest.hexdigest().encode()
 
 

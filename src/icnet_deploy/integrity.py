@@ -28,6 +28,7 @@ __all__ = [
     "INSIDE",
     "KEY",
     "Entry",
+    "artefact_digest",
     "artefact_files",
     "artefact_sha256",
     "check_seal",
@@ -187,6 +188,11 @@ def artefact_sha256(path: Path) -> str:
     Raises:
         ModelError, OSError: as `artefact_files`.
     """
+    return artefact_digest(path)[0]
+
+
+def artefact_digest(path: Path) -> tuple[str, list[Path]]:
+    """Both `artefact_sha256` and `artefact_files`, from reading the file once."""
     digest = hashlib.sha256()
     marked = False
     with path.open("rb") as file:
@@ -195,9 +201,9 @@ def artefact_sha256(path: Path) -> str:
             marked = marked or here
     found = artefact_files(path) if marked else [path]
     if len(found) == 1:
-        return digest.hexdigest()
+        return digest.hexdigest(), found
     digests = [digest.hexdigest(), *map(sha256, found[1:])]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return hashlib.sha256("".join(digests).encode()).hexdigest(), found
 
 
 def _blocks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, bool]]:

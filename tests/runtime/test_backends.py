@@ -146,7 +146,7 @@ class TestOpenVino(RuntimeContract):
     def test_a_batch_is_image_by_image_to_the_byte_and_compiles_nothing_more(
         self, tiny_model, blocks
     ):
-        from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, core
+        from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, compile_for, core
 
         made = []
 
@@ -154,7 +154,7 @@ class TestOpenVino(RuntimeContract):
             made.append(model)
             return core().compile_model(model, "CPU")
 
-        backend = OpenVinoBackend(core().read_model(tiny_model()), compile_model)
+        backend = OpenVinoBackend(*compile_for(core().read_model(tiny_model()), compile_model))
         images = np.stack([blocks((64, 96), seed) for seed in range(3)])
         single = [backend.run({"image": image[None]})["logits"].copy() for image in images]
         together = backend.run({"image": images})["logits"]

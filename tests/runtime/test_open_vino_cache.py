@@ -110,7 +110,8 @@ def test_what_openvino_does_not_take_is_compiled_anew(tiny_model, cache, monkeyp
     [kept] = cache.iterdir()
     size = kept.stat().st_size
     kept.write_bytes(b"")
-    monkeypatch.setattr(open_vino_cache.Kept, "read", lambda self: b"of another version")
+    garbage = open_vino_cache.Found({}, b"of another version")
+    monkeypatch.setattr(open_vino_cache.Kept, "read", lambda self: garbage)
     np.testing.assert_array_equal(logits(path, image), first)
     assert kept.stat().st_size == size
 

@@ -10,7 +10,7 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 import openvino
 from openvino import opset13 as ops
 
-from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, core
+from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, compile_for, core
 from icnet_deploy.runtime.backends.open_vino_graph import halve_in_pairs, prepare
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -131,7 +131,9 @@ def test_outputs_are_turned_and_turned_back():
     assert turned == [0]
     assert prepared.outputs[0].partial_shape[3].get_length() == 5
     assert "Interpolate" in kinds(model)  # what was read is as it was
-    backend = OpenVinoBackend(model, lambda each: core().compile_model(each, "CPU", EXACT))
+    backend = OpenVinoBackend(
+        *compile_for(model, lambda each: core().compile_model(each, "CPU", EXACT))
+    )
     assert str(backend.outputs[0]) == "logits: float32 ? x 5 x 3 x 5"
     for batch in (images, images[:1]):
         logits = backend.run({"image": batch})["logits"]
