@@ -33,7 +33,8 @@ INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
 
 _STRIDES = (1, 2, 4, 8, 16, 32)
-"""What a network may halve its input to, where its metadata does not say it."""
+"""What a network may halve its input to, where its metadata does not say it. A pool that rounds up,
+as PSPNet's, leaves one logit more: 65 of 1024 pixels, at a stride of 16."""
 
 
 def check_contract(backend: Backend, metadata: ArtefactMetadata) -> None:
@@ -167,9 +168,13 @@ def _check_output(
 
 def _fits_grid(grid: Sequence[int | None], size: Size, stride: int | None) -> bool:
     """Whether logits lie on a grid of one stride; a side that is None may be any."""
+    strides, more = (_STRIDES, 1) if stride is None else ((stride,), 0)
     return len(grid) == 2 and any(
-        all(got in (None, -(-side // each)) for got, side in zip(grid, size, strict=True))
-        for each in (_STRIDES if stride is None else (stride,))
+        all(
+            got is None or 0 <= got - -(-side // each) <= more
+            for got, side in zip(grid, size, strict=True)
+        )
+        for each in strides
     )
 
 

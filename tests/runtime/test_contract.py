@@ -39,7 +39,7 @@ def logits(*shape, dtype=np.float32):
 
 
 GOOD_GRIDS = [(64, 96), (32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
-BAD_GRIDS = [(1, 1), (24, 16), (16, 23), (15, 24), (17, 25), (16, 12), (64, 24), (96, 64), (128, 1)]
+BAD_GRIDS = [(1, 1), (24, 16), (16, 23), (15, 24), (18, 25), (16, 12), (64, 24), (96, 64), (128, 1)]
 
 
 @pytest.mark.parametrize("grid", GOOD_GRIDS)
@@ -67,12 +67,23 @@ def test_the_stride_that_the_metadata_says_is_the_only_one():
         answering(logits(1, 19, 16, 24), stride=0)
 
 
+def test_a_pool_that_rounds_up_may_leave_one_logit_more():
+    """As PSPNet's, of which no whole number of pixels lies between two logits."""
+    for grid in ((16, 25), (17, 24), (17, 25), (4, 7)):
+        assert ask(answering(logits(1, 19, *grid))).labels.shape == SIZE
+        with pytest.raises(BackendError, match="s being 4"):
+            ask(answering(logits(1, 19, *grid), stride=4))
+    for grid in ((15, 24), (18, 24), (16, 26), (1, 1), (24, 16)):
+        with pytest.raises(BackendError, match="a logit every s pixels"):
+            ask(answering(logits(1, 19, *grid)))
+
+
 def test_a_free_size_is_held_to_each_images_own():
     quarter = lambda images: logits(1, 19, 18, 25)  # noqa: E731 - a model that sees nothing
     predictor = answering(quarter, size=None)
     for size in ((72, 100), (70, 97), (69, 98)):
         assert ask(predictor, size).labels.shape == size
-    for size in ((72, 96), (76, 100), (100, 72)):
+    for size in ((72, 92), (76, 100), (100, 72)):
         with pytest.raises(BackendError, match=f"1 image of {size[0]} x {size[1]} pixels with"):
             ask(predictor, size)
     for shape in ((None, 19, 18, 25), (None, 19, 18, None)):
