@@ -207,3 +207,9 @@ def test_a_file_that_is_nonsense_on_other_images_is_not_kept(
     assert quantize(float_file, out, "--images", folder("flat", flat), *held_out) == 1
     assert "on 4 held-out images; at least 95% must be" in capsys.readouterr().err
     assert [path.suffix for path in out.iterdir()] == [".json"]
+
+
+def test_of_night_frames_scenes_are_drawn_by_night(float_file, size, folder, tmp_path, capsys):
+    nights = [(draw_scene((9, i), size).image * 0.05).astype(np.uint8) for i in range(8)]
+    assert quantize(float_file, tmp_path, "--images", folder("nights", nights)) == 0
+    assert "of the labels of 8 drawn scenes" in capsys.readouterr().out
