@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from icnet_deploy._version import __version__
 from icnet_deploy.cache import asked_cache_folder
-from icnet_deploy.errors import OutputError
+from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.open_vino_graph import PREPARED
@@ -66,7 +66,7 @@ class Kept(NamedTuple):
 
     def write(self, told: Mapping[str, Any], compiled: bytes) -> None:
         """Keeps a compiled model, and what is told of it; done without where it cannot be."""
-        with suppress(OutputError, OSError):
+        with suppress(ModelError, OSError, OutputError):
             # What was compiled was read after the digest was taken.
             if artefact_sha256(self.artefact) != self.sha256:
                 return

@@ -187,7 +187,9 @@ def test_files_are_read_once(folder, monkeypatch):
     names = ["a.onnx", "b.onnx"]
     first = digests(folder, names)
     assert first == {name: sha256(folder / name) for name in names}
-    monkeypatch.setattr("icnet_deploy.runtime.digests.artefact_sha256", lambda path: "read")
+    monkeypatch.setattr(
+        "icnet_deploy.runtime.digests.artefact_digest", lambda path: ("read", [path])
+    )
     assert digests(folder, names) == first
     os.utime(folder / "a.onnx")
     assert digests(folder, names) == {"a.onnx": "read", "b.onnx": first["b.onnx"]}
