@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from icnet_deploy.errors import LabelSetError, ModelError
-from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
 from icnet_deploy.labels import LabelSet
 
@@ -202,6 +201,8 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
             if check and metadata.digest:
                 _require_unchanged(path, file, total, entry, metadata.digest)
             elif check:  # what is stamped was looked at before
+                from icnet_deploy.finite import require_finite_graph
+
                 file.seek(0)
                 with suppress(EOFError, ValueError):  # a graph in name only: no runtime loads it
                     require_finite_graph(file.read(), str(path), "export the network again")
