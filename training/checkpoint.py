@@ -110,8 +110,7 @@ def save_checkpoint(
     text = json.dumps(description)
     with replacing(path) as temporary:
         # Its own writer reports a full disk in an error of its own.
-        told = {_KEY: text, _DIGEST: _digest(text, tensors)}
-        temporary.write_bytes(safetensors.torch.save(tensors, told))
+        temporary.write_bytes(_serialized(tensors, {_KEY: text, _DIGEST: _digest(text, tensors)}))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -168,6 +167,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     require_finite(arrays_of(tensors), str(path), advice)
     network.eval()
     return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))
+
+
+def _serialized(tensors: dict[str, Tensor], told: dict[str, str]) -> bytes:
+    """A safetensors file, the same bytes each time: the package writes its texts in any order."""
+    content = safetensors.torch.save(tensors)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps({"__metadata__": told} | json.loads(content[8:end])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

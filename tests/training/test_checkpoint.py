@@ -264,3 +264,11 @@ def test_a_full_disk_is_an_output_error(tmp_path, saved, monkeypatch):
         save_checkpoint(path, network, CAMVID, STREET)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_network_gives_the_same_file(tmp_path, saved):
+    network, path = saved
+    for count in range(8):
+        again = tmp_path / f"{count}.safetensors"
+        save_checkpoint(again, network, CAMVID, STREET, {"steps": 3})
+        assert again.read_bytes() == path.read_bytes()
