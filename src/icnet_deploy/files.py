@@ -77,7 +77,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # some writers make a file of their own in its place
         _flush(temporary)
         os.replace(temporary, target)
-        _flush(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -97,7 +96,7 @@ def _new_file(folder: Path) -> tuple[Path, int]:
 
 
 def _flush(path: Path) -> None:
-    """Has what was written to a file, or the names in a folder, put on the disk."""
+    """Has what was written to a file put on the disk; its name may follow: old or new, it is whole."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
