@@ -96,7 +96,7 @@ def _new_file(folder: Path) -> tuple[Path, int]:
 
 
 def _flush(path: Path) -> None:
-    """Has what was written to a file put on the disk; its name may follow: old or new, it is whole."""
+    """Has what was written to a file put on the disk. Its name may follow later: it is whole."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
