@@ -61,8 +61,11 @@ class Kept(NamedTuple):
             return None
         if content[:_DIGEST] != self._digest(memoryview(content)[_DIGEST:]):
             return None
-        end = content.index(b"\n", _DIGEST)
-        return Found(json.loads(content[_DIGEST:end]), content[end + 1 :])
+        try:
+            end = content.index(b"\n", _DIGEST)
+            return Found(json.loads(content[_DIGEST:end]), content[end + 1 :])
+        except ValueError:  # whole, but laid out by another version of this file
+            return None
 
     def write(self, told: Mapping[str, Any], compiled: bytes) -> None:
         """Keeps a compiled model, and what is told of it; done without where it cannot be."""

@@ -88,6 +88,22 @@ def test_wrong_bytes_are_compiled_anew_and_replaced(tiny_model, cache, imports, 
     assert imports[2] is not None
 
 
+@pytest.mark.parametrize("content", [b"", b"\xdc\xc0 no JSON\n", b"no line's end", b"{\n"])
+def test_another_layout_with_its_right_digest_is_compiled_anew(
+    tiny_model, cache, imports, blocks, monkeypatch, content
+):
+    path, image = tiny_model(), blocks((64, 96))
+    made, real = [], open_vino_cache.Kept.write
+    monkeypatch.setattr(
+        open_vino_cache.Kept, "write", lambda self, *given: (made.append(self), real(self, *given))
+    )
+    first = logits(path, image)
+    [kept] = made
+    kept.path.write_bytes(kept._digest(content) + content)
+    np.testing.assert_array_equal(logits(path, image), first)
+    assert imports[-1] is None
+
+
 def test_another_models_under_its_name_is_compiled_anew(tiny_model, cache, imports, blocks):
     """Also one whose digest is sound: the digest is over the key, too."""
     from icnet_deploy.labels import CITYSCAPES, LabelSet
