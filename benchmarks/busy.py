@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.backends.base import Array, Backend, Labelled, Labeller, TensorSpec
+from icnet_deploy.runtime.backends.base import (
+    Array,
+    Backend,
+    Labelled,
+    Labeller,
+    TensorSpec,
+)
 from icnet_deploy.runtime.cuda.array import DeviceFrame
 
 __all__ = ["Span", "Timed", "TimedLabeller", "busy_percent", "timed"]

@@ -13,21 +13,33 @@ from icnet_deploy.errors import InputError
 __all__ = ["BENCHMARKS", "main"]
 
 BENCHMARKS = {
-    "latency": ("icnet_deploy.benchmarks.latency", "artefacts timed in turn on every runtime"),
+    "latency": (
+        "icnet_deploy.benchmarks.modes.latency",
+        "artefacts timed in turn on every runtime",
+    ),
     "throughput": (
-        "icnet_deploy.benchmarks.throughput",
+        "icnet_deploy.benchmarks.modes.throughput",
         "images a second: streams, batches, and files through `icnet predict`",
     ),
-    "stages": ("icnet_deploy.benchmarks.stages", "where the time of one image goes"),
-    "start": ("icnet_deploy.benchmarks.start", "from a process's start to its first label map"),
-    "memory": ("icnet_deploy.benchmarks.memory_use", "what a process holds, and the files' sizes"),
-    "paced": ("icnet_deploy.benchmarks.paced", "frames at a fixed rate: what is dropped or late"),
+    "stages": ("icnet_deploy.benchmarks.modes.stages", "where the time of one image goes"),
+    "start": (
+        "icnet_deploy.benchmarks.modes.start",
+        "from a process's start to its first label map",
+    ),
+    "memory": (
+        "icnet_deploy.benchmarks.modes.memory",
+        "what a process holds, and the files' sizes",
+    ),
+    "paced": (
+        "icnet_deploy.benchmarks.modes.paced",
+        "frames at a fixed rate: what is dropped or late",
+    ),
     "compare": (
-        "icnet_deploy.benchmarks.bench_compare",
+        "icnet_deploy.benchmarks.regression",
         "two files of measurements, and what their samples tell",
     ),
-    "report": ("icnet_deploy.benchmarks.bench_report", "measurements as an HTML page"),
-    "paper": ("icnet_deploy.benchmarks.paper", "the ICNet paper's tables, measured here"),
+    "report": ("icnet_deploy.benchmarks.measurement_report", "measurements as an HTML page"),
+    "paper": ("icnet_deploy.benchmarks.paper.command", "the ICNet paper's tables, measured here"),
 }
 """Name -> the module whose `main` runs it, and what it is."""
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.machine import machine, versions
+from icnet_deploy.documents import COUNT, FROM_ZERO, OBJECT, TEXT, list_of, parse, take
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
-from icnet_deploy.strict import COUNT, FROM_ZERO, OBJECT, TEXT, list_of, parse, take
+from icnet_deploy.runtime.machine import machine, versions
 
 __all__ = ["SCHEMA", "SCOPES", "Measurement", "read_measurements", "write_measurements"]
 

@@ -19,9 +19,19 @@ from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
+from icnet_deploy.documents import (
+    NUMBER,
+    OBJECT,
+    SHA256,
+    Kind,
+    list_of,
+    object_of,
+    one_of,
+    read,
+    take,
+)
 from icnet_deploy.files import write_text
 from icnet_deploy.integrity import check_seal, sealed
-from icnet_deploy.strict import NUMBER, OBJECT, SHA256, Kind, list_of, object_of, one_of, read, take
 
 __all__ = [
     "Calibration",

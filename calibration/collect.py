@@ -11,7 +11,7 @@ import onnx
 
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import TensorStatistics
-from icnet_deploy.calibration.placement import PLACEMENTS, place
+from icnet_deploy.calibration.placements.base import PLACEMENTS, place
 from icnet_deploy.errors import ImageError, MissingPackage
 
 __all__ = ["collect", "open_session", "tensors_of"]

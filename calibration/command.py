@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _require_packages()
     from icnet_deploy.calibration.artefact import load_float, write_artefact
-    from icnet_deploy.calibration.plot import write_histogram
+    from icnet_deploy.calibration.histogram_plot import write_histogram
 
     _, _, size = load_float(args.model)
     placements = _PLACEMENTS if args.placement == "both" else (args.placement,)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.documents import COUNT, FROM_ZERO, NUMBER, OBJECT, list_of, one_of, take
 from icnet_deploy.errors import BackendError
-from icnet_deploy.strict import COUNT, FROM_ZERO, NUMBER, OBJECT, list_of, one_of, take
 
 __all__ = ["BINS", "TensorStatistics"]
 

@@ -9,8 +9,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.own_layout import own_layout
-from icnet_deploy.calibration.placement import Placement, float_layers, image_layers, place
+from icnet_deploy.calibration.placements.base import Placement, float_layers, image_layers, place
+from icnet_deploy.calibration.placements.own_layout import own_layout
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.ranges import Range, Ranges, grid
 from icnet_deploy.calibration.weights import Float32, Int8, bias_shift, quantized_weights

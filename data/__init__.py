@@ -1,6 +1,6 @@
 """Readers for labelled street scenes, and the scores that models get on them."""
 
-from icnet_deploy.data.datasets import (
+from icnet_deploy.data.dataset import (
     DATASETS,
     EXIF,
     Dataset,
@@ -11,7 +11,7 @@ from icnet_deploy.data.datasets import (
     open_image,
 )
 from icnet_deploy.data.mapping import prediction_table
-from icnet_deploy.data.scores import ConfusionMatrix, RegionAccuracy
+from icnet_deploy.data.metrics import ConfusionMatrix, RegionAccuracy
 
 __all__ = [
     "DATASETS",

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icnet_deploy.labels import IGNORE
-from icnet_deploy.training.blocks import POOL_BINS, PyramidPooling, resize
-from icnet_deploy.training.networks import Network
-from icnet_deploy.training.preprocessing import Preprocessing
+from icnet_deploy.networks.layers import POOL_BINS, PyramidPooling, resize
+from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.networks.registry import Network
 
 __all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "labels_of", "lowest_argmax"]
 

@@ -18,10 +18,10 @@ from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, stamped
 
 if TYPE_CHECKING:
+    from icnet_deploy.export.check import Verification
     from icnet_deploy.export.headroom import Headroom
     from icnet_deploy.export.samples import Samples
-    from icnet_deploy.export.verify import Verification
-    from icnet_deploy.training.checkpoint import Checkpoint
+    from icnet_deploy.networks.checkpoint import Checkpoint
 
 __all__ = ["Exported", "export", "main"]
 
@@ -77,13 +77,13 @@ def export(
         MissingPackage: torch, onnx or ONNX Runtime is not installed.
     """
     _require_packages()
+    from icnet_deploy.export.check import verify
     from icnet_deploy.export.deployed import Deployed
     from icnet_deploy.export.graph import trace
     from icnet_deploy.export.passes import rounded, to_half
     from icnet_deploy.export.samples import Samples
     from icnet_deploy.export.stride import ANY_SIZE, stride_of
-    from icnet_deploy.export.verify import verify
-    from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+    from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
     if headroom is not None and precision != "fp16":
         raise InputError(f"the headroom report is about float16; the precision is {precision}")
@@ -181,7 +181,7 @@ def _own_size(info: dict[str, Any]) -> tuple[int, int]:
 
 
 def _default_size(weights: Path | None) -> tuple[int, int]:
-    from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+    from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
     return _own_size(load_checkpoint(weights or SHIPPED).info)
 

@@ -12,9 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icnet_deploy.runtime.backends import RUNTIMES, auto_runtime, choose, open_backend
     from icnet_deploy.runtime.backends.base import Backend, TensorSpec
-    from icnet_deploy.runtime.backends.fake import FakeBackend
+    from icnet_deploy.runtime.backends.registry import RUNTIMES, auto_runtime, choose, open_backend
     from icnet_deploy.runtime.labelmap import label_map, label_map_dense
     from icnet_deploy.runtime.prediction import Prediction
     from icnet_deploy.runtime.predictor import Predictor
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RUNTIMES",
     "Backend",
-    "FakeBackend",
     "Prediction",
     "Predictor",
     "TensorSpec",
@@ -34,17 +32,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "RUNTIMES": "backends",
+    "RUNTIMES": "backends.registry",
     "Backend": "backends.base",
-    "FakeBackend": "backends.fake",
     "Prediction": "prediction",
     "Predictor": "predictor",
     "TensorSpec": "backends.base",
-    "auto_runtime": "backends",
-    "choose": "backends",
+    "auto_runtime": "backends.registry",
+    "choose": "backends.registry",
     "label_map": "labelmap",
     "label_map_dense": "labelmap",
-    "open_backend": "backends",
+    "open_backend": "backends.registry",
 }
 
 

@@ -16,7 +16,7 @@ from icnet_deploy.metadata import NO_DIGEST, read_onnx_metadata
 from icnet_deploy.runtime.machine import PACKAGES, examine
 
 if TYPE_CHECKING:
-    from icnet_deploy.runtime.choice import Choice, Timed
+    from icnet_deploy.runtime.auto.choice import Choice, Timed
 
 __all__ = ["main"]
 
@@ -70,7 +70,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _choice(folder: Path, size: tuple[int, int] | None, anew: bool) -> Choice:
-    from icnet_deploy.runtime.choice import Request, open_fastest
+    from icnet_deploy.runtime.auto.choice import Request, open_fastest
 
     with open_fastest(folder, Request(size=size), anew=anew) as predictor:
         choice = predictor.choice
@@ -119,7 +119,7 @@ def _timed_row(one: Timed, best: float | None) -> str:
 
 def _remembered(found: dict[str, Any]) -> list[str]:
     """What `Predictor.from_folder` has chosen on this machine before."""
-    from icnet_deploy.runtime.choice import remembered_choices
+    from icnet_deploy.runtime.auto.choice import remembered_choices
 
     choices = list(remembered_choices())
     found["choices"] = [asdict(choice) for choice in choices]

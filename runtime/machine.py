@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.formats import jpeg
-from icnet_deploy.runtime.backends import choose
-from icnet_deploy.runtime.backends.onnx_runtime import check_distributions
-from icnet_deploy.runtime.backends.open_vino import core
+from icnet_deploy.runtime.backends.onnxruntime.session import check_distributions
+from icnet_deploy.runtime.backends.openvino.backend import core
+from icnet_deploy.runtime.backends.registry import choose
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.labelmap import kind
 
@@ -29,7 +30,9 @@ __all__ = [
     "examine",
     "gpus",
     "label_maps",
+    "machine",
     "package_version",
+    "versions",
 ]
 
 _FLAGS = (
@@ -248,3 +251,36 @@ def _auto() -> dict[str, Any]:
     else:
         why = "no CUDA that works with ONNX Runtime; openvino is not installed"
     return {"runtime": runtime, "device": device, "why": why}
+
+
+# Looks around once a process: it asks every runtime for its devices.
+_examined = cache(examine)
+
+_RECORDED = ("numpy", "opencv", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch")
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of this product, Python, and the libraries that a result depends on.
+
+    Those that are not installed are left out.
+    """
+    found = _examined()
+    packages = {name: found["packages"].get(name) for name in _RECORDED}
+    return {
+        "icnet-deploy": found["icnet_deploy"],
+        "python": found["python"],
+        **{name: version for name, version in packages.items() if version is not None},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The operating system, the processor, the cores this process may use, memory and GPUs."""
+    found = _examined()
+    return {
+        "os": found["os"],
+        "cpu": found["cpu"]["model"],
+        "cpu_flags": found["cpu"]["flags"],
+        "cores": found["cpu"]["cores"],
+        "memory_gib": found["memory_gib"],
+        "gpus": found["gpus"],
+    }

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy import drawing
 from icnet_deploy.errors import ImageError
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.runtime import drawing
 
 __all__ = ["Prediction"]
 

@@ -15,9 +15,14 @@ from icnet_deploy.errors import BackendError, InputError, ModelError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.ahead import ahead
-from icnet_deploy.runtime.backends import check_available, choose, open_backend, open_engine
 from icnet_deploy.runtime.backends.base import Backend
-from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
+from icnet_deploy.runtime.backends.registry import (
+    check_available,
+    choose,
+    open_backend,
+    open_engine,
+)
+from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.contract import (
     ENGINE_SUFFIXES,
     check_contract,
@@ -30,7 +35,7 @@ from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.serving import MIN_SIDE, Held, Serving
 
 if TYPE_CHECKING:
-    from icnet_deploy.runtime.choice import Choice
+    from icnet_deploy.runtime.auto.choice import Choice
 
 __all__ = ["ENGINE_SUFFIXES", "MIN_SIDE", "Prediction", "Predictor"]
 
@@ -199,7 +204,7 @@ class Predictor:
 
         Measured once; `choice` says why. Arguments and errors: `runtime.choice`, `open_fastest`.
         """
-        from icnet_deploy.runtime.choice import Request, open_fastest
+        from icnet_deploy.runtime.auto.choice import Request, open_fastest
 
         asked = Request(runtime, device, threads, precision, unverified, streams, size)
         return open_fastest(Path(folder), asked)

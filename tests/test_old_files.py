@@ -13,8 +13,8 @@ from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.images import read_image
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.choice import _read as read_choice
-from icnet_deploy.runtime.verdicts import read_verdicts
+from icnet_deploy.runtime.auto.choice import _read as read_choice
+from icnet_deploy.runtime.auto.verdicts import read_verdicts
 
 ARCHIVES = sorted((Path(__file__).parent / "old_files").glob("*.tar.xz"))
 
@@ -74,7 +74,7 @@ def test_a_remembered_choice_is_read(old):
 
 def test_the_checkpoint_loads(old):
     pytest.importorskip("torch", reason="a checkpoint needs torch")
-    from icnet_deploy.training.checkpoint import load_checkpoint
+    from icnet_deploy.networks.checkpoint import load_checkpoint
     from icnet_deploy.training.config import load_config
 
     config = load_config(str(old / "tiny.toml"))
@@ -102,7 +102,7 @@ def test_measurements_are_read(old):
 
 def test_scores_are_read(old):
     pytest.importorskip("torch", reason="the package that compares scores needs torch")
-    from icnet_deploy.benchmarks.evaluate import main
+    from icnet_deploy.evaluation.evaluate.command import main
 
     result = str(old / "results" / "evaluate.json")
     assert main([result, "--against", result]) == 0

@@ -18,13 +18,13 @@ from icnet_deploy.errors import CheckFailed, InputError, NotFinite
 from icnet_deploy.finite import require_finite
 from icnet_deploy.images import resize_image
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.blocks import resize
-from icnet_deploy.training.checkpoint import arrays_of
+from icnet_deploy.networks.checkpoint import arrays_of
+from icnet_deploy.networks.layers import resize
+from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.networks.registry import Network
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.loss import head_losses, label_guidance
-from icnet_deploy.training.networks import Network
 from icnet_deploy.training.parallel import shared_mean
-from icnet_deploy.training.preprocessing import Preprocessing
 
 __all__ = ["Training", "optimizers"]
 

@@ -24,14 +24,14 @@ from icnet_deploy.errors import CheckFailed, InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.finite import require_finite
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.checkpoint import arrays_of, load_checkpoint, save_checkpoint
+from icnet_deploy.networks.checkpoint import arrays_of, load_checkpoint, save_checkpoint
+from icnet_deploy.networks.preprocessing import CAFFE, STREET, Preprocessing
+from icnet_deploy.networks.registry import Network, build_network
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.module import Training
-from icnet_deploy.training.networks import Network, build_network
 from icnet_deploy.training.parallel import share_batch_norm
-from icnet_deploy.training.preprocessing import CAFFE, STREET, Preprocessing
 
 __all__ = ["Machines", "train"]
 

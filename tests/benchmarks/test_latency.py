@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks import contestants, latency_peers
-from icnet_deploy.benchmarks.contestants import Contestant, open_artefact
-from icnet_deploy.benchmarks.latency import measure
-from icnet_deploy.benchmarks.latency_peers import ChosenPeers
+from icnet_deploy.benchmarks import subjects as subjects
 from icnet_deploy.benchmarks.measurement import read_measurements
-from icnet_deploy.benchmarks.modes import WARMUP
-from icnet_deploy.benchmarks.pairing import Pair
+from icnet_deploy.benchmarks.peers import chosen as latency_peers
+from icnet_deploy.benchmarks.peers.chosen import ChosenPeers
+from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.errors import BackendError, CheckFailed, InputError, MissingPackage
+from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.files import sha256
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.timing import WARMUP, Subject, measure
 
 SMALL = ("--rounds", "4", "--size", "96x128")
 
@@ -64,7 +64,7 @@ def test_one_that_fails_is_named(artefact):
                 raise BackendError("out of memory")
             return {"total": 1.0}
 
-    failing = Contestant({"name": "a", "runtime": "a runtime"}, Failing().label)
+    failing = Subject({"name": "a", "runtime": "a runtime"}, Failing().label)
     with (
         open_artefact(Pair(artefact, "onnxruntime", "cpu"), 1) as good,
         pytest.raises(CheckFailed, match="a on a runtime: out of memory"),
@@ -88,7 +88,7 @@ def test_who_was_before_does_not_matter():
     def disturbed(image):
         return {"total": 1.0 if time.perf_counter() > end[0] else 99.0}
 
-    rows = [Contestant({"name": "a"}, spinning), Contestant({"name": "b"}, disturbed)]
+    rows = [Subject({"name": "a"}, spinning), Subject({"name": "b"}, disturbed)]
     _, after = measure(rows, [np.zeros((2, 2, 3), np.uint8)], 2)
     assert after.stages["total"] == [0.001, 0.001]
 
@@ -100,7 +100,7 @@ def test_images_are_taken_in_turn_and_are_the_same_for_all():
         return lambda image: seen[name].append(int(image[0, 0, 0])) or {"total": 1.0}
 
     images = [np.full((2, 2, 3), value, np.uint8) for value in (5, 6)]
-    measure([Contestant({"name": name}, labels(name)) for name in seen], images, 3)
+    measure([Subject({"name": name}, labels(name)) for name in seen], images, 3)
     assert seen["a"] == seen["b"] == [5, 6, 5, *(6, 5), *(5, 6), *(6, 5)]
 
 
@@ -118,7 +118,7 @@ def peers(monkeypatch):
         opened.append((name, artefact, size, threads))
         scope = "network" if "bare" in name else "image-to-labels"
         subject = {"name": name, "runtime": name, "sha256": artefact and sha256(artefact)}
-        yield Contestant(subject, lambda image: {"total": 2.0}, scope)
+        yield Subject(subject, lambda image: {"total": 2.0}, scope)
 
     monkeypatch.setattr(latency_peers, "open_peer", open_peer)
     return opened
@@ -181,7 +181,7 @@ def test_a_folder_stands_for_what_is_fastest_in_it(artefact, tmp_path, monkeypat
         predictor.choice = SimpleNamespace(winner=SimpleNamespace(file=artefact.name))
         return predictor
 
-    monkeypatch.setattr(contestants.Predictor, "from_folder", from_folder)
+    monkeypatch.setattr(subjects.Predictor, "from_folder", from_folder)
     out = tmp_path / "out.jsonl"
     options = ("--precision", "fp32", "--precision", "int8", "--json", out)
     done = run("benchmark", "latency", artefact.parent, *SMALL, *options)
@@ -212,7 +212,7 @@ def test_the_plot_and_the_report_come_with_it(artefact, scenes, checkpoint, tmp_
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(artefact, run, monkeypatch, options, words):
-    monkeypatch.setattr("icnet_deploy.benchmarks.latency.measure", None)
+    monkeypatch.setattr("icnet_deploy.benchmarks.modes.latency.measure", None)
     done = run("benchmark", "latency", artefact, *options)
     assert done.code == 2
     assert words in done.err

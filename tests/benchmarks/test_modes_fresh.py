@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks import fresh
-from icnet_deploy.benchmarks.fresh import STAGES, run_fresh
-from icnet_deploy.benchmarks.pairing import Pair
+from icnet_deploy.benchmarks.processes import fresh
+from icnet_deploy.benchmarks.processes.fresh import STAGES, run_fresh
 from icnet_deploy.errors import BackendError, InputError
+from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.files import sha256
-from icnet_deploy.runtime.verdicts import Verdict, Verdicts, write_verdicts
+from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, write_verdicts
 
 ARGUMENTS = ("--runtime", "openvino", "--size", "96x128", "--rounds", "2")
 

@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
-from icnet_deploy.benchmarks.paced import feed
+from icnet_deploy.benchmarks.modes.paced import feed
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor
+from icnet_deploy.runtime import Predictor
 
 SIZE = (64, 64)
 IMAGES = [np.full((*SIZE, 3), value, np.uint8) for value in range(4)]

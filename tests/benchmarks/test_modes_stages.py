@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import pytest
 
-from icnet_deploy.benchmarks import stages
 from icnet_deploy.benchmarks.command import BENCHMARKS
-from icnet_deploy.benchmarks.operators import profile
-from icnet_deploy.benchmarks.pairing import Pair
-from icnet_deploy.benchmarks.stages import STAGES, one_by_one
+from icnet_deploy.benchmarks.modes import stages
+from icnet_deploy.benchmarks.modes.operators import profile
+from icnet_deploy.benchmarks.modes.stages import STAGES, one_by_one
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import BackendError, InputError
+from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.command import label_files
-from icnet_deploy.runtime.inputs import find_items
+from icnet_deploy.runtime.predict.command import label_files
+from icnet_deploy.runtime.predict.inputs import find_items
 
 SIZE = (96, 128)
 

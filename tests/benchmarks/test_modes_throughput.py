@@ -8,14 +8,15 @@ import time
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
-from icnet_deploy.benchmarks import throughput
 from icnet_deploy.benchmarks.busy import busy_percent, timed
-from icnet_deploy.benchmarks.throughput import Way, turn
+from icnet_deploy.benchmarks.modes import throughput
+from icnet_deploy.benchmarks.modes.throughput import Way, turn
 from icnet_deploy.errors import BackendError
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor
+from icnet_deploy.runtime import Predictor
 
 SIZE = (64, 64)
 IMAGE = np.zeros((*SIZE, 3), np.uint8)

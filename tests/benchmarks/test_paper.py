@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks import paper_measure, paper_networks, paper_worker
-from icnet_deploy.benchmarks.paper_networks import NETWORKS, TABLES, build, networks_of, tables_of
-from icnet_deploy.benchmarks.paper_tables import grids, markdown, statement
-from icnet_deploy.benchmarks.paper_worker import Job, Worker
-from icnet_deploy.benchmarks.reference import Reference
+from icnet_deploy.benchmarks.paper import measure as paper_measure
+from icnet_deploy.benchmarks.paper import networks as paper_networks
+from icnet_deploy.benchmarks.paper import worker as paper_worker
+from icnet_deploy.benchmarks.paper.networks import NETWORKS, TABLES, build, networks_of, tables_of
+from icnet_deploy.benchmarks.paper.tables import grids, markdown, statement
+from icnet_deploy.benchmarks.paper.worker import Job, Worker
 from icnet_deploy.data import ConfusionMatrix, open_dataset
 from icnet_deploy.errors import BackendError
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.files import sha256
 
 SIZE = (96, 128)
@@ -272,7 +274,7 @@ def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):
     assert "stages sub124 where sub4 is due" in other
     away = wrong("paper", "--table", 1, "--checkpoint", f"sub4={checkpoint}")
     assert "in none of the tables asked for" in away
-    monkeypatch.setattr("icnet_deploy.runtime.backends._installed", lambda package: False)
+    monkeypatch.setattr("icnet_deploy.runtime.backends.registry._installed", lambda package: False)
     assert 'icnet-deploy[openvino]"' in wrong("paper", "--runtime", "openvino")
 
 
@@ -287,7 +289,7 @@ def test_help(run):
 
 
 def test_the_recorded_tables_are_those_of_the_results(monkeypatch):
-    from icnet_deploy.benchmarks.readme import main
+    from tools.result_tables import main
 
     monkeypatch.chdir(Path(__file__).parents[2])
     assert main(["--check", "--readme", "docs/paper-tables.md"]) == 0

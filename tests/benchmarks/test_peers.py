@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from icnet_deploy.benchmarks import peers
-from icnet_deploy.benchmarks.benchmark_app import benchmark_app, values_of_report
-from icnet_deploy.benchmarks.peer_runtimes import (
+from icnet_deploy.benchmarks.peers import registry as peers
+from icnet_deploy.benchmarks.peers.base import (
     Peer,
     open_bare_openvino,
     open_onnxruntime,
     open_openvino,
     open_pytorch,
 )
-from icnet_deploy.benchmarks.peers import OUTSIDE, PEERS, open_peer
-from icnet_deploy.benchmarks.reference import Reference
+from icnet_deploy.benchmarks.peers.benchmark_app import benchmark_app, values_of_report
+from icnet_deploy.benchmarks.peers.registry import OUTSIDE, PEERS, open_peer
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import (
     BackendError,
@@ -30,6 +29,7 @@ from icnet_deploy.errors import (
     ModelError,
     UnavailableError,
 )
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
@@ -139,16 +139,16 @@ def test_channels_last_is_so(checkpoint, image, monkeypatch):
 
 def test_threads_are_those_asked_for_and_put_back(checkpoint, labels_graph):
     before = torch.get_num_threads()
-    with open_peer("pytorch", None, SIZE, before + 1, weights=checkpoint) as contestant:
-        assert contestant.subject["threads"] == torch.get_num_threads() == before + 1
+    with open_peer("pytorch", None, SIZE, before + 1, weights=checkpoint) as subject:
+        assert subject.facts["threads"] == torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    with open_peer("openvino", labels_graph, SIZE, 1, weights=checkpoint) as contestant:
-        assert contestant.subject["threads"] == 1
+    with open_peer("openvino", labels_graph, SIZE, 1, weights=checkpoint) as subject:
+        assert subject.facts["threads"] == 1
 
 
 def test_an_artefact_with_labels_is_run_as_it_is(checkpoint, labels_graph, image):
-    with open_peer("onnxruntime", labels_graph, SIZE, 1, weights=checkpoint) as contestant:
-        assert contestant.subject == {
+    with open_peer("onnxruntime", labels_graph, SIZE, 1, weights=checkpoint) as subject:
+        assert subject.facts == {
             "name": "onnxruntime",
             "file": "labels.onnx",
             "sha256": sha256(labels_graph),
@@ -157,9 +157,9 @@ def test_an_artefact_with_labels_is_run_as_it_is(checkpoint, labels_graph, image
             "device": "cpu",
             "threads": 1,
         }
-        assert contestant.label(image)["total"] > 0
+        assert subject.label(image)["total"] > 0
         with pytest.raises(ImageError, match="96 x 128 x 3; got uint8 of shape"):
-            contestant.label(image[:64])
+            subject.label(image[:64])
 
 
 def test_any_other_artefact_is_exported_with_labels_once(
@@ -174,8 +174,8 @@ def test_any_other_artefact_is_exported_with_labels_once(
     monkeypatch.setattr("icnet_deploy.export.to_onnx.export", export)
     for name in ("onnxruntime", "openvino"):
         for given in (artefact, None):
-            with open_peer(name, given, SIZE, 1, weights=checkpoint) as contestant:
-                assert contestant.subject["file"] == "random-labels.onnx"
+            with open_peer(name, given, SIZE, 1, weights=checkpoint) as subject:
+                assert subject.facts["file"] == "random-labels.onnx"
     assert made == [(checkpoint, SIZE, "labels")]
 
 
@@ -185,11 +185,11 @@ def test_a_bare_peer_is_our_network_alone(name, artefact, image):
         ours = predictor.predict(image).labels
     with open_bare_openvino(name, artefact, SIZE, 1) as peer:
         assert np.mean(peer.answer(image) == ours) > 0.999
-    with open_peer(name, artefact, SIZE, 1) as contestant:
-        assert contestant.scope == "network"
-        assert contestant.subject["name"] == f"random, {name}"
-        assert contestant.subject["precision"] == read_onnx_metadata(artefact).precision
-        assert contestant.label(image)["total"] > 0
+    with open_peer(name, artefact, SIZE, 1) as subject:
+        assert subject.scope == "network"
+        assert subject.facts["name"] == f"random, {name}"
+        assert subject.facts["precision"] == read_onnx_metadata(artefact).precision
+        assert subject.label(image)["total"] > 0
 
 
 def test_the_clock_of_a_bare_peer_is_around_the_inference_alone(artefact, image, monkeypatch):
@@ -203,7 +203,7 @@ def test_the_clock_of_a_bare_peer_is_around_the_inference_alone(artefact, image,
         return plain(self, *args, **options)
 
     monkeypatch.setattr(openvino.InferRequest, "infer", infer)
-    clock = "icnet_deploy.benchmarks.peer_runtimes.time.perf_counter"
+    clock = "icnet_deploy.benchmarks.peers.base.time.perf_counter"
     monkeypatch.setattr(clock, lambda: order.append("clock") or 0.0)
     with open_bare_openvino("openvino-bare-core", artefact, SIZE, 1) as peer:
         peer.label(image)
@@ -280,7 +280,7 @@ def test_an_artefact_of_other_weights_is_refused(describe, checkpoint):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_missing_package_is_named(name, labels_graph, checkpoint, monkeypatch):
-    monkeypatch.setattr("icnet_deploy.runtime.backends._installed", lambda package: False)
+    monkeypatch.setattr("icnet_deploy.runtime.backends.registry._installed", lambda package: False)
     with (
         pytest.raises(MissingPackage, match=f"{name!r}, which is not installed"),
         open_peer(name, labels_graph, SIZE, 1, weights=checkpoint),
@@ -290,7 +290,7 @@ def test_a_missing_package_is_named(name, labels_graph, checkpoint, monkeypatch)
 
 def test_nothing_heavy_is_imported_before_a_peer_is_opened():
     code = (
-        "import sys, icnet_deploy.benchmarks.peers\n"
+        "import sys, icnet_deploy.benchmarks.peers.registry\n"
         "print(*{'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

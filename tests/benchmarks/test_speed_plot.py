@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from icnet_deploy.benchmarks.known_scores import find_score, read_scores
-from icnet_deploy.benchmarks.speed_plot import Point, points, speed_plot, write_plot
+from icnet_deploy.benchmarks.plots.known_scores import find_score, read_scores
+from icnet_deploy.benchmarks.plots.speed import Point, points, speed_plot, write_plot
 from icnet_deploy.errors import InputError
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -13,7 +13,7 @@ from icnet_deploy.export.to_onnx import export
 from icnet_deploy.files import sha256
 from icnet_deploy.images import read_image
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.candidates import MEANT_FOR
+from icnet_deploy.runtime.auto.candidates import MEANT_FOR
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 from icnet_deploy.calibration.collect import collect, open_session
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.own_layout import own_layout
-from icnet_deploy.calibration.placement import float_layers, place
+from icnet_deploy.calibration.placements.base import float_layers, place
+from icnet_deploy.calibration.placements.own_layout import own_layout
 from icnet_deploy.calibration.prepare import prepared
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.weights import bias_shift, quantized_weights

@@ -97,8 +97,8 @@ def settled(scene):
     import torch
     from torch.nn import BatchNorm2d, Conv2d
 
-    from icnet_deploy.training.networks import build_network
-    from icnet_deploy.training.preprocessing import CAFFE
+    from icnet_deploy.networks.preprocessing import CAFFE
+    from icnet_deploy.networks.registry import build_network
 
     def make(description):
         torch.manual_seed(0)

@@ -16,14 +16,14 @@ from onnx import TensorProto, numpy_helper
 from icnet_deploy.cli import main
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import CheckFailed, ModelError
-from icnet_deploy.export import verify as verification
+from icnet_deploy.export import check as verification
 from icnet_deploy.export.deployed import labels_of, lowest_argmax
 from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.passes import finite_check
 from icnet_deploy.metadata import read_onnx_metadata, stamped
-from icnet_deploy.runtime.backends.open_vino import core
-from icnet_deploy.runtime.backends.open_vino_graph import prepare
-from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
+from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
+from icnet_deploy.runtime.backends.openvino.backend import core
+from icnet_deploy.runtime.backends.openvino.graph import prepare
 
 SIZE = (97, 161)
 NOT_FINITE = [np.nan, np.inf, -np.inf]

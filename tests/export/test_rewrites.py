@@ -16,8 +16,8 @@ from icnet_deploy.export import graph as export_graph
 from icnet_deploy.export.deployed import Deployed
 from icnet_deploy.export.graph import trace
 from icnet_deploy.export.passes import centre_first, pointwise_first, simplify, static_resize
-from icnet_deploy.training.checkpoint import SHIPPED, load_checkpoint
-from icnet_deploy.training.preprocessing import CAFFE
+from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
+from icnet_deploy.networks.preprocessing import CAFFE
 
 SIZE = (97, 161)
 

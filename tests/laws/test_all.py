@@ -12,7 +12,7 @@ import icnet_deploy
 
 ROOMS = [
     name
-    for name in ("data", "training", "export", "calibration", "runtime", "benchmarks")
+    for name in ("data", "networks", "training", "runtime", "evaluation", "calibration")
     if find_spec(f"icnet_deploy.{name}")
 ]
 

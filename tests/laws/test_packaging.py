@@ -44,8 +44,15 @@ def test_every_package_has_an_init():
 
 
 def test_every_room_on_disk_is_mapped():
-    rooms = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests"}
+    rooms = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests", "tools"}
     assert rooms <= set(FOLDERS.values())
+
+
+def beside_a_script(folder):
+    """The modules of a folder in which one can be run by its path."""
+    files = list(folder.glob("*.py"))
+    scripts = [f for f in files if "__main__" in f.read_text(encoding="utf-8")]
+    return files if scripts else []
 
 
 def test_no_script_hides_the_library_that_it_uses():
@@ -54,7 +61,7 @@ def test_no_script_hides_the_library_that_it_uses():
     for requirements in PROJECT["project"]["optional-dependencies"].values():
         taken |= names(requirements)
     taken |= {"cv2", "tensorrt", "tensorrt_rtx", "cuda", "pytorch_lightning", "typing", "logging"}
-    modules = {f.stem for folder in packages_on_disk().values() for f in folder.glob("*.py")}
+    modules = {f.stem for folder in packages_on_disk().values() for f in beside_a_script(folder)}
     assert modules & taken == set()
 
 
@@ -145,9 +152,9 @@ def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
     wanted = {"icnet_deploy/py.typed"}
     for package, folder in packages_on_disk().items():
         wanted |= {f"{package.replace('.', '/')}/{f.name}" for f in folder.glob("*.py")}
-    for pattern in ("configs/*.toml", "weights/*"):
-        files = list((ROOT / "training").glob(pattern))
-        assert files, f"training/{pattern} is empty"
+    for pattern in ("training/configs/*.toml", "networks/weights/*"):
+        files = list(ROOT.glob(pattern))
+        assert files, f"{pattern} is empty"
         wanted |= {f"icnet_deploy/{f.relative_to(ROOT)}" for f in files}
     assert sorted(wanted - held) == []
 

@@ -63,7 +63,7 @@ print(json.dumps(names))
 """
     names = python(TRAINING, script)
     assert "icnet_deploy.runtime.predictor" in names
-    assert "icnet_deploy.runtime.backends.onnx_runtime" in names
+    assert "icnet_deploy.runtime.backends.onnxruntime.session" in names
 
 
 @pytest.fixture(scope="module")

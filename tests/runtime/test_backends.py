@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.errors import (
     BackendError,
@@ -20,8 +21,9 @@ from icnet_deploy.errors import (
     UnavailableError,
 )
 from icnet_deploy.labels import CITYSCAPES
-from icnet_deploy.runtime import FakeBackend, backends, choose, open_backend
-from icnet_deploy.runtime.backends import onnx_runtime
+from icnet_deploy.runtime import choose, open_backend
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
 
 
 class BackendContract:
@@ -146,7 +148,11 @@ class TestOpenVino(RuntimeContract):
     def test_a_batch_is_image_by_image_to_the_byte_and_compiles_nothing_more(
         self, tiny_model, blocks
     ):
-        from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, compile_for, core
+        from icnet_deploy.runtime.backends.openvino.backend import (
+            OpenVinoBackend,
+            compile_for,
+            core,
+        )
 
         made = []
 
@@ -167,7 +173,7 @@ class TestOpenVino(RuntimeContract):
         def check(*_):
             backend.close()
 
-        monkeypatch.setattr("icnet_deploy.runtime.backends.open_vino.check_feed", check)
+        monkeypatch.setattr("icnet_deploy.runtime.backends.openvino.backend.check_feed", check)
         for count in (1, 2):
             with pytest.raises(BackendError, match="closed"):
                 backend.run({"image": np.stack([blocks((64, 96))] * count)})

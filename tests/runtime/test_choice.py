@@ -14,11 +14,19 @@ import pytest
 from icnet_deploy.errors import BackendError, InputError, UnavailableError
 from icnet_deploy.files import sha256
 from icnet_deploy.labels import CAMVID
-from icnet_deploy.runtime import Predictor, backends, candidates, choice, doctor, machine, race
-from icnet_deploy.runtime.candidates import find_candidates
-from icnet_deploy.runtime.command import main as predict
-from icnet_deploy.runtime.digests import digests
-from icnet_deploy.runtime.verdicts import NAME, Verdict, Verdicts, read_verdicts, write_verdicts
+from icnet_deploy.runtime import Predictor, doctor, machine
+from icnet_deploy.runtime.auto import candidates, choice, race
+from icnet_deploy.runtime.auto.candidates import find_candidates
+from icnet_deploy.runtime.auto.digests import digests
+from icnet_deploy.runtime.auto.verdicts import (
+    NAME,
+    Verdict,
+    Verdicts,
+    read_verdicts,
+    write_verdicts,
+)
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.predict.command import main as predict
 
 SPEEDS = {("fp32", "onnxruntime"): 3.0, ("fp32", "openvino"): 2.0, ("int8", "openvino"): 1.0}
 
@@ -188,7 +196,7 @@ def test_files_are_read_once(folder, monkeypatch):
     first = digests(folder, names)
     assert first == {name: sha256(folder / name) for name in names}
     monkeypatch.setattr(
-        "icnet_deploy.runtime.digests.artefact_digest", lambda path: ("read", [path])
+        "icnet_deploy.runtime.auto.digests.artefact_digest", lambda path: ("read", [path])
     )
     assert digests(folder, names) == first
     os.utime(folder / "a.onnx")

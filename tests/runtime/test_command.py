@@ -10,8 +10,8 @@ from PIL import Image
 from icnet_deploy.images import read_grey, read_image, write_image
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.command import main
-from icnet_deploy.runtime.inputs import find_items
+from icnet_deploy.runtime.predict.command import main
+from icnet_deploy.runtime.predict.inputs import find_items
 
 SIZE = (64, 96)
 ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")

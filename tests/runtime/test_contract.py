@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.errors import BackendError, ImageError, ModelError, NotFinite
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor, TensorSpec
+from icnet_deploy.runtime import Predictor, TensorSpec
 from icnet_deploy.runtime.backends.base import Labelled
 
 SIZE = (64, 96)

@@ -10,12 +10,13 @@ import sys
 from importlib.metadata import PackageNotFoundError
 
 import pytest
+from host_cuda import HostCuda
 
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import DeviceError, MissingPackage, UnavailableError
 from icnet_deploy.metadata import read_onnx_metadata, stamped
-from icnet_deploy.runtime import backends, cuda, machine
-from icnet_deploy.runtime.cuda.host import HostCuda
+from icnet_deploy.runtime import cuda, machine
+from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.doctor import main, notes
 
 

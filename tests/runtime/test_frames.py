@@ -8,10 +8,11 @@ import threading
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor
+from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.serving import _may_change
 
 SIZE = (64, 96)

@@ -192,8 +192,8 @@ def test_of_unusual_shapes_too(compiled, classes, grid, size, kind):
 
 def test_on_the_networks_own_logits(compiled):
     pytest.importorskip("torch", reason="torch is not installed")
-    from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
     from icnet_deploy.data.scenes import draw_scene
+    from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 
     logits = Reference(shipped_checkpoint(), None).logits(draw_scene(5, (192, 384)).image)
     logits = np.ascontiguousarray(logits)

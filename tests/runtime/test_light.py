@@ -48,8 +48,8 @@ for name in names:
 print(json.dumps(names))
 """
     names = python(script)
-    assert "icnet_deploy.runtime.backends.onnx_runtime" in names
-    assert "icnet_deploy.runtime.command" in names
+    assert "icnet_deploy.runtime.backends.onnxruntime.session" in names
+    assert "icnet_deploy.runtime.predict.command" in names
 
 
 def test_a_prediction_needs_numpy_opencv_and_one_runtime(tiny_model):

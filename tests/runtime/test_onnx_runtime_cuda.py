@@ -14,8 +14,10 @@ import onnxruntime as real
 import pytest
 
 from icnet_deploy.errors import BackendError, DeviceError, InputError
-from icnet_deploy.runtime import Predictor, backends, choose, open_backend
-from icnet_deploy.runtime.backends import onnx_runtime, onnx_runtime_trt
+from icnet_deploy.runtime import Predictor, choose, open_backend
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
+from icnet_deploy.runtime.backends.onnxruntime import tensorrt_provider as onnx_runtime_trt
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TRT = onnx_runtime_trt.PROVIDER

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 from icnet_deploy.runtime import Predictor, open_backend
-from icnet_deploy.runtime.backends import open_vino, open_vino_cache
+from icnet_deploy.runtime.backends.openvino import backend as open_vino
+from icnet_deploy.runtime.backends.openvino import cache as open_vino_cache
 
 
 @pytest.fixture

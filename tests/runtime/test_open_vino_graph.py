@@ -10,8 +10,8 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 import openvino
 from openvino import opset13 as ops
 
-from icnet_deploy.runtime.backends.open_vino import OpenVinoBackend, compile_for, core
-from icnet_deploy.runtime.backends.open_vino_graph import halve_in_pairs, prepare
+from icnet_deploy.runtime.backends.openvino.backend import OpenVinoBackend, compile_for, core
+from icnet_deploy.runtime.backends.openvino.graph import halve_in_pairs, prepare
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 MEAN = np.array([3.0, 50.0, 120.0], np.float32)

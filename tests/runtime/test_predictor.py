@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.errors import BackendError, ImageError, InputError, ModelError
 from icnet_deploy.images import resize_image
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor, TensorSpec, label_map
+from icnet_deploy.runtime import Predictor, TensorSpec, label_map
 
 SIZE = (64, 96)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.errors import ModelError
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import Predictor, race
-from icnet_deploy.runtime.backends.fake import FakeBackend
-from icnet_deploy.runtime.candidates import Candidate
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.auto import race
+from icnet_deploy.runtime.auto.candidates import Candidate
 
 
 def fake(candidate):

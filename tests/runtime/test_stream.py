@@ -7,11 +7,12 @@ from itertools import count
 
 import numpy as np
 import pytest
+from fake_backend import FakeBackend
 
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import FakeBackend, Predictor
+from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.prediction import Prediction
 
 SIZE = (64, 96)

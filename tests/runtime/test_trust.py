@@ -13,10 +13,11 @@ pytest.importorskip("onnx", reason="an artefact with external data is written wi
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.integrity import artefact_sha256
-from icnet_deploy.runtime import Predictor, choice
-from icnet_deploy.runtime.candidates import Request, find_candidates
-from icnet_deploy.runtime.digests import digests
-from icnet_deploy.runtime.verdicts import NAME, Verdict, Verdicts, write_verdicts
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.auto import choice
+from icnet_deploy.runtime.auto.candidates import Request, find_candidates
+from icnet_deploy.runtime.auto.digests import digests
+from icnet_deploy.runtime.auto.verdicts import NAME, Verdict, Verdicts, write_verdicts
 
 
 @pytest.fixture(autouse=True)

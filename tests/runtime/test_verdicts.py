@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from icnet_deploy.errors import InputError
-from icnet_deploy.runtime.verdicts import NAME, Verdict, Verdicts, read_verdicts, write_verdicts
+from icnet_deploy.runtime.auto.verdicts import (
+    NAME,
+    Verdict,
+    Verdicts,
+    read_verdicts,
+    write_verdicts,
+)
 
 A = Verdict(
     "a.onnx",

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from fake_tensorrt import Machine, make_fake
+from host_cuda import HostCuda
 
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
@@ -25,8 +26,8 @@ from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.gpu import find_gpu
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.runtime import Predictor, backends
-from icnet_deploy.runtime.cuda.host import HostCuda
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.backends import registry as backends
 
 GPU = Gpu("NVIDIA Orin", (8, 7), "540.4.0")
 

@@ -19,12 +19,12 @@ from icnet_deploy.cli import main  # noqa: E402
 from icnet_deploy.errors import InputError  # noqa: E402
 from icnet_deploy.files import sha256  # noqa: E402
 from icnet_deploy.labels import CITYSCAPES  # noqa: E402
-from icnet_deploy.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from icnet_deploy.training.compress import channel_groups, kept_channels, prune  # noqa: E402
-from icnet_deploy.training.compress_command import compress  # noqa: E402
-from icnet_deploy.training.icnet import ICNet  # noqa: E402
-from icnet_deploy.training.networks import build_network, cost  # noqa: E402
-from icnet_deploy.training.preprocessing import STREET  # noqa: E402
+from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from icnet_deploy.networks.icnet import ICNet  # noqa: E402
+from icnet_deploy.networks.preprocessing import STREET  # noqa: E402
+from icnet_deploy.networks.registry import build_network, cost  # noqa: E402
+from icnet_deploy.training.compress.command import compress  # noqa: E402
+from icnet_deploy.training.compress.prune import channel_groups, kept_channels, prune  # noqa: E402
 
 ICNETS = [{"architecture": "icnet", "stages": s} for s in ("sub4", "sub24", "sub124")]
 PSPNETS = [{"architecture": "pspnet", "downsampling": d} for d in (8, 16, 32)]

@@ -15,7 +15,7 @@ pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lightnin
 
 from icnet_deploy.cli import main  # noqa: E402
 from icnet_deploy.data.scenes import write_scenes  # noqa: E402
-from icnet_deploy.training.checkpoint import load_checkpoint  # noqa: E402
+from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
 
 CONFIG = """
 width = 0.125

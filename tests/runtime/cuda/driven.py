@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "tensorrt")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "fakes")]
 
 import conftest as tiny  # noqa: E402 - tests/runtime/conftest.py
 import cuda_contract  # noqa: E402
 from fake_pycuda import make_fake as make_pycuda  # noqa: E402
 from fake_tensorrt import Machine, make_fake  # noqa: E402
 
-from icnet_deploy.runtime import Predictor, backends  # noqa: E402
+from icnet_deploy.runtime import Predictor  # noqa: E402
 from icnet_deploy.runtime import cuda as runtime_cuda  # noqa: E402
+from icnet_deploy.runtime.backends import registry as backends  # noqa: E402
 from icnet_deploy.runtime.cuda import open_cuda  # noqa: E402
 
 KINDS = ("device blocks", "pinned blocks", "streams", "events", "graphs")

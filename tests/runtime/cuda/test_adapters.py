@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cuda_contract
 import pytest
+from host_cuda import HostCuda
 
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.cuda import ADAPTERS, labels, open_cuda
-from icnet_deploy.runtime.cuda.host import HostCuda
 
 HERE = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def driver(tmp_path_factory):
     library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
     command = [compiler, "-O1", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC"]
     command += ["-Wl,-soname,libcuda.so.1", "-I", str(Path(labels.__file__).parent)]
-    command += ["-o", str(library), str(HERE / "fake_driver.cpp"), "-ldl"]
+    command += ["-o", str(library), str(HERE.parents[1] / "fakes" / "fake_driver.cpp"), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return library.parent

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host_cuda import HostCuda
 
 from icnet_deploy.errors import BackendError, NotFinite
 from icnet_deploy.runtime.cuda import labels as kernels
-from icnet_deploy.runtime.cuda.host import HostCuda
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 SOURCE = Path(kernels.__file__).with_name("labelmap.cu")
+FAKES = Path(__file__).parents[2] / "fakes"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def compiled(tmp_path_factory):
     if compiler is None:
         pytest.skip("no C++ compiler (g++ or clang++) is here")
     library = tmp_path_factory.mktemp("kernel") / "labelmap.so"
-    shim = Path(__file__).with_name("cpu_shim.h")
+    shim = FAKES / "cpu_shim.h"
     command = [compiler, "-O2", "-ffp-contract=off", "-Wno-unused", "-shared", "-fPIC"]
     command += ["-x", "c++", str(shim), "-I", str(SOURCE.parent), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -143,8 +144,8 @@ def test_every_finite_half_is_read_as_what_it_is(compiled):
 
 def test_it_is_the_dense_way_on_the_networks_own_logits(compiled):
     pytest.importorskip("torch", reason="torch is not installed")
-    from icnet_deploy.benchmarks.reference import Reference, shipped_checkpoint
     from icnet_deploy.data.scenes import draw_scene
+    from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 
     scene = draw_scene(5, (192, 384))
     found = Reference(shipped_checkpoint(), None).logits(scene.image)

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from fake_tensorrt import RELEASES, Machine, make_fake
+from host_cuda import HostCuda
 
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.runtime import Predictor, backends
-from icnet_deploy.runtime.cuda.host import HostCuda
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.backends import registry as backends
 
 
 def _tiny() -> Any:

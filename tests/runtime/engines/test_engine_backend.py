@@ -8,14 +8,15 @@ import warnings
 
 import numpy as np
 import pytest
+from host_cuda import HostCuda, HostFault
 
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import resize_image
-from icnet_deploy.runtime import Predictor, backends
-from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.cuda.array import read_frame
 from icnet_deploy.runtime.cuda.base import OutOfMemory
-from icnet_deploy.runtime.cuda.host import HostCuda, HostFault
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 SIZE = (64, 96)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_tensorrt import Machine, make_fake
+from host_cuda import HostCuda
 
 from icnet_deploy.engine_sidecar import Gpu, sidecar_path
 from icnet_deploy.errors import (
@@ -22,9 +23,9 @@ from icnet_deploy.errors import (
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.labels import CAMVID
 from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.runtime import Predictor, backends, cuda, machine
-from icnet_deploy.runtime.command import main
-from icnet_deploy.runtime.cuda.host import HostCuda
+from icnet_deploy.runtime import Predictor, cuda, machine
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.predict.command import main
 
 SIZE = (64, 96)
 
@@ -258,14 +259,14 @@ class TestCommand:
         assert "--require-manifest is for an engine" in capsys.readouterr().err
 
     def test_evaluate_and_parity_open_it(self, desk, opened, batched, blocks):
-        models = importlib.import_module("icnet_deploy.benchmarks.models")
+        models = importlib.import_module("icnet_deploy.evaluation.model")
         engine, image = batched(), blocks((100, 130))
         with models.open_model(engine, None, "auto", "auto") as model:
             assert (model.runtime, model.device, model.head) == ("tensorrt", "cuda", "logits")
             labels = model.label(image)
         with desk.open(engine) as predictor:
             np.testing.assert_array_equal(labels, predictor.predict(image).labels)
-        pairing = importlib.import_module("icnet_deploy.benchmarks.pairing")
+        pairing = importlib.import_module("icnet_deploy.evaluation.pairing")
         for other in (
             models.open_model(engine, None, "tensorrt-rtx", "auto"),
             pairing.open_pair(pairing.Pair(engine, "tensorrt-rtx", "cuda")),

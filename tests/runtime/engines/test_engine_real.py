@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_tensorrt import load_surface
+from host_cuda import HostCuda
 from usage import uses
 
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.runtime import Predictor, machine
-from icnet_deploy.runtime.backends import tensor_rt, tensor_rt_engine, tensor_rt_run
-from icnet_deploy.runtime.backends.tensor_rt_engine import read_plan
+from icnet_deploy.runtime.backends.tensorrt import backend as tensor_rt
+from icnet_deploy.runtime.backends.tensorrt import engine as tensor_rt_engine
+from icnet_deploy.runtime.backends.tensorrt import execution as tensor_rt_run
+from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.cuda import open_cuda
-from icnet_deploy.runtime.cuda.host import HostCuda
 
 SIZE = (64, 96)
 SHAPES = ((1, *SIZE, 3), (2, *SIZE, 3), (4, *SIZE, 3))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from icnet_deploy.images import write_image
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.command import main
+from icnet_deploy.runtime.predict.command import main
 from icnet_deploy.runtime.video import open_frames
 
 SIZE = (64, 96)

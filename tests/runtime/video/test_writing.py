@@ -175,7 +175,7 @@ def test_an_error_of_the_disk_is_said(tmp_path, monkeypatch):
 
 PREDICT = """
 import resource, sys
-from icnet_deploy.runtime.command import main
+from icnet_deploy.runtime.predict.command import main
 limit = int(sys.argv[1])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -256,7 +256,7 @@ def test_a_kill_in_the_middle_leaves_no_final_name(words, tmp_path):
     script = """
 import os, signal, sys
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.command import main
+from icnet_deploy.runtime.predict.command import main
 label, runs = Predictor.predict, []
 def predict(self, image):
     runs.append(1)

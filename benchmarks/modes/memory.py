@@ -1,0 +1,126 @@
+"""`icnet benchmark memory`: what a process holds that labels images, and the files' sizes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.benchmarks.asked import (
+    mode_parser,
+    pairs_of,
+    pictures,
+    run_mode,
+    tell_how,
+    who,
+)
+from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.processes.fresh import CACHES, Fresh, in_fresh_processes
+from icnet_deploy.command import command, count
+from icnet_deploy.errors import InputError, UnavailableError
+from icnet_deploy.report.tables import number, text_table
+
+__all__ = ["main"]
+
+_HELD = ("import", "load", "peak")
+_BUILT = Path("build/wheel")
+
+
+def _values(processes: Sequence[Fresh], wheel: Path | None) -> dict[str, Any]:
+    """The most that any of the processes held."""
+    values: dict[str, Any] = {}
+    for stage in _HELD:
+        held = [one.resident[stage] for one in processes]
+        if None in held:
+            raise UnavailableError(
+                "this system does not say how much memory a process holds: /proc/self/status is "
+                "missing, which Linux has"
+            )
+        values[f"{stage}_bytes"] = max(one for one in held if one is not None)
+    values["file_bytes"] = processes[-1].file.stat().st_size
+    if wheel is not None:
+        values["wheel_bytes"] = wheel.stat().st_size
+    return values
+
+
+def _measure(arguments: argparse.Namespace) -> list[Measurement]:
+    wheel = _wheel(arguments.wheel)
+    pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
+    told = in_fresh_processes(
+        pairs, image, arguments.rounds, arguments.threads, arguments.runs, memory=True
+    )
+    setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0}
+    setting |= {"rounds": arguments.rounds, "runs": arguments.runs}
+    return [
+        Measurement(
+            "memory",
+            "process",
+            row,
+            setting | {"cache": cache},
+            _values(processes[cache], wheel),
+        )
+        for row, processes in told
+        for cache in CACHES
+    ]
+
+
+def _wheel(named: Path | None) -> Path | None:
+    """The wheel that was named, or the newest that `make` built; None if there is none."""
+    if named is not None:
+        if not named.is_file():
+            raise InputError(f"there is no wheel {named}: build one with `python -m build --wheel`")
+        return named
+    return max(_BUILT.glob("*.whl"), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _mebi(count: int | None) -> str:
+    return number(None if count is None else count / 2**20, 1)
+
+
+def _print(found: Sequence[Measurement]) -> None:
+    heads = ["artefact", "precision", "on", "cache", "after import", "after load", "peak"]
+    rows = []
+    for each in found:
+        values = each.values
+        cells = [*who(each), each.setting["cache"]]
+        cells += [_mebi(values[f"{stage}_bytes"]) for stage in _HELD]
+        rows.append([*cells, _mebi(values["file_bytes"]), _mebi(values.get("wheel_bytes"))])
+    print(text_table([*heads, "file", "wheel"], rows, left=4))
+    setting = found[0].setting
+    lines = [
+        f"MiB: the most in {setting['rounds']} fresh processes each, in turn, "
+        f"that labelled an image of {'x'.join(map(str, setting['size']))} {setting['runs']} times",
+        "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
+        "cached: as the first process left it",
+    ]
+    tell_how(found, lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = mode_parser(
+        "memory",
+        "Starts fresh processes and asks the system how much memory they hold: after importing\n"
+        "icnet_deploy.runtime, after loading the model, and at most until some images are\n"
+        "labelled; beside it the sizes of the artefact and of the wheel.",
+        "icnet benchmark memory icnet-int8.onnx --runtime openvino --json memory.jsonl",
+    )
+    parser.add_argument(
+        "--rounds", type=count, default=3, metavar="N", help="processes of each (default: 3)"
+    )
+    parser.add_argument(
+        "--runs", type=count, default=5, metavar="N", help="label maps in each (default: 5)"
+    )
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        metavar="FILE",
+        help=f"whose size is told, too (default: the newest of {_BUILT}, if there is one)",
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark memory`; returns its exit code."""
+    return run_mode(_parser().parse_args(argv), _measure, _print)

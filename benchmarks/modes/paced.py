@@ -1,0 +1,227 @@
+"""`icnet benchmark paced`: frames at a fixed rate, as a camera gives them, and what is missed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from icnet_deploy.benchmarks.asked import (
+    facts,
+    mode_parser,
+    numbers,
+    open_chosen,
+    p90,
+    pairs_of,
+    pictures,
+    run_mode,
+    tell_how,
+    who,
+)
+from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.command import command
+from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.timing import WARMUP, summary, tellable
+
+__all__ = ["Paced", "feed", "main"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Paced:
+    """What came of a series of frames.
+
+    Attributes:
+        period: seconds from one frame to the next.
+        deadline: seconds within which a label map is in time, from when its frame was due.
+        due: how many frames were due.
+        latencies: seconds from when a frame was due to its label map, of each labelled frame.
+        finished: the clock's seconds when each label map was there.
+    """
+
+    period: float
+    deadline: float
+    due: int = 0
+    latencies: list[float] = field(default_factory=list)
+    finished: list[float] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> int:
+        """How many frames got a label map."""
+        return len(self.latencies)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames a newer one took the place of."""
+        return self.due - self.labelled
+
+    @property
+    def late(self) -> int:
+        """How many label maps missed the deadline."""
+        return sum(latency > self.deadline for latency in self.latencies)
+
+    def values(self) -> dict[str, Any]:
+        """See `Measurement.values`. Jitter is that of the gaps between label maps less a period."""
+        off = 1e3 * (np.diff(self.finished) - self.period)
+        return {
+            "due_frames": self.due,
+            "labelled_frames": self.labelled,
+            "dropped_frames": self.dropped,
+            "late_frames": self.late,
+            "missed_percent": round(100 * (self.late + self.dropped) / self.due, 3),
+            "latency": summary(self.latencies),
+        } | {f"jitter_{name}_ms": round(float(value), 3) for name, value in _spread(off).items()}
+
+
+def _spread(off: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Standard deviation and p99 of so many numbers as can tell them."""
+    told = {"std": float(off.std())} if off.size > 1 else {}
+    return told | ({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {})
+
+
+def feed(
+    label: Callable[[UInt8], object],
+    images: Sequence[UInt8],
+    rate: float,
+    seconds: float,
+    deadline: float | None = None,
+    after: Callable[[int], object] = lambda frames: None,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Paced:
+    """Labels frames that are due every 1/rate seconds, whether or not the last one is done.
+
+    Of the frames that come while one is worked on only the newest waits. When each is due is
+    reckoned from the first, so that no error adds up.
+
+    Args:
+        label: labels one image; returns when its label map is there.
+        images: the frames, taken in turn.
+        rate: frames a second.
+        seconds: for how long; at least one frame is due.
+        deadline: seconds from when a frame is due; a period if None.
+        after: is told after each label map how many more frames are past.
+        clock: seconds, which only grow.
+        sleep: waits for so many seconds.
+    """
+    period = 1 / rate
+    found = Paced(period, period if deadline is None else deadline, max(1, round(rate * seconds)))
+    start = clock()
+    taken = -1
+    while taken < found.due - 1:
+        wait = start + (taken + 1) * period - clock()
+        if wait > 0:
+            sleep(wait)
+        newest = min(found.due - 1, math.floor((clock() - start) / period))
+        newest = max(newest, taken + 1)  # rounding may put the frame slept for a hair ahead
+        label(images[newest % len(images)])
+        done = clock()
+        found.latencies.append(done - (start + newest * period))
+        found.finished.append(done)
+        after(newest - taken)
+        taken = newest
+    return found
+
+
+def _measure(arguments: argparse.Namespace) -> list[Measurement]:
+    pairs, images = pairs_of(arguments), pictures(arguments)
+    deadline = None if arguments.deadline is None else arguments.deadline / 1e3
+    frames = len(pairs) * sum(max(1, round(r * arguments.seconds)) for r in arguments.rate)
+    found = []
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_chosen(each, arguments.threads)) for each in pairs]
+        for predictor in opened:
+            for index in range(WARMUP):
+                predictor.predict(images[index % len(images)])
+        bar = stack.enter_context(tqdm(total=frames, desc="paced", unit="frame", disable=None))
+        for rate in arguments.rate:
+            for each, predictor in zip(pairs, opened, strict=True):
+                told = feed(
+                    predictor.predict, images, rate, arguments.seconds, deadline, bar.update
+                )
+                setting = {
+                    "size": list(images[0].shape[:2]),
+                    "batch": 1,
+                    "warmup": WARMUP,
+                    "rate_per_s": rate,
+                    "seconds": arguments.seconds,
+                    "deadline_ms": round(1e3 * told.deadline, 3),
+                }
+                row = facts(each, predictor, arguments.threads)
+                found.append(Measurement("paced", "due-to-labels", row, setting, told.values()))
+    return found
+
+
+def _print(found: Sequence[Measurement]) -> None:
+    heads = ["artefact", "precision", "on", "Hz", "due", "labelled", "dropped", "late"]
+    heads += ["missed %", "p50", "p90", "p99", "jitter", "jitter p99"]
+    rows = []
+    for each in found:
+        values = each.values
+        cells = [*who(each), f"{each.setting['rate_per_s']:g}"]
+        cells += [str(values[f"{w}_frames"]) for w in ("due", "labelled", "dropped", "late")]
+        cells += [number(values["missed_percent"], 1)]
+        cells += [number(values["latency"]["median_ms"], 1), p90(values["latency"])]
+        cells += [number(values["latency"].get("p99_ms"), 1)]
+        cells += [number(values.get(f"jitter_{name}_ms"), 1) for name in ("std", "p99")]
+        rows.append(cells)
+    print(text_table(heads, rows, left=3))
+    deadlines = dict.fromkeys(each.setting["deadline_ms"] for each in found)
+    lines = [
+        f"{found[0].setting['seconds']:g} s at each rate after {WARMUP} warm-up runs; ms from when "
+        "a frame was due to its label map",
+        f"late: after the deadline of {', '.join(f'{ms:g}' for ms in deadlines)} ms; dropped: a "
+        "newer frame came while it waited; missed: both",
+        "p90, p99: where 10 or 100 label maps or more tell them",
+        "jitter: standard deviation and p99 of the gaps between label maps, less a period",
+    ]
+    tell_how(found, lines)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = mode_parser(
+        "paced",
+        "Feeds frames at a fixed rate, as a camera does: one is due every 1/rate seconds whether\n"
+        "or not the network is done, and of those that come meanwhile only the newest waits.\n"
+        "Counts dropped frames and missed deadlines. The frames lie in memory already.",
+        "icnet benchmark paced icnet-int8.onnx --rate 10,15 --seconds 20 --json paced.jsonl",
+    )
+    parser.add_argument(
+        "--rate",
+        type=numbers(_positive),
+        default=[15.0, 30.0, 60.0],
+        metavar="HZ,...",
+        help="frames a second (default: 15,30,60)",
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, default=10.0, metavar="S", help="at each rate (default: 10)"
+    )
+    parser.add_argument(
+        "--deadline", type=_positive, metavar="MS", help="(default: one period after it was due)"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark paced`; returns its exit code."""
+    return run_mode(_parser().parse_args(argv), _measure, _print)

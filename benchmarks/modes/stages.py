@@ -1,0 +1,211 @@
+"""`icnet benchmark stages`: where the time of one image goes, from its file to the result files."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from icnet_deploy.benchmarks.asked import (
+    facts,
+    mode_parser,
+    open_chosen,
+    p90,
+    pairs_of,
+    pictures,
+    run_mode,
+    tell_how,
+)
+from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.modes.operators import PROFILED, profile
+from icnet_deploy.command import command, count
+from icnet_deploy.drawing import with_legend
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.images import read_image, resize_image, write_image
+from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.runtime.predict.command import write_results
+from icnet_deploy.runtime.predict.inputs import Item, find_items
+from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.timing import WARMUP, interleave, summary
+
+__all__ = ["STAGES", "main", "one_by_one"]
+
+STAGES = ("decode", "preprocess", "inference", "label_map", "draw", "encode")
+"""What `icnet predict` does with an image file, in order."""
+
+
+def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
+    """Takes one image from its file to the result files of `icnet predict`, a stage at a time.
+
+    Returns:
+        Stage -> seconds, and their sum, `total`.
+
+    Raises:
+        ImageError: the file cannot be read. BackendError: the runtime failed.
+    """
+    start = time.perf_counter()
+    image = read_image(item.path)
+    decoded = time.perf_counter()
+    prediction = predictor.predict(image)
+    labelled = time.perf_counter()
+    overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
+    drawn = time.perf_counter()
+    write_results(item, prediction, overlay)
+    encoded = time.perf_counter()
+    found = {"decode": decoded - start, "draw": drawn - labelled, "encode": encoded - drawn}
+    found |= {stage: prediction.timings_ms[stage] / 1e3 for stage in STAGES if stage not in found}
+    return found | {"total": sum(found.values())}
+
+
+def _measure(arguments: argparse.Namespace) -> list[Measurement]:
+    pairs = pairs_of(arguments)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-stages-")))
+        items, size = _files(arguments, folder)
+        opened = [stack.enter_context(open_chosen(each, arguments.threads)) for each in pairs]
+        samples: list[dict[str, list[float]]] = [{} for _ in pairs]
+
+        def turn(index: int) -> float:
+            turns = len(samples[index].get("total", ()))
+            found = one_by_one(opened[index], items[turns % len(items)])
+            for stage, seconds in found.items():
+                samples[index].setdefault(stage, []).append(seconds)
+            return found["total"]
+
+        for predictor in opened:
+            for run in range(WARMUP):
+                one_by_one(predictor, items[run % len(items)])
+        total = arguments.rounds * len(pairs)
+        with tqdm(total=total, desc="stages", unit="image", disable=None) as bar:
+            turns = {str(index): (lambda index=index: turn(index)) for index in range(len(pairs))}
+            _, failures = interleave(turns, arguments.rounds, lambda _: bar.update())
+        for index, why in failures.items():
+            raise CheckFailed(f"{pairs[int(index)].path} on {pairs[int(index)].runtime}: {why}")
+        setting = {"size": list(size), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
+        setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
+        return [
+            Measurement(
+                "stages",
+                "files-to-files",
+                facts(each, predictor, arguments.threads),
+                setting,
+                _values(told) | _operators(arguments, each, predictor, items[0]),
+            )
+            for each, predictor, told in zip(pairs, opened, samples, strict=True)
+        ]
+
+
+def _files(arguments: argparse.Namespace, folder: Path) -> tuple[list[Item], tuple[int, ...]]:
+    """The images as files, whose results go beside them into a folder that is thrown away."""
+    if arguments.image:
+        paths = arguments.image
+        size = read_image(paths[0]).shape[:2]
+    else:
+        images = pictures(arguments)
+        paths = [folder / f"scene_{n}.{arguments.format}" for n in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            write_image(path, image)
+        size = images[0].shape[:2]
+    results = folder / "results"
+    results.mkdir()
+    return find_items([str(path) for path in paths], results), size
+
+
+def _values(samples: dict[str, list[float]]) -> dict[str, Any]:
+    whole = sum(samples["total"])
+    shares = {f"{s}_percent": round(100 * sum(samples[s]) / whole, 2) for s in STAGES}
+    return {stage: summary(samples[stage]) for stage in (*STAGES, "total")} | shares
+
+
+def _operators(
+    arguments: argparse.Namespace, each: Pair, predictor: Predictor, item: Item
+) -> dict[str, Any]:
+    """The slowest operators, where they were asked for and the runtime tells them."""
+    if not arguments.layers or predictor.runtime not in PROFILED or predictor.device != "cpu":
+        return {}
+    image = read_image(item.path)
+    if predictor.size is not None:
+        image = resize_image(image, predictor.size)
+    chosen = each._replace(runtime=predictor.runtime, device=predictor.device)
+    found = profile(chosen, image, arguments.threads)
+    return {
+        "operators": [one.to_dict() for one in found[: arguments.layers]],
+        "operators_sum_ms": round(sum(one.median_ms for one in found), 3),
+        "operators_count": len(found),
+    }
+
+
+def _print(found: Sequence[Measurement], layers: int | None) -> None:
+    for each in found:
+        row, values = each.subject, each.values
+        print(f"{row['name']} ({row['precision']}) on {row['runtime']}, {row['device']}")
+        rows = [
+            [
+                stage.replace("_", " "),
+                *(number(values[stage]["median_ms"], 1), p90(values[stage])),
+                number(values.get(f"{stage}_percent", 100.0), 1),
+            ]
+            for stage in (*STAGES, "total")
+        ]
+        print(text_table(["stage", "median ms", "p90 ms", "share %"], rows))
+        if layers:
+            _print_operators(values, row["runtime"])
+        print()
+    how = f"{found[0].setting['rounds']} images each ({found[0].setting['format']}), in turn, "
+    lines = [
+        how + f"after {WARMUP} warm-up images; one stage after the other, nothing overlaps",
+        "the files are in the system's memory; shares are of the sum over all images",
+    ]
+    tell_how(found, lines)
+
+
+def _print_operators(values: dict[str, Any], runtime: str) -> None:
+    if "operators" not in values:
+        print(f"operators: the profile of {runtime} is not read here")
+        return
+    rows = [
+        [
+            *(o["name"], o["kind"], o["implementation"] or "-"),
+            *(number(o["median_ms"], 2), number(o["share_percent"], 1)),
+        ]
+        for o in values["operators"]
+    ]
+    print(
+        f"\nthe {len(rows)} slowest of {values['operators_count']} operators, by {runtime}'s own "
+        f"profile, in runs of their own ({values['operators_sum_ms']:.1f} ms in all)"
+    )
+    print(text_table(["operator", "kind", "implementation", "median ms", "share %"], rows, left=3))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = mode_parser(
+        "stages",
+        "Takes images from their files to the result files of `icnet predict`, a stage at a time,\n"
+        "and tells each stage's share; with --layers also the network's slowest operators.",
+        "icnet benchmark stages icnet-int8.onnx --runtime openvino --layers 10",
+    )
+    parser.add_argument("--rounds", type=count, default=20, metavar="N", help="(default: 20)")
+    parser.add_argument(
+        "--layers",
+        type=count,
+        metavar="N",
+        help="tell the N slowest operators, too, by the runtime's own profile",
+    )
+    parser.add_argument(
+        "--format", choices=("png", "jpg"), default="png", help="of drawn scenes (default: png)"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark stages`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_mode(arguments, _measure, lambda found: _print(found, arguments.layers))

@@ -1,0 +1,179 @@
+"""`icnet benchmark paper`: the tables of the ICNet paper, measured on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from tqdm import tqdm
+
+from icnet_deploy.benchmarks.paper.measure import Plan, measure
+from icnet_deploy.benchmarks.paper.networks import (
+    NETWORKS,
+    fitting_checkpoint,
+    networks_of,
+    tables_of,
+)
+from icnet_deploy.benchmarks.paper.report import paper_page, paper_text
+from icnet_deploy.command import add_exif_option, command, count, size
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data import DATASETS
+from icnet_deploy.data.options import check_outputs, open_data
+from icnet_deploy.errors import DeviceError, InputError, MissingPackage
+from icnet_deploy.files import write_json, write_text
+from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available, choose
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet benchmark paper",
+        "Measures the networks of the ICNet paper's tables: time, frames a second, speed-up,\n"
+        "memory, parameters and multiply-adds, each beside the paper's figure.\n"
+        f"networks: {', '.join(NETWORKS)}",
+        "icnet benchmark paper --table 4 --runtime onnxruntime --json paper.json",
+    )
+    parser.add_argument(
+        "--table",
+        type=int,
+        nargs="+",
+        default=[1, 2, 3, 4],
+        metavar="N",
+        help="1: downsampling of PSPNet50, 2: its width, 3 and 4: ICNet's branches (default: all)",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help="auto, onnxruntime, openvino or pytorch (default: auto)",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--size", type=size, default=(1024, 2048), metavar="HxW", help="(default: 1024x2048)"
+    )
+    parser.add_argument(
+        "--head",
+        default="logits",
+        choices=("logits", "labels"),
+        help="where a run ends: at the network's logits, or at the label map, upsampled in the "
+        "graph (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs", type=count, default=10, metavar="N", help="of each network (default: 10)"
+    )
+    parser.add_argument(
+        "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
+    )
+    _add_score_options(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
+    )
+    return parser
+
+
+def _add_score_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="a trained checkpoint of a network, which is measured in place of random weights; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help=f"score the checkpoints on it: {', '.join(DATASETS)}"
+    )
+    parser.add_argument("--data", metavar="DIR", type=Path, help="its folder")
+    parser.add_argument("--split", default="val", help="which part of it (default: val)")
+    parser.add_argument(
+        "--limit", type=count, metavar="N", help="score N images, spread over it (default: all)"
+    )
+    add_exif_option(parser)
+
+
+def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:
+    """Reads `NETWORK=FILE`, and each file, so that a wrong one ends the command at its start."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if name not in NETWORKS or not equals or not file:
+            raise InputError(
+                f"--checkpoint {text}: expected NETWORK=FILE with one of {', '.join(NETWORKS)}"
+            )
+        if name not in names or name in found:
+            why = "is given twice" if name in found else "is in none of the tables asked for"
+            raise InputError(f"--checkpoint {text}: the network {name} {why}")
+        found[name] = Path(file)
+        fitting_checkpoint(name, found[name])
+    return found
+
+
+def _choose(runtime: str, device: str) -> tuple[str, str]:
+    """What `auto` means, and a refusal of what is not there before any work is done."""
+    if runtime not in ("auto", "pytorch", *RUNTIMES):
+        known = ", ".join(("auto", "pytorch", *RUNTIMES))
+        raise InputError(f"unknown runtime {runtime!r}; known: {known}")
+    if runtime != "pytorch":
+        runtime, device = choose(runtime, device)
+        check_available(runtime, device)
+        return runtime, device
+    import torch
+
+    if device not in ("auto", *DEVICES):
+        raise InputError(f"unknown device {device!r}; known: auto, {', '.join(DEVICES)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("PyTorch finds no CUDA here: use --device cpu, or see `icnet doctor`")
+    return runtime, device
+
+
+def _require_packages() -> None:
+    for package in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim"):
+        if find_spec(package) is None:
+            raise MissingPackage(
+                package, extra="export", purpose="building the networks of the paper"
+            )
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    tables = tables_of(arguments.table)
+    names = networks_of(tables)
+    if bool(arguments.dataset) != bool(arguments.data):
+        raise InputError("--dataset and --data are given together: the layout and its folder")
+    if arguments.dataset and not arguments.checkpoint:
+        raise InputError("--dataset scores checkpoints, and there is no --checkpoint NETWORK=FILE")
+    _require_packages()
+    runtime, device = _choose(arguments.runtime, arguments.device)
+    return Plan(
+        tables=tuple(sorted(n for table in tables for n in table.numbers)),
+        names=tuple(names),
+        runtime=runtime,
+        device=device,
+        threads=arguments.threads,
+        size=arguments.size,
+        head=arguments.head,
+        runs=arguments.runs,
+        checkpoints=_checkpoints(arguments.checkpoint, names),
+        dataset=open_data(arguments) if arguments.dataset else None,
+    )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark paper`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    check_outputs(arguments)
+    plan = _plan(arguments)
+    with tqdm(total=plan.steps, desc="paper", unit="step", disable=None) as bar:
+        result = measure(plan, bar)
+    print(paper_text(result))
+    if arguments.json:
+        write_json(arguments.json, result)
+    if arguments.report:
+        write_text(arguments.report, paper_page(result))
+    return 0

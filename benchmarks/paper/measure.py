@@ -1,0 +1,274 @@
+"""Measures the networks of the paper's tables: each in a process of its own, timed in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from icnet_deploy.benchmarks.paper.graph import cost, for_one_image, write_graph
+from icnet_deploy.benchmarks.paper.networks import SEED, build, fitting_checkpoint
+from icnet_deploy.benchmarks.paper.tables import comparison
+from icnet_deploy.benchmarks.paper.worker import WARMUP, Job, Worker
+from icnet_deploy.benchmarks.processes.resident import available
+from icnet_deploy.data import Dataset
+from icnet_deploy.errors import BackendError
+from icnet_deploy.evaluation.model import open_model
+from icnet_deploy.evaluation.score import Score, refuse_calibration_images, score_dataset
+from icnet_deploy.files import sha256
+from icnet_deploy.runtime.machine import machine, versions
+from icnet_deploy.timing import interleave, summary
+
+__all__ = ["SCHEMA", "Plan", "measure"]
+
+SCHEMA = 1
+"""Of the JSON result; raised when a reader of today could misunderstand it."""
+
+_SHARE = 0.8  # of the free memory, which all processes together may take
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        tables: the paper's numbers.
+        names: of the networks, in `NETWORKS`.
+        runtime, device: neither of them `auto`; the runtime may be `pytorch`.
+        threads: of one run; None leaves it to the runtime.
+        size: (height, width) of the image.
+        head: `logits` or `labels`.
+        runs: timed runs of each network.
+        checkpoints: network -> file; the others get random weights.
+        dataset: what the checkpoints are scored on, if anything.
+    """
+
+    tables: tuple[int, ...]
+    names: tuple[str, ...]
+    runtime: str
+    device: str
+    threads: int | None
+    size: tuple[int, int]
+    head: str
+    runs: int
+    checkpoints: dict[str, Path]
+    dataset: Dataset | None
+
+    @property
+    def steps(self) -> int:
+        """Of the progress bar: exports, first runs, timed runs."""
+        return len(self.names) * (2 + self.runs)
+
+
+def measure(plan: Plan, bar: tqdm[Any]) -> dict[str, Any]:
+    """Measures all networks of a plan and returns the JSON result.
+
+    Raises:
+        UnavailableError: a package or a device is missing. A network that fails by itself is
+            told of in the result.
+    """
+    with TemporaryDirectory(prefix="icnet-paper-") as name:
+        folder = Path(name)
+        networks, jobs = {}, {}
+        for each in plan.names:
+            bar.set_description(f"export {each}")
+            networks[each] = _export(plan, each, folder)
+            jobs[each] = _job(plan, each, folder)
+            bar.update()
+        peaks = {}
+        for each, job in jobs.items():
+            bar.set_description(f"memory {each}")
+            peaks[each] = _memory(job, networks[each])
+            bar.update()
+        working = {each: job for each, job in jobs.items() if not networks[each]["failure"]}
+        together = _fit([peaks[each] for each in working], available(plan.device))
+        _time(plan, working, networks, together, bar)
+        if plan.dataset is not None:
+            for each in plan.checkpoints:
+                networks[each]["score"] = _score(plan, each, folder, plan.dataset)
+    return _result(plan, networks, together)
+
+
+def _job(plan: Plan, name: str, folder: Path) -> Job:
+    return Job(
+        name,
+        plan.runtime,
+        plan.device,
+        plan.threads,
+        plan.size,
+        plan.head,
+        folder / f"{name}.onnx",
+        plan.checkpoints.get(name),
+    )
+
+
+def _export(plan: Plan, name: str, folder: Path) -> dict[str, Any]:
+    """Writes a network's graph; returns what is known of it before it runs."""
+    path, checkpoint = folder / f"{name}.onnx", plan.checkpoints.get(name)
+    told = None
+    if checkpoint is None:
+        network = build(name)
+        graph = write_graph(network, plan.size, plan.head, path)
+    else:
+        import onnx
+
+        from icnet_deploy.export.to_onnx import export
+
+        network = fitting_checkpoint(name, checkpoint).network
+        export(_free_batch(folder, name), checkpoint, plan.size, plan.head)
+        model = for_one_image(onnx.load(_free_batch(folder, name)))
+        onnx.save(model, path)
+        graph = cost(model)
+        told = {"file": checkpoint.name, "sha256": sha256(checkpoint)}
+    return {
+        "description": network.description(),
+        "checkpoint": told,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gmac": round(graph.gmac, 3),
+        "kept_bytes": graph.kept_bytes,
+        "live_bytes": graph.live_bytes,
+        "memory_bytes": None,
+        "time": None,
+        "score": None,
+        "failure": None,
+    }
+
+
+def _free_batch(folder: Path, name: str) -> Path:
+    """The artefact of a checkpoint, with its metadata, as users get it: it is what is scored."""
+    return folder / f"{name}-artefact.onnx"
+
+
+def _memory(job: Job, found: dict[str, Any]) -> int | None:
+    """Opens a network alone, notes its activation memory, and returns its process's peak."""
+    try:
+        with Worker(job) as worker:
+            found["memory_bytes"] = worker.memory_bytes
+            return worker.peak_bytes
+    except BackendError as error:
+        found["failure"] = str(error)
+        return None
+
+
+def _fit(peaks: list[int | None], free: int | None) -> bool:
+    """Whether all networks can be open at once; if nobody knows, they are not."""
+    known = [p for p in peaks if p is not None]
+    return free is not None and len(known) == len(peaks) and sum(known) < _SHARE * free
+
+
+def _time(
+    plan: Plan,
+    jobs: dict[str, Job],
+    networks: dict[str, dict[str, Any]],
+    together: bool,
+    bar: tqdm[Any],
+) -> None:
+    """Times the networks in turn and notes it; one that fails is noted as such."""
+
+    def once(job: Job) -> float:
+        with Worker(job) as worker:
+            return worker.turn()
+
+    def later(job: Job) -> Callable[[], float]:
+        return lambda: once(job)
+
+    def after(name: str) -> None:
+        bar.set_description(f"time {name}")
+        bar.update()
+
+    with ExitStack() as stack:
+        turns: dict[str, Callable[[], float]] = {}
+        for name, job in jobs.items():
+            if not together:
+                turns[name] = later(job)
+                continue
+            try:
+                turns[name] = stack.enter_context(Worker(job)).turn
+            except BackendError as error:
+                networks[name]["failure"] = str(error)
+        samples, failures = interleave(turns, plan.runs, after)
+    for name, why in failures.items():
+        networks[name]["failure"] = why
+    for name, taken in samples.items():
+        if name not in failures:
+            networks[name]["time"] = summary(taken)
+
+
+def _score(plan: Plan, name: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
+    """Scores a checkpoint on the runtime that was timed; PyTorch scores on the CPU."""
+    if plan.runtime == "pytorch":
+        opened = open_model(plan.checkpoints[name], plan.size, "auto", "auto")
+    else:
+        opened = open_model(_free_batch(folder, name), None, plan.runtime, plan.device)
+    with opened as model:
+        refuse_calibration_images(dataset, {name: model.calibration_images})
+        score = Score(dataset, model.label_set, model.size, model.head)
+        samples = tqdm(dataset, desc=f"score {name}", unit="image", disable=None)
+        score_dataset(score, samples, model.label)
+    return {**score.to_dict(), "protocol": score.protocol().to_dict()}
+
+
+def _result(plan: Plan, networks: dict[str, dict[str, Any]], together: bool) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "kind": "paper",
+        "versions": versions(),
+        "machine": machine(),
+        "tables": list(plan.tables),
+        "runtime": plan.runtime,
+        "device": plan.device,
+        "threads": plan.threads,
+        "precision": "fp32",
+        "size": list(plan.size),
+        "batch": 1,
+        "head": plan.head,
+        "warmup_runs": WARMUP,
+        "runs": plan.runs,
+        "open_together": together,
+        "scope": _scope(plan, together),
+        "networks": networks,
+        "comparison": comparison(networks),
+    }
+
+
+def _scope(plan: Plan, together: bool) -> dict[str, str]:
+    """What each kind of number covers, in words."""
+    end = {
+        "logits": "float32 logits in memory, at the network's own output size: normalisation, "
+        "copies and the network; not decoding, resizing, nor upsampling to a label map",
+        "labels": "a label map in memory: normalisation, copies, the network, upsampling to the "
+        "image's size and the largest class; not decoding nor resizing",
+    }[plan.head]
+    processes = (
+        "each in a process of its own, all open at once"
+        if together
+        else "each in a process of its own that is opened and warmed up for every run, since "
+        "memory does not allow all at once"
+    )
+    measured = {
+        "cpu": "growth of the process's peak resident memory",
+        "cuda": "growth of the GPU's memory in use, by nvidia-smi,",
+    }[plan.device]
+    return {
+        "time": f"from a uint8 image in memory to {end}. Median, 10th and 90th percentile of all "
+        "runs; frames/s is 1000 / median ms, a speed-up the ratio of two medians",
+        "order": f"timed runs of each network: {plan.runs}, after {WARMUP} for warming up; one of "
+        f"every network in turn, {processes}",
+        "memory": f"{measured} over the first {WARMUP} runs, above what was held with the model "
+        "loaded, in a fresh process that runs alone; 1 GB is 10^9 bytes",
+        "graph": "from the graph's shapes, not measured: the outputs of all layers together (a "
+        "ReLU works in place), and the most that is needed at one time if each is freed after its "
+        "last use and sums work in place. GMAC are the convolutions' multiply-adds; parameters are "
+        "all that are trained, batch norm's too",
+        "weights": f"random with the seed {SEED} where no checkpoint is given: neither time nor "
+        "memory depends on them",
+        "score": "of a trained checkpoint where one and a data set are given, otherwise a dash",
+        "paper": "Cityscapes val, one TitanX, Caffe, 1024x2048; its memory is that of the whole "
+        "process on the GPU; where it gives no frames/s or speed-up they are worked out from its "
+        "times",
+    }

@@ -1,0 +1,187 @@
+"""The networks of the ICNet paper's tables, and what the paper says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icnet_deploy.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from icnet_deploy.networks.checkpoint import Checkpoint
+    from icnet_deploy.networks.registry import Network
+
+__all__ = [
+    "BASELINE",
+    "ICNET",
+    "NETWORKS",
+    "TABLES",
+    "Figures",
+    "PaperNetwork",
+    "PaperTable",
+    "build",
+    "fitting_checkpoint",
+    "networks_of",
+    "tables_of",
+]
+
+SEED = 0
+"""Of the weights where no checkpoint is given."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the paper reports: Cityscapes val, one TitanX, Caffe, 1024x2048, batch 1.
+
+    Attributes:
+        miou_percent: of the 19 classes.
+        milliseconds: an image.
+        memory_gb: of the GPU; None where the paper gives none.
+    """
+
+    miou_percent: float
+    milliseconds: float
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class PaperNetwork:
+    """One network of the tables.
+
+    Attributes:
+        title: what tables call it.
+        description: what `build_network` takes.
+        paper: what the paper reports.
+    """
+
+    title: str
+    description: dict[str, Any]
+    paper: Figures
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table; the speed-up of its rows is over the row `baseline`.
+
+    Attributes:
+        numbers: the paper's numbers that `--table` takes for it.
+        title: what it compares.
+        rows: names in `NETWORKS`, in order.
+        baseline: one of them.
+    """
+
+    numbers: tuple[int, ...]
+    title: str
+    rows: tuple[str, ...]
+    baseline: str
+
+
+def _pspnet(width: float, downsampling: int) -> dict[str, Any]:
+    return {
+        "architecture": "pspnet",
+        "num_classes": 19,
+        "width": width,
+        "downsampling": downsampling,
+    }
+
+
+def _icnet(stages: str) -> dict[str, Any]:
+    return {"architecture": "icnet", "num_classes": 19, "width": 0.5, "stages": stages}
+
+
+BASELINE, ICNET = "pspnet50-half", "sub124"
+"""The two networks that the paper sets against one another."""
+
+NETWORKS = {
+    "sub4": PaperNetwork("sub4", _icnet("sub4"), Figures(59.6, 18, 0.6)),
+    "sub24": PaperNetwork("sub24", _icnet("sub24"), Figures(66.5, 25, 1.1)),
+    "sub124": PaperNetwork("sub124 = ICNet", _icnet("sub124"), Figures(67.7, 33, 1.6)),
+    "pspnet50-half": PaperNetwork(
+        "PSPNet50, half the kernels", _pspnet(0.5, 8), Figures(67.9, 170, 9.2)
+    ),
+    "pspnet50-quarter": PaperNetwork(
+        "PSPNet50, a quarter of the kernels", _pspnet(0.25, 8), Figures(59.4, 72)
+    ),
+    "pspnet50": PaperNetwork("PSPNet50, downsampling 8", _pspnet(1.0, 8), Figures(71.7, 446)),
+    "pspnet50-16": PaperNetwork("PSPNet50, downsampling 16", _pspnet(1.0, 16), Figures(70.2, 177)),
+    "pspnet50-32": PaperNetwork("PSPNet50, downsampling 32", _pspnet(1.0, 32), Figures(67.1, 131)),
+}
+
+TABLES = (
+    PaperTable(
+        (1,),
+        "Table 1: PSPNet50 by the downsampling of its features",
+        ("pspnet50", "pspnet50-16", "pspnet50-32"),
+        "pspnet50",
+    ),
+    PaperTable(
+        (2,),
+        "Table 2: PSPNet50 by the share of its kernels that is kept",
+        ("pspnet50", "pspnet50-half", "pspnet50-quarter"),
+        "pspnet50",
+    ),
+    PaperTable(
+        (3, 4),
+        "Tables 3 and 4: the cascade, branch by branch, against the half PSPNet50",
+        ("pspnet50-half", "sub4", "sub24", "sub124"),
+        "pspnet50-half",
+    ),
+)
+
+
+def tables_of(numbers: list[int]) -> list[PaperTable]:
+    """The tables of these numbers in the paper, each once.
+
+    Raises:
+        InputError: the paper's tables of that number is not one of these.
+    """
+    known = sorted(n for table in TABLES for n in table.numbers)
+    for number in numbers:
+        if number not in known:
+            raise InputError(
+                f"there is no table {number} here; known: {', '.join(map(str, known))}"
+            )
+    return [table for table in TABLES if set(table.numbers) & set(numbers)]
+
+
+def networks_of(tables: list[PaperTable]) -> list[str]:
+    """The names of all their networks, each once, in the order of `NETWORKS`."""
+    wanted = {name for table in tables for name in table.rows}
+    return [name for name in NETWORKS if name in wanted]
+
+
+def build(name: str) -> Network:
+    """The network of that name with random weights, the same every time, in eval mode.
+
+    They are drawn as for training (He et al.), which keeps activations near the input's scale: no
+    run meets the denormal numbers that slow a processor down.
+    """
+    import torch
+
+    from icnet_deploy.networks.registry import build_network
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return build_network(NETWORKS[name].description).eval()
+
+
+def fitting_checkpoint(name: str, path: Path) -> Checkpoint:
+    """Reads a checkpoint for one of the networks.
+
+    The number of classes may differ, and so may the width of a network that was pruned, which
+    has the width of the one that it was made from.
+
+    Raises:
+        ModelError: it cannot be read, or holds another network.
+    """
+    from icnet_deploy.networks.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    wanted, found = NETWORKS[name].description, checkpoint.network.description()
+    free = {"num_classes"} | ({"width"} if found.get("channels") else set())
+    wrong = [k for k, value in wanted.items() if k not in free and found.get(k) != value]
+    if wrong:
+        told = ", ".join(f"{k} {found.get(k)} where {wanted[k]} is due" for k in wrong)
+        raise ModelError(f"the checkpoint {path} does not hold the network {name}: {told}")
+    return checkpoint

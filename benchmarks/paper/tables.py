@@ -1,0 +1,203 @@
+"""The paper's tables from a recorded result: rows of text for the terminal, HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icnet_deploy.benchmarks.paper.networks import (
+    BASELINE,
+    ICNET,
+    NETWORKS,
+    PaperTable,
+    tables_of,
+)
+from icnet_deploy.report.tables import number
+
+__all__ = ["Grid", "comparison", "grids", "markdown", "method", "statement", "summary_line"]
+
+LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8
+"""The paper's half PSPNet50 over its ICNet: 170 / 33 ms and 9.2 / 1.6 GB."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table, as text.
+
+    Attributes:
+        title: what it compares.
+        header: the columns' names.
+        rows: as many cells each; the first is the network.
+        notes: what the cells could not say.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def grids(result: dict[str, Any]) -> list[Grid]:
+    """The tables of a result (`kind` "paper"), each number beside the paper's."""
+    return [_grid(table, result["networks"]) for table in tables_of(result["tables"])]
+
+
+def _grid(table: PaperTable, networks: dict[str, Any]) -> Grid:
+    with_memory = any(NETWORKS[name].paper.memory_gb is not None for name in table.rows)
+    header = ["network", "mIoU %", "paper", "ms", "p10 to p90", "paper", "frames/s", "paper"]
+    header += ["speed-up", "paper", "memory GB", *(["paper"] if with_memory else [])]
+    header += ["parameters M", "GMAC", "all layers GB", "live GB"]
+    rows, notes = [], []
+    for name in table.rows:
+        found = networks[name]
+        rows.append(_row(name, table.baseline, networks, with_memory))
+        if found["failure"]:
+            notes.append(f"{NETWORKS[name].title}: {found['failure']}")
+    return Grid(table.title, header, rows, notes)
+
+
+def _row(name: str, baseline: str, networks: dict[str, Any], with_memory: bool) -> list[str]:
+    found, paper = networks[name], NETWORKS[name].paper
+    time, score = found["time"], found["score"]
+    ms = time and time["median_ms"]
+    base = networks[baseline]["time"]
+    memory = [number(_gb(found["memory_bytes"]), 3)]
+    if with_memory:
+        memory.append(number(paper.memory_gb, 1))
+    return [
+        NETWORKS[name].title,
+        number(score and score["miou_percent"], 1),
+        number(paper.miou_percent, 1),
+        "failed" if ms is None else number(ms, 1),
+        f"{time['p10_ms']:.1f} to {time['p90_ms']:.1f}" if time else "-",
+        number(paper.milliseconds, 0),
+        number(1e3 / ms if ms else None, 2),
+        number(1e3 / paper.milliseconds, 1),
+        number(base["median_ms"] / ms if base and ms else None, 1),
+        number(NETWORKS[baseline].paper.milliseconds / paper.milliseconds, 1),
+        *memory,
+        number(found["parameters"] / 1e6, 2),
+        number(found["gmac"], 1),
+        number(_gb(found["kept_bytes"]), 3),
+        number(_gb(found["live_bytes"]), 3),
+    ]
+
+
+def _gb(count: int | None) -> float | None:
+    return None if count is None else count / 1e9
+
+
+def comparison(networks: dict[str, Any]) -> dict[str, Any] | None:
+    """The half PSPNet50 over ICNet as a JSON value; None where one of them was not timed.
+
+    Args:
+        networks: name -> what was found, as in the result.
+    """
+    if not {BASELINE, ICNET} <= {name for name, found in networks.items() if found["time"]}:
+        return None
+    pspnet, icnet = networks[BASELINE], networks[ICNET]
+
+    def ratio(key: str) -> float | None:
+        above, below = pspnet[key], icnet[key]
+        return round(above / below, 3) if above is not None and below else None
+
+    time = round(pspnet["time"]["median_ms"] / icnet["time"]["median_ms"], 3)
+    memory = ratio("memory_bytes")
+    return {
+        "time_ratio": time,
+        "time_ratio_wanted": LEAST_TIME_RATIO,
+        "time_met": time >= LEAST_TIME_RATIO,
+        "memory_ratio": memory,
+        "memory_ratio_wanted": LEAST_MEMORY_RATIO,
+        "memory_met": None if memory is None else memory >= LEAST_MEMORY_RATIO,
+        "gmac_ratio": ratio("gmac"),
+        "kept_ratio": ratio("kept_bytes"),
+        "live_ratio": ratio("live_bytes"),
+    }
+
+
+def statement(result: dict[str, Any]) -> list[str]:
+    """Whether the half PSPNet50 costs as much more than ICNet as in the paper, and why.
+
+    Returns:
+        A paragraph on time and one on memory; none where the two were not compared.
+    """
+    told = comparison(result["networks"])
+    if told is None:
+        return []
+    pspnet, icnet = (result["networks"][name] for name in (BASELINE, ICNET))
+    rates = [one["gmac"] / one["time"]["median_ms"] * 1e3 for one in (pspnet, icnet)]
+    lines = [
+        f"Time: the half PSPNet50 takes {told['time_ratio']:.1f} times ICNet's; the paper's "
+        f"{LEAST_TIME_RATIO} is {_met(told['time_met'])}. It does {told['gmac_ratio']:.1f} times "
+        f"the multiply-adds ({pspnet['gmac']:.0f} against {icnet['gmac']:.1f} GMAC), and this "
+        f"runtime does {rates[0]:.0f} GMAC a second in the one and {rates[1]:.0f} in the other."
+    ]
+    if told["memory_ratio"] is None:
+        return [*lines, "Memory: not measured, the system does not say."]
+    shares = [100 * one["memory_bytes"] / one["kept_bytes"] for one in (pspnet, icnet)]
+    text = (
+        f"Memory: the half PSPNet50 takes {told['memory_ratio']:.1f} times ICNet's "
+        f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
+        f"paper's {LEAST_MEMORY_RATIO} is {_met(told['memory_met'])}. All layers' outputs "
+        f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
+        f"{_gb(icnet['kept_bytes']):.3f} GB, {told['kept_ratio']:.1f} times; what is needed at "
+        f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
+        f"{told['live_ratio']:.1f} times. This runtime holds {shares[0]:.0f} % of all layers' "
+        f"outputs for the one and {shares[1]:.0f} % for the other"
+    )
+    reuses = max(shares) < 100
+    why = ": it takes the memory of outputs that are used up for new ones." if reuses else "."
+    return [*lines, text + why]
+
+
+def _met(met: bool) -> str:
+    return "reached" if met else "not reached"
+
+
+def method(result: dict[str, Any]) -> dict[str, str]:
+    """Name -> words: what the numbers cover and how they were taken."""
+    size = "x".join(map(str, result["size"]))
+    threads = result["threads"]
+    return {
+        "runs on": f"{result['runtime']}, {result['device']}, float32, {size}, batch 1, "
+        + ("threads as the runtime chooses" if threads is None else f"{threads} threads"),
+        "time": result["scope"]["time"],
+        "order": result["scope"]["order"],
+        "memory": result["scope"]["memory"],
+        "from the graph": result["scope"]["graph"],
+        "weights": result["scope"]["weights"],
+        "mIoU": result["scope"]["score"],
+        "paper": result["scope"]["paper"],
+    }
+
+
+def summary_line(result: dict[str, Any]) -> str:
+    """The runtime, device and machine in one line."""
+    where = result["machine"]
+    if result["device"] == "cuda":
+        chip = where["gpus"][0]["name"] if where["gpus"] else "a GPU"
+    else:
+        chip = f"{where['cpu']}, {where['cores']} cores"
+    versions = result["versions"]
+    package = {"pytorch": "torch"}.get(result["runtime"], result["runtime"])
+    version = versions.get(package) or versions.get(f"{package}-gpu", "")
+    return f"{result['runtime']} {version}, {result['device']} ({chip})"
+
+
+def markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The tables of all recorded results of the kind `paper`, for the documentation."""
+    parts = []
+    for result in results:
+        if result["kind"] != "paper":
+            continue
+        parts.append(f"### {summary_line(result)}\n")
+        for grid in grids(result):
+            lines = [grid.header, ["---"] + ["---:"] * (len(grid.header) - 1), *grid.rows]
+            parts.append(f"**{grid.title}**\n")
+            parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+            parts += [f"{note}\n" for note in grid.notes]
+        parts += [f"{line}\n" for line in statement(result)]
+        parts.append("".join(f"- {name}: {words}\n" for name, words in method(result).items()))
+    return "\n".join(parts) or "No result is recorded yet.\n"

@@ -1,0 +1,1 @@
+"""Others' ways to run the same network."""

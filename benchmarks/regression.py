@@ -1,0 +1,315 @@
+"""`icnet benchmark compare`: two files of measurements, row by row, and what their samples tell."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
+from icnet_deploy.benchmarks.measurement_tables import (
+    device_words,
+    is_summary,
+    plain_words,
+    unit_of,
+)
+from icnet_deploy.command import command
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.timing import ENOUGH, Ratio, ratio_of_medians
+
+__all__ = ["Change", "Matching", "changes", "lost", "main", "match", "slowdowns", "warnings"]
+
+_ALIKE = ("size", "batch")
+"""Settings that must be alike; `rounds` and `warmup` may differ, and the rest tell rows apart."""
+
+_FREE = (*_ALIKE, "rounds", "warmup")
+
+_HEADLINES = ("total", "latency")
+"""The values that `--max-slowdown` holds to its limit, where a row has one of them; else all times
+and rates: a stage of 10 microseconds may double and nobody is slower."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which row of one file is which of the other.
+
+    Attributes:
+        pairs: the rows of both, in the order of the first file.
+        missing: the rows of the first file that the second lacks.
+        new: the rows of the second file that the first lacks.
+    """
+
+    pairs: list[tuple[Measurement, Measurement]]
+    missing: list[Measurement]
+    new: list[Measurement]
+
+    def only(self) -> list[str]:
+        """Sentences on the rows that are in one file alone."""
+        return [
+            *(f"missing from the second: {_what(row)}" for row in self.missing),
+            *(f"new in the second: {_what(row)}" for row in self.new),
+        ]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value in both files.
+
+    Attributes:
+        first, second: the two rows.
+        name: of the value.
+        before, after: medians in ms of what has samples, otherwise the numbers.
+        ratio: after / before, with an interval where both have samples; None if before is 0.
+        sampled: whether both have samples.
+    """
+
+    first: Measurement
+    second: Measurement
+    name: str
+    before: float
+    after: float
+    ratio: Ratio | None
+    sampled: bool
+
+    @property
+    def verdict(self) -> str:
+        """In words, what the samples can tell."""
+        if not self.sampled:
+            return "one value each"
+        if self.ratio is None or self.ratio.differs is None:
+            return f"fewer than {ENOUGH} samples: cannot tell"
+        if not self.ratio.differs:
+            return "no difference that these samples can tell"
+        return "slower" if self.ratio.value > 1 else "faster"
+
+    def slowdown(self) -> float | None:
+        """How many times slower the second is; None of what is no time and no rate."""
+        if self.ratio is None:
+            return None
+        if self.name.endswith("_per_s"):
+            return 1 / self.ratio.value if self.ratio.value else math.inf
+        return self.ratio.value if self.sampled or self.name.endswith("_ms") else None
+
+
+def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matching:
+    """Pairs rows by kind, name, runtime, device, streams and setting.
+
+    Raises:
+        InputError: a row's scope, size or batch differs, or the files hold no common kind.
+    """
+    kinds = [{each.kind for each in rows} for rows in (first, second)]
+    if not kinds[0] & kinds[1]:
+        told = " and ".join(", ".join(sorted(each)) for each in kinds)
+        raise InputError(
+            f"unlike kinds cannot be compared ({told}): give two files of one benchmark"
+        )
+    found: dict[int, Measurement] = {}
+    left = list(second)
+    for index, row in enumerate(first):
+        same = [each for each in left if _key(each) == _key(row) and not _unlike(row, each)]
+        if same:
+            found[index] = same[0]
+            left.remove(same[0])
+    alone = [row for index, row in enumerate(first) if index not in found]
+    for row in alone:
+        like = [each for each in left if _key(each) == _key(row)]
+        if like:
+            raise InputError(
+                f"{_what(row)} cannot be compared: {_unlike(row, like[0])}. Measure both in one way"
+            )
+    pairs = [(first[index], other) for index, other in found.items()]
+    matching = Matching(pairs, alone, left)
+    if not pairs:
+        raise InputError(f"the files have no row in common ({'; '.join(matching.only())})")
+    return matching
+
+
+def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[Change]:
+    """Every value that both rows of a pair have."""
+    found = []
+    for first, second in pairs:
+        for name, before in first.values.items():
+            after = second.values.get(name)
+            if is_summary(before) and is_summary(after):
+                ratio = ratio_of_medians(after["samples_ms"], before["samples_ms"])
+                medians = before["median_ms"], after["median_ms"]
+                found.append(Change(first, second, name, *medians, ratio, True))
+            elif _is_number(before) and _is_number(after):
+                one = Ratio(after / before) if before else None
+                found.append(Change(first, second, name, before, after, one, False))
+    return found
+
+
+def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
+    """Sentences on what else differs between the two, each once."""
+    told: dict[str, None] = {}
+    for first, second in pairs:
+        for part, words in (("machine", "another machine"), ("versions", "other versions")):
+            difference = _differences(getattr(first, part), getattr(second, part))
+            if difference:
+                told[f"note: {words} ({difference}): the ratio is theirs, too"] = None
+        for name, words in (("sha256", "another file"), ("threads", "other threads")):
+            difference = _differences(*({name: e.subject.get(name)} for e in (first, second)))
+            if difference:
+                told[f"note: {_who(first)} is measured with {words} ({difference})"] = None
+    return list(told)
+
+
+def slowdowns(found: Sequence[Change], limit: float) -> list[str]:
+    """Sentences on what is slower than allowed, and by more than its samples leave in doubt."""
+    told = []
+    for change in found:
+        slower = change.slowdown()
+        if slower is None or slower <= limit or change.name not in _held(change.first):
+            continue
+        if change.sampled and not (change.ratio and change.ratio.differs):
+            continue
+        told.append(f"{_who(change.first)}, {change.name}: {slower:.3f} times as slow")
+    return told
+
+
+def lost(matching: Matching) -> list[str]:
+    """Sentences on what `slowdowns` would be held to and the second file does not tell.
+
+    A baseline's row that was not measured again, or that lacks the value, is not known to be fast.
+    """
+    told = [_what(row) for row in matching.missing]
+    for first, second in matching.pairs:
+        comparable = {change.name for change in changes([(first, second)])}
+        gone = [name for name in _held(first) if name not in comparable]
+        told += [f"{name} of {_what(first)}" for name in gone]
+    return [f"missing from the second: {what}" for what in told]
+
+
+def _held(row: Measurement) -> list[str]:
+    """The names of the times and rates that `--max-slowdown` is for."""
+    headlines = [name for name in _HEADLINES if name in row.values]
+    times = [
+        name
+        for name, value in row.values.items()
+        if is_summary(value) or (_is_number(value) and name.endswith(("_ms", "_per_s")))
+    ]
+    return headlines or times
+
+
+def _key(row: Measurement) -> tuple[str, ...]:
+    subject = [repr(row.subject.get(name)) for name in ("runtime", "device", "streams")]
+    setting = {name: value for name, value in row.setting.items() if name not in _FREE}
+    return (row.kind, row.name, *subject, repr(sorted(setting.items())))
+
+
+def _unlike(first: Measurement, second: Measurement) -> str:
+    """What forbids a comparison of two rows, in words; empty if nothing does."""
+    if first.scope != second.scope:
+        scopes = " and ".join(f"{s.scope} ({SCOPES[s.scope]})" for s in (first, second))
+        return f"unlike scopes, {scopes}"
+    for name in _ALIKE:
+        values = [row.setting.get(name) for row in (first, second)]
+        if values[0] != values[1]:
+            words = ["x".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
+            return f"unlike {name}, {words[0]} and {words[1]}"
+    return ""
+
+
+def _who(row: Measurement) -> str:
+    words = device_words(row)
+    return f"{row.name} on {words}" if words != "-" else row.name
+
+
+def _what(row: Measurement) -> str:
+    return f"{row.kind} of {_who(row)}"
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    pairs = {name: (first.get(name), second.get(name)) for name in [*first, *second]}
+    return "; ".join(
+        f"{name}: {_short(a)} and {_short(b)}" for name, (a, b) in pairs.items() if a != b
+    )
+
+
+def _short(value: Any) -> str:
+    words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if value is None or not words:
+        return "none"
+    return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words
+
+
+def _rows(found: Sequence[Change]) -> list[list[str]]:
+    cells = []
+    for change in found:
+        _, divisor, digits = ("ms", 1, 2) if change.sampled else unit_of(change.name)
+        ratio = change.ratio
+        interval = "-"
+        if ratio is not None and ratio.low is not None:
+            interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
+        cells.append(
+            [
+                change.first.kind,
+                _who(change.first),
+                f"{change.name}, ms" if change.sampled else plain_words(change.name, True),
+                number(change.before / divisor, digits),
+                number(change.after / divisor, digits),
+                number(ratio.value if ratio else None, 3),
+                interval,
+                change.verdict,
+            ]
+        )
+    return cells
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet benchmark compare",
+        "Sets two files of measurements side by side: the ratio of medians, second to first, with\n"
+        "the 95 % interval that the raw samples allow. Refuses unlike scopes, sizes and batches.",
+        "icnet benchmark compare before.jsonl after.jsonl --max-slowdown 1.05",
+    )
+    parser.add_argument("first", type=Path, metavar="A.jsonl")
+    parser.add_argument("second", type=Path, metavar="B.jsonl")
+    parser.add_argument(
+        "--max-slowdown",
+        type=_limit,
+        metavar="RATIO",
+        help="exit with 1 if a row of B is slower than this many times A, beyond doubt, or if a "
+        "row of A is missing from B",
+    )
+    return parser
+
+
+def _limit(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on, e.g. 1.05")
+    return float(text)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark compare`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    matching = match(*(read_measurements(path) for path in (arguments.first, arguments.second)))
+    found = changes(matching.pairs)
+    heads = ["kind", "what", "value", "A", "B", "B / A", "95 %", "verdict"]
+    skip = 1 if len({change.first.kind for change in found}) == 1 else 0
+    print(text_table(heads[skip:], [cells[skip:] for cells in _rows(found)], left=3 - skip))
+    for scope in dict.fromkeys(first.scope for first, _ in matching.pairs):
+        print(f"\nscope, {scope}: {SCOPES[scope]}")
+    for line in [*warnings(matching.pairs), *matching.only()]:
+        print(line)
+    if arguments.max_slowdown:
+        late = slowdowns(found, arguments.max_slowdown)
+        if late:
+            late[0] = f"past --max-slowdown {arguments.max_slowdown:g}: {late[0]}"
+        failed = [*late, *lost(matching)]
+        if failed:
+            raise CheckFailed("; ".join(failed))
+    return 0

@@ -1,0 +1,1 @@
+"""Where Q/DQ nodes go: one module a placement."""

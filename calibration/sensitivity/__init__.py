@@ -1,0 +1,1 @@
+"""What quantizing each block costs."""

@@ -1,0 +1,1 @@
+"""`icnet evaluate`: scores of a model on a data set."""

@@ -1,0 +1,206 @@
+"""`icnet evaluate`: the score of a model on a data set, or of two models against each other."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.command import command, size
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data.options import (
+    add_data_options,
+    add_output_options,
+    check_outputs,
+    open_data,
+)
+from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.evaluate.compare import (
+    SCHEMA,
+    compare,
+    curves,
+    read_result,
+    require_same_data,
+)
+from icnet_deploy.evaluation.evaluate.plot import region_plot
+from icnet_deploy.evaluation.evaluate.report import (
+    compare_page,
+    evaluate_page,
+    offer_contrast,
+    offer_errors,
+)
+from icnet_deploy.evaluation.evaluate.run import Evaluation, evaluate, save_prediction
+from icnet_deploy.evaluation.evaluate.text import comparison_text, score_text
+from icnet_deploy.evaluation.model import is_checkpoint, is_engine, open_model
+from icnet_deploy.evaluation.score import Size, UInt8
+from icnet_deploy.files import make_folder, write_json, write_text
+from icnet_deploy.report.pictures import Gallery
+from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES
+
+__all__ = ["SCHEMA", "Evaluation", "evaluate", "main"]
+
+_PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet evaluate",
+        "Scores a model on labelled images: mIoU, IoU a class, accuracy by the size of regions.\n"
+        "With --against, two models on the same images, and their differences.",
+        "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
+    )
+    what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
+    parser.add_argument("model", type=Path, metavar="MODEL", help=what)
+    parser.add_argument(
+        "--against", type=Path, metavar="OTHER", help="a second one, to compare MODEL with"
+    )
+    add_data_options(parser, required=False)
+    parser.add_argument(
+        "--size",
+        type=size,
+        metavar="HxW",
+        help="a checkpoint's input size (default: each image's own)",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help="for ONNX files auto, onnxruntime or openvino; for engines auto, tensorrt or "
+        "tensorrt-rtx",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    add_output_options(parser)
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="write accuracy by the size of regions as SVG"
+    )
+    parser.add_argument(
+        "--save-predictions",
+        type=Path,
+        metavar="DIR",
+        help="write MODEL's label maps, as label ids where the data set has them (Cityscapes)",
+    )
+    return parser
+
+
+def _is_result(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Finds out before the long work what is wrong with the request."""
+    scored = [path for path in paths if not _is_result(path)]
+    given = arguments.dataset is not None and arguments.data is not None
+    if scored and not given:
+        raise InputError(f"to score {scored[0]}, say on what: --dataset NAME --data DIR")
+    if arguments.against is None and not scored:
+        raise InputError(
+            f"{arguments.model} is a result already: compare it, --against another or a model"
+        )
+    if arguments.save_predictions and _is_result(arguments.model):
+        raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
+    if arguments.plot and arguments.plot.suffix != ".svg":
+        raise InputError(f"--plot {arguments.plot}: the plot is an SVG file, name it .svg")
+    check_outputs(arguments)
+    if arguments.plot:
+        make_folder(arguments.plot.parent)
+    if arguments.save_predictions:
+        make_folder(arguments.save_predictions)
+
+
+def _score(
+    paths: Sequence[Path], dataset: Dataset, gallery: Gallery, arguments: argparse.Namespace
+) -> list[Evaluation]:
+    """Scores the models among MODEL and OTHER, and saves and draws what was asked for."""
+    folder: Path | None = arguments.save_predictions
+
+    def look(sample: Sample, mapped: list[UInt8]) -> None:
+        if folder:  # _check saw to it that the first of them is MODEL
+            save_prediction(folder, dataset.label_set, sample.name, mapped[0])
+        if len(mapped) == 2:
+            offer_contrast(gallery, dataset.label_set, sample, mapped[0], mapped[1])
+        else:
+            offer_errors(gallery, dataset.label_set, sample, mapped[0])
+
+    with ExitStack() as stack:
+        told = [_told(path, paths, arguments) for path in paths]
+        models = [stack.enter_context(open_model(*each)) for each in told]
+        return evaluate(models, dataset, look)
+
+
+def _told(
+    path: Path, paths: Sequence[Path], arguments: argparse.Namespace
+) -> tuple[Path, Size | None, str, str]:
+    """A model, its size, runtime and device: each option goes to the kind of file it speaks of.
+
+    Where there is no such file among the models, it is left to be refused.
+    """
+
+    def runs(model: Path) -> bool:
+        return not is_checkpoint(model)
+
+    def is_onnx(model: Path) -> bool:
+        return runs(model) and not is_engine(model)
+
+    def meant(speaks_of: Callable[[Path], bool]) -> bool:
+        return speaks_of(path) or not any(map(speaks_of, paths))
+
+    of_engines = arguments.runtime in ENGINE_RUNTIMES
+    at = arguments.size if meant(is_checkpoint) else None
+    runtime = arguments.runtime if meant(is_engine if of_engines else is_onnx) else "auto"
+    device = arguments.device if meant(is_onnx if arguments.device == "cpu" else runs) else "auto"
+    return path, at, runtime, device
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet evaluate`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    paths = [path for path in (arguments.model, arguments.against) if path is not None]
+    _check(arguments, paths)
+    results = [read_result(path) if _is_result(path) else {} for path in paths]
+    scored = [path for path in paths if not _is_result(path)]
+    drawn = arguments.report is not None and len(scored) == len(paths)
+    gallery = Gallery(_PICTURES if drawn else 0)
+    fresh: list[Evaluation] = []
+    if scored:
+        dataset = open_data(arguments)
+        for result in filter(None, results):
+            require_same_data(result, dataset)
+        fresh = _score(scored, dataset, gallery, arguments)
+        if arguments.save_predictions and not fresh[0].score.has_truth():
+            print(
+                f"{len(dataset)} label maps are in {arguments.save_predictions}; no pixel of "
+                "these images is labelled, so there is nothing to score"
+            )
+            return 0
+        fresh[0].score.require_truth()
+    found = iter(fresh)
+    results = [result or next(found).to_dict() for result in results]
+    _finish(arguments, results, fresh, gallery)
+    return 0
+
+
+def _finish(
+    arguments: argparse.Namespace,
+    results: list[dict[str, Any]],
+    fresh: list[Evaluation],
+    gallery: Gallery,
+) -> None:
+    """Prints the results and writes the files that were asked for."""
+    if len(results) == 2:
+        outcome = compare(*results)
+        print(comparison_text(outcome))
+        page = compare_page(outcome, gallery, fresh[0].score.dataset.label_set if fresh else None)
+    else:
+        outcome = results[0]
+        print(score_text(outcome))
+        page = evaluate_page(outcome, fresh[0].score, gallery)
+    if arguments.json:
+        write_json(arguments.json, outcome)
+    if arguments.report:
+        write_text(arguments.report, page)
+    if arguments.plot:
+        write_text(arguments.plot, region_plot(*curves(results)) + "\n")

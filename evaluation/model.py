@@ -1,0 +1,122 @@
+"""Whatever `icnet evaluate` is given, opened as one thing that labels images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.errors import DeviceError, InputError, ModelError
+from icnet_deploy.evaluation.pairing import refuse_cpu
+from icnet_deploy.evaluation.reference import Reference
+from icnet_deploy.evaluation.score import Labeller, Size
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
+
+__all__ = ["Model", "is_checkpoint", "is_engine", "open_model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Anything that labels images.
+
+    Attributes:
+        path: its file.
+        network: how it was built: `architecture`, `stages`, `width`, ...; empty if not known.
+        runtime, device: what runs it; `pytorch` for a checkpoint.
+        label_set: its classes.
+        size: (height, width) of the network's input, or None for each image's own.
+        head: `logits` or `labels`.
+        calibration_images: content hashes of the images that it must not be scored on.
+        label: labels one image.
+    """
+
+    path: Path
+    network: dict[str, Any]
+    runtime: str
+    device: str
+    label_set: LabelSet
+    size: Size | None
+    head: str
+    calibration_images: tuple[str, ...]
+    label: Labeller
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is PyTorch's, by its suffix."""
+    return path.suffix == ".safetensors"
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file is TensorRT's, by its suffix."""
+    return path.suffix in ENGINE_SUFFIXES
+
+
+@contextmanager
+def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterator[Model]:
+    """Opens a checkpoint, an ONNX file or an engine.
+
+    Args:
+        path: the file; its suffix says which of them it is.
+        at: (height, width) of a checkpoint's input; None for each image's own.
+        runtime, device: of an ONNX file or an engine; `auto` for a checkpoint.
+
+    Raises:
+        ModelError: the file is none of them, or cannot be loaded.
+        InputError: an option does not fit the kind of file.
+        UnavailableError: a package or a device is missing.
+    """
+    if is_checkpoint(path):
+        yield _checkpoint(path, at, runtime, device)
+        return
+    if at is not None:
+        raise InputError(
+            f"--size is for a checkpoint; the size of {path} is in the file: export it at another"
+        )
+    if is_engine(path):
+        refuse_cpu(path, device)
+        predictor = Predictor.from_engine(path, runtime)
+    elif path.suffix == ".onnx":
+        predictor = Predictor.from_onnx(path, runtime, device, cached=False)
+    else:
+        raise ModelError(
+            f"{path} is not a model: expected a checkpoint (.safetensors), an ONNX file (.onnx) or "
+            "an engine (.engine, .plan)"
+        )
+    with predictor:
+        metadata = predictor.metadata
+        yield Model(
+            path,
+            metadata.network,
+            predictor.runtime,
+            predictor.device,
+            metadata.label_set,
+            metadata.size,
+            metadata.head,
+            metadata.calibration_images,
+            lambda image: predictor.predict(image).labels,
+        )
+
+
+def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model:
+    if runtime != "auto":
+        raise InputError(
+            f"--runtime {runtime}: a checkpoint runs in PyTorch; export it (`icnet export`) to "
+            "score it on a runtime"
+        )
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"--device {device}: a checkpoint is scored on the CPU, in float32")
+    reference = Reference(path, at)
+    return Model(
+        path,
+        reference.checkpoint.network.description(),
+        "pytorch",
+        "cpu",
+        reference.label_set,
+        at,
+        "logits",
+        (),
+        reference.labels,
+    )

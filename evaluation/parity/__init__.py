@@ -1,0 +1,1 @@
+"""`icnet parity`: how far artefacts are from the network."""

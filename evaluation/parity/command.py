@@ -1,0 +1,88 @@
+"""`icnet parity`: proves that artefacts, on their runtimes, are the PyTorch model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from icnet_deploy.command import command
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data.options import (
+    add_data_options,
+    add_output_options,
+    check_outputs,
+    open_data,
+)
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
+from icnet_deploy.evaluation.pairing import pair
+from icnet_deploy.evaluation.parity.report import parity_page
+from icnet_deploy.evaluation.parity.result import to_dict, verdict_table
+from icnet_deploy.evaluation.parity.run import compare
+from icnet_deploy.files import write_json, write_text
+
+__all__ = ["PICTURES", "main"]
+
+PICTURES = 12
+"""Sets of pictures in a report: about 0.4 MB each."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet parity",
+        "Compares artefacts with the PyTorch model on labelled images: every artefact on every\n"
+        "runtime is held to a budget by its precision. Exits with 1 if a row is past its budget.",
+        "icnet parity icnet.onnx icnet.fp16.onnx --dataset scenes --data scenes "
+        "--report parity.html",
+    )
+    parser.add_argument(
+        "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="a runtime to compare on, or 'rounded': a float16 file with every value rounded as "
+        "on a GPU; may be repeated (default: those that are installed and that a file's precision "
+        "is meant for: int8 for openvino, int8-ort for onnxruntime, others for both; an "
+        "engine on the one that built it)",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="the checkpoint that the artefacts were made from (default: the shipped one)",
+    )
+    add_budget_options(parser)
+    add_output_options(parser)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet parity`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    dataset = open_data(arguments)
+    check_outputs(arguments)
+    pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
+    for error in pairing.without.values():
+        raise error
+    rows, galleries = compare(
+        pairing.pairs,
+        dataset,
+        weights=arguments.weights,
+        budgets=chosen_budgets(arguments),
+        pictures=PICTURES if arguments.report else 0,
+    )
+    print(verdict_table(rows, pairing.left_out))
+    if arguments.json:
+        write_json(arguments.json, to_dict(rows, pairing.left_out))
+    if arguments.report:
+        write_text(arguments.report, parity_page(rows, galleries, PICTURES, pairing.left_out))
+    failed = sum(bool(row.breaches()) for row in rows)
+    if failed:
+        raise CheckFailed(f"{failed} of {len(rows)} rows are past their budget")
+    return 0

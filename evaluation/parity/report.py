@@ -1,0 +1,264 @@
+"""The HTML report of `icnet parity`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.pairing import ROUNDED
+from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
+from icnet_deploy.evaluation.reference import Answer
+from icnet_deploy.evaluation.score import size_text
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.parts import (
+    class_legend,
+    exhibit,
+    facts,
+    legend,
+    table,
+    where,
+)
+from icnet_deploy.report.pictures import (
+    Exhibit,
+    Gallery,
+    label_picture,
+    marks_picture,
+    overlay,
+    photo,
+)
+from icnet_deploy.report.tables import number, signed
+from icnet_deploy.runtime.machine import machine, versions
+
+__all__ = ["badge", "offer_difference", "parity_page", "parity_sections"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+# Blue-green against orange-red: told apart with every common colour blindness, and on grey.
+_COLOURS = {TIE: (0, 200, 255), FLIP: (255, 90, 0)}
+
+
+def offer_difference(
+    gallery: Gallery,
+    row: Comparison,
+    sample: Sample,
+    answer: Answer,
+    marks: UInt8,
+    labels: UInt8,
+) -> None:
+    """Shows a row's gallery an image, which ranks by how many of its pixels differ.
+
+    Args:
+        gallery: of the row.
+        row: what is compared.
+        sample: the image.
+        answer: the reference's.
+        marks: the image's `difference_map`.
+        labels: the artefact's label map, uint8 H x W.
+    """
+    ties, flips = int(np.count_nonzero(marks == TIE)), int(np.count_nonzero(marks == FLIP))
+
+    def draw() -> Exhibit:
+        label_set = row.score.label_set
+        share = 100 * (ties + flips) / marks.size
+        return Exhibit(
+            f"{sample.name} · {_row_name(row)}",
+            f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
+            f"Ties: {ties:,}. Real flips: {flips:,}.",
+            (
+                photo("Input", sample.image),
+                overlay(
+                    "Reference: PyTorch, over the input", sample.image, answer.labels, label_set
+                ),
+                label_picture("The artefact's labels", labels, label_set),
+                marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
+            ),
+        )
+
+    gallery.offer(ties + flips, draw)
+
+
+def parity_page(
+    rows: Sequence[Comparison],
+    galleries: Sequence[Gallery],
+    pictures: int,
+    left_out: Sequence[str] = (),
+) -> str:
+    """The whole report as one HTML document.
+
+    Args:
+        rows: of the table.
+        galleries: each row's pictures.
+        pictures: at most so many images are shown, the worst of every row before any second one.
+        left_out: a sentence for each file and runtime that was not compared.
+    """
+    failed = sum(bool(row.breaches()) for row in rows)
+    verdict = (
+        badge(f"{failed} of {len(rows)} past budget", good=False)
+        if failed
+        else badge(f"all {len(rows)} within budget", good=True)
+    )
+    return page(
+        "Parity with the PyTorch model",
+        tag("p", verdict),
+        parity_sections(rows, galleries, pictures, left_out),
+        where(machine() | versions()),
+    )
+
+
+def parity_sections(
+    rows: Sequence[Comparison],
+    galleries: Sequence[Gallery],
+    pictures: int,
+    left_out: Sequence[str],
+) -> list[Html]:
+    """What `parity_page` shows, from the protocol's first words to the artefacts' hashes."""
+    protocol = rows[0].score.protocol()
+    turns = chain.from_iterable(zip_longest(*(gallery.exhibits() for gallery in galleries)))
+    shown = [one for one in turns if one is not None][:pictures]
+    return [
+        tag(
+            "p",
+            f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
+            "the PyTorch network in float32 on the CPU.",
+        ),
+        tag("h2", "Verdicts"),
+        _summary(rows),
+        *_breaches(rows),
+        *(tag("p", f"Not compared: {sentence}") for sentence in left_out),
+        tag("h2", "What the columns mean"),
+        *_meanings(rows),
+        tag("h2", "IoU a class"),
+        _classes(rows),
+        *_exhibits(rows, shown),
+        *_protocols(rows),
+    ]
+
+
+def _row_name(row: Comparison) -> str:
+    return f"{row.name} on {row.runtime}"
+
+
+def badge(text: str, good: bool) -> Html:
+    return tag("span", text, class_="badge good" if good else "badge bad")
+
+
+def _summary(rows: Sequence[Comparison]) -> Html:
+    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
+    header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
+    header += ["Small regions %", "points"]
+    return table(header, [_cells(row) for row in rows], left=5)
+
+
+def _cells(row: Comparison) -> list[str]:
+    name, points = row.worst_class()
+    size = row.metadata.size
+    good = not row.breaches()
+    return [
+        row.name,
+        row.runtime,
+        badge("within" if good else "past budget", good),
+        row.metadata.precision,
+        "the image's" if size is None else size_text(size),
+        number(100 * row.score.confusion.miou()),
+        signed(row.miou_points()),
+        name if float(signed(points)) else "-",
+        signed(points),
+        number(100 * row.agreement(), 4),
+        f"{row.ties:,}",
+        f"{row.flips:,}",
+        number(100 * row.score.regions.small()),
+        signed(row.small_region_points(), 2),
+    ]
+
+
+def _breaches(rows: Sequence[Comparison]) -> list[Html]:
+    return [
+        tag("p", tag("strong", f"{_row_name(row)}: "), "; ".join(row.breaches()), ".")
+        for row in rows
+        if row.breaches()
+    ]
+
+
+def _meanings(rows: Sequence[Comparison]) -> list[Html]:
+    margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
+    ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
+    text = (
+        "Points are hundredths: the difference from the reference at the same size. That of the "
+        "mIoU is the mean over the classes that occur in the truth. A pixel whose label differs is "
+        "a tie where the reference's own two best logits are within a margin that the arithmetic "
+        f"explains ({ties}), and a real flip elsewhere. Small regions are connected areas of one "
+        "true class below 3,000 pixels: the mean share of their pixels that is right."
+    )
+    if any(row.runtime == ROUNDED for row in rows):
+        text += (
+            f" The runtime '{ROUNDED}' is ONNX Runtime with every float16 value rounded, as on a "
+            "GPU; CPUs compute such files in float32."
+        )
+    budgets = [
+        [
+            precision,
+            "-" if budget.agreement is None else f"{100 * budget.agreement:g}",
+            f"{budget.miou_points:g}",
+            "-" if budget.class_points is None else f"{budget.class_points:g}",
+        ]
+        for precision, budget in {row.metadata.precision: row.budget for row in rows}.items()
+    ]
+    header = ["Budget of", "Agree %, at least", "mIoU points, at most", "A class's, at most"]
+    return [tag("p", text, class_="quiet"), table(header, budgets)]
+
+
+def _classes(rows: Sequence[Comparison]) -> Html:
+    """IoU of the references, and every row's differences, class by class."""
+    references = {row.key: row.reference for row in rows}
+    header = ["Class"]
+    for size, head in references:
+        where_ = "image size" if size is None else size_text(size)
+        several = len({other for other, _ in references}) < len(references)
+        header.append(f"Reference, {where_}{f', {head} head' if several else ''}")
+    header += [_row_name(row) for row in rows]
+    columns = [score.confusion.iou() for score in references.values()]
+    points = [row.class_points() for row in rows]
+    body = [
+        [
+            name,
+            *(number(100 * column[i]) for column in columns),
+            *(signed(of.get(name)) for of in points),
+        ]
+        for i, name in enumerate(rows[0].score.dataset.label_set.names)
+    ]
+    means = [number(100 * score.confusion.miou()) for score in references.values()]
+    body.append(["mean", *means, *(signed(row.miou_points()) for row in rows)])
+    return table(header, body)
+
+
+def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html]:
+    if not shown:
+        return []
+    names = {TIE: "tie", FLIP: "real flip"}
+    chips = [(names[mark], colour) for mark, colour in _COLOURS.items()]
+    return [
+        tag("h2", "Where they differ most"),
+        tag(
+            "p",
+            "Difference maps mark every pixel whose label differs; where there are few, each is "
+            "drawn larger than it is.",
+            class_="quiet",
+        ),
+        legend(chips),
+        class_legend(rows[0].score.label_set),
+        *(exhibit(one) for one in shown),
+    ]
+
+
+def _protocols(rows: Sequence[Comparison]) -> list[Html]:
+    protocols = [row.score.protocol().to_words() for row in rows]
+    words = {
+        name: "; ".join(dict.fromkeys(protocol[name] for protocol in protocols))
+        for name in protocols[0]
+    }
+    files = {_row_name(row): f"SHA-256 {row.sha256}" for row in rows}
+    return [tag("h2", "Protocol"), facts(words), tag("h2", "Artefacts"), facts(files)]

@@ -1,0 +1,1 @@
+"""`icnet verify`: the gate before a release."""

@@ -1,0 +1,127 @@
+"""`icnet verify`: the gate that a folder of artefacts passes before it is given to anyone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from icnet_deploy.command import command
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data import Dataset
+from icnet_deploy.data.options import (
+    add_data_options,
+    add_output_options,
+    check_outputs,
+    open_data,
+)
+from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
+from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
+from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
+from icnet_deploy.evaluation.pairing import pair
+from icnet_deploy.evaluation.parity.command import PICTURES
+from icnet_deploy.evaluation.parity.result import Failure
+from icnet_deploy.evaluation.parity.run import compare
+from icnet_deploy.evaluation.reference import shipped_checkpoint
+from icnet_deploy.evaluation.verify.folder import Folder, read_folder
+from icnet_deploy.evaluation.verify.record import record
+from icnet_deploy.evaluation.verify.result import Result
+from icnet_deploy.files import write_json, write_text
+from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
+
+__all__ = ["main", "verify"]
+
+_DRAWN = 10  # scenes, unless --limit says otherwise
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet verify",
+        "Checks a folder of artefacts before a release: every file loads on every installed\n"
+        "runtime that its precision is meant for, says where it comes from, and stays within its\n"
+        "budget of the PyTorch model. Exits with 1 if a file does not; the others are still run.\n"
+        f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
+        "what passed.\n"
+        f"Without --dataset it draws {_DRAWN} scenes (or --limit) of the largest artefact's size,\n"
+        f"with a seed that no training used ({SEED}).",
+        "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the artefacts are")
+    add_data_options(parser, required=False)
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="the checkpoint that the artefacts were made from (default: the one that they name, "
+        "if it is in the folder or is the shipped one)",
+    )
+    add_budget_options(parser)
+    add_output_options(parser)
+    return parser
+
+
+def verify(
+    folder: Folder, dataset: Dataset, weights: Path, arguments: argparse.Namespace
+) -> Result:
+    """Runs what can be run, and gathers what is wrong with the rest.
+
+    Args:
+        folder: as `read_folder` judged it.
+        dataset: labelled images.
+        weights: the checkpoint of the artefacts.
+        arguments: the limits of INT8 (`add_budget_options`), and `report`.
+
+    Raises:
+        ModelError: the checkpoint cannot be read.
+        MissingPackage: torch or every runtime is missing.
+    """
+    by_path = {artefact.path: artefact for artefact in folder.artefacts}
+    failures = [failure for a in folder.artefacts for failure in a.failures()]
+    untried: list[Failure] = []
+    readable = [a.path for a in folder.artefacts if not a.problems]
+    pairing = pair(readable)
+
+    def fail(path: Path, runtime: str, error: IcnetError) -> None:
+        failures.append(by_path[path].failure(runtime, str(error)))
+        if isinstance(error, UnavailableError):
+            untried.append(failures[-1])
+
+    for path, reason in pairing.without.items():
+        fail(path, "-", reason)
+    rows, galleries = compare(
+        pairing.pairs,
+        dataset,
+        weights=weights,
+        budgets=chosen_budgets(arguments),
+        pictures=PICTURES if arguments.report else 0,
+        failed=lambda which, error: fail(which.path, which.runtime, error),
+    )
+    return Result(folder, weights, rows, galleries, failures, untried, pairing.left_out)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet verify`; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    if (arguments.dataset is None) != (arguments.data is None):
+        raise InputError("--dataset and --data go together: a layout, and its folder")
+    folder = read_folder(arguments.folder)
+    if arguments.dataset is None:
+        dataset: Dataset = drawn_scenes(arguments.limit or _DRAWN, folder.largest_size())
+    else:
+        dataset = open_data(arguments)
+    check_outputs(arguments)
+    weights = arguments.weights or folder.weights(shipped_checkpoint())
+    result = verify(folder, dataset, weights, arguments)
+    print(result)
+    print(record(result))
+    if arguments.json:
+        write_json(arguments.json, result.to_dict())
+    if arguments.report:
+        write_text(arguments.report, result.page(PICTURES))
+    bad = result.bad_files()
+    if bad:
+        raise CheckFailed(
+            f"{len(bad)} of {len(folder.artefacts)} artefacts do not pass: {', '.join(bad)}"
+        )
+    return 0

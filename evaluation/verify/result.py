@@ -1,0 +1,121 @@
+"""The result of `icnet verify`: a table for the screen, JSON, and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.evaluation.parity.comparison import Comparison
+from icnet_deploy.evaluation.parity.report import badge, parity_sections
+from icnet_deploy.evaluation.parity.result import Failure, to_dict, verdict_table
+from icnet_deploy.evaluation.verify.folder import Artefact, Folder
+from icnet_deploy.report.html import page, tag
+from icnet_deploy.report.parts import table, where
+from icnet_deploy.report.pictures import Gallery
+from icnet_deploy.runtime.machine import machine, versions
+
+__all__ = ["SCHEMA", "Result"]
+
+SCHEMA = 1
+"""Of the JSON result; raised when a reader of today could misunderstand it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that was found out about a folder.
+
+    Attributes:
+        folder: its files.
+        weights: the checkpoint that they were compared with.
+        rows: what was compared.
+        galleries: each row's pictures.
+        failures: what could not be compared, or may not be released as it is.
+        untried: those of them that this machine has not what it takes to compare.
+        left_out: a sentence for each file and runtime that was not compared, and need not be.
+    """
+
+    folder: Folder
+    weights: Path
+    rows: Sequence[Comparison]
+    galleries: Sequence[Gallery]
+    failures: Sequence[Failure]
+    untried: Sequence[Failure]
+    left_out: Sequence[str]
+
+    def bad_files(self) -> list[str]:
+        """The names of the artefacts that do not pass."""
+        bad = {failure.name for failure in self.failures}
+        bad |= {row.artefact.name for row in self.rows if row.breaches()}
+        return [name for a in self.folder.artefacts if (name := a.path.name) in bad]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [verdict_table(self.rows, self.left_out, self.failures), *self._said_of_files()]
+        )
+
+    def _said_of_files(self) -> Iterator[str]:
+        yield f"compared with: {self.weights.name}"
+        for artefact in self.folder.artefacts:
+            yield from (f"note: {artefact.path.name}: {note}" for note in artefact.notes)
+        if self.folder.checkpoints:
+            names = ", ".join(path.name for path in self.folder.checkpoints)
+            yield f"checkpoints, not artefacts: {names}"
+        if self.folder.others:
+            yield f"not artefacts: {', '.join(self.folder.others)}"
+        if self.folder.leftovers:
+            names = ", ".join(self.folder.leftovers)
+            yield f"left by a process that was killed, remove: {names}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        bad = self.bad_files()
+        return {
+            "schema": SCHEMA,
+            "kind": "verify",
+            "verdict": "fail" if bad else "pass",
+            "versions": versions(),
+            "machine": machine(),
+            "artefacts": [
+                a.to_dict() | {"verdict": "fail" if a.path.name in bad else "pass"}
+                for a in self.folder.artefacts
+            ],
+            "checkpoints": {path.name: digest for path, digest in self.folder.checkpoints.items()},
+            "not_artefacts": self.folder.others,
+            "leftovers": self.folder.leftovers,
+            "failures": [failure._asdict() for failure in self.failures],
+            "parity": to_dict(self.rows, self.left_out) if self.rows else None,
+        }
+
+    def page(self, pictures: int) -> str:
+        """The report as one HTML document, with at most so many images."""
+        bad = self.bad_files()
+        count = len(self.folder.artefacts)
+        verdict = f"{len(bad)} of {count} do not pass" if bad else f"all {count} pass"
+        return page(
+            "Release check",
+            tag("p", badge(verdict, good=not bad)),
+            tag("h2", "Files"),
+            table(
+                ["File", "Verdict", "Precision", "SHA-256", "Notes"],
+                [_cells(artefact, artefact.path.name in bad) for artefact in self.folder.artefacts],
+                left=5,
+            ),
+            *(tag("p", tag("strong", "Failed: "), str(failure)) for failure in self.failures),
+            *(tag("p", said, class_="quiet") for said in self._said_of_files()),
+            parity_sections(self.rows, self.galleries, pictures, self.left_out)
+            if self.rows
+            else tag("p", "Nothing could be compared."),
+            where(machine() | versions()),
+        )
+
+
+def _cells(artefact: Artefact, bad: bool) -> list[str]:
+    return [
+        artefact.path.name,
+        badge("fails" if bad else "passes", good=not bad),
+        artefact.metadata.precision if artefact.metadata else "-",
+        f"{artefact.sha256[:16]}...",
+        "; ".join(artefact.notes),
+    ]

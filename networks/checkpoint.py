@@ -1,0 +1,201 @@
+"""Checkpoints: a safetensors file with the weights, and one JSON value that says how to build the
+network around them. Nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError
+from icnet_deploy.files import replacing, sha256
+from icnet_deploy.finite import require_finite
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.networks.registry import Network, build_network
+
+__all__ = ["SHIPPED", "Checkpoint", "arrays_of", "load_checkpoint", "save_checkpoint"]
+
+SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
+"""The checkpoint that comes with the product; its licence stands beside it."""
+
+_KEY, _DIGEST = "icnet_deploy", "icnet_deploy_sha256"
+_SCHEMA = 2
+"""2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
+
+_UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, LabelSetError)
+"""What a description that contradicts itself raises; RuntimeError where a size is absurd."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network that is ready to run, and what is known of it.
+
+    Attributes:
+        path: the file.
+        network: in eval mode, float32, without guidance heads.
+        label_set: its classes.
+        preprocessing: what its input expects.
+        info: how it was trained and scored, as the trainer wrote it.
+        sha256: of the file.
+    """
+
+    path: Path
+    network: Network
+    label_set: LabelSet
+    preprocessing: Preprocessing
+    info: dict[str, Any]
+    sha256: str
+
+
+def save_checkpoint(
+    path: str | Path,
+    network: Network,
+    label_set: LabelSet,
+    preprocessing: Preprocessing,
+    info: dict[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Writes a checkpoint; the training-only heads stay out.
+
+    Args:
+        path: the `.safetensors` file.
+        network: on any device.
+        label_set: as many classes as the network has.
+        preprocessing: what its input expects.
+        info: how it was trained, JSON values.
+        half: store float16, half the bytes. Running variances stay float32: those of dead
+            channels are below float16's smallest number, and one that became zero would make its
+            channel 300 times louder. So does a tensor with a value that float16 cannot hold.
+
+    Raises:
+        CheckFailed: a weight is infinite or not a number, or a variance is below 0.
+        LabelSetError: the label set does not fit the network.
+        OutputError: the file cannot be written.
+    """
+    if len(label_set) != network.num_classes:
+        raise LabelSetError(
+            f"the network has {network.num_classes} classes, {label_set.name} has {len(label_set)}"
+        )
+    built = network.description() | {"guidance": False}
+    with torch.device("meta"):
+        wanted = build_network(built).state_dict()
+    tensors = {}
+    for name, value in network.state_dict().items():
+        if name in wanted and not name.endswith("num_batches_tracked"):
+            tensors[name] = value.detach().cpu().float().contiguous()
+    advice = "no checkpoint is written; train or import the network again"
+    require_finite(arrays_of(tensors), "the network", advice, CheckFailed)
+    for name, value in tensors.items():
+        if half and not name.endswith("running_var") and value.half().isfinite().all():
+            tensors[name] = value.half()
+    description = {
+        "schema": _SCHEMA,
+        "network": built,
+        "label_set": label_set.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+        "info": info or {},
+    }
+    text = json.dumps(description)
+    with replacing(path) as temporary:
+        # Its own writer reports a full disk in an error of its own.
+        temporary.write_bytes(_serialized(tensors, {_KEY: text, _DIGEST: _digest(text, tensors)}))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint and builds its network.
+
+    Raises:
+        ModelError: there is no such file, it is not a checkpoint of this product, is cut off, its
+            tensors do not fit the network that it describes, a value in them is not finite, or
+            bytes of it were changed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ModelError(
+            f"cannot read the checkpoint {path}: {there}; expected a .safetensors file that `icnet "
+            "train`, `compress` or `import-weights` wrote"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
+    if (text := told.get(_KEY)) is None:
+        raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
+    if told.get(_DIGEST, "") not in ("", _digest(text, tensors)):  # version 0.1 wrote none
+        raise ModelError(
+            f"{path} is not the file that was written: its SHA-256 is another than the one in it; "
+            "copy it again from where it is whole"
+        )
+    try:
+        value = json.loads(text)
+        if int(value["schema"]) > _SCHEMA:
+            raise ModelError(f"{path} was written by a newer icnet-deploy: upgrade")
+        with torch.device("meta"):  # no memory is taken before the tensors are known to fit
+            network = build_network(value["network"])
+        label_set = LabelSet.from_dict(value["label_set"])
+        preprocessing = Preprocessing.from_dict(value["preprocessing"])
+        info = dict(value["info"])
+    except _UNREADABLE as error:
+        raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
+    names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
+    counters = {k: torch.zeros((), dtype=torch.long) for k in names}
+    if other := [name for name, value in tensors.items() if not value.is_floating_point()]:
+        raise ModelError(f"{path}: expected floats, got {tensors[other[0]].dtype} in {other[0]}")
+    tensors = {k: v.float() for k, v in tensors.items()}
+    try:
+        network.load_state_dict(tensors | counters, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
+    advice = (
+        "a network of them labels wrongly; take another checkpoint, or train or import it again"
+    )
+    require_finite(arrays_of(tensors), str(path), advice)
+    network.eval()
+    return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))
+
+
+def _serialized(tensors: dict[str, Tensor], told: dict[str, str]) -> bytes:
+    """A safetensors file, the same bytes each time: the package writes its texts in any order."""
+    content = safetensors.torch.save(tensors)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps({"__metadata__": told} | json.loads(content[8:end])).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of a description and of tensors: their names, types, shapes and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """A network's state as what `require_finite` takes.
+
+    Of a running variance it gives the root, which is what a network divides by: below 0 there is
+    none.
+    """
+    for name, value in tensors.items():
+        array = value.detach().cpu().float().numpy()
+        if name.endswith("running_var"):
+            with np.errstate(invalid="ignore"):
+                array = np.sqrt(array)
+        yield name, array

@@ -1,0 +1,71 @@
+"""Any of the networks, from its description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from icnet_deploy.networks.icnet import ICNet
+from icnet_deploy.networks.pspnet import PSPNet
+
+__all__ = ["ARCHITECTURES", "Cost", "Network", "build_network", "cost"]
+
+Network = ICNet | PSPNet
+
+ARCHITECTURES: dict[str, type[ICNet] | type[PSPNet]] = {"icnet": ICNet, "pspnet": PSPNet}
+
+
+def build_network(description: Mapping[str, Any]) -> Network:
+    """Builds a network with new weights.
+
+    Args:
+        description: as `Network.description` gives it: the architecture, and its constructor's
+            arguments. Without an architecture it is an ICNet, as in checkpoints of schema 1.
+
+    Raises:
+        ValueError: there is no such architecture, or an argument's value is wrong.
+        TypeError: it does not take such arguments.
+    """
+    arguments = dict(description)
+    name = arguments.pop("architecture", "icnet")
+    if name not in ARCHITECTURES:
+        raise ValueError(f"architecture is one of {', '.join(ARCHITECTURES)}; got {name!r}")
+    return ARCHITECTURES[name](**arguments)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes as it is deployed, with batch norm merged into the convolutions.
+
+    Attributes:
+        parameters: weights and biases.
+        macs: multiplications and additions, counted as one, of all convolutions for one image.
+    """
+
+    parameters: int
+    macs: int
+
+
+def cost(network: Network, size: tuple[int, int] = (1025, 2049)) -> Cost:
+    """Counts a network's parameters, and its operations at a size of (height, width) pixels.
+
+    The training-only heads are left out.
+    """
+    with torch.device("meta"):
+        twin = build_network(network.description() | {"guidance": False}).eval()
+    kernels = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
+    macs = 0
+
+    def count(module: nn.Conv2d, _inputs: object, output: Tensor) -> None:
+        nonlocal macs
+        macs += output.shape[2] * output.shape[3] * module.weight.numel()
+
+    for module in kernels:
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        twin(torch.empty(1, 3, *size, device="meta"))
+    return Cost(sum(m.weight.numel() + m.out_channels for m in kernels), macs)

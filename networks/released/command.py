@@ -1,0 +1,84 @@
+"""`icnet import-weights`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icnet_deploy.command import command, parser
+from icnet_deploy.errors import InputError, LabelSetError, MissingPackage
+from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+
+if TYPE_CHECKING:
+    from icnet_deploy.networks.released.ledger import Row
+
+__all__ = ["main"]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Imports released weights; exit code 0 done, 2 the file is not a whole ICNet."""
+    p = parser(
+        "icnet import-weights",
+        "Turn ICNet's released weights, a .caffemodel or its NumPy form, merged or with batch "
+        "norm, into a checkpoint. Nothing in the file is executed.",
+        "icnet import-weights icnet_cityscapes_train_30k_bnnomerge.caffemodel \\\n"
+        "    -o icnet-cityscapes.safetensors",
+    )
+    p.add_argument("file", type=Path, metavar="FILE", help="the .caffemodel or .npy")
+    p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
+    p.add_argument(
+        "--stages",
+        default="sub124",
+        choices=("sub124", "sub24", "sub4"),
+        help="the whole network, or what is left without its finer branches (default: sub124)",
+    )
+    p.add_argument(
+        "--label-set",
+        help="cityscapes, camvid, or a JSON file (default: cityscapes, if there are 19 classes)",
+    )
+    args = p.parse_args(argv)
+    if args.out.suffix != ".safetensors":
+        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
+    for package in ("torch", "safetensors"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(package, extra="export", purpose="the import of weights")
+    from icnet_deploy.networks.released.importer import SIZE, read_released, save_released
+
+    released = read_released(args.file, args.stages)
+    found = released.match
+    _print_table(found.rows)
+    save_released(released, args.out, _label_set(args.label_set, found.num_classes))
+    print(
+        f"{args.out}: ICNet ({args.stages}) of width {found.width:g} with {found.num_classes} "
+        f"classes from {released.form}'s form, batch norm {found.batch_norm}"
+    )
+    print(f"next: icnet export --weights {args.out} --size {SIZE[0]}x{SIZE[1]}")
+    return 0
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    """What became of every tensor, and the sums."""
+    table = [("layer", "blob", "shape", "where it went")]
+    table += [(row.layer, row.blob, row.shape, row.where) for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(3)]
+    for line in table:
+        print("  ".join([*map(str.ljust, line[:3], widths), line[3]]))
+    kinds = [row.where.split(":")[0] for row in rows]
+    other = {kind: kinds.count(kind) for kind in ("left out", "skipped", "WRONG")}
+    taken = len(kinds) - sum(other.values())
+    sums = ", ".join(f"{count} {kind.lower()}" for kind, count in other.items())
+    print(f"{len(kinds)} tensors: {taken} taken, {sums}")
+
+
+def _label_set(name: str | None, num_classes: int) -> LabelSet:
+    if name is not None:
+        return LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name)
+    if num_classes == len(CITYSCAPES):
+        return CITYSCAPES
+    raise LabelSetError(
+        f"the file's classifier has {num_classes} classes, which are not Cityscapes' "
+        f"{len(CITYSCAPES)}: name them with --label-set"
+    )

@@ -1,0 +1,106 @@
+"""A released file in, a checkpoint out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icnet_deploy.errors import CheckFailed, ModelError
+from icnet_deploy.files import sha256
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.networks.checkpoint import save_checkpoint
+from icnet_deploy.networks.icnet import ICNet, Stages
+from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.networks.released.caffemodel import read_caffemodel
+from icnet_deploy.networks.released.mapping import Match, match
+from icnet_deploy.networks.released.numpy_pickle import MAGIC, read_numpy
+
+__all__ = ["MEAN", "SIZE", "Released", "read_released", "save_released"]
+
+MEAN = (103.939, 116.779, 123.68)
+"""Of blue, green and red, subtracted from pixels of 0 to 255, as the authors do it."""
+
+SIZE = (1025, 2049)
+"""(height, width) of the authors' input; the network's output is cleanest at 32k+1 a side."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released file that was read.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        form: `caffe` or `numpy`.
+        stages: what of the network was asked for.
+        match: its tensors, sorted into that network.
+    """
+
+    path: Path
+    sha256: str
+    form: str
+    stages: Stages
+    match: Match
+
+
+def read_released(path: str | Path, stages: Stages = "sub124") -> Released:
+    """Reads a `.caffemodel`, or the NumPy form of one; which it is, its first bytes say.
+
+    Raises:
+        ModelError: the file cannot be read, is cut off or of another kind, or is a pickle that
+            asks for anything but arrays. Tensors that do not fit are no error yet: see
+            `Match.problems`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            form = "numpy" if file.read(len(MAGIC)) == MAGIC else "caffe"
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    layers = read_numpy(path) if form == "numpy" else read_caffemodel(path)
+    return Released(path, sha256(path), form, stages, match(layers, stages))
+
+
+def save_released(released: Released, out: str | Path, label_set: LabelSet) -> None:
+    """Writes the checkpoint, in float32.
+
+    Args:
+        released: what `read_released` gave.
+        out: the `.safetensors` file.
+        label_set: as many classes as the file's classifier has.
+
+    Raises:
+        ModelError: tensors are missing, misshapen or not finite; the message names them all.
+        LabelSetError: the label set does not fit.
+        OutputError: the file cannot be written.
+    """
+    found = released.match
+    if found.problems:
+        raise ModelError(
+            f"{released.path} does not hold ICNet ({released.stages}, width {found.width:g}): "
+            f"{len(found.problems)} tensors are missing or wrong. {'; '.join(found.problems)}"
+        )
+    network = ICNet(found.num_classes, found.width, released.stages)
+    counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
+    network.load_state_dict(found.tensors | counters)
+    preprocessing = Preprocessing(MEAN, found.scale, "bgr")
+    try:
+        save_checkpoint(out, network, label_set, preprocessing, _info(released))
+    except CheckFailed as error:  # a bias taken off a mean
+        raise ModelError(f"{released.path} cannot be imported: {error}") from error
+
+
+def _info(released: Released) -> dict[str, Any]:
+    return {
+        "imported": {
+            "file": released.path.name,
+            "sha256": released.sha256,
+            "form": released.form,
+            "batch_norm": released.match.batch_norm,
+        },
+        "source": "imported from a file in the form in which H. Zhao, X. Qi, X. Shen, J. Shi and "
+        "J. Jia released ICNet (arXiv 1704.08545) for Cityscapes",
+        "licence": "that of the imported file, which is its authors' to give",
+        "size": list(SIZE),
+    }

@@ -1,0 +1,1 @@
+"""The fastest verified artefact of a folder."""

@@ -1,0 +1,178 @@
+"""Which of several models labels an image fastest: a brief measurement, run in turn.
+
+Each is opened, warmed up and timed, the likely fastest first. The two best so far stay open, so
+that memory holds three models at most; in the end those two are timed in turn, A B A B, so that
+whatever else the machine does meets both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import IcnetError
+from icnet_deploy.images import resize_image
+from icnet_deploy.runtime.auto.candidates import Candidate
+from icnet_deploy.runtime.predictor import Predictor
+
+__all__ = ["Entrant", "race", "seconds_an_image", "street_like"]
+
+UInt8 = npt.NDArray[np.uint8]
+
+ROUNDS = 5
+"""How often the last two are timed."""
+
+_STAY = 2
+_MUCH_SLOWER = 2.0  # times the best: one run is enough to tell
+_FREE_SIZE = (1024, 2048)
+
+
+@dataclass
+class Entrant:
+    """A model that was timed.
+
+    Attributes:
+        candidate: what it is.
+        predictor: it; closed when the race is over.
+        seconds: what each timed run took, an image.
+    """
+
+    candidate: Candidate
+    predictor: Predictor
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The middle of its times, in seconds."""
+        return statistics.median(self.seconds)
+
+
+def street_like(size: tuple[int, int]) -> UInt8:
+    """A picture for timing, the same every time: smooth noise of four scales.
+
+    How long a label map takes hangs on how many borders it has; flat grey would have none.
+
+    Args:
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8, H x W x 3.
+    """
+    random = np.random.default_rng(0)
+    total = np.zeros((*size, 3), np.float32)
+    for cell, share in ((256, 0.5), (128, 0.25), (64, 0.15), (16, 0.1)):
+        coarse = (-(-size[0] // cell) + 1, -(-size[1] // cell) + 1, 3)
+        total += share * resize_image(random.integers(0, 256, coarse, np.uint8), size)
+    return total.astype(np.uint8)
+
+
+def seconds_an_image(predictor: Predictor, image: UInt8, streams: int) -> float:
+    """Times one image, or a few at once where several streams work; from image to label map."""
+    start = time.perf_counter()
+    if streams == 1:
+        predictor.predict(image)
+        return time.perf_counter() - start
+    frames = 2 * streams
+    for _ in predictor.stream([image] * frames):
+        pass
+    return (time.perf_counter() - start) / frames
+
+
+def race(
+    candidates: Sequence[Candidate],
+    open_one: Callable[[Candidate], Predictor],
+    streams: int = 1,
+) -> tuple[list[Entrant], list[str]]:
+    """Finds the fastest.
+
+    Args:
+        candidates: the likely fastest first, which spares the others most of their runs.
+        open_one: loads one.
+        streams: how many images are worked on at once.
+
+    Returns:
+        Those that ran, the fastest first, all closed; and a sentence for each that failed.
+    """
+    from tqdm import tqdm
+
+    course = _Course(streams)
+    steps = len(candidates) + ROUNDS
+    # A bar only where it takes a while, and not where stderr is no terminal (disable=None).
+    with (
+        closing(course),
+        tqdm(total=steps, desc="choosing", delay=1, leave=False, disable=None) as bar,
+    ):
+        for candidate in candidates:
+            bar.set_postfix_str(str(candidate))
+            course.enter(candidate, open_one)
+            bar.update()
+        for _ in range(ROUNDS):
+            for entrant in list(course.running) if len(course.running) > 1 else ():
+                course.run(entrant)
+            bar.update()
+    return [*_ranked(course.running), *_ranked(course.out)], course.failed
+
+
+def _ranked(entrants: Sequence[Entrant]) -> list[Entrant]:
+    return sorted(entrants, key=lambda entrant: entrant.median)
+
+
+class _Course:
+    """Who still runs, who is out, and who failed."""
+
+    def __init__(self, streams: int) -> None:
+        self.running: list[Entrant] = []
+        self.out: list[Entrant] = []
+        self.failed: list[str] = []
+        self._streams = streams
+        self._images: dict[Any, UInt8] = {}
+
+    def close(self) -> None:
+        """Closes what is still open."""
+        for entrant in self.running:
+            entrant.predictor.close()
+
+    def enter(self, candidate: Candidate, open_one: Callable[[Candidate], Predictor]) -> None:
+        """Opens one, times it, and closes whichever can no longer win."""
+        try:
+            predictor = open_one(candidate)
+        except IcnetError as error:
+            self.failed.append(f"{candidate}: {error}")
+            return
+        entrant = Entrant(candidate, predictor)
+        self.running.append(entrant)
+        if not self.run(entrant, warm_ups=1):
+            return
+        best = min(one.median for one in self.running)
+        if entrant.median <= _MUCH_SLOWER * best:
+            entrant.seconds.clear()  # that was a second warm-up
+            if not self.run(entrant) or not self.run(entrant):
+                return
+        ranked = _ranked(self.running)
+        for place, one in enumerate(ranked):
+            if place >= _STAY or one.median > _MUCH_SLOWER * ranked[0].median:
+                self.running.remove(one)
+                self.out.append(one)
+                one.predictor.close()
+
+    def run(self, entrant: Entrant, warm_ups: int = 0) -> bool:
+        """Times it once more; a model that fails is out, and False is returned."""
+        size = entrant.predictor.size or _FREE_SIZE
+        image = self._images.setdefault(size, street_like(size))
+        try:
+            for _ in range(warm_ups):
+                seconds_an_image(entrant.predictor, image, self._streams)
+            entrant.seconds.append(seconds_an_image(entrant.predictor, image, self._streams))
+        except IcnetError as error:
+            self.failed.append(f"{entrant.candidate}: {error}")
+            self.running.remove(entrant)
+            entrant.predictor.close()
+            return False
+        return True

@@ -1,0 +1,322 @@
+"""ONNX Runtime: its CPU provider, and its CUDA provider with the promise that it is CUDA.
+
+ONNX Runtime by itself answers a CUDA provider that cannot start with a session on the CPU and a
+line in its log. Here that is a `DeviceError`.
+
+On CUDA inputs and outputs are bound to the GPU's memory once and used again. A model whose shapes
+are fixed runs as a CUDA graph, and so does one image where only the batch is free.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
+from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
+from icnet_deploy.runtime.backends.onnxruntime.cuda_graph import (
+    GraphBackend,
+    sides_to_fix,
+    without_graph,
+)
+from icnet_deploy.runtime.cores import usable_cores
+
+__all__ = [
+    "CPU",
+    "CUDA",
+    "CUDA_OPTIONS",
+    "BoundBackend",
+    "OnnxRuntimeBackend",
+    "check_distributions",
+    "cuda_works",
+    "open_model",
+    "open_session",
+    "prepare_cuda",
+]
+
+CUDA_OPTIONS = {
+    "device_id": "0",
+    # Tries every algorithm once a shape at the first run, which `warmup` is for.
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+    "cudnn_conv_use_max_workspace": "1",
+    # TF32 keeps 10 bits of the mantissa: float32 is to mean float32 unless somebody says otherwise
+    # (`tf32`). FP16 is an artefact's own.
+    "use_tf32": "0",
+    # Tensor cores want channels last; without it every convolution transposes.
+    "prefer_nhwc": "1",
+    # Grow by what is asked for, not to the next power of two: the shapes are fixed.
+    "arena_extend_strategy": "kSameAsRequested",
+}
+"""What the CUDA provider is given; ONNX Runtime takes values as text."""
+
+_DTYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+_FATAL_ONLY, _WARNINGS = 4, 2  # ONNX Runtime's log severities
+
+# An ONNX file of 109 bytes: y = Conv(x, 1) on 1 x 1 x 1 x 1 (a convolution, since that needs
+# cuDNN, which can be missing where CUDA is there).
+_PROBE = base64.b64decode(
+    "CAg6YwoPCgF4CgF3EgF5IgRDb252EgFnKhMIAQgBCAEIARABIgQAAIA/QgF3WhsKAXgSFgoUCAESEAoCCAEKAggBCgII"
+    "AQoCCAFiGwoBeRIWChQIARIQCgIIAQoCCAEKAggBCgIIAUIECgAQDQ=="
+)
+
+
+class OnnxRuntimeBackend:
+    """A session of ONNX Runtime as a `Backend`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session: Any = session
+        self.inputs = tuple(_spec(value) for value in session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in session.get_outputs())
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Backend.run`."""
+        if self._session is None:
+            raise BackendError("the model was closed")
+        check_feed(self.inputs, feed)
+        names = [spec.name for spec in self.outputs]
+        try:
+            values = self._session.run(names, dict(feed))
+        except Exception as error:  # ONNX Runtime's errors have no common root but this
+            raise BackendError(f"ONNX Runtime failed to run the model: {error}") from error
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._session = None
+
+
+class BoundBackend(OnnxRuntimeBackend):
+    """A session on a GPU, where the memory of its input and outputs stays from run to run.
+
+    As every artefact, the model has one input.
+    """
+
+    def __init__(self, session: Any, onnxruntime: Any, place: str = "cuda") -> None:
+        super().__init__(session)
+        self._values = onnxruntime.OrtValue
+        self._place = place
+        self._binding: Any = session.io_binding()
+        self._shape: tuple[int, ...] | None = None
+        self._input: Any = None
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Backend.run`."""
+        if self._session is None:
+            raise BackendError("the model was closed")
+        check_feed(self.inputs, feed)
+        name = self.inputs[0].name
+        image = np.ascontiguousarray(feed[name])
+        try:
+            if image.shape == self._shape:
+                self._input.update_inplace(image)
+            else:
+                self._bind(name, image)
+            self._session.run_with_iobinding(self._binding)
+            values = self._binding.copy_outputs_to_cpu()
+        except Exception as error:  # as above
+            raise BackendError(f"ONNX Runtime failed to run the model: {error}") from error
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        super().close()
+        self._binding = self._input = None
+
+    def _bind(self, name: str, image: Array) -> None:
+        """Takes memory for images of a new shape, and for what comes of them."""
+        self._shape = None
+        self._input = self._values.ortvalue_from_numpy(image, self._place, 0)
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._binding.bind_ortvalue_input(name, self._input)
+        for spec in self.outputs:
+            if None in spec.shape:  # as large as it comes out
+                self._binding.bind_output(spec.name, self._place, 0)
+                continue
+            # A graph writes where it wrote when it was captured.
+            value = self._values.ortvalue_from_shape_and_type(
+                list(spec.shape), spec.dtype.type, self._place, 0
+            )
+            self._binding.bind_ortvalue_output(spec.name, value)
+        self._shape = image.shape
+
+
+def open_model(
+    path: Path, device: str, threads: int | None, streams: int = 1, tf32: bool = False
+) -> Backend:
+    """Loads an ONNX file; see `open_backend`.
+
+    Args:
+        path: the file.
+        device: `cpu` or `cuda`.
+        threads, streams: see `open_backend`.
+        tf32: let CUDA multiply float32 with 10 bits of the mantissa, which is faster.
+    """
+    if device == "cpu":
+        if streams > 1:  # each of the threads that run it brings itself, and takes its share
+            threads = max(1, (threads or usable_cores()) // streams)
+        return OnnxRuntimeBackend(open_session(str(path), [CPU], threads))
+    return _open_cuda(str(path), threads, tf32)
+
+
+def _open_cuda(model: str, threads: int | None, tf32: bool) -> Backend:
+    import onnxruntime
+
+    prepare_cuda(onnxruntime)
+    options = CUDA_OPTIONS | {"use_tf32": "1" if tf32 else "0"}
+
+    def bound(session: Any) -> BoundBackend:
+        return BoundBackend(session, onnxruntime)
+
+    def open_plain() -> Any:
+        return open_session(model, [(CUDA, options)], threads)
+
+    session = open_plain()
+    plain = bound(session)
+    # Only now is it known what a graph may be captured of, and it is asked for at the start.
+    sides = sides_to_fix(session)
+    if sides is None:
+        return plain
+    try:
+        graph = [(CUDA, options | {"enable_cuda_graph": "1"})]
+        single = bound(open_session(model, graph, threads, sides))
+    except DeviceError as error:
+        without_graph(str(error))
+        return plain
+    if any(None in spec.shape for spec in single.inputs + single.outputs):
+        return plain  # it would write where the last run's memory was
+    return GraphBackend(single, (plain.inputs, plain.outputs), lambda: bound(open_plain()))
+
+
+def open_session(
+    model: str | bytes,
+    providers: list[Any],
+    threads: int | None,
+    sides: Mapping[str, int] | None = None,
+) -> Any:
+    """Makes a session whose first provider is the one that was asked for.
+
+    Args:
+        model: a path, or a file's bytes.
+        providers: names, or names with their options; the CPU's alone, or some of CUDA.
+        threads: CPU threads a run; None leaves it to ONNX Runtime.
+        sides: free sides by their names in the model, and what they are fixed to.
+
+    Raises:
+        DeviceError: ONNX Runtime cannot run the model on CUDA, or would run some of it on the CPU.
+        ModelError: it cannot load the file.
+        UnavailableError: its installation is broken.
+    """
+    check_distributions()
+    import onnxruntime
+
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _FATAL_ONLY  # what it would log is in the exception
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    for name, side in (sides or {}).items():
+        options.add_free_dimension_override_by_name(name, side)
+    if first == CPU:
+        # Its threads would wait for the next run at full speed, on the cores that the label map is
+        # to use (docs/decisions/cpu-runtimes.md).
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    else:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        # enable_fallback=0: otherwise a failure prints a banner and starts again on the CPU.
+        session = onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
+    except Exception as error:
+        if first != CPU:
+            raise DeviceError(
+                f"ONNX Runtime cannot run the model on CUDA: {error}; `icnet doctor` says what is "
+                "missing, --device cpu runs without a GPU"
+            ) from error
+        raise ModelError(f"ONNX Runtime cannot load the model {model!s:.200}: {error}") from error
+    if session.get_providers()[0] != first:
+        raise DeviceError(
+            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: the provider "
+            "could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU); "
+            'pip install "icnet-deploy[cuda]", or use --device cpu'
+        )
+    return session
+
+
+def prepare_cuda(onnxruntime: Any) -> None:
+    """Loads CUDA's libraries from their packages, if this ONNX Runtime has a CUDA provider."""
+    if CUDA not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            "asked for CUDA, but the installed ONNX Runtime has no CUDA provider: pip uninstall "
+            'onnxruntime, then pip install "icnet-deploy[cuda]"; or use --device cpu'
+        )
+    onnxruntime.preload_dlls()
+
+
+def check_distributions() -> None:
+    """Refuses two distributions that install the same folder and overwrite one another.
+
+    Raises:
+        UnavailableError: both `onnxruntime` and `onnxruntime-gpu` are installed.
+    """
+    try:
+        found = [distribution(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    except PackageNotFoundError:
+        return
+    raise UnavailableError(
+        f"both onnxruntime {found[0].version} and onnxruntime-gpu {found[1].version} are installed "
+        "and have overwritten each other's files: pip uninstall -y onnxruntime onnxruntime-gpu, "
+        'then pip install "icnet-deploy[cpu]" or "icnet-deploy[cuda]"'
+    )
+
+
+@cache
+def cuda_works() -> bool:
+    """Whether ONNX Runtime really runs a convolution on CUDA here. Costs nothing without its files.
+
+    `get_available_providers` lists what was compiled in, GPU or not, so it is tried.
+    """
+    found = find_spec("onnxruntime")
+    folders = (found.submodule_search_locations if found else None) or []
+    if not any(file for d in folders for file in Path(d).glob("capi/*providers_cuda*")):
+        return False
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
+    try:
+        prepare_cuda(onnxruntime)
+        session = open_session(_PROBE, [(CUDA, CUDA_OPTIONS)], None)
+        backend = BoundBackend(session, onnxruntime)
+        backend.run({"x": np.ones((1, 1, 1, 1), np.float32)})
+    except (UnavailableError, BackendError):
+        return False
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
+    return True
+
+
+def _spec(value: Any) -> TensorSpec:
+    """Reads a session's input or output; a symbolic side is free."""
+    if value.type not in _DTYPES:
+        raise ModelError(f"the model's {value.name!r} is a {value.type}, which nothing here takes")
+    shape = tuple(side if isinstance(side, int) else None for side in value.shape)
+    return TensorSpec(value.name, shape, np.dtype(_DTYPES[value.type]))

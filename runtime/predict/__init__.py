@@ -1,0 +1,1 @@
+"""`icnet predict`: labels images, folders and videos."""

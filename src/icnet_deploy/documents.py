@@ -1,0 +1,240 @@
+"""The one reader of our JSON and TOML files: what is not as it was written is refused.
+
+Each kind of file has a `Schema`; all are bounded in size and in depth. Nothing is made to fit: a
+text that says "false" is no truth value, and true is no number. What is made to fit says something
+that nobody wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from icnet_deploy.errors import InputError
+
+__all__ = [
+    "BOOL",
+    "COUNT",
+    "FROM_ZERO",
+    "NUMBER",
+    "OBJECT",
+    "PERCENT",
+    "SHA256",
+    "TEXT",
+    "Kind",
+    "Schema",
+    "as_read",
+    "list_of",
+    "object_of",
+    "one_of",
+    "or_null",
+    "parse",
+    "read",
+    "take",
+]
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class Kind(NamedTuple):
+    """What a value must be.
+
+    Attributes:
+        fits: whether a value is that.
+        words: what it is called in a message.
+    """
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+TEXT = Kind(lambda value: isinstance(value, str), "a text")
+BOOL = Kind(lambda value: isinstance(value, bool), "true or false")
+NUMBER = Kind(_is_number, "a finite number")
+FROM_ZERO = Kind(lambda value: _is_number(value) and value >= 0, "a finite number from 0 on")
+PERCENT = Kind(lambda value: _is_number(value) and 0 <= value <= 100, "a number in 0 to 100")
+COUNT = Kind(lambda value: type(value) is int and value >= 0, "a whole number from 0 on")
+OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
+SHA256 = Kind(
+    lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None,
+    "a SHA-256, 64 hex digits",
+)
+
+
+def or_null(kind: Kind) -> Kind:
+    """That kind, or null."""
+    return Kind(lambda value: value is None or kind.fits(value), f"{kind.words} or null")
+
+
+def one_of(*values: Any) -> Kind:
+    """One of these values."""
+    words = f"one of {', '.join(map(str, values))}"
+    return Kind(lambda value: any(type(value) is type(v) and value == v for v in values), words)
+
+
+def list_of(kind: Kind) -> Kind:
+    """A list, each item of that kind."""
+    words = f"a list, each item {kind.words}"
+    return Kind(lambda value: isinstance(value, list) and all(map(kind.fits, value)), words)
+
+
+def object_of(kind: Kind) -> Kind:
+    """An object, each value of that kind."""
+    words = f"an object, each value {kind.words}"
+    return Kind(
+        lambda value: isinstance(value, dict) and all(map(kind.fits, value.values())), words
+    )
+
+
+def take(value: Any, fields: Mapping[str, Kind], optional: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of an object that are known, each of its kind; others are left out.
+
+    Args:
+        value: what should be an object.
+        fields: name -> what it must be.
+        optional: the names of those that may be missing.
+
+    Raises:
+        ValueError: it is no object, a field is missing, or one is of another kind.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {_shown(value)}, expected an object")
+    for name, kind in fields.items():
+        if name not in value:
+            if name not in optional:
+                raise ValueError(f"{name} is missing")
+        elif not kind.fits(value[name]):
+            raise ValueError(f"{name} is {_shown(value[name])}, expected {kind.words}")
+    return {name: value[name] for name in fields if name in value}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One kind of file.
+
+    Attributes:
+        what: it is called in a message, with what writes it.
+        fields: name -> what it must be.
+        optional: the names of those that may be missing.
+        most_bytes: a larger file is refused before it is parsed.
+        error: what is raised for one that is not of this kind.
+    """
+
+    what: str
+    fields: Mapping[str, Kind]
+    optional: Collection[str] = ()
+    most_bytes: int = 16 << 20
+    error: type[InputError] = InputError
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The known fields of a file; TOML if its name says so, else JSON.
+
+        Raises:
+            InputError: as `error` says: it cannot be read, is too large, or is of another kind.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(self.most_bytes + 1)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise self.error(f"cannot read {path}: {why}; expected {self.what}") from error
+        return self.parse(content, str(path), toml=path.suffix == ".toml")
+
+    def parse(self, content: bytes | str, where: str, toml: bool = False) -> dict[str, Any]:
+        """The known fields of a text.
+
+        Args:
+            content: UTF-8.
+            where: it is from, for the message.
+            toml: it is TOML, not JSON.
+
+        Raises:
+            InputError: as `error` says: it is too large, or of another kind.
+        """
+        try:
+            if len(content) > self.most_bytes:
+                raise ValueError(f"it is larger than {self.most_bytes} bytes")
+            text = content if isinstance(content, str) else content.decode("utf-8")
+            value = tomllib.loads(text) if toml else parse(text)
+            return take(value, self.fields, self.optional)
+        except ValueError as error:
+            raise self.error(f"{where} is not {self.what}: {error}") from error
+
+
+DEEPEST = 64
+"""Levels of lists and objects in one another that a text may have."""
+
+
+def parse(text: str | bytes, strict: bool = True) -> Any:
+    """JSON, by the letter: no name twice in an object, no NaN, no infinity, not even as 1e999.
+
+    Args:
+        text: UTF-8.
+        strict: False for what another program wrote, by its own rules.
+
+    Raises:
+        ValueError: it is not that, or is nested deeper than `DEEPEST`.
+    """
+    try:
+        if not strict:
+            return json.loads(text)
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level, depth = [value], 0
+    while level := [
+        inner
+        for outer in level
+        if isinstance(outer, list | dict)
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+        if isinstance(inner, list | dict)
+    ]:
+        depth += 1
+        if depth >= DEEPEST:
+            raise ValueError("it is nested too deeply")
+    return value
+
+
+def read(path: Path) -> Any:
+    """The JSON in a file, as `parse` takes it; OSError or ValueError if it is not that."""
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def as_read(value: Any) -> Any:
+    """A JSON value as it is read back: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse(text)
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

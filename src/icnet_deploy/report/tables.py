@@ -1,0 +1,90 @@
+"""Tables: the same cells for a terminal, for HTML and for Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from icnet_deploy.report.html import Html, tag
+
+__all__ = ["Table", "number", "signed", "text_table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells in rows and columns.
+
+    Attributes:
+        header: the columns' names.
+        rows: as many cells each; a cell of an HTML table may be markup (`Html`).
+        left: how many columns, from the first, hold words; the others hold numbers.
+        notes: sentences that belong below it.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    notes: Sequence[str] = ()
+
+    def text(self) -> str:
+        """For a terminal: columns lined up, the notes below."""
+        lines = [list(self.header), *(list(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        lines.insert(1, ["-" * width for width in widths])
+        shown = [
+            "  ".join(
+                cell.ljust(width) if i < self.left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([*shown, *self.notes])
+
+    def html(self) -> Html:
+        """As an element that scrolls by itself on a narrow screen; without the notes."""
+
+        def cells(kind: str, row: Sequence[str]) -> list[Html]:
+            return [
+                tag(kind, cell, class_="n") if i >= self.left else tag(kind, cell)
+                for i, cell in enumerate(row)
+            ]
+
+        head = tag("thead", tag("tr", cells("th", self.header)))
+        body = tag("tbody", [tag("tr", cells("td", row)) for row in self.rows])
+        return tag("div", tag("table", head, body), class_="scroll")
+
+    def markdown(self, right: bool = False) -> str:
+        """As Markdown, a line a row; without the notes.
+
+        Args:
+            right: align the columns of numbers to the right.
+        """
+        rule = "---:" if right else "---"
+        marks = ["---" if i < self.left else rule for i in range(len(self.header))]
+        return "".join(f"| {' | '.join(line)} |\n" for line in (self.header, marks, *self.rows))
+
+    def without(self, names: Collection[str]) -> Table:
+        """The same without the columns of these names."""
+        kept = [i for i, name in enumerate(self.header) if name not in names]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        left = sum(i < self.left for i in kept)
+        return replace(self, header=[self.header[i] for i in kept], rows=rows, left=left)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """`Table.text`, for who has not moved to it."""
+    return Table(header, rows, left).text()
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number to so many decimals; a dash where there is none (None or NaN)."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """As `number`, with its sign; what rounds to zero has none."""
+    if value is None or math.isnan(value):
+        return "-"
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text

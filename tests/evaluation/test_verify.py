@@ -1,0 +1,314 @@
+"""The release gate: what passes, what does not, and that one bad file does not stop the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from icnet_deploy.data import content_hash
+from icnet_deploy.data.scenes import dataset as drawn
+from icnet_deploy.data.scenes import draw_scene
+from icnet_deploy.data.scenes.dataset import drawn_scenes
+from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.pairing import default_runtimes
+from icnet_deploy.evaluation.parity import run as compare
+from icnet_deploy.evaluation.verify.folder import read_folder
+from icnet_deploy.files import sha256
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime import machine
+from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
+from icnet_deploy.runtime.auto.verdicts import read_verdicts
+
+FEW = ("--limit", "2")
+
+
+@pytest.fixture
+def release(artefact, checkpoint, tmp_path):
+    """A folder with the float32 artefact and its checkpoint."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    shutil.copy(artefact, folder / "a.onnx")
+    shutil.copy(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture
+def add(release, describe):
+    """A function that puts a copy of the artefact with other metadata or graph into the folder."""
+
+    def add(name, *change, **fields):
+        made = describe("made.onnx", *change, **fields)
+        shutil.copy(made, release / name)
+        return release / name
+
+    return add
+
+
+def test_a_folder_in_order_passes(run, release, tmp_path):
+    (release / "README.md").write_text("read me")
+    (release / "older").mkdir()
+    out, page = tmp_path / "v.json", tmp_path / "v.html"
+    done = run("verify", release, *FEW, "--json", out, "--report", page)
+    assert done.code == 0, done
+    assert "checkpoints, not artefacts: random.safetensors" in done.out
+    assert "not artefacts: README.md, older/" in done.out
+    assert f"2 images of scenes drawn with seed {drawn.SEED}, label sizes 96x128" in done.out
+    told = json.loads(out.read_text())
+    assert (told["kind"], told["verdict"], told["failures"]) == ("verify", "pass", [])
+    (file,) = told["artefacts"]
+    assert file["sha256"] == sha256(release / "a.onnx")
+    assert file["metadata"]["precision"] == "fp32"
+    assert [row["runtime"] for row in told["parity"]["rows"]] == default_runtimes()
+    assert "all 1 pass" in page.read_text()
+
+
+def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
+    whole = (release / "a.onnx").read_bytes()
+    (release / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    (release / "text.onnx").write_text("not a model")
+    (release / "e.engine").write_bytes(b"plan")
+    model = onnx.load(release / "a.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, release / "foreign.onnx")
+    add("other.onnx", weights_sha256="ab" * 32)
+    add("silent.onnx", tools={}, network={})
+    classes = read_onnx_metadata(release / "a.onnx").label_set
+    add("misnamed.onnx", label_set=dataclasses.replace(classes, name="towns"))
+
+    def rename(graph):
+        graph.node[5].op_type = "NoSuchOperator"
+
+    add("operator.onnx", rename)
+    out, page = tmp_path / "v.json", tmp_path / "v.html"
+    done = run("verify", release, *FEW, "--json", out, "--report", page)
+    assert done.code == 1
+    bad = ["cut", "e", "foreign", "misnamed", "operator", "other", "silent", "text"]
+    names = [f"{name}.engine" if name == "e" else f"{name}.onnx" for name in bad]
+    assert done.err == f"icnet: error: 8 of 9 artefacts do not pass: {', '.join(names)}\n"
+    told = json.loads(out.read_text())
+    why = {}
+    for failure in told["failures"]:
+        why.setdefault(failure["name"], failure["reason"])  # of the first runtime
+    assert "not a whole ONNX file" in why["cut.onnx"]
+    assert "not a whole ONNX file" in why["text.onnx"]
+    assert "TensorRT" in why["e.engine"]
+    assert "not one that icnet-deploy wrote" in why["foreign.onnx"]
+    assert "ab" * 32 in why["other.onnx"]
+    assert "nothing of the network, the tools that wrote it" in why["silent.onnx"]
+    assert "of towns" in why["misnamed.onnx"]
+    assert "NoSuchOperator" in why["operator.onnx"]
+    assert {row["artefact"] for row in told["parity"]["rows"]} == {str(release / "a.onnx")}
+    assert "8 of 9 do not pass" in page.read_text()
+
+
+def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, monkeypatch):
+    from icnet_deploy.runtime.backends import registry as backends
+
+    add("other.onnx", weights_sha256="ab" * 32)
+    add("c.onnx", precision="int8", calibration_images=("0" * 64,))
+    real = backends._installed
+    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert f"recorded for `auto`: {release / RECORD}" in done.out
+    known = read_verdicts(release)
+    passed = known.of(sha256(release / "a.onnx"), "onnxruntime", "cpu")
+    assert passed.passed
+    assert (passed.file, passed.reason) == ("a.onnx", "")
+    assert abs(passed.miou_points) <= 0.01
+    assert passed.scored_on.startswith("2 images of scenes")
+    assert passed.limits.startswith("mIoU within 0.01 points")
+    assert "onnxruntime" in passed.versions
+    assert set(passed.cpu_flags) == set(machine.cpu()["flags"])
+    assert known.of(passed.sha256, "openvino", "cpu") is None
+    failed = known.of(sha256(release / "other.onnx"), "onnxruntime", "cpu")
+    assert not failed.passed
+    assert "ab" * 32 in failed.reason
+    # a runtime that is missing says nothing of the file
+    assert known.of(sha256(release / "c.onnx"), "openvino", "cpu") is None
+    monkeypatch.undo()
+    again = run("verify", release, *FEW)
+    assert "\nnot artefacts" not in again.out  # the record is no stray file
+    assert read_verdicts(release).of(passed.sha256, "openvino", "cpu").passed
+
+
+def test_a_record_that_cannot_be_written_is_told(run, release):
+    (release / RECORD).mkdir()
+    done = run("verify", release, *FEW)
+    assert done.code == 0
+    assert "not recorded, so that `auto` will not take these files" in done.out
+
+
+def test_nothing_but_broken_files(run, release, tmp_path):
+    (release / "a.onnx").write_bytes(b"")
+    out, page = tmp_path / "v.json", tmp_path / "v.html"
+    done = run("verify", release, *FEW, "--json", out, "--report", page)
+    assert done.code == 1
+    assert json.loads(out.read_text())["parity"] is None
+    assert "Nothing could be compared" in page.read_text()
+
+
+def test_a_file_past_its_budget_fails(run, release, add):
+    from onnx import numpy_helper
+
+    def corrupt(graph):
+        bias = next(t for t in graph.initializer if t.name.endswith("conv6_cls.bias"))
+        values = numpy_helper.to_array(bias) + np.eye(1, 19, 10, dtype=np.float32)[0]
+        bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+
+    add("b.onnx", corrupt)
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert "1 of 2 artefacts do not pass: b.onnx" in done.err
+    assert "past budget: b.onnx on onnxruntime" in done.out
+
+
+def test_scored_images_are_not_calibrated_on(run, release, add):
+    digest = content_hash(draw_scene((drawn.SEED, 1), (96, 128)).image)
+    add("seen.onnx", precision="int8", calibration_images=(digest,))
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert "the image scene_001 was used to calibrate" in done.out
+    assert "1 of 2 artefacts do not pass: seen.onnx" in done.err
+
+
+def test_int8_without_its_calibration_or_its_runtime(run, release, add, monkeypatch):
+    add("blind.onnx", precision="int8")
+    add("c.onnx", precision="int8", calibration_images=("0" * 64,))
+    from icnet_deploy.runtime.backends import registry as backends
+
+    real = backends._installed
+    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert "blind.onnx: its metadata says nothing of its calibration images" in done.out
+    assert 'icnet-deploy[openvino]"' in done.out
+    assert "2 of 3 artefacts do not pass: blind.onnx, c.onnx" in done.err
+
+
+def test_parents_are_followed(release, add):
+    parent = sha256(release / "a.onnx")
+    add("child.onnx", parent_sha256=parent)
+    add("orphan.onnx", parent_sha256="c" * 64)
+    add("changeling.onnx", parent_sha256=parent, head="labels")
+    found = {a.path.name: a for a in read_folder(release).artefacts}
+    assert "made from a.onnx" in found["child.onnx"].notes
+    assert found["child.onnx"].problems == []
+    assert any("is not in the folder" in note for note in found["orphan.onnx"].notes)
+    assert found["orphan.onnx"].problems == []
+    (problem,) = found["changeling.onnx"].problems
+    assert "differs from it in head" in problem
+
+
+def test_the_checkpoint_is_the_one_that_the_artefacts_name(release, checkpoint):
+    from icnet_deploy.evaluation.reference import shipped_checkpoint
+
+    folder = read_folder(release)
+    assert folder.weights(shipped_checkpoint()) == release / checkpoint.name
+    (release / checkpoint.name).unlink()
+    assert read_folder(release).weights(checkpoint) == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("{tmp}/nowhere",), "there is no folder"),
+        (("{tmp}",), "no artefact in"),
+        (("{release}", "--dataset", "scenes"), "go together"),
+        (("{release}", "--dataset", "kitti", "--data", "{tmp}"), "unknown data set"),
+        (("{release}", "--weights", "{tmp}/none.safetensors"), "there is no such file"),
+        (("{release}", "--max-miou-drop", "-1"), "--max-miou-drop"),
+    ],
+)
+def test_wrong_requests(run, release, tmp_path, arguments, said):
+    done = run("verify", *(a.format(tmp=tmp_path, release=release) for a in arguments))
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_artefacts_of_a_checkpoint_that_is_not_there(run, release, checkpoint):
+    (release / checkpoint.name).unlink()
+    done = run("verify", release)
+    assert done.code == 2
+    assert "--weights" in done.err
+
+
+def test_drawn_scenes_are_a_data_set():
+    scenes = drawn_scenes(3, (64, 96))
+    assert len(scenes) == len(list(scenes)) == 3
+    assert scenes[1].image.shape == (64, 96, 3)
+    assert (scenes[1].labels == drawn_scenes(2, (64, 96))[1].labels).all()
+    assert not (scenes[0].image == scenes[1].image).all()
+
+
+def test_what_a_killed_process_left_is_named_and_no_artefact(run, release, tmp_path):
+    whole = (release / "a.onnx").read_bytes()
+    left = [".a.4242.tmp.onnx", ".icnet-0123456789abcdef.tmp"]
+    for name in left:
+        (release / name).write_bytes(whole[: len(whole) // 2])
+    (release / ".random.4242.tmp.safetensors").write_bytes(b"")
+    (release / ".hidden.onnx").write_bytes(whole)
+    out = tmp_path / "v.json"
+    done = run("verify", release, *FEW, "--json", out)
+    assert done.code == 0, done
+    left.insert(1, ".random.4242.tmp.safetensors")
+    left.sort()
+    assert f"left by a process that was killed, remove: {', '.join(left)}" in done.out
+    told = json.loads(out.read_text())
+    assert [file["file"] for file in told["artefacts"]] == ["a.onnx"]
+    assert told["leftovers"] == left
+    assert told["not_artefacts"] == [".hidden.onnx"]
+
+
+@pytest.fixture
+def external(release):
+    """The folder, the artefact's weights in a file beside it: as of version 0.1, unstamped."""
+    model = onnx.load(release / "a.onnx")
+    metadata = json.loads(model.metadata_props[0].value)
+    for name in ("digest", "stamped"):
+        del metadata[name]
+    model.metadata_props[0].value = json.dumps(metadata)
+    (release / "a.onnx").unlink()
+    onnx.save(model, release / "a.onnx", save_as_external_data=True, location="a.data")
+    assert (release / "a.data").stat().st_size > 10_000
+    return release
+
+
+def test_external_data_that_change_after_it_are_found(run, external):
+    from icnet_deploy.runtime import Predictor
+
+    assert run("verify", external, *FEW).code == 0
+    Predictor.from_folder(external).close()
+    before = read_folder(external).artefacts[0].sha256
+    data = bytearray((external / "a.data").read_bytes())
+    data[len(data) // 2] ^= 0x10
+    (external / "a.data").write_bytes(data)
+    with pytest.raises(InputError, match="changed after `icnet verify` looked at it"):
+        Predictor.from_folder(external)
+    assert read_folder(external).artefacts[0].sha256 != before
+    (external / "a.data").unlink()
+    done = run("verify", external, *FEW)
+    assert done.code == 1
+    assert "external data" in done.out
+    assert "are missing" in done.out
+    assert read_verdicts(external).verdicts == ()
+
+
+def test_a_file_that_changes_while_it_is_compared_does_not_pass(run, release, monkeypatch):
+    real = compare._compare_one
+
+    def change(*arguments):
+        (release / "a.onnx").touch()
+        real(*arguments)
+
+    monkeypatch.setattr(compare, "_compare_one", change)
+    done = run("verify", release, *FEW)
+    assert done.code == 1
+    assert "changed while it was compared" in done.out
+    assert not any(verdict.passed for verdict in read_verdicts(release).verdicts)

@@ -1,0 +1,79 @@
+"""The README's tables are those of the recorded results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from icnet_deploy.benchmarks.measurement import read_measurements, write_measurements
+from icnet_deploy.errors import InputError
+from tools.result_tables import main, with_tables
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_readme_is_up_to_date(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["--check"]) == 0
+
+
+PAGES = [page for page in sorted(ROOT.glob("docs/*.md")) if "<!-- results: " in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_are_up_to_date(page):
+    own = RESULTS / page.stem  # of a page whose results would swell the README
+    results = own if own.is_dir() else RESULTS
+    assert main(["--check", "--readme", str(page), "--results", str(results)]) == 0
+
+
+def test_recorded_results_name_no_path_of_a_machine():
+    files = sorted(RESULTS.glob("*.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text("utf-8"))
+        assert result["schema"] == 1
+        rows = result.get("rows", [])
+        model = [result["model"]] if "model" in result else [r.get("artefact", "") for r in rows]
+        assert not any(Path(m).is_absolute() for m in model)
+    for file in sorted(RESULTS.rglob("*.jsonl")):
+        for each in read_measurements(file):
+            told = {**each.subject, **each.setting}.values()
+            assert not any(isinstance(v, str) and Path(v).is_absolute() for v in told)
+
+
+def test_a_changed_number_is_noticed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    text = Path("README.md").read_text("utf-8")
+    start = text.index("<!-- results: scores -->")
+    (tmp_path / "README.md").write_text(text[:start] + text[start:].replace("| ", "| 9", 9))
+    assert main(["--check", "--readme", str(tmp_path / "README.md")]) == 1
+    assert main(["--readme", str(tmp_path / "README.md")]) == 0
+    assert (tmp_path / "README.md").read_text("utf-8") == text
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(InputError, match="no table"):
+        with_tables("<!-- results: nosuch -->\n<!-- end -->", [])
+
+
+def test_each_kind_of_benchmark_has_its_tables_file_by_file(timed, tmp_path):
+    kinds = ("latency", "throughput", "stages", "start", "memory", "paced")
+    page = "".join(f"<!-- results: {kind} -->\n<!-- end -->\n" for kind in kinds)
+    results = tmp_path / "results"
+    write_measurements(results / "b.jsonl", [timed("second", [1.0] * 9)])
+    found = [timed("first", [1.0] * 9), timed("paced", [1.0] * 9, kind="paced")]
+    write_measurements(results / "a.jsonl", found)
+    readme = tmp_path / "page.md"
+    readme.write_text(page)
+    argv = ["--readme", str(readme), "--results", str(results)]
+    assert main(argv) == 0
+    tables = dict(zip(kinds, readme.read_text().split("<!-- end -->"), strict=False))
+    assert tables["latency"].index("| first |") < tables["latency"].index("| second |")
+    assert tables["latency"].count("| 1.00 |") == 2  # each file has a first row of its own
+    assert "| paced |" in tables["paced"]
+    assert "|" not in tables["start"]
+    assert main([*argv, "--check"]) == 0

@@ -1,0 +1,104 @@
+"""The label map's kernel on real logits: equal to the dense way, and its time beside its bytes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from icnet_deploy.errors import MissingPackage, NotFinite
+from icnet_deploy.runtime.cuda.base import Cuda
+from icnet_deploy.timing import summary
+from tools.gpu_check.setting import Setting
+
+__all__ = ["kernel", "open_any", "run_kernel"]
+
+
+def kernel(setting: Setting) -> dict[str, Any]:
+    """Of logits in float32 and float16; without a GPU on host memory, which tells no time."""
+    logits = setting.reference.logits(setting.scenes(1)[0].image)
+    cuda = open_any(setting.cuda)
+    runs = 50 if setting.cuda else 1
+    told: dict[str, Any] = {"adapter": cuda.adapter}
+    for kind in (np.float32, np.float16):
+        told[np.dtype(kind).name] = run_kernel(cuda, logits.astype(kind), setting, runs)
+    return told
+
+
+def open_any(gpu: bool) -> Cuda:
+    """The product's adapter where there is one, else torch's; without a GPU the host's memory."""
+    if not gpu:
+        from host_cuda import HostCuda
+
+        return HostCuda()
+    from icnet_deploy.runtime.cuda import open_cuda
+
+    try:
+        return open_cuda()
+    except MissingPackage:
+        from tools.gpu_check.torch_cuda import TorchCuda
+
+        return cast(Cuda, TorchCuda())
+
+
+def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str, Any]:
+    """Compares one label map with the dense way, and times the kernel by events.
+
+    Args:
+        cuda: what drives the GPU.
+        logits: C x h x w, float32 or float16, on the host.
+        setting: for the size, and the copy's rate that `found` measured.
+        runs: timed ones, after five.
+    """
+    from icnet_deploy.runtime.cuda.labels import launch_label_map
+    from icnet_deploy.runtime.labelmap import label_map_dense
+
+    logits = np.ascontiguousarray(logits)
+    pixels = setting.size[0] * setting.size[1]
+    with cuda.current():
+        stream = cuda.stream()
+        source, target = cuda.allocate(logits.nbytes), cuda.allocate(pixels)
+        given, got = cuda.pinned(logits.nbytes), cuda.pinned(pixels)
+        flag, flagged = cuda.allocate(4), cuda.pinned(4)
+        events = cuda.event(), cuda.event()
+        try:
+            given.array[:] = logits.view(np.uint8).reshape(-1)
+            cuda.copy_in(source.address, given.array, stream)
+            flagged.array[:] = 0
+            cuda.copy_in(flag.address, flagged.array, stream)
+            seconds = []
+            for _ in range(5 + runs):
+                events[0].record(stream)
+                launch_label_map(
+                    cuda,
+                    stream,
+                    source.address,
+                    logits.shape,
+                    logits.dtype,
+                    target.address,
+                    setting.size,
+                    flag.address,
+                )
+                events[1].record(stream)
+                stream.synchronize()
+                seconds.append(events[1].milliseconds_since(events[0]) / 1e3)
+            cuda.copy_out(got.array, target.address, stream)
+            cuda.copy_out(flagged.array, flag.address, stream)
+            stream.synchronize()
+            if flagged.array.any():
+                raise NotFinite
+            labels = got.array.reshape(setting.size).copy()
+        finally:
+            for one in (*events, stream):
+                one.close()
+            for block in (given, got, source, target, flag, flagged):
+                block.free()
+    wrong = int((labels != label_map_dense(logits, setting.size)).sum())
+    told: dict[str, Any] = {"pixels_that_differ": wrong, "bytes": logits.nbytes + pixels}
+    if setting.cuda:
+        told["time"] = summary(seconds[5:])
+        ceilings = setting.results.get("found", {}).get("ceilings", {})
+        if rate := ceilings.get("copy_bytes_per_s"):
+            told["bytes_ms"] = 1e3 * told["bytes"] / rate
+            told["times_the_bytes"] = told["time"]["median_ms"] / told["bytes_ms"]
+    return told

@@ -1,0 +1,1 @@
+"""`icnet compress`: prunes a network and fine-tunes it."""
