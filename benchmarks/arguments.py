@@ -11,14 +11,6 @@ from icnet_deploy.data.options import check_outputs
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder, write_text
 
-__all__ = [
-    "add_plot_options",
-    "add_result_options",
-    "add_score_option",
-    "check_result_options",
-    "keep",
-]
-
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--json` and `--report`: where results go."""

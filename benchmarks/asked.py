@@ -24,22 +24,9 @@ from icnet_deploy.evaluation.pairing import ROUNDED, Pair, pair
 from icnet_deploy.images import read_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.report.tables import number
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import tellable
-
-__all__ = [
-    "facts",
-    "mode_parser",
-    "numbers",
-    "open_chosen",
-    "open_timed",
-    "p90",
-    "pairs_of",
-    "pictures",
-    "run_mode",
-    "tell_how",
-    "who",
-]
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -16,8 +16,6 @@ from icnet_deploy.runtime.backends.base import (
 )
 from icnet_deploy.runtime.cuda.array import DeviceFrame
 
-__all__ = ["Span", "Timed", "TimedLabeller", "busy_percent", "timed"]
-
 Span = tuple[float, float]
 """When a run began and when it ended, in seconds of `time.perf_counter`."""
 

@@ -10,8 +10,6 @@ from typing import cast
 from icnet_deploy.command import command
 from icnet_deploy.errors import InputError
 
-__all__ = ["BENCHMARKS", "main"]
-
 BENCHMARKS = {
     "latency": (
         "icnet_deploy.benchmarks.modes.latency",

@@ -17,8 +17,6 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["SCHEMA", "SCOPES", "Measurement", "read_measurements", "write_measurements"]
-
 SCHEMA = 2
 
 SCOPES: Mapping[str, str] = {

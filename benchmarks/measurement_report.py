@@ -29,8 +29,6 @@ from icnet_deploy.files import write_text
 from icnet_deploy.report.html import Html, page, tag
 from icnet_deploy.report.parts import facts, figures, table
 
-__all__ = ["main", "report_page"]
-
 _TITLES: Mapping[str, str] = {
     "latency": "Latency",
     "throughput": "Throughput",

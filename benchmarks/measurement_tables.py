@@ -11,24 +11,6 @@ from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import Ratio, ratio_of_medians, tellable
 
-__all__ = [
-    "BenchTable",
-    "across_scopes",
-    "device_words",
-    "is_summary",
-    "latency_table",
-    "machine_words",
-    "markdown",
-    "markdown_of",
-    "median_ms",
-    "plain_words",
-    "ratio_to",
-    "setting_words",
-    "tables",
-    "text",
-    "unit_of",
-]
-
 _STAGES = ("preprocess", "inference", "label_map")
 
 _UNITS: Mapping[str, tuple[str, float, int]] = {

@@ -23,8 +23,6 @@ from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import ENOUGH, Ratio, ratio_of_medians
 
-__all__ = ["Change", "Matching", "changes", "lost", "main", "match", "slowdowns", "warnings"]
-
 _ALIKE = ("size", "batch")
 """Settings that must be alike; `rounds` and `warmup` may differ, and the rest tell rows apart."""
 

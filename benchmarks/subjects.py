@@ -14,8 +14,6 @@ from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
 
-__all__ = ["open_artefact", "open_folder"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

@@ -24,8 +24,6 @@ from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, stamped
 from icnet_deploy.runtime.labelmap import label_map
 
-__all__ = ["LEAST_AGREEMENT", "agreement", "load_float", "write_artefact"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 LEAST_AGREEMENT = 0.95

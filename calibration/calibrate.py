@@ -33,14 +33,6 @@ from icnet_deploy.documents import (
 from icnet_deploy.files import write_text
 from icnet_deploy.integrity import check_seal, sealed
 
-__all__ = [
-    "Calibration",
-    "calibrate",
-    "load_calibration",
-    "read_calibration",
-    "save_calibration",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 
 SCHEMA = 1

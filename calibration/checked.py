@@ -22,8 +22,6 @@ from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import ImageError
 from icnet_deploy.images import ImageFile, resize_image
 
-__all__ = ["CHECKED", "Checked", "checked_on"]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 

@@ -14,8 +14,6 @@ from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.calibration.placements.base import PLACEMENTS, place
 from icnet_deploy.errors import ImageError, MissingPackage
 
-__all__ = ["collect", "open_session", "tensors_of"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

@@ -33,8 +33,6 @@ from icnet_deploy.integrity import artefact_sha256
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
 
-__all__ = ["main"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 _PLACEMENTS = ("int8", "int8-ort")

@@ -23,8 +23,6 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import InputError
 
-__all__ = ["nothing_in", "require_content"]
-
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 

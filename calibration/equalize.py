@@ -24,8 +24,6 @@ import onnx
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import TensorStatistics
 
-__all__ = ["Factors", "equalize", "factors_of"]
-
 Float = npt.NDArray[np.float64]
 Factors = Mapping[str, Float]
 """The first tensor of a group -> a positive factor for each of its channels."""

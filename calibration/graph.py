@@ -12,8 +12,6 @@ from onnx import numpy_helper
 
 from icnet_deploy.errors import InputError
 
-__all__ = ["Graph"]
-
 Array = npt.NDArray[np.float32]
 
 

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from icnet_deploy.documents import COUNT, FROM_ZERO, NUMBER, OBJECT, list_of, one_of, take
 from icnet_deploy.errors import BackendError
 
-__all__ = ["BINS", "TensorStatistics"]
-
 BINS = 8192
 """Bins of a histogram: 8 or more for each step of an 8-bit grid."""
 

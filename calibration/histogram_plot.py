@@ -11,8 +11,6 @@ from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 
-__all__ = ["write_histogram"]
-
 _WIDTH, _HEIGHT, _LEFT, _TOP, _COLUMNS = 720, 300, 40, 46, 320
 
 

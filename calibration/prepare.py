@@ -6,8 +6,6 @@ import onnx
 
 from icnet_deploy.calibration.equalize import Factors, equalize
 
-__all__ = ["prepared"]
-
 
 def prepared(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
     """A copy of the exported graph with its channels scaled: the same function."""

@@ -17,8 +17,6 @@ from icnet_deploy.calibration.weights import Float32, Int8, bias_shift, quantize
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.finite import require_finite, require_finite_graph
 
-__all__ = ["quantize"]
-
 
 def quantize(
     model: onnx.ModelProto,

@@ -23,8 +23,6 @@ from icnet_deploy.calibration.equalize import Factors
 from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.errors import InputError
 
-__all__ = ["METHODS", "Range", "Ranges", "grid", "rounded", "set_ranges"]
-
 Float = npt.NDArray[np.float64]
 
 _TAIL = 1e-5

@@ -16,8 +16,6 @@ from icnet_deploy.folders import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
 from icnet_deploy.labels import IGNORE
 
-__all__ = ["FEWEST", "CalibrationSet", "choose", "image_files", "stratified"]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 

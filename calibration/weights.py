@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bias_shift", "quantized_weights"]
-
 Float32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
 Int8 = npt.NDArray[np.int8]

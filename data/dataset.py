@@ -14,17 +14,6 @@ from icnet_deploy.errors import DatasetError, ImageError
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, read_colours, read_grey
 from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
 
-__all__ = [
-    "DATASETS",
-    "EXIF",
-    "Dataset",
-    "Sample",
-    "content_hash",
-    "content_hashes",
-    "open_dataset",
-    "open_image",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 
 EXIF = ("apply", "ignore")

@@ -8,8 +8,6 @@ import numpy.typing as npt
 from icnet_deploy.errors import LabelSetError
 from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
 
-__all__ = ["CAMVID_TO_CITYSCAPES", "prediction_table"]
-
 CAMVID_TO_CITYSCAPES: tuple[tuple[str, ...], ...] = (
     ("sky",),
     ("building",),

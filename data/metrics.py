@@ -10,8 +10,6 @@ import numpy.typing as npt
 from icnet_deploy.errors import DatasetError
 from icnet_deploy.labels import IGNORE
 
-__all__ = ["ConfusionMatrix", "RegionAccuracy"]
-
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float64]
 

@@ -10,8 +10,6 @@ from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import OutputError
 from icnet_deploy.files import make_folder
 
-__all__ = ["add_data_options", "add_output_options", "check_outputs", "open_data"]
-
 
 def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds what is scored on."""

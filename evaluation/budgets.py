@@ -20,8 +20,6 @@ from typing import Any
 
 from icnet_deploy.errors import ModelError
 
-__all__ = ["BUDGETS", "Budget", "Measured", "add_budget_options", "budget_for", "chosen_budgets"]
-
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
 
 

@@ -13,9 +13,8 @@ from icnet_deploy.evaluation.pairing import refuse_cpu
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Labeller, Size
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
-
-__all__ = ["Model", "is_checkpoint", "is_engine", "open_model"]
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.predictor import Predictor
 
 
 @dataclass(frozen=True)

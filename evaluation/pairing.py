@@ -14,17 +14,8 @@ from icnet_deploy.errors import InputError, MissingPackage, ModelError
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime.auto.candidates import MEANT_FOR
 from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES, check_available
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
-
-__all__ = [
-    "ROUNDED",
-    "Pair",
-    "Pairing",
-    "default_runtimes",
-    "open_pair",
-    "pair",
-    "refuse_cpu",
-]
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.predictor import Predictor
 
 ROUNDED = "rounded"
 """Not a runtime: a float16 file in ONNX Runtime with every float16 value rounded. CPUs compute such

@@ -22,16 +22,6 @@ from icnet_deploy.labels import LabelSet
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
 
-__all__ = [
-    "Answer",
-    "Reference",
-    "answer_of",
-    "dense_labels",
-    "margins_at",
-    "read_checkpoint",
-    "shipped_checkpoint",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -22,18 +22,6 @@ from icnet_deploy.documents import COUNT, TEXT, list_of, take
 from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
 
-__all__ = [
-    "OF_THE_MODEL",
-    "Labeller",
-    "Protocol",
-    "Score",
-    "percent",
-    "refuse_calibration_images",
-    "require_same_protocol",
-    "score_dataset",
-    "size_text",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 Labeller = Callable[[UInt8], UInt8]

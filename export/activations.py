@@ -18,8 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.export.passes import finite_check
 
-__all__ = ["Peaks", "Probe"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 _ADDING_UP = ("AveragePool", "Conv", "MatMul", "ReduceMean")

@@ -25,8 +25,6 @@ from icnet_deploy.export.engine.trtexec import MAJORS, build_command, timing_com
 from icnet_deploy.files import write_json
 from icnet_deploy.integrity import artefact_sha256
 
-__all__ = ["BuiltEngine", "build_engine", "main"]
-
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 

@@ -16,8 +16,6 @@ from icnet_deploy.labels import check_labels
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
 
-__all__ = ["Verification", "verify"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.995}

@@ -13,8 +13,6 @@ from icnet_deploy.networks.layers import POOL_BINS, PyramidPooling, resize
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.networks.registry import Network
 
-__all__ = ["HEADS", "Deployed", "MatrixPyramidPooling", "labels_of", "lowest_argmax"]
-
 HEADS = ("logits", "labels")
 
 _NO_CLASS = float(IGNORE)

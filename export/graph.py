@@ -20,8 +20,6 @@ from icnet_deploy.export.passes import (
     static_resize,
 )
 
-__all__ = ["LARGEST", "OPSET", "trace"]
-
 OPSET = 19
 """The lowest that knows float16 scales of Q/DQ; TensorRT 10 and 11, ONNX Runtime from 1.16 and
 OpenVINO from 2024 read it."""

@@ -18,8 +18,6 @@ from onnx import TensorProto, numpy_helper
 
 from icnet_deploy.export.activations import Peaks
 
-__all__ = ["LIMIT", "LOSS", "MARGIN", "SMALLEST_NORMAL", "Headroom", "NodeReport", "examine"]
-
 Float32 = npt.NDArray[np.float32]
 
 LIMIT = 65504.0

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.images import read_image, resize_image
 
-__all__ = ["Samples"]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["ANY_SIZE", "stride_of"]
-
 Size = tuple[int, int]
 
 _LARGE = (4097, 8193)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from icnet_deploy.export.samples import Samples
     from icnet_deploy.networks.checkpoint import Checkpoint
 
-__all__ = ["Exported", "export", "main"]
-
 PRECISIONS = ("fp32", "fp16")
 
 _USUAL = (1024, 2048)

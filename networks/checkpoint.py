@@ -25,8 +25,6 @@ from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.networks.registry import Network, build_network
 
-__all__ = ["SHIPPED", "Checkpoint", "arrays_of", "load_checkpoint", "save_checkpoint"]
-
 SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 

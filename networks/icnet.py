@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from icnet_deploy.networks.layers import Bottleneck, ConvBN, halved, resize
 from icnet_deploy.networks.resnet import BLOCKS, ChannelCounts, ResNet50
 
-__all__ = ["STAGES", "ICNet", "Stages", "resize"]
-
 Stages = Literal["sub4", "sub24", "sub124"]
 STAGES: tuple[Stages, ...] = ("sub4", "sub24", "sub124")
 

@@ -5,17 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "BN_EPS",
-    "POOL_BINS",
-    "Bottleneck",
-    "ConvBN",
-    "PyramidPooling",
-    "halved",
-    "pool_windows",
-    "resize",
-]
-
 BN_EPS = 1e-5
 POOL_BINS = (1, 2, 3, 6)
 

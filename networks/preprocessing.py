@@ -12,8 +12,6 @@ from torch import Tensor
 
 from icnet_deploy.errors import ModelError
 
-__all__ = ["CAFFE", "STREET", "Preprocessing"]
-
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from icnet_deploy.networks.layers import Bottleneck, ConvBN
 from icnet_deploy.networks.resnet import BLOCKS, ChannelCounts, ResNet50
 
-__all__ = ["DOWNSAMPLINGS", "Downsampling", "PSPNet"]
-
 Downsampling = Literal[8, 16, 32]
 DOWNSAMPLINGS: tuple[Downsampling, ...] = (8, 16, 32)
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from icnet_deploy.networks.icnet import ICNet
 from icnet_deploy.networks.pspnet import PSPNet
 
-__all__ = ["ARCHITECTURES", "Cost", "Network", "build_network", "cost"]
-
 Network = ICNet | PSPNet
 
 ARCHITECTURES: dict[str, type[ICNet] | type[PSPNet]] = {"icnet": ICNet, "pspnet": PSPNet}

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from icnet_deploy.networks.layers import Bottleneck, ConvBN, PyramidPooling
 
-__all__ = ["BLOCKS", "ChannelCounts", "ResNet50"]
-
 _STAGES = {2: (3, 64), 3: (4, 128), 4: (6, 256), 5: (3, 512)}
 """Of each stage, how many bottlenecks, and their inner channels at full width; four times as many
 leave them."""

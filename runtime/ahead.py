@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["ahead"]
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 

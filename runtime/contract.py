@@ -13,17 +13,6 @@ from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
-__all__ = [
-    "ENGINE_SUFFIXES",
-    "INPUT",
-    "Size",
-    "check_answer",
-    "check_contract",
-    "describe",
-    "is_artefact",
-    "refuse_other_kinds",
-]
-
 Size = tuple[int, int]
 
 ENGINE_SUFFIXES = (".engine", ".plan")

@@ -6,8 +6,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-__all__ = ["usable_cores"]
-
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 

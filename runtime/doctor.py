@@ -18,8 +18,6 @@ from icnet_deploy.runtime.machine import PACKAGES, examine
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice, Timed
 
-__all__ = ["main"]
-
 
 @shared.command
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +68,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _choice(folder: Path, size: tuple[int, int] | None, anew: bool) -> Choice:
-    from icnet_deploy.runtime.auto.choice import Request, open_fastest
+    from icnet_deploy.runtime.auto.candidates import Request
+    from icnet_deploy.runtime.auto.choice import open_fastest
 
     with open_fastest(folder, Request(size=size), anew=anew) as predictor:
         choice = predictor.choice

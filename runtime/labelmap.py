@@ -28,8 +28,6 @@ import numpy.typing as npt
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.runtime.cores import usable_cores
 
-__all__ = ["kind", "label_map", "label_map_dense"]
-
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]

@@ -22,19 +22,6 @@ from icnet_deploy.runtime.backends.registry import choose
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.labelmap import kind
 
-__all__ = [
-    "PACKAGES",
-    "Package",
-    "cpu",
-    "exact_int8",
-    "examine",
-    "gpus",
-    "label_maps",
-    "machine",
-    "package_version",
-    "versions",
-]
-
 _FLAGS = (
     *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16"),

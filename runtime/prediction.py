@@ -12,8 +12,6 @@ from icnet_deploy import drawing
 from icnet_deploy.errors import ImageError
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["Prediction"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

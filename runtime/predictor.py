@@ -24,7 +24,6 @@ from icnet_deploy.runtime.backends.registry import (
 )
 from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.contract import (
-    ENGINE_SUFFIXES,
     check_contract,
     describe,
     refuse_other_kinds,
@@ -32,12 +31,10 @@ from icnet_deploy.runtime.contract import (
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.prediction import Prediction
-from icnet_deploy.runtime.serving import MIN_SIDE, Held, Serving
+from icnet_deploy.runtime.serving import Held, Serving
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice
-
-__all__ = ["ENGINE_SUFFIXES", "MIN_SIDE", "Prediction", "Predictor"]
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -204,7 +201,8 @@ class Predictor:
 
         Measured once; `choice` says why. Arguments and errors: `runtime.choice`, `open_fastest`.
         """
-        from icnet_deploy.runtime.auto.choice import Request, open_fastest
+        from icnet_deploy.runtime.auto.candidates import Request
+        from icnet_deploy.runtime.auto.choice import open_fastest
 
         asked = Request(runtime, device, threads, precision, unverified, streams, size)
         return open_fastest(Path(folder), asked)

@@ -30,8 +30,6 @@ from icnet_deploy.runtime.cuda.array import (
 from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Prediction
 
-__all__ = ["MIN_SIDE", "Held", "Prepared", "Serving"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 MIN_SIDE = 64

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.integrity import KEY
 from icnet_deploy.labels import CAMVID, CITYSCAPES
-from icnet_deploy.metadata import KEY, SCHEMA, ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.metadata import SCHEMA, ArtefactMetadata, read_onnx_metadata
 
 PLAIN = ArtefactMetadata(CITYSCAPES, (1024, 2048), "labels", "fp32")
 FULL = ArtefactMetadata(

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from icnet_deploy.calibration import CalibrationSet
 
-__all__ = ["SCHEMA", "main", "markdown"]
-
 SCHEMA = 1
 
 UInt8 = npt.NDArray[np.uint8]

@@ -24,8 +24,6 @@ from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import write_text
 from tools.quantizers import markdown as quantizers_markdown
 
-__all__ = ["main", "with_tables"]
-
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

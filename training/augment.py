@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from icnet_deploy.labels import IGNORE
 
-__all__ = ["augment"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

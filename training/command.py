@@ -12,8 +12,6 @@ from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
 
-__all__ = ["PACKAGES", "check_request", "main"]
-
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
 

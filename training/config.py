@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from icnet_deploy.errors import InputError
 
-__all__ = ["CONFIGS", "TrainConfig", "load_config"]
-
 CONFIGS = Path(__file__).parent / "configs"
 """The shipped configurations, `NAME.toml`."""
 

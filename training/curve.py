@@ -13,8 +13,6 @@ from tqdm import tqdm
 
 from icnet_deploy.files import replacing
 
-__all__ = ["Bar", "Curve", "plot_curve", "read_curve"]
-
 _LAST = ("epoch", "lr", "time")
 
 

@@ -17,8 +17,6 @@ from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
 from icnet_deploy.training.augment import augment
 from icnet_deploy.training.config import TrainConfig
 
-__all__ = ["Mix", "class_weights", "target_table"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 CACHE_BYTES = 2 << 30

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from icnet_deploy.labels import IGNORE
 
-__all__ = ["head_losses", "label_guidance", "nearest_labels"]
-
 
 def label_guidance(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted sum of the heads' losses, each a float scalar; a weight a head."""

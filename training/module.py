@@ -26,8 +26,6 @@ from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.loss import head_losses, label_guidance
 from icnet_deploy.training.parallel import shared_mean
 
-__all__ = ["Training", "optimizers"]
-
 _CONFIG = "icnet_deploy_config"
 _LOADED = ("state_dict", "optimizer_states", "lr_schedulers")
 

@@ -8,8 +8,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["SharedBatchNorm2d", "processes", "share_batch_norm", "shared_mean"]
-
 
 def processes() -> int:
     """How many processes train together; 1 outside of `torch.distributed`."""

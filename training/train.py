@@ -33,8 +33,6 @@ from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
 
-__all__ = ["Machines", "train"]
-
 SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
 

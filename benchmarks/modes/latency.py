@@ -24,8 +24,6 @@ from icnet_deploy.timing import WARMUP, Latency, Subject, measure, summary
 if TYPE_CHECKING:
     from icnet_deploy.benchmarks.peers.chosen import ChosenPeers
 
-__all__ = ["Latency", "main", "measure", "measurements"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

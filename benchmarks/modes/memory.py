@@ -21,8 +21,6 @@ from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError, UnavailableError
 from icnet_deploy.report.tables import number, text_table
 
-__all__ = ["main"]
-
 _HELD = ("import", "load", "peak")
 _BUILT = Path("build/wheel")
 

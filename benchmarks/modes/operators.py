@@ -23,8 +23,6 @@ from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
 
-__all__ = ["PROFILED", "Operator", "profile"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 _Times = dict[tuple[str, str, str], list[float]]

@@ -31,8 +31,6 @@ from icnet_deploy.command import command
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import WARMUP, summary, tellable
 
-__all__ = ["Paced", "feed", "main"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 

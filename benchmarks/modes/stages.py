@@ -35,8 +35,6 @@ from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, interleave, summary
 
-__all__ = ["STAGES", "main", "one_by_one"]
-
 STAGES = ("decode", "preprocess", "inference", "label_map", "draw", "encode")
 """What `icnet predict` does with an image file, in order."""
 

@@ -21,8 +21,6 @@ from icnet_deploy.command import command, count
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import summary
 
-__all__ = ["main"]
-
 
 def _values(processes: Sequence[Fresh]) -> dict[str, Any]:
     return {

@@ -39,8 +39,6 @@ from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, summary
 
-__all__ = ["Way", "main", "turn"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 FRAMES, FILES = "frames-to-labels", "files-to-files"

@@ -25,8 +25,6 @@ from icnet_deploy.errors import DeviceError, InputError, MissingPackage
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available, choose
 
-__all__ = ["main"]
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from icnet_deploy.networks.registry import Network
 
-__all__ = ["Cost", "cost", "for_one_image", "write_graph"]
-
 _IN_PLACE = frozenset({"Relu", "Add", "Sub"})
 
 

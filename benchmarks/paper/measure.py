@@ -24,8 +24,6 @@ from icnet_deploy.files import sha256
 from icnet_deploy.runtime.machine import machine, versions
 from icnet_deploy.timing import interleave, summary
 
-__all__ = ["SCHEMA", "Plan", "measure"]
-
 SCHEMA = 1
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 

@@ -12,20 +12,6 @@ if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
     from icnet_deploy.networks.registry import Network
 
-__all__ = [
-    "BASELINE",
-    "ICNET",
-    "NETWORKS",
-    "TABLES",
-    "Figures",
-    "PaperNetwork",
-    "PaperTable",
-    "build",
-    "fitting_checkpoint",
-    "networks_of",
-    "tables_of",
-]
-
 SEED = 0
 """Of the weights where no checkpoint is given."""
 

@@ -10,8 +10,6 @@ from icnet_deploy.report.parts import facts, table, where
 from icnet_deploy.report.tables import text_table
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["paper_page", "paper_text"]
-
 _TITLE = "The ICNet paper's tables"
 
 

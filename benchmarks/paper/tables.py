@@ -15,8 +15,6 @@ from icnet_deploy.benchmarks.paper.networks import (
 )
 from icnet_deploy.report.tables import number
 
-__all__ = ["Grid", "comparison", "grids", "markdown", "method", "statement", "summary_line"]
-
 LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8
 """The paper's half PSPNet50 over its ICNet: 170 / 33 ms and 9.2 / 1.6 GB."""
 

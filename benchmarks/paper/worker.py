@@ -24,8 +24,6 @@ from icnet_deploy.errors import BackendError, IcnetError, UnavailableError
 from icnet_deploy.runtime import open_backend
 from icnet_deploy.runtime.contract import INPUT
 
-__all__ = ["WARMUP", "Job", "Worker"]
-
 WARMUP = 2
 """Runs before the first that is timed: runtimes plan their memory in the first, and use the plan
 from the second on. The growth of memory is taken over these."""
@@ -180,7 +178,7 @@ def _pytorch(job: Job) -> Callable[[], object]:
     import torch
 
     from icnet_deploy.export.deployed import Deployed
-    from icnet_deploy.networks.icnet import resize
+    from icnet_deploy.networks.layers import resize
     from icnet_deploy.networks.preprocessing import STREET
 
     network, preprocessing = None, STREET

@@ -27,8 +27,6 @@ from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.registry import check_available
 from icnet_deploy.runtime.labelmap import label_map
 
-__all__ = ["Peer", "open_bare_openvino", "open_onnxruntime", "open_openvino", "open_pytorch"]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 

@@ -15,8 +15,6 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends.registry import check_available
 
-__all__ = ["benchmark_app", "values_of_report"]
-
 # The script of that name does the same, but is not always beside the interpreter.
 _TOOL = (sys.executable, "-c", "import openvino.tools.benchmark.main as m; m.main()")
 

@@ -15,8 +15,6 @@ from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.timing import Subject
 
-__all__ = ["ChosenPeers"]
-
 _SECONDS = 10.0  # for how long a peer runs that times itself
 
 _BARE = "openvino-bare"  # and what begins so

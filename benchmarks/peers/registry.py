@@ -35,8 +35,6 @@ from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
 
-__all__ = ["LEAST_ALIKE_PERCENT", "OUTSIDE", "PEERS", "open_peer"]
-
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 

@@ -12,8 +12,6 @@ from icnet_deploy.documents import OBJECT, PERCENT, TEXT, or_null, read, take
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.score import OF_THE_MODEL, Protocol, require_same_protocol
 
-__all__ = ["KnownScore", "find_score", "protocol_line", "read_scores"]
-
 _TOLD = {"sha256": TEXT, "runtime": TEXT, "precision": or_null(TEXT), "score": OBJECT}
 
 # How logits were resized is the model's head, which is its own affair, too.

@@ -13,8 +13,6 @@ from icnet_deploy.benchmarks.measurement_tables import device_words
 from icnet_deploy.benchmarks.plots.speed import nice_step
 from icnet_deploy.report.html import Html, svg, svg_text, tag
 
-__all__ = ["sample_plot"]
-
 _STYLE = """
 svg.samples { display: block; width: 760px; min-width: 30rem; max-width: 100%; height: auto;
   font-family: system-ui, "Segoe UI", Roboto, sans-serif; }

@@ -14,8 +14,6 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 from icnet_deploy.report.html import PALETTE, Html, svg, svg_text, tag
 
-__all__ = ["REAL_TIME", "Point", "nice_step", "points", "speed_plot", "write_plot"]
-
 REAL_TIME = 30
 """Frames a second, from which on the paper calls a network real-time."""
 

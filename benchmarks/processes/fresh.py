@@ -29,8 +29,6 @@ from icnet_deploy.errors import BackendError, InputError
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.integrity import artefact_sha256
 
-__all__ = ["CACHES", "STAGES", "Fresh", "in_fresh_processes", "run_fresh"]
-
 CACHES = ("cold", "cached")
 """What a process finds in the cache folder: nothing, or what one before it left there."""
 

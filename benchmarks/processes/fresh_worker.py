@@ -12,8 +12,6 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["main", "serve"]
-
 
 def serve(told: dict[str, Any]) -> dict[str, Any]:
     """Imports, loads and labels, and notes when.

@@ -15,8 +15,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["available", "growth", "peak"]
-
 _SELF = Path("/proc/self")
 _RESET_PEAK = "5"  # what clear_refs takes to set VmHWM to the present VmRSS; see proc(5)
 

@@ -18,8 +18,6 @@ import onnx
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.errors import InputError
 
-__all__ = ["PLACEMENTS", "Placement", "float_layers", "image_layers", "place"]
-
 PLACEMENTS = ("int8", "int8-ort")
 
 

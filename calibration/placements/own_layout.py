@@ -8,8 +8,6 @@ from onnx import helper
 
 from icnet_deploy.calibration.graph import Graph
 
-__all__ = ["own_layout"]
-
 
 def own_layout(model: onnx.ModelProto) -> bool:
     """Subtracts the mean after the image's Resize where another branch reads the whole image, too.

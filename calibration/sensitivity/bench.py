@@ -20,8 +20,6 @@ from icnet_deploy.runtime.predictor import Predictor
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
 
-__all__ = ["METHOD", "RUNTIMES", "Bench", "Cost", "Tick"]
-
 UInt8 = npt.NDArray[np.uint8]
 Tick = Callable[[], object]
 """Is called when an image is done."""

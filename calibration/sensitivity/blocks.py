@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Block", "blocks_of", "in_float"]
-
 _BLOCKS = {
     "high branch": r"conv[123]_sub1",
     "stem": r"conv1_\d_3x3(_s2)?",

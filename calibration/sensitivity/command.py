@@ -41,8 +41,6 @@ from icnet_deploy.timing import WARMUP, Subject, measure, summary
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
 
-__all__ = ["SCHEMA", "main"]
-
 SCHEMA = 1
 
 _CALIBRATED = 32  # images, and they are drawn as `icnet quantize` draws them

@@ -8,8 +8,6 @@ from typing import Any
 
 from icnet_deploy.report.html import Html, svg, svg_text, tag
 
-__all__ = ["cost_plot", "trade_off_plot"]
-
 _STYLE = """
 svg.costs { display: block; width: 760px; min-width: 30rem; max-width: 100%; height: auto;
   font-family: system-ui, "Segoe UI", Roboto, sans-serif; }

@@ -12,8 +12,6 @@ from icnet_deploy.report.parts import facts, table, where
 from icnet_deploy.report.tables import number, signed, text_table
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["markdown", "sensitivity_page", "sensitivity_text"]
-
 Result = Mapping[str, Any]
 
 _HEADER = ["block", "convolutions", "mIoU, points", "class that falls most", "labels changed %"]

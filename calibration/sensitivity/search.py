@@ -11,8 +11,6 @@ from icnet_deploy.calibration.sensitivity.bench import Cost
 from icnet_deploy.calibration.sensitivity.blocks import Block
 from icnet_deploy.evaluation.budgets import Budget
 
-__all__ = ["Attempt", "Found", "search"]
-
 
 @dataclass
 class Attempt:

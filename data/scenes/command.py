@@ -7,8 +7,6 @@ from pathlib import Path
 
 from icnet_deploy.command import command, count, parser, size
 
-__all__ = ["main"]
-
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:

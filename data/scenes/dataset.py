@@ -9,8 +9,6 @@ from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.images import read_grey
 from icnet_deploy.labels import CITYSCAPES
 
-__all__ = ["SEED", "DrawnScenes", "drawn_scenes"]
-
 SEED = 90_000
 """Of no training scene: `docs/weights.md` names the seeds of those."""
 

@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Camera", "Canvas", "Colour", "Id", "Points", "mix", "shade"]
-
 Colour = tuple[float, float, float]
 Points = npt.NDArray[np.float64]
 _FAR = 20_000.0  # pixels; what lies further outside than this is clamped

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, shade
 
-__all__ = ["bicycle", "motorcycle", "person"]
-
 Array = npt.NDArray[np.float64]
 _SKIN: tuple[Colour, ...] = ((224, 188, 164), (196, 150, 120), (140, 98, 72), (92, 62, 46))
 

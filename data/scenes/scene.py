@@ -14,8 +14,6 @@ from icnet_deploy.data.scenes import people, street, surroundings, vehicles
 from icnet_deploy.data.scenes.paint import Camera, Canvas, Colour, Id, mix, shade
 from icnet_deploy.data.scenes.vehicles import Place
 
-__all__ = ["Scene", "draw_scene"]
-
 Rng = np.random.Generator
 Jobs = list[tuple[float, Callable[[Rng], None]]]
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, shade
 
-__all__ = ["clutter", "sign", "street_light", "traffic_light"]
-
 _METAL: tuple[Colour, ...] = ((96, 98, 100), (140, 142, 140), (58, 66, 62), (110, 96, 80))
 
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, Points, mix, shade
 
-__all__ = ["crown", "facade", "fence", "ground_strip", "markings", "sky", "skyline", "tree", "wall"]
-
 _WALLS: tuple[Colour, ...] = (
     (168, 150, 128), (140, 92, 74), (190, 182, 168), (120, 118, 116), (176, 160, 108),
     (150, 120, 100), (205, 200, 192), (104, 88, 80), (130, 140, 150), (182, 132, 112),

@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, mix, shade
 
-__all__ = ["Place", "bus", "car", "train", "truck"]
-
 Array = npt.NDArray[np.float64]
 GLASS: Colour = (44, 52, 62)
 TYRE: Colour = (26, 26, 28)

@@ -14,8 +14,6 @@ from icnet_deploy.files import make_folder
 from icnet_deploy.images import write_image, write_labels
 from icnet_deploy.labels import CITYSCAPES
 
-__all__ = ["write_scenes"]
-
 
 def write_scenes(
     out: str | Path,

@@ -19,7 +19,6 @@ from icnet_deploy.data.options import (
 )
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.compare import (
-    SCHEMA,
     compare,
     curves,
     read_result,
@@ -39,8 +38,6 @@ from icnet_deploy.evaluation.score import Size, UInt8
 from icnet_deploy.files import make_folder, write_json, write_text
 from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES
-
-__all__ = ["SCHEMA", "Evaluation", "evaluate", "main"]
 
 _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
 

@@ -24,8 +24,6 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.plot import Curve
 from icnet_deploy.evaluation.score import OF_THE_MODEL, Protocol, require_same_protocol
 
-__all__ = ["Result", "compare", "curves", "names", "read_result", "require_same_data"]
-
 SCHEMA = 1
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 

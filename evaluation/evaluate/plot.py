@@ -14,8 +14,6 @@ from typing import Any
 from icnet_deploy.data import RegionAccuracy
 from icnet_deploy.report.html import Html, svg, svg_text, tag
 
-__all__ = ["FEW", "Curve", "bin_words", "region_plot"]
-
 FEW = 10
 """A bin with fewer regions than this is drawn faint."""
 

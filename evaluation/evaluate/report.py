@@ -45,8 +45,6 @@ from icnet_deploy.report.pictures import (
 from icnet_deploy.report.tables import number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["compare_page", "evaluate_page", "offer_contrast", "offer_errors"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 _WRONG = 1

@@ -27,8 +27,6 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["Evaluation", "evaluate", "save_prediction"]
-
 TIME_SCOPE = (
     "median wall time an image: resizing, network and label map, images one by one, without "
     "decoding and scoring; no warm-up run, so a measure of this run and no benchmark"

@@ -11,19 +11,6 @@ from icnet_deploy.evaluation.evaluate.plot import FEW, bin_words
 from icnet_deploy.evaluation.score import Protocol
 from icnet_deploy.report.tables import number, signed, text_table
 
-__all__ = [
-    "SMALL",
-    "comparison_text",
-    "difference_rows",
-    "model_words",
-    "protocol_words",
-    "region_rows",
-    "score_text",
-    "summary_rows",
-    "time_words",
-    "unlike_means",
-]
-
 SMALL = f"regions below {RegionAccuracy.bin_pixels:,} pixels"
 
 

@@ -22,8 +22,6 @@ from icnet_deploy.evaluation.parity.result import to_dict, verdict_table
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.files import write_json, write_text
 
-__all__ = ["PICTURES", "main"]
-
 PICTURES = 12
 """Sets of pictures in a report: about 0.4 MB each."""
 

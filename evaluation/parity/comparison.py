@@ -16,8 +16,6 @@ from icnet_deploy.evaluation.reference import Answer, Reference, answer_of
 from icnet_deploy.evaluation.score import Score, percent, require_same_protocol, size_text
 from icnet_deploy.metadata import ArtefactMetadata
 
-__all__ = ["AGREES", "FLIP", "TIE", "Comparison", "References", "difference_map"]
-
 UInt8 = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]
 Key = tuple[tuple[int, int] | None, str]

@@ -33,8 +33,6 @@ from icnet_deploy.report.pictures import (
 from icnet_deploy.report.tables import number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["badge", "offer_difference", "parity_page", "parity_sections"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 # Blue-green against orange-red: told apart with every common colour blindness, and on grey.

@@ -11,8 +11,6 @@ from icnet_deploy.evaluation.score import size_text
 from icnet_deploy.report.tables import number, signed, text_table
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["SCHEMA", "Failure", "to_dict", "verdict_table"]
-
 SCHEMA = 1
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 

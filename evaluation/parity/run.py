@@ -22,8 +22,6 @@ from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.auto.digests import Digest, digest_of
 from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["Failed", "compare"]
-
 Failed = Callable[[Pair, IcnetError], None]
 """Is told of a pair that cannot be compared, and why."""
 

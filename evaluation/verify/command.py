@@ -29,8 +29,6 @@ from icnet_deploy.evaluation.verify.result import Result
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 
-__all__ = ["main", "verify"]
-
 _DRAWN = 10  # scenes, unless --limit says otherwise
 
 

@@ -18,8 +18,6 @@ from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata, read_onnx_metadat
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 
-__all__ = ["Artefact", "Folder", "read_folder"]
-
 _CHECKPOINT = ".safetensors"
 
 

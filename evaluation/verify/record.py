@@ -16,10 +16,8 @@ from icnet_deploy.runtime.auto.verdicts import (
     read_verdicts,
     write_verdicts,
 )
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.machine import machine, versions
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES
-
-__all__ = ["record", "verdicts_of"]
 
 
 def record(result: Result) -> str:

@@ -16,8 +16,6 @@ from icnet_deploy.report.parts import table, where
 from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.machine import machine, versions
 
-__all__ = ["SCHEMA", "Result"]
-
 SCHEMA = 1
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 

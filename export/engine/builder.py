@@ -19,8 +19,6 @@ from icnet_deploy.export.engine.options import BuildOptions, profile_of
 from icnet_deploy.export.engine.report import Report, inspect
 from icnet_deploy.export.engine.watch import errors_of, make_log, make_monitor
 
-__all__ = ["Built", "build", "check_version", "flavour_of"]
-
 OLDEST = (10, 12)
 """The first TensorRT whose strong typing the kit's files are written for."""
 

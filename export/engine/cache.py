@@ -22,8 +22,6 @@ from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sideca
 from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import replacing, write_json
 
-__all__ = ["EngineCache", "write_engine"]
-
 
 def write_engine(path: Path, plan: bytes, sidecar: EngineSidecar) -> None:
     """Writes an engine and what belongs beside it, each whole or not at all.

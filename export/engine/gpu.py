@@ -11,8 +11,6 @@ from typing import Any
 
 from icnet_deploy.engine_sidecar import Gpu
 
-__all__ = ["find_gpu"]
-
 _MAJOR, _MINOR = 75, 76
 
 

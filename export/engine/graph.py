@@ -14,8 +14,6 @@ from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.protobuf import Field, fields, fields_of
 
-__all__ = ["INPUT", "Node", "SourceGraph", "read_graph"]
-
 INPUT = "image"
 """The one input of every artefact: uint8, N x H x W x 3, RGB."""
 

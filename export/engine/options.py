@@ -9,8 +9,6 @@ from icnet_deploy.engine_sidecar import Profile
 from icnet_deploy.errors import InputError
 from icnet_deploy.export.engine.graph import INPUT, SourceGraph
 
-__all__ = ["HARDWARE", "LEVELS", "TARGETS", "BuildOptions", "profile_of"]
-
 LEVELS = range(6)
 """TensorRT's optimization levels; 3 is its default."""
 

@@ -20,8 +20,6 @@ from icnet_deploy.errors import BackendError, CheckFailed
 from icnet_deploy.export.engine.graph import SourceGraph
 from icnet_deploy.export.engine.watch import errors_of
 
-__all__ = ["Report", "inspect", "read_report"]
-
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _PRECISIONS = {
     "int8": re.compile(r"\bint8\b", re.IGNORECASE),

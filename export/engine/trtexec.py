@@ -13,8 +13,6 @@ from pathlib import Path
 from icnet_deploy.engine_sidecar import Profile
 from icnet_deploy.export.engine.options import BuildOptions
 
-__all__ = ["MAJORS", "build_command", "timing_command"]
-
 MAJORS = (10, 11)
 
 _HARDWARE = {"ampere-plus": "ampere+", "same-compute-capability": "sameComputeCapability"}

@@ -12,8 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["errors_of", "make_log", "make_monitor"]
-
 
 def make_log(trt: ModuleType) -> Any:
     """A logger that keeps warnings and errors as (severity, text) in `lines`."""

@@ -15,8 +15,6 @@ from onnx import numpy_helper
 from icnet_deploy.export.passes.shapes import shapes_of
 from icnet_deploy.export.passes.sorting import sort_nodes
 
-__all__ = ["centre_first"]
-
 _CHANNELS_FIRST = [0, 3, 1, 2]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["finite_check"]
-
 _LEAST_LIMIT = 1e38  # of the comparison; no other node compares with a number near float32's end
 
 

@@ -9,8 +9,6 @@ import onnx
 from icnet_deploy.export.passes.finite_check import finite_check
 from icnet_deploy.export.passes.round_trips import drop_round_trips
 
-__all__ = ["to_half"]
-
 
 def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> bool:
     """Makes every float32 tensor inside the graph float16; inputs and outputs keep their types.

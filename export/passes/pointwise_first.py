@@ -18,8 +18,6 @@ from onnx import numpy_helper
 from icnet_deploy.export.passes.shapes import shapes_of
 from icnet_deploy.export.passes.sorting import sort_nodes
 
-__all__ = ["pointwise_first"]
-
 
 def pointwise_first(model: onnx.ModelProto) -> bool:
     """Moves 1x1 convolutions with fewer outputs than inputs to where what they read branches off.

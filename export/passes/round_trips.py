@@ -13,8 +13,6 @@ from onnx import TensorProto
 
 from icnet_deploy.export.passes.sorting import sort_nodes
 
-__all__ = ["drop_round_trips"]
-
 
 def drop_round_trips(model: onnx.ModelProto) -> bool:
     """Hands float32 values on as they are where a cast to float16 is followed by one to float32.

@@ -11,8 +11,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["rounded"]
-
 
 def rounded(model: onnx.ModelProto) -> bool:
     """Rewrites a float16 graph so that a CPU answers as hardware with float16 would.

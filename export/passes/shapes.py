@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["shapes_of"]
-
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     """Tensor -> its shape, as far as inference finds it; None where a side is free."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["simplify"]
-
 
 def simplify(model: onnx.ModelProto) -> bool:
     """Runs onnxsim and takes its result where it is the same graph from the outside.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["sort_nodes"]
-
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Puts every node after those whose outputs it reads, otherwise in the order they have."""

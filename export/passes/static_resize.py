@@ -13,8 +13,6 @@ from onnx import numpy_helper
 
 from icnet_deploy.export.passes.shapes import shapes_of
 
-__all__ = ["static_resize"]
-
 
 def static_resize(model: onnx.ModelProto) -> bool:
     """Replaces the `sizes` of each Resize whose heights and widths are known by `scales`.

@@ -16,8 +16,6 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.networks.released.layer import Array, Layer, kind_of, read_bytes
 from icnet_deploy.protobuf import BYTES, VARINT, fields_of, varints
 
-__all__ = ["read_caffemodel"]
-
 
 class _Message(NamedTuple):
     """Where a kind of layer keeps its name and its blobs."""

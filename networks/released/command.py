@@ -14,8 +14,6 @@ from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
 if TYPE_CHECKING:
     from icnet_deploy.networks.released.ledger import Row
 
-__all__ = ["main"]
-
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:

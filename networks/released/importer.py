@@ -16,8 +16,6 @@ from icnet_deploy.networks.released.caffemodel import read_caffemodel
 from icnet_deploy.networks.released.mapping import Match, match
 from icnet_deploy.networks.released.numpy_pickle import MAGIC, read_numpy
 
-__all__ = ["MEAN", "SIZE", "Released", "read_released", "save_released"]
-
 MEAN = (103.939, 116.779, 123.68)
 """Of blue, green and red, subtracted from pixels of 0 to 255, as the authors do it."""
 

@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import ModelError
 
-__all__ = ["Array", "Layer", "kind_of", "read_bytes"]
-
 Array = npt.NDArray[np.float32]
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from icnet_deploy.networks.released.layer import Array, Layer
 
-__all__ = ["Ledger", "Role", "Row"]
-
 
 class Role(NamedTuple):
     """What a tensor is in its layer, as Caffe's form and as NumPy's form call it."""

@@ -19,8 +19,6 @@ from icnet_deploy.networks.layers import BN_EPS, ConvBN
 from icnet_deploy.networks.released.layer import Layer
 from icnet_deploy.networks.released.ledger import Ledger, Role, Row
 
-__all__ = ["Match", "match"]
-
 _WEIGHT, _BIAS = Role("0", "weights"), Role("1", "biases")
 _SLOPE, _SHIFT = Role("0", "scale"), Role("1", "offset")
 _MEAN, _VARIANCE = Role("2", "mean"), Role("3", "variance")

@@ -18,8 +18,6 @@ import numpy as np
 from icnet_deploy.errors import ModelError
 from icnet_deploy.networks.released.layer import Array, Layer, kind_of, read_bytes
 
-__all__ = ["MAGIC", "read_numpy"]
-
 MAGIC = np.lib.format.MAGIC_PREFIX
 
 

@@ -17,8 +17,6 @@ from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_avai
 from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.machine import cpu, exact_int8, package_version
 
-__all__ = ["MEANT_FOR", "Candidate", "Found", "Request", "find_candidates"]
-
 MEANT_FOR: Mapping[str, tuple[str, ...]] = {
     "int8": ("openvino", "tensorrt", "tensorrt-rtx"),
     "int8-ort": ("onnxruntime",),

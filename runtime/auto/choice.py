@@ -36,9 +36,8 @@ from icnet_deploy.runtime.auto.candidates import Candidate, Found, Request, find
 from icnet_deploy.runtime.auto.digests import digest_of
 from icnet_deploy.runtime.auto.race import race
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
-
-__all__ = ["Choice", "Request", "Timed", "open_fastest", "remembered_choices"]
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.predictor import Predictor
 
 _SCHEMA = 1
 """Of what is remembered; raised when its layout or the way of measuring changes."""

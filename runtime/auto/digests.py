@@ -19,8 +19,6 @@ from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 
-__all__ = ["Digest", "digest_of", "digests"]
-
 _STAMP = Kind(
     lambda value: isinstance(value, list) and len(value) == 4 and all(map(COUNT.fits, value)),
     "a file's size, times and number",

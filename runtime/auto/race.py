@@ -22,8 +22,6 @@ from icnet_deploy.images import resize_image
 from icnet_deploy.runtime.auto.candidates import Candidate
 from icnet_deploy.runtime.predictor import Predictor
 
-__all__ = ["Entrant", "race", "seconds_an_image", "street_like"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 ROUNDS = 5

@@ -29,8 +29,6 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_json
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 
-__all__ = ["NAME", "SCHEMA", "Verdict", "Verdicts", "read_verdicts", "write_verdicts"]
-
 NAME = "verified.json"
 """The record's name in the folder."""
 

@@ -13,17 +13,6 @@ from icnet_deploy.errors import BackendError
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels
 
-__all__ = [
-    "Array",
-    "Backend",
-    "Keeper",
-    "Labelled",
-    "Labeller",
-    "TensorSpec",
-    "check_feed",
-    "reason",
-]
-
 Array = npt.NDArray[Any]
 
 

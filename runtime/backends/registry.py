@@ -24,17 +24,6 @@ from icnet_deploy.runtime.backends.tensorrt.engine import Plan
 from icnet_deploy.runtime.cuda import open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = [
-    "DEVICES",
-    "ENGINE_RUNTIMES",
-    "RUNTIMES",
-    "auto_runtime",
-    "check_available",
-    "choose",
-    "open_backend",
-    "open_engine",
-]
-
 DEVICES = ("cpu", "cuda")
 
 

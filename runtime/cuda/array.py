@@ -16,8 +16,6 @@ import numpy as np
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.runtime.cuda.base import Cuda, Memory, UInt8
 
-__all__ = ["DeviceArray", "DeviceFrame", "DeviceLabels", "copy_frame", "is_on_device", "read_frame"]
-
 _DEFAULT_STREAM = 1
 
 

@@ -17,19 +17,6 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError
 
-__all__ = [
-    "ALIGNMENT",
-    "CaptureError",
-    "Cuda",
-    "Event",
-    "Gpu",
-    "Graph",
-    "Memory",
-    "OutOfMemory",
-    "Pinned",
-    "Stream",
-]
-
 ALIGNMENT = 256
 """Bytes: what TensorRT asks of a tensor's address (`setTensorAddress` in NvInferRuntime.h)."""
 

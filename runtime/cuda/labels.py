@@ -16,8 +16,6 @@ import numpy as np
 from icnet_deploy.errors import BackendError
 from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = ["BLOCK", "CHECK", "KERNELS", "launch_check", "launch_label_map", "source"]
-
 KERNELS: Mapping[np.dtype[Any], str] = {
     np.dtype(np.float32): "label_map_float",
     np.dtype(np.float16): "label_map_half",

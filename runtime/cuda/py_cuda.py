@@ -15,8 +15,6 @@ import numpy as np
 from icnet_deploy.errors import BackendError, DeviceError
 from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMemory, UInt8
 
-__all__ = ["PyCuda", "open_device"]
-
 
 def open_device() -> PyCuda:
     """Opens the first GPU.

@@ -21,13 +21,12 @@ from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_la
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
+from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.prediction import Prediction
-from icnet_deploy.runtime.predictor import ENGINE_SUFFIXES, Predictor
+from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
-
-__all__ = ["label_files", "main", "write_results"]
 
 Timings = list[dict[str, float]]
 

@@ -11,8 +11,6 @@ from icnet_deploy.folders import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, count_pictures
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
-__all__ = ["Item", "find_items"]
-
 _PAGED = frozenset({".tif", ".tiff"})
 """Image files whose pictures are pages, not frames."""
 

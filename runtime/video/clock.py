@@ -5,8 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["Clock"]
-
 
 class Clock:
     """Times of frames, in seconds since the first, that grow.

@@ -10,8 +10,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["USUAL_RATE", "Frame", "FrameReader", "size_change"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 USUAL_RATE = Fraction(25)

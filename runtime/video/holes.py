@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Holes"]
-
 Step = Callable[[bytes, int], tuple[int, int] | None]
 """Of the element that begins at a place: where its data begin, and the next element; None: it is
 none."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from icnet_deploy.errors import MissingPackage
 
-__all__ = ["pyav"]
-
 
 def pyav(purpose: str) -> Any:
     """The module `av`.

@@ -10,8 +10,6 @@ from icnet_deploy.errors import ImageError
 from icnet_deploy.images import ImageFile
 from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, size_change
 
-__all__ = ["JPEG_SUFFIXES", "PictureReader"]
-
 JPEG_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 """JPEGs one after another in a file ("raw MJPEG"), which has no time stamps."""
 

@@ -7,17 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "BT709",
-    "FULL_RANGE",
-    "LIMITED_RANGE",
-    "Converter",
-    "colour_space",
-    "display_matrix",
-    "swaps_sides",
-    "turned",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 
 # ITU-T H.273, and the same in FFmpeg's AVColorSpace and AVColorRange.

@@ -14,8 +14,6 @@ from icnet_deploy.runtime.video.library import pyav
 from icnet_deploy.runtime.video.pixels import Converter, display_matrix, swaps_sides
 from icnet_deploy.runtime.video.whole import Tally
 
-__all__ = ["VideoReader"]
-
 _BARE = frozenset(
     {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "mp3", "h261", "h263", "vc1", "obu"}
 )

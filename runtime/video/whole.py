@@ -8,8 +8,6 @@ from typing import Any
 
 from icnet_deploy.runtime.video.holes import Holes
 
-__all__ = ["Tally"]
-
 _STATES_DURATION = frozenset({"matroska", "webm", "flv", "asf"})
 """Formats whose header states how long the file is. FFmpeg gives a duration for others, too, which
 it reads off their last time stamps: that of a file that was cut off is the shorter one."""

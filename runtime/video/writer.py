@@ -17,8 +17,6 @@ from icnet_deploy.runtime.video.frames import FrameReader
 from icnet_deploy.runtime.video.library import pyav
 from icnet_deploy.runtime.video.pixels import BT709, FULL_RANGE, LIMITED_RANGE, colour_space
 
-__all__ = ["VideoWriter", "writing_video"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 # superfast, 23: less noise and smaller files than the MPEG-4 part 2 that version 0.1.0 wrote, in

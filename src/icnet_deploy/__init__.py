@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from icnet_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from icnet_deploy.runtime.predictor import Prediction, Predictor
+    from icnet_deploy.runtime.prediction import Prediction
+    from icnet_deploy.runtime.predictor import Predictor
 
 __all__ = ["Prediction", "Predictor", "__version__"]
 
@@ -17,5 +18,5 @@ def __getattr__(name: str) -> Any:
     if name in ("Predictor", "Prediction"):
         from importlib import import_module
 
-        return getattr(import_module("icnet_deploy.runtime.predictor"), name)
+        return getattr(import_module("icnet_deploy.runtime"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["CACHE_VARIABLE", "asked_cache_folder", "cache_folder"]
-
 CACHE_VARIABLE = "ICNET_CACHE"
 """An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
 

@@ -14,8 +14,6 @@ from typing import cast
 from icnet_deploy._version import __version__
 from icnet_deploy.command import command
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "scenes": ("icnet_deploy.data.scenes.command", "draw labelled street scenes of any size"),
     "train": ("icnet_deploy.training.command", "train ICNet, write a checkpoint"),

@@ -13,8 +13,6 @@ from typing import NoReturn, Protocol
 
 from icnet_deploy.errors import IcnetError
 
-__all__ = ["add_exif_option", "command", "count", "parser", "size"]
-
 
 class Main(Protocol):
     """A command: takes its arguments, or the process's, and returns an exit code."""

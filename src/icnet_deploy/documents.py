@@ -18,27 +18,6 @@ from typing import Any, NamedTuple
 
 from icnet_deploy.errors import InputError
 
-__all__ = [
-    "BOOL",
-    "COUNT",
-    "FROM_ZERO",
-    "NUMBER",
-    "OBJECT",
-    "PERCENT",
-    "SHA256",
-    "TEXT",
-    "Kind",
-    "Schema",
-    "as_read",
-    "list_of",
-    "object_of",
-    "one_of",
-    "or_null",
-    "parse",
-    "read",
-    "take",
-]
-
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 

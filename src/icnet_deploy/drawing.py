@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["blend", "colourise", "palette", "with_legend"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 _PAPER = (250, 250, 250)

@@ -19,8 +19,6 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.integrity import check_seal, sealed
 from icnet_deploy.metadata import ArtefactMetadata
 
-__all__ = ["SCHEMA", "EngineSidecar", "Gpu", "Profile", "read_sidecar", "sidecar_path"]
-
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the file."""
 

@@ -19,21 +19,7 @@ Messages say what was given, what was expected, and what to do.
 
 from __future__ import annotations
 
-__all__ = [
-    "BackendError",
-    "CheckFailed",
-    "DatasetError",
-    "DeviceError",
-    "IcnetError",
-    "ImageError",
-    "InputError",
-    "LabelSetError",
-    "MissingPackage",
-    "ModelError",
-    "NotFinite",
-    "OutputError",
-    "UnavailableError",
-]
+from importlib.util import find_spec
 
 
 class IcnetError(Exception):
@@ -88,6 +74,22 @@ class MissingPackage(UnavailableError):
         )
         self.package = package
         self.extra = extra
+
+
+def require(purpose: str, extra: str, *packages: str) -> None:
+    """Refuses to begin what lacks a package, before anything of it is imported.
+
+    Args:
+        purpose: what needs them, for the message.
+        extra: the extra of `icnet-deploy` that brings them.
+        packages: the names to import.
+
+    Raises:
+        MissingPackage: the first that is not installed.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingPackage(package, extra=extra, purpose=purpose)
 
 
 class DeviceError(UnavailableError):

@@ -17,8 +17,6 @@ from typing import Any
 
 from icnet_deploy.errors import OutputError
 
-__all__ = ["is_leftover", "make_folder", "replacing", "sha256", "write_json", "write_text"]
-
 _PREFIX, _SUFFIX = ".icnet-", ".tmp"
 _NEVER = 0  # the time of a new file's last change, in nanoseconds, until somebody writes to it
 _OLD = re.compile(r"\..+\.\d+\.tmp(\..*)?")

@@ -17,8 +17,6 @@ from icnet_deploy.errors import IcnetError, ModelError
 from icnet_deploy.integrity import INSIDE
 from icnet_deploy.protobuf import BYTES, Field, fields_of, varints
 
-__all__ = ["require_finite", "require_finite_graph"]
-
 _NAMED = 4  # tensors that a message names
 
 # Of a TensorProto in onnx.proto.

@@ -10,8 +10,6 @@ from pathlib import Path
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import is_leftover
 
-__all__ = ["FoundFiles", "find_files"]
-
 
 @dataclass(frozen=True)
 class FoundFiles:

@@ -19,21 +19,6 @@ from icnet_deploy.files import replacing
 from icnet_deploy.formats import decode
 from icnet_deploy.formats.header import Unreadable
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageFile",
-    "check_image",
-    "count_pictures",
-    "read_colours",
-    "read_grey",
-    "read_image",
-    "read_pictures",
-    "resize_image",
-    "resize_labels",
-    "write_image",
-    "write_labels",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 
 # fmt: off

@@ -24,20 +24,6 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.protobuf import BYTES, fields, fields_of, varint
 
-__all__ = [
-    "INSIDE",
-    "KEY",
-    "Entry",
-    "artefact_digest",
-    "artefact_files",
-    "artefact_sha256",
-    "check_seal",
-    "digest_of",
-    "find_entry",
-    "sealed",
-    "with_entry",
-]
-
 KEY = "icnet_deploy"
 """The name of the one entry in `metadata_props` that is ours."""
 

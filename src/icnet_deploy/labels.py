@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = [
-    "CAMVID",
-    "CITYSCAPES",
-    "IGNORE",
-    "LABEL_SETS",
-    "LabelSet",
-    "check_labels",
-    "load_label_set",
-]
-
 IGNORE = 255
 """The label that no loss and no score counts."""
 

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from icnet_deploy.errors import LabelSetError, ModelError
+from icnet_deploy.files import replacing
 from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["KEY", "NO_DIGEST", "SCHEMA", "ArtefactMetadata", "read_onnx_metadata", "stamped"]
+Checked = TypeVar("Checked")
 
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the value."""
@@ -167,6 +168,31 @@ def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | No
     entry = find_entry(file, total)
     digest = digest_of(file, total, entry, _without(blank, text), external_data)
     return with_entry(content, text.replace(f'"digest": "{blank}"', f'"digest": "{digest}"', 1))
+
+
+def write_artefact(
+    out: Path,
+    content: bytes,
+    metadata: ArtefactMetadata,
+    check: Callable[[Path], Checked] = lambda path: None,
+) -> Checked:
+    """Writes an ONNX file: stamped, checked, and only then under its name.
+
+    Args:
+        out: the file.
+        content: its bytes; metadata that they have are replaced.
+        metadata: what it is to say of itself.
+        check: is given the whole file under another name; where it raises, nothing is kept.
+
+    Returns:
+        What `check` returns.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with replacing(out) as temporary:
+        temporary.write_bytes(stamped(content, metadata))
+        return check(temporary)
 
 
 def _without(digest: str, text: str) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PRECISIONS", "Precision", "precision_of"]
-
 
 @dataclass(frozen=True)
 class Precision:

@@ -10,18 +10,6 @@ import io
 from collections.abc import Container, Iterator
 from typing import BinaryIO, NamedTuple
 
-__all__ = [
-    "BYTES",
-    "FIXED32",
-    "FIXED64",
-    "VARINT",
-    "Field",
-    "fields",
-    "fields_of",
-    "varint",
-    "varints",
-]
-
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, long deprecated
 _HIGHEST = (1 << 29) - 1
 

@@ -12,20 +12,6 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError, CheckFailed
 
-__all__ = [
-    "ENOUGH",
-    "WARMUP",
-    "Latency",
-    "Ratio",
-    "Subject",
-    "interleave",
-    "measure",
-    "ratio_of_medians",
-    "settle",
-    "summary",
-    "tellable",
-]
-
 UInt8 = npt.NDArray[np.uint8]
 
 ENOUGH = 6

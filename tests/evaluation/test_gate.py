@@ -13,7 +13,8 @@ from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.files import sha256
 from icnet_deploy.images import write_image
-from icnet_deploy.metadata import KEY, ArtefactMetadata, stamped
+from icnet_deploy.integrity import KEY
+from icnet_deploy.metadata import ArtefactMetadata, stamped
 
 SIZE = (96, 128)  # of the artefact
 

@@ -11,8 +11,6 @@ from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed
 from icnet_deploy.runtime.labelmap import label_map
 
-__all__ = ["FakeBackend"]
-
 Function = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 

@@ -11,8 +11,6 @@ from types import ModuleType
 
 import numpy as np
 
-__all__ = ["make_fake"]
-
 
 class Error(Exception):
     """`pycuda.driver.Error`."""

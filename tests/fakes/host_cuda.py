@@ -20,8 +20,6 @@ from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMe
 from icnet_deploy.runtime.cuda.labels import CHECK, KERNELS
 from icnet_deploy.runtime.labelmap import label_map_dense
 
-__all__ = ["HostCuda", "HostFault"]
-
 Work = Callable[[], None]
 One = TypeVar("One")
 

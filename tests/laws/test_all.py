@@ -1,10 +1,8 @@
 """Every `__all__` is there and true."""
 
-import ast
 import importlib
 import pkgutil
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -53,13 +51,3 @@ def test_the_package_lends_the_predictor():
     assert icnet_deploy.Predictor is Predictor
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = icnet_deploy.no_such_name
-
-
-@pytest.mark.parametrize("name", modules())
-def test_a_module_with_public_functions_lists_them(name):
-    file = Path(find_spec(name).origin)
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    defined = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    public = [n.name for n in defined if not n.name.startswith("_")]
-    assigned = [ast.unparse(t) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
-    assert not public or "__all__" in assigned, f"{file.name} offers {', '.join(public)}"

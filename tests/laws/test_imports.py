@@ -32,7 +32,7 @@ def names(text):
 
 
 LAWS = {
-    "root": Law("src/icnet_deploy", libraries=names("numpy cv2 PIL")),
+    "root": Law("src/icnet_deploy", libraries=names("numpy cv2 PIL tqdm")),
     "data": Law("data", libraries=names("numpy cv2 tqdm")),
     "networks": Law("networks"),
     "training": Law("training", names("data networks")),
@@ -145,7 +145,7 @@ BAD = [
     ("data", "import runtime"),
     ("data", "from data.scores import ConfusionMatrix"),
     ("root", "def f():\n    from icnet_deploy.runtime import Predictor"),
-    ("root", "import tqdm"),
+    ("root", "import onnxruntime"),
     ("training", "from icnet_deploy.export import to_onnx"),
     ("training", "class A:\n    from icnet_deploy.runtime import Predictor"),
     ("export", "from icnet_deploy.runtime import Predictor"),

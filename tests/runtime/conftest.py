@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icnet_deploy.integrity import KEY
 from icnet_deploy.labels import CITYSCAPES, LabelSet
-from icnet_deploy.metadata import KEY, ArtefactMetadata
+from icnet_deploy.metadata import ArtefactMetadata
 
 TinyModel = Callable[..., Path]
 

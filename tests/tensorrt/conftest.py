@@ -73,8 +73,9 @@ def model():
 @pytest.fixture
 def artefact(tmp_path):
     """Writes the small model with our metadata; returns its path."""
+    from icnet_deploy.integrity import KEY
     from icnet_deploy.labels import CAMVID
-    from icnet_deploy.metadata import KEY, ArtefactMetadata
+    from icnet_deploy.metadata import ArtefactMetadata
 
     def write(name="icnet.onnx", precision="fp32", metadata=True, **model):
         made = small_model(**model)

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["read_safetensors", "stand_in"]
-
 
 def stand_in() -> list[str]:
     """Puts a stand-in in the place of what is not installed; returns the packages' names."""

@@ -34,8 +34,6 @@ from tools.gpu_check.scenes import CARRIED, write_scenes  # noqa: E402
 if TYPE_CHECKING:
     from tools.gpu_check.setting import Setting
 
-__all__ = ["STEPS", "failures", "main", "merged", "run_steps", "summary_text"]
-
 STEPS = {
     "found": "the libraries, and the ceilings: a copy's bytes a second, products a second",
     "floor": "operations and fewest bytes of a frame, and what they take at those ceilings",

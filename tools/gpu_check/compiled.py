@@ -14,8 +14,6 @@ from tools.gpu_check.subjects import (
     open_torch,
 )
 
-__all__ = ["compiled"]
-
 
 def compiled(setting: Setting) -> dict[str, Any]:
     """As `speed`: `torch.compile` beside PyTorch eager and the foremost way of ONNX Runtime."""

@@ -17,8 +17,6 @@ from tools.gpu_check.setting import Setting
 from tools.gpu_check.speed import Opener, contest
 from tools.gpu_check.subjects import EAGER, Subject, open_torch
 
-__all__ = ["engines", "open_engine", "stream_clock"]
-
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 

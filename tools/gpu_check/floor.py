@@ -6,8 +6,6 @@ from typing import Any
 
 from tools.gpu_check.setting import Setting
 
-__all__ = ["BYTES", "floor", "floor_of"]
-
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Of one weight or activation."""
 

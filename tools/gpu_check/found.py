@@ -11,8 +11,6 @@ from typing import Any
 from icnet_deploy.runtime.cuda import ADAPTERS
 from tools.gpu_check.setting import Setting
 
-__all__ = ["STOOD_IN", "found", "identity"]
-
 STOOD_IN: list[str] = []
 """The packages for which `bare` has put something in place."""
 

@@ -11,8 +11,6 @@ from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.timing import summary
 from tools.gpu_check.setting import Setting
 
-__all__ = ["kernel", "open_any", "run_kernel"]
-
 
 def kernel(setting: Setting) -> dict[str, Any]:
     """Of logits in float32 and float16; without a GPU on host memory, which tells no time."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from tools.gpu_check.setting import Setting
 
-__all__ = ["marked", "run_tests"]
-
 _LONGEST = 600.0
 
 

@@ -11,8 +11,6 @@ from icnet_deploy.evaluation.pairing import Pair, open_pair
 from tools.gpu_check.scenes import has_opencv
 from tools.gpu_check.setting import Setting
 
-__all__ = ["parity", "parity_of"]
-
 
 def parity(setting: Setting) -> dict[str, Any]:
     """A row for each artefact, float32 ones with TF32 off and on; refusals in their own words."""

@@ -14,8 +14,6 @@ from icnet_deploy.files import replacing
 from icnet_deploy.images import read_grey
 from icnet_deploy.labels import CITYSCAPES
 
-__all__ = ["CARRIED", "has_opencv", "scenes", "write_scenes"]
-
 CARRIED = "scenes.npz"
 """The file beside the artefacts."""
 

@@ -13,8 +13,6 @@ from icnet_deploy.data import Dataset
 from icnet_deploy.errors import IcnetError
 from icnet_deploy.metadata import read_onnx_metadata
 
-__all__ = ["Setting"]
-
 
 @dataclass
 class Setting:

@@ -21,8 +21,6 @@ from tools.gpu_check.subjects import (
     open_torch,
 )
 
-__all__ = ["IN_A_TURN", "WARMUP", "Opener", "contest", "speed", "time_all"]
-
 WARMUP, IN_A_TURN = 5, 10
 """Runs before any is timed, and timed runs a turn, after one that is not."""
 

@@ -13,16 +13,6 @@ import numpy as np
 
 from tools.gpu_check.setting import Setting
 
-__all__ = [
-    "COMPILED",
-    "EAGER",
-    "SCOPES",
-    "Subject",
-    "onnxruntime_ways",
-    "open_onnxruntime",
-    "open_torch",
-]
-
 EAGER = ("eager fp32", "eager fp16 channels-last")
 COMPILED = ("compile max-autotune fp16", "compile max-autotune fp16 + kernel")
 """The ways that `open_torch` takes."""

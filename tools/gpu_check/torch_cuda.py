@@ -15,8 +15,6 @@ import numpy as np
 from icnet_deploy.errors import BackendError
 from icnet_deploy.runtime.cuda.base import Gpu, UInt8
 
-__all__ = ["TorchCuda"]
-
 
 class _Memory:
     def __init__(self, size: int) -> None:

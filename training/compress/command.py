@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from icnet_deploy.networks.registry import Network
     from icnet_deploy.training.config import TrainConfig
 
-__all__ = ["compress", "main"]
-
 Tune = Callable[[Path, Path, Path, bool], object]
 """Trains the network of a checkpoint: (init, out, run's folder, whether to resume)."""
 

@@ -22,8 +22,6 @@ from torch.overrides import TorchFunctionMode
 from icnet_deploy.errors import InputError
 from icnet_deploy.networks.registry import Network, build_network
 
-__all__ = ["MULTIPLE", "Group", "channel_groups", "kept_channels", "prune"]
-
 MULTIPLE = 8
 """Channels are kept in multiples of it: what INT8 kernels and tensor cores are made for."""
 

@@ -14,8 +14,6 @@ from typing import Any
 from icnet_deploy.errors import BackendError, UnavailableError
 from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
 
-__all__ = ["GraphBackend", "sides_to_fix", "without_graph"]
-
 
 class GraphBackend:
     """A graph for one shape, and a session for all others that is opened when there is one.

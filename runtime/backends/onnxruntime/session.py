@@ -28,19 +28,6 @@ from icnet_deploy.runtime.backends.onnxruntime.cuda_graph import (
 )
 from icnet_deploy.runtime.cores import usable_cores
 
-__all__ = [
-    "CPU",
-    "CUDA",
-    "CUDA_OPTIONS",
-    "BoundBackend",
-    "OnnxRuntimeBackend",
-    "check_distributions",
-    "cuda_works",
-    "open_model",
-    "open_session",
-    "prepare_cuda",
-]
-
 CUDA_OPTIONS = {
     "device_id": "0",
     # Tries every algorithm once a shape at the first run, which `warmup` is for.

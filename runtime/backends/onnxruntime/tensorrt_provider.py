@@ -26,8 +26,6 @@ from icnet_deploy.runtime.backends.onnxruntime.session import (
     prepare_cuda,
 )
 
-__all__ = ["LIBRARY", "PROVIDER", "open_model", "provider_options"]
-
 PROVIDER = "TensorrtExecutionProvider"
 
 LIBRARY = "nvinfer_10.dll" if sys.platform == "win32" else "libnvinfer.so.10"

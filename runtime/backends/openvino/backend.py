@@ -18,8 +18,6 @@ from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, re
 from icnet_deploy.runtime.backends.openvino.cache import kept
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
 
-__all__ = ["OpenVinoBackend", "Ports", "compile_for", "core", "open_model"]
-
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that lets OpenVINO use fewer of a processor's instructions."""
 

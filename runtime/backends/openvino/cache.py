@@ -21,8 +21,6 @@ from icnet_deploy.files import replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.openvino.graph import PREPARED
 
-__all__ = ["Found", "Kept", "kept"]
-
 _DIGEST = 64  # hex digits at the start of a file
 
 

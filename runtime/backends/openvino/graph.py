@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PREPARED", "channels_last", "for_one", "halve_in_pairs", "prepare"]
-
 PREPARED = 1
 """Raised with every change of what `for_one` and `prepare` make, since what is compiled is kept."""
 

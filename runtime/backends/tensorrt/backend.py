@@ -28,8 +28,6 @@ from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabe
 from icnet_deploy.runtime.cuda.base import Cuda, UInt8
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 
-__all__ = ["TensorRtBackend", "open_plan"]
-
 
 def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRtBackend:
     """Loads an engine.

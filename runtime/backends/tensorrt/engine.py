@@ -23,8 +23,6 @@ from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.runtime.backends.base import TensorSpec
 from icnet_deploy.runtime.cuda.base import Cuda, OutOfMemory
 
-__all__ = ["Engine", "Plan", "load_engine", "logger_of", "read_plan"]
-
 Shape = tuple[int, ...]
 
 # The first bytes of a plan, as `trtexec --getPlanVersionOnly` reads them: a tag, and at byte 24

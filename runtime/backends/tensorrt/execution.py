@@ -13,8 +13,6 @@ from icnet_deploy.runtime.backends.base import TensorSpec
 from icnet_deploy.runtime.backends.tensorrt.engine import Engine
 from icnet_deploy.runtime.cuda.base import Cuda, Graph, Memory, Pinned, UInt8
 
-__all__ = ["Buffers", "Execution", "Flag"]
-
 Shape = tuple[int, ...]
 
 _FLAG = np.dtype(np.int32).itemsize

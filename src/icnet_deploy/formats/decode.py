@@ -17,8 +17,6 @@ from icnet_deploy.formats import gif, jpeg, others, png, pnm, riff, tiff
 from icnet_deploy.formats.depth import to_8_bits
 from icnet_deploy.formats.header import CORRUPT, Header, Unreadable
 
-__all__ = ["check", "frames", "header", "indices", "pages", "rgb"]
-
 UInt8 = npt.NDArray[np.uint8]
 
 MOST_PIXELS = 1 << 30  # OpenCV's own limit

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from icnet_deploy.formats.header import Unreadable
 
-__all__ = ["to_8_bits"]
-
 _DARK = 1 << 14
 _BRIGHT_SHARE = 1e-3
 

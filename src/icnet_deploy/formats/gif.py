@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
-__all__ = ["STARTS", "read"]
-
 STARTS = (b"GIF87a", b"GIF89a")
 
 

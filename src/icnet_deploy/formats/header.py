@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CORRUPT", "CUT", "Header", "Unreadable", "exif_orientation"]
-
 CUT = "was cut off: its end is missing"
 CORRUPT = "is corrupt: {}; copy or export it again"
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["check", "kind", "pictures", "read"]
-
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")

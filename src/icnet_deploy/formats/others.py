@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from icnet_deploy.formats.header import CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["JP2_STARTS", "bmp_indices", "is_avif", "open_avif", "read_avif", "read_bmp", "read_jp2"]
-
 JP2_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
 _HDR = {16, 18}  # the transfer functions of PQ and HLG in ITU-T H.273

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["START", "check", "read"]
-
 START = b"\x89PNG\r\n\x1a\n"
 
 _COLOURS = {0: "grey", 2: "colour", 3: "palette", 4: "grey", 6: "colour"}

@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
-__all__ = ["STARTS", "pictures", "read", "samples"]
-
 STARTS = tuple(b"P%d" % number for number in range(1, 7))
 
 _BLANK = rb"(?:\s|#[^\n\r]*[\n\r])"

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
 
-__all__ = ["is_animation", "is_webp", "read"]
-
 
 def is_webp(content: bytes) -> bool:
     """Whether the bytes begin as a WebP file does."""

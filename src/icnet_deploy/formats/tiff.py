@@ -10,8 +10,6 @@ from typing import Literal
 from icnet_deploy.formats import jpeg
 from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
 
-__all__ = ["STARTS", "check", "page", "pages", "read", "upright"]
-
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _LENGTHS = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-__all__ = ["PALETTE", "Html", "page", "svg", "svg_text", "tag"]
-
 _VOID = frozenset({"img", "circle", "line", "polyline", "rect"})
 
 

@@ -9,8 +9,6 @@ from icnet_deploy.labels import LabelSet
 from icnet_deploy.report.html import Html, tag
 from icnet_deploy.report.pictures import Colour, Exhibit
 
-__all__ = ["class_legend", "exhibit", "facts", "figures", "legend", "table", "where"]
-
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Html:
     """A table that scrolls by itself on a narrow screen; columns from `left` on hold numbers."""

@@ -14,8 +14,6 @@ from icnet_deploy.drawing import blend, colourise
 from icnet_deploy.images import resize_labels
 from icnet_deploy.labels import LabelSet
 
-__all__ = ["Exhibit", "Gallery", "Picture", "label_picture", "marks_picture", "overlay", "photo"]
-
 UInt8 = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 

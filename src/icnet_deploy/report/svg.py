@@ -8,23 +8,6 @@ from dataclasses import dataclass
 
 from icnet_deploy.report.html import PALETTE, Html, tag
 
-__all__ = [
-    "WIDTH",
-    "Scale",
-    "across",
-    "alone",
-    "bar",
-    "drawing",
-    "hover",
-    "nice_above",
-    "nice_step",
-    "round_up",
-    "text",
-    "upright",
-    "x_axis",
-    "y_axis",
-]
-
 WIDTH = 760
 """Of a drawing, in units of its viewBox, unless it needs another."""
 

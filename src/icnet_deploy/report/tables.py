@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 from icnet_deploy.report.html import Html, tag
 
-__all__ = ["Table", "number", "signed", "text_table"]
-
 
 @dataclass(frozen=True)
 class Table:
