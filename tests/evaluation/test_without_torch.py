@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-import icnet_deploy.benchmarks
+import icnet_deploy.evaluation
 
 BLOCKED = """
 import sys
@@ -48,7 +48,7 @@ def test_parity_says_what_it_lacks(artefact, scenes):
 
 
 def test_every_name_of_the_room_is_there():
-    room = icnet_deploy.benchmarks
+    room = icnet_deploy.evaluation
     assert room.__all__ == sorted(room.__all__)
     for name in room.__all__:
         assert getattr(room, name) is not None
