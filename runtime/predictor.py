@@ -24,6 +24,7 @@ from icnet_deploy.runtime.backends.registry import (
 )
 from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.contract import (
+    ENGINE_SUFFIXES,
     check_contract,
     describe,
     refuse_other_kinds,
@@ -84,6 +85,81 @@ class Predictor:
         self._backend: Backend | None = backend
         share = max(1, (threads or usable_cores()) // streams)
         self._serving = Serving(metadata, runtime, threading.Semaphore(streams), share)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        runtime: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        streams: int = 1,
+        precision: str | None = None,
+        size: tuple[int, int] | None = None,
+        unverified: bool = False,
+        require_manifest: bool = False,
+        tf32: bool = False,
+        cached: bool | None = None,
+        label_set: LabelSet | None = None,
+    ) -> Predictor:
+        """Loads an ONNX file, an engine, or what is fastest of a folder of them.
+
+        Args:
+            path: which of them it is is known by its suffix; what has none of an engine and is no
+                folder is read as ONNX.
+            runtime, device, threads, streams, tf32, cached: as for `from_onnx`. An engine runs on
+                the GPU, one image after the other, and was compiled before.
+            precision, unverified, size: of a folder: see `from_folder`.
+            require_manifest, label_set: of an engine: see `from_engine`. In a folder an engine
+                always needs its sidecar.
+
+        Raises:
+            InputError: an option does not fit the kind of artefact; and what `from_onnx`,
+                `from_engine` and `from_folder` raise.
+        """
+        path = Path(path)
+        is_folder, is_engine = path.is_dir(), path.suffix in ENGINE_SUFFIXES
+        chooses = {"size": size, "precision": precision, "unverified": unverified or None}
+        options = [name for name, value in chooses.items() if value is not None]
+        if options and not is_folder:
+            raise InputError(
+                f"--{options[0]} chooses among the artefacts of a folder, and {path} is none: "
+                "leave it away; images of any size are resized to the artefact's"
+            )
+        if label_set is not None and not is_engine:
+            raise InputError(
+                f"a label set is given to an engine without a sidecar, and {path} is no engine: an "
+                "ONNX file says its own"
+            )
+        if is_folder:
+            if tf32 or cached is not None:
+                raise InputError(
+                    f"{path} is a folder, whose fastest artefact is opened as it was measured: "
+                    "leave tf32 and cached away, or name a file"
+                )
+            chosen: dict[str, Any] = {"precision": precision, "unverified": unverified}
+            return cls.from_folder(
+                path, runtime, device, threads, streams=streams, size=size, **chosen
+            )
+        if not is_engine:
+            if require_manifest:
+                raise InputError(
+                    f"--require-manifest is for an engine ({', '.join(ENGINE_SUFFIXES)}), not for "
+                    f"{path}"
+                )
+            return cls.from_onnx(
+                path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
+            )
+        if device == "cpu" or threads is not None or streams != 1 or tf32:
+            raise InputError(
+                f"{path} is an engine, which runs on the GPU one image after the other, in the "
+                "precision that it was built for: leave --device cpu, --threads, --streams and "
+                "TF32 away, or give the ONNX file that it was built from"
+            )
+        return cls.from_engine(
+            path, runtime, label_set=label_set, require_manifest=require_manifest
+        )
 
     @classmethod
     def from_onnx(
@@ -208,6 +284,20 @@ class Predictor:
         return open_fastest(Path(folder), asked)
 
     @property
+    def backend(self) -> Backend:
+        """What runs the network.
+
+        Raises:
+            BackendError: the predictor is closed.
+        """
+        if self._backend is None:
+            raise BackendError("the predictor is closed: load the model again")
+        return self._backend
+
+    def _open_backend(self) -> Backend:
+        return self.backend
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels that the artefact takes, or None: each image at its own."""
         return self.metadata.size
@@ -229,7 +319,7 @@ class Predictor:
             BackendError: the runtime failed, what it answered is not what the artefact's metadata
                 says, or the predictor is closed.
         """
-        backend, serving = self._open_backend(), self._serving
+        backend, serving = self.backend, self._serving
         prepared = serving.prepare(serving.hold(backend, image))
         return serving.finish(backend, [prepared], on_device)[0]
 
@@ -248,7 +338,7 @@ class Predictor:
         Returns:
             Their predictions, in order.
         """
-        backend, serving = self._open_backend(), self._serving
+        backend, serving = self.backend, self._serving
         lazy = not isinstance(images, list | tuple)  # such as a camera: see `stream`
         prepared = [serving.prepare(serving.hold(backend, image, lazy)) for image in images]
         groups: dict[Any, list[int]] = {}
@@ -274,18 +364,18 @@ class Predictor:
         Raises:
             What `frames` raises, and what `predict` does, at the frame where it happens.
         """
-        self._open_backend()
+        _ = self.backend  # refused here if closed, not at the first frame
         return self._stream(frames)
 
     def _stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
         def held() -> Iterator[Held]:
             # Drawn from in a thread of its own: each frame is held before the next one is drawn.
             for frame in frames:
-                yield self._serving.hold(self._open_backend(), frame, may_be_reused=True)
+                yield self._serving.hold(self.backend, frame, may_be_reused=True)
 
         def label(frame: Held) -> Prediction:
             prepared = self._serving.prepare(frame)
-            return self._serving.finish(self._open_backend(), [prepared])[0]
+            return self._serving.finish(self.backend, [prepared])[0]
 
         # One more than run the network: it has its image ready when another's turn ends.
         with ahead(held(), label, self.streams + 1) as predictions:
@@ -317,8 +407,3 @@ class Predictor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _open_backend(self) -> Backend:
-        if self._backend is None:
-            raise BackendError("the predictor is closed: load the model again")
-        return self._backend
