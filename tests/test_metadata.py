@@ -21,6 +21,9 @@ FULL = ArtefactMetadata(
     preprocessing={"mean": [123.675, 116.28, 103.53], "channels": "rgb"},
     weights_sha256="ab" * 32,
     parent_sha256="cd" * 32,
+    stride=8,
+    upsampling="half-pixel",
+    min_side=32,
     training_data="367 images of camvid train — and 2000 scenes",
     calibration_images=("ef" * 32, "01" * 32),
     tools={"torch": "2.9.0"},
@@ -93,6 +96,13 @@ def test_fields_of_a_later_release_with_the_same_schema_are_passed_over():
     assert ArtefactMetadata.from_json(json.dumps(value)) == PLAIN
 
 
+def test_a_file_that_says_no_rule_of_upsampling_is_one_of_aligned_corners():
+    value = json.loads(FULL.to_json())
+    del value["upsampling"], value["min_side"]
+    metadata = ArtefactMetadata.from_json(json.dumps(value))
+    assert (metadata.upsampling, metadata.min_side) == ("aligned-corners", 64)
+
+
 def test_a_newer_schema_is_refused_with_the_remedy():
     value = {"schema": SCHEMA + 1, "something": "else"}
     with pytest.raises(ModelError, match=f"schema {SCHEMA + 1}.*upgrade icnet-deploy"):
@@ -120,6 +130,12 @@ def test_a_newer_schema_is_refused_with_the_remedy():
         {"size": [0, 2048]},
         {"stride": 4.0},
         {"stride": 0},
+        {"upsampling": "bicubic"},
+        {"upsampling": None},
+        {"upsampling": ["none"]},
+        {"min_side": 0},
+        {"min_side": 64.0},
+        {"min_side": True},
         {"head": ["logits"]},
         {"precision": None},
         {"network": []},

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, overload
 
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.files import replacing
@@ -32,6 +32,9 @@ NO_DIGEST = (
     "export it again"
 )
 """What is said of a file that cannot be held to a digest."""
+
+UPSAMPLINGS = ("aligned-corners", "half-pixel", "none")
+"""How a network's last upsampling places its logits in the image."""
 
 _DIGEST = re.compile("([0-9a-f]{64})?")
 _STAMPED = "stamped"  # says the digest's presence again, so that no one damaged key can hide it
@@ -54,6 +57,10 @@ class ArtefactMetadata:
         training_data: what the weights were trained on, in words.
         stride: how many pixels of the image lie from logit to logit, on both axes: the logits are
             ceil(H / stride) x ceil(W / stride); None in a file that does not say.
+        upsampling: the rule by which logits become pixels: the corners' centres lie on one another
+            (`aligned-corners`, ICNet's, and what a file that does not say means), or the pixels'
+            edges do (`half-pixel`), or each logit is a pixel (`none`).
+        min_side: the least height and width in pixels that the network takes.
         calibration_images: content hashes of the images whose activations set the ranges.
         tools: name -> version of what wrote the artefact.
         digest: SHA-256 of the file that carries this, as `integrity` has it; empty where it was not
@@ -71,6 +78,8 @@ class ArtefactMetadata:
     parent_sha256: str | None = None
     training_data: str | None = None
     stride: int | None = None
+    upsampling: str = UPSAMPLINGS[0]
+    min_side: int = 64
     calibration_images: tuple[str, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     digest: str = ""
@@ -136,6 +145,8 @@ def _is_texts(value: Any) -> bool:
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "size": (_is_size, "[height, width] in pixels or null"),
     "stride": (lambda value: value is None or _is_side(value), "a number of pixels or null"),
+    "upsampling": (UPSAMPLINGS.__contains__, f"one of {', '.join(UPSAMPLINGS)}"),
+    "min_side": (_is_side, "a number of pixels"),
     "calibration_images": (_is_texts, "a list of texts"),
     **dict.fromkeys(("head", "precision", "digest"), (_is_text, "a text")),
     **dict.fromkeys(("network", "preprocessing", "tools"), (_is_object, "an object")),
@@ -170,12 +181,18 @@ def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | No
     return with_entry(content, text.replace(f'"digest": "{blank}"', f'"digest": "{digest}"', 1))
 
 
+@overload
+def write_artefact(out: Path, content: bytes, metadata: ArtefactMetadata) -> None: ...
+@overload
+def write_artefact(
+    out: Path, content: bytes, metadata: ArtefactMetadata, check: Callable[[Path], Checked]
+) -> Checked: ...
 def write_artefact(
     out: Path,
     content: bytes,
     metadata: ArtefactMetadata,
-    check: Callable[[Path], Checked] = lambda path: None,
-) -> Checked:
+    check: Callable[[Path], Any] = lambda path: None,
+) -> Any:
     """Writes an ONNX file: stamped, checked, and only then under its name.
 
     Args:
