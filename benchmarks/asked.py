@@ -24,7 +24,7 @@ from icnet_deploy.evaluation.pairing import ROUNDED, Pair, pair
 from icnet_deploy.images import read_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.report.tables import number
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import tellable
 

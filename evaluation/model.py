@@ -13,7 +13,7 @@ from icnet_deploy.evaluation.pairing import refuse_cpu
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Labeller, Size
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.predictor import Predictor
 
 

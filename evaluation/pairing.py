@@ -13,8 +13,8 @@ from typing import NamedTuple
 from icnet_deploy.errors import InputError, MissingPackage, ModelError
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime.auto.candidates import MEANT_FOR
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES, check_available
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.predictor import Predictor
 
 ROUNDED = "rounded"

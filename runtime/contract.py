@@ -11,12 +11,10 @@ import numpy as np
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
 Size = tuple[int, int]
-
-ENGINE_SUFFIXES = (".engine", ".plan")
-"""The endings of the files that `Predictor.from_engine` takes."""
 
 INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
@@ -176,18 +174,6 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
     return (
         f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
         f"{width}, s being {stride}"
-    )
-
-
-def is_artefact(path: Path) -> bool:
-    """Whether an entry of a folder is an artefact of it: an ONNX file or an engine, not hidden.
-
-    Hidden are files that are being written, and those that a killed process left.
-    """
-    return (
-        path.suffix in (".onnx", *ENGINE_SUFFIXES)
-        and not path.name.startswith(".")
-        and path.is_file()
     )
 
 

@@ -19,7 +19,7 @@ from icnet_deploy.evaluation.parity.report import offer_difference
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
 from icnet_deploy.report.pictures import Gallery
-from icnet_deploy.runtime.auto.digests import Digest, digest_of
+from icnet_deploy.runtime.auto.folder import Digest, digest_of
 from icnet_deploy.runtime.predictor import Predictor
 
 Failed = Callable[[Pair, IcnetError], None]

@@ -15,8 +15,8 @@ from icnet_deploy.evaluation.score import size_text
 from icnet_deploy.files import is_leftover, sha256
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 
 _CHECKPOINT = ".safetensors"
 

@@ -9,6 +9,7 @@ from typing import Any
 from icnet_deploy.errors import InputError, OutputError
 from icnet_deploy.evaluation.score import Protocol
 from icnet_deploy.evaluation.verify.result import Result
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,
     Verdict,
@@ -16,7 +17,6 @@ from icnet_deploy.runtime.auto.verdicts import (
     read_verdicts,
     write_verdicts,
 )
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.machine import machine, versions
 
 

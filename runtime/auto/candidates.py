@@ -12,9 +12,9 @@ from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.auto.digests import digests
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES, is_artefact
 from icnet_deploy.runtime.machine import cpu, exact_int8, package_version
 
 MEANT_FOR: Mapping[str, tuple[str, ...]] = {

@@ -33,10 +33,9 @@ from icnet_deploy.errors import IcnetError, ModelError, OutputError, Unavailable
 from icnet_deploy.files import write_json
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.candidates import Candidate, Found, Request, find_candidates
-from icnet_deploy.runtime.auto.digests import digest_of
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, digest_of
 from icnet_deploy.runtime.auto.race import race
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.predictor import Predictor
 
 _SCHEMA = 1

@@ -11,55 +11,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.documents import COUNT, SHA256, Kind, object_of, read, take
 from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import write_json
-from icnet_deploy.integrity import artefact_digest, artefact_sha256
+from icnet_deploy.runtime.auto.folder import Digest, digest_of
 
 _STAMP = Kind(
     lambda value: isinstance(value, list) and len(value) == 4 and all(map(COUNT.fits, value)),
     "a file's size, times and number",
 )
 _FIELDS = {"files": object_of(_STAMP), "sha256": SHA256}
-
-
-class Digest(NamedTuple):
-    """An artefact's SHA-256, and how its files were when it was taken.
-
-    Attributes:
-        sha256: as `artefact_sha256` has it: of the file and of its external data.
-        files: the name of each of these files, from the artefact's folder on -> its stamp.
-    """
-
-    sha256: str
-    files: dict[str, list[int]]
-
-    def stands(self, folder: Path) -> bool:
-        """Whether nothing was done to these files of a folder since."""
-        try:
-            return all(_stamp(folder / name) == stamp for name, stamp in self.files.items())
-        except OSError:
-            return False
-
-
-def digest_of(path: Path) -> Digest:
-    """Reads an artefact.
-
-    Raises:
-        ModelError: it cannot be read, or its external data cannot.
-    """
-    try:
-        files = {path.name: _stamp(path)}
-        sha256, (_, *external) = artefact_digest(path)
-        if external:  # is read again, now that its stamps are taken
-            files |= {one.relative_to(path.parent).as_posix(): _stamp(one) for one in external}
-            sha256 = artefact_sha256(path)
-        return Digest(sha256, files)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def digests(
@@ -93,12 +57,6 @@ def digests(
         with suppress(OutputError):  # it is read again next time
             write_json(kept, {name: known[name]._asdict() for name in names if name not in broken})
     return {name: broken[name] if name in broken else known[name].sha256 for name in names}
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes with a file, also where its size and its time are put back: the inode's time."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _kept_in(folder: Path) -> Path | None:

@@ -20,8 +20,8 @@ from icnet_deploy.files import make_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.contract import ENGINE_SUFFIXES
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.prediction import Prediction

@@ -126,7 +126,7 @@ def test_another_process_remembers_and_a_copy_of_the_folder_too(folder, runs, tm
     (copy / "b.onnx").rename(copy / "c.onnx")
     script = (
         "import sys\nfrom icnet_deploy import Predictor\n"
-        "from icnet_deploy.runtime import race\n"
+        "from icnet_deploy.runtime.auto import race\n"
         "race.race = None\n"
         "why = Predictor.from_folder(sys.argv[1]).choice\n"
         "print(why.winner.file, why.remembered)"
@@ -196,7 +196,7 @@ def test_files_are_read_once(folder, monkeypatch):
     first = digests(folder, names)
     assert first == {name: sha256(folder / name) for name in names}
     monkeypatch.setattr(
-        "icnet_deploy.runtime.auto.digests.artefact_digest", lambda path: ("read", [path])
+        "icnet_deploy.runtime.auto.folder.artefact_digest", lambda path: ("read", [path])
     )
     assert digests(folder, names) == first
     os.utime(folder / "a.onnx")
