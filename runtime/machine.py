@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -16,9 +15,8 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.formats import jpeg
-from icnet_deploy.runtime.backends.onnxruntime.session import check_distributions
-from icnet_deploy.runtime.backends.openvino.backend import core
-from icnet_deploy.runtime.backends.registry import choose
+from icnet_deploy.runtime.backends.registry import RUNTIMES, Runtime, choose, ranked
+from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.labelmap import kind
 
@@ -95,12 +93,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpus": gpus(),
         "packages": {package.name: package_version(package.name) for package in PACKAGES},
-        "runtimes": {
-            "onnxruntime": _onnxruntime(),
-            "openvino": _openvino(),
-            "tensorrt": _tensorrt("tensorrt"),
-            "tensorrt-rtx": _tensorrt("tensorrt_rtx"),
-        },
+        "runtimes": {name: _probe(runtime) for name, runtime in RUNTIMES.items()},
         "cuda": {adapter: _cuda(adapter) for adapter in ADAPTERS},
         "label_map": label_maps(),
         "jpeg": dict(zip(("kind", "why"), jpeg.kind(), strict=True)),
@@ -109,9 +102,9 @@ def examine() -> dict[str, Any]:
 
 
 def package_version(name: str) -> str | None:
-    """The version of one of `PACKAGES`; None if it is not installed."""
-    (package,) = (package for package in PACKAGES if package.name == name)
-    for distribution in package.distributions:
+    """The version of a package, which `PACKAGES` may know better; None if it is not installed."""
+    known = {package.name: package.distributions for package in PACKAGES}
+    for distribution in known.get(name, (name,)):
         try:
             return version(distribution)
         except PackageNotFoundError:
@@ -126,10 +119,9 @@ def cpu() -> dict[str, Any]:
         key, _, value = line.partition(":")
         info.setdefault(key.strip(), value.strip())
     present = set(info.get("flags", "").split())
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "model": info.get("model name") or platform.processor() or platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": usable_cores(),
         "flags": [flag for flag in _FLAGS if flag in present],
     }
 
@@ -179,38 +171,15 @@ def label_maps() -> dict[str, str]:
     return {"kind": made, "why": why}
 
 
-def _onnxruntime() -> dict[str, Any] | None:
-    """Its version and its compiled-in providers, which says nothing yet of a GPU."""
+def _probe(runtime: Runtime) -> dict[str, Any] | None:
+    """What a runtime says of itself if its package imports; whether it runs is up to the device."""
     try:
-        module = import_module("onnxruntime")
-        check_distributions()
-        return {"version": module.__version__, "providers": module.get_available_providers()}
-    except ImportError:
-        return None
-    except Exception as error:  # half an installation must not keep the doctor from reporting
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _openvino() -> dict[str, Any] | None:
-    """Its version and the devices that it sees."""
-    try:
-        module = import_module("openvino")
-        found = core()
-        names = {d: found.get_property(d, "FULL_DEVICE_NAME") for d in found.available_devices}
-        return {"version": module.__version__.split("-")[0], "devices": names}
-    except ImportError:
-        return None
-    except Exception as error:  # as above
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _tensorrt(package: str) -> dict[str, Any] | None:
-    """Its version, if it imports; whether it runs is up to the GPU."""
-    try:
-        return {"version": import_module(package).__version__}
+        package = import_module(runtime.package)
+        found: dict[str, Any] = runtime.load().probe(package)
+        return found
     except ModuleNotFoundError:
         return None
-    except Exception as error:  # its libraries are others' packages: OSError, ImportError
+    except Exception as error:  # half an installation must not keep the doctor from reporting
         return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -232,11 +201,13 @@ def _auto() -> dict[str, Any]:
     except IcnetError as error:
         return {"runtime": None, "device": None, "why": str(error)}
     if device == "cuda":
-        why = "ONNX Runtime ran a convolution on CUDA"
-    elif runtime == "openvino":
-        why = "no CUDA that works with ONNX Runtime; OpenVINO is the faster one on a CPU"
+        return {"runtime": runtime, "device": device, "why": f"{runtime} ran a convolution on CUDA"}
+    why = f"no CUDA that works with {', '.join(ranked('cuda'))}; "
+    faster = ranked(device)[: ranked(device).index(runtime)]
+    if faster:
+        why += f"{', '.join(faster)} is not installed"
     else:
-        why = "no CUDA that works with ONNX Runtime; openvino is not installed"
+        why += f"{runtime} is the fastest on a CPU"
     return {"runtime": runtime, "device": device, "why": why}
 
 

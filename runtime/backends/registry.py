@@ -6,10 +6,12 @@ for an ONNX file on this machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 from icnet_deploy.errors import (
@@ -29,30 +31,57 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a runtime's code is, and what it needs.
+    """All that is to be known of a runtime before its code is imported.
+
+    Its module opens files by `open_model(path, device, threads, **options)`, or engines by
+    `open_plan(plan, package, cuda, host_code)`, and says by `probe(package)`, which is given the
+    imported package, what `icnet doctor` shows: a `version`, and `devices` or `providers` where it
+    lists them. One that runs on the CPU and on CUDA also says whether `cuda_works()`.
 
     Attributes:
-        module: the module of this package that opens its files.
+        module: its module's full name.
         package: the package to import.
         extras: device -> the extra of `icnet-deploy` that brings the package.
+        auto_rank: of those that are installed `auto` takes the lowest; None: it takes it never.
         engines: whether it runs engines that were built beforehand, not ONNX files.
+        options: what `open_model` takes of `streams`, `tf32` and `cached`.
     """
 
     module: str
     package: str
-    extras: dict[str, str]
+    extras: Mapping[str, str]
+    auto_rank: int | None = None
     engines: bool = False
+    options: tuple[str, ...] = ()
 
+    def load(self) -> ModuleType:
+        """Imports its module."""
+        return import_module(self.module)
+
+
+_HERE = "icnet_deploy.runtime.backends"
 
 RUNTIMES = {
-    "onnxruntime": Runtime("onnxruntime.session", "onnxruntime", {"cpu": "cpu", "cuda": "cuda"}),
-    "onnxruntime-tensorrt": Runtime(
-        "onnxruntime.tensorrt_provider", "onnxruntime", {"cuda": "cuda"}
+    "onnxruntime": Runtime(
+        f"{_HERE}.onnxruntime.session",
+        "onnxruntime",
+        {"cpu": "cpu", "cuda": "cuda"},
+        auto_rank=1,
+        options=("streams", "tf32"),
     ),
-    "openvino": Runtime("openvino.backend", "openvino", {"cpu": "openvino"}),
-    "tensorrt": Runtime("tensorrt.backend", "tensorrt", {"cuda": "tensorrt"}, engines=True),
+    # On a CPU the faster of the two for this network where we measured it (x86 with AVX-512).
+    "openvino": Runtime(
+        f"{_HERE}.openvino.backend",
+        "openvino",
+        {"cpu": "openvino"},
+        auto_rank=0,
+        options=("streams", "cached"),
+    ),
+    "tensorrt": Runtime(
+        f"{_HERE}.tensorrt.backend", "tensorrt", {"cuda": "tensorrt"}, engines=True
+    ),
     "tensorrt-rtx": Runtime(
-        "tensorrt.backend", "tensorrt_rtx", {"cuda": "tensorrt-rtx"}, engines=True
+        f"{_HERE}.tensorrt.backend", "tensorrt_rtx", {"cuda": "tensorrt-rtx"}, engines=True
     ),
 }
 
@@ -73,18 +102,23 @@ def check_available(name: str, device: str) -> Runtime:
         raise InputError(f"unknown device {device!r}; known: auto, {', '.join(DEVICES)}")
     runtime = RUNTIMES[name]
     if runtime.engines:
+        others = (other for other, row in RUNTIMES.items() if not row.engines)
         raise InputError(
             f"runtime {name!r} runs engines, and this is an ONNX file: build one from it with "
             f"`icnet build-engine MODEL.onnx --with {name}`, and give that (Predictor.from_engine);"
-            " or run the ONNX file with runtime 'onnxruntime' or 'openvino'"
+            f" or run the ONNX file with runtime {_either(others)}"
         )
     if device not in runtime.extras:
         raise DeviceError(
             f"runtime {name!r} runs on {', '.join(runtime.extras)} here, not on {device!r}: use "
-            f"runtime 'onnxruntime' for {device!r}, or another device"
+            f"runtime {_either(ranked(device))} for {device!r}, or another device"
         )
     _require(name, device)
     return runtime
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(map(repr, names))
 
 
 def _require(name: str, device: str) -> None:
@@ -124,23 +158,22 @@ def open_backend(
         ModelError: the runtime cannot load the file.
     """
     runtime = check_available(name, device)
-    if tf32 and (name, device) != ("onnxruntime", "cuda"):
+    if tf32 and not ("tf32" in runtime.options and device == "cuda"):
+        able = (other for other, row in RUNTIMES.items() if "tf32" in row.options)
         raise InputError(
-            f"TF32 is for runtime 'onnxruntime' on 'cuda', not for {name!r} on {device!r}"
+            f"TF32 is for runtime {_either(able)} on 'cuda', not for {name!r} on {device!r}"
         )
-    if streams < 1 or (streams > 1 and device != "cpu"):
+    several = device == "cpu" and "streams" in runtime.options
+    if streams < 1 or (streams > 1 and not several):
+        able = (other for other, row in RUNTIMES.items() if "streams" in row.options)
         raise InputError(
-            f"{streams} streams on {device!r}: there are 1 or more on the CPU, and 1 elsewhere "
-            "(open the model once more for each further thread)"
+            f"{streams} streams on {device!r}: there are 1 or more on the CPU with runtime "
+            f"{_either(able)}, and 1 elsewhere (open the model once more for each further thread)"
         )
-    options: dict[str, object] = {"tf32": True} if tf32 else {}
-    if streams > 1:
-        options["streams"] = streams
-    if cached is not None and name in ("openvino", "onnxruntime-tensorrt"):
-        options["cached"] = cached
-    module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
+    asked = {"streams": streams, "tf32": tf32, "cached": cached}
+    options = {option: asked[option] for option in runtime.options}
     try:
-        return cast(Backend, module.open_model(path, device, threads, **options))
+        return cast(Backend, runtime.load().open_model(path, device, threads, **options))
     except ImportError as error:
         raise _broken(runtime, device, error) from error
 
@@ -184,9 +217,8 @@ def open_engine(
     if isinstance(cuda, str):
         cuda = open_cuda(cuda)
     runtime = RUNTIMES[name]
-    module = import_module(f"icnet_deploy.runtime.backends.{runtime.module}")
     try:
-        return module.open_plan(plan, runtime.package, cuda, host_code), name
+        return runtime.load().open_plan(plan, runtime.package, cuda, host_code), name
     except ImportError as error:
         raise _broken(runtime, "cuda", error) from error
 
@@ -204,47 +236,57 @@ def auto_runtime(device: str) -> str:
     Raises:
         MissingPackage: none is installed.
     """
-    if device == "cpu":
-        # The faster of the two for this network where we measured it (x86 with AVX-512).
-        if _installed("openvino"):
-            return "openvino"
-        if not _installed("onnxruntime"):
-            raise MissingPackage(
-                "onnxruntime",
-                extra="cpu",
-                purpose="without openvino (the extra 'openvino'), a model on the CPU",
-            )
-    return "onnxruntime"
+    *others, last = names = ranked(device)
+    for name in names:
+        if _installed(RUNTIMES[name].package):
+            return name
+    without = "".join(
+        f"without {name} (the extra {RUNTIMES[name].extras[device]!r}), " for name in others
+    )
+    runtime = RUNTIMES[last]
+    raise MissingPackage(
+        runtime.package,
+        extra=runtime.extras[device],
+        purpose=f"{without}a model on {'the CPU' if device == 'cpu' else device!r}",
+    )
+
+
+def ranked(device: str) -> list[str]:
+    """What `auto` may mean on a device, the fastest first."""
+    ranks = {
+        name: runtime.auto_rank
+        for name, runtime in RUNTIMES.items()
+        if runtime.auto_rank is not None and device in runtime.extras
+    }
+    return sorted(ranks, key=ranks.__getitem__)
 
 
 def choose(runtime: str, device: str) -> tuple[str, str]:
     """Replaces `auto` by what it means on this machine.
 
-    A device of `auto` is CUDA only where ONNX Runtime really runs a model on it.
+    A device of `auto` is CUDA only where the runtime really runs a model on it.
 
     Returns:
         The names of a runtime and of a device, neither of them `auto`.
     """
-    if device == "auto" and runtime in RUNTIMES and "cpu" not in RUNTIMES[runtime].extras:
-        device = "cuda"
     if device == "auto":
-        device = "cuda" if runtime in ("auto", "onnxruntime") and _cuda_works() else "cpu"
-    if runtime == "auto":
-        runtime = auto_runtime(device)
-    return runtime, device
+        able = ranked("cuda") if runtime == "auto" else [runtime]
+        device = "cuda" if any(map(_runs_on_cuda, able)) else "cpu"
+    return auto_runtime(device) if runtime == "auto" else runtime, device
+
+
+def _runs_on_cuda(name: str) -> bool:
+    known = RUNTIMES.get(name)
+    if known is None or "cuda" not in known.extras:
+        return False
+    try:
+        return "cpu" not in known.extras or bool(known.load().cuda_works())
+    except ImportError:
+        return False
 
 
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
     except ImportError:  # an import hook that forbids it
-        return False
-
-
-def _cuda_works() -> bool:
-    try:
-        from icnet_deploy.runtime.backends.onnxruntime.session import cuda_works
-
-        return cuda_works()
-    except ImportError:
         return False

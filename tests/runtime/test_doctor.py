@@ -17,6 +17,7 @@ from icnet_deploy.errors import DeviceError, MissingPackage, UnavailableError
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime import cuda, machine
 from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.backends.onnxruntime import session
 from icnet_deploy.runtime.doctor import main, notes
 
 
@@ -60,7 +61,7 @@ def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch):
     def broken():
         raise UnavailableError("both are installed")
 
-    monkeypatch.setattr(machine, "check_distributions", broken)
+    monkeypatch.setattr(session, "_check_distributions", broken)
     assert main([]) == 0
     assert "does not work: UnavailableError: both are installed" in capsys.readouterr().out
 

@@ -17,10 +17,8 @@ from icnet_deploy.errors import BackendError, DeviceError, InputError
 from icnet_deploy.runtime import Predictor, choose, open_backend
 from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
-from icnet_deploy.runtime.backends.onnxruntime import tensorrt_provider as onnx_runtime_trt
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-TRT = onnx_runtime_trt.PROVIDER
 SIZE = (64, 96)
 
 
@@ -63,7 +61,7 @@ class Binding:
 def standin(monkeypatch):
     """Puts the stand-in in ONNX Runtime's place; says what it offers and what it was asked."""
     machine = SimpleNamespace(
-        offered=[TRT, CUDA, CPU], given=None, asked=[], refuse_graphs=False, fail_runs=()
+        offered=[CUDA, CPU], given=None, asked=[], refuse_graphs=False, fail_runs=()
     )
 
     class Session(real.InferenceSession):
@@ -256,51 +254,12 @@ class TestInt8:
             Predictor.from_onnx(path, "onnxruntime", "cuda")
 
     def test_auto_takes_the_cpu(self, standin, tiny_model, monkeypatch):
-        monkeypatch.setattr(backends, "_cuda_works", lambda: True)
+        monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: True)
         with Predictor.from_onnx(tiny_model(), "onnxruntime") as predictor:
             assert predictor.device == "cuda"
         path = tiny_model(describe={"precision": "int8"})
         with Predictor.from_onnx(path, "onnxruntime") as predictor:
             assert predictor.device == "cpu"
-
-
-class TestTensorRtProvider:
-    def test_without_tensorrt_10_it_says_what_is_missing(self, standin, tiny_model, monkeypatch):
-        monkeypatch.setattr(onnx_runtime_trt, "LIBRARY", "libnvinfer.so.no")
-        with pytest.raises(DeviceError, match=r"needs TensorRT 10.*icnet build-engine"):
-            open_backend("onnxruntime-tensorrt", tiny_model(), "cuda")
-        standin.offered = [CUDA, CPU]
-        with pytest.raises(DeviceError, match="has no TensorRT provider"):
-            open_backend("onnxruntime-tensorrt", tiny_model(), "cuda")
-        with pytest.raises(DeviceError, match="runs on cuda here, not on 'cpu'"):
-            open_backend("onnxruntime-tensorrt", tiny_model(), "cpu")
-
-    def test_it_runs_with_cuda_behind_it(self, standin, tiny_model, blocks, monkeypatch):
-        monkeypatch.setattr(onnx_runtime_trt, "LIBRARY", None)  # this process: always loads
-        path, image = tiny_model(describe={"precision": "fp16"}), blocks(SIZE)
-        with Predictor.from_onnx(path, "onnxruntime-tensorrt") as predictor:
-            assert (predictor.runtime, predictor.device) == ("onnxruntime-tensorrt", "cuda")
-            found = predictor._backend.run({"image": image[None]})["logits"]
-        np.testing.assert_array_equal(found, on_the_cpu(path, [image])[0])
-        ((options, providers, _),) = standin.asked
-        assert [name for name, _ in providers] == [TRT, CUDA]
-        assert options.entries == {"session.disable_cpu_ep_fallback": "1"}
-        assert providers[0][1]["trt_fp16_enable"] == "1"
-        assert "trt_engine_cache_enable" not in providers[0][1]
-        standin.given = [CUDA, CPU]
-        with pytest.raises(DeviceError, match=f"asked for CUDA .{TRT}"):
-            open_backend("onnxruntime-tensorrt", path, "cuda")
-
-    def test_its_cache_is_the_models_own(self, tiny_model, tmp_path, monkeypatch):
-        """Two models of one graph name: the provider alone would mix them up."""
-        monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
-        first, second = tiny_model(), tiny_model(describe={"training_data": "another"})
-        places = [
-            onnx_runtime_trt.provider_options(path)["trt_engine_cache_path"]
-            for path in (first, second, first)
-        ]
-        assert places[0] == places[2] != places[1]
-        assert len(list((tmp_path / "cache" / "onnxruntime-tensorrt").iterdir())) == 2
 
 
 @pytest.mark.gpu

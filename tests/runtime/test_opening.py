@@ -23,7 +23,7 @@ def test_it_opens_a_file(tiny_model, blocks):
 
 def test_it_opens_what_is_fastest_of_a_folder(tiny_model, blocks):
     folder = tiny_model().parent
-    with pytest.raises(InputError, match="no artefact in .* is verified"):
+    with pytest.raises(InputError, match=r"no artefact in .* is verified"):
         Predictor.open(folder, "onnxruntime", "cpu")
     with Predictor.open(
         folder, "onnxruntime", "cpu", precision="fp32", size=SIZE, unverified=True

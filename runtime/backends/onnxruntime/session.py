@@ -96,10 +96,9 @@ class BoundBackend(OnnxRuntimeBackend):
     As every artefact, the model has one input.
     """
 
-    def __init__(self, session: Any, onnxruntime: Any, place: str = "cuda") -> None:
+    def __init__(self, session: Any, onnxruntime: Any) -> None:
         super().__init__(session)
         self._values = onnxruntime.OrtValue
-        self._place = place
         self._binding: Any = session.io_binding()
         self._shape: tuple[int, ...] | None = None
         self._input: Any = None
@@ -130,17 +129,17 @@ class BoundBackend(OnnxRuntimeBackend):
     def _bind(self, name: str, image: Array) -> None:
         """Takes memory for images of a new shape, and for what comes of them."""
         self._shape = None
-        self._input = self._values.ortvalue_from_numpy(image, self._place, 0)
+        self._input = self._values.ortvalue_from_numpy(image, "cuda", 0)
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         self._binding.bind_ortvalue_input(name, self._input)
         for spec in self.outputs:
             if None in spec.shape:  # as large as it comes out
-                self._binding.bind_output(spec.name, self._place, 0)
+                self._binding.bind_output(spec.name, "cuda", 0)
                 continue
             # A graph writes where it wrote when it was captured.
             value = self._values.ortvalue_from_shape_and_type(
-                list(spec.shape), spec.dtype.type, self._place, 0
+                list(spec.shape), spec.dtype.type, "cuda", 0
             )
             self._binding.bind_ortvalue_output(spec.name, value)
         self._shape = image.shape
@@ -212,7 +211,7 @@ def open_session(
         ModelError: it cannot load the file.
         UnavailableError: its installation is broken.
     """
-    check_distributions()
+    _check_distributions()
     import onnxruntime
 
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
@@ -259,7 +258,17 @@ def prepare_cuda(onnxruntime: Any) -> None:
     onnxruntime.preload_dlls()
 
 
-def check_distributions() -> None:
+def probe(package: Any) -> dict[str, Any]:
+    """Its version and its compiled-in providers, which says nothing yet of a GPU.
+
+    Raises:
+        UnavailableError: two distributions of it are installed.
+    """
+    _check_distributions()
+    return {"version": package.__version__, "providers": package.get_available_providers()}
+
+
+def _check_distributions() -> None:
     """Refuses two distributions that install the same folder and overwrite one another.
 
     Raises:

@@ -196,6 +196,12 @@ def _only(kind: Callable[[], Any]) -> Any:
     return kind()
 
 
+def probe(package: Any) -> dict[str, Any]:
+    """Its version and the devices that it sees."""
+    names = {d: core().get_property(d, "FULL_DEVICE_NAME") for d in core().available_devices}
+    return {"version": package.__version__.split("-")[0], "devices": names}
+
+
 def _machine() -> dict[str, Any]:
     """What a compiled model is for: it is asked for by that, and refused by OpenVINO elsewhere."""
     import openvino

@@ -47,6 +47,11 @@ def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRt
         return TensorRtBackend(load_engine(trt, plan, cuda, host_code), cuda)
 
 
+def probe(package: Any) -> dict[str, Any]:
+    """Its version; whether it runs is up to the GPU."""
+    return {"version": package.__version__}
+
+
 class TensorRtBackend:
     """An engine with an execution context, a stream and buffers of its own.
 
