@@ -1,9 +1,8 @@
-"""Holds a file to its kind, a loaded model to its metadata, and each of its answers, too."""
+"""Holds a loaded model to its metadata, and each of its answers, too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.base import Backend, TensorSpec
 
 Size = tuple[int, int]
@@ -175,18 +173,3 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
         f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
         f"{width}, s being {stride}"
     )
-
-
-def refuse_other_kinds(path: Path) -> None:
-    """Answers a file of another kind by what to do with it, before it is read as ONNX.
-
-    Raises:
-        ModelError: it is an engine or a checkpoint, by its ending.
-    """
-    if path.suffix in ENGINE_SUFFIXES:
-        raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
-    if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
-        raise ModelError(
-            f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "
-            f"{path.stem}.onnx, then use that file"
-        )

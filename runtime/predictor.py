@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,28 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
-from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.backends.base import Backend
-from icnet_deploy.runtime.backends.registry import (
-    check_available,
-    choose,
-    open_backend,
-    open_engine,
-)
-from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
-from icnet_deploy.runtime.contract import (
-    ENGINE_SUFFIXES,
-    check_contract,
-    describe,
-    refuse_other_kinds,
-)
+from icnet_deploy.runtime.contract import check_contract
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
+from icnet_deploy.runtime.loading import Loaded, load_engine, load_onnx, refuse_misfits
 from icnet_deploy.runtime.prediction import Prediction
-from icnet_deploy.runtime.serving import Held, Serving
+from icnet_deploy.runtime.serving import Serving
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice
@@ -65,7 +54,7 @@ class Predictor:
         threads: int | None = None,
         streams: int = 1,
     ) -> None:
-        """Serves a backend of your own, such as `FakeBackend`; for files see `from_onnx`.
+        """Serves a backend of your own, such as `FakeBackend`; for files see `open`.
 
         Args:
             backend: what runs the network, for as many threads at once as there are `streams`.
@@ -106,59 +95,59 @@ class Predictor:
         """Loads an ONNX file, an engine, or what is fastest of a folder of them.
 
         Args:
-            path: which of them it is is known by its suffix; what has none of an engine and is no
-                folder is read as ONNX.
-            runtime, device, threads, streams, tf32, cached: as for `from_onnx`. An engine runs on
-                the GPU, one image after the other, and was compiled before.
-            precision, unverified, size: of a folder: see `from_folder`.
-            require_manifest, label_set: of an engine: see `from_engine`. In a folder an engine
-                always needs its sidecar.
+            path: a folder, or a file, which is an engine by its suffix, or else ONNX.
+            runtime: `onnxruntime`, `openvino`, or `auto`, the fastest that is installed; of an
+                engine `tensorrt`, `tensorrt-rtx`, or `auto`, the one that built it.
+            device: `cpu`, `cuda`, or `auto`: CUDA where it really works. CUDA asked for by name
+                is CUDA or an error.
+            threads: CPU threads; None for what the runtime takes, which is the cores.
+            streams: how many images the network works on at once, each on its share of the threads:
+                as many as there are cores gives `stream` the most images a second, and each image
+                takes longer. CPU only.
+            precision, size, unverified: of a folder: choose among those of a precision only, of a
+                (height, width), and among those that `icnet verify` did not pass, too.
+            require_manifest: refuse an engine without a sidecar. In a folder it always is.
+            tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa: faster,
+                and no longer float32.
+            cached: keep what OpenVINO compiled below the user's cache folder, as large as the file,
+                and load it faster the next time. None: where `ICNET_CACHE` is set to a folder.
+                False: neither keep nor load anything, which is how a file is judged.
+            label_set: the classes of an engine without a sidecar; without it Cityscapes' 19.
 
         Raises:
-            InputError: an option does not fit the kind of artefact; and what `from_onnx`,
-                `from_engine` and `from_folder` raise.
+            ModelError: the file is missing, cut off, changed, of another kind, version or GPU, or
+                another model; or an engine has no sidecar where one is required.
+            InputError: there is no such runtime or device, an option is another kind's, or nothing
+                in the folder is what was asked for.
+            UnavailableError: a package or a device is missing.
+            BackendError: the GPU has no room for it.
         """
         path = Path(path)
-        is_folder, is_engine = path.is_dir(), path.suffix in ENGINE_SUFFIXES
-        chooses = {"size": size, "precision": precision, "unverified": unverified or None}
-        options = [name for name, value in chooses.items() if value is not None]
-        if options and not is_folder:
-            raise InputError(
-                f"--{options[0]} chooses among the artefacts of a folder, and {path} is none: "
-                "leave it away; images of any size are resized to the artefact's"
-            )
-        if label_set is not None and not is_engine:
-            raise InputError(
-                f"a label set is given to an engine without a sidecar, and {path} is no engine: an "
-                "ONNX file says its own"
-            )
-        if is_folder:
-            if tf32 or cached is not None:
-                raise InputError(
-                    f"{path} is a folder, whose fastest artefact is opened as it was measured: "
-                    "leave tf32 and cached away, or name a file"
-                )
+        kind = kind_of(path)
+        asked = {
+            "device": device not in ("auto", "cuda"),
+            "threads": threads is not None,
+            "streams": streams != 1,
+            "precision": precision is not None,
+            "size": size is not None,
+            "unverified": unverified,
+            "require_manifest": require_manifest,
+            "tf32": tf32,
+            "cached": cached is not None,
+            "label_set": label_set is not None,
+        }
+        refuse_misfits(path, kind, asked)
+        if kind == "folder":
             chosen: dict[str, Any] = {"precision": precision, "unverified": unverified}
             return cls.from_folder(
                 path, runtime, device, threads, streams=streams, size=size, **chosen
             )
-        if not is_engine:
-            if require_manifest:
-                raise InputError(
-                    f"--require-manifest is for an engine ({', '.join(ENGINE_SUFFIXES)}), not for "
-                    f"{path}"
-                )
-            return cls.from_onnx(
-                path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
+        if kind == "engine":
+            return cls.from_engine(
+                path, runtime, label_set=label_set, require_manifest=require_manifest
             )
-        if device == "cpu" or threads is not None or streams != 1 or tf32:
-            raise InputError(
-                f"{path} is an engine, which runs on the GPU one image after the other, in the "
-                "precision that it was built for: leave --device cpu, --threads, --streams and "
-                "TF32 away, or give the ONNX file that it was built from"
-            )
-        return cls.from_engine(
-            path, runtime, label_set=label_set, require_manifest=require_manifest
+        return cls.from_onnx(
+            path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
         )
 
     @classmethod
@@ -173,51 +162,14 @@ class Predictor:
         tf32: bool = False,
         cached: bool | None = None,
     ) -> Predictor:
-        """Loads an ONNX file that `icnet export` wrote.
-
-        Args:
-            path: the file.
-            runtime: `onnxruntime`, `openvino`, `onnxruntime-tensorrt` (ONNX Runtime's provider of
-                TensorRT 10), or `auto`, the fastest that is installed.
-            device: `cpu`, `cuda`, or `auto`: CUDA where it really works. CUDA asked for by name
-                is CUDA or an error.
-            threads: CPU threads; None for what the runtime takes, which is the cores.
-            streams: how many images the network works on at once, each on its share of the threads:
-                as many as there are cores gives `stream` the most images a second, and each image
-                takes longer. CPU only.
-            tf32: let ONNX Runtime on CUDA multiply float32 with 10 bits of the mantissa: faster,
-                and no longer float32.
-            cached: keep what OpenVINO compiled below the user's cache folder, as large as the file,
-                and load it faster the next time. None: where `ICNET_CACHE` is set to a folder.
-                False: neither keep nor load anything, which is how a file is judged.
-
-        Raises:
-            ModelError: the file is missing, cut off, of another kind, or another model.
-            InputError: there is no such runtime or device.
-            UnavailableError: a package or a device is missing.
-        """
+        """Loads an ONNX file of `icnet export`; arguments and errors are those of `open`."""
         path = Path(path)
-        refuse_other_kinds(path)
-        asked, (runtime, device) = (runtime, device), choose(runtime, device)
-        check_available(runtime, device)
-        metadata = read_onnx_metadata(path)
-        if (runtime, device) == ("onnxruntime", "cuda") and metadata.precision.startswith("int8"):
-            if asked[1] == "cuda":
-                raise InputError(
-                    f"{path} is {metadata.precision}, and ONNX Runtime has no integer convolution "
-                    "on CUDA: it would run as float, and slower. Use the fp16 artefact there, or "
-                    "an engine of TensorRT; on the CPU int8-ort"
-                )
-            runtime, device = choose(asked[0], "cpu")
-        backend = open_backend(
-            runtime, path, device, threads, streams=streams, tf32=tf32, cached=cached
+        if kind_of(path) == "engine":
+            raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
+        loaded = load_onnx(
+            path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
         )
-        told: dict[str, Any] = {"runtime": runtime, "device": device}
-        try:
-            return cls(backend, metadata, **told, threads=threads, streams=streams)
-        except ModelError as error:
-            backend.close()
-            raise ModelError(f"{path}: {error}") from error
+        return cls._of(path, loaded, threads, streams)
 
     @classmethod
     def from_engine(
@@ -236,29 +188,13 @@ class Predictor:
         must name its SHA-256. Predictors of one file share the engine in the GPU's memory.
 
         Args:
-            path: the engine.
-            runtime: `tensorrt`, `tensorrt-rtx`, or `auto`: the one that built it.
-            label_set: the classes of an engine without a sidecar; without it Cityscapes' 19.
-            require_manifest: refuse an engine without a sidecar.
+            path, runtime, label_set, require_manifest: see `open`, as for errors.
             host_code: let code for the CPU in it run, which a version-compatible engine has.
             cuda: what drives the GPU: `cuda-python`, `pycuda`, `auto`, or a `Cuda` that is open.
-
-        Raises:
-            ModelError: the file is missing, changed, of another kind, version or GPU, or has no
-                sidecar where one is required.
-            InputError: there is no such runtime.
-            UnavailableError: a package or the GPU is missing.
-            BackendError: the GPU has no room for it.
         """
-        plan = read_plan(Path(path), require_manifest)
-        backend, name = open_engine(runtime, plan, cuda, host_code)
-        try:
-            told = plan.sidecar and plan.sidecar.metadata
-            metadata = told or describe(backend, label_set)
-            return cls(backend, metadata, runtime=name, device="cuda")
-        except ModelError as error:
-            backend.close()
-            raise ModelError(f"{path}: {error}") from error
+        path = Path(path)
+        options: dict[str, Any] = {"require_manifest": require_manifest, "host_code": host_code}
+        return cls._of(path, load_engine(path, runtime, label_set=label_set, cuda=cuda, **options))
 
     @classmethod
     def from_folder(
@@ -272,16 +208,29 @@ class Predictor:
         unverified: bool = False,
         streams: int = 1,
         size: tuple[int, int] | None = None,
+        anew: bool = False,
     ) -> Predictor:
         """Opens what is fastest here of the artefacts in a folder that `icnet verify` passed.
 
-        Measured once; `choice` says why. Arguments and errors: `runtime.choice`, `open_fastest`.
+        Measured once, or `anew`; `choice` says why. Arguments and errors are those of `open`.
         """
         from icnet_deploy.runtime.auto.candidates import Request
         from icnet_deploy.runtime.auto.choice import open_fastest
 
         asked = Request(runtime, device, threads, precision, unverified, streams, size)
-        return open_fastest(Path(folder), asked)
+        return open_fastest(Path(folder), asked, anew=anew)
+
+    @classmethod
+    def _of(
+        cls, path: Path, loaded: Loaded, threads: int | None = None, streams: int = 1
+    ) -> Predictor:
+        backend, metadata, runtime, device = loaded
+        told: dict[str, Any] = {"runtime": runtime, "device": device}
+        try:
+            return cls(backend, metadata, **told, threads=threads, streams=streams)
+        except ModelError as error:
+            backend.close()
+            raise ModelError(f"{path}: {error}") from error
 
     @property
     def backend(self) -> Backend:
@@ -341,15 +290,7 @@ class Predictor:
         backend, serving = self.backend, self._serving
         lazy = not isinstance(images, list | tuple)  # such as a camera: see `stream`
         prepared = [serving.prepare(serving.hold(backend, image, lazy)) for image in images]
-        groups: dict[Any, list[int]] = {}
-        any_number = backend.inputs[0].shape[0] is None
-        for index, one in enumerate(prepared):
-            groups.setdefault(one.pixels.shape if any_number else index, []).append(index)
-        found: dict[int, Prediction] = {}
-        for indices in groups.values():
-            answers = serving.finish(backend, [prepared[index] for index in indices])
-            found.update(zip(indices, answers, strict=True))
-        return [found[index] for index in range(len(prepared))]
+        return serving.finish_all(backend, prepared)
 
     def stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
         """Labels frames in order, working on the next ones while the caller has this one.
@@ -364,22 +305,8 @@ class Predictor:
         Raises:
             What `frames` raises, and what `predict` does, at the frame where it happens.
         """
-        _ = self.backend  # refused here if closed, not at the first frame
-        return self._stream(frames)
-
-    def _stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
-        def held() -> Iterator[Held]:
-            # Drawn from in a thread of its own: each frame is held before the next one is drawn.
-            for frame in frames:
-                yield self._serving.hold(self.backend, frame, may_be_reused=True)
-
-        def label(frame: Held) -> Prediction:
-            prepared = self._serving.prepare(frame)
-            return self._serving.finish(self.backend, [prepared])[0]
-
-        # One more than run the network: it has its image ready when another's turn ends.
-        with ahead(held(), label, self.streams + 1) as predictions:
-            yield from predictions
+        _ = self.backend  # refused now if closed, not at the first frame
+        return self._serving.stream(lambda: self.backend, frames, self.streams)
 
     def warmup(self, runs: int = 3) -> None:
         """Runs on a grey image, so that no first image pays for what a runtime does once.

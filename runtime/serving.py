@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import check_image, resize_image, resize_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
 from icnet_deploy.runtime.contract import INPUT, Size, check_answer
 from icnet_deploy.runtime.cuda.array import (
@@ -145,6 +146,41 @@ class Serving:
             label_set = self.metadata.label_set
             predictions.append(Prediction(labels, label_set, timings, each.held.image))
         return predictions
+
+    def finish_all(self, backend: Backend, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """As `finish`, of images of any sizes: those of one size together, if the model can."""
+        any_number = backend.inputs[0].shape[0] is None
+        groups: dict[Any, list[int]] = {}
+        for index, each in enumerate(prepared):
+            groups.setdefault(each.pixels.shape if any_number else index, []).append(index)
+        found: dict[int, Prediction] = {}
+        for indices in groups.values():
+            answers = self.finish(backend, [prepared[index] for index in indices])
+            found.update(zip(indices, answers, strict=True))
+        return [found[index] for index in range(len(prepared))]
+
+    def stream(
+        self, backend: Callable[[], Backend], frames: Iterable[UInt8], streams: int
+    ) -> Generator[Prediction, None, None]:
+        """See `Predictor.stream`.
+
+        Args:
+            backend: gives the model, or raises where it is closed by then.
+            frames: as `Predictor.predict` takes them.
+            streams: how many of them the network works on at once.
+        """
+
+        def held() -> Iterator[Held]:
+            # Drawn from in a thread of its own: each frame is held before the next one is drawn.
+            for frame in frames:
+                yield self.hold(backend(), frame, may_be_reused=True)
+
+        def label(frame: Held) -> Prediction:
+            return self.finish(backend(), [self.prepare(frame)])[0]
+
+        # One more than run the network: it has its image ready when another's turn ends.
+        with ahead(held(), label, streams + 1) as predictions:
+            yield from predictions
 
     def _check_on_device(self, backend: Backend, image: Any) -> DeviceFrame:
         frame = read_frame(image)

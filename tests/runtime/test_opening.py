@@ -37,16 +37,16 @@ def test_it_opens_what_is_fastest_of_a_folder(tiny_model, blocks):
     [
         ("icnet.onnx", {"size": SIZE}, "--size chooses among the artefacts of a folder"),
         ("icnet.onnx", {"precision": "fp16"}, "--precision chooses among the artefacts"),
-        ("icnet.engine", {"unverified": True}, "--unverified chooses among the artefacts"),
+        ("icnet.engine", {"unverified": True}, "unverified chooses among the artefacts"),
         ("icnet.onnx", {"require_manifest": True}, "--require-manifest is for an engine"),
-        ("icnet.onnx", {"label_set": CITYSCAPES}, "is no engine: an ONNX file says its own"),
+        ("icnet.onnx", {"label_set": CITYSCAPES}, "is no engine: what is exported says its own"),
         ("icnet.engine", {"device": "cpu"}, "is an engine, which runs on the GPU"),
         ("icnet.plan", {"threads": 2}, "is an engine, which runs on the GPU"),
         ("icnet.engine", {"streams": 2}, "is an engine, which runs on the GPU"),
         ("icnet.engine", {"tf32": True}, "is an engine, which runs on the GPU"),
         (".", {"tf32": True}, "is a folder"),
         (".", {"cached": False}, "is a folder"),
-        (".", {"label_set": CITYSCAPES}, "is no engine: an ONNX file says its own"),
+        (".", {"label_set": CITYSCAPES}, "is no engine: what is exported says its own"),
     ],
 )
 def test_it_refuses_an_option_that_does_not_fit(tmp_path, name, options, message):

@@ -1,0 +1,133 @@
+"""From a file to the backend that runs it, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.precisions import PRECISIONS, precision_of
+from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
+from icnet_deploy.runtime.backends.base import Backend
+from icnet_deploy.runtime.backends.registry import (
+    check_available,
+    choose,
+    open_backend,
+    open_engine,
+)
+from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
+from icnet_deploy.runtime.contract import describe
+from icnet_deploy.runtime.cuda.base import Cuda
+
+_CHOOSES = (
+    "chooses among the artefacts of a folder, and {path} is none: leave it away; images of any "
+    "size are resized to the artefact's"
+)
+_MISFITS = {
+    "size": f"--size {_CHOOSES}",
+    "precision": f"--precision {_CHOOSES}",
+    "unverified": f"unverified {_CHOOSES}",
+    "require_manifest": "--require-manifest is for an engine ({suffixes}), not for {path}",
+    "label_set": "a label set is given to an engine without a sidecar, and {path} is no engine: "
+    "what is exported says its own",
+    "engine": "{path} is an engine, which runs on the GPU one image after the other, in the "
+    "precision that it was built for: leave --device cpu, --threads, --streams and TF32 away, or "
+    "give the ONNX file that it was built from",
+    "folder": "{path} is a folder, whose fastest artefact is opened as it was measured: leave tf32 "
+    "and cached away, or name a file",
+}
+"""What is said of an option that fits another kind of artefact, by the option or by the kind."""
+
+_ONNX = frozenset({"device", "threads", "streams", "tf32", "cached"})
+_TAKEN = {
+    "folder": _ONNX - {"tf32", "cached"} | {"size", "precision", "unverified", "require_manifest"},
+    # It was compiled when it was built: nothing that `cached` forbids is done.
+    "engine": frozenset({"require_manifest", "label_set", "cached"}),
+}
+"""Kind of artefact -> what it can be asked besides a runtime; others as an ONNX file."""
+
+
+class Loaded(NamedTuple):
+    """A model, what it is, and where it runs."""
+
+    backend: Backend
+    metadata: ArtefactMetadata
+    runtime: str
+    device: str
+
+
+def refuse_misfits(path: Path, kind: str, asked: Mapping[str, bool]) -> None:
+    """Refuses options of `Predictor.open` that another kind of artefact takes.
+
+    Args:
+        path: the artefact.
+        kind: of `kind_of`.
+        asked: option -> whether it was asked for.
+
+    Raises:
+        InputError: one does not fit.
+    """
+    for option, is_asked in asked.items():
+        if is_asked and option not in _TAKEN.get(kind, _ONNX):
+            said = _MISFITS.get(option) or _MISFITS[kind]
+            raise InputError(said.format(path=path, suffixes=", ".join(ENGINE_SUFFIXES)))
+
+
+def load_onnx(
+    path: Path,
+    runtime: str,
+    device: str,
+    threads: int | None,
+    *,
+    streams: int,
+    tf32: bool,
+    cached: bool | None,
+) -> Loaded:
+    """Loads an ONNX file; arguments and errors are those of `Predictor.from_onnx`."""
+    if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
+        raise ModelError(
+            f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "
+            f"{path.stem}.onnx, then use that file"
+        )
+    asked = runtime, device
+    runtime, device = choose(*asked)
+    check_available(runtime, device)
+    metadata = read_onnx_metadata(path)
+    precision = precision_of(metadata.precision)
+    refused = precision and precision.refusal(runtime, device)
+    if refused:
+        if asked[1] == device:
+            meant = (row.name for row in PRECISIONS.values() if runtime in row.runtimes)
+            raise InputError(
+                f"{path} is {metadata.precision}, and {refused}: it would run as float, and "
+                "slower. Use the fp16 artefact there, or an engine of TensorRT; on the CPU "
+                f"{' or '.join(meant)}"
+            )
+        runtime, device = choose(asked[0], "cpu")
+    backend = open_backend(
+        runtime, path, device, threads, streams=streams, tf32=tf32, cached=cached
+    )
+    return Loaded(backend, metadata, runtime, device)
+
+
+def load_engine(
+    path: Path,
+    runtime: str,
+    *,
+    label_set: LabelSet | None,
+    require_manifest: bool,
+    host_code: bool,
+    cuda: Cuda | str,
+) -> Loaded:
+    """Loads an engine; arguments and errors are those of `Predictor.from_engine`."""
+    plan = read_plan(path, require_manifest)
+    backend, name = open_engine(runtime, plan, cuda, host_code)
+    try:
+        metadata = plan.sidecar.metadata if plan.sidecar else describe(backend, label_set)
+    except ModelError as error:
+        backend.close()
+        raise ModelError(f"{path}: {error}") from error
+    return Loaded(backend, metadata, name, "cuda")
