@@ -24,14 +24,15 @@ from icnet_deploy.documents import (
     OBJECT,
     SHA256,
     Kind,
+    check_seal,
     list_of,
     object_of,
     one_of,
     read,
+    sealed,
     take,
 )
 from icnet_deploy.files import write_text
-from icnet_deploy.integrity import check_seal, sealed
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -148,7 +148,7 @@ def test_a_file_that_is_no_label_set_is_refused(content, tmp_path):
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(LabelSetError, match="cannot read the label set"):
+        with pytest.raises(LabelSetError, match=r"cannot read .*expected a label set"):
             load_label_set(path)
 
 

@@ -7,6 +7,8 @@ that nobody wrote.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 import re
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 from icnet_deploy.errors import InputError
 
 _DIGEST = re.compile("[0-9a-f]{64}")
+_SEAL, _SEALED = "digest", "stamped"  # two keys: no one damaged key can hide the digest
 
 
 class Kind(NamedTuple):
@@ -42,7 +45,9 @@ BOOL = Kind(lambda value: isinstance(value, bool), "true or false")
 NUMBER = Kind(_is_number, "a finite number")
 FROM_ZERO = Kind(lambda value: _is_number(value) and value >= 0, "a finite number from 0 on")
 PERCENT = Kind(lambda value: _is_number(value) and 0 <= value <= 100, "a number in 0 to 100")
+WHOLE = Kind(lambda value: type(value) is int, "a whole number")
 COUNT = Kind(lambda value: type(value) is int and value >= 0, "a whole number from 0 on")
+FROM_ONE = Kind(lambda value: type(value) is int and value >= 1, "a whole number from 1 on")
 OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
 SHA256 = Kind(
     lambda value: isinstance(value, str) and _DIGEST.fullmatch(value) is not None,
@@ -61,10 +66,15 @@ def one_of(*values: Any) -> Kind:
     return Kind(lambda value: any(type(value) is type(v) and value == v for v in values), words)
 
 
-def list_of(kind: Kind) -> Kind:
-    """A list, each item of that kind."""
-    words = f"a list, each item {kind.words}"
-    return Kind(lambda value: isinstance(value, list) and all(map(kind.fits, value)), words)
+def list_of(kind: Kind, length: int | None = None) -> Kind:
+    """A list, each item of that kind; of so many items, if `length` says how many."""
+
+    def fits(value: Any) -> bool:
+        known = isinstance(value, list) and length in (None, len(value))
+        return known and all(map(kind.fits, value))
+
+    items = "" if length is None else f" of {length}"
+    return Kind(fits, f"a list{items}, each item {kind.words}")
 
 
 def object_of(kind: Kind) -> Kind:
@@ -75,13 +85,28 @@ def object_of(kind: Kind) -> Kind:
     )
 
 
-def take(value: Any, fields: Mapping[str, Kind], optional: Collection[str] = ()) -> dict[str, Any]:
-    """The fields of an object that are known, each of its kind; others are left out.
+def object_with(fields: Mapping[str, Kind]) -> Kind:
+    """An object that has these fields, each of its kind; it may have others."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            name in value and kind.fits(value[name]) for name, kind in fields.items()
+        )
+
+    parts = ", ".join(f"{name} ({kind.words})" for name, kind in fields.items())
+    return Kind(fits, f"an object with {parts}")
+
+
+def take(
+    value: Any, fields: Mapping[str, Kind], optional: Collection[str] = (), closed: bool = False
+) -> dict[str, Any]:
+    """The fields of an object that are known, each of its kind.
 
     Args:
         value: what should be an object.
         fields: name -> what it must be.
         optional: the names of those that may be missing.
+        closed: refuse fields that are not known; else they are left out.
 
     Raises:
         ValueError: it is no object, a field is missing, or one is of another kind.
@@ -94,6 +119,8 @@ def take(value: Any, fields: Mapping[str, Kind], optional: Collection[str] = ())
                 raise ValueError(f"{name} is missing")
         elif not kind.fits(value[name]):
             raise ValueError(f"{name} is {_shown(value[name])}, expected {kind.words}")
+    if closed and (unknown := sorted(value.keys() - fields.keys())):
+        raise ValueError(f"it holds {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
     return {name: value[name] for name in fields if name in value}
 
 
@@ -105,6 +132,11 @@ class Schema:
         what: it is called in a message, with what writes it.
         fields: name -> what it must be.
         optional: the names of those that may be missing.
+        closed: a field that is not known is refused; else it is left out.
+        newest: the highest number that its field `schema` may hold, which is a field of all such
+            files then; None: they need not have it.
+        sealed: its values were `sealed`: one that was changed is refused. One that never was
+            sealed passes, as those of version 0.1.
         most_bytes: a larger file is refused before it is parsed.
         error: what is raised for one that is not of this kind.
     """
@@ -112,6 +144,9 @@ class Schema:
     what: str
     fields: Mapping[str, Kind]
     optional: Collection[str] = ()
+    closed: bool = False
+    newest: int | None = None
+    sealed: bool = False
     most_bytes: int = 16 << 20
     error: type[InputError] = InputError
 
@@ -129,6 +164,15 @@ class Schema:
             raise self.error(f"cannot read {path}: {why}; expected {self.what}") from error
         return self.parse(content, str(path), toml=path.suffix == ".toml")
 
+    def read_if_there(self, path: Path) -> dict[str, Any] | None:
+        """As `read`; None if there is no such file."""
+        try:
+            return self.read(path)
+        except self.error as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
     def parse(self, content: bytes | str, where: str, toml: bool = False) -> dict[str, Any]:
         """The known fields of a text.
 
@@ -144,8 +188,31 @@ class Schema:
             if len(content) > self.most_bytes:
                 raise ValueError(f"it is larger than {self.most_bytes} bytes")
             text = content if isinstance(content, str) else content.decode("utf-8")
-            value = tomllib.loads(text) if toml else parse(text)
-            return take(value, self.fields, self.optional)
+            value = _parsed(text, tomllib.loads) if toml else parse(text)
+        except ValueError as error:
+            raise self.error(f"{where} is not {self.what}: {error}") from error
+        return self.fit(value, where)
+
+    def fit(self, value: Any, where: str) -> dict[str, Any]:
+        """The known fields of a value that was read already.
+
+        Raises:
+            InputError: as `error` says: it is of another kind, or newer than this reader.
+        """
+        fields = self.fields
+        try:
+            if self.newest is not None:
+                number = take(value, {"schema": FROM_ONE})["schema"]
+                if number > self.newest:
+                    raise self.error(
+                        f"{where} has schema {number}, this version of icnet-deploy reads up to "
+                        f"{self.newest}: upgrade icnet-deploy"
+                    )
+                fields = {**fields, "schema": FROM_ONE}
+            known = take(value, fields, self.optional, self.closed)
+            if self.sealed:
+                check_seal(value)
+            return known
         except ValueError as error:
             raise self.error(f"{where} is not {self.what}: {error}") from error
 
@@ -164,26 +231,54 @@ def parse(text: str | bytes, strict: bool = True) -> Any:
     Raises:
         ValueError: it is not that, or is nested deeper than `DEEPEST`.
     """
+    if not strict:
+        return _parsed(text, json.loads)
+    loads = functools.partial(
+        json.loads, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
+    )
+    return _parsed(text, loads)
+
+
+def _parsed(text: Any, loads: Callable[[Any], Any]) -> Any:
+    """What a parser makes of a text, if it is not too deep."""
     try:
-        if not strict:
-            return json.loads(text)
-        value = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
-        )
+        value = loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    level, depth = [value], 0
-    while level := [
-        inner
-        for outer in level
-        if isinstance(outer, list | dict)
-        for inner in (outer.values() if isinstance(outer, dict) else outer)
-        if isinstance(inner, list | dict)
-    ]:
-        depth += 1
-        if depth >= DEEPEST:
-            raise ValueError("it is nested too deeply")
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
+        ]
+    if level:
+        raise ValueError("it is nested too deeply")
     return value
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a SHA-256 of all else that it holds; see `Schema.sealed`."""
+    marked = {**value, _SEALED: True}
+    return {**marked, _SEAL: _seal(marked)}
+
+
+def check_seal(value: Mapping[str, Any]) -> None:
+    """Refuses a JSON object that is not as `sealed` left it; one that never was sealed passes.
+
+    Raises:
+        ValueError: it was changed.
+    """
+    if _SEAL not in value and _SEALED not in value:
+        return
+    if value.get(_SEALED) is not True or value.get(_SEAL) != _seal(value):
+        raise ValueError("it is not what was written: its SHA-256 is another")
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    rest = {key: one for key, one in value.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> Any:

@@ -9,14 +9,23 @@ it holds a digest, too.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.documents import (
+    COUNT,
+    OBJECT,
+    TEXT,
+    Schema,
+    list_of,
+    object_of,
+    object_with,
+    or_null,
+    sealed,
+)
 from icnet_deploy.errors import ModelError
-from icnet_deploy.integrity import check_seal, sealed
 from icnet_deploy.metadata import ArtefactMetadata
 
 SCHEMA = 1
@@ -96,42 +105,27 @@ class EngineSidecar:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON value that `from_dict` reads back as an equal one, with a digest of itself."""
-        return sealed(asdict(self) | {"metadata": json.loads(self.metadata.to_json())})
+        """The JSON value that `read_sidecar` reads back as an equal one; it has a digest."""
+        return sealed(asdict(self) | {"metadata": self.metadata.to_dict()})
 
-    @classmethod
-    def from_dict(cls, value: Any) -> EngineSidecar:
-        """Reads the value back.
 
-        Raises:
-            ModelError: a field is missing or of another kind, the value was changed, or the schema
-                is newer than this reader.
-        """
-        try:
-            schema = int(value["schema"])
-            if schema > SCHEMA:
-                raise ModelError(
-                    f"the sidecar has schema {schema}, this version of icnet-deploy reads up to "
-                    f"{SCHEMA}: upgrade icnet-deploy"
-                )
-            gpu = value["gpu"]
-            known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
-            for name in ("engine_sha256", "onnx_sha256", "flavour", "version"):
-                if not isinstance(value[name], str):
-                    raise ValueError(f"{name} is {value[name]!r}, expected a text")
-            if not isinstance(known.get("options", {}), dict):
-                raise ValueError(f"options are {known['options']!r}, expected an object")
-            known |= {
-                "metadata": ArtefactMetadata.from_json(json.dumps(value["metadata"])),
-                "gpu": gpu and Gpu(gpu["name"], _pair(gpu["compute_capability"]), gpu["driver"]),
-                "targets": tuple(value["targets"]),
-                "profiles": tuple(_profile(profile) for profile in value["profiles"]),
-            }
-            sidecar = cls(**known)
-            check_seal(value)
-            return sidecar
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ModelError(f"the sidecar cannot be read: {error!r}") from error
+_GPU = {"name": TEXT, "compute_capability": list_of(COUNT, 2), "driver": TEXT}
+_SCHEMA = Schema(
+    "what `icnet build-engine` writes",
+    {
+        **dict.fromkeys(("engine_sha256", "onnx_sha256", "flavour", "version"), TEXT),
+        "metadata": OBJECT,
+        "gpu": or_null(object_with(_GPU)),
+        "targets": list_of(TEXT),
+        "profiles": list_of(object_of(list_of(list_of(COUNT), 3))),
+        "options": OBJECT,
+        "precisions": or_null(object_of(COUNT)),
+    },
+    optional=("options", "precisions"),
+    newest=SCHEMA,
+    sealed=True,
+    error=ModelError,
+)
 
 
 def sidecar_path(engine: str | Path) -> Path:
@@ -147,24 +141,25 @@ def read_sidecar(engine: str | Path) -> EngineSidecar | None:
         ModelError: there is one, and it cannot be read.
     """
     path = sidecar_path(engine)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return EngineSidecar.from_dict(value)
-    except FileNotFoundError:
+    known = _SCHEMA.read_if_there(path)
+    if known is None:
         return None
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ModelError, ValueError) as error:
+    try:
+        metadata = ArtefactMetadata.from_dict(known["metadata"])
+    except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    gpu = known["gpu"]
+    parts = {
+        "metadata": metadata,
+        "gpu": gpu and Gpu(gpu["name"], tuple(gpu["compute_capability"]), gpu["driver"]),
+        "targets": tuple(known["targets"]),
+        "profiles": tuple(map(_profile, known["profiles"])),
+    }
+    return EngineSidecar(**known | parts)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    major, minor = value
-    return int(major), int(minor)
-
-
-def _profile(value: Any) -> Profile:
-    shapes = {name: tuple(tuple(int(n) for n in s) for s in three) for name, three in value.items()}
-    if any(len(three) != 3 for three in shapes.values()):
-        raise ValueError("a profile has three shapes an input")
-    return {name: (three[0], three[1], three[2]) for name, three in shapes.items()}
+def _profile(value: Mapping[str, Any]) -> Profile:
+    return {
+        name: (tuple(least), tuple(best), tuple(most))
+        for name, (least, best, most) in value.items()
+    }

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from icnet_deploy.errors import ModelError
 from icnet_deploy.files import sha256
@@ -31,7 +30,6 @@ GRAPH, METADATA_PROPS = 7, 14
 HIGHEST = 100
 """Higher than any field of a ModelProto: a file with such a field is no ONNX file."""
 
-_SEAL, _SEALED = "digest", "stamped"  # two keys: no one damaged key can hide the digest
 _BLOCK = 1 << 20
 _MARK = b"location"  # a tensor whose data are external names the file by this key
 
@@ -129,29 +127,6 @@ def with_entry(content: bytes, text: str) -> bytes:
     entry = find_entry(io.BytesIO(content), len(content))
     pair = _field(1, KEY.encode()) + _field(2, text.encode())
     return content[: entry.start] + content[entry.end :] + _field(METADATA_PROPS, pair)
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a SHA-256 of all else that it holds; `check_seal` tells its changes."""
-    told = {**value, _SEALED: True}
-    return {**told, _SEAL: _seal(told)}
-
-
-def check_seal(value: Mapping[str, Any]) -> None:
-    """Refuses a JSON object that is not as `sealed` left it; one that never was sealed passes.
-
-    Raises:
-        ValueError: it was changed.
-    """
-    if _SEAL not in value and _SEALED not in value:  # of version 0.1
-        return
-    if value.get(_SEALED) is not True or value.get(_SEAL) != _seal(value):
-        raise ValueError("it is not what was written: its SHA-256 is another")
-
-
-def _seal(value: Mapping[str, Any]) -> str:
-    told = {key: one for key, one in value.items() if key != _SEAL}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def artefact_files(path: Path) -> list[Path]:

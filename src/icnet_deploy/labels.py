@@ -6,13 +6,12 @@ al., 2016); CamVid's 11 those of SegNet's form of it (Badrinarayanan et al., 201
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icnet_deploy.documents import TEXT, WHOLE, Schema, list_of, or_null
 from icnet_deploy.errors import BackendError, LabelSetError, NotFinite
 
 if TYPE_CHECKING:
@@ -85,19 +84,14 @@ class LabelSet:
         Raises:
             LabelSetError: a field is missing, of a wrong type, or contradicts another.
         """
-        try:
-            ids = value.get("label_ids")
-            return cls(
-                name=_text(value["name"]),
-                names=tuple(_text(name) for name in _list(value["names"])),
-                palette=tuple(_colour(colour) for colour in _list(value["palette"])),
-                label_ids=None if ids is None else tuple(_whole(i) for i in _list(ids)),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise LabelSetError(
-                "a label set is a JSON object with 'name', 'names' (one a class), 'palette' (one "
-                f"[red, green, blue] a class) and optionally 'label_ids'; got {error!r}"
-            ) from error
+        known = _SCHEMA.fit(value, "the label set")
+        ids = known.get("label_ids")
+        return cls(
+            name=known["name"],
+            names=tuple(known["names"]),
+            palette=tuple((red, green, blue) for red, green, blue in known["palette"]),
+            label_ids=None if ids is None else tuple(ids),
+        )
 
     def train_to_label_ids(self) -> bytes:
         """A table of 256 bytes from a class index to its label id; what is no class becomes 0.
@@ -108,27 +102,18 @@ class LabelSet:
         return bytes(ids) + bytes(256 - len(self))
 
 
-def _colour(value: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (_whole(v) for v in _list(value))
-    return red, green, blue
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {value!r}")
-    return value
-
-
-def _list(value: Any) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):  # a text is a sequence, too: of its letters
-        raise TypeError(f"expected a list, got {value!r}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool):  # 0.5 is refused, not taken for 0, and true not for 1
-        raise TypeError(f"expected a whole number, got {value!r}")
-    return index(value)
+_SCHEMA = Schema(
+    "a label set: a JSON object with 'name', 'names' (one a class), 'palette' (one "
+    "[red, green, blue] a class) and optionally 'label_ids'",
+    {
+        "name": TEXT,
+        "names": list_of(TEXT),
+        "palette": list_of(list_of(WHOLE, 3)),
+        "label_ids": or_null(list_of(WHOLE)),
+    },
+    optional=("label_ids",),
+    error=LabelSetError,
+)
 
 
 def load_label_set(path: str | Path) -> LabelSet:
@@ -137,13 +122,7 @@ def load_label_set(path: str | Path) -> LabelSet:
     Raises:
         LabelSetError: the file is missing, is not JSON, or is not a label set.
     """
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LabelSetError(f"cannot read the label set {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise LabelSetError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return LabelSet.from_dict(value)
+    return LabelSet.from_dict(_SCHEMA.read(Path(path)))
 
 
 def check_labels(labels: npt.NDArray[np.uint8], label_set: LabelSet) -> None:

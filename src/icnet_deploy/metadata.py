@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import io
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, overload
 
+from icnet_deploy.documents import (
+    BOOL,
+    FROM_ONE,
+    OBJECT,
+    SHA256,
+    TEXT,
+    Kind,
+    Schema,
+    list_of,
+    one_of,
+    or_null,
+)
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.files import replacing
 from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
@@ -36,7 +47,6 @@ NO_DIGEST = (
 UPSAMPLINGS = ("aligned-corners", "half-pixel", "none")
 """How a network's last upsampling places its logits in the image."""
 
-_DIGEST = re.compile("([0-9a-f]{64})?")
 _STAMPED = "stamped"  # says the digest's presence again, so that no one damaged key can hide it
 
 
@@ -85,77 +95,66 @@ class ArtefactMetadata:
     digest: str = ""
     schema: int = SCHEMA
 
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON value that `from_dict` reads back as an equal one."""
+        return asdict(self) | {"label_set": self.label_set.to_dict(), _STAMPED: bool(self.digest)}
+
     def to_json(self) -> str:
-        """The JSON text that `from_json` reads back as an equal value."""
-        value = asdict(self)
-        value["label_set"] = self.label_set.to_dict()
-        value[_STAMPED] = bool(self.digest)
-        return json.dumps(value, sort_keys=True)
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> ArtefactMetadata:
+        """Reads the value back from a text; raises as `from_dict`."""
+        return cls._of(_SCHEMA.parse(text, _WHERE))
+
+    @classmethod
+    def from_dict(cls, value: Any) -> ArtefactMetadata:
         """Reads the value back.
 
         Raises:
-            ModelError: it is not JSON, a field is missing, or the schema is newer than this reader.
+            ModelError: a field is missing or of another kind, or the schema is newer than this
+                reader.
         """
+        return cls._of(_SCHEMA.fit(value, _WHERE))
+
+    @classmethod
+    def _of(cls, known: dict[str, Any]) -> ArtefactMetadata:
         try:
-            value = json.loads(text)
-            _check_schema(value["schema"])
-            known = {k: v for k, v in value.items() if k in cls.__dataclass_fields__}
-            for name, (fits, expected) in _FIELDS.items():
-                if name in known and not fits(known[name]):
-                    raise ValueError(f"{name} is {known[name]!r}, expected {expected}")
-            size = value["size"]
-            known |= {
-                "label_set": LabelSet.from_dict(value["label_set"]),
-                "size": size and (size[0], size[1]),
-                "calibration_images": tuple(value.get("calibration_images", ())),
-            }
-            digest = value.get("digest", "")
-            if value.get(_STAMPED, False) is not bool(digest) or not _DIGEST.fullmatch(digest):
+            if known.pop(_STAMPED, False) is not bool(known.get("digest")):
                 raise ValueError("its digest is damaged")
-            return cls(**known)
-        except (ArithmeticError, LookupError, TypeError, ValueError, LabelSetError) as error:
-            raise ModelError(f"the artefact's metadata cannot be read: {error!r}") from error
+            label_set = LabelSet.from_dict(known["label_set"])
+        except (ValueError, LabelSetError) as error:
+            raise ModelError(f"{_WHERE} is not {_SCHEMA.what}: {error}") from error
+        size = known["size"] and tuple(known["size"])
+        images = tuple(known.get("calibration_images", ()))
+        return cls(**known | {"label_set": label_set, "size": size, "calibration_images": images})
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_side(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_size(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list) and len(value) == 2 and all(map(_is_side, value))
-    )
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "size": (_is_size, "[height, width] in pixels or null"),
-    "stride": (lambda value: value is None or _is_side(value), "a number of pixels or null"),
-    "upsampling": (UPSAMPLINGS.__contains__, f"one of {', '.join(UPSAMPLINGS)}"),
-    "min_side": (_is_side, "a number of pixels"),
-    "calibration_images": (_is_texts, "a list of texts"),
-    **dict.fromkeys(("head", "precision", "digest"), (_is_text, "a text")),
-    **dict.fromkeys(("network", "preprocessing", "tools"), (_is_object, "an object")),
-    **dict.fromkeys(
-        ("weights_sha256", "parent_sha256", "training_data"),
-        (lambda value: value is None or _is_text(value), "a text or null"),
-    ),
+_WHERE = "the artefact's metadata"
+_OPTIONAL = {
+    **dict.fromkeys(("network", "preprocessing", "tools"), OBJECT),
+    **dict.fromkeys(("weights_sha256", "parent_sha256", "training_data"), or_null(TEXT)),
+    "stride": or_null(FROM_ONE),
+    "upsampling": one_of(*UPSAMPLINGS),
+    "min_side": FROM_ONE,
+    "calibration_images": list_of(TEXT),
+    "digest": Kind(lambda value: value == "" or SHA256.fits(value), SHA256.words),
+    _STAMPED: BOOL,
 }
-"""What each field must be: nothing is made to fit, since it would then say something else."""
+_SCHEMA = Schema(
+    "what `icnet export` writes",
+    {
+        "label_set": OBJECT,
+        "size": or_null(list_of(FROM_ONE, 2)),
+        "head": TEXT,
+        "precision": TEXT,
+        **_OPTIONAL,
+    },
+    optional=_OPTIONAL,
+    newest=SCHEMA,
+    error=ModelError,
+)
 
 
 def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | None = None) -> bytes:
@@ -281,13 +280,3 @@ def _metadata(path: Path, entry: Entry) -> ArtefactMetadata:
             "metadata): export the network with `icnet export`"
         )
     return ArtefactMetadata.from_json(entry.text)
-
-
-def _check_schema(schema: Any) -> None:
-    if type(schema) is not int or schema < 1:
-        raise ValueError(f"its schema is {schema!r}, expected a whole number from 1 on")
-    if schema > SCHEMA:
-        raise ModelError(
-            f"the artefact's metadata has schema {schema}, this version of icnet-deploy reads up "
-            f"to {SCHEMA}: upgrade icnet-deploy"
-        )

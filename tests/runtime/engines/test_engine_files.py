@@ -43,7 +43,7 @@ class TestSidecar:
     def test_one_that_cannot_be_read_is_refused(self, desk, batched):
         engine = batched()
         sidecar_path(engine).write_text("{}")
-        with pytest.raises(ModelError, match=r"engine\.json: .*cannot be read"):
+        with pytest.raises(ModelError, match=r"engine\.json is not what .*schema is missing"):
             desk.open(engine)
 
     def test_it_can_be_required(self, desk, batched):
