@@ -56,7 +56,7 @@ def check_answer(
         fits = (
             dtype in (np.float32, np.float16)
             and tuple(shape[:2]) == (images, len(metadata.label_set))
-            and _fits_grid(shape[2:], size, metadata.stride)
+            and _fits_grid(shape[2:], size, _stride(metadata))
         )
     if not fits:
         raise BackendError(
@@ -143,12 +143,17 @@ def _check_output(
         if metadata.size is None:
             fits = grid == (None, None)
         else:
-            fits = _fits_grid(grid, metadata.size, metadata.stride)
+            fits = _fits_grid(grid, metadata.size, _stride(metadata))
     if not fits or spec.shape[0] not in (None, batch):
         raise ModelError(
             f"the model's output is {spec}, and its metadata says {wanted}: it is another model's; "
             "export it again"
         )
+
+
+def _stride(metadata: ArtefactMetadata) -> int | None:
+    """Logits that are not upsampled are one a pixel, whatever else is said."""
+    return 1 if metadata.upsampling == "none" else metadata.stride
 
 
 def _fits_grid(grid: Sequence[int | None], size: Size, stride: int | None) -> bool:
@@ -168,7 +173,7 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
     height, width = size or ("H", "W")
     if metadata.head == "labels":
         return f"uint8 N x {height} x {width}"
-    stride = metadata.stride or f"one of {', '.join(map(str, _STRIDES))}"
+    stride = _stride(metadata) or f"one of {', '.join(map(str, _STRIDES))}"
     return (
         f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
         f"{width}, s being {stride}"

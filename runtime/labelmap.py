@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import NotFinite
+from icnet_deploy.metadata import UPSAMPLINGS
 from icnet_deploy.runtime.cores import usable_cores
 
 UInt8 = npt.NDArray[np.uint8]
@@ -49,7 +50,7 @@ _THREAD_PIXELS = 1 << 18
 
 @dataclass(frozen=True)
 class _Axis:
-    """How the pixels of one axis lie on the grid, corners aligned.
+    """How the pixels of one axis lie on the grid.
 
     Attributes:
         cells: how many cells the grid has here, at least 1.
@@ -69,19 +70,41 @@ class _Axis:
 
 
 @lru_cache(maxsize=16)
-def _axis(grid: int, pixels: int) -> _Axis:
-    """Divides in whole numbers: a float32 scale would be off by up to 1e-4 of a cell."""
+def _axis(grid: int, pixels: int, upsampling: str) -> _Axis:
+    """Divides in whole numbers: a float32 scale would be off by up to 1e-4 of a cell.
+
+    Raises:
+        ValueError: there is no such rule, or the grid has another size than the rule needs.
+    """
+    if upsampling not in UPSAMPLINGS:
+        raise ValueError(f"unknown upsampling {upsampling!r}; known: {', '.join(UPSAMPLINGS)}")
+    if upsampling == "none" and grid != pixels:
+        raise ValueError(
+            f"the network's logits are not upsampled, so that {grid} of them are no {pixels} "
+            "pixels: make the label map at their own size, and resize it"
+        )
     cells = max(grid - 1, 1)
-    last = max(pixels - 1, 1)
-    position = np.arange(pixels, dtype=np.intp) * (grid - 1)
+    pixel = np.arange(pixels, dtype=np.intp)
+    if upsampling == "half-pixel":  # (pixel + 1/2) * grid / pixels - 1/2, the edges repeated
+        last = 2 * pixels
+        position = np.clip((2 * pixel + 1) * grid - pixels, 0, last * (grid - 1))
+    else:
+        last = max(pixels - 1, 1)
+        position = pixel * (grid - 1)
     cell = np.minimum(position // last, cells - 1)  # the last pixel belongs to the last cell
     weight = ((position - cell * last) / last).astype(np.float32)
     first = np.searchsorted(cell, np.arange(cells + 1))
     return _Axis(cells, cell, weight, first, np.diff(first), min(grid - 1, 1))
 
 
-def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | None = None) -> UInt8:
-    """The class of largest logit at every pixel, the logits interpolated with aligned corners.
+def label_map(
+    logits: npt.NDArray[Any],
+    size: tuple[int, int],
+    threads: int | None = None,
+    *,
+    upsampling: str = UPSAMPLINGS[0],
+) -> UInt8:
+    """The class of largest logit at every pixel, the logits interpolated bilinearly.
 
     Several threads may call it at once.
 
@@ -91,6 +114,9 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
         size: (height, width) of the label map in pixels, each at least 1.
         threads: how many threads the compiled way uses: 1 is the calling one alone. None: as many
             as the process may use cores, at most 8, and fewer for a small label map.
+        upsampling: where the logits lie in the label map: `aligned-corners`, the centres of both
+            ones' corners on one another; `half-pixel`, their edges (PyTorch's
+            `align_corners=False`), the outermost logits repeated; `none`, each is a pixel.
 
     Returns:
         uint8, H x W or N x H x W, in 0..C-1. What `label_map_dense` returns, save where float32
@@ -99,17 +125,18 @@ def label_map(logits: npt.NDArray[Any], size: tuple[int, int], threads: int | No
     Raises:
         NotFinite: a logit is infinite or not a number, be it the largest at its point or not, and
             be there a pixel beside it or, in a label map smaller than the grid, none.
-        ValueError: the logits have another shape, or `threads` is below 1. `NotFinite` is one, too.
+        ValueError: the logits have another shape, `threads` is below 1, there is no such rule, or
+            it is `none` and `size` is not the grid's. `NotFinite` is one, too.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, or None, got {threads}")
     if logits.ndim != 4:
         labels = np.empty(size, np.uint8)
-        _label(_checked(logits), labels, threads)
+        _label(_checked(logits), labels, threads, upsampling)
         return labels
     batch = np.empty((len(logits), *size), np.uint8)
     for one, labels in zip(logits, batch, strict=True):
-        _label(_checked(one), labels, threads)
+        _label(_checked(one), labels, threads, upsampling)
     return batch
 
 
@@ -119,17 +146,26 @@ def kind() -> tuple[str, str]:
     return ("numpy" if run is None else "compiled"), why
 
 
-def label_map_dense(logits: npt.NDArray[Any], size: tuple[int, int]) -> UInt8:
+def label_map_dense(
+    logits: npt.NDArray[Any], size: tuple[int, int], *, upsampling: str = UPSAMPLINGS[0]
+) -> UInt8:
     """As `label_map`, by interpolating every class at every pixel, a few rows at a time.
 
     The plain statement of what `label_map` must return, and without a compiler the faster way
     where most cells are mixed. It raises what `label_map` does.
     """
     if logits.ndim == 4:
-        return np.stack([label_map_dense(one, size) for one in logits])
+        return np.stack([label_map_dense(one, size, upsampling=upsampling) for one in logits])
     values = np.ascontiguousarray(_checked(logits))
+    axes = _axes(values, size, upsampling)
     _refuse_not_finite(values)
-    return _dense(values, _axis(values.shape[1], size[0]), _axis(values.shape[2], size[1]))
+    return _dense(values, *axes)
+
+
+def _axes(values: Float32, size: tuple[int, int], upsampling: str) -> tuple[_Axis, _Axis]:
+    """Rows, and columns."""
+    _, height, width = values.shape
+    return _axis(height, size[0], upsampling), _axis(width, size[1], upsampling)
 
 
 def _checked(logits: npt.NDArray[Any]) -> Float32:
@@ -146,10 +182,10 @@ def _refuse_not_finite(values: Float32) -> None:
         raise NotFinite
 
 
-def _label(values: Float32, labels: UInt8, threads: int | None) -> None:
+def _label(values: Float32, labels: UInt8, threads: int | None, upsampling: str) -> None:
     """Fills the label map of one image, by the compiled way where it is there."""
-    (_, h, w), (height, width) = values.shape, labels.shape
-    rows, columns = _axis(h, height), _axis(w, width)
+    height, width = labels.shape
+    rows, columns = _axes(values, (height, width), upsampling)
     run, _ = _compiled()
     if run is None:
         labels[:] = _numpy(np.ascontiguousarray(values), rows, columns)

@@ -33,9 +33,6 @@ from icnet_deploy.runtime.prediction import Prediction
 
 UInt8 = npt.NDArray[np.uint8]
 
-MIN_SIDE = 64
-"""The smallest side, in pixels, that the network can halve as often as it does."""
-
 
 class Held(NamedTuple):
     """An image that was checked and that nobody else changes, and how long that took.
@@ -96,10 +93,11 @@ class Serving:
             held = self._copy_on_device(backend, frame) if may_be_reused else image
         else:
             check_image(image)
-            if self.metadata.size is None and min(image.shape[:2]) < MIN_SIDE:
+            least = self.metadata.min_side
+            if self.metadata.size is None and min(image.shape[:2]) < least:
                 raise ImageError(
                     f"the image is {image.shape[0]} x {image.shape[1]}; this model takes images at "
-                    f"their own size, from {MIN_SIDE} x {MIN_SIDE} on: enlarge the image, or "
+                    f"their own size, from {least} x {least} on: enlarge the image, or "
                     "export the model at a fixed size"
                 )
             # Copied before the network reads it, which then finds it in the processor's cache.
@@ -253,11 +251,15 @@ class Serving:
 
     def _labels(self, value: Array, size: Size) -> UInt8:
         """The label map of one image's output, in memory of its own."""
-        if self.metadata.head == "logits":
-            return label_map(value, size, self.threads)
-        check_labels(value, self.metadata.label_set)
-        resized = resize_labels(value, size)
-        return resized.copy() if resized is value else resized
+        if self.metadata.head == "labels":
+            check_labels(value, self.metadata.label_set)
+            resized = resize_labels(value, size)
+            return resized.copy() if resized is value else resized
+        rule = self.metadata.upsampling
+        if rule == "none":  # as `labels`: finished at the artefact's size
+            own = (value.shape[1], value.shape[2])
+            return resize_labels(label_map(value, own, self.threads, upsampling=rule), size)
+        return label_map(value, size, self.threads, upsampling=rule)
 
 
 def _may_change(image: UInt8) -> bool:

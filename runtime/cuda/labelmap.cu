@@ -1,5 +1,5 @@
-// From logits on a coarse grid to the label map of one image, in one pass: aligned corners,
-// bilinear, the class of largest value, the lowest index on a tie.
+// From logits on a coarse grid to the label map of one image, in one pass: bilinear, the class of
+// largest value, the lowest index on a tie.
 //
 // It computes what runtime/labelmap.py's label_map_dense computes, operation by operation in
 // float32, so that both give the same bytes: whole numbers for the positions, one correctly
@@ -9,8 +9,10 @@
 //   logits   C x h x w of the image, contiguous; float, or half as 16 bits
 //   labels   height x width bytes
 //   flag     is set to 1 where a logit is infinite or not a number: the label map says nothing then
+//   centred  0: the corners of the grid and of the label map lie on one another; 1: their edges do
+//            (half-pixel centres)
 //   grid     (ceil(width / 32), ceil(height / 8)) blocks of 32 x 8 threads, one a pixel
-// A position, (h - 1) * (height - 1), must fit 31 bits.
+// A position, (h - 1) * (height - 1) or centred 2 * h * height, must fit 31 bits.
 //
 // Another kernel holds a label map that the network has made itself to its number of classes.
 
@@ -24,10 +26,16 @@ __device__ static float widen(unsigned short bits) {
 __device__ static float widen(float value) { return value; }
 
 // The near corner's index on one axis, and the weight of the far one.
-__device__ static int place(int pixel, int grid, int pixels, float *weight) {
+__device__ static int place(int pixel, int grid, int pixels, int centred, float *weight) {
     int last = pixels > 1 ? pixels - 1 : 1;
     int cells = grid > 1 ? grid - 1 : 1;
     int position = pixel * (grid - 1);
+    if (centred) {
+        last = 2 * pixels;
+        position = (2 * pixel + 1) * grid - pixels;
+        if (position < 0) position = 0;
+        if (position > last * (grid - 1)) position = last * (grid - 1);
+    }
     int cell = position / last;
     if (cell > cells - 1) cell = cells - 1;
     // Exact operands below 2^24 make this the double quotient rounded to float, too.
@@ -56,7 +64,7 @@ __device__ static long long share(long long *step) {
 
 template <typename T>
 __device__ static void label(const T *logits, int classes, int h, int w, unsigned char *labels,
-                             int height, int width, int *flag) {
+                             int height, int width, int *flag, int centred) {
     // Each logit once, by whichever thread: as on the CPU also those that lose, and those beside
     // which a label map smaller than the grid has no pixel. Whoever finds one writes the same.
     long long step, count = (long long)classes * h * w;
@@ -66,8 +74,8 @@ __device__ static void label(const T *logits, int classes, int h, int w, unsigne
     int y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= width || y >= height) return;
     float down, right;
-    int row = place(y, h, height, &down);
-    int column = place(x, w, width, &right);
+    int row = place(y, h, height, centred, &down);
+    int column = place(x, w, width, centred, &right);
     int below = h > 1 ? w : 0, beside = w > 1 ? 1 : 0;
     const T *corner = logits + (long long)row * w + column;
     long long plane = (long long)h * w;
@@ -87,14 +95,14 @@ __device__ static void label(const T *logits, int classes, int h, int w, unsigne
 
 extern "C" __global__ void label_map_float(const float *logits, int classes, int h, int w,
                                            unsigned char *labels, int height, int width,
-                                           int *flag) {
-    label(logits, classes, h, w, labels, height, width, flag);
+                                           int *flag, int centred) {
+    label(logits, classes, h, w, labels, height, width, flag, centred);
 }
 
 extern "C" __global__ void label_map_half(const unsigned short *logits, int classes, int h, int w,
                                           unsigned char *labels, int height, int width,
-                                          int *flag) {
-    label(logits, classes, h, w, labels, height, width, flag);
+                                          int *flag, int centred) {
+    label(logits, classes, h, w, labels, height, width, flag, centred);
 }
 
 // Sets the flag where one of height x width labels is not below the number of classes.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy.errors import BackendError
+from icnet_deploy.metadata import UPSAMPLINGS
 from icnet_deploy.runtime.cuda.base import Cuda
 
 KERNELS: Mapping[np.dtype[Any], str] = {
@@ -44,6 +45,7 @@ def launch_label_map(
     labels: int,
     size: tuple[int, int],
     flag: int,
+    upsampling: str = UPSAMPLINGS[0],
 ) -> None:
     """Puts one image's label map on a stream.
 
@@ -57,12 +59,18 @@ def launch_label_map(
         size: (H, W) in pixels.
         flag: the address of an int32, 0, that becomes 1 if one of the logits, read for a pixel or
             not, is infinite or not a number. The label map then says nothing.
+        upsampling: see `label_map`; `none` only where (h, w) is (H, W), which the caller sees to.
 
     Raises:
         BackendError: the kernel cannot be compiled, or the sizes are too large for it.
     """
-    positions = [(grid - 1) * (side - 1) for grid, side in zip(shape[1:], size, strict=True)]
-    if max(positions) >= 2**31 or max(size) >= 2**24:
+    centred = upsampling == "half-pixel"
+    axes = list(zip(shape[1:], size, strict=True))
+    if centred:  # the kernel counts halves of a pixel
+        largest, divisor = max(2 * grid * side for grid, side in axes), 2 * max(size)
+    else:
+        largest, divisor = max((grid - 1) * (side - 1) for grid, side in axes), max(size)
+    if largest >= 2**31 or divisor >= 2**24:
         raise BackendError(f"a label map of {size[0]} x {size[1]} pixels is too large for the GPU")
     arguments: list[np.generic] = [
         np.uint64(logits),
@@ -70,6 +78,7 @@ def launch_label_map(
         np.uint64(labels),
         *(np.int32(side) for side in size),
         np.uint64(flag),
+        np.int32(centred),
     ]
     _launch(cuda, stream, KERNELS[np.dtype(dtype)], arguments, size)
 

@@ -43,15 +43,17 @@ static void over_the_grid(K kernel, int gx, int gy, int bx, int by, A... argumen
 }
 
 extern "C" void run_float(int gx, int gy, int bx, int by, const float *logits, int classes, int h,
-                          int w, unsigned char *labels, int height, int width, int *flag) {
+                          int w, unsigned char *labels, int height, int width, int *flag,
+                          int centred) {
     over_the_grid(label_map_float, gx, gy, bx, by, logits, classes, h, w, labels, height, width,
-                  flag);
+                  flag, centred);
 }
 
 extern "C" void run_half(int gx, int gy, int bx, int by, const unsigned short *logits, int classes,
-                         int h, int w, unsigned char *labels, int height, int width, int *flag) {
+                         int h, int w, unsigned char *labels, int height, int width, int *flag,
+                         int centred) {
     over_the_grid(label_map_half, gx, gy, bx, by, logits, classes, h, w, labels, height, width,
-                  flag);
+                  flag, centred);
 }
 
 extern "C" void run_check(int gx, int gy, int bx, int by, const unsigned char *labels, int height,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -111,14 +113,14 @@ def kernels_give_the_dense_label_map(cuda):
     for dtype in (np.float32, np.float16):
         logits = rng.standard_normal((7, 9, 14)).astype(dtype)
         block = filled(cuda, logits, stream)
-        for size in ((33, 50), (9, 14), (1, 3)):
+        rules = ("aligned-corners", "half-pixel")
+        for size, rule in product(((33, 50), (9, 14), (1, 3)), rules):
             labels = DeviceLabels(cuda, size)
-            where, shape = labels.address, logits.shape
-            launch_label_map(
-                cuda, stream, block.address, shape, logits.dtype, where, size, flag.address
-            )
+            where = labels.address, size, flag.address
+            launch_label_map(cuda, stream, block.address, logits.shape, logits.dtype, *where, rule)
             stream.synchronize()
-            np.testing.assert_array_equal(labels.to_host(), label_map_dense(logits, size))
+            dense = label_map_dense(logits, size, upsampling=rule)
+            np.testing.assert_array_equal(labels.to_host(), dense)
             labels.free()
         block.free()
     assert not read(cuda, flag.address, 4, stream).any()

@@ -406,12 +406,12 @@ API cuFuncSetBlockShape(void *, int, int, int) { return SUCCESS; }
 API cuCtxDetach(void *) { return SUCCESS; }
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned, unsigned bx, unsigned by,
                    unsigned bz, unsigned, void *stream, void **p, void **extra) {
-    void *packed[8];
+    void *packed[9];
     auto kernel = static_cast<char *>(function) - kernel_words;
     if (!p && extra && extra[0] == (void *)1) {  // PyCUDA gives them in one buffer, as a C struct
         auto *buffer = static_cast<char *>(extra[1]);
-        const int offsets[] = {0, 8, 12, 16, 24, 32, 36, 40};
-        for (int i = 0; i < 8; ++i) packed[i] = buffer + offsets[i];
+        const int offsets[] = {0, 8, 12, 16, 24, 32, 36, 40, 48};
+        for (int i = 0; i < 9; ++i) packed[i] = buffer + offsets[i];
         p = packed;
     }
     if (bz != 1 || bx * by > 1024 || !p) return INVALID_VALUE;
@@ -427,6 +427,7 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned, unsigned 
         });
     int height = *(int *)p[5], width = *(int *)p[6];
     auto flag = *(uintptr_t *)p[7];
+    int centred = *(int *)p[8];
     return put(stream, [=] {
         size_t size = kernel == HALF ? 2 : 4, read = (size_t)first * second * third * size;
         if (!holds(device_memory, source, read) || !holds(device_memory, flag, sizeof(int)) ||
@@ -435,10 +436,10 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned, unsigned 
         auto *labels = (unsigned char *)target;
         if (kernel == HALF)
             run_half(gx, gy, bx, by, (unsigned short *)source, first, second, third, labels, height,
-                     width, (int *)flag);
+                     width, (int *)flag, centred);
         else
             run_float(gx, gy, bx, by, (float *)source, first, second, third, labels, height, width,
-                      (int *)flag);
+                      (int *)flag, centred);
         return (Result)SUCCESS;
     });
 }

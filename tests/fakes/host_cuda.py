@@ -273,7 +273,7 @@ class HostCuda:
         """Knows the label map's kernels only, and computes them with NumPy."""
         self._check_current()
         uint64, int32 = np.uint64, np.int32
-        types = [uint64, *[int32] * 3, uint64, *[int32] * 2, uint64]
+        types = [uint64, *[int32] * 3, uint64, *[int32] * 2, uint64, int32]
         if kernel == CHECK:
             types = [uint64, *[int32] * 3, uint64]
         if [type(argument) for argument in arguments] != types:
@@ -288,12 +288,14 @@ class HostCuda:
 
     def _label_map(self, kernel: str, logits: int, *numbers: int) -> None:
         """What is flagged leaves the label map as it was: whoever reads it finds no labels."""
-        classes, h, w, labels, height, width, flag = numbers
+        classes, h, w, labels, height, width, flag, centred = numbers
         dtype = next(dtype for dtype, name in KERNELS.items() if name == kernel)
         target = self._view(labels, (height, width), np.dtype(np.uint8))
         try:
             target[...] = label_map_dense(
-                self._view(logits, (classes, h, w), dtype), (height, width)
+                self._view(logits, (classes, h, w), dtype),
+                (height, width),
+                upsampling="half-pixel" if centred else "aligned-corners",
             )
         except NotFinite:
             self._view(flag, (1,), np.dtype(np.int32))[0] = 1

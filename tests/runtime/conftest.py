@@ -29,8 +29,9 @@ def build_model(
     half: str = "no",
     describe: dict[str, Any] | None = None,
     input_name: str = "image",
+    stride: int = 4,
 ) -> Path:
-    """Writes Cast -> Transpose -> Conv of stride 4 (-> Resize -> argmax -> Cast).
+    """Writes Cast -> Transpose -> Conv of a stride (-> Resize -> argmax -> Cast).
 
     `half`: "out", logits leave it as float16; "inside", they are float16 on their way.
     """
@@ -48,13 +49,13 @@ def build_model(
     nodes = [
         h.make_node("Cast", [input_name], ["pixels"], to=T.FLOAT),
         h.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
-        h.make_node("Conv", ["planes", "weights", "bias"], [conv], strides=[4, 4]),
+        h.make_node("Conv", ["planes", "weights", "bias"], [conv], strides=[stride, stride]),
     ]
     free: tuple[Any, Any] = ("H", "W")
     height, width = size or free
     n, kind = batch or "N", T.FLOAT
-    quarter = [(s + 3) // 4 if isinstance(s, int) else s.lower() for s in (height, width)]
-    shape = [n, len(label_set), *quarter]
+    grid = [-(-s // stride) if isinstance(s, int) else s.lower() for s in (height, width)]
+    shape = [n, len(label_set), *grid]
     if half == "out":
         nodes.append(h.make_node("Cast", ["scores"], ["logits"], to=T.FLOAT16))
         kind = T.FLOAT16
@@ -62,7 +63,7 @@ def build_model(
         nodes.append(h.make_node("Cast", ["scores"], ["half_scores"], to=T.FLOAT16))
         nodes.append(h.make_node("Cast", ["half_scores"], ["logits"], to=T.FLOAT))
     if head == "labels":
-        scales = np.array([1, 1, height / quarter[0], width / quarter[1]], np.float32)
+        scales = np.array([1, 1, height / grid[0], width / grid[1]], np.float32)
         constants.append(h.make_tensor("scales", T.FLOAT, [4], scales))
         how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
         nodes += [

@@ -41,12 +41,18 @@ def logits_of(seed, classes, height, width, kind):
     return (a * y + b * x + c * np.sin(4 * x)).astype(np.float32)
 
 
-def interpolate(logits, size):
+RULES = ["aligned-corners", "half-pixel"]
+
+
+def interpolate(logits, size, rule):
     """Float64, straight from the definition: the judge of both ways."""
     _, height, width = logits.shape
 
     def line(grid, count):
-        at = np.arange(count) * (grid - 1) / max(count - 1, 1)
+        if rule == "half-pixel":
+            at = np.clip((np.arange(count) + 0.5) * grid / count - 0.5, 0, grid - 1)
+        else:
+            at = np.arange(count) * (grid - 1) / max(count - 1, 1)
         near = np.minimum(at.astype(int), max(grid - 2, 0))
         return near, np.minimum(near + 1, grid - 1), at - near
 
@@ -57,8 +63,8 @@ def interpolate(logits, size):
     return rows[:, :, x0] * (1 - u) + rows[:, :, x1] * u
 
 
-def assert_right(labels, logits, size, margin=1e-4):
-    dense = interpolate(logits, size)
+def assert_right(labels, logits, size, rule, margin=1e-4):
+    dense = interpolate(logits, size, rule)
     assert labels.dtype == np.uint8
     assert labels.shape == size
     chosen = np.take_along_axis(dense, labels[None].astype(int), axis=0)[0]
@@ -94,26 +100,25 @@ def way(request):
     """`label_map`, going one way, then the other."""
     run = request.getfixturevalue("compiled") if request.param == "compiled" else None
 
-    def label_map_this_way(*arguments):
+    def label_map_this_way(*arguments, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(labelmap, "_compiled", lambda: (run, ""))
-            return label_map(*arguments)
+            return label_map(*arguments, **options)
 
     return label_map_this_way
 
 
-def by_numpy(logits, size):
+def by_numpy(logits, size, rule="aligned-corners"):
     """What the compiled way must return."""
-    axes = labelmap._axis(logits.shape[1], size[0]), labelmap._axis(logits.shape[2], size[1])
-    return labelmap._numpy(logits, *axes)
+    return labelmap._numpy(logits, *labelmap._axes(logits, size, rule))
 
 
-def by_compiled(run, logits, size, threads):
+def by_compiled(run, logits, size, threads, rule="aligned-corners"):
     """Called on a label map between rows that it must not touch."""
     framed = np.full((size[0] + 2, size[1]), 255, np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labelmap, "_compiled", lambda: (run, ""))
-        labelmap._label(logits, framed[1:-1], threads)
+        labelmap._label(logits, framed[1:-1], threads, rule)
     assert (framed[[0, -1]] == 255).all()
     return framed[1:-1]
 
@@ -124,30 +129,31 @@ grids = {
     "grid": st.tuples(side, side),
     "size": st.tuples(pixels, pixels),
     "kind": st.sampled_from(["random", "smooth", "coarse"]),
+    "rule": st.sampled_from(RULES),
 }
 
 
 @given(**grids)
 @settings(max_examples=150, deadline=None)
-def test_it_is_the_class_of_largest_interpolated_logit(way, seed, classes, grid, size, kind):
+def test_it_is_the_class_of_largest_interpolated_logit(way, seed, classes, grid, size, kind, rule):
     logits = logits_of(seed, classes, *grid, kind)
-    assert_right(way(logits, size), logits, size)
-    assert_right(label_map_dense(logits, size), logits, size)
+    for ask in (way, label_map_dense):
+        assert_right(ask(logits, size, upsampling=rule), logits, size, rule)
 
 
 @given(**grids)
 @settings(max_examples=150, deadline=None)
-def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind):
+def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind, rule):
     """With the switch to the dense way off, so that mixed cells are really worked out."""
     logits = logits_of(seed, classes, *grid, kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labelmap, "_MIXED_SHARE", 2.0)
         patch.setattr(labelmap, "_CELL_PIXELS", 10**9)
         patch.setattr(labelmap, "_CELLS", 3)
-        cells = by_numpy(logits, size)
-    np.testing.assert_array_equal(cells, by_numpy(logits, size))
-    dense = label_map_dense(logits, size)
-    values = np.sort(interpolate(logits, size), axis=0)
+        cells = by_numpy(logits, size, rule)
+    np.testing.assert_array_equal(cells, by_numpy(logits, size, rule))
+    dense = label_map_dense(logits, size, upsampling=rule)
+    values = np.sort(interpolate(logits, size, rule), axis=0)
     tie = values[-1] - values[-2] < 1e-6 if classes > 1 else np.zeros(size, bool)
     assert not ((cells != dense) & ~tie).any()
 
@@ -159,12 +165,15 @@ def test_cells_give_what_the_dense_way_gives(seed, classes, grid, size, kind):
     size=st.tuples(st.integers(1, 90), st.integers(1, 300)),
     kind=grids["kind"],
     threads=st.integers(1, 4),
+    rule=grids["rule"],
 )
 @settings(max_examples=300, deadline=None)
-def test_compiled_it_is_numpys_to_the_byte(compiled, seed, classes, grid, size, kind, threads):
+def test_compiled_it_is_numpys_to_the_byte(
+    compiled, seed, classes, grid, size, kind, threads, rule
+):
     logits = logits_of(seed, classes, *grid, kind)
-    labels = by_compiled(compiled, logits, size, threads)
-    np.testing.assert_array_equal(labels, by_numpy(logits, size))
+    labels = by_compiled(compiled, logits, size, threads, rule)
+    np.testing.assert_array_equal(labels, by_numpy(logits, size, rule))
 
 
 @pytest.mark.parametrize(
@@ -183,11 +192,13 @@ def test_compiled_it_is_numpys_to_the_byte(compiled, seed, classes, grid, size, 
     ],
 )
 @pytest.mark.parametrize("kind", ["random", "smooth", "coarse"])
-def test_of_unusual_shapes_too(compiled, classes, grid, size, kind):
+@pytest.mark.parametrize("rule", RULES)
+def test_of_unusual_shapes_too(compiled, classes, grid, size, kind, rule):
     logits = logits_of(1, classes, *grid, kind)
-    expected = by_numpy(logits, size)
+    expected = by_numpy(logits, size, rule)
     for threads in (1, 3):
-        np.testing.assert_array_equal(by_compiled(compiled, logits, size, threads), expected)
+        labels = by_compiled(compiled, logits, size, threads, rule)
+        np.testing.assert_array_equal(labels, expected)
 
 
 def test_on_the_networks_own_logits(compiled):
@@ -217,13 +228,15 @@ def test_a_tie_that_only_rounding_makes_is_none_where_the_corners_agree(way):
     ("grid", "size"),
     [((32, 64), (128, 256)), ((33, 65), (129, 257)), ((33, 65), (20, 31)), ((1, 9), (7, 50))],
 )
-def test_it_is_pytorchs_interpolate_and_argmax(way, kind, grid, size):
+@pytest.mark.parametrize("rule", RULES)
+def test_it_is_pytorchs_interpolate_and_argmax(way, kind, grid, size, rule):
     torch = pytest.importorskip("torch")
     logits = logits_of(1, 19, *grid, kind)
+    aligned = rule == "aligned-corners"
     dense = torch.nn.functional.interpolate(
-        torch.from_numpy(logits)[None], size=size, mode="bilinear", align_corners=True
+        torch.from_numpy(logits)[None], size=size, mode="bilinear", align_corners=aligned
     )[0].numpy()
-    labels = way(logits, size)
+    labels = way(logits, size, upsampling=rule)
     top = np.sort(dense, axis=0)
     differs = labels != dense.argmax(axis=0)
     assert differs.mean() < 1e-3
@@ -323,9 +336,22 @@ def test_ties_go_to_the_lowest_class(way):
     np.testing.assert_array_equal(labels, [[2, 2, 2, 2, 1, 1, 1]] * 4)
 
 
-def test_at_the_grids_own_size_it_is_the_argmax(way):
+@pytest.mark.parametrize("rule", [*RULES, "none"])
+def test_at_the_grids_own_size_it_is_the_argmax(way, rule):
     logits = logits_of(3, 7, 20, 30, "random")
-    np.testing.assert_array_equal(way(logits, (20, 30)), logits.argmax(axis=0))
+    for ask in (way, label_map_dense):
+        labels = ask(logits, (20, 30), upsampling=rule)
+        np.testing.assert_array_equal(labels, logits.argmax(axis=0))
+
+
+def test_logits_that_are_not_upsampled_are_of_their_own_size_only(way):
+    logits = logits_of(3, 7, 20, 30, "random")
+    for ask in (way, label_map_dense):
+        for size in ((20, 60), (10, 30)):
+            with pytest.raises(ValueError, match="logits are not upsampled"):
+                ask(logits, size, upsampling="none")
+        with pytest.raises(ValueError, match="known: aligned-corners, half-pixel, none"):
+            ask(logits, (20, 30), upsampling="bicubic")
 
 
 def test_a_batch_and_half_precision(way):

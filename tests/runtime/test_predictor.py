@@ -9,7 +9,7 @@ import pytest
 from fake_backend import FakeBackend
 
 from icnet_deploy.errors import BackendError, ImageError, InputError, ModelError
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime import Predictor, TensorSpec, label_map
@@ -17,9 +17,9 @@ from icnet_deploy.runtime import Predictor, TensorSpec, label_map
 SIZE = (64, 96)
 
 
-def fake_predictor(size=SIZE, head="logits", batch=None):
+def fake_predictor(size=SIZE, head="logits", batch=None, **said):
     backend = FakeBackend.of_colours(CITYSCAPES, size, head, batch)
-    return Predictor(backend, ArtefactMetadata(CITYSCAPES, size, head, "fp32")), backend
+    return Predictor(backend, ArtefactMetadata(CITYSCAPES, size, head, "fp32", **said)), backend
 
 
 def test_it_finds_the_colours(blocks):
@@ -269,6 +269,41 @@ def test_auto_finds_a_runtime(tiny_model, blocks):
     with Predictor.from_onnx(str(tiny_model())) as predictor:
         assert predictor.runtime in ("onnxruntime", "openvino")
         assert predictor.predict(blocks(SIZE)).labels.shape == SIZE
+
+
+def test_the_label_map_obeys_the_metadatas_upsampling(blocks):
+    image = blocks((100, 130))
+    found = {}
+    for rule in ("aligned-corners", "half-pixel"):
+        predictor, backend = fake_predictor(upsampling=rule)
+        logits = backend.run({"image": resize_image(image, SIZE)[None]})["logits"][0]
+        found[rule] = predictor.predict(image).labels
+        expected = label_map(logits, (100, 130), upsampling=rule)
+        np.testing.assert_array_equal(found[rule], expected)
+    assert (found["aligned-corners"] != found["half-pixel"]).any()
+
+
+def test_logits_that_are_not_upsampled_are_finished_at_their_own_size(tiny_model, blocks):
+    described = {"upsampling": "none"}
+    with Predictor.from_onnx(tiny_model(stride=1, describe=described), "openvino") as predictor:
+        for size in (SIZE, (100, 130)):
+            image = blocks(size)
+            pixels = resize_image(image, SIZE)
+            logits = predictor.backend.run({"image": pixels[None]})["logits"][0]
+            labels = logits.argmax(axis=0).astype(np.uint8)
+            expected = resize_labels(labels, size)
+            np.testing.assert_array_equal(predictor.predict(image).labels, expected)
+    with pytest.raises(ModelError, match=r"a logit every s pixels .* s being 1"):
+        Predictor.from_onnx(tiny_model(describe=described), "openvino")
+
+
+def test_the_least_side_is_the_networks(blocks):
+    with pytest.raises(ImageError, match="from 64 x 64 on"):
+        fake_predictor(size=None)[0].predict(blocks((40, 96)))
+    predictor, _ = fake_predictor(size=None, min_side=33)
+    assert predictor.predict(blocks((40, 96))).labels.shape == (40, 96)
+    with pytest.raises(ImageError, match="from 33 x 33 on"):
+        predictor.predict(blocks((96, 32)))
 
 
 def test_files_of_other_kinds_say_what_to_do(tmp_path):

@@ -179,14 +179,16 @@ class TensorRtBackend:
         head = metadata.head
         shape = self._execution.shapes[head]
         source = self._execution.addresses[head]
-        ends = sizes if head == "logits" else [(shape[1], shape[2])] * len(sizes)
+        # Logits that are not upsampled are finished at their own size, as a label map is.
+        finished = head == "labels" or metadata.upsampling == "none"
+        ends = [(shape[-2], shape[-1])] * len(sizes) if finished else sizes
         total = sum(height * width for height, width in ends)
         block = self._buffers.pinned("label map", total)
         if head == "logits":
             source, flag = self._buffers.device("label map", total), self._flag.clear()
             offset = 0
             for index, size in enumerate(ends):
-                self._launch(index, source + offset, size, flag)
+                self._launch(index, source + offset, size, flag, metadata.upsampling)
                 offset += size[0] * size[1]
             self._flag.fetch()
         self._cuda.copy_out(block, source, self._stream)
@@ -211,9 +213,10 @@ class TensorRtBackend:
         """As `_to_host`, in memory of the GPU that is the caller's."""
         head = metadata.head
         shape = self._execution.shapes[head]
-        if head == "labels" and set(sizes) != {(shape[1], shape[2])}:
+        finished = head == "labels" or metadata.upsampling == "none"
+        if finished and set(sizes) != {(shape[-2], shape[-1])}:
             raise ImageError(
-                f"this engine makes its label map at {shape[1]} x {shape[2]}, and the image is "
+                f"this engine makes its label map at {shape[-2]} x {shape[-1]}, and the image is "
                 f"{sizes[0][0]} x {sizes[0][1]}: resize the image, take the label map on the host, "
                 "or build an engine of the head 'logits', which gives it at any size"
             )
@@ -221,7 +224,7 @@ class TensorRtBackend:
         flag = self._flag.clear()
         for index, labels in enumerate(found):
             if head == "logits":
-                self._launch(index, labels.address, sizes[index], flag)
+                self._launch(index, labels.address, sizes[index], flag, metadata.upsampling)
                 continue
             count = shape[1] * shape[2]
             source = self._execution.addresses[head] + index * count
@@ -236,7 +239,7 @@ class TensorRtBackend:
             raise NotFinite
         return found, milliseconds
 
-    def _launch(self, index: int, labels: int, size: Size, flag: int) -> None:
+    def _launch(self, index: int, labels: int, size: Size, flag: int, upsampling: str) -> None:
         """The kernel, on the logits of one image of the batch."""
         spec = self._output("logits")
         _, classes, height, width = self._execution.shapes[spec.name]
@@ -250,6 +253,7 @@ class TensorRtBackend:
             labels,
             size,
             flag,
+            upsampling,
         )
 
     def _output(self, head: str) -> TensorSpec:

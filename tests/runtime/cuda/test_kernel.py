@@ -42,19 +42,19 @@ class Recorder(HostCuda):
         self.taken = kernel, grid, block, [int(argument) for argument in arguments]
 
 
-def on_the_cpu(compiled, logits, size, flagged=0):
+def on_the_cpu(compiled, logits, size, flagged=0, rule="aligned-corners"):
     """Runs the compiled kernel as it would be launched, over a frame that it must not touch."""
     cuda = Recorder()
     labels = np.full((size[0] + 2, size[1]), 255, np.uint8)
     inner, flag = labels[1:-1], np.array([7, 0, 7], np.int32)
     where = inner.ctypes.data, size, flag[1:].ctypes.data
-    launch_label_map(cuda, None, logits.ctypes.data, logits.shape, logits.dtype, *where)
-    kernel, grid, block, (source, classes, h, w, target, height, width, there) = cuda.taken
+    launch_label_map(cuda, None, logits.ctypes.data, logits.shape, logits.dtype, *where, rule)
+    kernel, grid, block, (source, classes, h, w, target, height, width, there, how) = cuda.taken
     run = compiled.run_half if kernel == "label_map_half" else compiled.run_float
     pointer = ctypes.c_void_p
     run(
         *(*grid, *block, pointer(source), classes, h, w),
-        *(pointer(target), height, width, pointer(there)),
+        *(pointer(target), height, width, pointer(there), how),
     )
     assert (labels[[0, -1]] == 255).all()
     assert flag.tolist() == [7, flagged, 7]
@@ -78,7 +78,8 @@ SIZES = [
 @pytest.mark.parametrize(("grid", "size"), SIZES)
 @pytest.mark.parametrize("kind", ["random", "smooth", "ties"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype):
+@pytest.mark.parametrize("rule", ["aligned-corners", "half-pixel"])
+def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype, rule):
     rng = np.random.default_rng([*grid, *size])
     shape = (19, *grid)
     if kind == "random":
@@ -90,7 +91,14 @@ def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype):
         a, b, c = rng.standard_normal((3, 19, 1, 1))
         logits = a * y + b * x + c * np.sin(x + y)
     logits = np.ascontiguousarray(logits.astype(dtype))
-    np.testing.assert_array_equal(on_the_cpu(compiled, logits, size), label_map_dense(logits, size))
+    dense = label_map_dense(logits, size, upsampling=rule)
+    np.testing.assert_array_equal(on_the_cpu(compiled, logits, size, rule=rule), dense)
+
+
+def test_logits_that_are_not_upsampled_are_the_argmax(compiled):
+    logits = np.random.default_rng(0).standard_normal((5, 17, 40)).astype(np.float32)
+    labels = on_the_cpu(compiled, logits, (17, 40), rule="none")
+    np.testing.assert_array_equal(labels, logits.argmax(axis=0))
 
 
 @pytest.mark.parametrize(("grid", "size"), SIZES)
@@ -180,8 +188,8 @@ def test_the_source_takes_no_header():
     assert "#include" not in kernels.source()
 
 
-def test_what_is_too_large_for_its_numbers_is_refused():
+@pytest.mark.parametrize(("grid", "rule"), [(50000, "aligned-corners"), (25000, "half-pixel")])
+def test_what_is_too_large_for_its_numbers_is_refused(grid, rule):
+    kind = np.dtype(np.float32)
     with pytest.raises(BackendError, match="too large"):
-        launch_label_map(
-            HostCuda(), None, 0, (19, 50000, 2), np.dtype(np.float32), 0, (50000, 10), 0
-        )
+        launch_label_map(HostCuda(), None, 0, (19, grid, 2), kind, 0, (50000, 10), 0, rule)

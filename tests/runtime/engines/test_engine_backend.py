@@ -11,7 +11,7 @@ import pytest
 from host_cuda import HostCuda, HostFault
 
 from icnet_deploy.errors import BackendError, ImageError
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
@@ -31,20 +31,31 @@ def expected(onnx, images):
             return [prediction.labels for prediction in found]
         size = predictor.size
         pixels = [resize_image(image, size or image.shape[:2])[None] for image in images]
-        logits = [predictor._backend.run({"image": one})["logits"][0] for one in pixels]
+        logits = [predictor.backend.run({"image": one})["logits"][0] for one in pixels]
         sizes = [image.shape[:2] for image in images]
-        return [label_map_dense(one, size) for one, size in zip(logits, sizes, strict=True)]
+        rule = predictor.metadata.upsampling
+        if rule == "none":
+            own = [label_map_dense(one, one.shape[1:], upsampling=rule) for one in logits]
+            return [resize_labels(one, size) for one, size in zip(own, sizes, strict=True)]
+        return [
+            label_map_dense(one, size, upsampling=rule)
+            for one, size in zip(logits, sizes, strict=True)
+        ]
 
 
+HALF_PIXEL = {"describe": {"upsampling": "half-pixel"}}
+NOT_UPSAMPLED = {"describe": {"upsampling": "none"}, "stride": 1}
 HEADS = [
     {"head": "logits"},
     {"head": "labels"},
     {"head": "logits", "half": "out"},
     {"head": "logits", "half": "inside"},
+    HALF_PIXEL,
+    NOT_UPSAMPLED,
 ]
 
 
-@pytest.mark.parametrize("options", HEADS, ids=lambda o: "-".join(o.values()))
+@pytest.mark.parametrize("options", HEADS, ids=str)
 def test_it_labels_as_onnx_runtime_does(desk, blocks, options):
     """Alone and in batches larger than the engine's, at the engine's size and at others."""
     onnx = desk.onnx(**options)
@@ -164,10 +175,10 @@ class TestGraphs:
 
 
 class TestOnTheGpu:
-    @pytest.mark.parametrize("head", ["logits", "labels"])
-    def test_a_frame_there_never_leaves_it(self, desk, blocks, batched, head):
+    @pytest.mark.parametrize("options", [{}, {"head": "labels"}, HALF_PIXEL, NOT_UPSAMPLED])
+    def test_a_frame_there_never_leaves_it(self, desk, blocks, batched, options):
         image = blocks(SIZE, 5)
-        engine = batched(head=head)
+        engine = batched(**options)
         (wanted,) = expected(engine.with_suffix(".onnx"), [image])
         with desk.open(engine) as predictor:
             frame = desk.frame(image)
@@ -230,9 +241,10 @@ class TestOnTheGpu:
             with pytest.raises(ImageError, match=message):
                 predictor.predict(frame)
 
-    def test_a_graphs_label_map_of_another_size_does_not_stay(self, desk, blocks, batched):
+    @pytest.mark.parametrize("options", [{"head": "labels"}, NOT_UPSAMPLED])
+    def test_a_label_map_of_the_graphs_size_does_not_stay(self, desk, blocks, batched, options):
         with (
-            desk.open(batched(head="labels")) as predictor,
+            desk.open(batched(**options)) as predictor,
             pytest.raises(ImageError, match="at 64 x 96, and the image is 30 x 40"),
         ):
             predictor.predict(blocks((30, 40)), on_device=True)
@@ -436,7 +448,7 @@ class TestHost:
     def test_a_kernel_is_launched_as_it_is_declared(self):
         cuda = HostCuda()
         arguments = [np.uint64(0), *[np.int32(4)] * 3, np.uint64(0), *[np.int32(40)] * 2]
-        arguments.append(np.uint64(0))
+        arguments += [np.uint64(0), np.int32(0)]
         with cuda.current():
             stream = cuda.stream()
             with pytest.raises(HostFault, match="do not cover 40 x 40"):
