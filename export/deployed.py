@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icnet_deploy.labels import IGNORE
-from icnet_deploy.networks.layers import POOL_BINS, PyramidPooling, resize
+from icnet_deploy.networks.layers import resize
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.networks.registry import Network
 
@@ -38,22 +37,17 @@ class Deployed(nn.Module):
         self, network: Network, preprocessing: Preprocessing, head: str, free_size: bool = False
     ) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).eval()
+        chosen = network.for_free_size() if free_size else network
+        self.network = copy.deepcopy(chosen).eval()
         self.head = head
         scale = torch.tensor(preprocessing.scale).view(1, 3, 1, 1)
         mean = list(preprocessing.mean)
-        for name in ("conv1_1_3x3_s2", "conv1_sub1"):
-            block = getattr(self.network, name, None)
-            if block is not None:
-                weight = block.conv.weight.data * scale
-                block.conv.weight.data = (
-                    weight.flip(1) if preprocessing.channels == "bgr" else weight
-                )
+        for convolution in self.network.image_convolutions():
+            weight = convolution.weight.data * scale
+            convolution.weight.data = weight.flip(1) if preprocessing.channels == "bgr" else weight
         if preprocessing.channels == "bgr":
             mean.reverse()
         self.mean = nn.Buffer(torch.tensor(mean).view(1, 3, 1, 1))
-        if free_size:
-            self.network.conv5_3_pool = MatrixPyramidPooling()
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 N x H x W x 3, RGB, to float N x C x h x w or uint8 N x H x W.
@@ -91,36 +85,3 @@ def lowest_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     """
     best = logits.amax(dim=1, keepdim=True)
     return torch.where(logits == best, labels, _NO_CLASS).amin(dim=1)
-
-
-class MatrixPyramidPooling(PyramidPooling):
-    """The same windows and the same upsampling as matrix products, right at every size.
-
-    Average pools need their windows when a graph is written. Along one side of n pixels, pooling
-    to b bins is a b x n matrix R and upsampling an n x b matrix U, and both can be computed from
-    n when the graph runs.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2], x.shape[3]
-        total = x + x.mean((2, 3), keepdim=True)
-        for bins in POOL_BINS[1:]:
-            pool_h, up_h = _matrices(height, bins)
-            pool_w, up_w = _matrices(width, bins)
-            pooled = pool_h @ (x @ pool_w.T)
-            total = total + up_h @ (pooled @ up_w.T)
-        return total
-
-
-def _matrices(side: int, bins: int) -> tuple[Tensor, Tensor]:
-    """R, bins x side, and U, side x bins; see `pool_windows` for the rule of the windows."""
-    used = torch.sym_min(bins, side)  # type: ignore[no-untyped-call]
-    even = 2 * (side // 6) if bins == 3 else side // bins
-    stride = torch.sym_max(1, even)  # type: ignore[no-untyped-call]
-    kernel = side - stride * (used - 1)
-    x = torch.arange(side, dtype=torch.float32)[None, :]
-    i = torch.arange(bins, dtype=torch.float32)[:, None]
-    inside = (x >= i * stride) & (x < i * stride + kernel)
-    pool = inside.to(torch.float32) / kernel
-    up = F.relu(1 - (x * (used - 1) / (side - 1) - i).abs())
-    return pool, up.T

@@ -86,7 +86,7 @@ def save_checkpoint(
         raise LabelSetError(
             f"the network has {network.num_classes} classes, {label_set.name} has {len(label_set)}"
         )
-    built = network.description() | {"guidance": False}
+    built = network.description(guidance=False)
     with torch.device("meta"):
         wanted = build_network(built).state_dict()
     tensors = {}

@@ -8,7 +8,7 @@ fused with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,31 +75,26 @@ class ICNet(ResNet50):
             self.conv6_sub4 = nn.Conv2d(low, num_classes, 1)
         self._finish(c)
 
-    def description(self) -> dict[str, Any]:
-        """What `build_network` makes the same network of: JSON values."""
-        return {
-            "architecture": "icnet",
-            "num_classes": self.num_classes,
-            "width": self.width,
-            "stages": self.stages,
-            "guidance": self.guidance,
-            "channels": dict(self.channels),
-        }
+    @property
+    def stride(self) -> int | None:
+        """4 of `sub124`, 8 of `sub24`; None of `sub4`, whose pool rounds up."""
+        return {"sub124": 4, "sub24": 8}.get(self.stages)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of the finest stage.
+    def image_convolutions(self) -> list[nn.Conv2d]:
+        """The stem's first, on the halved image, and the high branch's."""
+        high = [self.conv1_sub1.conv] if self.stages == "sub124" else []
+        return [*super().image_convolutions(), *high]
+
+    def heads(self, image: Tensor) -> list[Tensor]:
+        """Logits of every head that was built, the finest first: the inputs of label guidance.
 
         Args:
             image: float, N x 3 x H x W, as the checkpoint's preprocessing leaves it; sides >= 64.
 
         Returns:
-            Float, N x C x h x w with h = ceil(H / 4) for `sub124`; the stages `sub24` and `sub4`
-            end at the sizes of their fusion, about H / 8 and H / 16.
+            Float, N x C x h x w each; of the finest h = ceil(H / 4) for `sub124`, while `sub24` and
+            `sub4` end at the sizes of their fusion, about H / 8 and H / 16.
         """
-        return self.heads(image)[0]
-
-    def heads(self, image: Tensor) -> list[Tensor]:
-        """Logits of every head that was built, the finest first: the inputs of label guidance."""
         height, width = image.shape[2:]
         half = resize(image, halved((height, width)))  # 513x1025
         medium = self._run(BLOCKS[:_SPLIT], self._stem(half))  # 65x129

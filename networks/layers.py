@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,9 +10,19 @@ BN_EPS = 1e-5
 POOL_BINS = (1, 2, 3, 6)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize with aligned corners, the only resize in the nets."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+def resize(x: Tensor, size: tuple[int, int], upsampling: str = "aligned-corners") -> Tensor:
+    """Resizes float N x C x h x w to a size of (height, width).
+
+    Args:
+        x: what to resize.
+        size: wanted.
+        upsampling: bilinear with `aligned-corners`, the only resize in ICNet and PSPNet, or with
+            `half-pixel` centres; `none` takes the nearest, which changes nothing of that size.
+    """
+    if upsampling == "none":
+        return F.interpolate(x, size=size, mode="nearest-exact")
+    aligned = upsampling == "aligned-corners"
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
 
 
 def halved(size: tuple[int, int]) -> tuple[int, int]:
@@ -110,3 +121,36 @@ class PyramidPooling(nn.Module):
             pooled = F.avg_pool2d(x, (kh, kw), (sh, sw))
             total = total + resize(pooled, (height, width))
         return total
+
+
+class MatrixPyramidPooling(PyramidPooling):
+    """The same windows and the same upsampling as matrix products, right at every size.
+
+    Average pools need their windows when a graph is written. Along one side of n pixels, pooling
+    to b bins is a b x n matrix R and upsampling an n x b matrix U, and both can be computed from
+    n when the graph runs.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2], x.shape[3]
+        total = x + x.mean((2, 3), keepdim=True)
+        for bins in POOL_BINS[1:]:
+            pool_h, up_h = _matrices(height, bins)
+            pool_w, up_w = _matrices(width, bins)
+            pooled = pool_h @ (x @ pool_w.T)
+            total = total + up_h @ (pooled @ up_w.T)
+        return total
+
+
+def _matrices(side: int, bins: int) -> tuple[Tensor, Tensor]:
+    """R, bins x side, and U, side x bins; see `pool_windows` for the rule of the windows."""
+    used = torch.sym_min(bins, side)  # type: ignore[no-untyped-call]
+    even = 2 * (side // 6) if bins == 3 else side // bins
+    stride = torch.sym_max(1, even)  # type: ignore[no-untyped-call]
+    kernel = side - stride * (used - 1)
+    x = torch.arange(side, dtype=torch.float32)[None, :]
+    i = torch.arange(bins, dtype=torch.float32)[:, None]
+    inside = (x >= i * stride) & (x < i * stride + kernel)
+    pool = inside.to(torch.float32) / kernel
+    up = F.relu(1 - (x * (used - 1) / (side - 1) - i).abs())
+    return pool, up.T

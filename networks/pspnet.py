@@ -8,7 +8,7 @@ they are, and the convolution that follows is a 1x1: the low branch of ICNet on 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -62,30 +62,15 @@ class PSPNet(ResNet50):
             self.conv6_aux = nn.Conv2d(self.conv4_6_aux.cout, num_classes, 1)
         self._finish(c)
 
-    def description(self) -> dict[str, Any]:
-        """What `build_network` makes the same network of: JSON values."""
-        return {
-            "architecture": "pspnet",
-            "num_classes": self.num_classes,
-            "width": self.width,
-            "downsampling": self.downsampling,
-            "guidance": self.guidance,
-            "channels": dict(self.channels),
-        }
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits at the size of the features.
+    def heads(self, image: Tensor) -> list[Tensor]:
+        """Logits of every head that was built, the main one first.
 
         Args:
             image: float, N x 3 x H x W, as the checkpoint's preprocessing leaves it; sides >= 64.
 
         Returns:
-            Float, N x C x h x w with h about H / downsampling.
+            Float, N x C x h x w each, with h about H / downsampling.
         """
-        return self.heads(image)[0]
-
-    def heads(self, image: Tensor) -> list[Tensor]:
-        """Logits of every head that was built, the main one first."""
         x = self._run(BLOCKS[:_AUXILIARY], self._stem(image))
         logits = [self.conv6(self._pooled(self._run(BLOCKS[_AUXILIARY:], x)))]
         if self.guidance:

@@ -9,20 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.icnet import ICNet
 from icnet_deploy.networks.pspnet import PSPNet
 
-Network = ICNet | PSPNet
-
-ARCHITECTURES: dict[str, type[ICNet] | type[PSPNet]] = {"icnet": ICNet, "pspnet": PSPNet}
+_NETWORKS: dict[str, type[SegmentationNetwork]] = {}
 
 
-def build_network(description: Mapping[str, Any]) -> Network:
+def register(name: str, network: type[SegmentationNetwork]) -> None:
+    """Makes a network known by a name: to checkpoints, configurations, exports, and artefacts.
+
+    Raises:
+        ValueError: another network has this name.
+    """
+    if _NETWORKS.setdefault(name, network) is not network:
+        raise ValueError(f"another network is registered as {name!r}: give this one another name")
+    network.architecture = name
+
+
+register("icnet", ICNet)
+register("pspnet", PSPNet)
+
+
+def build_network(description: Mapping[str, Any]) -> SegmentationNetwork:
     """Builds a network with new weights.
 
     Args:
-        description: as `Network.description` gives it: the architecture, and its constructor's
-            arguments. Without an architecture it is an ICNet, as in checkpoints of schema 1.
+        description: as `SegmentationNetwork.description` gives it: the architecture, and its
+            constructor's arguments. Without an architecture it is an ICNet, as in checkpoints of
+            schema 1.
 
     Raises:
         ValueError: there is no such architecture, or an argument's value is wrong.
@@ -30,9 +45,9 @@ def build_network(description: Mapping[str, Any]) -> Network:
     """
     arguments = dict(description)
     name = arguments.pop("architecture", "icnet")
-    if name not in ARCHITECTURES:
-        raise ValueError(f"architecture is one of {', '.join(ARCHITECTURES)}; got {name!r}")
-    return ARCHITECTURES[name](**arguments)
+    if name not in _NETWORKS:
+        raise ValueError(f"architecture is one of {', '.join(_NETWORKS)}; got {name!r}")
+    return _NETWORKS[name](**arguments)
 
 
 @dataclass(frozen=True)
@@ -48,13 +63,13 @@ class Cost:
     macs: int
 
 
-def cost(network: Network, size: tuple[int, int] = (1025, 2049)) -> Cost:
+def cost(network: SegmentationNetwork, size: tuple[int, int] = (1025, 2049)) -> Cost:
     """Counts a network's parameters, and its operations at a size of (height, width) pixels.
 
     The training-only heads are left out.
     """
     with torch.device("meta"):
-        twin = build_network(network.description() | {"guidance": False}).eval()
+        twin = build_network(network.description(guidance=False)).eval()
     kernels = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
     macs = 0
 
@@ -67,3 +82,6 @@ def cost(network: Network, size: tuple[int, int] = (1025, 2049)) -> Cost:
     with torch.no_grad():
         twin(torch.empty(1, 3, *size, device="meta"))
     return Cost(sum(m.weight.numel() + m.out_channels for m in kernels), macs)
+
+
+Network = SegmentationNetwork

@@ -6,15 +6,27 @@ A released layer's name is a module's path without its dots: `conv2_1._1x1_reduc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
+from typing import Self
 
 from torch import Tensor, nn
 
-from icnet_deploy.networks.layers import Bottleneck, ConvBN, PyramidPooling
+from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.layers import (
+    Bottleneck,
+    ConvBN,
+    MatrixPyramidPooling,
+    PyramidPooling,
+)
+from icnet_deploy.precisions import PRECISIONS
 
 _STAGES = {2: (3, 64), 3: (4, 128), 4: (6, 256), 5: (3, 512)}
 """Of each stage, how many bottlenecks, and their inner channels at full width; four times as many
 leave them."""
+
+_WIDEST = 16
+"""Times the uncompressed net: beyond it a width is a mistake, and takes all memory."""
 
 BLOCKS = tuple(f"conv{s}_{i}" for s, (n, _) in _STAGES.items() for i in range(1, n + 1))
 """The bottlenecks' names, in order."""
@@ -61,7 +73,7 @@ class ChannelCounts:
             raise ValueError(f"channels of layers that the network has; got {', '.join(unknown)}")
 
 
-class ResNet50(nn.Module):
+class ResNet50(SegmentationNetwork):
     """The stem, the bottlenecks, pyramid pooling and the 1x1 after it; a network adds its heads.
 
     Args:
@@ -80,8 +92,10 @@ class ResNet50(nn.Module):
         dilations: Mapping[int, int],
     ) -> None:
         super().__init__()
-        if num_classes < 1 or width <= 0:
-            raise ValueError(f"num_classes >= 1 and width > 0; got {num_classes} and {width}")
+        if num_classes < 1:
+            raise ValueError(f"num_classes is a whole number from 1 on; got {num_classes}")
+        if type(width) not in (int, float) or not 0 < width <= _WIDEST:
+            raise ValueError(f"width is a number above 0 and up to {_WIDEST}; got {width!r}")
         self.num_classes, self.width = num_classes, width
         self.channels: dict[str, int] = {}
         c = count
@@ -121,6 +135,24 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def image_convolutions(self) -> list[nn.Conv2d]:
+        """The stem's first."""
+        return [self.conv1_1_3x3_s2.conv]
+
+    def for_free_size(self) -> Self:
+        """A copy whose pyramid is written as matrix products."""
+        twin = copy.deepcopy(self)
+        twin.conv5_3_pool = MatrixPyramidPooling()
+        return twin
+
+    def layer_of(self, kernel: str) -> str:
+        """The released name: `conv2_1_3x3` of `conv2_1._3x3.conv.weight`."""
+        return kernel.removesuffix(".conv.weight").replace(".", "")
+
+    def tie_margins(self, largest: float) -> Mapping[int, float]:
+        """Those of the precisions as they stand, for which ICNet's logits were measured."""
+        return {row.bits: row.tie_margin for row in PRECISIONS.values()}
 
     def _stem(self, image: Tensor) -> Tensor:
         x = self.conv1_3_3x3(self.conv1_2_3x3(self.conv1_1_3x3_s2(image)))

@@ -47,6 +47,28 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def lively():
+    """Makes a network's batch norms random, in place, so that each of them matters."""
+
+    import torch
+
+    def make(network, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.data.uniform_(0.6, 1.4, generator=generator)
+                module.bias.data.normal_(0, 0.1, generator=generator)
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+            elif isinstance(module, torch.nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                module.weight.data.normal_(0, (1.5 / fan_in) ** 0.5, generator=generator)
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, one_thread) -> Path:
     """A random ICNet whose classes all occur: its logits have mean 0 and deviation 3 a class."""
     import torch

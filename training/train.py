@@ -194,7 +194,7 @@ def _network(
     found = checkpoint.network.description()
     if any(found.get(name) != value for name, value in description.items()):
         print(f"training the network of {init}, {_words(found)}; configured: {_words(description)}")
-    network = build_network(found | {"guidance": True})
+    network = build_network(checkpoint.network.description(guidance=True))
     network.load_state_dict(checkpoint.network.state_dict(), strict=False)
     return network, checkpoint.preprocessing
 

@@ -15,19 +15,14 @@ import torch
 from icnet_deploy.cli import main
 from icnet_deploy.export import check as verification
 from icnet_deploy.export import to_onnx
-from icnet_deploy.export.deployed import (
-    Deployed,
-    MatrixPyramidPooling,
-    labels_of,
-    lowest_argmax,
-)
+from icnet_deploy.export.deployed import Deployed, labels_of, lowest_argmax
 from icnet_deploy.export.stride import ANY_SIZE, stride_of
 from icnet_deploy.export.to_onnx import _own_size, _training_data, export
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from icnet_deploy.networks.icnet import ICNet
-from icnet_deploy.networks.layers import PyramidPooling, resize
+from icnet_deploy.networks.layers import MatrixPyramidPooling, PyramidPooling, resize
 from icnet_deploy.networks.preprocessing import CAFFE, Preprocessing
 from icnet_deploy.networks.registry import build_network
 from icnet_deploy.runtime.predictor import Predictor

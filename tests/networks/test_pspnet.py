@@ -85,7 +85,7 @@ def test_the_auxiliary_head_is_for_training_only():
     ("wrong", "said"),
     [
         ({"downsampling": 4}, "one of"),
-        ({"width": -1}, "width > 0"),
+        ({"width": -1}, "width is a number above 0"),
         ({"architecture": "pspnet101"}, "architecture is one of icnet, pspnet"),
         ({"channels": {"conv2_1": 8}}, "conv2_1"),
         ({"channels": {"conv2_1_3x3": 0}}, "conv2_1_3x3"),

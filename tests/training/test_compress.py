@@ -46,7 +46,9 @@ def built(kind, width=0.125):
 
 
 def _table():
-    spec = importlib.util.spec_from_file_location("table", Path(__file__).with_name("table.py"))
+    spec = importlib.util.spec_from_file_location(
+        "table", Path(__file__).parents[1] / "networks" / "table.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -61,7 +61,7 @@ def _activations(network: Any, size: tuple[int, int]) -> int:
     from icnet_deploy.networks.registry import build_network
 
     with torch.device("meta"):
-        twin = build_network(network.description() | {"guidance": False}).eval()
+        twin = build_network(network.description(guidance=False)).eval()
     total = 0
 
     def count(_module: object, _inputs: object, output: torch.Tensor) -> None:

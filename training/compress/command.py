@@ -53,7 +53,7 @@ def compress(
         ModelError: the checkpoint cannot be read.
     """
     from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint
-    from icnet_deploy.training.compress import prune
+    from icnet_deploy.training.compress.prune import prune
 
     if any(b >= a for a, b in zip((1.0, *keep), keep, strict=False)) or keep[-1] <= 0:
         raise InputError(
