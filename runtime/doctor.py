@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icnet_deploy import command as shared
-from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.errors import InputError
 from icnet_deploy.files import is_leftover, write_json
-from icnet_deploy.metadata import NO_DIGEST, read_onnx_metadata
+from icnet_deploy.metadata import NO_DIGEST
+from icnet_deploy.runtime.auto.candidates import Candidate
+from icnet_deploy.runtime.auto.choice import Choice, remembered_choices
+from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.machine import PACKAGES, examine
-
-if TYPE_CHECKING:
-    from icnet_deploy.runtime.auto.choice import Choice, Timed
+from icnet_deploy.runtime.predictor import Predictor
 
 
 @shared.command
@@ -25,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     found = examine()
     if args.model is None:
-        lines = [*report(found), *_remembered(found)]
+        choices = list(remembered_choices())
+        found["choices"] = [asdict(choice) for choice in choices]
+        lines = [*report(found), "", *_remembered(choices)]
     else:
-        choice = _choice(args.model, args.size, args.measure)
-        found["choice"] = asdict(choice)
-        found["notes"] = notes(args.model)
+        with Predictor.from_folder(args.model, size=args.size, anew=args.measure) as predictor:
+            choice = predictor.choice
+        assert choice is not None
+        found |= {"choice": asdict(choice), "notes": notes(args.model)}
         lines = [*explain(choice), *found["notes"]]
     if args.json:
         write_json(args.json, found)
@@ -67,16 +70,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _choice(folder: Path, size: tuple[int, int] | None, anew: bool) -> Choice:
-    from icnet_deploy.runtime.auto.candidates import Request
-    from icnet_deploy.runtime.auto.choice import open_fastest
-
-    with open_fastest(folder, Request(size=size), anew=anew) as predictor:
-        choice = predictor.choice
-    assert choice is not None
-    return choice
-
-
 def explain(choice: Choice) -> list[str]:
     """The lines that say what of a folder was chosen, and why."""
     lines = [f"{choice.folder}: {choice.winner.file} on {choice.winner.runtime}"]
@@ -97,18 +90,19 @@ def explain(choice: Choice) -> list[str]:
 
 def notes(folder: Path) -> list[str]:
     """Lines on files of a folder that nobody can vouch for, or that a killed process left."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        if is_leftover(path):
-            lines.append(f"  {path.name}: a process that was killed left it: remove it")
-        elif path.suffix == ".onnx" and not path.name.startswith("."):
-            with suppress(ModelError):  # what cannot be read is among those left out
-                if not read_onnx_metadata(path, check=False).digest:
-                    lines.append(f"  {path.name}: {NO_DIGEST}")
+    lines = [
+        f"  {path.name}: a process that was killed left it: remove it"
+        for path in sorted(filter(is_leftover, folder.iterdir()))
+    ]
+    lines += [
+        f"  {artefact.path.name}: {NO_DIGEST}"
+        for artefact in read_artefacts(folder, check=False)
+        if artefact.metadata and not artefact.is_engine and not artefact.metadata.digest
+    ]
     return ["", "notes", *lines] if lines else []
 
 
-def _timed_row(one: Timed, best: float | None) -> str:
+def _timed_row(one: Candidate, best: float | None) -> str:
     where = f"  {one.file:<28} {one.precision:<9} {one.runtime:<12} {one.device:<5}"
     if one.median_ms is None or best is None:
         return where.rstrip()
@@ -116,15 +110,11 @@ def _timed_row(one: Timed, best: float | None) -> str:
     return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} of the fastest, {times}"
 
 
-def _remembered(found: dict[str, Any]) -> list[str]:
+def _remembered(choices: Sequence[Choice]) -> list[str]:
     """What `Predictor.from_folder` has chosen on this machine before."""
-    from icnet_deploy.runtime.auto.choice import remembered_choices
-
-    choices = list(remembered_choices())
-    found["choices"] = [asdict(choice) for choice in choices]
     if not choices:
-        return ["", "no choice among a folder's artefacts is remembered here"]
-    return ["", "remembered choices (icnet doctor --model FOLDER)", *(f"  {c}" for c in choices)]
+        return ["no choice among a folder's artefacts is remembered here"]
+    return ["remembered choices (icnet doctor --model FOLDER)", *(f"  {c}" for c in choices)]
 
 
 def report(found: dict[str, Any]) -> list[str]:

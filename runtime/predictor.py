@@ -214,11 +214,22 @@ class Predictor:
 
         Measured once, or `anew`; `choice` says why. Arguments and errors are those of `open`.
         """
-        from icnet_deploy.runtime.auto.candidates import Request
+        from icnet_deploy.runtime.auto.candidates import Candidate, Request
         from icnet_deploy.runtime.auto.choice import open_fastest
 
-        asked = Request(runtime, device, threads, precision, unverified, streams, size)
-        return open_fastest(Path(folder), asked, anew=anew)
+        root = Path(folder)
+
+        def open_one(one: Candidate, cached: bool | None = None) -> Predictor:
+            path = root / one.file
+            if kind_of(path) == "engine":
+                return cls.from_engine(path, one.runtime, require_manifest=True)
+            return cls.from_onnx(
+                path, one.runtime, one.device, threads, streams=streams, cached=cached
+            )
+
+        request = Request(runtime, device, threads, precision, unverified, streams, size)
+        predictor, predictor.choice = open_fastest(root, request, open_one, anew=anew)
+        return predictor
 
     @classmethod
     def _of(

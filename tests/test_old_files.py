@@ -13,7 +13,7 @@ from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.images import read_image
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.auto.choice import _read as read_choice
+from icnet_deploy.runtime.auto.choice import read_choice
 from icnet_deploy.runtime.auto.verdicts import read_verdicts
 
 ARCHIVES = sorted((Path(__file__).parent / "old_files").glob("*.tar.xz"))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from icnet_deploy.engine_sidecar import read_sidecar
-from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
-from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
-from icnet_deploy.runtime.auto.digests import digests
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, is_artefact
+from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError, require
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.precisions import PRECISIONS, precision_of
+from icnet_deploy.runtime import machine
+from icnet_deploy.runtime.auto.folder import ArtefactFile, digests, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts
-from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available
-from icnet_deploy.runtime.machine import cpu, exact_int8, package_version
+from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 
-MEANT_FOR: Mapping[str, tuple[str, ...]] = {
-    "int8": ("openvino", "tensorrt", "tensorrt-rtx"),
-    "int8-ort": ("onnxruntime",),
-}
-"""INT8 placement -> the runtimes whose kernels it is placed for; other precisions run on all."""
+MEANT_FOR = {name: row.runtimes for name, row in PRECISIONS.items() if row.runtimes}
+"""For who does not ask the precision's row yet."""
 
-_ON_ONNX = ("openvino", "onnxruntime")
-"""What `auto` tries of an ONNX file; `onnxruntime-tensorrt` builds an engine first: minutes."""
-
-_FIRST = ("int8", "int8-ort", "fp16", "fp32")
+Described = tuple[ArtefactFile, ArtefactMetadata]
+"""An artefact that says what it is."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class Request:
 
     Attributes:
         runtime, device, threads, streams: as for `Predictor.from_onnx`; `auto` is any.
-        precision: choose among `fp32`, `fp16`, `int8` or `int8-ort` only; None: among all.
+        precision: choose among artefacts of this precision only; None: among all.
         unverified: choose among files that `icnet verify` did not pass, too.
         size: choose among files that take this (height, width) only; None: all must be of one.
     """
@@ -58,48 +51,58 @@ class Request:
                 raise InputError(f"unknown {what} {given!r}; known: auto, {', '.join(known)}")
 
 
-class Artefact(NamedTuple):
-    """A file of the folder, what it says of itself, and what built it if it is an engine."""
+@dataclass(frozen=True)
+class Candidate:
+    """An artefact of a folder, where it can be run, and how long an image takes it there.
 
-    path: Path
-    metadata: ArtefactMetadata
-    flavour: str | None
+    Attributes:
+        file, sha256, precision, head: the artefact.
+        runtime, device: where it runs.
+        median_ms: from an image in memory to its label map, in milliseconds; None where it was not
+            timed, as where there is nothing to choose from.
+        runs: how many times it was timed; less often where it was clearly slower.
+    """
 
-
-class Candidate(NamedTuple):
-    """A file, and where it can be run."""
-
-    path: Path
+    file: str
     sha256: str
-    runtime: str
-    device: str
     precision: str
     head: str
+    runtime: str
+    device: str
+    median_ms: float | None = None
+    runs: int = 0
 
     def __str__(self) -> str:
-        return f"{self.path.name} on {self.runtime}, {self.device}"
+        return f"{self.file} on {self.runtime}, {self.device}"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What it is, whatever the file is called: its SHA-256, the runtime and the device."""
+        return self.sha256, self.runtime, self.device
 
 
 @dataclass
-class Found:
+class Offer:
     """What a folder offers.
 
     Attributes:
         candidates: the likely fastest first.
         left_out: a sentence for every file and place that is none.
-        notes: candidate -> what a user of it should know, in words.
+        notes: the `place` of a candidate -> what its user should know, in words.
         unverified: how many of these lack nothing but a verdict.
         missing: how many lack a package.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    notes: dict[Candidate, str] = field(default_factory=dict)
+    notes: dict[tuple[str, str, str], str] = field(default_factory=dict)
     unverified: int = 0
     missing: int = 0
 
 
-def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> Found:
+def find_candidates(
+    folder: Path, request: Request, *, fresh: bool = False, here: Any = machine
+) -> Offer:
     """Every artefact of a folder on every runtime and device that may be chosen here.
 
     Args:
@@ -107,83 +110,78 @@ def find_candidates(folder: Path, request: Request, *, fresh: bool = False) -> F
             for.
         request: what is asked for.
         fresh: read every file for its SHA-256, also where nothing was done to it since it was read.
+        here: what the machine has; see `runtime.machine`.
 
     Raises:
         InputError: there is no such folder, no artefact in it, several networks or sizes, a record
             that cannot be read, or nothing that is verified.
         UnavailableError: nothing in it can be run here.
     """
-    found = Found()
-    artefacts = _of_size(folder, list(_read(folder, found)), request.size, found)
+    offer = Offer()
+    artefacts = _of_size(folder, _described(folder, offer), request.size, offer)
     _require_one_network(folder, artefacts)
     verdicts = Verdicts() if request.unverified else read_verdicts(folder)
-    known = digests(folder, [artefact.path.name for artefact in artefacts], fresh=fresh)
-    for artefact in artefacts:
-        path, digest = artefact.path, known[artefact.path.name]
+    known = digests(folder, [artefact for artefact, _ in artefacts], fresh=fresh)
+    for artefact, metadata in artefacts:
+        digest = known[artefact.path.name]
         if isinstance(digest, ModelError):
-            found.left_out.append(f"{path.name}: {digest}")
+            offer.left_out.append(f"{artefact.path.name}: {digest}")
             continue
-        for runtime, device in _places(artefact, request, found):
-            candidate = Candidate(
-                path, digest, runtime, device, artefact.metadata.precision, artefact.metadata.head
-            )
-            if request.unverified or _is_verified(candidate, verdicts, found):
-                found.candidates.append(candidate)
-    if not found.candidates:
-        raise _nothing(folder, request, found)
-    found.candidates.sort(key=_likely)
-    return found
+        for runtime in _runtimes(artefact, request, offer):
+            for device in _devices(artefact, runtime, request, offer, here):
+                described = (artefact.path.name, digest, metadata.precision, metadata.head)
+                candidate = Candidate(*described, runtime, device)
+                if request.unverified or _is_verified(folder, candidate, verdicts, offer, here):
+                    offer.candidates.append(candidate)
+    if not offer.candidates:
+        raise _nothing(folder, offer)
+    offer.candidates.sort(key=_likely)
+    return offer
 
 
 def _likely(candidate: Candidate) -> tuple[object, ...]:
-    precision = candidate.precision
-    rank = _FIRST.index(precision) if precision in _FIRST else len(_FIRST)
+    row = precision_of(candidate.precision)
+    rank = row.rank if row else len(PRECISIONS)
     slower = (candidate.device != "cuda", rank, candidate.head != "logits")
-    return (*slower, candidate.runtime, candidate.path.name)
+    return (*slower, candidate.runtime, candidate.file)
 
 
-def _read(folder: Path, found: Found) -> Iterator[Artefact]:
+def _described(folder: Path, offer: Offer) -> list[Described]:
     """The artefacts of a folder that say what they are."""
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: name one that holds exported files")
-    paths = sorted(filter(is_artefact, folder.iterdir()))
-    if not paths:
-        suffixes = ", ".join((".onnx", *ENGINE_SUFFIXES))
-        raise InputError(
-            f"no artefact in {folder} (files {suffixes}): write one with `icnet export`"
-        )
-    for path in paths:
-        try:
-            if path.suffix == ".onnx":
-                yield Artefact(path, read_onnx_metadata(path, check=False), None)
-            elif sidecar := read_sidecar(path):
-                yield Artefact(path, sidecar.metadata, sidecar.flavour)
-            else:
-                found.left_out.append(
-                    f"{path.name}: an engine without its sidecar does not say what it is; build "
-                    "it with `icnet build-engine`"
+    artefacts: list[Described] = []
+    for artefact in read_artefacts(folder, check=False):  # who opens one checks it
+        if artefact.metadata:
+            artefacts.append((artefact, artefact.metadata))
+        else:
+            offer.left_out.append(
+                f"{artefact.path.name}: "
+                + (
+                    artefact.problem
+                    or "an engine without its sidecar does not say what it is; build it with "
+                    "`icnet build-engine`"
                 )
-        except ModelError as error:
-            found.left_out.append(f"{path.name}: {error}")
+            )
+    return artefacts
 
 
 def _of_size(
-    folder: Path, artefacts: list[Artefact], size: tuple[int, int] | None, found: Found
-) -> list[Artefact]:
+    folder: Path, artefacts: list[Described], size: tuple[int, int] | None, offer: Offer
+) -> list[Described]:
     """Those that take the size that was asked for; all where none was."""
     if size is None:
         return artefacts
-    fitting = [artefact for artefact in artefacts if artefact.metadata.size == size]
+    fitting = [each for each in artefacts if each[1].size == size]
     if artefacts and not fitting:
-        sizes = ", ".join(sorted({_size_text(artefact.metadata.size) for artefact in artefacts}))
+        sizes = ", ".join(sorted({_size_text(metadata.size) for _, metadata in artefacts}))
         raise InputError(
             f"no artefact in {folder} is of {_size_text(size)}; it holds {sizes}: ask for one of "
             "these, or export at that size"
         )
-    found.left_out += [
-        f"{path.name}: it is of {_size_text(known.size)}, and {_size_text(size)} was asked for"
-        for path, known, _ in artefacts
-        if known.size != size
+    offer.left_out += [
+        f"{file.path.name}: it is of {_size_text(metadata.size)}, and {_size_text(size)} was asked "
+        "for"
+        for file, metadata in artefacts
+        if metadata.size != size
     ]
     return fitting
 
@@ -192,13 +190,13 @@ def _size_text(size: tuple[int, int] | None) -> str:
     return "any size" if size is None else f"{size[0]}x{size[1]}"
 
 
-def _require_one_network(folder: Path, artefacts: Sequence[Artefact]) -> None:
+def _require_one_network(folder: Path, artefacts: Sequence[Described]) -> None:
     """Refuses a folder whose artefacts would not give the same label map."""
     kinds: dict[str, list[str]] = {}
-    for path, known, _ in artefacts:
-        weights = (known.weights_sha256 or "unknown")[:12]
-        told = f"{_size_text(known.size)}, weights {weights}, {len(known.label_set)} classes of "
-        kinds.setdefault(told + known.label_set.name, []).append(path.name)
+    for file, metadata in artefacts:
+        weights, classes = (metadata.weights_sha256 or "unknown")[:12], metadata.label_set
+        kind = f"{_size_text(metadata.size)}, weights {weights}, {len(classes)} classes of "
+        kinds.setdefault(kind + classes.name, []).append(file.path.name)
     if len(kinds) > 1:
         listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
         raise InputError(
@@ -208,123 +206,111 @@ def _require_one_network(folder: Path, artefacts: Sequence[Artefact]) -> None:
         )
 
 
-def _places(artefact: Artefact, request: Request, found: Found) -> Iterator[tuple[str, str]]:
-    """Where an artefact can be run as it is asked for."""
-    path, known, flavour = artefact
-    if request.precision not in (None, known.precision):
-        found.left_out.append(
-            f"{path.name}: it is {known.precision}, and {request.precision} was asked for"
+def _runtimes(artefact: ArtefactFile, request: Request, offer: Offer) -> list[str]:
+    """The runtimes that an artefact is for, of those that are asked for."""
+    name, flavour, row = artefact.path.name, artefact.flavour, precision_of(artefact.precision)
+    if request.precision not in (None, artefact.precision):
+        offer.left_out.append(
+            f"{name}: it is {artefact.precision}, and {request.precision} was asked for"
         )
-        return
-    if flavour is not None:
-        wanted, fits = flavour, request.runtime in ("auto", flavour)
-    else:
-        wanted, fits = "an ONNX file", not _engines_only(request.runtime)
-    if not fits:
-        found.left_out.append(f"{path.name}: it is for {wanted}, not for {request.runtime}")
-        return
-    named = _ON_ONNX if request.runtime == "auto" else (request.runtime,)
-    for runtime in named if flavour is None else (flavour,):
-        meant = MEANT_FOR.get(known.precision, (runtime,))
-        if runtime not in meant:
-            found.left_out.append(
-                f"{path.name} on {runtime}: {known.precision} is placed for {', '.join(meant)}"
-            )
-            continue
-        yield from _devices(artefact, runtime, request, found)
-
-
-def _engines_only(runtime: str) -> bool:
-    return runtime != "auto" and RUNTIMES[runtime].engines
+        return []
+    able = {r: known for r, known in RUNTIMES.items() if flavour == (r if known.engines else None)}
+    asked = [runtime for runtime in able if request.runtime == runtime]
+    if request.runtime == "auto":
+        asked = [r for r, known in able.items() if known.engines or known.auto_rank is not None]
+    if not asked:
+        kind = f"an engine of {flavour}" if flavour else "an ONNX file"
+        offer.left_out.append(f"{name}: it is {kind}, which {request.runtime} does not run")
+    meant = [runtime for runtime in asked if row is None or row.meant_for(runtime)]
+    offer.left_out += [
+        f"{name} on {runtime}: {artefact.precision} is placed for {', '.join(row.runtimes)}"
+        for runtime in asked
+        if row and runtime not in meant
+    ]
+    return meant
 
 
 def _devices(
-    artefact: Artefact, runtime: str, request: Request, found: Found
-) -> Iterator[tuple[str, str]]:
+    artefact: ArtefactFile, runtime: str, request: Request, offer: Offer, here: Any
+) -> Iterator[str]:
     """The devices on which a runtime that is installed can run an artefact."""
-    path, known, flavour = artefact
-    for device in RUNTIMES[runtime].extras:
-        if request.device not in ("auto", device):
-            continue
-        lacks_gpu_build = flavour is None and device == "cuda" and not _gpu_build()
-        if lacks_gpu_build and request.device == "auto" and len(RUNTIMES[runtime].extras) > 1:
+    row, devices = precision_of(artefact.precision), RUNTIMES[runtime].extras
+    for device in devices if request.device == "auto" else {request.device}.intersection(devices):
+        missing = _missing(runtime, device, here)
+        if missing and request.device == "auto" and device != "cpu" and "cpu" in devices:
             continue  # a machine for the CPU need not be told so for every file
-        if (known.precision, device) == ("int8-ort", "cuda"):
-            found.left_out.append(
-                f"{path.name} on {runtime}, cuda: it has no integer convolution there"
-            )
-            continue
-        try:
-            _require(runtime, device, lacks_gpu_build)
-        except MissingPackage as error:
-            found.missing += 1
-            found.left_out.append(f"{path.name}: {error}")
+        refusal = row and row.refusal(runtime, device, RUNTIMES[runtime].engines)
+        if refusal:
+            offer.left_out.append(f"{artefact.path.name} on {runtime}, {device}: {refusal}")
+        elif missing:
+            offer.missing += 1
+            offer.left_out.append(f"{artefact.path.name}: {missing}")
         else:
-            yield runtime, device
+            yield device
 
 
-def _gpu_build() -> bool:
-    return package_version("onnxruntime-gpu") is not None
+def _missing(runtime: str, device: str, here: Any) -> MissingPackage | None:
+    """What is not installed of what a runtime needs on a device."""
+    row, purpose = RUNTIMES[runtime], f"runtime {runtime!r} on {device!r}"
+    extra = row.extras[device]
+    build = f"{row.package}-gpu"  # where CUDA has an extra of its own
+    if row.extras.get("cpu", extra) != extra and here.package_version(build) is None:
+        return MissingPackage(build, extra=extra, purpose=purpose)
+    try:
+        require(purpose, extra, row.package)
+    except MissingPackage as error:
+        return error
+    return None
 
 
-def _require(runtime: str, device: str, lacks_gpu_build: bool) -> None:
-    """Raises MissingPackage for a runtime that is not installed."""
-    known = RUNTIMES[runtime]
-    package = "onnxruntime-gpu" if lacks_gpu_build else known.package
-    if lacks_gpu_build or (known.engines and find_spec(package) is None):
-        extra = known.extras[device]
-        raise MissingPackage(package, extra=extra, purpose=f"runtime {runtime!r} on {device!r}")
-    if not known.engines:
-        check_available(runtime, device)
-
-
-def _is_verified(candidate: Candidate, verdicts: Verdicts, found: Found) -> bool:
-    verdict = verdicts.of(candidate.sha256, candidate.runtime, candidate.device)
+def _is_verified(
+    folder: Path, candidate: Candidate, verdicts: Verdicts, offer: Offer, here: Any
+) -> bool:
+    verdict = verdicts.of(*candidate.place)
     if verdict is not None and verdict.passed:
-        if candidate.precision.startswith("int8") and candidate.device == "cpu":
-            return _is_verified_processor(candidate, verdict, found)
-        return True
-    found.unverified += 1
-    if verdict is not None:
-        found.left_out.append(f"{candidate}: it did not pass `icnet verify`: {verdict.reason}")
-    elif verdicts.changed(candidate.path.name, candidate.sha256):
-        found.left_out.append(f"{candidate}: it was changed after `icnet verify` looked at it")
+        why = _other_sums(folder, candidate, verdict, here)
+        if not why or here.exact_int8(here.cpu()["flags"]) is not False:
+            offer.notes[candidate.place] = why
+            return True
+    elif verdict is not None:
+        why = f"it did not pass `icnet verify`: {verdict.reason}"
+    elif verdicts.changed(candidate.file, candidate.sha256):
+        why = "it was changed after `icnet verify` looked at it"
     else:
-        found.left_out.append(f"{candidate}: not verified there")
+        why = "not verified there"
+    offer.unverified += 1
+    offer.left_out.append(f"{candidate}: {why}")
     return False
 
 
-def _is_verified_processor(candidate: Candidate, verdict: Verdict, found: Found) -> bool:
-    """Whether INT8 that passed on another processor may be taken here; says what differs.
+def _other_sums(folder: Path, candidate: Candidate, verdict: Verdict, here: Any) -> str:
+    """What differs for INT8 that passed on a processor of another kind; "" for all else.
 
-    Not where sums that were exact saturate: the file that passed there fails its budget here.
+    Where sums that were exact saturate, the file that passed there fails its budget here.
     """
-    there, here = exact_int8(verdict.cpu_flags), exact_int8(cpu()["flags"])
-    if there is None or there == here:
-        return True
+    row = precision_of(candidate.precision)
+    if row is None or row.bits != 8 or candidate.device != "cpu":
+        return ""
+    exact = here.exact_int8(verdict.cpu_flags), here.exact_int8(here.cpu()["flags"])
+    if exact[0] is None or exact[0] == exact[1]:
+        return ""
     sums = {True: "in 32 bits", False: "in 16 bits, which saturate", None: "in its own way"}
-    told = (
-        f"it was verified on {verdict.processor}, which sums products of INT8 {sums[there]}; this "
-        f"processor sums them {sums[here]}, so its labels may differ: run `icnet verify "
-        f"{candidate.path.parent}` here"
+    return (
+        f"it was verified on {verdict.processor}, which sums products of INT8 {sums[exact[0]]}; "
+        f"this processor sums them {sums[exact[1]]}, so its labels may differ: run `icnet verify "
+        f"{folder}` here"
     )
-    if here is False:
-        found.unverified += 1
-        found.left_out.append(f"{candidate}: {told}")
-        return False
-    found.notes[candidate] = told
-    return True
 
 
-def _nothing(folder: Path, request: Request, found: Found) -> InputError:
+def _nothing(folder: Path, offer: Offer) -> InputError:
     """Why a folder has no candidate, and what to do."""
-    told = "; ".join(found.left_out) or "nothing in it runs where it was asked to"
-    if found.unverified:
+    reasons = "; ".join(offer.left_out) or "nothing in it runs where it was asked to"
+    if offer.unverified:
         return InputError(
             f"no artefact in {folder} is verified where it could run here: run "
             f"`icnet verify {folder}`, or name one file, or take them as they are "
-            f"(Predictor.from_folder with unverified=True): {told}"
+            f"(Predictor.from_folder with unverified=True): {reasons}"
         )
-    if found.missing:
-        return UnavailableError(f"no artefact in {folder} runs on this machine: {told}")
-    return InputError(f"no artefact in {folder} is what was asked for: {told}")
+    if offer.missing:
+        return UnavailableError(f"no artefact in {folder} runs on this machine: {reasons}")
+    return InputError(f"no artefact in {folder} is what was asked for: {reasons}")

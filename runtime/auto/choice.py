@@ -6,16 +6,14 @@ can run, the processor and the cores that this process may use, GPUs, versions, 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from icnet_deploy._version import __version__
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.documents import (
     COUNT,
@@ -24,24 +22,27 @@ from icnet_deploy.documents import (
     SHA256,
     TEXT,
     Kind,
+    Schema,
+    as_read,
     list_of,
     one_of,
-    read,
     take,
 )
-from icnet_deploy.errors import IcnetError, ModelError, OutputError, UnavailableError
+from icnet_deploy.errors import IcnetError, InputError, ModelError, OutputError, UnavailableError
 from icnet_deploy.files import write_json
 from icnet_deploy.runtime import machine
-from icnet_deploy.runtime.auto.candidates import Candidate, Found, Request, find_candidates
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, digest_of
-from icnet_deploy.runtime.auto.race import race
+from icnet_deploy.runtime.auto.candidates import Candidate, Offer, Request, find_candidates
+from icnet_deploy.runtime.auto.folder import digest_of, kept_file
+from icnet_deploy.runtime.auto.race import Clock, Opened, race, seconds_an_image
+from icnet_deploy.runtime.auto.verdicts import RUNTIME
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.predictor import Predictor
 
 _SCHEMA = 1
 """Of what is remembered; raised when its layout or the way of measuring changes."""
 
-_REMEMBERED = {"schema": one_of(_SCHEMA), "key": OBJECT, "choice": OBJECT}
+_REMEMBERED = Schema(
+    "a remembered choice", {"schema": one_of(_SCHEMA), "key": OBJECT, "choice": OBJECT}
+)
 _CHOICE = {
     "folder": TEXT,
     "candidates": Kind(lambda value: isinstance(value, list) and bool(value), "a list of some"),
@@ -51,46 +52,14 @@ _CHOICE = {
 _TIMED = {
     **dict.fromkeys(("file", "precision", "head"), TEXT),
     "sha256": SHA256,
-    "runtime": one_of(*RUNTIMES),
+    "runtime": RUNTIME,
     "device": one_of(*DEVICES),
     "median_ms": Kind(lambda value: NUMBER.fits(value) and value > 0, "a time above 0"),
     "runs": Kind(lambda value: COUNT.fits(value) and value > 0, "a whole number from 1 on"),
 }
 """Of what is remembered: what each part must be."""
 
-
-@dataclass(frozen=True)
-class Timed:
-    """A candidate, and how long an image takes it.
-
-    Attributes:
-        file, sha256, precision, head: the artefact.
-        runtime, device: where it runs.
-        median_ms: from an image in memory to its label map, in milliseconds; None where there was
-            nothing to choose from.
-        runs: how many times it was timed; less often where it was clearly slower.
-    """
-
-    file: str
-    sha256: str
-    precision: str
-    head: str
-    runtime: str
-    device: str
-    median_ms: float | None = None
-    runs: int = 0
-
-    @classmethod
-    def of(cls, candidate: Candidate, seconds: float | None = None, runs: int = 0) -> Timed:
-        """A candidate with its median in seconds."""
-        path, digest, runtime, device, precision, head = candidate
-        ms = None if seconds is None else round(seconds * 1e3, 2)
-        return cls(path.name, digest, precision, head, runtime, device, ms, runs)
-
-    def is_of(self, candidate: Candidate) -> bool:
-        """Whether it is that candidate, whatever the file is called now."""
-        same = (candidate.sha256, candidate.runtime, candidate.device)
-        return (self.sha256, self.runtime, self.device) == same
+Model = TypeVar("Model", bound=Opened)
 
 
 @dataclass(frozen=True)
@@ -107,14 +76,14 @@ class Choice:
     """
 
     folder: str
-    candidates: tuple[Timed, ...]
+    candidates: tuple[Candidate, ...]
     left_out: tuple[str, ...]
     measured: str | None
     remembered: bool
     note: str = ""
 
     @property
-    def winner(self) -> Timed:
+    def winner(self) -> Candidate:
         """The one that was opened."""
         return self.candidates[0]
 
@@ -131,23 +100,34 @@ class Choice:
         )
 
 
-def open_fastest(folder: Path, request: Request | None = None, *, anew: bool = False) -> Predictor:
-    """Opens the fastest candidate of a folder; its `choice` says why.
+def open_fastest(
+    folder: Path,
+    request: Request,
+    open_one: Callable[..., Model],
+    *,
+    anew: bool = False,
+    clock: Clock = seconds_an_image,
+    here: Any = machine,
+) -> tuple[Model, Choice]:
+    """Opens the fastest candidate of a folder, and says why it is that one.
 
     Args:
         folder: of the artefacts.
         request: what is asked for.
+        open_one: opens a `Candidate`; the one that is chosen with `cached=True`.
         anew: measure also where the answer is remembered.
+        clock: times a run.
+        here: what the machine has; see `runtime.machine`.
 
     Raises:
         InputError, UnavailableError: as `find_candidates`.
         ModelError: the files change while they are read.
     """
-    request = request or Request()
+    chooser = _Chooser(folder, request, open_one, clock, here)
     for fresh in (False, True):
-        found = find_candidates(folder, request, fresh=fresh)
+        offer = find_candidates(folder, request, fresh=fresh, here=here)
         with suppress(_Changed):
-            return _open_best(folder, request, found, anew)
+            return chooser.open_best(offer, anew)
     raise ModelError(f"the files in {folder} change while they are read: try again")
 
 
@@ -155,129 +135,116 @@ class _Changed(Exception):
     """An artefact is not what it was when its folder was read."""
 
 
-def _open_best(folder: Path, request: Request, found: Found, anew: bool) -> Predictor:
-    if len(found.candidates) == 1:
-        only = Timed.of(found.candidates[0])
-        return _open_chosen(
-            Choice(str(folder), (only,), tuple(found.left_out), None, False), found, request
+@dataclass(frozen=True)
+class _Chooser(Generic[Model]):
+    """Chooses among what a folder offers; see `open_fastest`."""
+
+    folder: Path
+    request: Request
+    open_one: Callable[..., Model]
+    clock: Clock
+    here: Any
+
+    def open_best(self, offer: Offer, anew: bool) -> tuple[Model, Choice]:
+        if len(offer.candidates) == 1:
+            left_out = tuple(offer.left_out)
+            choice = Choice(str(self.folder), tuple(offer.candidates), left_out, None, False)
+            return self._open(choice, offer)
+        key = self._key(offer.candidates)
+        path = kept_file("choices", json.dumps([_SCHEMA, key], sort_keys=True))
+        known = None if anew or path is None else read_choice(path)
+        again = known and known[0] == as_read(key) and self._retold(known[1], offer)
+        if again:
+            with suppress(IcnetError):  # what ran then and does not now is measured again
+                return self._open(again, offer)
+        return self._open(self._measure(offer, key, path), offer)
+
+    def _open(self, choice: Choice, offer: Offer) -> tuple[Model, Choice]:
+        """Opens the winner, whose bytes are those of the verdict before it is opened and after."""
+        winner = choice.winner
+        path = self.folder / winner.file
+        digest = digest_of(path)
+        if digest.sha256 != winner.sha256:
+            raise _Changed
+        model = self.open_one(winner, cached=True)
+        if not digest.stands(self.folder):
+            model.close()
+            raise _Changed
+        return model, replace(choice, note=offer.notes.get(winner.place, ""))
+
+    def _measure(self, offer: Offer, key: dict[str, Any], path: Path | None) -> Choice:
+        """Runs the candidates against each other, and remembers the answer."""
+        streams = self.request.streams
+        ranked, failed = race(offer.candidates, self.open_one, streams, self.clock)
+        if not ranked:
+            reasons = "; ".join(failed)
+            raise UnavailableError(f"nothing in {self.folder} runs on this machine: {reasons}")
+        timed = tuple(
+            replace(one.candidate, median_ms=round(one.median * 1e3, 2), runs=len(one.seconds))
+            for one in ranked
         )
-    key = _key(found.candidates, request)
-    path = _kept_in(key)
-    asked, known = ({}, None) if anew or path is None else _read(path)
-    told = known and asked == _as_json(key) and _retold(known, folder, found)
-    if told:
-        with suppress(IcnetError):  # what ran then and does not now is measured again
-            return _open_chosen(told, found, request)
-    return _open_chosen(_measure(folder, request, found, key, path), found, request)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        left_out = (*offer.left_out, *failed)
+        choice = Choice(str(self.folder), timed, left_out, now, remembered=False)
+        if path is not None:
+            kept = replace(choice, folder=str(self.folder.resolve()), left_out=tuple(failed))
+            with suppress(OutputError):  # it is measured again next time
+                write_json(path, {"schema": _SCHEMA, "key": key, "choice": asdict(kept)})
+        return choice
 
-
-def _open_chosen(choice: Choice, found: Found, request: Request) -> Predictor:
-    """Opens the winner, whose bytes are those of the verdict before it is opened and after."""
-    winner = next(one for one in found.candidates if choice.winner.is_of(one))
-    digest = digest_of(winner.path)
-    if digest.sha256 != winner.sha256:
-        raise _Changed
-    predictor = _open(winner, request, cached=True)
-    if not digest.stands(winner.path.parent):
-        predictor.close()
-        raise _Changed
-    predictor.choice = replace(choice, note=found.notes.get(winner, ""))
-    return predictor
-
-
-def _measure(
-    folder: Path, request: Request, found: Found, key: dict[str, Any], path: Path | None
-) -> Choice:
-    """Runs the candidates against each other, and remembers the answer."""
-    ranked, failed = race(found.candidates, lambda one: _open(one, request), request.streams)
-    if not ranked:
-        raise UnavailableError(f"nothing in {folder} runs on this machine: {'; '.join(failed)}")
-    timed = tuple(Timed.of(one.candidate, one.median, len(one.seconds)) for one in ranked)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    choice = Choice(str(folder), timed, (*found.left_out, *failed), now, remembered=False)
-    if path is not None:
-        with suppress(OutputError):  # it is measured again next time
-            told = asdict(replace(choice, folder=str(folder.resolve()), left_out=tuple(failed)))
-            write_json(path, {"schema": _SCHEMA, "key": key, "choice": told})
-    return choice
-
-
-def _open(candidate: Candidate, request: Request, *, cached: bool | None = None) -> Predictor:
-    if candidate.path.suffix in ENGINE_SUFFIXES:
-        return Predictor.from_engine(candidate.path, candidate.runtime, require_manifest=True)
-    return Predictor.from_onnx(
-        candidate.path,
-        candidate.runtime,
-        candidate.device,
-        request.threads,
-        streams=request.streams,
-        cached=cached,
-    )
-
-
-def _retold(known: Choice, folder: Path, found: Found) -> Choice | None:
-    """What is remembered, of the files as they are called now; None if it is of others."""
-    candidates = []
-    for one in known.candidates:
-        now = next(filter(one.is_of, found.candidates), None)
-        if now is None:
+    def _retold(self, known: Choice, offer: Offer) -> Choice | None:
+        """What is remembered, of the files as they are called now; None if it is of others."""
+        offered = {one.place: one for one in offer.candidates}
+        if not offered.keys() >= {one.place for one in known.candidates}:
             return None
-        candidates.append(replace(one, file=now.path.name, precision=now.precision, head=now.head))
-    left_out = (*found.left_out, *known.left_out)
-    return replace(known, folder=str(folder), candidates=tuple(candidates), left_out=left_out)
+        candidates = tuple(
+            replace(offered[one.place], median_ms=one.median_ms, runs=one.runs)
+            for one in known.candidates
+        )
+        left_out = (*offer.left_out, *known.left_out)
+        return Choice(str(self.folder), candidates, left_out, known.measured, True)
+
+    def _key(self, candidates: list[Candidate]) -> dict[str, Any]:
+        packages = {RUNTIMES[one.runtime].package for one in candidates}
+        on_gpu = any(one.device == "cuda" for one in candidates)
+        return {
+            "here": _here(self.here),
+            "gpus": [gpu["name"] for gpu in self.here.gpus()] if on_gpu else [],
+            "versions": {name: self.here.package_version(name) for name in sorted(packages)},
+            "threads": self.request.threads,
+            "streams": self.request.streams,
+            "candidates": sorted(list(one.place) for one in candidates),
+        }
 
 
-def _here() -> dict[str, Any]:
+def _here(here: Any) -> dict[str, Any]:
     """What the answer hangs on besides the candidates and how they are run."""
-    found = machine.cpu()
+    cpu = here.cpu()
     return {
-        "cpu": [found["model"], found["cores"], found["flags"]],
-        "icnet-deploy": __version__,
-        "label_map": machine.label_maps()["kind"],
+        "cpu": [cpu["model"], cpu["cores"], cpu["flags"]],
+        "icnet-deploy": here.__version__,
+        "label_map": here.label_maps()["kind"],
     }
 
 
-def _key(candidates: list[Candidate], request: Request) -> dict[str, Any]:
-    packages = {RUNTIMES[one.runtime].package for one in candidates}
-    on_gpu = any(one.device == "cuda" for one in candidates)
-    return {
-        "here": _here(),
-        "gpus": [gpu["name"] for gpu in machine.gpus()] if on_gpu else [],
-        "versions": {name: machine.package_version(name) for name in sorted(packages)},
-        "threads": request.threads,
-        "streams": request.streams,
-        "candidates": sorted([one.sha256, one.runtime, one.device] for one in candidates),
-    }
-
-
-def _as_json(value: Any) -> Any:
-    """A value as it is read back: tuples are lists."""
-    return json.loads(json.dumps(value))
-
-
-def _kept_in(key: dict[str, Any]) -> Path | None:
-    kept = cache_folder("choices")
-    name = hashlib.sha256(json.dumps([_SCHEMA, key], sort_keys=True).encode()).hexdigest()[:32]
-    return kept and kept / f"{name}.json"
-
-
-def _read(path: Path) -> tuple[dict[str, Any], Choice | None]:
-    """What it was measured for, and the answer; ({}, None) where neither can be read."""
+def read_choice(path: Path) -> tuple[dict[str, Any], Choice] | None:
+    """What a remembered choice was measured for, and the choice; None where there is none."""
     try:
-        value = take(read(path), _REMEMBERED)
-        told = take(value["choice"], _CHOICE)
-        timed = tuple(Timed(**take(one, _TIMED)) for one in told["candidates"])
-        left_out = tuple(told["left_out"])
-        return value["key"], Choice(told["folder"], timed, left_out, told["measured"], True)
-    except (OSError, ValueError):
-        return {}, None
+        remembered = _REMEMBERED.read(path)
+        choice = take(remembered["choice"], _CHOICE)
+        timed = tuple(Candidate(**take(one, _TIMED)) for one in choice["candidates"])
+    except (InputError, ValueError):
+        return None
+    left_out = tuple(choice["left_out"])
+    kept = Choice(choice["folder"], timed, left_out, choice["measured"], remembered=True)
+    return remembered["key"], kept
 
 
 def remembered_choices() -> Iterator[Choice]:
     """What is remembered for this machine and version, in the order it was measured."""
-    kept = cache_folder("choices")
+    folder = cache_folder("choices")
     # None that is hidden: it is being written, or a killed process left it.
-    found = map(_read, kept.glob("[!.]*.json")) if kept and kept.is_dir() else ()
-    here = _as_json(_here())
-    mine = [choice for key, choice in found if choice and key.get("here") == here]
+    known = map(read_choice, folder.glob("[!.]*.json")) if folder and folder.is_dir() else ()
+    here = as_read(_here(machine))
+    mine = [choice for key, choice in filter(None, known) if key.get("here") == here]
     yield from sorted(mine, key=lambda choice: choice.measured or "")

@@ -6,13 +6,20 @@ of a folder; `Predictor.open` asks here. Each file's metadata and bytes are read
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from icnet_deploy.cache import cache_folder
+from icnet_deploy.documents import COUNT, SHA256, Kind, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
-from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.errors import InputError, ModelError, OutputError
+from icnet_deploy.files import write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
@@ -164,3 +171,63 @@ def _readable(path: Path, check: bool) -> ArtefactFile:
         return read_artefact(path, check)
     except ModelError as error:
         return ArtefactFile(path, problem=str(error))
+
+
+_STAMP = Kind(
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(COUNT.fits, value)),
+    "a file's size, times and number",
+)
+_DIGEST = {"files": object_of(_STAMP), "sha256": SHA256}
+
+
+def digests(
+    folder: Path, artefacts: Sequence[ArtefactFile], *, fresh: bool = False
+) -> dict[str, str | ModelError]:
+    """The SHA-256 of artefacts of a folder, by name; or why one cannot be read.
+
+    What is known of a folder is kept: reading its 80 MB takes longer than opening one model of it.
+    It is a hint: who opens an artefact holds the bytes themselves to the digest.
+
+    Args:
+        folder: where they are.
+        artefacts: of it; read where something was done to one since its digest was taken.
+        fresh: read them all.
+    """
+    kept = kept_file("digests", str(folder.resolve()))
+    known = {} if fresh or kept is None else _read_digests(kept)
+    stand = {name for name, digest in known.items() if digest.stands(folder)}
+    unknown = [artefact for artefact in artefacts if artefact.path.name not in stand]
+    problems: dict[str, str | ModelError] = {}
+
+    def look(artefact: ArtefactFile) -> None:
+        try:
+            known[artefact.path.name] = artefact.digest
+        except ModelError as error:
+            problems[artefact.path.name] = error
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(look, unknown))
+    names = [a.path.name for a in artefacts if a.path.name not in problems]
+    if unknown and kept is not None:
+        with suppress(OutputError):  # it is read again next time
+            write_json(kept, {name: known[name]._asdict() for name in names})
+    return problems | {name: known[name].sha256 for name in names}
+
+
+def kept_file(kind: str, key: str) -> Path | None:
+    """The file that keeps what is known by a key, whether it is there or not; None: nothing is."""
+    folder = cache_folder(kind)
+    return folder and folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _read_digests(path: Path) -> dict[str, Digest]:
+    """What is kept; nothing of an entry that is not as it is written, such as version 0.1's."""
+    known = {}
+    with suppress(OSError, ValueError):
+        entries = parse(path.read_bytes())
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            with suppress(ValueError):
+                digest = Digest(**take(entry, _DIGEST))
+                if name in digest.files:
+                    known[name] = digest
+    return known

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,6 @@ import numpy.typing as npt
 from icnet_deploy.errors import IcnetError
 from icnet_deploy.images import resize_image
 from icnet_deploy.runtime.auto.candidates import Candidate
-from icnet_deploy.runtime.predictor import Predictor
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -30,6 +30,27 @@ ROUNDS = 5
 _STAY = 2
 _MUCH_SLOWER = 2.0  # times the best: one run is enough to tell
 _FREE_SIZE = (1024, 2048)
+
+
+class Opened(Protocol):
+    """A model that is open; `Predictor` says more of each."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that it takes; None: any."""
+
+    def predict(self, image: UInt8) -> object:
+        """Labels one image."""
+
+    def stream(self, frames: Iterable[UInt8]) -> Iterator[object]:
+        """Labels frames in order."""
+
+    def close(self) -> None:
+        """Frees it."""
+
+
+Clock = Callable[[Opened, UInt8, int], float]
+"""Of a model, an image and the number of streams: how many seconds an image takes."""
 
 
 @dataclass
@@ -43,7 +64,7 @@ class Entrant:
     """
 
     candidate: Candidate
-    predictor: Predictor
+    predictor: Opened
     seconds: list[float] = field(default_factory=list)
 
     @property
@@ -52,6 +73,7 @@ class Entrant:
         return statistics.median(self.seconds)
 
 
+@lru_cache(maxsize=1)
 def street_like(size: tuple[int, int]) -> UInt8:
     """A picture for timing, the same every time: smooth noise of four scales.
 
@@ -71,7 +93,7 @@ def street_like(size: tuple[int, int]) -> UInt8:
     return total.astype(np.uint8)
 
 
-def seconds_an_image(predictor: Predictor, image: UInt8, streams: int) -> float:
+def seconds_an_image(predictor: Opened, image: UInt8, streams: int) -> float:
     """Times one image, or a few at once where several streams work; from image to label map."""
     start = time.perf_counter()
     if streams == 1:
@@ -85,8 +107,9 @@ def seconds_an_image(predictor: Predictor, image: UInt8, streams: int) -> float:
 
 def race(
     candidates: Sequence[Candidate],
-    open_one: Callable[[Candidate], Predictor],
+    open_one: Callable[[Candidate], Opened],
     streams: int = 1,
+    clock: Clock = seconds_an_image,
 ) -> tuple[list[Entrant], list[str]]:
     """Finds the fastest.
 
@@ -94,13 +117,14 @@ def race(
         candidates: the likely fastest first, which spares the others most of their runs.
         open_one: loads one.
         streams: how many images are worked on at once.
+        clock: times a run.
 
     Returns:
         Those that ran, the fastest first, all closed; and a sentence for each that failed.
     """
     from tqdm import tqdm
 
-    course = _Course(streams)
+    course = _Course(streams, clock)
     steps = len(candidates) + ROUNDS
     # A bar only where it takes a while, and not where stderr is no terminal (disable=None).
     with (
@@ -122,52 +146,49 @@ def _ranked(entrants: Sequence[Entrant]) -> list[Entrant]:
     return sorted(entrants, key=lambda entrant: entrant.median)
 
 
+@dataclass
 class _Course:
     """Who still runs, who is out, and who failed."""
 
-    def __init__(self, streams: int) -> None:
-        self.running: list[Entrant] = []
-        self.out: list[Entrant] = []
-        self.failed: list[str] = []
-        self._streams = streams
-        self._images: dict[Any, UInt8] = {}
+    streams: int
+    clock: Clock
+    running: list[Entrant] = field(default_factory=list)
+    out: list[Entrant] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Closes what is still open."""
         for entrant in self.running:
             entrant.predictor.close()
 
-    def enter(self, candidate: Candidate, open_one: Callable[[Candidate], Predictor]) -> None:
+    def enter(self, candidate: Candidate, open_one: Callable[[Candidate], Opened]) -> None:
         """Opens one, times it, and closes whichever can no longer win."""
         try:
-            predictor = open_one(candidate)
+            entrant = Entrant(candidate, open_one(candidate))
         except IcnetError as error:
             self.failed.append(f"{candidate}: {error}")
             return
-        entrant = Entrant(candidate, predictor)
         self.running.append(entrant)
-        if not self.run(entrant, warm_ups=1):
+        if not self.run(entrant, runs=2):
             return
-        best = min(one.median for one in self.running)
-        if entrant.median <= _MUCH_SLOWER * best:
+        del entrant.seconds[0]  # its warm-up
+        if entrant.median <= _MUCH_SLOWER * min(one.median for one in self.running):
             entrant.seconds.clear()  # that was a second warm-up
-            if not self.run(entrant) or not self.run(entrant):
+            if not self.run(entrant, runs=2):
                 return
-        ranked = _ranked(self.running)
-        for place, one in enumerate(ranked):
-            if place >= _STAY or one.median > _MUCH_SLOWER * ranked[0].median:
+        best, *others = _ranked(self.running)
+        for place, one in enumerate(others, 1):
+            if place >= _STAY or one.median > _MUCH_SLOWER * best.median:
                 self.running.remove(one)
                 self.out.append(one)
                 one.predictor.close()
 
-    def run(self, entrant: Entrant, warm_ups: int = 0) -> bool:
-        """Times it once more; a model that fails is out, and False is returned."""
-        size = entrant.predictor.size or _FREE_SIZE
-        image = self._images.setdefault(size, street_like(size))
+    def run(self, entrant: Entrant, runs: int = 1) -> bool:
+        """Times it anew; a model that fails is out, and False is returned."""
+        image = street_like(entrant.predictor.size or _FREE_SIZE)
         try:
-            for _ in range(warm_ups):
-                seconds_an_image(entrant.predictor, image, self._streams)
-            entrant.seconds.append(seconds_an_image(entrant.predictor, image, self._streams))
+            for _ in range(runs):
+                entrant.seconds.append(self.clock(entrant.predictor, image, self.streams))
         except IcnetError as error:
             self.failed.append(f"{entrant.candidate}: {error}")
             self.running.remove(entrant)

@@ -18,11 +18,12 @@ from icnet_deploy.documents import (
     OBJECT,
     SHA256,
     TEXT,
+    Kind,
+    Schema,
     list_of,
     object_of,
     one_of,
     or_null,
-    read,
     take,
 )
 from icnet_deploy.errors import InputError
@@ -35,11 +36,26 @@ NAME = "verified.json"
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the file."""
 
+RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
+
+_RECORD = Schema(
+    "a record of `icnet verify FOLDER`, which writes it anew",
+    {
+        "schema": Kind(
+            lambda value: COUNT.fits(value) and value <= SCHEMA,
+            f"a whole number up to {SCHEMA}; for a newer one upgrade icnet-deploy",
+        ),
+        "kind": one_of("verified"),
+        "verdicts": list_of(OBJECT),
+    },
+)
 _FIELDS = {
     "file": TEXT,
     "sha256": SHA256,
     # The last is how `icnet parity` stands in for a GPU: no runtime, and nothing that auto takes.
-    "runtime": or_null(one_of(*RUNTIMES, "rounded")),
+    "runtime": Kind(
+        lambda value: value in [*RUNTIMES, "rounded", None], f"{RUNTIME.words}, rounded or null"
+    ),
     "device": or_null(one_of(*DEVICES)),
     "passed": BOOL,
     "miou_points": or_null(NUMBER),
@@ -132,22 +148,13 @@ def read_verdicts(folder: Path) -> Verdicts:
         InputError: there is one, and it cannot be read, or something in it is not as it is written.
     """
     path = folder / NAME
-    try:
-        value = read(path)
-        schema = take(value, {"schema": COUNT})["schema"]
-        if schema > SCHEMA:
-            raise InputError(
-                f"{path} has schema {schema}, this version of icnet-deploy reads up to {SCHEMA}: "
-                "upgrade icnet-deploy"
-            )
-        record = take(value, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)})
-        return Verdicts(tuple(map(_verdict, record["verdicts"])))
-    except FileNotFoundError:
+    if not path.exists():
         return Verdicts()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): write it anew with `icnet verify {folder}`"
-        ) from error
+    record = _RECORD.read(path)
+    try:
+        return Verdicts(tuple(map(_verdict, record["verdicts"])))
+    except ValueError as error:
+        raise InputError(f"{path} is not {_RECORD.what}: {error}") from error
 
 
 def _verdict(value: Any) -> Verdict:
@@ -169,5 +176,5 @@ def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    told = [asdict(verdict) for verdict in verdicts.verdicts]
-    write_json(folder / NAME, {"schema": SCHEMA, "kind": "verified", "verdicts": told})
+    found = [asdict(verdict) for verdict in verdicts.verdicts]
+    write_json(folder / NAME, {"schema": SCHEMA, "kind": "verified", "verdicts": found})

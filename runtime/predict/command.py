@@ -20,7 +20,6 @@ from icnet_deploy.files import make_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
@@ -94,7 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet predict`; returns its exit code."""
     args = _arguments(argv)
     items = find_items(args.inputs, args.output)
-    with _open(args) as predictor:
+    with Predictor.open(
+        args.model,
+        args.runtime,
+        args.device,
+        args.threads,
+        streams=args.streams,
+        size=args.size,
+        require_manifest=args.require_manifest,
+    ) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
         make_folder(args.output)
         timings, failures = label_files(predictor, items, table)
@@ -107,38 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
         )
     return 0
-
-
-def _open(args: argparse.Namespace) -> Predictor:
-    if Path(args.model).is_dir():  # where an engine without its sidecar is never taken
-        return Predictor.from_folder(
-            args.model,
-            args.runtime,
-            args.device,
-            args.threads,
-            streams=args.streams,
-            size=args.size,
-        )
-    if args.size is not None:
-        raise InputError(
-            f"--size chooses among the artefacts of a folder, and {args.model} is none: leave it "
-            "away; images of any size are resized to the artefact's"
-        )
-    if Path(args.model).suffix not in ENGINE_SUFFIXES:
-        if args.require_manifest:
-            raise InputError(
-                f"--require-manifest is for an engine ({', '.join(ENGINE_SUFFIXES)}), not for "
-                f"{args.model}"
-            )
-        return Predictor.from_onnx(
-            args.model, args.runtime, args.device, args.threads, streams=args.streams
-        )
-    if args.device == "cpu" or args.threads is not None or args.streams > 1:
-        raise InputError(
-            f"{args.model} is an engine, which runs on the GPU: leave --device cpu, --threads and "
-            "--streams away, or give the ONNX file that it was built from"
-        )
-    return Predictor.from_engine(args.model, args.runtime, require_manifest=args.require_manifest)
 
 
 def _id_table(label_set: LabelSet) -> Any:

@@ -8,7 +8,6 @@ import pytest
 
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import sha256
-from icnet_deploy.runtime.auto import folder as module
 from icnet_deploy.runtime.auto.folder import kind_of, read_artefact, read_artefacts
 
 
@@ -37,18 +36,18 @@ def test_each_file_says_what_it_is_or_why_it_cannot_be_read(tmp_path, tiny_model
     assert "d.engine.json" in broken.problem
 
 
-def test_a_file_is_read_for_its_digest_once_and_only_when_it_is_asked_for(
-    tmp_path, tiny_model, monkeypatch
-):
+def test_a_file_is_read_for_its_digest_once_and_only_when_it_is_asked_for(tmp_path, tiny_model):
     path = tiny_model()
     expected = sha256(path)
-    one = read_artefact(path, check=False)
-    assert one.sha256 == expected
-    monkeypatch.setattr(module, "artefact_digest", None)
+    one, late = read_artefact(path, check=False), read_artefact(path, check=False)
     assert one.sha256 == expected
     assert one.digest.stands(tmp_path)
     path.touch()
     assert not one.digest.stands(tmp_path)
+    path.unlink()
+    assert one.sha256 == expected
+    with pytest.raises(ModelError, match="cannot read"):
+        _ = late.sha256
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ pytest.importorskip("onnx", reason="an artefact with external data is written wi
 from icnet_deploy.errors import InputError
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.auto import choice
 from icnet_deploy.runtime.auto.candidates import Request, find_candidates
-from icnet_deploy.runtime.auto.digests import digests
+from icnet_deploy.runtime.auto.choice import open_fastest, remembered_choices
+from icnet_deploy.runtime.auto.folder import digests, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import NAME, Verdict, Verdicts, write_verdicts
 
 
@@ -66,6 +66,10 @@ def external(folder):
     return folder
 
 
+def known(folder):
+    return digests(folder, read_artefacts(folder, check=False))
+
+
 def flip(path):
     """Changes one byte of a file, of an artefact one of its graph's name; puts its time back."""
     stat, content = path.stat(), bytearray(path.read_bytes())
@@ -107,7 +111,7 @@ def test_external_data_that_did_not_change_are_verified(external):
 @pytest.mark.parametrize("way", ["in place", "renamed over"])
 def test_a_change_that_keeps_size_and_time_is_found(folder, way):
     """As `cp -p` and `rsync` leave a file: they set its time, and cannot set its inode's."""
-    digests(folder, ["a.onnx"])
+    known(folder)
     path = folder / "a.onnx"
     if way == "in place":
         flip(path)
@@ -115,19 +119,19 @@ def test_a_change_that_keeps_size_and_time_is_found(folder, way):
         shutil.copy2(path, folder / "b")
         flip(folder / "b")
         os.replace(folder / "b", path)
-    assert digests(folder, ["a.onnx"]) == {"a.onnx": artefact_sha256(path)}
+    assert known(folder) == {"a.onnx": artefact_sha256(path)}
 
 
 def test_a_wrong_digest_that_is_kept_lets_no_changed_file_pass(folder, cache):
-    digests(folder, ["a.onnx"])
+    known(folder)
     [kept] = (cache / "digests").iterdir()
     before = json.loads(kept.read_text())["a.onnx"]["sha256"]
     flip(folder / "a.onnx")
-    digests(folder, ["a.onnx"])
+    known(folder)
     value = json.loads(kept.read_text())
     value["a.onnx"]["sha256"] = before
     kept.write_text(json.dumps(value))
-    assert digests(folder, ["a.onnx"]) == {"a.onnx": before}
+    assert known(folder) == {"a.onnx": before}
     with pytest.raises(InputError, match="changed after"):
         Predictor.from_folder(folder)
 
@@ -147,27 +151,24 @@ def test_a_wrong_digest_that_is_kept_lets_no_changed_file_pass(folder, cache):
     ids=str,
 )
 def test_a_kept_digest_that_is_none_is_not_used(folder, cache, entry):
-    digests(folder, ["a.onnx"])
+    known(folder)
     [kept] = (cache / "digests").iterdir()
     kept.write_text(json.dumps({"a.onnx": entry}))
-    assert digests(folder, ["a.onnx"]) == {"a.onnx": artefact_sha256(folder / "a.onnx")}
+    assert known(folder) == {"a.onnx": artefact_sha256(folder / "a.onnx")}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_file_that_changes_while_it_is_opened_is_not_taken(folder, monkeypatch, when):
-    real = choice._open
-
-    def change_and_open(*arguments, **options):
+def test_a_file_that_changes_while_it_is_opened_is_not_taken(folder, when):
+    def change_and_open(one, cached=None):
         if when == "before":
-            (folder / "a.onnx").write_bytes((folder / "a.onnx").read_bytes() + b"\x72\x00")
-        predictor = real(*arguments, **options)
+            (folder / one.file).write_bytes((folder / one.file).read_bytes() + b"\x72\x00")
+        predictor = Predictor.open(folder / one.file, one.runtime, one.device)
         if when == "after":
-            (folder / "a.onnx").touch()
+            (folder / one.file).touch()
         return predictor
 
-    monkeypatch.setattr(choice, "_open", change_and_open)
     with pytest.raises(InputError, match=r"changed after|change while they are read"):
-        Predictor.from_folder(folder)
+        open_fastest(folder, Request(), change_and_open)
 
 
 LEFT = (".a.4242.tmp.onnx", ".icnet-0123456789abcdef.tmp", ".a.onnx", ".b.engine", "._a.onnx")
@@ -181,7 +182,7 @@ def test_what_a_killed_process_left_is_no_artefact(folder, tiny_model, name, con
         whole = tiny_model(size=(96, 64)).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2] if content == "cut" else whole)
     found = find_candidates(folder, Request(unverified=True, runtime="onnxruntime"))
-    assert [one.path.name for one in found.candidates] == ["a.onnx"]
+    assert [one.file for one in found.candidates] == ["a.onnx"]
     assert open_folder(folder).shape == (64, 96)
 
 
@@ -276,4 +277,4 @@ def test_a_name_or_precision_that_was_changed_is_told_as_the_file_has_it(folder,
 def test_a_choice_that_is_being_written_is_none(remembered):
     path, _ = remembered
     path.rename(path.with_name(f".{path.stem}.4242.tmp.json"))
-    assert list(choice.remembered_choices()) == []
+    assert list(remembered_choices()) == []

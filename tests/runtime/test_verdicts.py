@@ -84,7 +84,7 @@ def test_what_is_not_as_it_is_written_is_refused(tmp_path, fields):
     value = json.loads(path.read_text())
     value["verdicts"][0 if fields.get("passed") is True else 1] |= fields
     path.write_text(json.dumps(value))
-    with pytest.raises(InputError, match=rf"{NAME} cannot be read .*icnet verify"):
+    with pytest.raises(InputError, match=f"{NAME} is not a record of `icnet verify"):
         read_verdicts(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_a_field_that_is_missing_is_refused(tmp_path, name):
 )
 def test_what_is_no_record_is_refused(tmp_path, text):
     (tmp_path / NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(InputError, match=f"{NAME} cannot be read"):
+    with pytest.raises(InputError, match=f"{NAME} is not a record"):
         read_verdicts(tmp_path)
 
 
