@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.mapping import CAMVID_TO_CITYSCAPES
+from icnet_deploy.data.mapping import target_table
 from icnet_deploy.errors import LabelSetError
-from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.training.augment import augment
 from icnet_deploy.training.config import TrainConfig
 
@@ -21,38 +21,6 @@ UInt8 = npt.NDArray[np.uint8]
 
 CACHE_BYTES = 2 << 30
 """Decoded images that a process, or each of its loading workers, keeps at most."""
-
-
-def target_table(
-    model: LabelSet, data: LabelSet
-) -> tuple[npt.NDArray[np.uint8], list[tuple[int, ...]]]:
-    """A table from the data set's labels to training targets, and the merged targets it uses.
-
-    A class of the data set that covers several of the model's (CamVid's bicyclist is a rider and
-    a bicycle) becomes a merged target: index C + i stands for "any of `merged[i]`", and the loss
-    takes the sum of their probabilities.
-
-    Returns:
-        uint8, 256 entries, and the list of merged classes.
-
-    Raises:
-        LabelSetError: it is not known how to train the one on the other.
-    """
-    table = np.full(256, IGNORE, np.uint8)
-    merged: list[tuple[int, ...]] = []
-    if model.names == data.names:
-        table[: len(model)] = np.arange(len(model))
-    elif model.names == CITYSCAPES.names and data.names == CAMVID.names:
-        for index, names in enumerate(CAMVID_TO_CITYSCAPES):
-            classes = tuple(CITYSCAPES.names.index(n) for n in names)
-            if len(classes) > 1:
-                merged.append(classes)
-            table[index] = classes[0] if len(classes) == 1 else len(model) + len(merged) - 1
-    else:
-        raise LabelSetError(
-            f"a network of the label set {model.name!r} cannot be trained on {data.name!r}"
-        )
-    return table, merged
 
 
 class Mix(IterableDataset[tuple[Tensor, Tensor]]):

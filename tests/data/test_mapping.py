@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.data import ConfusionMatrix, prediction_table
+from icnet_deploy.data.mapping import target_table
 from icnet_deploy.errors import LabelSetError
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
 
@@ -47,3 +48,23 @@ def test_what_is_not_known_is_refused_by_both_names():
     for model, data in ((CAMVID, CITYSCAPES), (own, CAMVID), (CITYSCAPES, own)):
         with pytest.raises(LabelSetError, match=f"{model.name!r}.*{data.name!r}"):
             prediction_table(model, data)
+
+
+def test_camvid_becomes_train_ids_and_the_bicyclist_both():
+    table, merged = target_table(CITYSCAPES, CAMVID)
+    assert merged == [(12, 18)]
+    assert table.dtype == np.uint8
+    assert table[:12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 19, 255]
+    assert target_table(CAMVID, CAMVID)[1] == []
+    with pytest.raises(LabelSetError, match=r"'camvid'.*cannot be trained on 'cityscapes'"):
+        target_table(CAMVID, CITYSCAPES)
+
+
+def test_a_score_takes_a_target_for_the_class_that_it_was_made_of():
+    """Both tables read one relation: back and forth is where one began."""
+    targets, merged = target_table(CITYSCAPES, CAMVID)
+    answers = prediction_table(CITYSCAPES, CAMVID)
+    for index in range(len(CAMVID)):
+        target = int(targets[index])
+        classes = merged[target - 19] if target >= 19 else (target,)
+        assert {int(answers[c]) for c in classes} == {index}

@@ -10,9 +10,8 @@ torch = pytest.importorskip("torch", reason="the training room needs torch")
 import torch.nn.functional as F  # noqa: E402
 
 from icnet_deploy.errors import LabelSetError  # noqa: E402
-from icnet_deploy.labels import CAMVID, CITYSCAPES  # noqa: E402
+from icnet_deploy.labels import CITYSCAPES  # noqa: E402
 from icnet_deploy.training.augment import augment  # noqa: E402
-from icnet_deploy.training.loader import target_table  # noqa: E402
 from icnet_deploy.training.loss import head_losses, label_guidance, nearest_labels  # noqa: E402
 
 
@@ -82,15 +81,6 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         for p in (slice(0, 2), slice(2, 4))
     ]
     assert torch.allclose(sum(parts) / 2, whole)
-
-
-def test_camvid_becomes_train_ids_and_the_bicyclist_both():
-    table, merged = target_table(CITYSCAPES, CAMVID)
-    assert merged == [(12, 18)]
-    assert table[:12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 19, 255]
-    assert target_table(CAMVID, CAMVID)[1] == []
-    with pytest.raises(LabelSetError):
-        target_table(CAMVID, CITYSCAPES)
 
 
 @pytest.mark.parametrize("resize", [(1.0, 1.0), (0.3, 0.5), (2.0, 3.0)])
