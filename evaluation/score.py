@@ -18,7 +18,7 @@ from icnet_deploy.data import (
     Sample,
     prediction_table,
 )
-from icnet_deploy.documents import COUNT, TEXT, list_of, take
+from icnet_deploy.documents import COUNT, TEXT, Schema, list_of
 from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
 
@@ -79,10 +79,12 @@ class Protocol:
         return {**dataclasses.asdict(self), "label_sizes": list(self.label_sizes)}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Protocol:
-        """Reads the JSON form; ValueError if it is none. Fields may be younger."""
-        defaults = [f.name for f in dataclasses.fields(cls) if f.default is not MISSING]
-        known = take(value, _PROTOCOL, optional=defaults)
+    def from_dict(cls, value: Mapping[str, Any], where: str = "the protocol") -> Protocol:
+        """Reads the JSON form; InputError, by the name `where`, if it is none.
+
+        Fields may be younger than a result.
+        """
+        known = _PROTOCOL.fit(value, where)
         return cls(**known | {"label_sizes": tuple(known["label_sizes"])})
 
     def to_words(self) -> dict[str, str]:
@@ -91,12 +93,16 @@ class Protocol:
         return {name.replace("_", " "): str(value) for name, value in values.items()}
 
 
-_PROTOCOL = {
-    **dict.fromkeys((f.name for f in dataclasses.fields(Protocol)), TEXT),
-    "images": COUNT,
-    "label_sizes": list_of(TEXT),
-    "ignored": COUNT,
-}
+_PROTOCOL = Schema(
+    "a score's protocol as `icnet evaluate --json` writes it",
+    {
+        **dict.fromkeys((f.name for f in dataclasses.fields(Protocol)), TEXT),
+        "images": COUNT,
+        "label_sizes": list_of(TEXT),
+        "ignored": COUNT,
+    },
+    optional=[f.name for f in dataclasses.fields(Protocol) if f.default is not MISSING],
+)
 
 OF_THE_MODEL = ("model_size", "model_label_set", "mapping")
 """The fields of a protocol that two different models may differ in, where the reader is told."""

@@ -18,21 +18,23 @@ from icnet_deploy.data.options import (
     open_data,
 )
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.evaluate.compare import (
-    compare,
-    curves,
-    read_result,
-    require_same_data,
-)
-from icnet_deploy.evaluation.evaluate.plot import region_plot
 from icnet_deploy.evaluation.evaluate.report import (
     compare_page,
+    comparison_text,
     evaluate_page,
     offer_contrast,
     offer_errors,
+    plot_of,
+    score_text,
 )
-from icnet_deploy.evaluation.evaluate.run import Evaluation, evaluate, save_prediction
-from icnet_deploy.evaluation.evaluate.text import comparison_text, score_text
+from icnet_deploy.evaluation.evaluate.result import (
+    Evaluation,
+    compare,
+    evaluate,
+    read_result,
+    require_same_data,
+    save_prediction,
+)
 from icnet_deploy.evaluation.model import is_checkpoint, is_engine, open_model
 from icnet_deploy.evaluation.score import Size, UInt8
 from icnet_deploy.files import make_folder, write_json, write_text
@@ -200,4 +202,4 @@ def _finish(
     if arguments.report:
         write_text(arguments.report, page)
     if arguments.plot:
-        write_text(arguments.plot, region_plot(*curves(results)) + "\n")
+        write_text(arguments.plot, plot_of(results) + "\n")

@@ -6,149 +6,114 @@ one over a thousand; and what is larger than the axis has a place of its own, be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from icnet_deploy.data import RegionAccuracy
-from icnet_deploy.report.html import Html, svg, svg_text, tag
+from icnet_deploy.report.html import Html, tag
+from icnet_deploy.report.svg import (
+    Scale,
+    across,
+    bar,
+    drawing,
+    hover,
+    round_up,
+    text,
+    x_axis,
+    y_axis,
+)
 
 FEW = 10
 """A bin with fewer regions than this is drawn faint."""
 
+Bin = Mapping[str, Any]
+"""What `Score.to_dict` has in `regions`: `from_pixels`, `to_pixels` (None for the one without an
+end), how many `regions`, and their `accuracy_percent`."""
+
 _BIN, _LIMIT = RegionAccuracy.bin_pixels, RegionAccuracy.limit
 _LEFT, _STEP, _GAP, _OPEN = 56, 15, 14, 30  # in units of the viewBox, as all that follow
-_AXIS = _LEFT + _LIMIT // _BIN * _STEP  # where the axis of sizes ends
-_RIGHT = _AXIS + _GAP + _OPEN
+_SIZES = Scale(0, _LIMIT, _LEFT, _LEFT + _LIMIT // _BIN * _STEP)
+_BEYOND = _SIZES.end + _GAP + _OPEN / 2  # where the bin without an end is
+_RIGHT = _SIZES.end + _GAP + _OPEN
 _CURVES, _DIFFERENCE, _COUNTS = 220, 110, 56  # heights of the three panels
 _BETWEEN = 34
 
-_STYLE = """
-svg.regions { display: block; width: 760px; min-width: 30rem; max-width: 100%; height: auto;
-  font-family: system-ui, "Segoe UI", Roboto, sans-serif; }
-.regions .ground { fill: var(--card, #ffffff); }
-.regions text { fill: var(--quiet, #5d6670); font-size: 12px; }
-.regions text.name { fill: var(--ink, #1d2126); }
-.regions line { stroke: var(--line, #dde1e5); }
-.regions line.zero { stroke: var(--quiet, #5d6670); }
-.regions polyline { fill: none; stroke-width: 1.75; }
-.regions .first { stroke: var(--mark, #2457b8); fill: var(--mark, #2457b8); }
-.regions .second { stroke: var(--other, #b4501a); fill: var(--other, #b4501a); }
-.regions polyline.first, .regions polyline.second { fill: none; }
-.regions polyline.second { stroke-dasharray: 5 3; }
-.regions .few { fill: var(--card, #ffffff); }
-.regions .bar { fill: var(--quiet, #5d6670); opacity: .55; }
-.regions .up { fill: var(--mark, #2457b8); }
-.regions .down { fill: var(--other, #b4501a); }
-.regions .up.few, .regions .down.few { opacity: .35; }
-""".replace('"', "'")
 
-
-@dataclass(frozen=True)
-class Curve:
-    """One model's accuracy by the size of regions.
-
-    Attributes:
-        name: of the model.
-        bins: what `Score.to_dict` calls `regions`: a bin's `from_pixels`, `to_pixels` (None for
-            the one without an end), how many `regions`, and their `accuracy_percent`.
-    """
-
-    name: str
-    bins: Sequence[Mapping[str, Any]]
-
-
-def region_plot(*curves: Curve) -> Html:
+def region_plot(curves: Mapping[str, Sequence[Bin]]) -> Html:
     """A plot that stands alone as a file and in a report; its points say their numbers.
 
     Args:
-        curves: one, or two over the same regions, whose difference (the first minus the second)
-            gets a panel of its own.
+        curves: a model's name -> its bins: one model, or two over the same regions, whose
+            difference (the first minus the second) gets a panel of its own.
     """
     top = 26 + 18 * len(curves)
-    parts: list[Html] = [*_names(curves), *_accuracy(curves, top)]
+    parts = [*_names(curves), *_accuracy(curves, top)]
     top += _CURVES + _BETWEEN
     if len(curves) == 2:
-        parts += _differences(curves[0], curves[1], top)
+        parts += _differences(curves, top)
         top += _DIFFERENCE + _BETWEEN
-    parts += _counts(curves[0], top)
+    parts += _counts(next(iter(curves.values())), top)
     top += _COUNTS
     parts += _sizes(top)
-    height = top + 48
-    return svg(
-        "regions",
-        "mean share of right pixels by the size of the true region",
-        (_RIGHT + 16, height),
-        _STYLE,
-        parts,
-    )
+    label = "mean share of right pixels by the size of the true region"
+    return drawing(label, (_RIGHT + 16, top + 48), parts)
 
 
-def bin_words(one: Mapping[str, Any]) -> str:
+def bin_words(one: Bin) -> str:
     """The sizes of a bin in words."""
     start, end = one["from_pixels"], one["to_pixels"]
     return f"{start:,} and more" if end is None else f"{start:,} to {end - 1:,}"
 
 
-def _x(one: Mapping[str, Any]) -> float:
+def _x(one: Bin) -> float:
     """The middle of a bin."""
-    if one["to_pixels"] is None:
-        return _AXIS + _GAP + _OPEN / 2
-    return float(_LEFT + (one["from_pixels"] // _BIN + 0.5) * _STEP)
+    return _BEYOND if one["to_pixels"] is None else _SIZES(one["from_pixels"] + _BIN / 2)
 
 
-def _across(y: float, class_: str = "grid") -> Html:
-    return tag("line", x1=_LEFT, x2=_RIGHT, y1=round(y, 1), y2=round(y, 1), class_=class_)
+def _bar(one: Bin, y: tuple[float, float], kind: str, words: str) -> Html:
+    """A bar of a bin."""
+    x = _x(one)
+    return hover(f"{bin_words(one)} pixels: {words}", bar((x - 5, x + 5), y, kind))
 
 
-def _told(words: str, *drawn: Html) -> Html:
-    """Something that says its numbers when pointed at."""
-    return tag("g", tag("title", words), *drawn)
-
-
-def _marker(order: str, x: float, y: float, few: bool) -> Html:
-    kind = f"{order} few" if few else order
+def _marker(order: str, x: float, y: float, kind: str = "") -> Html:
+    kind = f"{order}{kind}"
     if order == "first":
         return tag("circle", cx=x, cy=y, r=3.5, class_=kind)
     return tag("rect", x=x - 3, y=y - 3, width=6, height=6, class_=kind)
 
 
-def _orders(curves: Sequence[Curve]) -> Iterator[tuple[str, Curve]]:
-    return zip(("first", "second"), curves, strict=False)
+def _orders(curves: Mapping[str, Sequence[Bin]]) -> Iterator[tuple[str, str, Sequence[Bin]]]:
+    for order, (name, bins) in zip(("first", "second"), curves.items(), strict=False):
+        yield order, name, bins
 
 
-def _names(curves: Sequence[Curve]) -> Iterator[Html]:
-    for row, (order, curve) in enumerate(_orders(curves)):
+def _names(curves: Mapping[str, Sequence[Bin]]) -> Iterator[Html]:
+    for row, (order, name, _) in enumerate(_orders(curves)):
         y = 14 + 18 * row
-        ends = f"{_LEFT},{y} {_LEFT + 26},{y}"
-        yield tag("polyline", points=ends, class_=order)
-        yield _marker(order, _LEFT + 13, y, False)
-        yield svg_text(curve.name, _LEFT + 34, y + 4, "start", "name")
+        yield tag("polyline", points=f"{_LEFT},{y} {_LEFT + 26},{y}", class_=order)
+        yield _marker(order, _LEFT + 13, y)
+        yield text(name, _LEFT + 34, y + 4, "start", "name")
 
 
-def _accuracy(curves: Sequence[Curve], top: float) -> Iterator[Html]:
-    def up(share: float) -> float:
-        return round(top + _CURVES * (1 - share / 100), 1)
-
-    for share in (0, 25, 50, 75, 100):
-        yield _across(up(share))
-        yield svg_text(f"{share} %", _LEFT - 8, up(share) + 4, "end")
-    yield svg_text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start")
-    for order, curve in _orders(curves):
-        for run in _runs(curve.bins):
-            points = " ".join(f"{_x(b)},{up(b['accuracy_percent'])}" for b in run)
+def _accuracy(curves: Mapping[str, Sequence[Bin]], top: float) -> Iterator[Html]:
+    up = Scale(0, 100, top + _CURVES, top)
+    yield from y_axis(up, [(share, f"{share} %") for share in range(0, 101, 25)], _LEFT, _RIGHT)
+    yield text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start")
+    for order, _, bins in _orders(curves):
+        for run in _runs(bins):
+            points = " ".join(f"{_x(one)},{up(one['accuracy_percent'])}" for one in run)
             yield tag("polyline", points=points, class_=order)
-    for order, curve in _orders(curves):
-        for one in curve.bins:
+    for order, name, bins in _orders(curves):
+        for one in bins:
             share, many = one["accuracy_percent"], one["regions"]
-            words = f"{curve.name}, {bin_words(one)} pixels: {share:.1f} % of {many} regions"
-            yield _told(words, _marker(order, _x(one), up(share), many < FEW))
+            words = f"{name}, {bin_words(one)} pixels: {share:.1f} % of {many} regions"
+            yield hover(words, _marker(order, _x(one), up(share), " hollow" * (many < FEW)))
 
 
-def _runs(bins: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+def _runs(bins: Sequence[Bin]) -> Iterator[list[Bin]]:
     """Neighbouring bins: a line across an empty bin, or to the endless one, would be made up."""
-    run: list[Mapping[str, Any]] = []
+    run: list[Bin] = []
     for one in bins:
         if run and (one["to_pixels"] is None or one["from_pixels"] != run[-1]["to_pixels"]):
             yield run
@@ -157,70 +122,40 @@ def _runs(bins: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]
     yield run
 
 
-def _differences(first: Curve, second: Curve, top: float) -> Iterator[Html]:
+def _differences(curves: Mapping[str, Sequence[Bin]], top: float) -> Iterator[Html]:
+    first, second = curves.values()
     points = [
-        a["accuracy_percent"] - b["accuracy_percent"]
-        for a, b in zip(first.bins, second.bins, strict=True)
+        a["accuracy_percent"] - b["accuracy_percent"] for a, b in zip(first, second, strict=True)
     ]
-    reach = _round_up(max(map(abs, points), default=0))
-    middle = top + _DIFFERENCE / 2
-    for share in (-1, 0, 1):
-        y = middle - share * _DIFFERENCE / 2
-        yield _across(y, "grid" if share else "zero")
-        yield svg_text(f"{share * reach:+g}" if share else "0", _LEFT - 8, y + 4, "end")
-    words = f"{first.name} minus {second.name}, points"
-    yield svg_text(words, _LEFT, top - 6, "start")
-    for one, difference in zip(first.bins, points, strict=True):
-        height = abs(difference) / reach * _DIFFERENCE / 2
-        bar = tag(
-            "rect",
-            x=_x(one) - 5,
-            y=round(middle - height if difference > 0 else middle, 1),
-            width=10,
-            height=round(height, 1),
-            class_=("up" if difference > 0 else "down") + (" few" if one["regions"] < FEW else ""),
-        )
-        yield _told(
-            f"{bin_words(one)} pixels: {difference:+.2f} points, {one['regions']} regions", bar
-        )
-
-
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50, 100."""
-    return next(nice for nice in (1, 2, 5, 10, 20, 50, 100) if value <= nice)
-
-
-def _counts(curve: Curve, top: float) -> Iterator[Html]:
-    """How many regions each bin holds, by powers of ten; a single one is half a power high."""
-    powers = max((math.log10(one["regions"]) for one in curve.bins), default=0) + 0.5
-    bottom = top + _COUNTS
-
-    def height(many: int) -> float:
-        return round(_COUNTS * (math.log10(many) + 0.5) / powers, 1)
-
-    for power in range(math.floor(powers - 0.5) + 1):
-        yield _across(bottom - height(10**power))
-        yield svg_text(f"{10**power:,}", _LEFT - 8, bottom - height(10**power) + 4, "end")
-    yield svg_text("number of regions", _LEFT, top - 6, "start")
-    for one in curve.bins:
+    reach = round_up(max(map(abs, [1, *points])))
+    up = Scale(-reach, reach, top + _DIFFERENCE, top)
+    ticks = [(-reach, f"{-reach:+g}"), (0, "0"), (reach, f"{reach:+g}")]
+    yield from y_axis(up, ticks, _LEFT, _RIGHT, zero=0)
+    yield text(f"{' minus '.join(curves)}, points", _LEFT, top - 6, "start")
+    for one, difference in zip(first, points, strict=True):
         many = one["regions"]
-        bar = tag(
-            "rect",
-            x=_x(one) - 5,
-            y=round(bottom - height(many), 1),
-            width=10,
-            height=height(many),
-            class_="bar",
-        )
-        yield _told(f"{bin_words(one)} pixels: {many} regions", bar)
-    yield _across(bottom, "zero")
+        kind = ("first" if difference > 0 else "second") + " faint" * (many < FEW)
+        words = f"{difference:+.2f} points, {many} regions"
+        yield _bar(one, (up(0), up(difference)), kind, words)
 
 
-def _sizes(top: float) -> Iterator[Html]:
+def _counts(bins: Sequence[Bin], top: float) -> Iterator[Html]:
+    """How many regions each bin holds, by powers of ten; a single one is half a power high."""
+    bottom = top + _COUNTS
+    most = max((one["regions"] for one in bins), default=1)
+    up = Scale(10**-0.5, most, bottom, top, logarithmic=True)
+    powers = [10**power for power in range(len(str(most)))]
+    yield from y_axis(up, [(many, f"{many:,}") for many in powers], _LEFT, _RIGHT)
+    yield text("number of regions", _LEFT, top - 6, "start")
+    for one in bins:
+        many = one["regions"]
+        yield _bar(one, (bottom, up(many)), "third pale", f"{many} regions")
+    yield across(bottom, _LEFT, _RIGHT, "zero")
+
+
+def _sizes(below: float) -> Iterator[Html]:
     """The axis of sizes, below everything."""
-    for pixels in range(0, _LIMIT, _LIMIT // 4):
-        yield svg_text(f"{pixels:,}", _LEFT + pixels / _BIN * _STEP, top + 18, "middle")
-    yield svg_text("more", _AXIS + _GAP + _OPEN / 2, top + 18, "middle")
-    yield svg_text(f"{_LIMIT:,}", _AXIS, top + 18, "end")
-    words = f"pixels of the true region, in bins of {_BIN:,}"
-    yield svg_text(words, (_LEFT + _AXIS) / 2, top + 38, "middle")
+    ticks = [(pixels, f"{pixels:,}") for pixels in range(0, _LIMIT, _LIMIT // 4)]
+    yield from x_axis(_SIZES, ticks, below, f"pixels of the true region, in bins of {_BIN:,}")
+    yield text("more", _BEYOND, below + 18, "middle")
+    yield text(f"{_LIMIT:,}", _SIZES.end, below + 18, "end")

@@ -1,39 +1,19 @@
-"""The HTML reports of `icnet evaluate`: of one model, and of two against each other."""
+"""What `icnet evaluate` shows, on the screen and as HTML: one model, or two against each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from icnet_deploy.data import Sample
-from icnet_deploy.evaluation.evaluate.compare import Result, curves, names
-from icnet_deploy.evaluation.evaluate.plot import FEW, region_plot
-from icnet_deploy.evaluation.evaluate.text import (
-    SMALL,
-    difference_rows,
-    model_words,
-    protocol_words,
-    region_rows,
-    summary_rows,
-    time_words,
-    unlike_means,
-)
-from icnet_deploy.evaluation.score import Protocol, Score, percent
+from icnet_deploy.data import RegionAccuracy, Sample
+from icnet_deploy.evaluation.evaluate.plot import FEW, bin_words, region_plot
+from icnet_deploy.evaluation.evaluate.result import Result, names
+from icnet_deploy.evaluation.score import Protocol, Score, UInt8, percent
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import (
-    class_legend,
-    exhibit,
-    facts,
-    figures,
-    legend,
-    table,
-    where,
-)
+from icnet_deploy.report.parts import class_legend, exhibit, facts, figures, legend, where
 from icnet_deploy.report.pictures import (
     Colour,
     Exhibit,
@@ -42,16 +22,158 @@ from icnet_deploy.report.pictures import (
     marks_picture,
     photo,
 )
-from icnet_deploy.report.tables import number, signed
+from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
-
-UInt8 = npt.NDArray[np.uint8]
 
 _WRONG = 1
 _COLOUR = (255, 90, 0)
 # Told apart with every common colour blindness, and on grey.
 _FIRST, _SECOND = 1, 2
 _ALONE = {_FIRST: (0, 200, 255), _SECOND: (255, 90, 0)}
+
+_SMALL = f"regions below {RegionAccuracy.bin_pixels:,} pixels"
+
+
+def score_text(result: Result) -> str:
+    """One model's score, as the screen shows it."""
+    protocol, score = result["protocol"], result["score"]
+    rows = [[name, number(iou)] for name, iou in score["iou_percent"].items()]
+    rows.append(["mIoU", number(score["miou_percent"])])
+    return "\n".join(
+        [
+            f"{_model_words(result)} on {protocol['dataset']} {protocol['split']}, "
+            f"{protocol['images']} images\n",
+            Table(["class", "IoU %"], rows).text(),
+            "",
+            f"{'pixel accuracy':<26} {number(score['pixel_accuracy_percent'])} %",
+            f"{_SMALL:<26} {number(score['small_region_accuracy_percent'])} %",
+            *_protocol_lines([result]),
+            f"\ntime {_time_words(result)}",
+        ]
+    )
+
+
+def comparison_text(result: Mapping[str, Any]) -> str:
+    """Two models' scores, as the screen shows them."""
+    models = result["models"]
+    protocol = models[0]["protocol"]
+    first, second = names(models)
+    lines = [
+        f"A  {_model_words(models[0], first)}",
+        f"B  {_model_words(models[1], second)}",
+        f"on {protocol['dataset']} {protocol['split']}, {protocol['images']} images\n",
+        Table(["IoU %", "A", "B", "A - B"], _difference_rows(result)).text(),
+        "",
+        _summary(result).text(),
+        *(f"\n{note}" for note in _unlike_means(result)),
+        "",
+        Table(
+            ["pixels of a region", "regions", "A %", "B %", "A - B"], _region_rows(result)
+        ).text(),
+        *_protocol_lines(models),
+        *(
+            f"\ntime {letter}  {_time_words(model)}"
+            for letter, model in zip("AB", models, strict=True)
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _model_words(result: Result, name: str | None = None) -> str:
+    """A model's file or name, how its network was built, and what ran it."""
+    network = network_words(result.get("network", {}))
+    name = name or names([result])[0]
+    ran = f"{result['runtime']}, {result['device']}"
+    return f"{name} ({network}; {ran})" if network else f"{name} ({ran})"
+
+
+def network_words(network: Mapping[str, Any]) -> str:
+    """How a network was built, e.g. `icnet, sub24, width 0.5`; empty where it is not known."""
+    if not network:
+        return ""
+    words = [str(network.get("architecture", "icnet"))]
+    if "stages" in network:
+        words.append(str(network["stages"]))
+    words += [f"{name} {network[name]}" for name in ("downsampling", "width") if name in network]
+    if network.get("channels"):
+        words.append("pruned")
+    return ", ".join(words)
+
+
+def _difference_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Class, IoU of both, difference."""
+    a, b = (model["score"]["iou_percent"] for model in result["models"])
+    points = result["difference"]["iou_points"]
+    return [[name, number(a[name]), number(b[name]), signed(points[name], 2)] for name in a]
+
+
+def _summary(result: Mapping[str, Any]) -> Table:
+    """Measure, value of both, difference: the few numbers that a reader came for."""
+    a, b = (model["score"] for model in result["models"])
+    measures = {
+        "mIoU %": "miou",
+        "pixel accuracy %": "pixel_accuracy",
+        f"{_SMALL}, right %": "small_region_accuracy",
+    }
+    rows = [
+        [
+            words,
+            number(a[f"{key}_percent"]),
+            number(b[f"{key}_percent"]),
+            signed(result["difference"][f"{key}_points"], 2),
+        ]
+        for words, key in measures.items()
+    ]
+    return Table(["", "A", "B", "A - B"], rows)
+
+
+def _region_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Sizes, number of regions, accuracy of both, difference."""
+    a, b = (model["score"]["regions"] for model in result["models"])
+    return [
+        [
+            bin_words(one),
+            f"{one['regions']:,}" + (" (few)" if one["regions"] < FEW else ""),
+            number(left["accuracy_percent"]),
+            number(right["accuracy_percent"]),
+            signed(one["points"], 2),
+        ]
+        for one, left, right in zip(result["difference"]["regions"], a, b, strict=True)
+    ]
+
+
+def _unlike_means(result: Mapping[str, Any]) -> list[str]:
+    """A warning where the two mean IoUs run over different classes."""
+    a, b = (model["score"]["iou_percent"] for model in result["models"])
+    only = [name for name in a if (a[name] is None) != (b[name] is None)]
+    if not only:
+        return []
+    return [
+        f"{', '.join(only)}: in no ground truth, and predicted by one of the two only, so that "
+        "the two means run over different classes. Over the classes of both, mIoU differs by "
+        f"{signed(result['difference']['miou_points_over_common_classes'], 2)} points."
+    ]
+
+
+def _protocol_words(results: Sequence[Result]) -> dict[str, str]:
+    """The protocol as a reader reads it; where two differ, both."""
+    protocols = [Protocol.from_dict(result["protocol"]).to_words() for result in results]
+    words = {}
+    for name in protocols[0]:
+        values = [protocol[name] for protocol in protocols]
+        both = "; ".join(f"{letter}: {value}" for letter, value in zip("AB", values, strict=False))
+        words[name] = values[0] if len(set(values)) == 1 else both
+    return words
+
+
+def _protocol_lines(results: Sequence[Result]) -> list[str]:
+    words = _protocol_words(results)
+    return ["\nprotocol", *(f"  {name:<16} {value}" for name, value in words.items())]
+
+
+def _time_words(result: Result) -> str:
+    """How long an image took, with what that covers."""
+    return f"{result['time']['milliseconds']:.1f} ms ({result['time']['scope']})"
 
 
 def offer_errors(gallery: Gallery, label_set: LabelSet, sample: Sample, mapped: UInt8) -> None:
@@ -125,16 +247,16 @@ def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
         score: the same score, with its counts.
         gallery: the images on which it did worst.
     """
-    protocol, told = result["protocol"], result["score"]
+    protocol, shares = result["protocol"], result["score"]
     return page(
-        f"{Path(result['model']).name} on {protocol['dataset']} {protocol['split']}",
-        tag("p", model_words(result), class_="quiet"),
+        f"{names([result])[0]} on {protocol['dataset']} {protocol['split']}",
+        tag("p", _model_words(result), class_="quiet"),
         tag("p", f"{protocol['images']} images, {protocol['data_label_set']}."),
         figures(
             {
-                "mIoU, %": number(told["miou_percent"]),
-                "right pixels, %": number(told["pixel_accuracy_percent"]),
-                f"right in {SMALL}, %": number(told["small_region_accuracy_percent"]),
+                "mIoU, %": number(shares["miou_percent"]),
+                "right pixels, %": number(shares["pixel_accuracy_percent"]),
+                f"right in {_SMALL}, %": number(shares["small_region_accuracy_percent"]),
             }
         ),
         tag("h2", "IoU a class"),
@@ -147,7 +269,7 @@ def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
             gallery,
         ),
         tag("h2", "Protocol"),
-        facts({**protocol_words([result]), "time": time_words(result)}),
+        facts({**_protocol_words([result]), "time": _time_words(result)}),
         where(machine() | versions()),
     )
 
@@ -166,25 +288,25 @@ def compare_page(result: Mapping[str, Any], gallery: Gallery, label_set: LabelSe
     points = result["difference"]
     return page(
         f"{first} against {second} on {protocol['dataset']} {protocol['split']}",
-        tag("p", f"A: {model_words(models[0], first)}"),
-        tag("p", f"B: {model_words(models[1], second)}"),
+        tag("p", f"A: {_model_words(models[0], first)}"),
+        tag("p", f"B: {_model_words(models[1], second)}"),
         tag("p", f"{protocol['images']} images, {protocol['data_label_set']}. Differences: A - B."),
         figures(
             {
                 "mIoU, points": signed(points["miou_points"], 2),
                 "right pixels, points": signed(points["pixel_accuracy_points"], 2),
-                f"right in {SMALL}, points": signed(points["small_region_accuracy_points"], 2),
+                f"right in {_SMALL}, points": signed(points["small_region_accuracy_points"], 2),
             }
         ),
         tag("h2", "Scores"),
-        table(["", "A", "B", "A - B"], summary_rows(result)),
-        [tag("p", note) for note in unlike_means(result)],
+        _summary(result).html(),
+        [tag("p", note) for note in _unlike_means(result)],
         tag("h2", "IoU a class"),
-        table(["Class", "A, %", "B, %", "A - B, points"], difference_rows(result)),
+        Table(["Class", "A, %", "B, %", "A - B, points"], _difference_rows(result)).html(),
         _regions(models),
-        table(
-            ["Pixels of a region", "Regions", "A, %", "B, %", "A - B, points"], region_rows(result)
-        ),
+        Table(
+            ["Pixels of a region", "Regions", "A, %", "B, %", "A - B, points"], _region_rows(result)
+        ).html(),
         _exhibits(
             "The images on which they differ most",
             label_set,
@@ -194,9 +316,9 @@ def compare_page(result: Mapping[str, Any], gallery: Gallery, label_set: LabelSe
         tag("h2", "Protocol"),
         facts(
             {
-                **protocol_words(models),
-                "time of A": time_words(models[0]),
-                "time of B": time_words(models[1]),
+                **_protocol_words(models),
+                "time of A": _time_words(models[0]),
+                "time of B": _time_words(models[1]),
             }
         ),
         where(machine() | versions()),
@@ -212,7 +334,7 @@ def _classes(score: Score) -> Html:
             score.dataset.label_set.names, score.confusion.iou(), shares, strict=True
         )
     ]
-    return table(["Class", "IoU %", "Share of the labelled pixels, %"], cells)
+    return Table(["Class", "IoU %", "Share of the labelled pixels, %"], cells).html()
 
 
 def _regions(results: Sequence[Result]) -> list[Html]:
@@ -226,8 +348,14 @@ def _regions(results: Sequence[Result]) -> list[Html]:
             f"fewer than {FEW} regions is drawn faint.",
             class_="quiet",
         ),
-        tag("div", region_plot(*curves(results)), class_="scroll"),
+        tag("div", plot_of(results), class_="scroll"),
     ]
+
+
+def plot_of(results: Sequence[Result]) -> Html:
+    """Accuracy by the size of regions, of one result or two."""
+    bins = [result["score"]["regions"] for result in results]
+    return region_plot(dict(zip(names(results), bins, strict=True)))
 
 
 def _exhibits(

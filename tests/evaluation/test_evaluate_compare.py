@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.evaluate.compare import compare, names, read_result
-from icnet_deploy.evaluation.evaluate.run import save_prediction
-from icnet_deploy.evaluation.evaluate.text import comparison_text, network_words
+from icnet_deploy.evaluation.evaluate.report import comparison_text, network_words
+from icnet_deploy.evaluation.evaluate.result import compare, names, read_result, save_prediction
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.images import read_grey, read_image, write_labels
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet

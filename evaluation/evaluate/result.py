@@ -1,0 +1,271 @@
+"""What `icnet evaluate` finds: the score of a model, recorded or fresh, and of two side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.documents import (
+    COUNT,
+    FROM_ZERO,
+    OBJECT,
+    PERCENT,
+    TEXT,
+    Schema,
+    list_of,
+    object_of,
+    object_with,
+    one_of,
+    or_null,
+)
+from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.model import Model
+from icnet_deploy.evaluation.score import (
+    OF_THE_MODEL,
+    Protocol,
+    Score,
+    UInt8,
+    refuse_calibration_images,
+    require_same_protocol,
+)
+from icnet_deploy.images import write_labels
+from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.runtime.machine import machine, versions
+
+SCHEMA = 1
+"""Of the JSON result; raised when a reader of today could misunderstand it."""
+
+_TIME_SCOPE = (
+    "median wall time an image: resizing, network and label map, images one by one, without "
+    "decoding and scoring; no warm-up run, so a measure of this run and no benchmark"
+)
+
+Result = Mapping[str, Any]
+"""What `icnet evaluate --json` writes."""
+
+Look = Callable[[Sample, list[UInt8]], None]
+"""Is shown a sample with each model's label map in the data set's classes, 255 for none."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found of one model.
+
+    Attributes:
+        model: what was scored.
+        score: how well it did.
+        seconds: an image, median; see `_TIME_SCOPE`.
+    """
+
+    model: Model
+    score: Score
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON result."""
+        return {
+            "schema": SCHEMA,
+            "kind": "evaluate",
+            "versions": versions(),
+            "machine": machine(),
+            "model": str(self.model.path),
+            "sha256": artefact_sha256(self.model.path),
+            "network": self.model.network,
+            "runtime": self.model.runtime,
+            "device": self.model.device,
+            "protocol": self.score.protocol().to_dict(),
+            "score": self.score.to_dict(),
+            "time": {"milliseconds": round(1e3 * self.seconds, 3), "scope": _TIME_SCOPE},
+        }
+
+
+def evaluate(
+    models: Sequence[Model], dataset: Dataset, look: Look = lambda sample, labels: None
+) -> list[Evaluation]:
+    """Scores models on a data set, image by image: each image goes through all of them in turn.
+
+    Args:
+        models: see `open_model`.
+        dataset: labelled images. A split without labels gives a score that has no truth.
+        look: for reports, and to save the predictions.
+
+    Raises:
+        InputError: an image was used for calibration, the classes do not fit, or two models
+            would be scored in unlike ways.
+    """
+    refuse_calibration_images(dataset, {str(m.path): m.calibration_images for m in models})
+    scores = [Score(dataset, model.label_set, model.size, model.head) for model in models]
+    seconds: list[list[float]] = [[] for _ in models]
+    for sample in tqdm(dataset, desc="evaluate", unit="image", disable=None):
+        mapped = []
+        for model, score, spent in zip(models, scores, seconds, strict=True):
+            start = time.perf_counter()
+            labels = model.label(sample.image)
+            spent.append(time.perf_counter() - start)
+            mapped.append(score.add(sample, labels))
+        for score in scores[1:]:  # at the first image, not after the last
+            require_same_protocol(scores[0].protocol(), score.protocol(), but=OF_THE_MODEL)
+        look(sample, mapped)
+    return [
+        Evaluation(model, score, statistics.median(spent))
+        for model, score, spent in zip(models, scores, seconds, strict=True)
+    ]
+
+
+def save_prediction(folder: Path, label_set: LabelSet, name: str, labels: UInt8) -> None:
+    """Writes a label map as the authors of a data set take it.
+
+    For classes with label ids (Cityscapes) `NAME_pred_labelIds.png`, which the authors'
+    evaluation finds by its start; otherwise `NAME_pred.png`, of the data set's own indices.
+
+    Args:
+        folder: where to.
+        label_set: of the data set.
+        name: of the image.
+        labels: uint8 H x W of its classes; 255, for none of them, becomes label id 0, unlabelled.
+    """
+    if label_set.label_ids is None:
+        write_labels(folder / f"{name}_pred.png", labels)
+        return
+    table = np.frombuffer(label_set.train_to_label_ids(), np.uint8)
+    write_labels(folder / f"{name}_pred_labelIds.png", table[labels])
+
+
+_SHARE = or_null(PERCENT)
+_REGION = {"from_pixels": COUNT, "to_pixels": or_null(COUNT), "regions": COUNT}
+_SCORE = {
+    **dict.fromkeys(("miou_percent", "pixel_accuracy_percent"), _SHARE),
+    "small_region_accuracy_percent": _SHARE,
+    "iou_percent": object_of(_SHARE),
+    "regions": list_of(object_with({**_REGION, "accuracy_percent": _SHARE})),
+}
+_RESULT = Schema(
+    "a result that this version's `icnet evaluate --json` writes",
+    {
+        "schema": COUNT,
+        "kind": one_of("evaluate"),
+        **dict.fromkeys(("versions", "machine"), OBJECT),
+        **dict.fromkeys(("model", "sha256"), TEXT),
+        "network": OBJECT,
+        **dict.fromkeys(("runtime", "device"), TEXT),
+        "protocol": OBJECT,
+        "score": object_with(_SCORE),
+        "time": object_with({"milliseconds": FROM_ZERO, "scope": TEXT}),
+    },
+    optional=("versions", "machine", "sha256", "network"),
+    newest=SCHEMA,
+)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Reads what `icnet evaluate --json` wrote.
+
+    Raises:
+        InputError: there is no such file, or it is something else.
+    """
+    result = _RESULT.read(path)
+    Protocol.from_dict(result["protocol"], str(path))
+    return result
+
+
+def require_same_data(result: Result, dataset: Dataset) -> None:
+    """Refuses before any model runs to score on other data than a recorded result's.
+
+    Raises:
+        InputError: data set, split or number of images differ.
+    """
+    then = tuple(result["protocol"][key] for key in ("dataset", "split", "images"))
+    now = (dataset.name, dataset.split, len(dataset))
+    if then != now:
+        raise InputError(
+            f"{result['model']} was scored on {_data(*then)}, this would be {_data(*now)}: give "
+            "the same --dataset, --split and --limit"
+        )
+
+
+def _data(name: str, split: str, images: int) -> str:
+    return f"{images} images of {name} {split}"
+
+
+def compare(first: Result, second: Result) -> dict[str, Any]:
+    """Sets one score against another; every difference is the first minus the second, in points.
+
+    Returns:
+        A JSON value: both results, and the differences. A class without an IoU in one of the two
+        has none as a difference.
+
+    Raises:
+        InputError: they were scored in unlike ways, or on unlike images.
+    """
+    protocols = (Protocol.from_dict(result["protocol"]) for result in (first, second))
+    require_same_protocol(*protocols, but=OF_THE_MODEL)
+    a, b = first["score"], second["score"]
+    if _sizes(a) != _sizes(b) or list(a["iou_percent"]) != list(b["iou_percent"]):
+        raise InputError(
+            "the two results count other regions or classes, so they are of different ground "
+            "truths: score both models on the same images"
+        )
+    points = {name: _minus(iou, b["iou_percent"][name]) for name, iou in a["iou_percent"].items()}
+    common = [value for value in points.values() if value is not None]
+    return {
+        "schema": SCHEMA,
+        "kind": "compare",
+        "models": [dict(first), dict(second)],
+        "difference": {
+            "miou_points": _minus(a["miou_percent"], b["miou_percent"]),
+            "miou_points_over_common_classes": round(statistics.fmean(common), 6)
+            if common
+            else None,
+            "iou_points": points,
+            "pixel_accuracy_points": _minus(
+                a["pixel_accuracy_percent"], b["pixel_accuracy_percent"]
+            ),
+            "small_region_accuracy_points": _minus(
+                a["small_region_accuracy_percent"], b["small_region_accuracy_percent"]
+            ),
+            "regions": [
+                {
+                    **{key: one[key] for key in ("from_pixels", "to_pixels", "regions")},
+                    "points": _minus(one["accuracy_percent"], other["accuracy_percent"]),
+                }
+                for one, other in zip(a["regions"], b["regions"], strict=True)
+            ],
+        },
+    }
+
+
+def _sizes(score: Mapping[str, Any]) -> list[tuple[int, int]]:
+    return [(one["from_pixels"], one["regions"]) for one in score["regions"]]
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else round(a - b, 6)
+
+
+def names(results: Sequence[Result]) -> list[str]:
+    """What a reader calls each result: its file, and as much more as tells it from the others."""
+    files = [(Path(result["model"]).name, result) for result in results]
+    tries = (
+        [name for name, _ in files],
+        [str(result["model"]) for result in results],
+        [f"{name} at {_size(result)}" for name, result in files],
+        [f"{name} ({result['runtime']}, {result['device']})" for name, result in files],
+    )
+    for named in tries:
+        if len(set(named)) == len(named):
+            return named
+    return [f"{name} ({order})" for name, order in zip(tries[-1], ("first", "second"), strict=True)]
+
+
+def _size(result: Result) -> str:
+    size = str(result["protocol"]["model_size"])
+    return "each image's size" if size == "image" else size
