@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from backend_contract import BackendContract, FileContract, StreamsContract
 from fake_backend import FakeBackend
 
 from icnet_deploy.errors import (
@@ -17,7 +17,6 @@ from icnet_deploy.errors import (
     DeviceError,
     InputError,
     MissingPackage,
-    ModelError,
     UnavailableError,
 )
 from icnet_deploy.labels import CITYSCAPES
@@ -26,67 +25,9 @@ from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
 
 
-class BackendContract:
-    """What every backend must do, on a model of 64 x 96 with a free batch."""
-
-    @pytest.fixture
-    def backend(self, tiny_model):
-        backend = self.open(tiny_model)
-        yield backend
-        backend.close()
-
-    def test_it_says_what_it_takes_and_gives(self, backend):
-        (image,), (logits,) = backend.inputs, backend.outputs
-        assert (image.name, image.shape, image.dtype) == ("image", (None, 64, 96, 3), np.uint8)
-        assert (logits.name, logits.dtype) == ("logits", np.float32)
-        assert logits.shape == (None, 19, 16, 24)
-
-    def test_it_runs_batches(self, backend, blocks):
-        images = np.stack([blocks((64, 96), seed) for seed in range(3)])
-        values = backend.run({"image": images})
-        assert list(values) == ["logits"]
-        assert values["logits"].shape == (3, 19, 16, 24)
-        closest = np.array(CITYSCAPES.palette)[values["logits"].argmax(axis=1)]
-        np.testing.assert_array_equal(closest, images[:, ::4, ::4])
-
-    def test_another_threads_run_leaves_the_results_as_they_are(self, backend, blocks):
-        first = backend.run({"image": blocks((64, 96), 1)[None]})["logits"]
-        kept = first.copy()
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(backend.run, {"image": blocks((64, 96), 2)[None]}).result()
-        np.testing.assert_array_equal(first, kept)
-
-    def test_it_takes_arrays_that_are_not_contiguous(self, backend, blocks):
-        image = blocks((64, 192))[None, :, ::2]
-        expected = backend.run({"image": image.copy()})["logits"]
-        np.testing.assert_array_equal(backend.run({"image": image})["logits"], expected)
-
-    @pytest.mark.parametrize(
-        "feed",
-        [
-            {},
-            {"picture": np.zeros((1, 64, 96, 3), np.uint8)},
-            {"image": np.zeros((1, 64, 96, 3), np.uint8), "other": np.zeros(1)},
-            {"image": np.zeros((1, 64, 96, 3), np.float32)},
-            {"image": np.zeros((1, 64, 97, 3), np.uint8)},
-            {"image": np.zeros((64, 96, 3), np.uint8)},
-            {"image": np.zeros((0, 64, 96, 3), np.uint8)},
-        ],
-        ids=["empty", "name", "extra", "dtype", "size", "rank", "nothing"],
-    )
-    def test_it_refuses_what_does_not_fit(self, backend, feed):
-        with pytest.raises(BackendError, match="the model takes"):
-            backend.run(feed)
-
-    def test_closing_twice_is_fine_and_running_then_is_not(self, backend):
-        backend.close()
-        backend.close()
-        with pytest.raises(BackendError, match="closed"):
-            backend.run({"image": np.zeros((1, 64, 96, 3), np.uint8)})
-
-
 class TestFake(BackendContract):
-    def open(self, tiny_model):
+    @pytest.fixture
+    def opened(self):
         return FakeBackend.of_colours(CITYSCAPES, (64, 96))
 
     def test_it_counts_and_fails_on_demand(self, backend):
@@ -98,51 +39,11 @@ class TestFake(BackendContract):
         assert backend.runs == 1
 
 
-class RuntimeContract(BackendContract):
-    """What a runtime that loads files must do besides."""
-
-    def open(self, tiny_model):
-        return open_backend(self.name, tiny_model(), "cpu", threads=1)
-
-    def test_it_agrees_with_the_fake(self, backend, blocks):
-        image = blocks((64, 96), 5)[None]
-        fake = FakeBackend.of_colours(CITYSCAPES, (64, 96)).run({"image": image})["logits"]
-        real = backend.run({"image": image})["logits"]
-        # The fake's score has a term that is the same for all classes of a pixel.
-        np.testing.assert_allclose(real - real[:, :1], fake - fake[:, :1], atol=1e-3)
-
-    def test_half_precision_and_free_sizes(self, tiny_model, blocks):
-        backend = open_backend(self.name, tiny_model(size=None, half="out"), "cpu")
-        assert backend.inputs[0].shape == (None, None, None, 3)
-        assert backend.outputs[0].dtype == np.float16
-        for size in ((64, 96), (100, 72)):
-            logits = backend.run({"image": blocks(size)[None]})["logits"]
-            assert logits.dtype == np.float16
-            assert logits.shape == (1, 19, size[0] // 4, size[1] // 4)
-        backend.close()
-
-    def test_the_outputs_name_outlives_its_cast(self, tiny_model, blocks):
-        """A float16 artefact ends in a cast, which a runtime that computes in float32 drops."""
-        backend = open_backend(self.name, tiny_model(half="inside"), "cpu")
-        assert [spec.name for spec in backend.outputs] == ["logits"]
-        assert backend.outputs[0].dtype == np.float32
-        assert list(backend.run({"image": blocks((64, 96))[None]})) == ["logits"]
-
-    def test_a_broken_file_is_a_model_error(self, tiny_model, tmp_path):
-        whole = tiny_model().read_bytes()
-        broken = tmp_path / "broken.onnx"
-        broken.write_bytes(whole.replace(b"Transpose", b"Transqose"))
-        with pytest.raises(ModelError, match="cannot load"):
-            open_backend(self.name, broken, "cpu")
-        with pytest.raises(ModelError):
-            open_backend(self.name, tmp_path / "absent.onnx", "cpu")
-
-
-class TestOnnxRuntime(RuntimeContract):
+class TestOnnxRuntime(FileContract, StreamsContract):
     name = "onnxruntime"
 
 
-class TestOpenVino(RuntimeContract):
+class TestOpenVino(FileContract, StreamsContract):
     name = "openvino"
 
     def test_a_batch_is_image_by_image_to_the_byte_and_compiles_nothing_more(

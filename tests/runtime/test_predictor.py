@@ -59,15 +59,6 @@ def test_the_image_is_resized_in_and_the_logits_are_resized_out(blocks):
     np.testing.assert_array_equal(predictor.predict(image).labels, expected)
 
 
-def test_timings_cover_the_stages(blocks):
-    predictor, _ = fake_predictor()
-    timings = predictor.predict(blocks(SIZE)).timings_ms
-    assert list(timings) == ["preprocess", "inference", "label_map", "total"]
-    stages = [timings[stage] for stage in list(timings)[:3]]
-    assert min(stages) > 0
-    assert timings["total"] == pytest.approx(sum(stages))
-
-
 def test_a_prediction_is_frozen(blocks):
     predictor, _ = fake_predictor()
     prediction = predictor.predict(blocks(SIZE))
@@ -205,59 +196,6 @@ def test_a_model_that_is_not_what_it_says_is_refused(inputs, outputs, metadata, 
     backend = FakeBackend(inputs, outputs, lambda feed: {})
     with pytest.raises(ModelError, match=message):
         Predictor(backend, ArtefactMetadata(**(told | metadata)))
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-class TestFromOnnx:
-    def test_the_runtimes_agree_with_the_fake(self, tiny_model, blocks, runtime):
-        fake, _ = fake_predictor()
-        images = [blocks(SIZE, 1), blocks((77, 130), 2)]
-        with Predictor.from_onnx(tiny_model(), runtime, "cpu", threads=1) as predictor:
-            assert (predictor.runtime, predictor.device, predictor.size) == (runtime, "cpu", SIZE)
-            assert predictor.metadata.label_set == CITYSCAPES
-            for image, prediction in zip(images, predictor.predict_batch(images), strict=True):
-                same = prediction.labels == fake.predict(image).labels
-                assert same.mean() > 0.999  # but for ties on the edges of blocks
-
-    def test_both_heads_agree(self, tiny_model, blocks, runtime):
-        image = blocks(SIZE, 4)
-        logits = Predictor.from_onnx(tiny_model(), runtime).predict(image).labels
-        labels = Predictor.from_onnx(tiny_model(head="labels"), runtime).predict(image).labels
-        assert (logits == labels).mean() > 0.999
-
-    def test_metadata_that_lies_is_refused_with_the_files_name(self, tiny_model, runtime):
-        path = tiny_model(describe={"label_set": CAMVID})
-        with pytest.raises(ModelError, match=rf"{path.name}.*11 classes"):
-            Predictor.from_onnx(path, runtime)
-        with pytest.raises(ModelError, match="input is pixels_in"):
-            Predictor.from_onnx(tiny_model(input_name="pixels_in"), runtime)
-
-    def test_a_cut_off_file_is_refused(self, tiny_model, runtime):
-        path = tiny_model()
-        path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(ModelError, match="cut off"):
-            Predictor.from_onnx(path, runtime)
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("head", ["logits", "labels"])
-def test_streams_answer_as_one_does(tiny_model, blocks, runtime, head):
-    frames = [blocks((70 + seed, 90), seed) for seed in range(8)]
-    with Predictor.from_onnx(tiny_model(head=head), runtime, "cpu") as predictor:
-        expected = [predictor.predict(frame).labels for frame in frames]
-    with Predictor.from_onnx(tiny_model(head=head), runtime, "cpu", 2, streams=2) as predictor:
-        assert predictor.streams == 2
-        for wanted, prediction in zip(expected, predictor.stream(frames), strict=True):
-            np.testing.assert_array_equal(prediction.labels, wanted)
-
-
-def test_label_maps_are_the_callers(tiny_model, blocks):
-    for head in ("logits", "labels"):
-        with Predictor.from_onnx(tiny_model(head=head), "openvino", "cpu") as predictor:
-            first = predictor.predict(blocks(SIZE, 1)).labels
-            kept = first.copy()
-            predictor.predict(blocks(SIZE, 2))
-            np.testing.assert_array_equal(first, kept)
 
 
 def test_streams_are_for_the_cpu_and_at_least_one(tiny_model):

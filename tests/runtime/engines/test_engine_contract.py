@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from backend_contract import FIVE, THREE
 
 from icnet_deploy.errors import BackendError, ModelError, NotFinite
-from icnet_deploy.labels import CITYSCAPES, LabelSet
+from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.runtime.cuda.base import OutOfMemory
 
 SIZE = (64, 96)
-FIVE = LabelSet("five", tuple("abcde"), tuple((i, i, i) for i in range(5)))
-THREE = LabelSet("three", tuple("abc"), tuple((i, i, i) for i in range(3)))
 BATCHES = ((1, *SIZE, 3), (2, *SIZE, 3), (4, *SIZE, 3))
 
 
@@ -109,12 +108,12 @@ class TestLabels:
         with desk.open(batched(head="labels")) as predictor:
             image = blocks((16, 24))
             predictor.predict(image)
-            address = predictor._backend._execution.addresses["labels"]
-            execute = predictor._backend._execution.enqueue
+            address = predictor.backend._execution.addresses["labels"]
+            execute = predictor.backend._execution.enqueue
 
             def spoiled():
                 execute()
-                handle = predictor._backend._stream.handle
+                handle = predictor.backend._stream.handle
                 desk.cuda.enqueue(
                     handle,
                     lambda: desk.cuda._view(address, (64, 96), np.dtype(np.uint8)).__setitem__(
@@ -122,7 +121,7 @@ class TestLabels:
                     ),
                 )
 
-            predictor._backend._execution.enqueue = spoiled
+            predictor.backend._execution.enqueue = spoiled
             with pytest.raises(BackendError, match="holds 77"):
                 predictor.predict(image)
 
