@@ -14,18 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "fakes")]
+sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))
 
-import conftest as tiny  # noqa: E402 - tests/runtime/conftest.py
-import cuda_contract  # noqa: E402
-from fake_pycuda import make_fake as make_pycuda  # noqa: E402
-from fake_tensorrt import Machine, make_fake  # noqa: E402
+import cuda_contract
+from fake_pycuda import make_fake as make_pycuda
+from fake_tensorrt import Machine, make_fake
+from tiny_model import build_model, draw_blocks
 
-from icnet_deploy.runtime import Predictor  # noqa: E402
-from icnet_deploy.runtime import cuda as runtime_cuda  # noqa: E402
-from icnet_deploy.runtime.backends import registry as backends  # noqa: E402
-from icnet_deploy.runtime.cuda import open_cuda  # noqa: E402
+from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime import cuda as runtime_cuda
+from icnet_deploy.runtime.backends import registry as backends
+from icnet_deploy.runtime.cuda import open_cuda
 
 KINDS = ("device blocks", "pinned blocks", "streams", "events", "graphs")
 
@@ -69,7 +68,7 @@ def predict(driver, cuda, folder):
     trt.machine = Machine(enqueue=enqueue)
     sys.modules["tensorrt"] = trt
     backends._installed = lambda package: True
-    onnx = tiny.build_model(folder / "tiny.onnx")
+    onnx = build_model(folder / "tiny.onnx")
     builder = trt.Builder(logger := trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
     assert trt.OnnxParser(network, logger).parse(onnx.read_bytes())
@@ -78,7 +77,7 @@ def predict(driver, cuda, folder):
     assert config.add_optimization_profile(profile) == 0
     engine = folder / "tiny.engine"
     engine.write_bytes(bytes(builder.build_serialized_network(network, config)))
-    images = [tiny.draw_blocks(size, seed) for seed, size in enumerate([(64, 96), (100, 77)] * 2)]
+    images = [draw_blocks(size, seed) for seed, size in enumerate([(64, 96), (100, 77)] * 2)]
     with Predictor.from_onnx(onnx, "onnxruntime", "cpu", threads=1) as predictor:
         wanted = [predictor.predict(image).labels for image in images]
     with Predictor.from_engine(engine, cuda=cuda) as predictor:

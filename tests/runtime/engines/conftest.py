@@ -7,30 +7,18 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_tensorrt import RELEASES, Machine, make_fake
 from host_cuda import HostCuda
+from tiny_model import build_model
 
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.backends import registry as backends
-
-
-def _tiny() -> Any:
-    """The module that holds `build_model`, which is a conftest, too."""
-    path = Path(__file__).parents[1] / "conftest.py"
-    spec = util.spec_from_file_location("tiny_models", path)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = _tiny()
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -78,7 +66,7 @@ class Desk:
     def onnx(self, **options: Any) -> Path:
         """A tiny ONNX file; see `build_model`."""
         count = len(list(self.folder.iterdir()))
-        return tiny.build_model(self.folder / f"tiny{count}.onnx", **options)
+        return build_model(self.folder / f"tiny{count}.onnx", **options)
 
     def engine(
         self, onnx: Path, *shapes: Any, sidecar: bool = True, version_compatible: bool = False
