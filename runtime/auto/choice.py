@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from icnet_deploy.cache import cache_folder
 from icnet_deploy.documents import (
-    COUNT,
+    FROM_ONE,
     NUMBER,
     OBJECT,
     SHA256,
@@ -55,7 +55,7 @@ _TIMED = {
     "runtime": RUNTIME,
     "device": one_of(*DEVICES),
     "median_ms": Kind(lambda value: NUMBER.fits(value) and value > 0, "a time above 0"),
-    "runs": Kind(lambda value: COUNT.fits(value) and value > 0, "a whole number from 1 on"),
+    "runs": FROM_ONE,
 }
 """Of what is remembered: what each part must be."""
 

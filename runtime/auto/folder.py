@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from icnet_deploy.cache import cache_folder
-from icnet_deploy.documents import COUNT, SHA256, Kind, object_of, parse, take
+from icnet_deploy.documents import COUNT, SHA256, list_of, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError, OutputError
 from icnet_deploy.files import write_json
@@ -173,11 +173,7 @@ def _readable(path: Path, check: bool) -> ArtefactFile:
         return ArtefactFile(path, problem=str(error))
 
 
-_STAMP = Kind(
-    lambda value: isinstance(value, list) and len(value) == 4 and all(map(COUNT.fits, value)),
-    "a file's size, times and number",
-)
-_DIGEST = {"files": object_of(_STAMP), "sha256": SHA256}
+_DIGEST = {"files": object_of(list_of(COUNT, 4)), "sha256": SHA256}
 
 
 def digests(

@@ -13,7 +13,6 @@ from typing import Any
 
 from icnet_deploy.documents import (
     BOOL,
-    COUNT,
     NUMBER,
     OBJECT,
     SHA256,
@@ -24,7 +23,6 @@ from icnet_deploy.documents import (
     object_of,
     one_of,
     or_null,
-    take,
 )
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_json
@@ -38,31 +36,27 @@ SCHEMA = 1
 
 RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
 
-_RECORD = Schema(
-    "a record of `icnet verify FOLDER`, which writes it anew",
+_WHAT = "a record of `icnet verify FOLDER`, which writes it anew"
+_RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=SCHEMA)
+_VERDICT = Schema(
+    _WHAT,
     {
-        "schema": Kind(
-            lambda value: COUNT.fits(value) and value <= SCHEMA,
-            f"a whole number up to {SCHEMA}; for a newer one upgrade icnet-deploy",
+        "file": TEXT,
+        "sha256": SHA256,
+        # "rounded" is how `icnet parity` stands in for a GPU: nothing that auto takes.
+        "runtime": Kind(
+            lambda value: value in [*RUNTIMES, "rounded", None],
+            f"{RUNTIME.words}, rounded or null",
         ),
-        "kind": one_of("verified"),
-        "verdicts": list_of(OBJECT),
+        "device": or_null(one_of(*DEVICES)),
+        "passed": BOOL,
+        "miou_points": or_null(NUMBER),
+        **dict.fromkeys(("reason", "scored_on", "limits", "date", "processor"), TEXT),
+        "versions": object_of(TEXT),
+        "cpu_flags": list_of(TEXT),
     },
+    optional=("cpu_flags",),
 )
-_FIELDS = {
-    "file": TEXT,
-    "sha256": SHA256,
-    # The last is how `icnet parity` stands in for a GPU: no runtime, and nothing that auto takes.
-    "runtime": Kind(
-        lambda value: value in [*RUNTIMES, "rounded", None], f"{RUNTIME.words}, rounded or null"
-    ),
-    "device": or_null(one_of(*DEVICES)),
-    "passed": BOOL,
-    "miou_points": or_null(NUMBER),
-    **dict.fromkeys(("reason", "scored_on", "limits", "date", "processor"), TEXT),
-    "versions": object_of(TEXT),
-    "cpu_flags": list_of(TEXT),
-}
 
 
 @dataclass(frozen=True)
@@ -148,24 +142,18 @@ def read_verdicts(folder: Path) -> Verdicts:
         InputError: there is one, and it cannot be read, or something in it is not as it is written.
     """
     path = folder / NAME
-    if not path.exists():
-        return Verdicts()
-    record = _RECORD.read(path)
-    try:
-        return Verdicts(tuple(map(_verdict, record["verdicts"])))
-    except ValueError as error:
-        raise InputError(f"{path} is not {_RECORD.what}: {error}") from error
+    record = _RECORD.read_if_there(path) or {"verdicts": ()}
+    return Verdicts(tuple(_verdict(value, path) for value in record["verdicts"]))
 
 
-def _verdict(value: Any) -> Verdict:
-    """Reads one; ValueError if it is none."""
-    fields = take(value, _FIELDS, optional=("cpu_flags",))
+def _verdict(value: Any, path: Path) -> Verdict:
+    fields = _VERDICT.fit(value, str(path))
     verdict = Verdict(**fields | {"cpu_flags": tuple(fields.get("cpu_flags", ()))})
     everywhere = verdict.runtime is None or verdict.device is None
     if verdict.passed and (everywhere or verdict.reason or verdict.miou_points is None):
-        raise ValueError(
-            f"the verdict of {verdict.file} says that it passed, and not where, by how much, or "
-            "why it did not"
+        raise InputError(
+            f"{path} is not {_WHAT}: the verdict of {verdict.file} says that it passed, and not "
+            "where, by how much, or why it did not"
         )
     return verdict
 
