@@ -19,6 +19,7 @@ from icnet_deploy.runtime.backends.registry import Runtime
 MODULE = '''
 """A runtime of NumPy: each pixel is the class whose colour in the label set is nearest."""
 
+import numpy as np
 
 from icnet_deploy.errors import BackendError
 from icnet_deploy.metadata import read_onnx_metadata
