@@ -25,8 +25,7 @@ from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, MissingPackage
-from icnet_deploy.files import make_folder, sha256
-from icnet_deploy.folders import find_files
+from icnet_deploy.files import find_files, make_folder, sha256
 from icnet_deploy.images import IMAGE_SUFFIXES
 from icnet_deploy.integrity import artefact_sha256
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from icnet_deploy.data import Dataset, content_hashes, open_image
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.folders import find_files
+from icnet_deploy.files import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, resize_image
 from icnet_deploy.labels import IGNORE
 

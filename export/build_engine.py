@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from icnet_deploy.cache import cache_folder
 from icnet_deploy.command import command, count, parser, size
 from icnet_deploy.engine_sidecar import EngineSidecar, sidecar_path
 from icnet_deploy.errors import MissingPackage
@@ -22,7 +21,7 @@ from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.engine.options import HARDWARE, LEVELS, TARGETS, BuildOptions, profile_of
 from icnet_deploy.export.engine.report import Report
 from icnet_deploy.export.engine.trtexec import MAJORS, build_command, timing_command
-from icnet_deploy.files import write_json
+from icnet_deploy.files import cache_folder, write_json
 from icnet_deploy.integrity import artefact_sha256
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

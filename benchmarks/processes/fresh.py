@@ -24,9 +24,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.processes import fresh_worker
-from icnet_deploy.cache import CACHE_VARIABLE
 from icnet_deploy.errors import BackendError, InputError
 from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.files import CACHE_VARIABLE
 from icnet_deploy.integrity import artefact_sha256
 
 CACHES = ("cold", "cached")

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from icnet_deploy.cache import cache_folder
 from icnet_deploy.documents import (
     FROM_ONE,
     NUMBER,
@@ -29,7 +28,7 @@ from icnet_deploy.documents import (
     take,
 )
 from icnet_deploy.errors import IcnetError, InputError, ModelError, OutputError, UnavailableError
-from icnet_deploy.files import write_json
+from icnet_deploy.files import cache_folder, write_json
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.candidates import Candidate, Offer, Request, find_candidates
 from icnet_deploy.runtime.auto.folder import digest_of, kept_file

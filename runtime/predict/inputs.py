@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.folders import find_files
+from icnet_deploy.files import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, count_pictures
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 

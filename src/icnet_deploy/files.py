@@ -1,4 +1,4 @@
-"""Writing artefacts so that a kill leaves the old file or the new one, never half of one."""
+"""Files: replaced whole or not at all, found in folders, kept from run to run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.errors import OutputError
+from icnet_deploy.errors import InputError, OutputError
+
+CACHE_VARIABLE = "ICNET_CACHE"
+"""An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
 
 _PREFIX, _SUFFIX = ".icnet-", ".tmp"
 _NEVER = 0  # the time of a new file's last change, in nanoseconds, until somebody writes to it
@@ -129,3 +134,110 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What a search of a folder brought.
+
+    Attributes:
+        files: the files of the suffixes asked for, sorted; each begins with the folder's path.
+        left_out: the files of other suffixes, links that lead nowhere or to a folder that holds
+            this one, and sub-folders that are hidden or cannot be read, sorted. What a kill left
+            of a file, and hidden files, are in neither list.
+    """
+
+    files: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+
+    def says_left_out(self, most: int = 5) -> str:
+        """What was left out, in words: "2 left out: a.txt, b.heic"; "" if nothing was."""
+        if not self.left_out:
+            return ""
+        names = ", ".join(path.name for path in self.left_out[:most])
+        more = ", ..." if len(self.left_out) > most else ""
+        return f"{len(self.left_out)} left out: {names}{more}"
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> FoundFiles:
+    """Searches a folder with its sub-folders.
+
+    Linked sub-folders are searched, too. No folder is searched twice, however many links lead to
+    it, and its own path is preferred to one through a link.
+
+    Args:
+        folder: the folder.
+        suffixes: lower case, with the dot; a file's own suffix may be of any case.
+
+    Raises:
+        InputError: the folder is none, or cannot be read.
+    """
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    files: list[Path] = []
+    left_out: list[Path] = []
+    above = set(folder.resolve().parents)
+    seen: set[Path] = set()
+    own, linked = deque([folder]), deque[Path]()
+    while own or linked:
+        current = own.popleft() if own else linked.popleft()
+        real = current.resolve()
+        if real in seen:
+            continue
+        if real in above:  # all that lies beside the folder was not asked for
+            left_out.append(current)
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            left_out.append(current)
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name.startswith("."):
+                    left_out.append(entry)
+                else:
+                    (linked if entry.is_symlink() else own).append(entry)
+            elif entry.name.startswith(".") or is_leftover(entry):
+                continue
+            elif entry.suffix.lower() in suffixes and entry.is_file():
+                files.append(entry)
+            else:
+                left_out.append(entry)
+    return FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
+
+
+def cache_folder(kind: str) -> Path | None:
+    """The folder of one kind of thing; it is not made here, and may not be writable.
+
+    Args:
+        kind: its name: `engines`, `openvino`, ...
+
+    Returns:
+        `$ICNET_CACHE/KIND` if that is set, else `icnet-deploy/KIND` in the user's own cache folder
+        (`$XDG_CACHE_HOME`, `~/.cache`); None where `ICNET_CACHE` is `off`, or there is no home.
+    """
+    asked = os.environ.get(CACHE_VARIABLE)
+    if asked == "off":
+        return None
+    if asked:
+        return Path(asked) / kind
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a process without a home, as some services are
+        return None
+    return base / "icnet-deploy" / kind
+
+
+def asked_cache_folder(kind: str, cached: bool | None) -> Path | None:
+    """The folder of what is kept only for who asks: compiled models, as large as the artefacts.
+
+    Args:
+        kind: as of `cache_folder`.
+        cached: whether it was asked for; None: only where `ICNET_CACHE` is set.
+    """
+    asked = CACHE_VARIABLE in os.environ if cached is None else cached
+    return cache_folder(kind) if asked else None

@@ -9,7 +9,7 @@ import pytest
 
 from icnet_deploy.errors import ImageError
 from icnet_deploy.formats import jpeg
-from icnet_deploy.images import read_image
+from icnet_deploy.images import read_grey, read_image, read_pictures
 
 END = b"\xff\xd9"
 JPEGS = {
@@ -188,6 +188,21 @@ def test_every_format_that_was_cut_off_is_refused(name, files):
     for end in [*range(0, len(content) - 1, len(content) // 11 + 1), len(content) - 4]:
         message = refused(files, content[:end])
         assert "cut off" in message or "not an image" in message or "corrupt" in message
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_random_changes_of_any_format_never_crash(name, files):
+    random = np.random.default_rng(2)
+    content = BUILDERS[name](files)
+    for number in range(40):
+        changed = bytearray(content)
+        last = len(content) if number % 2 else min(80, len(content))  # every other in the header
+        for place in random.integers(0, last, random.integers(1, 4)):
+            changed[place] = random.choice((0, 255, random.integers(256)))
+        path = files.write(bytes(changed))
+        for read in (read_image, read_grey, lambda path: list(read_pictures(path))):
+            with suppress(ImageError):
+                read(path)
 
 
 @pytest.mark.parametrize("name", ["tiff tiff_lzw", "tiff tiff_adobe_deflate", "tiff jpeg"])

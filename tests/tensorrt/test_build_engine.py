@@ -17,14 +17,13 @@ import pytest
 from fake_tensorrt import Machine, make_fake
 from host_cuda import HostCuda
 
-from icnet_deploy.cache import cache_folder
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError
 from icnet_deploy.export import build_engine as command
 from icnet_deploy.export.build_engine import build_engine, main
 from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.gpu import find_gpu
-from icnet_deploy.files import sha256
+from icnet_deploy.files import cache_folder, sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.backends import registry as backends

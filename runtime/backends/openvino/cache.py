@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icnet_deploy._version import __version__
-from icnet_deploy.cache import asked_cache_folder
 from icnet_deploy.errors import ModelError, OutputError
-from icnet_deploy.files import replacing
+from icnet_deploy.files import asked_cache_folder, replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.openvino.graph import PREPARED
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.formats import gif, jpeg, others, png, pnm, riff, tiff
-from icnet_deploy.formats.depth import to_8_bits
+from icnet_deploy.formats import chunks, jpeg, plain, tiff
 from icnet_deploy.formats.header import CORRUPT, Header, Unreadable
 
 UInt8 = npt.NDArray[np.uint8]
 
-MOST_PIXELS = 1 << 30  # OpenCV's own limit
+_MOST_PIXELS = 1 << 30  # OpenCV's own limit
+_DARK = 1 << 14
+_BRIGHT_SHARE = 1e-3
 
 
 def header(content: bytes) -> Header:
@@ -32,9 +34,9 @@ def header(content: bytes) -> Header:
     for recognized, read in _READERS:
         if recognized(content):
             found = read(content)
-            if not 0 < found.height * found.width <= MOST_PIXELS:
+            if not 0 < found.height * found.width <= _MOST_PIXELS:
                 raise Unreadable(
-                    f"says that it is {found.height}x{found.width}; expected 1 to {MOST_PIXELS} "
+                    f"says that it is {found.height}x{found.width}; expected 1 to {_MOST_PIXELS} "
                     "pixels"
                 )
             return found
@@ -46,20 +48,20 @@ def header(content: bytes) -> Header:
 
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
     (lambda content: content.startswith(b"\xff\xd8\xff"), jpeg.read),
-    (lambda content: content.startswith(png.START), png.read),
-    (riff.is_webp, riff.read),
-    (lambda content: content.startswith(b"BM"), others.read_bmp),
+    (lambda content: content.startswith(chunks.PNG_START), chunks.read_png),
+    (chunks.is_webp, chunks.read_webp),
+    (lambda content: content.startswith(b"BM"), plain.read_bmp),
     (lambda content: content.startswith(tiff.STARTS), tiff.read),
-    (lambda content: content.startswith(gif.STARTS), gif.read),
-    (lambda content: content.startswith(pnm.STARTS), pnm.read),
-    (others.is_avif, others.read_avif),
-    (lambda content: content.startswith(others.JP2_STARTS), others.read_jp2),
+    (lambda content: content.startswith(chunks.GIF_STARTS), chunks.read_gif),
+    (lambda content: content.startswith(plain.PNM_STARTS), plain.read_pnm),
+    (chunks.is_avif, chunks.read_avif),
+    (lambda content: content.startswith(chunks.JP2_STARTS), chunks.read_jp2),
 )
 
 
 def check(content: bytes, head: Header) -> None:
     """Looks for what decoders let pass: what was cut off or changed."""
-    checks = {"JPEG": jpeg.check, "PNG": png.check, "TIFF": tiff.check}
+    checks = {"JPEG": jpeg.check, "PNG": chunks.check_png, "TIFF": tiff.check}
     if head.kind in checks:
         checks[head.kind](content)
 
@@ -70,7 +72,7 @@ def rgb(content: bytes, head: Header) -> UInt8:
         pixels = _tiff(content, head) if head.kind == "TIFF" else _pillow(_open(content, head))
     elif head.kind == "PNM":
         pixels = _pnm(content)
-    elif head.kind == "WebP" and riff.is_animation(content):  # of one frame
+    elif head.kind == "WebP" and chunks.is_animation(content):  # of one frame
         pixels = _pillow(_open(content, head))
     else:
         pixels = _opencv(content, head)
@@ -92,9 +94,9 @@ def indices(content: bytes, head: Header) -> UInt8:
             "indices, or a palette: convert it"
         )
     if head.kind == "PNM":
-        values, _ = pnm.samples(content)
+        values, _ = plain.pnm_samples(content)
     elif head.kind == "BMP":
-        return others.bmp_indices(content, head)
+        return plain.bmp_indices(content, head)
     else:
         values = _loaded(_open(content, head))
         if values.ndim == 3:  # grey with alpha
@@ -118,8 +120,7 @@ def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
         for number in tiff.pages(content):
             yield content, tiff.page(content, number)
         return
-    module: Any = jpeg if head.kind == "JPEG" else pnm
-    starts = list(module.pictures(content))
+    starts = [*(jpeg.pictures if head.kind == "JPEG" else plain.pnm_pictures)(content)]
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         part = content[start:end]
         yield part, header(part)
@@ -154,7 +155,7 @@ def _opencv(content: bytes, head: Header) -> UInt8:
         raise Unreadable(f"was cut off or is corrupt: its {head.kind} pixels cannot be decoded")
     if deep:
         colours = pixels[:, :, :3] if pixels.ndim == 3 else pixels  # alpha is of any range
-        pixels = to_8_bits(np.ascontiguousarray(colours), head.significant)
+        pixels = _to_8_bits(np.ascontiguousarray(colours), head.significant)
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     else:
@@ -163,14 +164,14 @@ def _opencv(content: bytes, head: Header) -> UInt8:
 
 
 def _pnm(content: bytes) -> UInt8:
-    values, most = pnm.samples(content)
+    values, most = plain.pnm_samples(content)
     bits = most.bit_length()
     if most == 1 and content[1:2] in b"14":
         pixels = np.where(values, np.uint8(0), np.uint8(255))
     elif most == 255:
         pixels = values.astype(np.uint8)
     elif most > 255 and most == (1 << bits) - 1:
-        pixels = to_8_bits(values.astype(np.uint16), bits)
+        pixels = _to_8_bits(values.astype(np.uint16), bits)
     else:
         pixels = ((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
     return np.ascontiguousarray(
@@ -186,7 +187,7 @@ def _tiff(content: bytes, head: Header) -> UInt8:
     if head.colours == "inverted":
         raise Unreadable("is grey whose 0 is white, in 16 bits: convert it to 8 bits")
     if head.colours == "grey" and values.ndim == 2:
-        pixels = to_8_bits(values.astype(np.uint16), head.significant)
+        pixels = _to_8_bits(values.astype(np.uint16), head.significant)
         return np.repeat(pixels[:, :, None], 3, axis=2)
     if head.page:
         raise Unreadable("has pages of 16-bit colour: convert it to 8 bits")
@@ -198,7 +199,7 @@ def _open(content: bytes, head: Header) -> Any:
     from PIL import GifImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
     if head.kind == "AVIF":
-        return others.open_avif(content)
+        return chunks.open_avif(content)
     readers: dict[str, Any] = {
         "GIF": GifImagePlugin.GifImageFile,
         "PNG": PngImagePlugin.PngImageFile,
@@ -207,12 +208,10 @@ def _open(content: bytes, head: Header) -> Any:
     }
     if head.kind == "TIFF":  # Pillow turns a TIFF, and nothing else, when it decodes it
         content = tiff.upright(content, head.page)
-    try:
+    with _broken_as("is not an image that can be decoded ({})"):
         image = readers[head.kind](io.BytesIO(content))
         if head.page:
             image.seek(head.page)
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError) as error:
-        raise Unreadable(f"is not an image that can be decoded ({error})") from error
     image.info.pop("xmp", None)  # in which Pillow looks for an orientation, too
     return image
 
@@ -224,12 +223,27 @@ def _loaded(image: Any) -> npt.NDArray[Any]:
 
 
 def _load(image: Any) -> None:
-    from PIL import Image
+    with _broken_as("was cut off or is corrupt: {}"):
+        image.load()
+
+
+@contextmanager
+def _broken_as(words: str) -> Iterator[None]:
+    """What Pillow says of a file that it cannot read, said in these words."""
+    from PIL.Image import DecompressionBombError
 
     try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"was cut off or is corrupt: {error}") from error
+        yield
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        DecompressionBombError,
+    ) as error:
+        raise Unreadable(words.format(error)) from error
 
 
 def _pillow(image: Any) -> UInt8:
@@ -240,3 +254,35 @@ def _pillow(image: Any) -> UInt8:
     mode = "RGBA" if "a" in image.mode.lower() or "transparency" in image.info else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return np.array(pixels[:, :, :3], np.uint8)
+
+
+def _to_8_bits(
+    values: npt.NDArray[np.uint16], significant: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """The upper 8 of the bits that are used.
+
+    Args:
+        values: uint16 of any shape.
+        significant: how many bits the file says are used; None or 16: it says nothing.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        Unreadable: the file says nothing, and not one value in a thousand reaches a quarter of
+            the range: cameras of 10, 12 or 14 bits write such files, which would be near black.
+    """
+    largest = int(values.max(initial=0))
+    if significant is None or significant >= 16:
+        if largest and np.count_nonzero(values >= _DARK) < _BRIGHT_SHARE * values.size:
+            raise Unreadable(
+                f"holds 16-bit values of which fewer than 1 in 1,000 exceed {_DARK} (the largest "
+                f"is {largest}), and does not say of what range: a camera's 10, 12 or 14 bits "
+                "would be read as near black. Convert it to 8 bits, by the range that it has"
+            )
+        return (values >> 8).astype(np.uint8)
+    if largest >= 1 << significant:  # they were brought to 16 bits, as PNG asks for
+        return (values >> 8).astype(np.uint8)
+    if significant < 8:
+        return (values.astype(np.uint32) * 255 // ((1 << significant) - 1)).astype(np.uint8)
+    return (values >> (significant - 8)).astype(np.uint8)

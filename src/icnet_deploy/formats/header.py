@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 CUT = "was cut off: its end is missing"
 CORRUPT = "is corrupt: {}; copy or export it again"
@@ -46,6 +47,14 @@ class Header:
         return sides if self.orientation < 5 else sides[::-1]
 
 
+def unpack(layout: str, content: bytes, at: int = 0) -> tuple[Any, ...]:
+    """`struct.unpack_from`; Unreadable if the bytes end before."""
+    try:
+        return struct.unpack_from(layout, content, at)
+    except (struct.error, OverflowError) as error:
+        raise Unreadable(CUT) from error
+
+
 def exif_orientation(block: bytes) -> int:
     """The orientation, 1 to 8, of an EXIF block; 1 if it has none, or none that can be read.
 
@@ -54,17 +63,15 @@ def exif_orientation(block: bytes) -> int:
     block = block.removeprefix(b"Exif\0\0")
     if block[:4] not in (b"II*\0", b"MM\0*"):
         return 1
-    order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(block[at : at + length], order)
-
-    directory = number(4, 4)
-    for entry in range(number(directory, 2)):
-        at = directory + 2 + 12 * entry
-        if at + 12 > len(block):
-            break
-        if number(at, 2) == 274:
-            value = number(at + 8, 4 if number(at + 2, 2) == 4 else 2)
-            return value if 1 <= value <= 8 else 1
+    order = "<" if block[:1] == b"I" else ">"
+    try:
+        [directory] = unpack(order + "I", block, 4)
+        [entries] = unpack(order + "H", block, directory)
+        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind = unpack(order + "HH", block, at)
+            if tag == 274:
+                [value] = unpack(order + ("I" if kind == 4 else "H"), block, at + 8)
+                return value if 1 <= value <= 8 else 1
+    except Unreadable:
+        pass
     return 1

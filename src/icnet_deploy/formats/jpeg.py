@@ -11,7 +11,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation
+from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, exif_orientation, unpack
 
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
@@ -98,10 +98,9 @@ def _first(content: bytes, start: int) -> tuple[Header, bool, bool]:
         attached |= marker == 0xE2 and segment.startswith(b"MPF\0")
         attached |= marker == 0xE1 and b"ns.google.com/photos/1.0/container" in segment
         if marker in _FRAMES and len(segment) >= 6:
-            if segment[0] != 8:
-                raise Unreadable(f"has {segment[0]} bits a sample: convert it to 8 bits")
-            height, width = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5])
-            samples = segment[5]
+            bits, height, width, samples = unpack(">BHHB", segment)
+            if bits != 8:
+                raise Unreadable(f"has {bits} bits a sample: convert it to 8 bits")
     if not height or not width:
         raise Unreadable(CUT)
     if samples == 4:

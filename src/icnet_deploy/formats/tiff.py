@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from icnet_deploy.formats import jpeg
-from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
+from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, unpack
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_LENGTHS = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
+_LETTERS = dict(zip((1, 2, 6, 7, 3, 8, 4, 9, 13, 16, 17, 18), "BBBBHHIIIQQQ", strict=True))
+"""The types of whole numbers, as `struct` knows them."""
+
 _WANTED = {254, 255, 256, 257, 258, 259, 262, 273, 274, 279, 281, 324, 325, 339, 347}
 _JPEG = 7
 _DEFLATE = {8, 32946}
@@ -23,9 +25,9 @@ _KINDS = {0: "grey", 1: "grey", 2: "colour", 3: "palette", 6: "colour"}
 class _Page:
     """One directory: its values by tag, and where each entry's value stands."""
 
-    order: Literal["little", "big"]
-    values: dict[int, tuple[int, ...]]
-    at: dict[int, int]
+    order: str  # as `struct` has it
+    values: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    at: dict[int, int] = field(default_factory=dict)
 
     def first(self, tag: int, default: int) -> int:
         return (self.values.get(tag) or (default,))[0]
@@ -38,8 +40,8 @@ class _Page:
 
 def read(content: bytes) -> Header:
     """The header of the first page that is no thumbnail; `pictures` counts such pages."""
-    numbers = pages(content)
-    return page(content, numbers[0], len(numbers))
+    first, *others = pages(content)
+    return page(content, first, 1 + len(others))
 
 
 def pages(content: bytes) -> list[int]:
@@ -87,8 +89,7 @@ def upright(content: bytes, number: int) -> bytes:
     if 274 not in one.at:
         return content
     at = one.at[274]
-    value = (1).to_bytes(2, one.order)
-    return content[:at] + value + content[at + 2 :]
+    return content[:at] + struct.pack(f"{one.order}H", 1) + content[at + 2 :]
 
 
 def check(content: bytes) -> None:
@@ -128,33 +129,26 @@ def _unpack(data: bytes) -> None:
 
 def _directories(content: bytes) -> Iterator[_Page]:
     """Yields the pages' directories (TIFF 6.0, section 2, and BigTIFF's wider fields)."""
-    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
+    order = "<" if content[:2] == b"II" else ">"
     big = content[2:4] in (b"+\0", b"\0+")
-    wide, entry_bytes, counter = (8, 20, 8) if big else (4, 12, 2)
-
-    def number(at: int, length: int) -> int:
-        if at + length > len(content):
-            raise Unreadable(CUT)
-        return int.from_bytes(content[at : at + length], order)
-
+    wide, letter, counter = (8, "Q", "Q") if big else (4, "I", "H")
+    head, entry = struct.calcsize(counter), 4 + 2 * wide
     seen: set[int] = set()
-    directory = number(8 if big else 4, wide)
+    [directory] = unpack(order + letter, content, wide)
     while directory and directory not in seen:
         seen.add(directory)
-        values: dict[int, tuple[int, ...]] = {}
-        places: dict[int, int] = {}
-        count = number(directory, counter)
-        for entry in range(count):
-            at = directory + counter + entry_bytes * entry
-            tag, kind = number(at, 2), number(at + 2, 2)
-            length, items = _LENGTHS.get(kind, 0), number(at + 4, wide)
-            place = at + 4 + wide
-            if length * items > wide:
-                place = number(place, wide)
-            if tag in _WANTED and length:
-                if place + length * items > len(content):
-                    raise Unreadable(CUT)
-                values[tag] = tuple(number(place + length * i, length) for i in range(items))
-                places[tag] = place
-        yield _Page(order, values, places)
-        directory = number(directory + counter + entry_bytes * count, wide)
+        page = _Page(order)
+        [count] = unpack(order + counter, content, directory)
+        end = directory + head + entry * count
+        for at in range(directory + head, end, entry):
+            tag, kind, items, place = unpack(f"{order}HH{letter}{letter}", content, at)
+            if tag not in _WANTED or kind not in _LETTERS:
+                continue
+            if struct.calcsize(_LETTERS[kind]) * items <= wide:  # it stands in the entry
+                place = at + 4 + wide
+            page.values[tag] = unpack(f"{order}{items}{_LETTERS[kind]}", content, place)
+            page.at[tag] = place
+        yield page
+        [directory] = unpack(order + letter, content, end)
+    if not seen:
+        raise Unreadable(CORRUPT.format("it holds no picture"))

@@ -1,4 +1,7 @@
-"""Netpbm's PBM, PGM and PPM, read here: decoders disagree about ranges other than 0 to 255."""
+"""Files whose pixels are hardly packed: Netpbm's PBM, PGM and PPM, and BMP.
+
+Netpbm's are read here: decoders disagree about ranges other than 0 to 255.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable
+from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, unpack
 
-STARTS = tuple(b"P%d" % number for number in range(1, 7))
+PNM_STARTS = tuple(b"P%d" % number for number in range(1, 7))
 
 _BLANK = rb"(?:\s|#[^\n\r]*[\n\r])"
 _HEAD = re.compile(rb"P([1-6])" + _BLANK + rb"+(\d+)" + _BLANK + rb"+(\d+)")
 _MOST = re.compile(_BLANK + rb"+(\d+)")
+_BMP_BITS = {1, 2, 4, 8, 16, 24, 32}
 _NEXT = re.compile(rb"\s*(?=P[1-6]\s)")
 
 
@@ -39,20 +43,20 @@ class _Head:
         return self.height * self.width * self.channels * (1 + (self.most > 255))
 
 
-def read(content: bytes) -> Header:
+def read_pnm(content: bytes) -> Header:
     """The header; `pictures` counts those that follow each other in a binary file."""
     head = _head(content, 0)
     return Header(
         "PNM",
         head.height,
         head.width,
-        pictures=sum(1 for _ in pictures(content)),
+        pictures=sum(1 for _ in pnm_pictures(content)),
         depth=16 if head.most > 255 else 8,
         colours="colour" if head.channels == 3 else "grey",
     )
 
 
-def pictures(content: bytes) -> Iterator[int]:
+def pnm_pictures(content: bytes) -> Iterator[int]:
     """Yields where each picture starts."""
     start = 0
     while True:
@@ -64,7 +68,7 @@ def pictures(content: bytes) -> Iterator[int]:
         start = behind.end()
 
 
-def samples(content: bytes) -> tuple[npt.NDArray[np.uint8 | np.uint16], int]:
+def pnm_samples(content: bytes) -> tuple[npt.NDArray[np.uint8 | np.uint16], int]:
     """Reads the values of the first picture as they stand in the file.
 
     Returns:
@@ -123,3 +127,37 @@ def _head(content: bytes, start: int) -> _Head:
         if not 0 < most < 65536:
             raise Unreadable(f"says that its largest value is {most}; expected 1 to 65535")
     return _Head(kind, height, width, most, end + 1)
+
+
+def read_bmp(content: bytes) -> Header:
+    """The header of a BMP, whose pixels are all there unless they are packed."""
+    start, kind = unpack("<II", content, 10)
+    width, height, bits, packing = unpack("<Ii2xHI", content, 18)
+    if kind == 12:  # the oldest header
+        width, height, bits, packing = *unpack("<HH2xH", content, 18), 0
+    if bits not in _BMP_BITS:
+        raise Unreadable(CORRUPT.format(f"it says that a pixel has {bits} bits"))
+    height = abs(height)  # negative: from the top down
+    packed = packing not in (0, 3)
+    # Runs may end early, and the rest is then of the first colour: the header says how many.
+    [packed_end] = unpack("<I", content, 2)
+    if len(content) < (packed_end if packed else start + _bmp_row(width, bits) * height):
+        raise Unreadable(CUT)
+    colours = "colour" if bits > 8 else "packed" if packed else "palette"
+    return Header("BMP", height, width, depth=min(bits, 8), colours=colours)
+
+
+def bmp_indices(content: bytes, header: Header) -> npt.NDArray[np.uint8]:
+    """The palette's indices of a BMP of up to 8 bits: uint8 H x W."""
+    row = _bmp_row(header.width, header.depth)
+    start, kind = unpack("<II", content, 10)
+    rows = np.frombuffer(content, np.uint8, row * header.height, start).reshape(-1, row)
+    if header.depth < 8:
+        bits = np.unpackbits(rows, axis=1).reshape(header.height, -1, header.depth)
+        rows = np.packbits(bits, axis=2)[:, :, 0] >> np.uint8(8 - header.depth)
+    down = kind > 12 and unpack("<i", content, 22)[0] < 0
+    return np.ascontiguousarray((rows if down else rows[::-1])[:, : header.width])
+
+
+def _bmp_row(width: int, bits: int) -> int:
+    return (width * bits + 31) // 32 * 4
