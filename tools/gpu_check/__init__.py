@@ -1,1 +1,1 @@
-"""The steps of `tools/gpu_check/command.py`: each a function of a `Setting` that returns JSON."""
+"""All that there is to measure on an NVIDIA GPU, by the product's own commands; see docs/gpu.md."""

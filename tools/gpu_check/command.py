@@ -1,86 +1,72 @@
-"""`python -m tools.gpu_check.command`: all there is to measure on an NVIDIA GPU, in one command.
+"""`python -m tools.gpu_check`: all that there is to measure on an NVIDIA GPU, in one command.
 
-It needs torch, NumPy and a GPU; docs/gpu.md says what each step needs besides. Its results are
-written as they come, and one step that fails does not stop the next.
+docs/gpu.md says what each step needs. Results are written as they come; one step that fails does
+not stop the next.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
+from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.documents import as_read, parse
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import write_json
+from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefacts
+from icnet_deploy.runtime.machine import gpus, machine, versions
+from tools.gpu_check import steps as work
+from tools.gpu_check.found import found
+from tools.gpu_check.kernel import kernel
+from tools.gpu_check.steps import ROOT, Setting
 
-if find_spec("icnet_deploy") is None:  # a bare machine, where nothing is installed
-    sys.path.insert(0, str(_ROOT / "src"))
-    import icnet_deploy as _package
+Step = Callable[[Setting], dict[str, Any]]
 
-    _package.__path__.append(str(_ROOT))
-
-from icnet_deploy.command import command, count, parser, size  # noqa: E402
-from icnet_deploy.errors import InputError  # noqa: E402
-from icnet_deploy.files import write_json  # noqa: E402
-from tools.gpu_check.bare import stand_in  # noqa: E402
-from tools.gpu_check.scenes import CARRIED, write_scenes  # noqa: E402
-
-if TYPE_CHECKING:
-    from tools.gpu_check.setting import Setting
-
-STEPS = {
-    "found": "the libraries, and the ceilings: a copy's bytes a second, products a second",
-    "floor": "operations and fewest bytes of a frame, and what they take at those ceilings",
-    "kernel": "the label map's kernel: equal to the dense way, and its time beside its bytes",
-    "parity": "ONNX Runtime's artefacts against PyTorch float32 on the CPU",
-    "speed": "PyTorch's eager and ONNX Runtime's ways in turn, by batch and scope",
-    "engines": "TensorRT-RTX and TensorRT: build, parity, and speed in turn",
-    "compiled": "PyTorch compiled, in turn with the best of the others",
-    "marked": "the tests marked for TensorRT or a GPU",
+STEPS: Mapping[str, tuple[Step, str]] = {
+    "found": (found, "what is there; a copy's bytes a second, products a second; a frame's floor"),
+    "kernel": (kernel, "the label map's kernel: equal to the dense way, its time beside its bytes"),
+    "parity": (work.parity, "ONNX Runtime's artefacts against PyTorch float32 on the CPU"),
+    "speed": (work.speed, "ONNX Runtime and PyTorch in turn, then batch by batch"),
+    "engines": (work.engines, "TensorRT-RTX and TensorRT: build, parity and speed"),
+    "compiled": (work.compiled, "PyTorch compiled, in turn with PyTorch as it comes"),
+    "marked": (work.marked, "the tests marked for TensorRT or a GPU"),
 }
-"""Step -> what it does, in the order in which they are done; cheap ones that tell much first."""
+"""Step -> what does it, and what it does, in their order: cheap ones that tell much first."""
 
 
-def run_steps(setting: Setting, steps: Sequence[str]) -> None:
+def run_steps(setting: Setting, names: Sequence[str], known: Mapping[str, Any] = STEPS) -> None:
     """Runs steps into `setting.results`, saving after each; one that raises is recorded."""
-    for name in steps:
+    for name in names:
         start = time.monotonic()
-        if setting.late:
+        if setting.left < 0:
             setting.results.setdefault(name, {"left_out": "the time was up"})
         else:
-            print(f"{name}: {STEPS[name]}", file=sys.stderr, flush=True)
+            step, words = known[name]
+            print(f"{name}: {words}", file=sys.stderr, flush=True)
             try:
-                step = getattr(import_module(f"tools.gpu_check.{name}"), name)
                 setting.results[name] = step(setting)
             except Exception as error:  # nothing that one step does may lose the others
-                setting.results[name] = setting.kept(name) | {
-                    "error": f"{type(error).__name__}: {error}"
-                }
-            setting.results.setdefault("seconds", {})[name] = round(time.monotonic() - start, 1)
+                failed = {"error": f"{type(error).__name__}: {error}"}
+                setting.results[name] = setting.kept(name) | failed
+            seconds = round(time.monotonic() - start, 1)
+            setting.results.setdefault("seconds", {})[name] = seconds
         setting.save()
 
 
-def failures(results: dict[str, Any]) -> list[str]:
-    """Where in the results an error stands or a contestant failed, as `step, row: message`."""
-
-    def visit(told: Any, place: tuple[str, ...]) -> Iterator[str]:
-        if not isinstance(told, dict):
-            return
-        for name, value in told.items():
-            if name == "error":
+def failures(results: Any, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """Where in the results an error stands, as `step, row: message`."""
+    if isinstance(results, dict):
+        for name, value in results.items():
+            if name == "error" and isinstance(value, str):
                 yield f"{', '.join(place)}: {value}"
-            elif name == "failed" and isinstance(value, dict):
-                yield from (f"{', '.join(place)}, {who}: {why}" for who, why in value.items())
-            else:
-                yield from visit(value, (*place, name))
-
-    return list(visit(results, ()))
+            elif name != "doctor":  # what is not installed is no failure of a step
+                yield from failures(value, (*place, str(name)))
 
 
 def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -92,8 +78,8 @@ def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     if not out.is_file():
         return fresh
     try:
-        held = json.loads(out.read_text(encoding="utf-8"))
-        differ = [name for name, value in fresh.items() if held.get(name) != value]
+        held = parse(out.read_bytes())
+        differ = [name for name, value in as_read(fresh).items() if held.get(name) != value]
     except (ValueError, AttributeError) as error:
         raise InputError(f"{out} is no file of this command: {error}") from error
     if differ:
@@ -105,50 +91,55 @@ def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     return dict(held)
 
 
-def summary_text(results: dict[str, Any]) -> str:
+def summary_text(results: Mapping[str, Any]) -> str:
     """A few lines for a person."""
     lines = ["A rehearsal on the CPU: no number of it is of a GPU."] * bool(results["rehearsal"])
-    lines += [f"{name}: {_state(results[name])}" for name in STEPS if name in results]
-    for step in ("speed", "engine_speed", "compiled"):
-        for batch, told in results.get(step, {}).items():
-            for row in told.get("rows", ()) if batch.startswith("batch") else ():
-                lines.append(
-                    f"{batch}  {row['scope']:8} {row['frames_per_s']:9.1f} frames/s  "
-                    f"{row['time']['median_ms']:9.3f} ms  {row['name']}"
-                    + f"  {row.get('times_the_floor')} x floor"
-                    * ("times_the_floor" in row)
-                )
-    bad = failures(results)
+    for name in STEPS:
+        if name in results:
+            left_out = results[name].get("left_out")
+            state = results[name].get("error") or (f"left out, {left_out}" if left_out else "done")
+            lines.append(f"{name}: {state}")
+    lines += _rows(results)
+    bad = list(failures({name: results[name] for name in STEPS if name in results}))
     lines += [f"failed: {line}" for line in bad]
     return "\n".join([*lines, f"done, {len(bad)} failed"])
 
 
-def _state(told: dict[str, Any]) -> str:
-    left_out = told.get("left_out")
-    return str(told.get("error") or (f"left out, {left_out}" if left_out else "done"))
+def _rows(results: Any) -> Iterator[str]:
+    """A line for each latency, wherever in the results it stands."""
+    if isinstance(results, dict):
+        if results.get("kind") == "latency" and "total" in results.get("values", {}):
+            milliseconds = results["values"]["total"]["median_ms"]
+            subject = results["subject"]
+            where = f"{subject['name']} on {subject.get('runtime')}, {results['scope']}"
+            yield f"{milliseconds:9.3f} ms  {1e3 / milliseconds:8.1f} frames/s  {where}"
+        for value in results.values():
+            yield from _rows(value)
+    elif isinstance(results, list):
+        for value in results:
+            yield from _rows(value)
 
 
 def _parser() -> argparse.ArgumentParser:
     p = parser(
-        "gpu_check",
+        "python -m tools.gpu_check",
         "Measures all that it can on an NVIDIA GPU, and writes one JSON file.",
-        "python tools/gpu_check/command.py --artefacts release --seconds 480",
+        "python -m tools.gpu_check --artefacts release --seconds 480",
     )
     p.add_argument("--artefacts", type=Path, metavar="FOLDER", help="ONNX files to measure")
     p.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="added to, if it is of the same machine (default: results/gpu-NAME.json)",
+        help="added to, if it is of the same machine (default: benchmarks/results/gpu-NAME.json)",
     )
     p.add_argument("--only", metavar="STEP,...", help=f"of {', '.join(STEPS)}")
-    p.add_argument("--seconds", type=count, default=1200, help="begin nothing after (%(default)s)")
+    p.add_argument("--seconds", type=count, default=1200, help="end it after (%(default)s)")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
     p.add_argument("--size", type=size, help="(default: 1024x2048; of a rehearsal 256x512)")
     p.add_argument("--batch", default="1,4,8", metavar="N,...", help="of speed (%(default)s)")
     p.add_argument("--rounds", type=count, default=10, help="turns in speed (%(default)s)")
     p.add_argument("--images", type=count, default=2, help="scenes of parity (%(default)s)")
-    p.add_argument("--draw", action="store_true", help=f"only write {CARRIED} beside the artefacts")
     p.add_argument("--plan", action="store_true", help="only say what it would do, and with what")
     return p
 
@@ -157,60 +148,40 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the check; 0 done, 1 a step failed, 2 a wrong request."""
     arguments = _parser().parse_args(argv)
-    stood_in = stand_in()
-    steps = arguments.only.split(",") if arguments.only else list(STEPS)
-    if unknown := [name for name in steps if name not in STEPS]:
+    asked = arguments.only.split(",") if arguments.only else list(STEPS)
+    if unknown := [name for name in asked if name not in STEPS]:
         raise InputError(f"unknown step {unknown[0]!r}; known: {', '.join(STEPS)}")
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", arguments.batch):
         raise InputError(f"--batch is {arguments.batch!r}: expected numbers, such as 1,4,8")
-    if arguments.artefacts and not arguments.artefacts.is_dir():
-        raise InputError(f"--artefacts is {arguments.artefacts}: expected a folder of ONNX files")
-    steps = [name for name in STEPS if name in steps]
+    names = [name for name in STEPS if name in asked]
+    folder = arguments.artefacts
+    artefacts = [a for a in read_artefacts(folder) if not a.is_engine] if folder else []
     if arguments.plan:
-        print(_plan(arguments, steps, stood_in))
+        print(_plan(arguments, names, artefacts))
         return 0
     rehearsal = arguments.device == "cpu"
-    height_width = arguments.size or ((256, 512) if rehearsal else (1024, 2048))
-    if arguments.draw:
-        if arguments.artefacts is None:
-            raise InputError("--draw writes into the folder of --artefacts: name it")
-        path = write_scenes(arguments.artefacts, arguments.images, height_width)
-        print(f"written: {path}")
-        return 0
-    return _run(arguments, steps, height_width, stood_in)
-
-
-def _run(
-    arguments: argparse.Namespace,
-    steps: Sequence[str],
-    size: tuple[int, int],
-    stood_in: Sequence[str],
-) -> int:
+    at = arguments.size or ((256, 512) if rehearsal else (1024, 2048))
     out = _out(arguments)
-    from tools.gpu_check import found
-    from tools.gpu_check.setting import Setting
-
-    found.STOOD_IN[:] = stood_in
-    rehearsal = arguments.device == "cpu"
-    fresh: dict[str, Any] = {"schema": 2, "rehearsal": rehearsal, "size": list(size)}
-    results = merged(out, fresh | {"machine": found.identity(not rehearsal)})
-    setting = Setting(
-        arguments.device,
-        size,
-        tuple(int(each) for each in arguments.batch.split(",")),
-        arguments.rounds,
-        arguments.artefacts,
-        arguments.images,
-        time.monotonic() + arguments.seconds,
-        results,
-        lambda: write_json(out, results),
-    )
-    setting.save()
-    run_steps(setting, steps)
+    fresh: dict[str, Any] = {"schema": 3, "rehearsal": rehearsal, "size": list(at)}
+    results = merged(out, fresh | {"machine": machine(), "versions": versions()})
+    with TemporaryDirectory(prefix="icnet-gpu-check-") as temporary:
+        setting = Setting(
+            arguments.device,
+            at,
+            Path(temporary),
+            artefacts,
+            [int(each) for each in arguments.batch.split(",")],
+            arguments.rounds,
+            arguments.images,
+            time.monotonic() + arguments.seconds,
+            results,
+            lambda: write_json(out, results),
+        )
+        setting.save()
+        run_steps(setting, names)
     print(summary_text(results))
     print(f"written: {out}")
-    now = (*steps, *["engine_speed"] * ("engines" in steps))
-    return 1 if failures({name: results[name] for name in now if name in results}) else 0
+    return 1 if any(failures({name: results.get(name) for name in names})) else 0
 
 
 def _out(arguments: argparse.Namespace) -> Path:
@@ -223,44 +194,22 @@ def _out(arguments: argparse.Namespace) -> Path:
                 "does not begin with gpu-"
             )
         return out
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("torch is not installed; --plan says what is") from error
-    if not torch.cuda.is_available():
-        raise InputError("torch finds no GPU here; --device cpu rehearses, --plan only tells")
-    name = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(0).lower()).strip("-")
-    return out or _ROOT / "benchmarks" / "results" / f"gpu-{name}.json"
+    here = gpus()
+    if not here:
+        raise InputError("nvidia-smi shows no GPU; --device cpu rehearses, --plan only tells")
+    name = re.sub(r"[^a-z0-9]+", "-", here[0]["name"].lower()).strip("-")
+    return out or ROOT / "benchmarks" / "results" / f"gpu-{name}.json"
 
 
-def _there(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ImportError:  # an import hook that forbids it
-        return False
-
-
-def _plan(arguments: argparse.Namespace, steps: Sequence[str], stood_in: Sequence[str]) -> str:
-    packages = ("torch", "numpy", "onnx", "onnxruntime", "cv2", "pytest")
-    engines = ("tensorrt_rtx", "tensorrt", "cuda", "pycuda")
-    names = (
-        sorted(path.name for path in arguments.artefacts.glob("[!.]*.onnx"))
-        if arguments.artefacts
-        else []
-    )
+def _plan(
+    arguments: argparse.Namespace, names: Sequence[str], artefacts: Sequence[ArtefactFile]
+) -> str:
+    files = ", ".join(artefact.path.name for artefact in artefacts)
     return "\n".join(
         [
-            *(f"{name}: {STEPS[name]}" for name in steps),
+            *(f"{name}: {STEPS[name][1]}" for name in names),
             f"batches: {arguments.batch}; at most {arguments.seconds} s",
-            f"artefacts: {', '.join(names) or 'none (--artefacts FOLDER)'}",
-            *(f"{name}: a stand-in of this command's own" for name in stood_in),
-            *(f"{name}: {'there' if _there(name) else 'missing'}" for name in packages + engines),
+            f"artefacts: {files or 'none (--artefacts FOLDER)'}",
+            *(f"{name} {version}" for name, version in versions().items()),
         ]
     )
-
-
-if __name__ == "__main__":
-    # By path this file is `__main__`; the packaged module is the one that everything else imports.
-    from tools.gpu_check.command import main as packaged_main
-
-    raise SystemExit(packaged_main())

@@ -1,122 +1,85 @@
-"""What is installed and what the device can do at most."""
+"""What is there, what the device can do at most, and what a frame takes at least."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
-from icnet_deploy.runtime.cuda import ADAPTERS
-from tools.gpu_check.setting import Setting
-
-STOOD_IN: list[str] = []
-"""The packages for which `bare` has put something in place."""
+from icnet_deploy.networks import SHIPPED, load_checkpoint
+from icnet_deploy.networks.registry import cost
+from icnet_deploy.precisions import PRECISIONS
+from icnet_deploy.runtime.machine import examine
+from tools.gpu_check.steps import Setting
 
 _RUNS = 10
 
 
-def identity(cuda: bool) -> dict[str, Any]:
-    """What results must have in common to lie in one file: the machine, its GPU and libraries."""
-    import torch
-
-    cudnn: Any = torch.backends.cudnn
-    told: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_cuda": torch.version.cuda,
-        "cudnn": cudnn.version(),
-        "onnxruntime": _version("onnxruntime"),
-        "tensorrt": _version("tensorrt"),
-        "tensorrt_rtx": _version("tensorrt_rtx"),
-    }
-    if cuda:
-        gpu = torch.cuda.get_device_properties(0)
-        told |= {
-            "gpu": gpu.name,
-            "capability": [gpu.major, gpu.minor],
-            "memory_bytes": gpu.total_memory,
-            "driver": _driver(),
-        }
-    return told
-
-
 def found(setting: Setting) -> dict[str, Any]:
-    """What else is there, and the device's ceilings, measured."""
-    told: dict[str, Any] = {
-        "onnxruntime_providers": _providers(),
-        "adapters": {name: _has(package) for name, (package, _) in ADAPTERS.items()},
-        "missing": [name for name in ("onnx", "cv2", "onnxscript", "onnxsim") if not _has(name)],
-        "stood_in": STOOD_IN,
-    }
-    setting.results["found"] = told
+    """What `icnet doctor` finds, the device's ceilings, and the floor of a frame."""
+    setting.results["found"] = results = {"doctor": examine()}
     setting.save()
-    return told | {"ceilings": _ceilings(setting)}
+    ceilings = _ceilings(setting.device)
+    network = load_checkpoint(SHIPPED).network
+    spent = cost(network, setting.size)
+    floor = floor_of(spent.macs, spent.parameters, setting.size, ceilings)
+    return results | {"ceilings": ceilings, "floor": floor}
 
 
-def _ceilings(setting: Setting) -> dict[str, Any]:
+def floor_of(
+    macs: int, parameters: int, size: tuple[int, int], ceilings: dict[str, Any]
+) -> dict[str, Any]:
+    """What the operations and the fewest bytes of a frame take: the larger is the floor.
+
+    Args:
+        macs, parameters: of one frame.
+        size: (height, width) of the frame, uint8 RGB, and of its label map, uint8.
+        ceilings: as `_ceilings` measures them; {} gives no times.
+    """
+    floor: dict[str, Any] = {"macs": macs, "parameters": parameters}
+    for bits in sorted({row.bits for row in PRECISIONS.values()}):
+        row = {"fewest_bytes": float(parameters * bits // 8 + 4 * size[0] * size[1])}
+        if rate := ceilings.get("copy_bytes_per_s"):
+            row["fewest_bytes_ms"] = 1e3 * row["fewest_bytes"] / rate
+        if products := ceilings.get(f"macs_per_s_{bits}_bits"):
+            row["macs_ms"] = 1e3 * macs / products
+            row["floor_ms"] = max(row["macs_ms"], row["fewest_bytes_ms"])
+        floor[f"{bits} bits"] = row
+    return floor
+
+
+def _ceilings(device: str) -> dict[str, Any]:
     """Bytes a second of a copy, read plus written, and multiply-adds a second of products."""
     import torch
 
-    count = 1 << 28 if setting.cuda else 1 << 22
-    source = torch.zeros(count, dtype=torch.uint8, device=setting.device)
+    large = device == "cuda"
+    count, side = (1 << 28, 8192) if large else (1 << 22, 256)
+    source = torch.zeros(count, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    told: dict[str, Any] = {
-        "copy_bytes_per_s": 2 * count / _best(setting, lambda: target.copy_(source))
+    rates: dict[str, Any] = {
+        "copy_bytes_per_s": 2 * count / _best(lambda: target.copy_(source), device)
     }
-    side = 8192 if setting.cuda else 256
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-            a, b = (torch.randn(side, side, device=setting.device).to(dtype) for _ in range(2))
-            told[f"{name}_macs_per_s"] = side**3 / _best(setting, partial(torch.matmul, a, b))
-        a, b = (torch.ones(side, side, dtype=torch.int8, device=setting.device) for _ in range(2))
+        for bits, kind in ((32, torch.float32), (16, torch.float16)):
+            a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+            seconds = _best(partial(torch.matmul, a, b), device)
+            rates[f"macs_per_s_{bits}_bits"] = side**3 / seconds
+        a, b = (torch.randint(-9, 9, (side, side), device=device).char() for _ in range(2))
         # Tensor cores want the second one by columns.
-        told["int8_macs_per_s"] = side**3 / _best(setting, partial(torch._int_mm, a, b.t()))
+        rates["macs_per_s_8_bits"] = side**3 / _best(partial(torch._int_mm, a, b.t()), device)
     except (AttributeError, RuntimeError) as error:  # `_int_mm` is not torch's public interface
-        told["left_out"] = f"{type(error).__name__}: {error}"
+        rates["left_out"] = f"{type(error).__name__}: {error}"
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    return told
+    return rates
 
 
-def _best(setting: Setting, work: Callable[[], Any]) -> float:
-    """The fastest of some runs after two: a ceiling is what the device can do."""
-    for _ in range(2):
-        work()
-    return min(setting.seconds(work, events=True) for _ in range(_RUNS))
+def _best(work: Callable[[], Any], device: str) -> float:
+    """Seconds of the fastest of some runs after two: a ceiling is what the device can do."""
+    from torch.utils.benchmark import Timer
 
-
-def _has(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ImportError:
-        return False
-
-
-def _version(package: str) -> str | None:
-    try:
-        return str(__import__(package).__version__)
-    except (ImportError, OSError, AttributeError):
-        return None
-
-
-def _providers() -> list[str]:
-    try:
-        import onnxruntime
-    except ImportError:
-        return []
-    return list(onnxruntime.get_available_providers())
-
-
-def _driver() -> str | None:
-    import subprocess
-
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    timer = Timer("work()", globals={"work": work}, num_threads=16)  # waits for the device
+    timer.timeit(2)
+    return min(timer.timeit(1).median for _ in range(_RUNS))

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from icnet_deploy.errors import MissingPackage, NotFinite
+from icnet_deploy.data.scenes import draw_scene
+from icnet_deploy.data.scenes.dataset import SEED
+from icnet_deploy.errors import NotFinite
+from icnet_deploy.evaluation.reference import Reference
+from icnet_deploy.networks import SHIPPED
+from icnet_deploy.runtime.cuda import open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
+from icnet_deploy.runtime.cuda.labels import launch_label_map
+from icnet_deploy.runtime.labelmap import label_map_dense
 from icnet_deploy.timing import summary
-from tools.gpu_check.setting import Setting
+from tools.gpu_check.steps import Setting
 
 
 def kernel(setting: Setting) -> dict[str, Any]:
     """Of logits in float32 and float16; without a GPU on host memory, which tells no time."""
-    logits = setting.reference.logits(setting.scenes(1)[0].image)
-    cuda = open_any(setting.cuda)
-    runs = 50 if setting.cuda else 1
+    logits = Reference(SHIPPED, None).logits(draw_scene((SEED, 0), setting.size).image)
+    if setting.device == "cuda":
+        cuda, runs = open_cuda(), 50
+    else:
+        from host_cuda import HostCuda  # of tests/fakes
+
+        cuda, runs = HostCuda(), 1
     told: dict[str, Any] = {"adapter": cuda.adapter}
     for kind in (np.float32, np.float16):
         told[np.dtype(kind).name] = run_kernel(cuda, logits.astype(kind), setting, runs)
     return told
-
-
-def open_any(gpu: bool) -> Cuda:
-    """The product's adapter where there is one, else torch's; without a GPU the host's memory."""
-    if not gpu:
-        from host_cuda import HostCuda
-
-        return HostCuda()
-    from icnet_deploy.runtime.cuda import open_cuda
-
-    try:
-        return open_cuda()
-    except MissingPackage:
-        from tools.gpu_check.torch_cuda import TorchCuda
-
-        return cast(Cuda, TorchCuda())
 
 
 def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str, Any]:
@@ -48,9 +43,6 @@ def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str
         setting: for the size, and the copy's rate that `found` measured.
         runs: timed ones, after five.
     """
-    from icnet_deploy.runtime.cuda.labels import launch_label_map
-    from icnet_deploy.runtime.labelmap import label_map_dense
-
     logits = np.ascontiguousarray(logits)
     pixels = setting.size[0] * setting.size[1]
     with cuda.current():
@@ -93,7 +85,7 @@ def run_kernel(cuda: Cuda, logits: Any, setting: Setting, runs: int) -> dict[str
                 block.free()
     wrong = int((labels != label_map_dense(logits, setting.size)).sum())
     told: dict[str, Any] = {"pixels_that_differ": wrong, "bytes": logits.nbytes + pixels}
-    if setting.cuda:
+    if setting.device == "cuda":
         told["time"] = summary(seconds[5:])
         ceilings = setting.results.get("found", {}).get("ceilings", {})
         if rate := ceilings.get("copy_bytes_per_s"):
