@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icnet_deploy.benchmarks.measurement import Measurement, write_measurements
-from icnet_deploy.data.options import check_outputs
+from icnet_deploy.command import check_outputs
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import make_folder, write_text
 

@@ -17,8 +17,9 @@ from icnet_deploy.benchmarks.measurement_tables import (
     plain_words,
     unit_of,
 )
-from icnet_deploy.command import command
+from icnet_deploy.command import command, number_type
 from icnet_deploy.command import parser as make_parser
+from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import ENOUGH, Ratio, ratio_of_medians
@@ -265,6 +266,9 @@ def _rows(found: Sequence[Change]) -> list[list[str]]:
     return cells
 
 
+_RATIO = Kind(lambda value: NUMBER.fits(value) and value >= 1, "a number from 1 on, e.g. 1.05")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet benchmark compare",
@@ -276,18 +280,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("second", type=Path, metavar="B.jsonl")
     parser.add_argument(
         "--max-slowdown",
-        type=_limit,
+        type=number_type(_RATIO),
         metavar="RATIO",
         help="exit with 1 if a row of B is slower than this many times A, beyond doubt, or if a "
         "row of A is missing from B",
     )
     return parser
-
-
-def _limit(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on, e.g. 1.05")
-    return float(text)
 
 
 @command

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, count
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
-from icnet_deploy.errors import OutputError
-from icnet_deploy.files import make_folder
 
 
 def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -28,27 +26,7 @@ def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> 
     add_exif_option(parser)
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Adds where results go."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE",
-        help="write a self-contained HTML report; it shows images of the data set",
-    )
-
-
 def open_data(arguments: argparse.Namespace) -> Dataset:
     """Opens the data set that was asked for; DatasetError if it is not there or is empty."""
     dataset = open_dataset(arguments.dataset, arguments.data, arguments.split, exif=arguments.exif)
     return dataset.first(arguments.limit)
-
-
-def check_outputs(arguments: argparse.Namespace) -> None:
-    """Finds a place that cannot be written before the long work, not after it (OutputError)."""
-    for path in (arguments.json, arguments.report):
-        if path is not None:
-            make_folder(path.parent)
-            if path.is_dir():
-                raise OutputError(f"cannot write the file {path}: a folder of that name is there")

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from icnet_deploy.command import number_type
+from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import ModelError
 
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
@@ -117,7 +119,7 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(
             f"--max-{name}-drop",
-            type=_points,
+            type=number_type(PERCENT),
             metavar="POINTS",
             help=f"of INT8 artefacts: how far {what} may be from the reference's, in points, up or "
             f"down (default: {default:g})",
@@ -135,13 +137,3 @@ def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
         precision: replace(budget, **given) if precision.startswith("int8") else budget
         for precision, budget in BUDGETS.items()
     }
-
-
-def _points(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points in 0 to 100")
-    return value

@@ -11,7 +11,17 @@ import pytest
 
 from icnet_deploy import __version__
 from icnet_deploy.cli import COMMANDS, main
-from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.command import (
+    add_output_options,
+    check_outputs,
+    command,
+    count,
+    number_type,
+    parser,
+    size,
+)
+from icnet_deploy.documents import PERCENT
+from icnet_deploy.errors import OutputError
 
 
 @pytest.mark.parametrize(
@@ -43,6 +53,24 @@ def test_a_count_is_a_whole_number_from_1_on(text, value):
 def test_what_is_no_count_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="whole number"):
         count(text)
+
+
+def test_a_number_is_of_its_kind():
+    percent = number_type(PERCENT)
+    assert [percent(text) for text in ("0", " 1.5 ", "1e2")] == [0, 1.5, 100]
+    for text in ("", "many", "-1", "100.1", "nan", "inf"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number in 0 to 100"):
+            percent(text)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    asked = parser("icnet example", "An example.", "icnet example")
+    add_output_options(asked)
+    check_outputs(asked.parse_args([]))
+    check_outputs(asked.parse_args(["--json", str(tmp_path / "new" / "a.json")]))
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(OutputError, match="a folder of that name is there"):
+        check_outputs(asked.parse_args(["--report", str(tmp_path)]))
 
 
 @command

@@ -27,7 +27,8 @@ from icnet_deploy.benchmarks.asked import (
     who,
 )
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.command import command
+from icnet_deploy.command import command, number_type
+from icnet_deploy.documents import POSITIVE
 from icnet_deploy.report.tables import number, text_table
 from icnet_deploy.timing import WARMUP, summary, tellable
 
@@ -185,16 +186,6 @@ def _print(found: Sequence[Measurement]) -> None:
     tell_how(found, lines)
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "paced",
@@ -205,16 +196,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rate",
-        type=numbers(_positive),
+        type=numbers(number_type(POSITIVE)),
         default=[15.0, 30.0, 60.0],
         metavar="HZ,...",
         help="frames a second (default: 15,30,60)",
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=10.0, metavar="S", help="at each rate (default: 10)"
+        "--seconds",
+        type=number_type(POSITIVE),
+        default=10.0,
+        metavar="S",
+        help="at each rate (default: 10)",
     )
     parser.add_argument(
-        "--deadline", type=_positive, metavar="MS", help="(default: one period after it was due)"
+        "--deadline",
+        type=number_type(POSITIVE),
+        metavar="MS",
+        help="(default: one period after it was due)",
     )
     return parser
 

@@ -17,10 +17,10 @@ from icnet_deploy.benchmarks.paper.networks import (
     tables_of,
 )
 from icnet_deploy.benchmarks.paper.report import paper_page, paper_text
-from icnet_deploy.command import add_exif_option, command, count, size
+from icnet_deploy.command import add_exif_option, check_outputs, command, count, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS
-from icnet_deploy.data.options import check_outputs, open_data
+from icnet_deploy.data.options import open_data
 from icnet_deploy.errors import DeviceError, InputError, MissingPackage
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available, choose

@@ -17,15 +17,10 @@ from icnet_deploy.calibration.sensitivity.blocks import Block, blocks_of, in_flo
 from icnet_deploy.calibration.sensitivity.plot import cost_plot, trade_off_plot
 from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
 from icnet_deploy.calibration.sensitivity.search import Found, search
-from icnet_deploy.command import command, count
+from icnet_deploy.command import add_output_options, check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, open_dataset
-from icnet_deploy.data.options import (
-    add_data_options,
-    add_output_options,
-    check_outputs,
-    open_data,
-)
+from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import CheckFailed, InputError, MissingPackage, OutputError
 from icnet_deploy.evaluation.budgets import Budget, add_budget_options, chosen_budgets
 from icnet_deploy.evaluation.score import refuse_calibration_images

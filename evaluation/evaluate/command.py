@@ -8,15 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.command import command, size
+from icnet_deploy.command import add_output_options, check_outputs, command, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.options import (
-    add_data_options,
-    add_output_options,
-    check_outputs,
-    open_data,
-)
+from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.report import (
     compare_page,

@@ -6,15 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from icnet_deploy.command import command
+from icnet_deploy.command import add_output_options, check_outputs, command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
-from icnet_deploy.data.options import (
-    add_data_options,
-    add_output_options,
-    check_outputs,
-    open_data,
-)
+from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
 from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets

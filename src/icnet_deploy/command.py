@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, Protocol
 
-from icnet_deploy.errors import IcnetError
+from icnet_deploy.documents import Kind
+from icnet_deploy.errors import IcnetError, OutputError
+from icnet_deploy.files import make_folder
 
 
-class Main(Protocol):
+class _Main(Protocol):
     """A command: takes its arguments, or the process's, and returns an exit code."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
@@ -56,6 +60,21 @@ def count(text: str) -> int:
     return int(text)
 
 
+def number_type(kind: Kind) -> Callable[[str], float]:
+    """A type of arguments: a number of that kind."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not kind.fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {kind.words}")
+        return value
+
+    return read
+
+
 def add_exif_option(parser: argparse._ActionsContainer) -> None:
     """Adds what is to be made of a data set's images that have an EXIF orientation."""
     parser.add_argument(
@@ -66,7 +85,27 @@ def add_exif_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def command(main: Main) -> Main:
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where results go."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a self-contained HTML report; it shows images of the data set",
+    )
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Finds a place that cannot be written before the long work, not after it (OutputError)."""
+    for path in (arguments.json, arguments.report):
+        if path is not None:
+            make_folder(path.parent)
+            if path.is_dir():
+                raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+
+
+def command(main: _Main) -> _Main:
     """Turns errors raised on purpose into one line on stderr and their exit code.
 
     0: done. 1: a budget or check failed. 2: the request was wrong. A reader that closes the pipe

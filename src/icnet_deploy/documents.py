@@ -43,6 +43,7 @@ def _is_number(value: Any) -> bool:
 TEXT = Kind(lambda value: isinstance(value, str), "a text")
 BOOL = Kind(lambda value: isinstance(value, bool), "true or false")
 NUMBER = Kind(_is_number, "a finite number")
+POSITIVE = Kind(lambda value: _is_number(value) and value > 0, "a number above 0")
 FROM_ZERO = Kind(lambda value: _is_number(value) and value >= 0, "a finite number from 0 on")
 PERCENT = Kind(lambda value: _is_number(value) and 0 <= value <= 100, "a number in 0 to 100")
 WHOLE = Kind(lambda value: type(value) is int, "a whole number")

@@ -93,7 +93,7 @@ def test_the_limits_of_int8_can_be_chosen():
 def test_a_limit_is_a_number_of_points(text, capsys):
     with pytest.raises(SystemExit):
         chosen("--max-miou-drop", text)
-    assert "not a number of points" in capsys.readouterr().err
+    assert "not a number in 0 to 100" in capsys.readouterr().err
 
 
 def test_an_unknown_precision_has_no_budget():
