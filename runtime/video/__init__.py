@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from icnet_deploy.runtime.video.frames import Frame, FrameReader
-from icnet_deploy.runtime.video.pictures import JPEG_SUFFIXES, PictureReader
+from icnet_deploy.runtime.video.frames import JPEG_SUFFIXES, Frame, FrameReader, PictureReader
 from icnet_deploy.runtime.video.reader import VideoReader
 from icnet_deploy.runtime.video.writer import VideoWriter, writing_video
 

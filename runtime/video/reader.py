@@ -7,12 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.errors import ImageError
-from icnet_deploy.runtime.video.clock import Clock
-from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, size_change
-from icnet_deploy.runtime.video.library import pyav
-from icnet_deploy.runtime.video.pixels import Converter, display_matrix, swaps_sides
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.errors import ImageError, require
+from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, UInt8, size_change
 from icnet_deploy.runtime.video.whole import Tally
+
+# ITU-T H.273, and the same in FFmpeg's AVColorSpace and AVColorRange.
+BT709, _UNSPECIFIED, _RESERVED, _BT601 = 1, 2, 3, 6
+LIMITED_RANGE, FULL_RANGE = 1, 2
 
 _BARE = frozenset(
     {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "mp3", "h261", "h263", "vc1", "obu"}
@@ -36,14 +40,16 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._av = pyav(f"reading the video {path}")
+        require(f"reading the video {path}", "video", "av")
+        import av
+
+        self._av, self._path = av, path
         if not path.is_file():
             raise ImageError(f"cannot read the video {path}: there is no such file")
-        self._path = path
         try:
             # "file:", or a name with a colon is one of FFmpeg's protocols.
-            self._container = self._av.open(f"file:{path}", metadata_errors="replace")
-        except (self._av.FFmpegError, OSError, ValueError) as error:
+            self._container = av.open(f"file:{path}", metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
             raise ImageError(
                 f"{path} is not a video that can be decoded, or was cut off: {_words(error)}"
             ) from error
@@ -52,13 +58,15 @@ class VideoReader:
         except ImageError:
             self._container.close()
             raise
-        self._format = frozenset(self._container.format.name.split(","))
         rate = self._stream.guessed_rate or self._stream.average_rate or USUAL_RATE
         self.rate = rate if 0 < rate <= 1000 else USUAL_RATE
         self.time_base = self._stream.time_base
         self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        self.count = self._about()
+        about = round(Fraction(self._container.duration or 0, 1_000_000) * self.rate)
+        self.count = self._stream.frames or about or None
         self.problem = self.note = ""
+        self._tally = Tally(path, self._container, self._stream, self.rate)
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._damaged = self._before_first = 0
         self._key_seen = self._reading = self._closed = False
 
@@ -71,7 +79,8 @@ class VideoReader:
         hidden = flags.attached_pic | flags.timed_thumbnails
         streams = [s for s in self._container.streams.video if not s.disposition & hidden]
         if not streams:
-            raise ImageError(f"{path} holds no video" + self._besides())
+            kinds = sorted({s.type for s in self._container.streams} - {"video"})
+            raise ImageError(f"{path} holds no video, only {', '.join(kinds) or 'a picture'}")
         stream = max(streams, key=lambda s: (bool(s.disposition & flags.default), -s.index))
         if stream.codec_context is None:
             raise ImageError(f"{path} is of a kind that PyAV's FFmpeg has no decoder for")
@@ -81,16 +90,6 @@ class VideoReader:
             "err_detect": "crccheck+explode" if self._jpeg else "crccheck"
         }
         return stream
-
-    def _besides(self) -> str:
-        kinds = sorted({s.type for s in self._container.streams})
-        return f", only {', '.join(kinds)}" if kinds and kinds != ["video"] else ", only a picture"
-
-    def _about(self) -> int | None:
-        if self._stream.frames:
-            return int(self._stream.frames)
-        duration = self._container.duration
-        return round(Fraction(duration, 1_000_000) * self.rate) if duration else None
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames that can be read; see `FrameReader`.
@@ -107,62 +106,68 @@ class VideoReader:
                 self._container.close()
 
     def _frames(self) -> Iterator[Frame]:
-        tally = Tally(self._path, self._container, self._stream, self.rate)
-        clock = Clock(self.time_base, 1 / self.rate, "avi" in self._format)
-        convert = Converter(self._av)
+        clock = Clock(self.time_base, 1 / self.rate, "avi" in self._tally.format)
         read, why = 0, ""
-        size: tuple[int, ...] | None = None
-        for frame in self._sound(tally):
+        size: tuple[int, ...] = ()
+        for frame in self._sound():
             if not read:
-                tally.begins(frame.pts)
+                self._tally.first = frame.pts
+                if _swaps_sides(_display_matrix(frame)):
+                    self.pixel_aspect = 1 / self.pixel_aspect
             time, duration = clock(frame)
-            image = self._image(convert, frame)
+            image = self._rgb(frame)
             size = size or image.shape
             if image.shape != size:
                 why = size_change(read, size, image.shape)
                 break
-            if not read and swaps_sides(display_matrix(frame)):
-                self.pixel_aspect = 1 / self.pixel_aspect
             read += 1
             yield Frame(image, time, duration)
-        self.problem = why or tally.problem(read, self._damaged)
+        self.problem = why or self._tally.problem(read, self._damaged)
         if not read:
             raise ImageError(f"no frame of the video {self._path} can be decoded")
-        self.note = self._notes(read, clock.made_up, tally.before_first())
+        self.note = self._notes(read, clock.made_up)
 
-    def _image(self, convert: Converter, frame: Any) -> Any:
+    def _rgb(self, frame: Any) -> UInt8:
+        """A frame as uint8 H x W x 3, RGB: colours by its tags, turned as its matrix says.
+
+        The array has its own memory: no later frame is written into it.
+        """
+        if frame.colorspace in (_UNSPECIFIED, _RESERVED):
+            frame.colorspace = colour_space(frame.width, frame.height)
         try:
-            return convert(frame)
+            rgb = self._reformatter.reformat(frame, format="rgb24", dst_color_range=FULL_RANGE)
+            image = _turned(rgb.to_ndarray(), _display_matrix(frame))
         except (self._av.FFmpegError, ValueError) as error:
             raise ImageError(
                 f"{self._path}: its pixels ({frame.format.name}) cannot become RGB: {_words(error)}"
             ) from error
+        # A frame that is RGB already is given back as it is: the decoder's own memory.
+        return image.copy() if rgb is frame else np.ascontiguousarray(image)
 
-    def _sound(self, tally: Tally) -> Iterator[Any]:
+    def _sound(self) -> Iterator[Any]:
         """Yields the frames that are whole, and drawn from such; counts the others."""
         sound = True
-        for frames, whole, lost in self._decoded(tally):
+        for frames, whole, lost in self._decoded():
             sound = sound and whole
             for frame in frames:
                 sound = (sound or frame.key_frame) and not frame.is_corrupt
                 if sound:
                     yield frame
                 lost += not sound
-            if self._format & _JOINED_IN and not self._key_seen:
+            if self._tally.format & _JOINED_IN and not self._key_seen:
                 self._before_first += lost
             else:
                 self._damaged += lost
 
-    def _decoded(self, tally: Tally) -> Iterator[tuple[list[Any], bool, int]]:
+    def _decoded(self) -> Iterator[tuple[list[Any], bool, int]]:
         """Yields what the decoder makes of each packet; whether all is there; what is lost if not.
 
         What is lost is a number of frames, without those that the decoder gives.
         """
         stream, first = self._stream, True
         for packet in self._packets():
-            lost = 0
-            if packet.size or packet.dts is not None:  # PyAV's last one, to flush, has neither
-                lost = tally.take(packet)
+            # PyAV's last packet, to flush, has neither a size nor a stamp.
+            lost = self._tally.take(packet) if packet.size or packet.dts is not None else 0
             if packet.stream.index != stream.index or not packet.size:
                 continue
             begins = packet.is_keyframe or not first or stream.codec_context.name == "h264"
@@ -178,7 +183,7 @@ class VideoReader:
 
     def _decode(self, packet: Any) -> list[Any] | None:
         """The frames that the decoder gives for a packet, or to be emptied; None where it fails."""
-        if self._jpeg and packet is not None and not _is_jpeg(packet):
+        if self._jpeg and packet is not None and not _is_jpeg(bytes(packet)):
             return None
         try:
             return list(self._stream.decode(packet))
@@ -191,14 +196,14 @@ class VideoReader:
         except (self._av.FFmpegError, OSError):  # what follows cannot be found
             self._damaged += 1
 
-    def _notes(self, read: int, made_up: int, before: int) -> str:
+    def _notes(self, read: int, made_up: int) -> str:
         notes = []
         if made_up == read:
             rate = f"{float(self.rate):g} frames a second"
             notes.append(f"it has no time stamps: it is shown at {rate}")
         elif made_up:
             notes.append(f"{made_up} of {read} frames have no time stamp after the one before")
-        if before := max(before, self._before_first):
+        if before := max(self._tally.before_first(), self._before_first):
             notes.append(f"its first {before} frames need earlier ones that it does not hold")
         return "; ".join(notes)
 
@@ -212,11 +217,102 @@ class VideoReader:
             self._container.close()
 
 
-def _is_jpeg(packet: Any) -> bool:
+def _is_jpeg(data: bytes) -> bool:
     """Whether a JPEG's start and end are there; FFmpeg goes on without either."""
-    data = bytes(packet)
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" in data.rstrip(b"\0")[-_TRAILER:]
 
 
 def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def colour_space(width: int, height: int) -> int:
+    """The matrix that players assume where a video names none: BT.709 in HD, BT.601 below."""
+    return BT709 if width >= 1280 or height > 576 else _BT601
+
+
+def _display_matrix(frame: Any) -> npt.NDArray[np.int32]:
+    """The 3 x 3 matrix of fixed-point numbers that FFmpeg attaches to a frame, or one that does
+    nothing."""
+    matrices = (bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX")
+    upright = np.eye(3, dtype=np.int32)
+    return np.frombuffer(next(matrices, upright.tobytes()), np.int32).reshape(3, 3)
+
+
+def _swaps_sides(matrix: npt.NDArray[np.int32]) -> bool:
+    """Whether a display matrix turns a picture by 90 degrees, to the left or to the right."""
+    return bool(abs(int(matrix[0, 1])) > abs(int(matrix[0, 0])))
+
+
+def _turned(image: UInt8, matrix: npt.NDArray[np.int32]) -> UInt8:
+    """Turns and mirrors a picture, uint8 H x W x 3, as a display matrix says.
+
+    A pixel of column x and row y is shown at column a x + c y and row b x + d y, where the matrix
+    begins with the rows (a, b, u) and (c, d, v). Of an angle that is no multiple of 90 degrees the
+    nearest that is.
+    """
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    across, down = a, d
+    if _swaps_sides(matrix):
+        image, across, down = image.swapaxes(0, 1), c, b
+    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
+class Clock:
+    """Times of frames, in seconds since the first, that grow.
+
+    A frame has a time stamp of its own and the one of the packet that it came from. Of two that
+    disagree, the one that has failed to grow less often so far is taken, as FFmpeg's players do.
+
+    Args:
+        time_base: seconds of a tick of the stamps.
+        step: seconds of a frame whose duration is not known.
+        packets_only: the container (AVI) stamps packets only, and counts frames with it: a frame's
+            own stamp is a guess.
+
+    Attributes:
+        made_up: how many frames had no stamp that grows; each follows the one before.
+    """
+
+    def __init__(self, time_base: Fraction, step: Fraction, packets_only: bool) -> None:
+        self._time_base, self._step, self._packets_only = time_base, step, packets_only
+        self._start: Fraction | None = None
+        self._time = self._duration = Fraction(0)
+        self._last: dict[str, int] = {}
+        self._failed = {"pts": 0, "dts": 0}
+        self._in_a_row = self.made_up = 0
+
+    def __call__(self, frame: Any) -> tuple[Fraction, Fraction]:
+        """The time and the duration of the next frame, in seconds."""
+        stamp = self._stamp(frame)
+        time = None if stamp is None else stamp * self._time_base
+        if self._start is None:
+            self._start = time or Fraction(0)
+            self.made_up += time is None and not self._packets_only
+        elif time is not None and time - self._start > self._time:
+            self._time = time - self._start
+            self._in_a_row = 0
+        else:
+            # After a stamp that is twice there, half a frame leaves room for the next one.
+            once = time is not None and not self._in_a_row
+            self._time += self._duration / 2 if once else self._duration
+            self._in_a_row += 1
+            self.made_up += not (time is None and self._packets_only)
+        ticks = frame.duration or 0
+        self._duration = ticks * self._time_base if ticks > 0 else self._step
+        return self._time, self._duration
+
+    def _stamp(self, frame: Any) -> int | None:
+        stamps: dict[str, int | None] = {"pts": frame.pts, "dts": frame.dts}
+        if self._packets_only:
+            return stamps["dts"]
+        for kind, other in (("dts", "pts"), ("pts", "dts")):
+            stamp = stamps[kind]
+            if stamp is not None:
+                self._failed[kind] += kind in self._last and stamp <= self._last[kind]
+            else:
+                stamp = stamps[other]
+            if stamp is not None:
+                self._last[kind] = stamp
+        better = self._failed["pts"] <= self._failed["dts"] or stamps["dts"] is None
+        return stamps["pts"] if better and stamps["pts"] is not None else stamps["dts"]

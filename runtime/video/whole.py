@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-from icnet_deploy.runtime.video.holes import Holes
 
 _STATES_DURATION = frozenset({"matroska", "webm", "flv", "asf"})
 """Formats whose header states how long the file is. FFmpeg gives a duration for others, too, which
@@ -18,7 +17,7 @@ _TS_PACKETS = {188: 188, 192: 188, 204: 204}  # bytes; and from the end of one t
 _TS_SYNC = b"G"
 _OGG_PAGE, _OGG_LAST, _OGG_LONGEST = b"OggS", 4, 27 + 255 + 255 * 255
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_DURATION, _ASF_PREROLL, _HEAD = 64, 80, 1 << 16  # where they stand behind it; where to look
+_ASF_DURATION, _ASF_PREROLL, _HEAD = 48, 64, 1 << 16  # where they stand behind it; where to look
 
 Missing = tuple[int, int | None, str]
 """Frames that are missing; all frames, where the container counts them; why."""
@@ -32,29 +31,29 @@ class Tally:
         container: of PyAV, opened for reading.
         stream: the video in it.
         rate: frames a second, about.
+
+    Attributes:
+        format: the names of the container's format, of FFmpeg.
+        first: the time stamp of the first frame that the decoder gives, once it is known.
     """
 
     def __init__(self, path: Path, container: Any, stream: Any, rate: Fraction) -> None:
         self._path, self._container, self._stream, self._rate = path, container, stream, rate
-        self._format = frozenset(container.format.name.split(","))
+        self.format = frozenset(container.format.name.split(","))
         self._packets = self._hidden = self._ticks = 0
         self._video_start: Fraction | None = None
         self._video_end = self._end = Fraction(0)
-        self._holes = Holes(path, self._format)
+        self._holes = Holes(path, self.format)
         self._behind_hole = False
-        self._first: int | None = None
+        self.first: int | None = None
         self._early: list[int] = []
-
-    def begins(self, stamp: int | None) -> None:
-        """Is told the time stamp of the first frame that the decoder gives."""
-        self._first = stamp
 
     def before_first(self) -> int:
         """How many frames are shown before the first one that the decoder gives.
 
         They are drawn from earlier ones, which the file does not hold.
         """
-        return sum(stamp < self._first for stamp in self._early) if self._first is not None else 0
+        return sum(stamp < self.first for stamp in self._early) if self.first is not None else 0
 
     def take(self, packet: Any) -> int:
         """Counts a packet of any of the file's streams.
@@ -76,7 +75,7 @@ class Tally:
             missing = max(1, round(pause * self._rate))
         self._packets += 1
         self._hidden += packet.is_discard
-        if packet.pts is not None and (self._first is None or packet.pts < self._first):
+        if packet.pts is not None and (self.first is None or packet.pts < self.first):
             self._early += [] if packet.is_discard else [packet.pts]
         if packet.dts is not None:
             self._ticks = max(self._ticks, packet.dts + 1)
@@ -102,7 +101,7 @@ class Tally:
         return f"{read} of {total} frames can be read ({why or 'the others are damaged'})"
 
     def _missing(self) -> Missing:
-        if "mov" in self._format:
+        if "mov" in self.format:
             # The sample table, after edit lists, which hide frames or show them twice. That of a
             # file in fragments counts those that are there.
             stated = len(self._stream.index_entries) or self._stream.frames
@@ -111,13 +110,13 @@ class Tally:
                 return missing + 1, None, "its index was cut off"
             counted = stated - self._hidden if self._stream.frames else None
             return missing, counted, _cut_off(missing)
-        if "avi" in self._format:
+        if "avi" in self.format:
             return self._missing_in_avi(self._stream.frames)
-        if "ogg" in self._format:
+        if "ogg" in self.format:
             return self._missing_in_ogg()
-        if "mpegts" in self._format and not _ends_as_ts(self._path):
+        if "mpegts" in self.format and not _ends_as_ts(self._path):
             return 1, None, "it was cut off within a packet"
-        return self._missing_by_time() if self._format & _STATES_DURATION else (0, None, "")
+        return self._missing_by_time() if self.format & _STATES_DURATION else (0, None, "")
 
     def _missing_in_avi(self, stated: int) -> Missing:
         missing = max(0, stated - self._ticks)
@@ -139,7 +138,7 @@ class Tally:
 
     def _missing_by_time(self) -> Missing:
         duration = Fraction(self._container.duration or 0, 1_000_000)
-        if not duration and "asf" in self._format:
+        if not duration and "asf" in self.format:
             duration = _asf_duration(self._path)
         each = (self._video_end - (self._video_start or 0)) / max(1, self._packets)
         if duration - self._end > max(duration / 100, _SLACK * each):
@@ -154,11 +153,18 @@ def _cut_off(missing: int) -> str:
     return "it was cut off, or bytes are missing" if missing else ""
 
 
+def _part(path: Path, start: int, length: int = -1) -> bytes:
+    """Bytes of a file from a place on, which is counted from its end if it is below 0."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size + start) if start < 0 else start)
+        return file.read(length)
+
+
 def _index_is_whole(path: Path) -> bool:
     """Whether the boxes with an MP4 file's sample tables end within it (ISO 14496-12, 4.2)."""
-    size, at = path.stat().st_size, 0
+    size, at, length = path.stat().st_size, 0, 8
     with path.open("rb") as file:
-        while at + 8 <= size:
+        while at + 8 <= size and length >= 8:  # a shorter one goes on to the end, or is no box
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4]), head[4:8]
@@ -167,17 +173,12 @@ def _index_is_whole(path: Path) -> bool:
             at += length
             if kind in (b"moov", b"moof") and at > size:
                 return False
-            if length < 8:  # to the end, or no box
-                break
     return True
 
 
 def _ends_as_ts(path: Path) -> bool:
     """Whether a transport stream, of one of the three sizes of packets, ends with a whole one."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - max(_TS_PACKETS)))
-        tail = file.read()
+    size, tail = path.stat().st_size, _part(path, -max(_TS_PACKETS))
     return any(
         size % length == 0 and tail[-sync:][:1] == _TS_SYNC for length, sync in _TS_PACKETS.items()
     )
@@ -185,9 +186,7 @@ def _ends_as_ts(path: Path) -> bool:
 
 def _ends_as_ogg(path: Path) -> bool:
     """Whether the last page of an Ogg file is whole and says that it is the last (RFC 3533, 6)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _OGG_LONGEST))
-        tail = file.read()
+    tail = _part(path, -_OGG_LONGEST)
     page = tail[tail.rfind(_OGG_PAGE) :]
     if len(page) < 27 or not page[5] & _OGG_LAST:
         return False
@@ -200,9 +199,7 @@ def _asf_duration(path: Path) -> Fraction:
 
     FFmpeg leaves it out of a file that is shorter than its header states.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    properties = head[head.find(_ASF_PROPERTIES) :] if _ASF_PROPERTIES in head else b""
+    _, _, properties = _part(path, 0, _HEAD).partition(_ASF_PROPERTIES)
     duration, preroll = (
         int.from_bytes(properties[start : start + 8], "little")
         for start in (_ASF_DURATION, _ASF_PREROLL)
@@ -213,7 +210,122 @@ def _asf_duration(path: Path) -> Fraction:
 def _seconds(text: str) -> Fraction | None:
     """A track's duration in Matroska's tags, "00:00:01.600000000", in seconds."""
     try:
-        hours, minutes, seconds = text.split(":")
-        return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
+        hours, minutes, seconds = map(Fraction, text.split(":"))
+        return hours * 3600 + minutes * 60 + seconds
     except ValueError:
         return None
+
+
+Step = Callable[[bytes, int], tuple[int, int] | None]
+"""Of the element that begins at a place: where its data begin, and the next element; None: it is
+none."""
+
+_HOLDERS = {bytes.fromhex(kind) for kind in ("18538067", "1f43b675", "a0")}
+"""Matroska's elements that hold a packet's: a segment, a cluster, a block group."""
+
+_BLOCKS = {b"\xa3", b"\xa1"}
+
+_LEAVES = _BLOCKS | {
+    bytes.fromhex(kind)
+    for kind in (
+        *("e7", "a7", "ab", "5854", "af"),  # what a cluster holds
+        *("75a1", "9b", "fa", "fb", "fd", "a4", "75a2", "8e", "c8"),  # what a block group holds
+        *("ec", "bf"),  # nothing, and a checksum
+        *("114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1941a469", "1043a770", "1254c367"),
+    )
+}
+"""Matroska's other elements between two packets; the last line's are a segment's own."""
+
+
+class Holes:
+    """Looks for holes: bytes between packets that are nothing which belongs there, left by damage.
+
+    FFmpeg's demuxers go on behind such bytes in Matroska, AVI and FLV files and say nothing, and
+    decoders draw what follows from frames that are missing. It marks the packets of other formats.
+
+    Args:
+        path: the file.
+        form: the names of its format, of FFmpeg.
+    """
+
+    def __init__(self, path: Path, form: frozenset[str]) -> None:
+        self._path = path
+        self._rule = next((rule for name, rule in _FORMATS.items() if name in form), None)
+        self._start: int | None = None
+        self._end = 0
+
+    def before(self, packet: Any) -> bool:
+        """Whether a hole stands right before a packet; of each packet it is asked once."""
+        start, end = self._start, self._end
+        if packet.pos is None or self._rule is None:
+            return False
+        if packet.pos == start:  # one of several in a block
+            self._end += packet.size
+            return False
+        self._start, self._end = packet.pos, packet.pos + packet.size
+        step, starts = self._rule
+        if start is None or packet.pos - end < starts.stop:
+            return False
+        between = _part(self._path, end, packet.pos - end)
+        return not any(_are_elements(between, step, start) for start in starts)
+
+
+def _are_elements(data: bytes, step: Step, at: int) -> bool:
+    """Whether bytes are elements one after another from a place on, and maybe a last one's head."""
+    while at < len(data):
+        element = step(data, at)
+        if element is None:
+            return False
+        begins, at = element
+        if begins == len(data):
+            return True
+    return at == len(data)
+
+
+def _matroska(data: bytes, at: int) -> tuple[int, int] | None:
+    """RFC 8794, 4 to 6, and RFC 9559, 5."""
+    kind = data[at : at + _length(data[at])]
+    width = _length(data[at + len(kind)]) if at + len(kind) < len(data) else 0
+    begins = at + len(kind) + width
+    if kind in _HOLDERS:
+        return begins, begins
+    passed = kind in _BLOCKS and begins < len(data)  # FFmpeg has gone past a packet
+    if kind not in _LEAVES or not width or passed:
+        return None
+    size = int.from_bytes(data[begins - width : begins]) & ((1 << 7 * width) - 1)
+    return begins, begins + size
+
+
+def _length(first: int) -> int:
+    """How many bytes a number has that begins with this one; 0: it is none."""
+    return 9 - first.bit_length()
+
+
+def _avi(data: bytes, at: int) -> tuple[int, int] | None:
+    kind, begins = data[at : at + 4], at + 8
+    if not kind.rstrip(b" ").isalnum() or begins > len(data):
+        return None
+    if kind in (b"RIFF", b"LIST"):
+        return begins + 4, begins + 4
+    size = int.from_bytes(data[at + 4 : begins], "little")
+    if size and kind.endswith((b"dc", b"db", b"wb")) and begins < len(data):
+        return None  # FFmpeg has gone past a packet; one without data is a frame that is not there
+    return begins, begins + size + size % 2
+
+
+def _flv(data: bytes, at: int) -> tuple[int, int] | None:
+    if data[at] not in (8, 9, 18) or at + 11 > len(data):  # sound, picture, text
+        return None
+    size = int.from_bytes(data[at + 1 : at + 4])
+    return at + 11, at + 11 + size + 4
+
+
+_FORMATS: dict[str, tuple[Step, range]] = {
+    # FFmpeg's position of a packet is before some bytes of its header, so that the position and its
+    # size are short of its end: in Matroska by 4 or more, in FLV by 12 to 20 and 4 behind the data.
+    "matroska": (_matroska, range(4, 64)),
+    "avi": (_avi, range(10)),
+    "flv": (_flv, range(12, 25)),
+}
+"""How to find the next element, and how many bytes behind a packet the first may begin. What is not
+longer than these is no hole."""

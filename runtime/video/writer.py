@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from icnet_deploy.errors import ImageError, OutputError
+from icnet_deploy.errors import ImageError, OutputError, require
 from icnet_deploy.files import replacing
-from icnet_deploy.runtime.video.frames import FrameReader
-from icnet_deploy.runtime.video.library import pyav
-from icnet_deploy.runtime.video.pixels import BT709, FULL_RANGE, LIMITED_RANGE, colour_space
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.runtime.video.frames import FrameReader, UInt8
+from icnet_deploy.runtime.video.reader import BT709, FULL_RANGE, LIMITED_RANGE, colour_space
 
 # superfast, 23: less noise and smaller files than the MPEG-4 part 2 that version 0.1.0 wrote, in
 # about its time of the processor; veryfast takes 1.5 times that, for half the size.
 # bf 0: of frames that are stored out of order MP4 cannot say how long the last is shown.
 _X264 = {"preset": "superfast", "crf": "23", "bf": "0"}
-_FINEST, _USUAL = (
-    1_000_000,
-    90_000,
-)  # ticks a second: the most that are kept; and what is else taken
+# Ticks a second: the most that are kept, and what is taken instead.
+_FINEST, _USUAL = 1_000_000, 90_000
 
 
 class VideoWriter:
@@ -38,10 +32,7 @@ class VideoWriter:
         self._time_base = Fraction(1, _USUAL) if fine else source.time_base
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._stream: Any = None
-        self._size: tuple[int, int] | None = None
-        self._tick = -1
-        self.frames = 0
-        self.end = Fraction(0)
+        self._tick, self.frames, self.end = -1, 0, Fraction(0)
 
     def write(self, image: UInt8, time: Fraction, duration: Fraction) -> None:
         """Adds a frame.
@@ -60,10 +51,10 @@ class VideoWriter:
             odd = [(0, side % 2) for side in image.shape[:2]]
             image = np.pad(image, (*odd, (0, 0)), mode="edge")
         size = (image.shape[1], image.shape[0])
-        if self._stream is None:
-            self._stream, self._size = self._open(*size), size
-        if size != self._size:
-            raise ImageError(f"the video's frames change their size, {self._size} to {size}")
+        self._stream = self._stream or self._open(*size)
+        first = (self._stream.width, self._stream.height)
+        if size != first:
+            raise ImageError(f"the video's frames change their size, {first} to {size}")
         frame = self._av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
         frame = self._reformatter.reformat(
             frame,
@@ -117,7 +108,9 @@ def writing_video(path: Path, source: FrameReader) -> Iterator[VideoWriter]:
             what can be read back.
         MissingPackage: PyAV is not installed.
     """
-    av = pyav(f"writing the video {path}")
+    require(f"writing the video {path}", "video", "av")
+    import av
+
     with replacing(path) as temporary:
         try:
             container = av.open(
@@ -151,11 +144,10 @@ def _check(av: Any, file: Path, path: Path, writer: VideoWriter) -> None:
                 frames += 1
                 end = max(end, (packet.pts + packet.duration) * packet.time_base)
                 ends_at = max(ends_at, packet.pos + packet.size)
-    told = f"{writer.frames} frames, {float(writer.end):.3f} s"
     if frames != writer.frames or abs(end - writer.end) > Fraction(1, 1000):
         raise OutputError(
-            f"cannot write the video {path}: {told} were written, {frames} frames, "
-            f"{float(end):.3f} s can be read back"
+            f"cannot write the video {path}: {writer.frames} frames, {float(writer.end):.3f} s "
+            f"were written, {frames} frames, {float(end):.3f} s can be read back"
         )
     if ends_at > file.stat().st_size:
         raise OutputError(f"cannot write the video {path}: its end is missing")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from icnet_deploy.images import write_image
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.predict.command import main
+from icnet_deploy.runtime.predict.command import label_files, main
+from icnet_deploy.runtime.predict.inputs import find_items
 from icnet_deploy.runtime.video import open_frames
 
 SIZE = (64, 96)
@@ -124,20 +125,23 @@ def test_a_video_of_which_nothing_can_be_read_leaves_nothing(
     assert not files(out)
 
 
-def test_a_failed_run_leaves_the_old_result(predict, out, clips, capfd, monkeypatch):
+def test_a_failed_run_leaves_the_old_result(predict, out, clips, tiny_model):
     """An interrupt in the middle of a video: nothing of it has a final name."""
-    assert predict(clips("drive.mp4", frames=9)) == 0
+    video = clips("drive.mp4", frames=9)
+    assert predict(video) == 0
     before = (out / "drive_overlay.mp4").read_bytes()
-    label, runs = Predictor.predict, []
+    with Predictor.open(tiny_model(), "onnxruntime") as predictor:
+        label, runs = predictor.predict, []
 
-    def failing(self, image):
-        runs.append(1)
-        if len(runs) == 4:
-            raise KeyboardInterrupt
-        return label(self, image)
+        def failing(image):
+            runs.append(1)
+            if len(runs) == 4:
+                raise KeyboardInterrupt
+            return label(image)
 
-    monkeypatch.setattr(Predictor, "predict", failing)
-    assert predict(clips("drive.mp4", frames=9)) == 130
+        predictor.predict = failing
+        with pytest.raises(KeyboardInterrupt):
+            label_files(predictor, find_items([str(video)], out))
     assert files(out) == ["drive_overlay.mp4"]
     assert (out / "drive_overlay.mp4").read_bytes() == before
 

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from tiny_model import build_model
 
 from icnet_deploy.errors import ImageError, OutputError
 from icnet_deploy.images import write_image
 from icnet_deploy.runtime.video import VideoReader, writing_video
-from icnet_deploy.runtime.video import writer as module
 
 SIZE = (64, 96)
 
@@ -122,16 +122,12 @@ def test_frames_of_another_size_and_too_large_ones(tmp_path):
 
 
 class Torn:
-    """PyAV whose container loses packets, or the file's end, and says nothing of it."""
+    """PyAV's `open` whose container loses packets, or the file's end, and says nothing of it."""
 
-    def __init__(self, monkeypatch, damage):
+    def __init__(self, damage):
         self._open, self._damage = av.open, damage
-        monkeypatch.setattr(module, "pyav", lambda purpose: self)
 
-    def __getattr__(self, name):
-        return getattr(av, name)
-
-    def open(self, name, *args, **kwargs):
+    def __call__(self, name, *args, **kwargs):
         container = self._open(name, *args, **kwargs)
         if "w" not in args:
             return container
@@ -153,23 +149,22 @@ class Torn:
 def test_what_cannot_be_read_back_was_not_written(tmp_path, monkeypatch, damage):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"an earlier good one")
-    Torn(monkeypatch, damage)
+    monkeypatch.setattr(av, "open", Torn(damage))
     with pytest.raises(OutputError, match=r"cannot write .*a\.mp4"):
         write(path, [noise(i) for i in range(30)])
     assert path.read_bytes() == b"an earlier good one"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_error_of_the_disk_is_said(tmp_path, monkeypatch):
-    class Full(module.VideoWriter):
-        def write(self, *args):
-            if self.frames == 3:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            super().write(*args)
+def test_an_error_of_the_disk_is_said(tmp_path):
+    def fill():
+        with writing_video(tmp_path / "a.mp4", source()) as writer:
+            for number in range(3):
+                writer.write(noise(number), Fraction(number), Fraction(1))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, "VideoWriter", Full)
     with pytest.raises(OutputError, match=r"a\.mp4: No space left on device"):
-        write(tmp_path / "a.mp4", [noise(i) for i in range(9)])
+        fill()
     assert not list(tmp_path.iterdir())
 
 
@@ -199,21 +194,31 @@ def words(clips, tiny_model, tmp_path):
     return give
 
 
+@pytest.fixture(scope="module")
+def good_result(clips, tmp_path_factory):
+    """What the whole of a video's result is."""
+    folder = tmp_path_factory.mktemp("good")
+    model = build_model(folder / "tiny.onnx")
+    words = (clips("drive.mp4", frames=60), "--model", model, "-o", folder / "out")
+    assert predict(0, *words, "--runtime", "onnxruntime").returncode == 0
+    return (folder / "out" / "drive_overlay.mp4").read_bytes()
+
+
 @pytest.mark.parametrize("limit", [0, 100, 3000, 40_000, 70_000])
-def test_a_file_that_may_not_grow(words, tmp_path, limit):
+def test_a_file_that_may_not_grow(words, tmp_path, good_result, limit):
     """A quota, or a full disk, at every place of a video: the first write, the last, the index."""
     out = tmp_path / "out"
-    assert predict(0, *words(out)).returncode == 0
-    good = (out / "drive_overlay.mp4").read_bytes()
-    assert len(good) > 70_000
-    done = predict(limit or len(good) - 1, *words(out))
+    out.mkdir()
+    (out / "drive_overlay.mp4").write_bytes(good_result)
+    assert len(good_result) > 70_000
+    done = predict(limit or len(good_result) - 1, *words(out))
     assert done.returncode == 2, done.stderr
     assert "drive_overlay.mp4" in done.stderr
     assert "File too large" in done.stderr
     assert "labelled" not in done.stdout
     assert "Traceback" not in done.stderr
     assert [path.name for path in out.iterdir()] == ["drive_overlay.mp4"]
-    assert (out / "drive_overlay.mp4").read_bytes() == good
+    assert (out / "drive_overlay.mp4").read_bytes() == good_result
 
 
 @pytest.fixture
