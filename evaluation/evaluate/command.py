@@ -31,9 +31,9 @@ from icnet_deploy.evaluation.evaluate.result import (
     save_prediction,
 )
 from icnet_deploy.evaluation.model import is_checkpoint, is_engine, open_model
+from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.score import Size, UInt8
 from icnet_deploy.files import make_folder, write_json, write_text
-from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES
 
 _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each

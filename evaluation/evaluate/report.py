@@ -10,18 +10,21 @@ import numpy as np
 from icnet_deploy.data import RegionAccuracy, Sample
 from icnet_deploy.evaluation.evaluate.plot import FEW, bin_words, region_plot
 from icnet_deploy.evaluation.evaluate.result import Result, names
-from icnet_deploy.evaluation.score import Protocol, Score, UInt8, percent
-from icnet_deploy.labels import IGNORE, LabelSet
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import class_legend, exhibit, facts, figures, legend, where
-from icnet_deploy.report.pictures import (
+from icnet_deploy.evaluation.pictures import (
     Colour,
     Exhibit,
     Gallery,
+    class_legend,
+    exhibit,
     label_picture,
+    legend,
     marks_picture,
     photo,
 )
+from icnet_deploy.evaluation.score import Protocol, Score, UInt8, percent
+from icnet_deploy.labels import IGNORE, LabelSet
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.parts import facts, figures, where
 from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
 

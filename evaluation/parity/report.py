@@ -11,25 +11,21 @@ import numpy.typing as npt
 from icnet_deploy.data import Sample
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
-from icnet_deploy.evaluation.reference import Answer
-from icnet_deploy.evaluation.score import size_text
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import (
-    class_legend,
-    exhibit,
-    facts,
-    legend,
-    table,
-    where,
-)
-from icnet_deploy.report.pictures import (
+from icnet_deploy.evaluation.pictures import (
     Exhibit,
     Gallery,
+    class_legend,
+    exhibit,
     label_picture,
+    legend,
     marks_picture,
     overlay,
     photo,
 )
+from icnet_deploy.evaluation.reference import Answer
+from icnet_deploy.evaluation.score import size_text
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.parts import facts, table, where
 from icnet_deploy.report.tables import number, signed
 from icnet_deploy.runtime.machine import machine, versions
 

@@ -16,9 +16,9 @@ from icnet_deploy.evaluation.budgets import BUDGETS, Budget, budget_for
 from icnet_deploy.evaluation.pairing import ROUNDED, Pair, open_pair
 from icnet_deploy.evaluation.parity.comparison import Comparison, References
 from icnet_deploy.evaluation.parity.report import offer_difference
+from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
-from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.auto.folder import Digest, digest_of
 from icnet_deploy.runtime.predictor import Predictor
 

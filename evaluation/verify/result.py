@@ -10,10 +10,10 @@ from typing import Any
 from icnet_deploy.evaluation.parity.comparison import Comparison
 from icnet_deploy.evaluation.parity.report import badge, parity_sections
 from icnet_deploy.evaluation.parity.result import Failure, to_dict, verdict_table
+from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.verify.folder import Artefact, Folder
 from icnet_deploy.report.html import page, tag
 from icnet_deploy.report.parts import table, where
-from icnet_deploy.report.pictures import Gallery
 from icnet_deploy.runtime.machine import machine, versions
 
 SCHEMA = 1

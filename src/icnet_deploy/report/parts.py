@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icnet_deploy.labels import LabelSet
 from icnet_deploy.report.html import Html, tag
-from icnet_deploy.report.pictures import Colour, Exhibit
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Html:
@@ -42,42 +40,6 @@ def figures(values: Mapping[str, str]) -> Html:
             for name, value in values.items()
         ],
         class_="figures",
-    )
-
-
-def legend(colours: Iterable[tuple[str, Colour]]) -> Html:
-    """Colour chips with their meanings."""
-    return tag(
-        "div",
-        [
-            tag("span", tag("i", style="background:#{:02x}{:02x}{:02x}".format(*colour)), name)
-            for name, colour in colours
-        ],
-        class_="legend",
-    )
-
-
-def class_legend(label_set: LabelSet) -> Html:
-    """The colours of a label set."""
-    return legend(zip(label_set.names, label_set.palette, strict=True))
-
-
-def exhibit(shown: Exhibit) -> Html:
-    """The pictures of one image."""
-    pictures = [
-        tag(
-            "figure",
-            tag("img", src=picture.uri(), alt=f"{picture.title}: {shown.title}", loading="lazy"),
-            tag("figcaption", picture.title),
-        )
-        for picture in shown.pictures
-    ]
-    return tag(
-        "section",
-        tag("h3", shown.title),
-        tag("p", shown.note, class_="quiet"),
-        tag("div", pictures, class_="pictures"),
-        class_="exhibit",
     )
 
 

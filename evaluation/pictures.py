@@ -1,9 +1,9 @@
-"""Pictures for a report: drawn, scaled down and encoded at once, so that few bytes are kept."""
+"""Pictures in reports: drawn, scaled down and encoded at once, so that few bytes are kept."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from icnet_deploy.drawing import blend, colourise
 from icnet_deploy.images import resize_labels
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.report.html import Html, tag
 
 UInt8 = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -110,6 +111,42 @@ def marks_picture(title: str, image: UInt8, marks: UInt8, colours: Mapping[int, 
                 y, x = np.clip(rows + dy, 0, height - 1), np.clip(cols + dx, 0, width - 1)
                 canvas[y, x] = colour
     return _jpeg(title, canvas)
+
+
+def legend(colours: Iterable[tuple[str, Colour]]) -> Html:
+    """Colour chips with their meanings."""
+    return tag(
+        "div",
+        [
+            tag("span", tag("i", style="background:#{:02x}{:02x}{:02x}".format(*colour)), name)
+            for name, colour in colours
+        ],
+        class_="legend",
+    )
+
+
+def class_legend(label_set: LabelSet) -> Html:
+    """The colours of a label set."""
+    return legend(zip(label_set.names, label_set.palette, strict=True))
+
+
+def exhibit(shown: Exhibit) -> Html:
+    """The pictures of one image."""
+    pictures = [
+        tag(
+            "figure",
+            tag("img", src=picture.uri(), alt=f"{picture.title}: {shown.title}", loading="lazy"),
+            tag("figcaption", picture.title),
+        )
+        for picture in shown.pictures
+    ]
+    return tag(
+        "section",
+        tag("h3", shown.title),
+        tag("p", shown.note, class_="quiet"),
+        tag("div", pictures, class_="pictures"),
+        class_="exhibit",
+    )
 
 
 def _small_size(array: UInt8) -> tuple[int, int]:
