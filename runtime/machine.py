@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -18,6 +18,7 @@ from icnet_deploy.formats import jpeg
 from icnet_deploy.runtime.backends.registry import RUNTIMES, Runtime, choose, ranked
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
+from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.labelmap import kind
 
 _FLAGS = (
@@ -82,8 +83,12 @@ PACKAGES = (
 )
 
 
-def examine() -> dict[str, Any]:
-    """Everything, as a JSON value; what cannot be found out is None. Never raises."""
+def examine(open_cuda: Callable[[str], Cuda] = open_cuda) -> dict[str, Any]:
+    """Everything, as a JSON value; what cannot be found out is None. Never raises.
+
+    Args:
+        open_cuda: opens the GPU by the name of an adapter.
+    """
     return {
         "schema": 1,
         "icnet_deploy": __version__,
@@ -94,7 +99,7 @@ def examine() -> dict[str, Any]:
         "gpus": gpus(),
         "packages": {package.name: package_version(package.name) for package in PACKAGES},
         "runtimes": {name: _probe(runtime) for name, runtime in RUNTIMES.items()},
-        "cuda": {adapter: _cuda(adapter) for adapter in ADAPTERS},
+        "cuda": {adapter: _cuda(adapter, open_cuda) for adapter in ADAPTERS},
         "label_map": label_maps(),
         "jpeg": dict(zip(("kind", "why"), jpeg.kind(), strict=True)),
         "auto": _auto(),
@@ -183,7 +188,7 @@ def _probe(runtime: Runtime) -> dict[str, Any] | None:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _cuda(adapter: str) -> dict[str, Any] | None:
+def _cuda(adapter: str, open_cuda: Callable[[str], Cuda]) -> dict[str, Any] | None:
     """What drives the GPU for an engine, and the GPU that it opens."""
     try:
         found = open_cuda(adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -13,12 +14,10 @@ import pytest
 from host_cuda import HostCuda
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import DeviceError, MissingPackage, UnavailableError
+from icnet_deploy.errors import DeviceError, MissingPackage
 from icnet_deploy.metadata import read_onnx_metadata, stamped
-from icnet_deploy.runtime import cuda, machine
-from icnet_deploy.runtime.backends import registry as backends
-from icnet_deploy.runtime.backends.onnxruntime import session
-from icnet_deploy.runtime.doctor import main, notes
+from icnet_deploy.runtime.doctor import main, notes, report
+from icnet_deploy.runtime.machine import examine
 
 
 def test_it_reports_this_machine(capsys, tmp_path):
@@ -45,10 +44,9 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
     def absent(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(machine, "version", absent)
-    monkeypatch.setattr(machine, "import_module", lambda name: exec(f"import no_such_{name}"))
-    monkeypatch.setattr(backends, "_installed", lambda package: False)
-    monkeypatch.setattr(cuda, "_installed", lambda package: False)
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    for package in ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda.core", "pycuda"):
+        monkeypatch.setitem(sys.modules, package, None)
     assert main([]) == 0
     said = capsys.readouterr().out
     assert "auto finds nothing that runs a model" in said
@@ -57,63 +55,76 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
         assert f'pip install "icnet-deploy[{extra}]"' in said
 
 
-def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch):
-    def broken():
-        raise UnavailableError("both are installed")
-
-    monkeypatch.setattr(session, "_check_distributions", broken)
+def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch, tmp_path):
+    """Here by two distributions that overwrite each other's files."""
+    pytest.importorskip("onnxruntime")
+    told = tmp_path / "onnxruntime_gpu-1.2.3.dist-info" / "METADATA"
+    told.parent.mkdir()
+    told.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.2.3\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert main([]) == 0
-    assert "does not work: UnavailableError: both are installed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search("does not work: UnavailableError: both onnxruntime .*gpu 1.2.3 are inst", said)
 
 
-def test_what_drives_a_gpu_is_told_with_the_gpu(capsys, monkeypatch):
+def test_what_drives_a_gpu_is_told_with_the_gpu():
     def open_cuda(adapter):
         if adapter == "pycuda":
             raise MissingPackage("pycuda", extra="tensorrt", purpose="x")
         return HostCuda((8, 9))
 
-    monkeypatch.setattr(machine, "open_cuda", open_cuda)
-    assert main([]) == 0
-    said = capsys.readouterr().out
+    said = "\n".join(report(examine(open_cuda)))
     assert re.search(r"cuda-python +host memory on a fake GPU \(compute 8\.9\)", said)
     assert re.search(r"pycuda +not installed", said)
 
     def broken(adapter):
         raise DeviceError("finds no GPU to work on")
 
-    monkeypatch.setattr(machine, "open_cuda", broken)
+    said = "\n".join(report(examine(broken)))
+    assert "does not work: DeviceError: finds no GPU to work on" in said
+
+
+def test_a_tensorrt_whose_libraries_are_missing_is_told(capsys, monkeypatch, tmp_path):
+    reason = "libnvinfer.so.11: cannot open shared object file"
+    (tmp_path / "tensorrt.py").write_text(f"raise ImportError({reason!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     assert main([]) == 0
-    assert "does not work: DeviceError: finds no GPU to work on" in capsys.readouterr().out
+    assert f"does not work: ImportError: {reason}" in capsys.readouterr().out
 
 
-def test_a_tensorrt_whose_libraries_are_missing_is_told(capsys, monkeypatch):
-    real = machine.import_module
+@pytest.fixture
+def nvidia_smi(monkeypatch, tmp_path):
+    """A function that puts a program of that name, and nothing else, where programs are found."""
 
-    def import_module(name):
-        if name == "tensorrt":
-            raise ImportError("libnvinfer.so.11: cannot open shared object file")
-        return real(name)
+    def install(script):
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
 
-    monkeypatch.setattr(machine, "import_module", import_module)
-    assert main([]) == 0
-    assert "does not work: ImportError: libnvinfer.so.11" in capsys.readouterr().out
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return install
 
 
-def test_gpus_are_read_from_nvidia_smi(capsys, monkeypatch):
-    listing = "NVIDIA L4, 23034 MiB, 580.65.06, 8.9\nNVIDIA L4, 23034 MiB, 580.65.06, 8.9\n"
-    done = subprocess.CompletedProcess([], 0, stdout=listing, stderr="")
-    monkeypatch.setattr(machine.subprocess, "run", lambda *args, **kwargs: done)
+def test_gpus_are_read_from_nvidia_smi(capsys, nvidia_smi):
+    nvidia_smi(2 * "echo NVIDIA L4, 23034 MiB, 580.65.06, 8.9\n")
     assert main([]) == 0
     assert capsys.readouterr().out.count("NVIDIA L4, 23034 MiB, driver 580.65.06") == 2
 
 
-@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("x", 20)])
-def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, failure):
-    def run(*args, **kwargs):
-        raise failure
+@pytest.mark.parametrize("script", [None, "exit 9", "echo no devices were found"])
+def test_without_nvidia_smi_there_is_no_gpu(nvidia_smi, script):
+    if script:
+        nvidia_smi(script)
+    assert examine()["gpus"] == []
 
-    monkeypatch.setattr(machine.subprocess, "run", run)
-    assert machine.examine()["gpus"] == []
+
+def test_an_nvidia_smi_that_hangs_is_not_waited_for(monkeypatch):
+    def run(*args, **kwargs):
+        assert kwargs["timeout"] <= 20
+        raise subprocess.TimeoutExpired("nvidia-smi", 20)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert examine()["gpus"] == []
 
 
 def test_an_unwritable_file_is_one_line(capsys, tmp_path):
