@@ -12,7 +12,6 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 from icnet_deploy.runtime import Predictor, open_backend
 from icnet_deploy.runtime.backends.openvino import backend as open_vino
-from icnet_deploy.runtime.backends.openvino import cache as open_vino_cache
 
 
 @pytest.fixture
@@ -26,13 +25,13 @@ def cache(tmp_path, monkeypatch):
 def imports(monkeypatch):
     """Whether each load found what it could import: what `Kept.read` gave."""
     given = []
-    read = open_vino_cache.Kept.read
+    read = open_vino._Kept.read
 
     def noted(self):
         given.append(read(self))
         return given[-1]
 
-    monkeypatch.setattr(open_vino_cache.Kept, "read", noted)
+    monkeypatch.setattr(open_vino._Kept, "read", noted)
     return given
 
 
@@ -94,9 +93,9 @@ def test_another_layout_with_its_right_digest_is_compiled_anew(
     tiny_model, cache, imports, blocks, monkeypatch, content
 ):
     path, image = tiny_model(), blocks((64, 96))
-    made, real = [], open_vino_cache.Kept.write
+    made, real = [], open_vino._Kept.write
     monkeypatch.setattr(
-        open_vino_cache.Kept, "write", lambda self, *given: (made.append(self), real(self, *given))
+        open_vino._Kept, "write", lambda self, *given: (made.append(self), real(self, *given))
     )
     first = logits(path, image)
     [kept] = made
@@ -127,8 +126,8 @@ def test_what_openvino_does_not_take_is_compiled_anew(tiny_model, cache, monkeyp
     [kept] = cache.iterdir()
     size = kept.stat().st_size
     kept.write_bytes(b"")
-    garbage = open_vino_cache.Found({}, b"of another version")
-    monkeypatch.setattr(open_vino_cache.Kept, "read", lambda self: garbage)
+    garbage = ({}, b"of another version")
+    monkeypatch.setattr(open_vino._Kept, "read", lambda self: garbage)
     np.testing.assert_array_equal(logits(path, image), first)
     assert kept.stat().st_size == size
 
@@ -142,9 +141,9 @@ def test_all_that_it_depends_on_is_in_its_name(tiny_model, cache, monkeypatch, w
     elif what in ("threads", "streams"):
         options = {"threads": 2} if what == "threads" else {"streams": 2}
     elif what == "version":
-        monkeypatch.setattr(open_vino_cache, "__version__", "0.0.0")
+        monkeypatch.setattr(open_vino, "__version__", "0.0.0")
     elif what == "graph":
-        monkeypatch.setattr(open_vino_cache, "PREPARED", 0)
+        monkeypatch.setattr(open_vino, "PREPARED", 0)
     else:
         monkeypatch.setattr(open_vino, "_machine", lambda: {"FULL_DEVICE_NAME": "another"})
     open_backend("openvino", path, "cpu", **options).close()
@@ -206,5 +205,5 @@ def test_a_cache_that_cannot_be_written_is_done_without(tiny_model, tmp_path, mo
         np.testing.assert_array_equal(logits(path, image), first)
     (tmp_path / "cache").mkdir()
     monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(open_vino_cache, "replacing", lambda path: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr(open_vino, "replacing", lambda path: (_ for _ in ()).throw(OSError))
     np.testing.assert_array_equal(logits(path, image), first)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -13,16 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icnet_deploy.errors import BackendError, ModelError
+from icnet_deploy._version import __version__
+from icnet_deploy.documents import parse
+from icnet_deploy.errors import BackendError, ModelError, OutputError
+from icnet_deploy.files import asked_cache_folder, replacing
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
-from icnet_deploy.runtime.backends.openvino.cache import kept
-from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
+from icnet_deploy.runtime.backends.openvino.graph import PREPARED, for_one, prepare
 
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that lets OpenVINO use fewer of a processor's instructions."""
 
+_DIGEST = 64  # hex digits at the start of what is kept
 
-class Ports(NamedTuple):
+
+class _Ports(NamedTuple):
     """What is to be known of a compiled model besides itself.
 
     Attributes:
@@ -45,7 +52,7 @@ class OpenVinoBackend:
     0.1 % of the labels), and takes 1.0 to 1.25 times as long an image.
     """
 
-    def __init__(self, compiled: Any, ports: Ports) -> None:
+    def __init__(self, compiled: Any, ports: _Ports) -> None:
         self.inputs, self.outputs = ports.inputs, ports.outputs
         self._ports = ports
         self._compiled = compiled
@@ -130,23 +137,102 @@ def open_model(
 
 def _load(
     path: Path, device: str, config: dict[str, Any], cached: bool | None
-) -> tuple[Any, Ports]:
+) -> tuple[Any, _Ports]:
     """A compiled model: of what was kept of the file, or compiled anew and kept."""
-    place = kept(path, _machine(), config, cached)
-    if place is not None and (found := place.read()) is not None:
+    place = _kept(path, config, cached)
+    found = place and place.read()
+    if found:
+        ports, content = found
         with suppress(RuntimeError):  # what OpenVINO does not take is compiled anew
-            return core().import_model(found.compiled, device, config), _ports_of(found.told)
-    compiled, ports = compile_for(
+            return core().import_model(content, device, config), _ports_of(ports)
+    compiled, made = compile_for(
         core().read_model(path), lambda model: core().compile_model(model, device, config)
     )
     if place is not None:
         stream = io.BytesIO()
         compiled.export_model(stream)
-        place.write(_told(ports), stream.getvalue())
-    return compiled, ports
+        place.write(_as_json(made), stream.getvalue())
+    return compiled, made
 
 
-def compile_for(model: Any, compile_model: Callable[[Any], Any]) -> tuple[Any, Ports]:
+class _Kept(NamedTuple):
+    """Where one compiled model is kept, or will be, with a SHA-256 of its key and its bytes.
+
+    OpenVINO's own cache (CACHE_DIR) loads whatever lies under a name: a changed byte of a weight
+    gives other labels, and nothing is said. Its callbacks for encryption, which could carry a
+    digest, see the graph and not the weights.
+
+    Attributes:
+        artefact: the ONNX file.
+        sha256: of it, and of its external data.
+        folder: of all that is kept.
+        key: all that the compiled model depends on, as JSON.
+    """
+
+    artefact: Path
+    sha256: str
+    folder: Path
+    key: bytes
+
+    @property
+    def path(self) -> Path:
+        """The file; its name is the key's SHA-256."""
+        return self.folder / f"{hashlib.sha256(self.key).hexdigest()[:32]}.blob"
+
+    def read(self) -> tuple[Any, bytes] | None:
+        """The ports and what was compiled; None if nothing is kept, or other bytes than were."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return None
+        if content[:_DIGEST] != self._digest(memoryview(content)[_DIGEST:]):
+            return None
+        try:
+            end = content.index(b"\n", _DIGEST)
+            return parse(content[_DIGEST:end]), content[end + 1 :]
+        except ValueError:  # whole, but laid out by another version of this file
+            return None
+
+    def write(self, ports: Mapping[str, Any], compiled: bytes) -> None:
+        """Keeps a compiled model and its ports; done without where it cannot be."""
+        with suppress(ModelError, OSError, OutputError):
+            # What was compiled was read after the digest was taken.
+            if artefact_sha256(self.artefact) != self.sha256:
+                return
+            content = json.dumps(ports).encode() + b"\n" + compiled
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(self._digest(content) + content)
+
+    def _digest(self, content: bytes | memoryview) -> bytes:
+        digest = hashlib.sha256(self.key)
+        digest.update(content)
+        return digest.hexdigest().encode()
+
+
+def _kept(artefact: Path, config: Mapping[str, Any], cached: bool | None) -> _Kept | None:
+    """Where the compiled form of an ONNX file is kept; None where nothing is.
+
+    Args:
+        artefact: the file.
+        config: how it is compiled.
+        cached: whether it may be kept; None: only where `ICNET_CACHE` is set.
+
+    Raises:
+        ModelError: external data are missing.
+    """
+    folder = asked_cache_folder("openvino", cached)
+    if folder is None:
+        return None
+    try:
+        sha256 = artefact_sha256(artefact)
+    except OSError:  # opening it says why
+        return None
+    key: dict[str, Any] = {"artefact": sha256, "machine": _machine(), "config": config}
+    key |= {"icnet-deploy": __version__, "prepared": PREPARED}
+    return _Kept(artefact, sha256, folder, json.dumps(key, sort_keys=True).encode())
+
+
+def compile_for(model: Any, compile_model: Callable[[Any], Any]) -> tuple[Any, _Ports]:
     """Prepares a model that was read, and compiles it.
 
     Compiling drops casts at the ends of a graph, and a port then has their names, too: names and
@@ -157,10 +243,10 @@ def compile_for(model: Any, compile_model: Callable[[Any], Any]) -> tuple[Any, P
     compiled = compile_model(prepared)
     inputs = _specs(model.inputs, compiled.inputs)
     outputs = _specs(model.outputs, compiled.outputs)
-    return compiled, Ports(inputs, outputs, tuple(turned), single is not None)
+    return compiled, _Ports(inputs, outputs, tuple(turned), single is not None)
 
 
-def _told(ports: Ports) -> dict[str, Any]:
+def _as_json(ports: _Ports) -> dict[str, Any]:
     """The JSON form."""
     specs = [
         [[spec.name, spec.shape, spec.dtype.str] for spec in some]
@@ -169,13 +255,13 @@ def _told(ports: Ports) -> dict[str, Any]:
     return {"ports": specs, "turned": ports.turned, "one_by_one": ports.one_by_one}
 
 
-def _ports_of(told: Mapping[str, Any]) -> Ports:
+def _ports_of(value: Mapping[str, Any]) -> _Ports:
     """Reads the JSON form, which came with a digest."""
     inputs, outputs = (
         tuple(TensorSpec(name, tuple(shape), np.dtype(kind)) for name, shape, kind in some)
-        for some in told["ports"]
+        for some in value["ports"]
     )
-    return Ports(inputs, outputs, tuple(told["turned"]), told["one_by_one"])
+    return _Ports(inputs, outputs, tuple(value["turned"]), value["one_by_one"])
 
 
 def core() -> Any:
