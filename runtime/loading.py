@@ -13,13 +13,16 @@ from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.backends.registry import (
+    ENGINE_RUNTIMES,
+    RUNTIMES,
     check_available,
     choose,
     open_backend,
-    open_engine,
+    require_package,
 )
-from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
+from icnet_deploy.runtime.backends.tensorrt.engine import Plan, read_plan
 from icnet_deploy.runtime.contract import describe
+from icnet_deploy.runtime.cuda import open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
 
 _CHOOSES = (
@@ -117,17 +120,41 @@ def load_engine(
     path: Path,
     runtime: str,
     *,
-    label_set: LabelSet | None,
-    require_manifest: bool,
-    host_code: bool,
-    cuda: Cuda | str,
+    label_set: LabelSet | None = None,
+    require_manifest: bool = False,
+    host_code: bool = False,
+    cuda: Cuda | str = "auto",
 ) -> Loaded:
     """Loads an engine; arguments and errors are those of `Predictor.from_engine`."""
     plan = read_plan(path, require_manifest)
-    backend, name = open_engine(runtime, plan, cuda, host_code)
+    name = _runtime_of(plan, runtime)
+    require_package(name, "cuda")
+    if isinstance(cuda, str):
+        cuda = open_cuda(cuda)
+    with RUNTIMES[name].working("cuda") as module:
+        backend = module.open_plan(plan, RUNTIMES[name].package, cuda, host_code)
     try:
         metadata = plan.sidecar.metadata if plan.sidecar else describe(backend, label_set)
     except ModelError as error:
         backend.close()
         raise ModelError(f"{path}: {error}") from error
     return Loaded(backend, metadata, name, "cuda")
+
+
+def _runtime_of(plan: Plan, asked: str) -> str:
+    """The runtime that built an engine, which alone runs it."""
+    if asked not in ("auto", *ENGINE_RUNTIMES):
+        raise InputError(
+            f"unknown runtime {asked!r} for an engine; known: auto, {', '.join(ENGINE_RUNTIMES)}"
+        )
+    if asked != "auto":
+        if plan.flavour not in (None, asked):
+            raise ModelError(f"{plan.path} is an engine of {plan.flavour}, not of {asked}")
+        return asked
+    if plan.flavour is None:
+        raise ModelError(
+            f"{plan.path} is no engine of TensorRT that this version knows ({len(plan.data)} "
+            "bytes that begin otherwise): build it with `icnet build-engine`, or name its "
+            f"runtime, {' or '.join(ENGINE_RUNTIMES)}, if it is one"
+        )
+    return plan.flavour

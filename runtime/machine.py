@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.formats import jpeg
-from icnet_deploy.runtime.backends.registry import RUNTIMES, Runtime, choose, ranked
+from icnet_deploy.runtime.backends.registry import RUNTIMES, choose, ranked
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
@@ -98,8 +98,8 @@ def examine(open_cuda: Callable[[str], Cuda] = open_cuda) -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpus": gpus(),
         "packages": {package.name: package_version(package.name) for package in PACKAGES},
-        "runtimes": {name: _probe(runtime) for name, runtime in RUNTIMES.items()},
-        "cuda": {adapter: _cuda(adapter, open_cuda) for adapter in ADAPTERS},
+        "runtimes": {name: _tried(_probe, name) for name in RUNTIMES},
+        "cuda": {adapter: _tried(partial(_cuda, open_cuda), adapter) for adapter in ADAPTERS},
         "label_map": label_maps(),
         "jpeg": dict(zip(("kind", "why"), jpeg.kind(), strict=True)),
         "auto": _auto(),
@@ -176,27 +176,27 @@ def label_maps() -> dict[str, str]:
     return {"kind": made, "why": why}
 
 
-def _probe(runtime: Runtime) -> dict[str, Any] | None:
-    """What a runtime says of itself if its package imports; whether it runs is up to the device."""
+def _tried(look: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """What there is to see; None where nothing is installed, an `error` where it does not work."""
     try:
-        package = import_module(runtime.package)
-        found: dict[str, Any] = runtime.load().probe(package)
-        return found
-    except ModuleNotFoundError:
+        return look(name)
+    except (ModuleNotFoundError, MissingPackage):
         return None
     except Exception as error:  # half an installation must not keep the doctor from reporting
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _cuda(adapter: str, open_cuda: Callable[[str], Cuda]) -> dict[str, Any] | None:
+def _probe(runtime: str) -> dict[str, Any]:
+    """What a runtime says of itself if its package imports; whether it runs is up to the device."""
+    package = import_module(RUNTIMES[runtime].package)
+    found: dict[str, Any] = import_module(RUNTIMES[runtime].module).probe(package)
+    return found
+
+
+def _cuda(open_cuda: Callable[[str], Cuda], adapter: str) -> dict[str, Any]:
     """What drives the GPU for an engine, and the GPU that it opens."""
-    try:
-        found = open_cuda(adapter)
-        return {"version": found.adapter, "gpu": str(found.gpu)}
-    except MissingPackage:
-        return None
-    except Exception as error:  # as above
-        return {"error": f"{type(error).__name__}: {error}"}
+    opened = open_cuda(adapter)
+    return {"version": opened.adapter, "gpu": str(opened.gpu)}
 
 
 def _auto() -> dict[str, Any]:

@@ -1,16 +1,36 @@
-"""What a prediction is: a label map, and the pictures drawn from it."""
+"""From an image to its label map: it is made ours, prepared and run, and the answer is held true.
+
+`Predictor` loads models and serves callers; what happens to an image in between is here, and what
+comes of it: a `Prediction`.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy import drawing
-from icnet_deploy.errors import ImageError
-from icnet_deploy.labels import LabelSet
+from icnet_deploy.errors import BackendError, ImageError
+from icnet_deploy.images import check_image, resize_image, resize_labels
+from icnet_deploy.labels import LabelSet, check_labels
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
+from icnet_deploy.runtime.contract import INPUT, Size, check_answer
+from icnet_deploy.runtime.cuda.array import (
+    DeviceArray,
+    DeviceFrame,
+    DeviceLabels,
+    is_on_device,
+    read_frame,
+)
+from icnet_deploy.runtime.labelmap import label_map
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -67,3 +87,243 @@ def _on_host(array: Any, what: str) -> UInt8:
     if not isinstance(array, np.ndarray):
         raise ImageError(f"the {what} is on the GPU, and pictures are drawn on the host: copy it")
     return array
+
+
+class _Held(NamedTuple):
+    """An image that was checked and that nobody else changes, and how long that took.
+
+    A numpy array is copied where anybody may write to it. One on the GPU, of which no overlay is
+    drawn, is copied only where its source may fill it anew before it was labelled.
+    """
+
+    image: Any
+    milliseconds: float
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in pixels."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
+
+class _Prepared(NamedTuple):
+    """An image, what the model gets of it, and how long both took to come by."""
+
+    held: _Held
+    pixels: UInt8 | DeviceFrame
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is done to images with a model.
+
+    Attributes:
+        metadata: what the model says of itself.
+        runtime: the name of the runtime that runs it.
+        turns: lets as many threads run the network at once as it has streams.
+        threads: CPU threads for one image's label map.
+    """
+
+    metadata: ArtefactMetadata
+    runtime: str
+    turns: threading.Semaphore
+    threads: int
+
+    def hold(self, backend: Backend, image: Any, may_be_reused: bool = False) -> _Held:
+        """Checks an image, and copies it where somebody may change it.
+
+        Args:
+            backend: the model.
+            image: as `Predictor.predict` takes it.
+            may_be_reused: the caller may change it before it was labelled, as the source of a
+                stream may, so that one on the GPU is copied, too.
+
+        Raises:
+            ImageError: it is no image, or none that this model takes.
+            BackendError: there is no room for the copy.
+        """
+        start = time.perf_counter()
+        if is_on_device(image):
+            frame = self._check_on_device(backend, image)
+            held = self._copy_on_device(backend, frame) if may_be_reused else image
+        else:
+            check_image(image)
+            least = self.metadata.min_side
+            if self.metadata.size is None and min(image.shape[:2]) < least:
+                raise ImageError(
+                    f"the image is {image.shape[0]} x {image.shape[1]}; this model takes images at "
+                    f"their own size, from {least} x {least} on: enlarge the image, or "
+                    "export the model at a fixed size"
+                )
+            # Copied before the network reads it, which then finds it in the processor's cache.
+            held = np.array(image, order="C") if _may_change(image) else image
+        return _Held(held, (time.perf_counter() - start) * 1e3)
+
+    def prepare(self, held: _Held) -> _Prepared:
+        """Makes of an image what the model gets of it."""
+        start = time.perf_counter()
+        pixels: UInt8 | DeviceFrame
+        if is_on_device(held.image):
+            pixels = read_frame(held.image)
+        else:
+            size = self.metadata.size
+            pixels = held.image if size is None else resize_image(held.image, size)
+        return _Prepared(held, pixels, held.milliseconds + (time.perf_counter() - start) * 1e3)
+
+    def finish(
+        self, backend: Backend, batch: Sequence[_Prepared], on_device: bool = False
+    ) -> list[Prediction]:
+        """Runs prepared images of one size together, and makes their label maps.
+
+        Raises:
+            BackendError: the runtime failed, or its answer is not what the metadata says.
+            ImageError: a label map cannot be left on the GPU.
+        """
+        if isinstance(backend, Labeller):
+            labelled = self._label(backend, batch, on_device)
+        elif on_device:
+            raise ImageError(
+                f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
+                " leave on_device away"
+            )
+        else:
+            labelled = self._run(backend, batch)
+        predictions = []
+        for each, labels in zip(batch, labelled.labels, strict=True):
+            timings = {
+                "preprocess": each.milliseconds,
+                "inference": labelled.inference_ms / len(batch),
+                "label_map": labelled.label_map_ms / len(batch),
+            }
+            timings["total"] = sum(timings.values())
+            label_set = self.metadata.label_set
+            predictions.append(Prediction(labels, label_set, timings, each.held.image))
+        return predictions
+
+    def finish_all(self, backend: Backend, prepared: Sequence[_Prepared]) -> list[Prediction]:
+        """As `finish`, of images of any sizes: those of one size together, if the model can."""
+        any_number = backend.inputs[0].shape[0] is None
+        groups: dict[Any, list[int]] = {}
+        for index, each in enumerate(prepared):
+            groups.setdefault(each.pixels.shape if any_number else index, []).append(index)
+        found: dict[int, Prediction] = {}
+        for indices in groups.values():
+            answers = self.finish(backend, [prepared[index] for index in indices])
+            found.update(zip(indices, answers, strict=True))
+        return [found[index] for index in range(len(prepared))]
+
+    def stream(
+        self, backend: Callable[[], Backend], frames: Iterable[UInt8], streams: int
+    ) -> Generator[Prediction, None, None]:
+        """See `Predictor.stream`.
+
+        Args:
+            backend: gives the model, or raises where it is closed by then.
+            frames: as `Predictor.predict` takes them.
+            streams: how many of them the network works on at once.
+        """
+
+        def held() -> Iterator[_Held]:
+            # Drawn from in a thread of its own: each frame is held before the next one is drawn.
+            for frame in frames:
+                yield self.hold(backend(), frame, may_be_reused=True)
+
+        def label(frame: _Held) -> Prediction:
+            return self.finish(backend(), [self.prepare(frame)])[0]
+
+        # One more than run the network: it has its image ready when another's turn ends.
+        with ahead(held(), label, streams + 1) as predictions:
+            yield from predictions
+
+    def _check_on_device(self, backend: Backend, image: Any) -> DeviceFrame:
+        frame = read_frame(image)
+        if not isinstance(backend, Labeller):
+            raise ImageError(
+                f"an image on the GPU is for an engine of TensorRT, not for {self.runtime}: give "
+                "it as a numpy array"
+            )
+        size = self.metadata.size
+        if size is not None and frame.shape[:2] != size:
+            raise ImageError(
+                f"the image on the GPU is {frame.shape[0]} x {frame.shape[1]}, and the engine "
+                f"takes {size[0]} x {size[1]}: resize it there first"
+            )
+        return frame
+
+    def _copy_on_device(self, backend: Backend, frame: DeviceFrame) -> DeviceArray:
+        if not isinstance(backend, Keeper):
+            raise ImageError(
+                f"{self.runtime} cannot copy an image on the GPU, and a stream's source may write "
+                "over it: give the stream numpy arrays, or use predict"
+            )
+        return backend.keep(frame)
+
+    def _label(self, backend: Labeller, batch: Sequence[_Prepared], on_device: bool) -> Labelled:
+        """One call of a backend that makes the label maps, and holds them to the metadata."""
+        images = [each.pixels for each in batch]
+        sizes = [each.held.size for each in batch]
+        with self.turns:
+            labelled = backend.label(self.metadata, images, sizes, on_device)
+        kind = DeviceLabels if on_device else np.ndarray
+        found = labelled.labels
+        fits = len(found) == len(sizes) and all(
+            isinstance(labels, kind) and labels.dtype == np.uint8 and labels.shape == size
+            for labels, size in zip(found, sizes, strict=True)
+        )
+        if not fits:
+            told = ", ".join(f"{type(each).__name__} {each.shape}" for each in found)
+            raise BackendError(
+                f"the backend answered with label maps ({told or 'none'}), expected uint8 of "
+                f"{', '.join(map(str, sizes))}"
+            )
+        return labelled
+
+    def _run(self, backend: Backend, batch: Sequence[_Prepared]) -> Labelled:
+        """One run of a backend that leaves the label maps to the CPU."""
+        pixels = [np.asarray(each.pixels) for each in batch]
+        with self.turns:
+            start = time.perf_counter()
+            feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
+            values = self._answer(backend.run(feed), feed[INPUT].shape)
+            answered = time.perf_counter()
+        labels = [
+            self._labels(value, each.held.size) for each, value in zip(batch, values, strict=True)
+        ]
+        finished = time.perf_counter()
+        return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
+
+    def _answer(self, answers: Mapping[str, Array], fed: tuple[int, ...]) -> Array:
+        """The head's values, of the kind and shape that its metadata says."""
+        head = self.metadata.head
+        values = answers.get(head)
+        if not isinstance(values, np.ndarray):
+            raise BackendError(
+                f"the model answered without an array {head!r}, but with "
+                f"{ {name: type(value).__name__ for name, value in answers.items()} }"
+            )
+        check_answer(self.metadata, values.dtype, values.shape, fed)
+        return values
+
+    def _labels(self, value: Array, size: Size) -> UInt8:
+        """The label map of one image's output, in memory of its own."""
+        if self.metadata.head == "labels":
+            check_labels(value, self.metadata.label_set)
+            resized = resize_labels(value, size)
+            return resized.copy() if resized is value else resized
+        rule = self.metadata.upsampling
+        if rule == "none":  # as `labels`: finished at the artefact's size
+            own = (value.shape[1], value.shape[2])
+            return resize_labels(label_map(value, own, self.threads, upsampling=rule), size)
+        return label_map(value, size, self.threads, upsampling=rule)
+
+
+def _may_change(image: UInt8) -> bool:
+    """Whether anybody can write to an array's memory, now or once its owner lets them.
+
+    Only memory of an array that is read-only, or of bytes, stays as it is. What another object
+    lends read-only, such as a map of a file, may be written to from elsewhere.
+    """
+    while not image.flags.writeable and isinstance(image.base, np.ndarray):
+        image = image.base
+    lasting = image.flags.owndata or isinstance(image.base, bytes)
+    return bool(image.flags.writeable or not lasting)

@@ -20,8 +20,7 @@ from icnet_deploy.runtime.contract import check_contract
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.loading import Loaded, load_engine, load_onnx, refuse_misfits
-from icnet_deploy.runtime.prediction import Prediction
-from icnet_deploy.runtime.serving import Serving
+from icnet_deploy.runtime.prediction import Prediction, Serving
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice

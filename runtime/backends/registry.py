@@ -1,12 +1,12 @@
 """The runtimes that can serve a model, by name; each is imported only when it is asked for.
 
-`open_backend` opens an ONNX file in one, `open_engine` an engine; `choose` says what `auto` means
-for an ONNX file on this machine.
+`open_backend` opens an ONNX file in one; `choose` says what `auto` means for one on this machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,17 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from icnet_deploy.errors import (
-    DeviceError,
-    InputError,
-    MissingPackage,
-    ModelError,
-    UnavailableError,
-)
+from icnet_deploy.errors import DeviceError, InputError, MissingPackage, UnavailableError
 from icnet_deploy.runtime.backends.base import Backend
-from icnet_deploy.runtime.backends.tensorrt.engine import Plan
-from icnet_deploy.runtime.cuda import open_cuda
-from icnet_deploy.runtime.cuda.base import Cuda
 
 DEVICES = ("cpu", "cuda")
 
@@ -54,9 +45,20 @@ class Runtime:
     engines: bool = False
     options: tuple[str, ...] = ()
 
-    def load(self) -> ModuleType:
-        """Imports its module."""
-        return import_module(self.module)
+    @contextmanager
+    def working(self, device: str) -> Iterator[ModuleType]:
+        """Imports its module, which imports the package when it is called.
+
+        Raises:
+            UnavailableError: the package is broken.
+        """
+        try:
+            yield import_module(self.module)
+        except ImportError as error:
+            raise UnavailableError(
+                f"the package {self.package!r} is installed but does not import ({error}): "
+                f'pip install --force-reinstall "icnet-deploy[{self.extras[device]}]"'
+            ) from error
 
 
 _HERE = "icnet_deploy.runtime.backends"
@@ -113,7 +115,7 @@ def check_available(name: str, device: str) -> Runtime:
             f"runtime {name!r} runs on {', '.join(runtime.extras)} here, not on {device!r}: use "
             f"runtime {_either(ranked(device))} for {device!r}, or another device"
         )
-    _require(name, device)
+    require_package(name, device)
     return runtime
 
 
@@ -121,7 +123,8 @@ def _either(names: Iterable[str]) -> str:
     return " or ".join(map(repr, names))
 
 
-def _require(name: str, device: str) -> None:
+def require_package(name: str, device: str) -> None:
+    """Refuses a runtime whose package is not installed (MissingPackage)."""
     runtime = RUNTIMES[name]
     if not _installed(runtime.package):
         raise MissingPackage(
@@ -172,62 +175,8 @@ def open_backend(
         )
     asked = {"streams": streams, "tf32": tf32, "cached": cached}
     options = {option: asked[option] for option in runtime.options}
-    try:
-        return cast(Backend, runtime.load().open_model(path, device, threads, **options))
-    except ImportError as error:
-        raise _broken(runtime, device, error) from error
-
-
-def open_engine(
-    name: str, plan: Plan, cuda: Cuda | str = "auto", host_code: bool = False
-) -> tuple[Backend, str]:
-    """Loads an engine into the runtime that built it.
-
-    Args:
-        name: `tensorrt`, `tensorrt-rtx`, or `auto`: what the engine or its sidecar says.
-        plan: the engine file, of `read_plan`.
-        cuda: the GPU, or the name of an adapter to it (see `open_cuda`).
-        host_code: let an engine's code for the CPU run.
-
-    Returns:
-        The backend and the name of its runtime.
-
-    Raises:
-        InputError: no runtime of engines has that name.
-        MissingPackage: the runtime, or what drives the GPU, is not installed.
-        DeviceError: there is no GPU.
-        ModelError: the engine is another runtime's, or cannot be loaded.
-        BackendError: the GPU has no room for it.
-    """
-    if name not in ("auto", *ENGINE_RUNTIMES):
-        raise InputError(
-            f"unknown runtime {name!r} for an engine; known: auto, {', '.join(ENGINE_RUNTIMES)}"
-        )
-    if plan.flavour is not None and name not in ("auto", plan.flavour):
-        raise ModelError(f"{plan.path} is an engine of {plan.flavour}, not of {name}")
-    if name == "auto":
-        if plan.flavour is None:
-            raise ModelError(
-                f"{plan.path} is no engine of TensorRT that this version knows ({len(plan.data)} "
-                "bytes that begin otherwise): build it with `icnet build-engine`, or name its "
-                f"runtime, {' or '.join(ENGINE_RUNTIMES)}, if it is one"
-            )
-        name = plan.flavour
-    _require(name, "cuda")
-    if isinstance(cuda, str):
-        cuda = open_cuda(cuda)
-    runtime = RUNTIMES[name]
-    try:
-        return runtime.load().open_plan(plan, runtime.package, cuda, host_code), name
-    except ImportError as error:
-        raise _broken(runtime, "cuda", error) from error
-
-
-def _broken(runtime: Runtime, device: str, error: ImportError) -> UnavailableError:
-    return UnavailableError(
-        f"the package {runtime.package!r} is installed but does not import ({error}): "
-        f'pip install --force-reinstall "icnet-deploy[{runtime.extras[device]}]"'
-    )
+    with runtime.working(device) as module:
+        return cast(Backend, module.open_model(path, device, threads, **options))
 
 
 def auto_runtime(device: str) -> str:
@@ -279,10 +228,9 @@ def _runs_on_cuda(name: str) -> bool:
     known = RUNTIMES.get(name)
     if known is None or "cuda" not in known.extras:
         return False
-    try:
-        return "cpu" not in known.extras or bool(known.load().cuda_works())
-    except ImportError:
-        return False
+    with suppress(UnavailableError), known.working("cuda") as module:
+        return "cpu" not in known.extras or bool(module.cuda_works())
+    return False
 
 
 def _installed(package: str) -> bool:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from icnet_deploy.errors import InputError, MissingPackage, UnavailableError
 from icnet_deploy.runtime.cuda.base import Cuda
 
-__all__ = ["ADAPTERS", "adapter_for", "open_cuda"]
+__all__ = ["ADAPTERS", "open_cuda"]
 
 ADAPTERS = {"cuda-python": ("cuda.core", "cuda_python"), "pycuda": ("pycuda", "py_cuda")}
 """Adapter -> (the package that it drives, its module here), the preferred one first."""
@@ -30,27 +30,22 @@ def open_cuda(adapter: str = "auto") -> Cuda:
         DeviceError: there is no driver or no GPU.
         UnavailableError: the package is broken.
     """
-    name = adapter_for(adapter)
+    if adapter != "auto" and adapter not in ADAPTERS:
+        raise InputError(f"unknown CUDA adapter {adapter!r}; known: auto, {', '.join(ADAPTERS)}")
+    wanted = ADAPTERS if adapter == "auto" else (adapter,)
+    name = next((name for name in wanted if _installed(ADAPTERS[name][0])), None)
+    if name is None:
+        package = ADAPTERS[next(iter(wanted))][0]
+        raise MissingPackage(package, extra="tensorrt", purpose="a TensorRT engine, or its frames,")
     package, module = ADAPTERS[name]
     try:
-        found: Cuda = import_module(f"icnet_deploy.runtime.cuda.{module}").open_device()
+        opened: Cuda = import_module(f"icnet_deploy.runtime.cuda.{module}").open_device()
     except ImportError as error:
         raise UnavailableError(
             f"{name} is installed but {package!r} does not import ({error}): "
             'pip install --force-reinstall "icnet-deploy[tensorrt]"'
         ) from error
-    return found
-
-
-def adapter_for(adapter: str) -> str:
-    """The name of the adapter that `open_cuda` would take; raises as it does, opens nothing."""
-    if adapter != "auto" and adapter not in ADAPTERS:
-        raise InputError(f"unknown CUDA adapter {adapter!r}; known: auto, {', '.join(ADAPTERS)}")
-    for name in ADAPTERS if adapter == "auto" else (adapter,):
-        if _installed(ADAPTERS[name][0]):
-            return name
-    wanted = "cuda.core" if adapter == "auto" else ADAPTERS[adapter][0]
-    raise MissingPackage(wanted, extra="tensorrt", purpose="a TensorRT engine, or its frames,")
+    return opened
 
 
 def _installed(package: str) -> bool:

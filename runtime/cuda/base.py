@@ -7,8 +7,8 @@ synchronized. An address is a plain number, as TensorRT takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,17 @@ class OutOfMemory(BackendError):
 
 class CaptureError(BackendError):
     """Work on a stream could not be made a graph."""
+
+
+@contextmanager
+def failing(
+    what: str, errors: type[Exception] = Exception, kind: type[BackendError] = BackendError
+) -> Iterator[None]:
+    """Turns what a library raises into an error of ours, which says what failed."""
+    try:
+        yield
+    except errors as error:
+        raise kind(f"{what}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Memory(Protocol):
 
 class Pinned(Protocol):
     """A block of the host's memory that a GPU copies from and to without a detour."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
 
     @property
     def array(self) -> UInt8:

@@ -1,4 +1,7 @@
-"""CUDA through cuda-python's `cuda.core`: wheels alone, graphs, and NVRTC as the compiler."""
+"""CUDA through cuda-python's `cuda.core`: wheels alone, graphs, and NVRTC as the compiler.
+
+What it raises, CUDAError, NVRTCError and a loader's, has no common root.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,17 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError
-from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMemory, UInt8
+from icnet_deploy.runtime.cuda.base import (
+    ALIGNMENT,
+    CaptureError,
+    Gpu,
+    OutOfMemory,
+    UInt8,
+    failing,
+)
 
 
-def open_device() -> CudaPython:
+def open_device() -> _CudaPython:
     """Opens the first GPU.
 
     Raises:
@@ -29,7 +39,7 @@ def open_device() -> CudaPython:
             f"cuda-python finds no GPU to work on ({error}): nvidia-smi must list one, and its "
             "driver must know CUDA 13 (580 or later); use an ONNX file with --device cpu otherwise"
         ) from error
-    return CudaPython(core, device)
+    return _CudaPython(core, device)
 
 
 class _Block:
@@ -53,6 +63,7 @@ class _Host:
         self._buffer = buffer
         block = (ctypes.c_ubyte * int(buffer.size)).from_address(int(buffer.handle))
         self.array: UInt8 = np.frombuffer(memoryview(block), np.uint8)
+        self.size = self.array.size
 
     def free(self) -> None:
         if self._buffer is not None:
@@ -68,7 +79,7 @@ class _Stream:
         self._open = True
 
     def synchronize(self) -> None:
-        with _told("the GPU failed"):
+        with failing("the GPU failed"):
             self.raw.sync()
 
     def wait_for(self, handle: int) -> None:
@@ -102,14 +113,14 @@ class _Graph:
         self._raw = raw
 
     def launch(self, stream: _Stream) -> None:
-        with _told("replaying a CUDA graph failed"):
+        with failing("replaying a CUDA graph failed"):
             self._raw.launch(stream.raw)
 
     def close(self) -> None:
         self._raw.close()
 
 
-class CudaPython:
+class _CudaPython:
     """See `Cuda`."""
 
     def __init__(self, core: Any, device: Any) -> None:
@@ -134,7 +145,7 @@ class CudaPython:
         return int(free) if int(error) == 0 else 0
 
     def allocate(self, size: int) -> _Block:
-        with _told(f"no {size / 2**20:.1f} MiB of the GPU's memory are left", OutOfMemory):
+        with failing(f"no {size / 2**20:.1f} MiB of the GPU's memory are left", kind=OutOfMemory):
             buffer = self._device.allocate(size, stream=self._pool_stream)
             self._pool_stream.sync()
         block = _Block(self._device, buffer)
@@ -144,7 +155,7 @@ class CudaPython:
         return block
 
     def pinned(self, size: int) -> _Host:
-        with _told(f"no {size / 2**20:.1f} MiB of pinned host memory are left", OutOfMemory):
+        with failing(f"no {size / 2**20:.1f} MiB of pinned host memory are left", kind=OutOfMemory):
             return _Host(self._core.LegacyPinnedMemoryResource().allocate(size))
 
     def stream(self) -> _Stream:
@@ -162,7 +173,7 @@ class CudaPython:
     def copy(self, target: int, source: int, size: int, stream: _Stream) -> None:
         # Views of memory that others own; an address says itself whether it is the host's.
         view = self._core.Buffer.from_handle
-        with _told(f"copying {size} bytes failed"):
+        with failing(f"copying {size} bytes failed"):
             view(target, size).copy_from(view(source, size), stream=stream.raw)
 
     def capture(self, stream: _Stream, work: Callable[[], None]) -> _Graph:
@@ -184,7 +195,7 @@ class CudaPython:
     def kernel(self, source: str, name: str) -> Any:
         if (source, name) not in self._kernels:
             options = self._core.ProgramOptions(std="c++17", arch=f"sm_{self._device.arch}")
-            with _told("NVRTC cannot compile a kernel"):
+            with failing("NVRTC cannot compile a kernel"):
                 program = self._core.Program(source, "c++", options)
                 self._kernels[source, name] = program.compile("cubin").get_kernel(name)
         return self._kernels[source, name]
@@ -198,14 +209,5 @@ class CudaPython:
         stream: _Stream,
     ) -> None:
         config = self._core.LaunchConfig(grid=grid, block=block)
-        with _told("launching a kernel failed"):
+        with failing("launching a kernel failed"):
             self._core.launch(stream.raw, config, kernel, *arguments)
-
-
-@contextmanager
-def _told(what: str, kind: type[BackendError] = BackendError) -> Iterator[None]:
-    """Turns what cuda.core raises into an error of ours."""
-    try:
-        yield
-    except Exception as error:  # CUDAError, NVRTCError, and a loader's, without a common root
-        raise kind(f"{what}: {error}") from error

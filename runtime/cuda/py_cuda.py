@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError
-from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, Gpu, OutOfMemory, UInt8
+from icnet_deploy.runtime.cuda.base import (
+    ALIGNMENT,
+    CaptureError,
+    Gpu,
+    OutOfMemory,
+    UInt8,
+    failing,
+)
 
 
-def open_device() -> PyCuda:
+def open_device() -> _PyCuda:
     """Opens the first GPU.
 
     Raises:
@@ -32,7 +39,7 @@ def open_device() -> PyCuda:
             f"PyCUDA finds no GPU to work on ({error}): nvidia-smi must list one; use an ONNX file "
             "with --device cpu otherwise"
         ) from error
-    return PyCuda(driver, primary, pycuda.VERSION_TEXT)
+    return _PyCuda(driver, primary, pycuda.VERSION_TEXT)
 
 
 class _Block:
@@ -48,7 +55,7 @@ class _Block:
 
 class _Host:
     def __init__(self, array: UInt8) -> None:
-        self.array = array
+        self.array, self.size = array, array.size
 
     def free(self) -> None:
         allocation: Any = self.array.base
@@ -64,7 +71,7 @@ class _Stream:
         self.handle = int(self.raw.handle)
 
     def synchronize(self) -> None:
-        with _told("the GPU failed", self._driver):
+        with failing("the GPU failed", self._driver.Error):
             self.raw.synchronize()
 
     def wait_for(self, handle: int) -> None:
@@ -92,7 +99,7 @@ class _Event:
         self._raw = None
 
 
-class PyCuda:
+class _PyCuda:
     """See `Cuda`."""
 
     def __init__(self, driver: Any, primary: Any, version: str) -> None:
@@ -114,24 +121,18 @@ class PyCuda:
         return int(self._driver.mem_get_info()[0])
 
     def allocate(self, size: int) -> _Block:
-        try:
+        what = f"no {size / 2**20:.1f} MiB of the GPU's memory are left"
+        with failing(what, self._driver.MemoryError, OutOfMemory):
             block = _Block(self._driver.mem_alloc(size), size)
-        except self._driver.MemoryError as error:
-            raise OutOfMemory(
-                f"no {size / 2**20:.1f} MiB of the GPU's memory are left: {error}"
-            ) from error
         if block.address % ALIGNMENT:
             block.free()
             raise BackendError(f"CUDA gave memory that is not aligned to {ALIGNMENT} bytes")
         return block
 
     def pinned(self, size: int) -> _Host:
-        try:
+        what = f"no {size / 2**20:.1f} MiB of pinned host memory are left"
+        with failing(what, self._driver.MemoryError, OutOfMemory):
             return _Host(self._driver.pagelocked_empty(size, np.uint8))
-        except self._driver.MemoryError as error:
-            raise OutOfMemory(
-                f"no {size / 2**20:.1f} MiB of pinned host memory are left: {error}"
-            ) from error
 
     def stream(self) -> _Stream:
         return _Stream(self._driver)
@@ -140,15 +141,15 @@ class PyCuda:
         return _Event(self._driver)
 
     def copy_in(self, target: int, source: UInt8, stream: _Stream) -> None:
-        with _told(f"copying {source.nbytes} bytes to the GPU failed", self._driver):
+        with failing(f"copying {source.nbytes} bytes to the GPU failed", self._driver.Error):
             self._driver.memcpy_htod_async(target, source, stream.raw)
 
     def copy_out(self, target: UInt8, source: int, stream: _Stream) -> None:
-        with _told(f"copying {target.nbytes} bytes from the GPU failed", self._driver):
+        with failing(f"copying {target.nbytes} bytes from the GPU failed", self._driver.Error):
             self._driver.memcpy_dtoh_async(target, source, stream.raw)
 
     def copy(self, target: int, source: int, size: int, stream: _Stream) -> None:
-        with _told(f"copying {size} bytes failed", self._driver):
+        with failing(f"copying {size} bytes failed", self._driver.Error):
             self._driver.memcpy_dtod_async(target, source, size, stream.raw)
 
     def capture(self, stream: _Stream, work: Callable[[], None]) -> Any:
@@ -176,14 +177,5 @@ class PyCuda:
         arguments: Sequence[np.generic],
         stream: _Stream,
     ) -> None:
-        with _told("launching a kernel failed", self._driver):
+        with failing("launching a kernel failed", self._driver.Error):
             kernel(*arguments, block=(*block, 1), grid=grid, stream=stream.raw)
-
-
-@contextmanager
-def _told(what: str, driver: Any) -> Iterator[None]:
-    """Turns what PyCUDA raises into an error of ours."""
-    try:
-        yield
-    except driver.Error as error:
-        raise BackendError(f"{what}: {error}") from error

@@ -13,7 +13,7 @@ from fake_backend import FakeBackend
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.serving import _may_change
+from icnet_deploy.runtime.prediction import _may_change
 
 SIZE = (64, 96)
 

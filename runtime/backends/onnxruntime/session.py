@@ -90,7 +90,7 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-class BoundBackend(OnnxRuntimeBackend):
+class _BoundBackend(OnnxRuntimeBackend):
     """A session on a GPU, where the memory of its input and outputs stays from run to run.
 
     As every artefact, the model has one input.
@@ -166,11 +166,11 @@ def open_model(
 def _open_cuda(model: str, threads: int | None, tf32: bool) -> Backend:
     import onnxruntime
 
-    prepare_cuda(onnxruntime)
+    _prepare_cuda(onnxruntime)
     options = CUDA_OPTIONS | {"use_tf32": "1" if tf32 else "0"}
 
-    def bound(session: Any) -> BoundBackend:
-        return BoundBackend(session, onnxruntime)
+    def bound(session: Any) -> _BoundBackend:
+        return _BoundBackend(session, onnxruntime)
 
     def open_plain() -> Any:
         return open_session(model, [(CUDA, options)], threads)
@@ -248,7 +248,7 @@ def open_session(
     return session
 
 
-def prepare_cuda(onnxruntime: Any) -> None:
+def _prepare_cuda(onnxruntime: Any) -> None:
     """Loads CUDA's libraries from their packages, if this ONNX Runtime has a CUDA provider."""
     if CUDA not in onnxruntime.get_available_providers():
         raise DeviceError(
@@ -299,9 +299,9 @@ def cuda_works() -> bool:
 
     onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     try:
-        prepare_cuda(onnxruntime)
+        _prepare_cuda(onnxruntime)
         session = open_session(_PROBE, [(CUDA, CUDA_OPTIONS)], None)
-        backend = BoundBackend(session, onnxruntime)
+        backend = _BoundBackend(session, onnxruntime)
         backend.run({"x": np.ones((1, 1, 1, 1), np.float32)})
     except (UnavailableError, BackendError):
         return False

@@ -29,7 +29,7 @@ from icnet_deploy.runtime.cuda.base import Cuda, UInt8
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 
 
-def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRtBackend:
+def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> _TensorRtBackend:
     """Loads an engine.
 
     Args:
@@ -44,7 +44,7 @@ def open_plan(plan: Plan, package: str, cuda: Cuda, host_code: bool) -> TensorRt
     """
     trt = import_module(package)
     with cuda.current():
-        return TensorRtBackend(load_engine(trt, plan, cuda, host_code), cuda)
+        return _TensorRtBackend(load_engine(trt, plan, cuda, host_code), cuda)
 
 
 def probe(package: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def probe(package: Any) -> dict[str, Any]:
     return {"version": package.__version__}
 
 
-class TensorRtBackend:
+class _TensorRtBackend:
     """An engine with an execution context, a stream and buffers of its own.
 
     A `Backend`, a `Labeller` and a `Keeper`. Threads take turns on it; to run at once, open one

@@ -111,7 +111,7 @@ class _Lines:
 
 
 @cache
-def logger_of(trt: Any) -> Any:
+def _logger_of(trt: Any) -> Any:
     """The one logger that a process gives TensorRT; its `lines` hold warnings and errors."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # of whichever module it is
@@ -141,7 +141,7 @@ class Engine:
     def __init__(self, trt: Any, raw: Any, plan: Plan) -> None:
         self.trt, self._raw, self._path = trt, raw, plan.path
         self.name = f"{_product(trt)} {trt.__version__} with {plan.path}"
-        self.lines: _Lines = logger_of(trt).lines
+        self.lines: _Lines = _logger_of(trt).lines
         names = [raw.get_tensor_name(index) for index in range(raw.num_io_tensors)]
         modes = {name: raw.get_tensor_mode(name) for name in names}
         inputs = [self._spec(n) for n in names if modes[n] == trt.TensorIOMode.INPUT]
@@ -258,7 +258,7 @@ def load_engine(trt: Any, plan: Plan, cuda: Cuda, host_code: bool) -> Engine:
 
 
 def _deserialize(trt: Any, plan: Plan, cuda: Cuda, host_code: bool) -> Any:
-    logger = logger_of(trt)
+    logger = _logger_of(trt)
     mark = logger.lines.mark()
     try:
         runtime = trt.Runtime(logger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -31,32 +32,29 @@ class Buffers:
 
     def device(self, name: str, size: int) -> int:
         """The address of at least `size` bytes of the GPU's memory."""
-        block = self._device.get(name)
-        if block is None or block.size < size:
-            if block is not None:
-                del self._device[name]
-                block.free()
-            block = self._device[name] = self._cuda.allocate(size)
-        return block.address
+        return _grown(self._device, name, size, self._cuda.allocate).address
 
     def pinned(self, name: str, size: int) -> UInt8:
         """`size` bytes of pinned memory, uint8, one dimension."""
-        block = self._pinned.get(name)
-        if block is None or block.array.size < size:
-            if block is not None:
-                del self._pinned[name]
-                block.free()
-            block = self._pinned[name] = self._cuda.pinned(size)
-        return block.array[:size]
+        return _grown(self._pinned, name, size, self._cuda.pinned).array[:size]
 
     def free(self) -> None:
         """Gives all of it back."""
-        for block in self._device.values():
+        for blocks in (self._device, self._pinned):
+            for block in blocks.values():
+                block.free()
+            blocks.clear()
+
+
+def _grown(blocks: dict[str, Any], name: str, size: int, take: Callable[[int], Any]) -> Any:
+    """The block of that name, taken anew where it is none or too small."""
+    block = blocks.get(name)
+    if block is None or block.size < size:
+        if block is not None:
+            del blocks[name]
             block.free()
-        for pinned in self._pinned.values():
-            pinned.free()
-        self._device.clear()
-        self._pinned.clear()
+        block = blocks[name] = take(size)
+    return block
 
 
 class Flag:

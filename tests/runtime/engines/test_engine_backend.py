@@ -14,11 +14,10 @@ from host_cuda import HostCuda, HostFault
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.backends import registry as backends
-from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 from icnet_deploy.runtime.cuda.array import read_frame
 from icnet_deploy.runtime.cuda.base import OutOfMemory
 from icnet_deploy.runtime.labelmap import label_map_dense
+from icnet_deploy.runtime.loading import load_engine
 
 SIZE = (64, 96)
 ONE = ((1, *SIZE, 3),) * 3
@@ -372,7 +371,7 @@ class TestRun(BackendContract):
 
     @pytest.fixture
     def opened(self, desk, batched):
-        yield backends.open_engine("auto", read_plan(batched(), False), desk.cuda)[0]
+        yield load_engine(batched(), "auto", cuda=desk.cuda).backend
         assert desk.cuda.live == 0
 
     def test_it_answers_as_onnx_runtime_does_and_the_answer_stays(self, desk, backend, blocks):

@@ -23,7 +23,7 @@ from icnet_deploy.errors import (
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.labels import CAMVID
 from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.runtime import Predictor, cuda, machine
+from icnet_deploy.runtime import Predictor, cuda, loading, machine
 from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.predict.command import main
 
@@ -220,7 +220,7 @@ class TestCommand:
     @pytest.fixture
     def opened(self, desk, monkeypatch):
         """`icnet predict` on this machine: its engines open on the host's memory."""
-        monkeypatch.setattr(backends, "open_cuda", lambda adapter: desk.cuda)
+        monkeypatch.setattr(loading, "open_cuda", lambda adapter: desk.cuda)
 
     def test_it_takes_an_engine(self, desk, opened, batched, blocks, tmp_path, capsys):
         image = tmp_path / "in" / "street.png"
