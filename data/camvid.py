@@ -9,7 +9,7 @@ import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, UInt8, images_in, listed
 from icnet_deploy.errors import DatasetError
-from icnet_deploy.images import read_colours, read_grey
+from icnet_deploy.images import ImageFile, read_grey
 from icnet_deploy.labels import CAMVID, IGNORE
 
 
@@ -96,7 +96,7 @@ _COLOURS = {
 
 
 def _colours(path: Path) -> UInt8:
-    rgb = read_colours(path).astype(np.uint32)
+    rgb = ImageFile(path).colours().astype(np.uint32)
     code = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
     colours, where = np.unique(code, return_inverse=True)
     index = {int(c, 16): CAMVID.names.index(n) for n, cs in _COLOURS.items() for c in cs}

@@ -10,7 +10,7 @@ import pytest
 
 from icnet_deploy.errors import ModelError
 from icnet_deploy.files import sha256
-from icnet_deploy.integrity import artefact_files, artefact_sha256
+from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime import Predictor
 
@@ -142,25 +142,22 @@ def test_external_data_that_are_missing_or_elsewhere_are_refused(external):
     assert b"w.bin" in content
     external.write_bytes(content.replace(b"w.bin", b"../w."))
     with pytest.raises(ModelError, match="outside of its folder"):
-        artefact_files(external)
+        artefact_digest(external)
 
 
 def test_the_digest_of_all_that_is_executed(external, old):
     assert artefact_sha256(old) == sha256(old)
-    assert artefact_files(external) == [external, external.with_name("w.bin")]
+    assert artefact_digest(external)[1] == [external, external.with_name("w.bin")]
     before = artefact_sha256(external)
     weights = external.with_name("w.bin")
     weights.write_bytes(_with_bit(weights.read_bytes(), 100))
     assert artefact_sha256(external) != before != sha256(external)
 
 
-def test_a_mark_that_two_blocks_share_is_found(external, monkeypatch):
-    from icnet_deploy import integrity
-
+def test_a_mark_that_two_blocks_share_is_found(external):
     at = external.read_bytes().index(b"location")
     for cut in range(at + 1, at + 8):
-        monkeypatch.setattr(integrity, "_BLOCK", cut)
-        assert artefact_files(external)[1:] == [external.with_name("w.bin")]
+        assert artefact_digest(external, block=cut)[1][1:] == [external.with_name("w.bin")]
 
 
 def test_the_word_location_in_a_name_is_no_external_file(old, tmp_path):
@@ -169,7 +166,7 @@ def test_the_word_location_in_a_name_is_no_external_file(old, tmp_path):
     model.graph.doc_string = "location"
     path = tmp_path / "named.onnx"
     path.write_bytes(stamped(model.SerializeToString(), read_onnx_metadata(old)))
-    assert artefact_files(path) == [path]
+    assert artefact_digest(path)[1] == [path]
     assert read_onnx_metadata(path).digest
 
 

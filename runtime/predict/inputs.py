@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
 from icnet_deploy.files import find_files
-from icnet_deploy.images import IMAGE_SUFFIXES, count_pictures
+from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
 _PAGED = frozenset({".tif", ".tiff"})
@@ -93,7 +93,7 @@ def find_items(
 
 def _pages(path: Path) -> int:
     try:
-        return count_pictures(path)
+        return ImageFile(path).pictures
     except ImageError:  # said in its turn, when it is read
         return 1
 

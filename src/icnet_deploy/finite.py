@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import IcnetError, ModelError
-from icnet_deploy.integrity import INSIDE
+from icnet_deploy.integrity import tensors
 from icnet_deploy.protobuf import BYTES, Field, fields_of, varints
 
 _NAMED = 4  # tensors that a message names
@@ -26,7 +26,7 @@ _KINDS = {_FLOAT: "<f4", _FLOAT16: "<f2", _DOUBLE: "<f8", _BFLOAT16: "<u2"}
 
 
 def require_finite(
-    tensors: Iterable[tuple[str, npt.NDArray[Any]]],
+    arrays: Iterable[tuple[str, npt.NDArray[Any]]],
     whose: str,
     advice: str,
     error: type[IcnetError] = ModelError,
@@ -34,7 +34,7 @@ def require_finite(
     """Refuses tensors that hold a value which is infinite or not a number.
 
     Args:
-        tensors: names and values, floats of any shape.
+        arrays: names and values, floats of any shape.
         whose: what they are of, for the message: a file, a network.
         advice: what the user can do, for the end of the message.
         error: what is raised.
@@ -44,7 +44,7 @@ def require_finite(
             how many values.
     """
     found = []
-    for name, values in tensors:
+    for name, values in arrays:
         count = values.size - int(np.count_nonzero(np.isfinite(values)))
         if count:
             found.append(f"{name} ({count} of {values.size} values)")
@@ -71,21 +71,12 @@ def require_finite_graph(
         ModelError, or `error`: a value is not finite.
         EOFError, ValueError: this is no ONNX file.
     """
-    require_finite(_tensors(content, "model"), whose, advice, error)
+    found = (one for tensor in tensors(content) for one in _float_tensor(tensor))
+    require_finite(found, whose, advice, error)
 
 
-def _tensors(message: bytes, kind: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """The float tensors in a message, by name."""
-    if kind == "tensor":
-        yield from _tensor(message)
-        return
-    inside = INSIDE[kind]
-    for field in fields_of(message, inside):
-        if field.wire == BYTES and field.number in inside:
-            yield from _tensors(field.data, inside[field.number])
-
-
-def _tensor(message: bytes) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _float_tensor(message: bytes) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """A TensorProto's name and values; nothing if they are no floats."""
     kind, name, parts, integers = 0, "a constant without a name", list[bytes](), list[Field]()
     for field in fields_of(message, (_FLOATS, _INTEGERS, _NAME, _RAW, _DOUBLES)):
         if field.number == _TYPE:

@@ -80,7 +80,7 @@ class ImageFile:
             return _turned(decode.rgb(self._content, self._header), self.orientation * turn)
 
     def indices(self) -> UInt8:
-        """Decodes the picture, as `read_grey` has it."""
+        """Decodes a label map, as `read_grey` has it."""
         self._require_one()
         self._require_label_map()
         with self._naming():
@@ -88,12 +88,25 @@ class ImageFile:
             return decode.indices(self._content, self._header)
 
     def colours(self) -> UInt8:
-        """Decodes the picture, as `read_colours` has it."""
+        """Decodes a label map that is drawn in colours to uint8 H x W x 3, RGB.
+
+        Raises:
+            ImageError: as `read_image`; or the file has an orientation, or a format that changes
+                values, such as JPEG.
+        """
         self._require_label_map()
         return self.rgb()
 
     def frames(self) -> Iterator[tuple[UInt8, float | None]]:
-        """Decodes one picture after the other, as `read_pictures` has it."""
+        """Yields each picture or frame as a viewer shows it, and for how long.
+
+        Yields:
+            uint8 H x W x 3, RGB, as `read_image` has it, and its duration in seconds; None where
+            the file states none.
+
+        Raises:
+            ImageError: as `read_image`, or fewer frames are there than the file says.
+        """
         header, count = self._header, 0
         with self._naming():
             decode.check(self._content, header)
@@ -146,7 +159,7 @@ def read_image(path: str | Path) -> UInt8:
 
     Raises:
         ImageError: there is no such file; it is not an image; it is not whole; it holds several
-            pictures (`read_pictures`); or it is of a kind that has no certain 8-bit RGB: CMYK,
+            pictures (`ImageFile.frames`); or it is of a kind that has no certain 8-bit RGB: CMYK,
             HDR, floating point, or 16 bits of which an unknown part is used.
     """
     return ImageFile(path).rgb()
@@ -163,38 +176,6 @@ def read_grey(path: str | Path) -> UInt8:
             an orientation, or a format that changes values, such as JPEG.
     """
     return ImageFile(path).indices()
-
-
-def read_colours(path: str | Path) -> UInt8:
-    """Decodes a label map that is drawn in colours to uint8 H x W x 3, RGB.
-
-    Raises:
-        ImageError: as `read_image`; or the file has an orientation, or a format that changes
-            values, such as JPEG.
-    """
-    return ImageFile(path).colours()
-
-
-def count_pictures(path: str | Path) -> int:
-    """How many pictures or frames an image file holds, as `ImageFile.pictures`.
-
-    Raises:
-        ImageError: there is no such file, or it is not an image, or was cut off.
-    """
-    return ImageFile(path).pictures
-
-
-def read_pictures(path: str | Path) -> Iterator[tuple[UInt8, float | None]]:
-    """Yields each picture or frame of an image file as a viewer shows it, and for how long.
-
-    Yields:
-        uint8 H x W x 3, RGB, as `read_image` has it, and its duration in seconds; None where the
-        file states none.
-
-    Raises:
-        ImageError: as `read_image`, or fewer frames are there than the file says.
-    """
-    return ImageFile(path).frames()
 
 
 def _turned(pixels: UInt8, orientation: int) -> UInt8:

@@ -26,15 +26,15 @@ from icnet_deploy.protobuf import BYTES, fields, fields_of, varint
 KEY = "icnet_deploy"
 """The name of the one entry in `metadata_props` that is ours."""
 
-GRAPH, METADATA_PROPS = 7, 14
-HIGHEST = 100
+_GRAPH, _METADATA_PROPS = 7, 14
+_HIGHEST = 100
 """Higher than any field of a ModelProto: a file with such a field is no ONNX file."""
 
 _BLOCK = 1 << 20
 _MARK = b"location"  # a tensor whose data are external names the file by this key
 
 # Message -> its fields that may hold tensors -> their message.
-INSIDE = {
+_INSIDE = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -80,10 +80,10 @@ def find_entry(file: BinaryIO, total: int) -> Entry:
     """
     found: Entry | None = None
     graph, start = False, 0
-    for field in fields(file, total, (METADATA_PROPS,), HIGHEST):
+    for field in fields(file, total, (_METADATA_PROPS,), _HIGHEST):
         end = file.tell()
-        graph = graph or (field.number == GRAPH and field.wire == BYTES)
-        if field.number == METADATA_PROPS:
+        graph = graph or (field.number == _GRAPH and field.wire == BYTES)
+        if field.number == _METADATA_PROPS:
             entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
             if entry.get(1) == KEY.encode():
                 if found is not None:
@@ -126,52 +126,50 @@ def with_entry(content: bytes, text: str) -> bytes:
     """A file's bytes with this metadata in the place of those that it has, at its end."""
     entry = find_entry(io.BytesIO(content), len(content))
     pair = _field(1, KEY.encode()) + _field(2, text.encode())
-    return content[: entry.start] + content[entry.end :] + _field(METADATA_PROPS, pair)
+    return content[: entry.start] + content[entry.end :] + _field(_METADATA_PROPS, pair)
 
 
-def artefact_files(path: Path) -> list[Path]:
-    """A file, and those that hold its external data, sorted: all that is executed.
+def artefact_sha256(path: Path) -> str:
+    """The SHA-256 of all that is executed: see `artefact_digest`."""
+    return artefact_digest(path)[0]
+
+
+def artefact_digest(path: Path, block: int = _BLOCK) -> tuple[str, list[Path]]:
+    """The SHA-256 of all that is executed, and the files that it is of.
+
+    Args:
+        path: an ONNX file or an engine.
+        block: how many bytes are read at a time.
+
+    Returns:
+        The file's SHA-256, or, if it has external data, one over the SHA-256 of all files; and the
+        file, and those of its external data, sorted.
 
     Raises:
         ModelError: external data are missing, or lie outside of the folder.
         OSError: the file cannot be read.
     """
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        if path.suffix != ".onnx" or not any(marked for _, marked in _blocks(file, 0, total)):
-            return [path]
-        return [path, *(external for external, _ in _external(file, total, path.parent))]
-
-
-def artefact_sha256(path: Path) -> str:
-    """The SHA-256 of all that is executed: the file's, or with external data one over all files'.
-
-    Raises:
-        ModelError, OSError: as `artefact_files`.
-    """
-    return artefact_digest(path)[0]
-
-
-def artefact_digest(path: Path) -> tuple[str, list[Path]]:
-    """Both `artefact_sha256` and `artefact_files`, from reading the file once."""
     digest = hashlib.sha256()
     marked = False
+    total = path.stat().st_size
     with path.open("rb") as file:
-        for block, here in _blocks(file, 0, path.stat().st_size):
-            digest.update(block)
+        for part, here in _blocks(file, 0, total, block):
+            digest.update(part)
             marked = marked or here
-    found = artefact_files(path) if marked else [path]
-    if len(found) == 1:
-        return digest.hexdigest(), found
-    digests = [digest.hexdigest(), *map(sha256, found[1:])]
-    return hashlib.sha256("".join(digests).encode()).hexdigest(), found
+        external = [one for one, _ in _external(file, total, path.parent)] if marked else []
+    if not external:
+        return digest.hexdigest(), [path]
+    digests = [digest.hexdigest(), *map(sha256, external)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest(), [path, *external]
 
 
-def _blocks(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
+def _blocks(
+    file: BinaryIO, start: int, end: int, size: int = _BLOCK
+) -> Iterator[tuple[bytes, bool]]:
     """A stretch of a file in blocks, and whether the mark ends in each."""
     file.seek(start)
     before = b""
-    while start < end and (block := file.read(min(_BLOCK, end - start))):
+    while start < end and (block := file.read(min(size, end - start))):
         start += len(block)
         yield block, _MARK in block or _MARK in before + block[: len(_MARK)]
         before = block[-len(_MARK) :]
@@ -181,7 +179,7 @@ def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Pat
     """The files of external data that tensors name, with their names, sorted."""
     file.seek(0)
     try:
-        names = sorted(set(_locations(file.read(total), "model")))
+        names = sorted(set(_locations(file.read(total))))
     except (EOFError, ValueError):
         names = []  # the mark stands in bytes that are no tensor
     found = []
@@ -200,21 +198,35 @@ def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Pat
     return found
 
 
-def _locations(message: bytes, kind: str) -> Iterator[str]:
-    """The names of the files that the tensors in a message have their data in."""
-    if _MARK not in message:
+def _locations(content: bytes) -> Iterator[str]:
+    """The names of the files that the tensors of a model have their data in."""
+    for tensor in tensors(content, _MARK):
+        for field in fields_of(tensor, (_EXTERNAL_DATA,)):
+            entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
+            if entry.get(1) == _MARK:
+                yield entry.get(2, b"").decode("utf-8", "replace")
+
+
+def tensors(message: bytes, mark: bytes = b"", kind: str = "model") -> Iterator[bytes]:
+    """The TensorProtos of an ONNX file that hold these bytes, wherever in the graph they stand.
+
+    Args:
+        message: the file's bytes.
+        mark: what is looked for; nothing that lacks it is read.
+        kind: what the message is, one of `_INSIDE`.
+
+    Raises:
+        EOFError, ValueError: this is no ONNX file.
+    """
+    if mark not in message:
         return
     if kind == "tensor":
-        for field in fields_of(message, (_EXTERNAL_DATA,)):
-            if field.number == _EXTERNAL_DATA:
-                entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
-                if entry.get(1) == _MARK:
-                    yield entry.get(2, b"").decode("utf-8", "replace")
+        yield message
         return
-    inside = INSIDE[kind]
+    inside = _INSIDE[kind]
     for field in fields_of(message, inside):
         if field.wire == BYTES and field.number in inside:
-            yield from _locations(field.data, inside[field.number])
+            yield from tensors(field.data, mark, inside[field.number])
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from icnet_deploy.errors import ImageError
-from icnet_deploy.images import read_colours, read_grey, read_image
+from icnet_deploy.images import ImageFile, read_grey, read_image
 
 COLOURS = np.random.default_rng(3).integers(0, 256, (256, 3), np.uint8)
 
@@ -23,7 +23,7 @@ def test_a_palettes_indices_are_the_labels(bits, files):
         path = files.write(files.palette_png(values, palette, bits, transparent))
         assert np.array_equal(read_grey(path), values)
         assert np.array_equal(read_image(path), palette[values])
-        assert np.array_equal(read_colours(path), palette[values])
+        assert np.array_equal(ImageFile(path).colours(), palette[values])
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -122,9 +122,9 @@ def test_colours_without_a_palette_are_refused_even_if_they_are_grey(channels, f
 def test_a_format_that_may_change_values_is_refused(kind, files):
     path = files.write(files.by_pillow(kind, labels(), quality=100) if kind != "JPEG2000" else
                        files.by_pillow(kind, labels()))  # fmt: skip
-    for read in (read_grey, read_colours):
+    for read in (ImageFile.indices, ImageFile.colours):
         with pytest.raises(ImageError, match="may change values; expected PNG"):
-            read(path)
+            read(ImageFile(path))
 
 
 def test_a_label_map_whose_0_is_white_is_refused(files):

@@ -6,7 +6,7 @@ import pytest
 
 from icnet_deploy.errors import ImageError
 from icnet_deploy.formats.header import exif_orientation
-from icnet_deploy.images import ImageFile, read_colours, read_grey, read_image, read_pictures
+from icnet_deploy.images import ImageFile, read_image
 
 FORMATS = {
     "JPEG": {"quality": 100, "subsampling": 0},
@@ -47,7 +47,7 @@ def test_every_format_is_turned_upright(kind, orientation, files):
     assert same(read_image(image.path), expected)
     assert read_image(image.path).flags.c_contiguous
     assert same(image.rgb(turn=False), files.picture())
-    assert same(next(iter(read_pictures(image.path)))[0], expected)
+    assert same(next(iter(ImageFile(image.path).frames()))[0], expected)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -107,9 +107,9 @@ def test_xmp_is_not_exif(files):
 
 def test_a_label_map_with_an_orientation_is_refused(files):
     path = files.write(files.by_pillow("PNG", files.picture()[:, :, 0], exif=files.exif(6)))
-    for read in (read_grey, read_colours):
+    for read in (ImageFile.indices, ImageFile.colours):
         with pytest.raises(ImageError, match="EXIF orientation 6; expected 1"):
-            read(path)
+            read(ImageFile(path))
 
 
 def test_the_decoders_own_turns_are_off(files):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from icnet_deploy.errors import ImageError
-from icnet_deploy.images import count_pictures, read_grey, read_image, read_pictures
+from icnet_deploy.images import ImageFile, read_grey, read_image
 
 GREYS = (10, 90, 170, 250)
 
@@ -34,8 +34,8 @@ ANIMATIONS = {
 @pytest.mark.parametrize("kind", ANIMATIONS)
 def test_an_animation_is_read_frame_by_frame(kind, files):
     path = files.write(animation(kind, **ANIMATIONS[kind]))
-    assert count_pictures(path) == 4
-    read = list(read_pictures(path))
+    assert ImageFile(path).pictures == 4
+    read = list(ImageFile(path).frames())
     assert [round(seconds, 3) for _, seconds in read] == [0.1, 0.2, 0.3, 0.4]
     assert all(image.shape == (30, 40, 3) and image.dtype == np.uint8 for image, _ in read)
     means = [image.mean() for image, _ in read]
@@ -46,7 +46,7 @@ def test_an_animation_is_read_frame_by_frame(kind, files):
 def test_where_one_picture_is_expected_several_are_refused_with_their_number(kind, files):
     content = several(kind, files)
     path = files.write(content)
-    assert count_pictures(path) == 4
+    assert ImageFile(path).pictures == 4
     for read in (read_image, read_grey):
         with pytest.raises(
             ImageError, match=r"holds 4 pictures; expected one: split .*icnet predict"
@@ -64,7 +64,7 @@ def several(kind, files):
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PPM"])
 def test_pictures_that_follow_each_other_are_read_one_by_one(kind, files):
-    read = list(read_pictures(files.write(several(kind, files))))
+    read = list(ImageFile(files.write(several(kind, files))).frames())
     assert [int(image.mean()) for image, _ in read] == list(GREYS)
     assert [seconds for _, seconds in read] == [None] * 4
 
@@ -72,8 +72,8 @@ def test_pictures_that_follow_each_other_are_read_one_by_one(kind, files):
 def test_a_single_picture_is_one(files):
     for kind in ("PNG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG", "BMP", "PPM", "JPEG2000"):
         path = files.write(files.by_pillow(kind))
-        assert count_pictures(path) == 1
-        (only,) = read_pictures(path)
+        assert ImageFile(path).pictures == 1
+        (only,) = ImageFile(path).frames()
         assert np.array_equal(only[0], read_image(path))
         assert only[1] is None
 
@@ -89,7 +89,7 @@ def test_an_animation_of_one_frame_is_a_picture(files):
     ]
     body = b"".join(kind + len(data).to_bytes(4, "little") + data for kind, data in chunks)
     path = files.write(b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body)
-    assert count_pictures(path) == 1
+    assert ImageFile(path).pictures == 1
     assert np.array_equal(read_image(path), files.picture())
 
 
@@ -100,14 +100,14 @@ def test_an_animation_that_was_cut_off_is_refused(kind, files):
     for share in (0.3, 0.6, 0.9, 0.999):
         path = files.write(content[: int(len(content) * share)])
         with pytest.raises(ImageError, match=r"cut off|corrupt"):
-            list(read_pictures(path))
+            list(ImageFile(path).frames())
 
 
 def test_a_motion_jpeg_whose_last_picture_was_cut_off_is_refused(files):
     content = several("JPEG", files)
     path = files.write(content[:-40])
-    assert count_pictures(path) == 4
-    read = read_pictures(path)
+    assert ImageFile(path).pictures == 4
+    read = ImageFile(path).frames()
     assert [int(next(read)[0].mean()) for _ in range(3)] == list(GREYS[:3])
     with pytest.raises(ImageError, match="cut off"):
         next(read)
@@ -118,7 +118,7 @@ def test_an_apng_that_lacks_frames_names_both_numbers(files):
     last = max(i for i, (kind, _) in enumerate(chunks) if kind == b"fcTL")
     path = files.write(files.png_of([*chunks[:last], chunks[-1]]))
     with pytest.raises(ImageError, match="cut off: it has 3 of 4 frames"):
-        count_pictures(path)
+        ImageFile(path)
 
 
 def test_frames_are_composited_as_a_viewer_shows_them(files):
@@ -129,18 +129,18 @@ def test_frames_are_composited_as_a_viewer_shows_them(files):
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         path = files.write(animation(kind, [base, changed], **options))
-        read = [image for image, _ in read_pictures(path)]
+        read = [image for image, _ in ImageFile(path).frames()]
         assert np.array_equal(read[1], np.asarray(changed)), kind
 
 
 def test_a_gif_without_delays_is_shown_as_browsers_do(files):
-    read = list(read_pictures(files.write(animation("GIF", duration=0))))
+    read = list(ImageFile(files.write(animation("GIF", duration=0))).frames())
     assert [seconds for _, seconds in read] == [0.1] * 4
 
 
 def test_an_animation_is_turned_as_its_exif_says(files):
     path = files.write(animation("WEBP", lossless=True, exif=files.exif(6)))
-    assert [image.shape for image, _ in read_pictures(path)] == [(40, 30, 3)] * 4
+    assert [image.shape for image, _ in ImageFile(path).frames()] == [(40, 30, 3)] * 4
 
 
 def test_what_a_camera_attaches_is_no_further_picture(files):
@@ -160,9 +160,11 @@ def test_what_a_camera_attaches_is_no_further_picture(files):
         plain[:2] + xmp + plain[2:] + plain,
     ):
         path = files.write(content)
-        assert count_pictures(path) == 1
+        assert ImageFile(path).pictures == 1
         assert read_image(path).shape[2] == 3
-    assert count_pictures(files.write(plain + preview)) == 2  # nobody says that it belongs to it
+    assert (
+        ImageFile(files.write(plain + preview)).pictures == 2
+    )  # nobody says that it belongs to it
 
 
 def test_an_exif_thumbnail_is_no_further_picture(files):
@@ -170,7 +172,7 @@ def test_an_exif_thumbnail_is_no_further_picture(files):
     block = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + bytes(6) + thumbnail
     photo = files.by_opencv(".jpg")
     path = files.write(photo[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2) + block + photo[2:])
-    assert count_pictures(path) == 1
+    assert ImageFile(path).pictures == 1
     assert read_image(path).shape == (48, 64, 3)
 
 
@@ -181,10 +183,12 @@ def test_thumbnails_and_masks_of_a_tiff_are_no_further_pictures(files):
         page = files.tiff_page(small, **subfile)
         for pages in ((files.tiff_page(picture), page), (page, files.tiff_page(picture), page)):
             path = files.write(files.tiff(*pages))
-            assert count_pictures(path) == 1
+            assert ImageFile(path).pictures == 1
             assert np.array_equal(read_image(path), picture)
     assert (
-        count_pictures(files.write(files.tiff(files.tiff_page(picture), files.tiff_page(small))))
+        ImageFile(
+            files.write(files.tiff(files.tiff_page(picture), files.tiff_page(small)))
+        ).pictures
         == 2
     )
 
@@ -192,5 +196,5 @@ def test_thumbnails_and_masks_of_a_tiff_are_no_further_pictures(files):
 def test_a_picture_beside_an_animation_is_not_one_of_its_frames(files):
     """An APNG may have a first picture for viewers that cannot move."""
     path = files.write(animation("PNG", default_image=True))
-    assert count_pictures(path) == 3
-    assert [int(image.mean()) for image, _ in read_pictures(path)] == list(GREYS[1:])
+    assert ImageFile(path).pictures == 3
+    assert [int(image.mean()) for image, _ in ImageFile(path).frames()] == list(GREYS[1:])
