@@ -107,21 +107,19 @@ class ImageFile:
         Raises:
             ImageError: as `read_image`, or fewer frames are there than the file says.
         """
-        header, count = self._header, 0
+        header = self._header
+        if header.pictures == 1:
+            yield self.rgb(), None
+            return
         with self._naming():
             decode.check(self._content, header)
-            if header.pictures > 1 and header.kind in ("GIF", "WebP", "PNG", "AVIF"):
+            if header.kind in ("GIF", "WebP", "PNG", "AVIF"):
                 for pixels, seconds in decode.frames(self._content, header):
-                    count += 1
                     yield _turned(pixels, header.orientation), seconds
-            elif header.pictures > 1:
+            else:
                 for content, part in decode.pages(self._content, header):
-                    count += 1
                     decode.check(content, part)
                     yield _turned(decode.rgb(content, part), part.orientation), None
-            else:
-                count = 1
-                yield self.rgb(), None
 
     def _require_one(self) -> None:
         if self.pictures > 1:

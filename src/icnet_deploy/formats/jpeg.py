@@ -65,10 +65,8 @@ def check(content: bytes) -> None:
             often gives the codes of another picture, which are as good.
     """
     reader = _reader()
-    state = _UNKNOWN
-    if reader is not None:
-        state = reader(content, len(content), ctypes.byref(ctypes.c_size_t()))
-    if state == _UNKNOWN:
+    state = reader and reader(content, len(content), ctypes.byref(ctypes.c_size_t()))
+    if state in (None, _UNKNOWN):
         state = _state_without_codes(content)
     if state == _CUT:
         raise Unreadable(CUT)

@@ -17,8 +17,9 @@ from icnet_deploy.formats.header import CORRUPT, CUT, Header, Unreadable, unpack
 PNM_STARTS = tuple(b"P%d" % number for number in range(1, 7))
 
 _BLANK = rb"(?:\s|#[^\n\r]*[\n\r])"
-_HEAD = re.compile(rb"P([1-6])" + _BLANK + rb"+(\d+)" + _BLANK + rb"+(\d+)")
-_MOST = re.compile(_BLANK + rb"+(\d+)")
+_NUMBER = _BLANK + rb"+(\d{1,9})"
+# Width, height and, but for bitmaps, the largest value.
+_HEAD = re.compile(rb"P(?:([14])|[2356])" + 2 * _NUMBER + rb"(?(1)|" + _NUMBER + rb")")
 _BMP_BITS = {1, 2, 4, 8, 16, 24, 32}
 _NEXT = re.compile(rb"\s*(?=P[1-6]\s)")
 
@@ -117,16 +118,10 @@ def _head(content: bytes, start: int) -> _Head:
     found = _HEAD.match(content, start)
     if found is None:
         raise Unreadable(CUT)
-    kind, width, height = (int(number) for number in found.groups())
-    end, most = found.end(), 1
-    if kind not in (1, 4):
-        largest = _MOST.match(content, end)
-        if largest is None:
-            raise Unreadable(CUT)
-        end, most = largest.end(), int(largest[1])
-        if not 0 < most < 65536:
-            raise Unreadable(f"says that its largest value is {most}; expected 1 to 65535")
-    return _Head(kind, height, width, most, end + 1)
+    width, height, most = (int(digits or 1) for digits in found.group(2, 3, 4))
+    if not 0 < most < 65536:
+        raise Unreadable(f"says that its largest value is {most}; expected 1 to 65535")
+    return _Head(int(content[start + 1 : start + 2]), height, width, most, found.end() + 1)
 
 
 def read_bmp(content: bytes) -> Header:
