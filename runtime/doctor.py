@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is None:
         choices = list(remembered_choices())
         found["choices"] = [asdict(choice) for choice in choices]
-        lines = [*report(found), "", *_remembered(choices)]
+        title = "remembered choices (icnet doctor --model FOLDER)"
+        if not choices:
+            title = "no choice among a folder's artefacts is remembered here"
+        lines = [*report(found), "", title, *(f"  {choice}" for choice in choices)]
     else:
         with Predictor.from_folder(args.model, size=args.size, anew=args.measure) as predictor:
             choice = predictor.choice
@@ -110,40 +113,37 @@ def _timed_row(one: Candidate, best: float | None) -> str:
     return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} of the fastest, {times}"
 
 
-def _remembered(choices: Sequence[Choice]) -> list[str]:
-    """What `Predictor.from_folder` has chosen on this machine before."""
-    if not choices:
-        return ["no choice among a folder's artefacts is remembered here"]
-    return ["remembered choices (icnet doctor --model FOLDER)", *(f"  {c}" for c in choices)]
-
-
 def report(found: dict[str, Any]) -> list[str]:
     """The lines that a person reads, from what `examine` found."""
+    auto, packages = found["auto"], found["packages"]
+    remedy = 'pip install "icnet-deploy[{}]"'
     lines = [
         f"icnet-deploy {found['icnet_deploy']}, Python {found['python']}, {found['os']}",
         "",
+        "machine",
         *_hardware(found),
         "",
         "runtimes",
-        *_rows(found["runtimes"], _runtime),
+        *(_row(name, _state(value)) for name, value in found["runtimes"].items()),
         "",
         "what drives the GPU for an engine",
-        *_rows(found["cuda"], _adapter),
+        *(_row(name, _state(value)) for name, value in found["cuda"].items()),
         "",
         f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}",
         f"whether images are whole: {found['jpeg']['why']}",
-        *_auto(found["auto"]),
+        f"auto means {auto['runtime']} on {auto['device']}: {auto['why']}"
+        if auto["runtime"]
+        else f"auto finds nothing that runs a model: {auto['why']}",
         "",
         "packages",
+        *(_row(p.name, packages[p.name] or f"missing: {p.purpose}") for p in PACKAGES),
     ]
-    missing = []
-    for package in PACKAGES:
-        installed = found["packages"][package.name]
-        lines.append(_row(package.name, installed or f"missing: {package.purpose}"))
-        if installed is None and package.extra:
-            remedy = f'pip install "icnet-deploy[{package.extra}]"'
-            missing.append(_row(package.name, f"{remedy:<40} {package.purpose}"))
-    if found["packages"]["onnxruntime-gpu"] is None:
+    missing = [
+        _row(p.name, f"{remedy.format(p.extra):<40} {p.purpose}")
+        for p in PACKAGES
+        if packages[p.name] is None and p.extra
+    ]
+    if packages["onnxruntime-gpu"] is None:
         missing.append("  (onnxruntime and onnxruntime-gpu exclude each other: uninstall the one")
         missing.append("  before the other is installed)")
     return [*lines, "", "to install what is missing", *missing] if missing else lines
@@ -155,48 +155,28 @@ def _row(name: str, text: str) -> str:
 
 def _hardware(found: dict[str, Any]) -> list[str]:
     cpu, memory = found["cpu"], found["memory_gib"]
-    lines = [
-        "machine",
+    gpus = [
+        f"{gpu['name']}, {gpu['memory.total']}, driver {gpu['driver_version']}, compute capability "
+        f"{gpu['compute_cap']}"
+        for gpu in found["gpus"]
+    ]
+    return [
         _row("processor", f"{cpu['model']}, {cpu['cores']} cores"),
         _row("instructions", " ".join(cpu["flags"]) or "unknown"),
         _row("memory", "unknown" if memory is None else f"{memory} GiB"),
+        *(_row("GPU", text) for text in gpus or ["none that nvidia-smi shows"]),
     ]
-    for gpu in found["gpus"]:
-        text = f"{gpu['name']}, {gpu['memory.total']}, driver {gpu['driver_version']}"
-        lines.append(_row("GPU", f"{text}, compute capability {gpu['compute_cap']}"))
-    if not found["gpus"]:
-        lines.append(_row("GPU", "none that nvidia-smi shows"))
-    return lines
 
 
-def _rows(found: dict[str, Any], told: Callable[[dict[str, Any]], str]) -> list[str]:
-    """A line for each of what may be there: what is told of it, or why nothing is."""
-    rows = []
-    for name, value in found.items():
-        if value is None:
-            text = "not installed"
-        elif "error" in value:
-            text = f"does not work: {value['error']}"
-        else:
-            text = told(value)
-        rows.append(_row(name, text))
-    return rows
-
-
-def _runtime(value: dict[str, Any]) -> str:
-    if "providers" in value:
-        return f"{value['version']}: {', '.join(value['providers'])}"
-    if "devices" in value:
-        devices = [f"{device} ({model})" for device, model in value["devices"].items()]
-        return f"{value['version']}: {', '.join(devices)}"
-    return f"{value['version']}: engines (icnet build-engine)"
-
-
-def _adapter(value: dict[str, Any]) -> str:
-    return f"{value['version']} on {value['gpu']}"
-
-
-def _auto(found: dict[str, Any]) -> list[str]:
-    if found["runtime"] is None:
-        return [f"auto finds nothing that runs a model: {found['why']}"]
-    return [f"auto means {found['runtime']} on {found['device']}: {found['why']}"]
+def _state(value: dict[str, Any] | None) -> str:
+    """What there is to say of a runtime, or of what drives a GPU."""
+    if value is None:
+        return "not installed"
+    if "error" in value:
+        return f"does not work: {value['error']}"
+    if "gpu" in value:
+        return f"{value['version']} on {value['gpu']}"
+    if not value.keys() & {"devices", "providers"}:
+        return f"{value['version']}: engines (icnet build-engine)"
+    devices = [f"{device} ({model})" for device, model in value.get("devices", {}).items()]
+    return f"{value['version']}: {', '.join(value.get('providers', devices))}"
