@@ -18,7 +18,7 @@ from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 MEANT_FOR = {name: row.runtimes for name, row in PRECISIONS.items() if row.runtimes}
 """For who does not ask the precision's row yet."""
 
-Described = tuple[ArtefactFile, ArtefactMetadata]
+_Described = tuple[ArtefactFile, ArtefactMetadata]
 """An artefact that says what it is."""
 
 
@@ -146,9 +146,9 @@ def _likely(candidate: Candidate) -> tuple[object, ...]:
     return (*slower, candidate.runtime, candidate.file)
 
 
-def _described(folder: Path, offer: Offer) -> list[Described]:
+def _described(folder: Path, offer: Offer) -> list[_Described]:
     """The artefacts of a folder that say what they are."""
-    artefacts: list[Described] = []
+    artefacts: list[_Described] = []
     for artefact in read_artefacts(folder, check=False):  # who opens one checks it
         if artefact.metadata:
             artefacts.append((artefact, artefact.metadata))
@@ -165,8 +165,8 @@ def _described(folder: Path, offer: Offer) -> list[Described]:
 
 
 def _of_size(
-    folder: Path, artefacts: list[Described], size: tuple[int, int] | None, offer: Offer
-) -> list[Described]:
+    folder: Path, artefacts: list[_Described], size: tuple[int, int] | None, offer: Offer
+) -> list[_Described]:
     """Those that take the size that was asked for; all where none was."""
     if size is None:
         return artefacts
@@ -190,7 +190,7 @@ def _size_text(size: tuple[int, int] | None) -> str:
     return "any size" if size is None else f"{size[0]}x{size[1]}"
 
 
-def _require_one_network(folder: Path, artefacts: Sequence[Described]) -> None:
+def _require_one_network(folder: Path, artefacts: Sequence[_Described]) -> None:
     """Refuses a folder whose artefacts would not give the same label map."""
     kinds: dict[str, list[str]] = {}
     for file, metadata in artefacts:

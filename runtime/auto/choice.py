@@ -58,7 +58,7 @@ _TIMED = {
 }
 """Of what is remembered: what each part must be."""
 
-Model = TypeVar("Model", bound=Opened)
+_Model = TypeVar("_Model", bound=Opened)
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class Choice:
 def open_fastest(
     folder: Path,
     request: Request,
-    open_one: Callable[..., Model],
+    open_one: Callable[..., _Model],
     *,
     anew: bool = False,
     clock: Clock = seconds_an_image,
     here: Any = machine,
-) -> tuple[Model, Choice]:
+) -> tuple[_Model, Choice]:
     """Opens the fastest candidate of a folder, and says why it is that one.
 
     Args:
@@ -135,16 +135,16 @@ class _Changed(Exception):
 
 
 @dataclass(frozen=True)
-class _Chooser(Generic[Model]):
+class _Chooser(Generic[_Model]):
     """Chooses among what a folder offers; see `open_fastest`."""
 
     folder: Path
     request: Request
-    open_one: Callable[..., Model]
+    open_one: Callable[..., _Model]
     clock: Clock
     here: Any
 
-    def open_best(self, offer: Offer, anew: bool) -> tuple[Model, Choice]:
+    def open_best(self, offer: Offer, anew: bool) -> tuple[_Model, Choice]:
         if len(offer.candidates) == 1:
             left_out = tuple(offer.left_out)
             choice = Choice(str(self.folder), tuple(offer.candidates), left_out, None, False)
@@ -158,7 +158,7 @@ class _Chooser(Generic[Model]):
                 return self._open(again, offer)
         return self._open(self._measure(offer, key, path), offer)
 
-    def _open(self, choice: Choice, offer: Offer) -> tuple[Model, Choice]:
+    def _open(self, choice: Choice, offer: Offer) -> tuple[_Model, Choice]:
         """Opens the winner, whose bytes are those of the verdict before it is opened and after."""
         winner = choice.winner
         path = self.folder / winner.file

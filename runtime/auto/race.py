@@ -16,13 +16,10 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.errors import IcnetError
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import UInt8, resize_image
 from icnet_deploy.runtime.auto.candidates import Candidate
-
-UInt8 = npt.NDArray[np.uint8]
 
 ROUNDS = 5
 """How often the last two are timed."""
@@ -54,7 +51,7 @@ Clock = Callable[[Opened, UInt8, int], float]
 
 
 @dataclass
-class Entrant:
+class _Entrant:
     """A model that was timed.
 
     Attributes:
@@ -110,7 +107,7 @@ def race(
     open_one: Callable[[Candidate], Opened],
     streams: int = 1,
     clock: Clock = seconds_an_image,
-) -> tuple[list[Entrant], list[str]]:
+) -> tuple[list[_Entrant], list[str]]:
     """Finds the fastest.
 
     Args:
@@ -142,7 +139,7 @@ def race(
     return [*_ranked(course.running), *_ranked(course.out)], course.failed
 
 
-def _ranked(entrants: Sequence[Entrant]) -> list[Entrant]:
+def _ranked(entrants: Sequence[_Entrant]) -> list[_Entrant]:
     return sorted(entrants, key=lambda entrant: entrant.median)
 
 
@@ -152,8 +149,8 @@ class _Course:
 
     streams: int
     clock: Clock
-    running: list[Entrant] = field(default_factory=list)
-    out: list[Entrant] = field(default_factory=list)
+    running: list[_Entrant] = field(default_factory=list)
+    out: list[_Entrant] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def close(self) -> None:
@@ -164,7 +161,7 @@ class _Course:
     def enter(self, candidate: Candidate, open_one: Callable[[Candidate], Opened]) -> None:
         """Opens one, times it, and closes whichever can no longer win."""
         try:
-            entrant = Entrant(candidate, open_one(candidate))
+            entrant = _Entrant(candidate, open_one(candidate))
         except IcnetError as error:
             self.failed.append(f"{candidate}: {error}")
             return
@@ -183,7 +180,7 @@ class _Course:
                 self.out.append(one)
                 one.predictor.close()
 
-    def run(self, entrant: Entrant, runs: int = 1) -> bool:
+    def run(self, entrant: _Entrant, runs: int = 1) -> bool:
         """Times it anew; a model that fails is out, and False is returned."""
         image = street_like(entrant.predictor.size or _FREE_SIZE)
         try:

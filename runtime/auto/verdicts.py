@@ -31,13 +31,13 @@ from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 NAME = "verified.json"
 """The record's name in the folder."""
 
-SCHEMA = 1
+_SCHEMA = 1
 """Raised when a reader of today could misunderstand the file."""
 
 RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
 
 _WHAT = "a record of `icnet verify FOLDER`, which writes it anew"
-_RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=SCHEMA)
+_RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=_SCHEMA)
 _VERDICT = Schema(
     _WHAT,
     {
@@ -165,4 +165,4 @@ def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
         OutputError: the folder cannot be written.
     """
     found = [asdict(verdict) for verdict in verdicts.verdicts]
-    write_json(folder / NAME, {"schema": SCHEMA, "kind": "verified", "verdicts": found})
+    write_json(folder / NAME, {"schema": _SCHEMA, "kind": "verified", "verdicts": found})

@@ -27,9 +27,9 @@ from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
 
-Timings = list[dict[str, float]]
+_Timings = list[dict[str, float]]
 
-STAGES = ("preprocess", "inference", "label_map", "total")
+_STAGES = ("preprocess", "inference", "label_map", "total")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(failures) == 1 == len(items):
         raise failures[0]
     if failures:
-        told = "; ".join(str(failure) for failure in failures)
         raise ImageError(
-            f"{len(failures)} of {len(items)} inputs failed, the others are done: {told}"
+            f"{len(failures)} of {len(items)} inputs failed, the others are done: "
+            f"{'; '.join(map(str, failures))}"
         )
     return 0
 
@@ -128,7 +128,7 @@ def _id_table(label_set: LabelSet) -> Any:
 
 def label_files(
     predictor: Predictor, items: Sequence[Item], table: Any = None
-) -> tuple[Timings, list[InputError]]:
+) -> tuple[_Timings, list[InputError]]:
     """Labels every item; one that cannot be read does not keep the others from it.
 
     Images are read, drawn and written in as many threads as there are cores while the network works
@@ -148,11 +148,11 @@ def label_files(
     """
     from tqdm import tqdm
 
-    timings: Timings = []
+    timings: _Timings = []
     failures: list[InputError] = []
 
-    def label(item: Item) -> tuple[Timings, InputError | None, Item | None]:
-        done: Timings = []
+    def label(item: Item) -> tuple[_Timings, InputError | None, Item | None]:
+        done: _Timings = []
         try:
             if item.video:
                 _label_video(predictor, item, done)
@@ -181,7 +181,7 @@ def label_files(
     return timings, failures
 
 
-def _label_image(predictor: Predictor, item: Item, table: Any, timings: Timings) -> bool:
+def _label_image(predictor: Predictor, item: Item, table: Any, timings: _Timings) -> bool:
     """Labels an image, or each page of one, and adds the timings; False if it is an animation."""
     try:
         file = ImageFile(item.path)
@@ -222,7 +222,7 @@ def write_results(item: Item, prediction: Prediction, overlay: Any, table: Any =
     write_image(item.result("_overlay.jpg"), overlay)
 
 
-def _label_video(predictor: Predictor, item: Item, timings: Timings) -> None:
+def _label_video(predictor: Predictor, item: Item, timings: _Timings) -> None:
     """Labels the frames of a video, or of an animation, and adds the timings of each.
 
     Raises:
@@ -255,7 +255,7 @@ def _label_video(predictor: Predictor, item: Item, timings: Timings) -> None:
 
 
 def _summarise(
-    predictor: Predictor, items: list[Item], timings: Timings, failed: int, output: Path
+    predictor: Predictor, items: list[Item], timings: _Timings, failed: int, output: Path
 ) -> None:
     """Says what was done, how long it took, and where it is."""
     if not timings:
@@ -263,7 +263,8 @@ def _summarise(
     done = len(items) - failed
     of = f" of {len(items)}" if failed else ""
     stages = ", ".join(
-        f"{stage.replace('_', ' ')} {median(one[stage] for one in timings):.1f}" for stage in STAGES
+        f"{stage.replace('_', ' ')} {median(one[stage] for one in timings):.1f}"
+        for stage in _STAGES
     )
     print(
         f"{done}{of} input{'s' if len(items) > 1 else ''} labelled with {predictor.runtime} on "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
@@ -135,7 +136,5 @@ def _names(name: Path, suffix: str) -> Iterator[Path]:
     yield name
     longer = name.with_name(f"{name.name}_{suffix.lstrip('.').lower()}") if suffix else name
     yield longer
-    number = 2
-    while True:
+    for number in count(2):
         yield longer.with_name(f"{longer.name}_{number}")
-        number += 1

@@ -6,15 +6,12 @@ from pathlib import Path
 
 from icnet_deploy.runtime.video.frames import JPEG_SUFFIXES, Frame, FrameReader, PictureReader
 from icnet_deploy.runtime.video.reader import VideoReader
-from icnet_deploy.runtime.video.writer import VideoWriter, writing_video
+from icnet_deploy.runtime.video.writer import writing_video
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "Frame",
-    "FrameReader",
-    "PictureReader",
     "VideoReader",
-    "VideoWriter",
     "open_frames",
     "writing_video",
 ]

@@ -8,13 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from icnet_deploy.errors import ImageError
-from icnet_deploy.images import ImageFile
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.images import ImageFile, UInt8
 
 USUAL_RATE = Fraction(25)
 """Frames a second, where a file says nothing."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import ImageError, require
-from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, UInt8, size_change
+from icnet_deploy.images import UInt8
+from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, size_change
 from icnet_deploy.runtime.video.whole import Tally
 
 # ITU-T H.273, and the same in FFmpeg's AVColorSpace and AVColorRange.
@@ -106,7 +107,7 @@ class VideoReader:
                 self._container.close()
 
     def _frames(self) -> Iterator[Frame]:
-        clock = Clock(self.time_base, 1 / self.rate, "avi" in self._tally.format)
+        clock = _Clock(self.time_base, 1 / self.rate, "avi" in self._tally.format)
         read, why = 0, ""
         size: tuple[int, ...] = ()
         for frame in self._sound():
@@ -258,7 +259,7 @@ def _turned(image: UInt8, matrix: npt.NDArray[np.int32]) -> UInt8:
     return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
-class Clock:
+class _Clock:
     """Times of frames, in seconds since the first, that grow.
 
     A frame has a time stamp of its own and the one of the packet that it came from. Of two that

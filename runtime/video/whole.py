@@ -19,7 +19,7 @@ _OGG_PAGE, _OGG_LAST, _OGG_LONGEST = b"OggS", 4, 27 + 255 + 255 * 255
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DURATION, _ASF_PREROLL, _HEAD = 48, 64, 1 << 16  # where they stand behind it; where to look
 
-Missing = tuple[int, int | None, str]
+_Missing = tuple[int, int | None, str]
 """Frames that are missing; all frames, where the container counts them; why."""
 
 
@@ -43,7 +43,7 @@ class Tally:
         self._packets = self._hidden = self._ticks = 0
         self._video_start: Fraction | None = None
         self._video_end = self._end = Fraction(0)
-        self._holes = Holes(path, self.format)
+        self._holes = _Holes(path, self.format)
         self._behind_hole = False
         self.first: int | None = None
         self._early: list[int] = []
@@ -100,7 +100,7 @@ class Tally:
         total = f"about {read + damaged + missing}" if stated is None else str(stated)
         return f"{read} of {total} frames can be read ({why or 'the others are damaged'})"
 
-    def _missing(self) -> Missing:
+    def _missing(self) -> _Missing:
         if "mov" in self.format:
             # The sample table, after edit lists, which hide frames or show them twice. That of a
             # file in fragments counts those that are there.
@@ -118,7 +118,7 @@ class Tally:
             return 1, None, "it was cut off within a packet"
         return self._missing_by_time() if self.format & _STATES_DURATION else (0, None, "")
 
-    def _missing_in_avi(self, stated: int) -> Missing:
+    def _missing_in_avi(self, stated: int) -> _Missing:
         missing = max(0, stated - self._ticks)
         if self._ticks > self._packets:  # of a rate that varies: ticks without a frame are counted
             missing = round(missing * self._packets / self._ticks)
@@ -126,7 +126,7 @@ class Tally:
             return missing, None, _cut_off(missing)
         return missing, stated or None, _cut_off(missing)
 
-    def _missing_in_ogg(self) -> Missing:
+    def _missing_in_ogg(self) -> _Missing:
         if not _ends_as_ogg(self._path):
             return 1, None, "it was cut off: its last page is missing"
         # Ogg has one rate, and FFmpeg leaves out pages whose checksum is wrong.
@@ -136,7 +136,7 @@ class Tally:
             return missing, None, "pages in its middle are damaged"
         return 0, None, ""
 
-    def _missing_by_time(self) -> Missing:
+    def _missing_by_time(self) -> _Missing:
         duration = Fraction(self._container.duration or 0, 1_000_000)
         if not duration and "asf" in self.format:
             duration = _asf_duration(self._path)
@@ -216,7 +216,7 @@ def _seconds(text: str) -> Fraction | None:
         return None
 
 
-Step = Callable[[bytes, int], tuple[int, int] | None]
+_Step = Callable[[bytes, int], tuple[int, int] | None]
 """Of the element that begins at a place: where its data begin, and the next element; None: it is
 none."""
 
@@ -237,7 +237,7 @@ _LEAVES = _BLOCKS | {
 """Matroska's other elements between two packets; the last line's are a segment's own."""
 
 
-class Holes:
+class _Holes:
     """Looks for holes: bytes between packets that are nothing which belongs there, left by damage.
 
     FFmpeg's demuxers go on behind such bytes in Matroska, AVI and FLV files and say nothing, and
@@ -270,7 +270,7 @@ class Holes:
         return not any(_are_elements(between, step, start) for start in starts)
 
 
-def _are_elements(data: bytes, step: Step, at: int) -> bool:
+def _are_elements(data: bytes, step: _Step, at: int) -> bool:
     """Whether bytes are elements one after another from a place on, and maybe a last one's head."""
     while at < len(data):
         element = step(data, at)
@@ -320,7 +320,7 @@ def _flv(data: bytes, at: int) -> tuple[int, int] | None:
     return at + 11, at + 11 + size + 4
 
 
-_FORMATS: dict[str, tuple[Step, range]] = {
+_FORMATS: dict[str, tuple[_Step, range]] = {
     # FFmpeg's position of a packet is before some bytes of its header, so that the position and its
     # size are short of its end: in Matroska by 4 or more, in FLV by 12 to 20 and 4 behind the data.
     "matroska": (_matroska, range(4, 64)),

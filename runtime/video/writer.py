@@ -12,7 +12,8 @@ import numpy as np
 
 from icnet_deploy.errors import ImageError, OutputError, require
 from icnet_deploy.files import replacing
-from icnet_deploy.runtime.video.frames import FrameReader, UInt8
+from icnet_deploy.images import UInt8
+from icnet_deploy.runtime.video.frames import FrameReader
 from icnet_deploy.runtime.video.reader import BT709, FULL_RANGE, LIMITED_RANGE, colour_space
 
 # superfast, 23: less noise and smaller files than the MPEG-4 part 2 that version 0.1.0 wrote, in
@@ -23,7 +24,7 @@ _X264 = {"preset": "superfast", "crf": "23", "bf": "0"}
 _FINEST, _USUAL = 1_000_000, 90_000
 
 
-class VideoWriter:
+class _VideoWriter:
     """An MP4 file that is being written; see `writing_video`."""
 
     def __init__(self, av: Any, container: Any, source: FrameReader) -> None:
@@ -96,7 +97,7 @@ class VideoWriter:
 
 
 @contextmanager
-def writing_video(path: Path, source: FrameReader) -> Iterator[VideoWriter]:
+def writing_video(path: Path, source: FrameReader) -> Iterator[_VideoWriter]:
     """Yields a writer; the file gets its name when the block succeeds and all of it is there.
 
     Args:
@@ -116,7 +117,7 @@ def writing_video(path: Path, source: FrameReader) -> Iterator[VideoWriter]:
             container = av.open(
                 f"file:{temporary}", "w", format="mp4", options={"movflags": "+faststart"}
             )
-            writer = VideoWriter(av, container, source)
+            writer = _VideoWriter(av, container, source)
             try:
                 yield writer
                 writer.close()
@@ -130,7 +131,7 @@ def writing_video(path: Path, source: FrameReader) -> Iterator[VideoWriter]:
             raise OutputError(f"cannot write the video {path}: {error.strerror}") from error
 
 
-def _check(av: Any, file: Path, path: Path, writer: VideoWriter) -> None:
+def _check(av: Any, file: Path, path: Path, writer: _VideoWriter) -> None:
     """Compares what can be read of a file, without decoding, with what was written.
 
     Raises:
