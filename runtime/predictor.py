@@ -227,7 +227,8 @@ class Predictor:
             )
 
         request = Request(runtime, device, threads, precision, unverified, streams, size)
-        predictor, predictor.choice = open_fastest(root, request, open_one, anew=anew)
+        predictor, choice = open_fastest(root, request, open_one, anew=anew)
+        predictor.choice = choice
         return predictor
 
     @classmethod

@@ -109,7 +109,7 @@ class ArtefactFile:
     @property
     def precision(self) -> str | None:
         """As its metadata has it; None where there are none."""
-        return self.metadata and self.metadata.precision
+        return None if self.metadata is None else self.metadata.precision
 
     @cached_property
     def digest(self) -> Digest:

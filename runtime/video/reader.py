@@ -136,7 +136,7 @@ class VideoReader:
         if frame.colorspace in (_UNSPECIFIED, _RESERVED):
             frame.colorspace = colour_space(frame.width, frame.height)
         try:
-            rgb = self._reformatter.reformat(frame, format="rgb24", dst_color_range=FULL_RANGE)
+            rgb: Any = self._reformatter.reformat(frame, format="rgb24", dst_color_range=FULL_RANGE)
             image = _turned(rgb.to_ndarray(), _display_matrix(frame))
         except (self._av.FFmpegError, ValueError) as error:
             raise ImageError(
