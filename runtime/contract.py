@@ -78,10 +78,10 @@ def describe(backend: Backend, label_set: LabelSet | None = None) -> ArtefactMet
     """
     heads = {spec.name: spec for spec in backend.outputs if spec.name in ("labels", "logits")}
     if not heads:
-        found = ", ".join(str(spec) for spec in backend.outputs)
+        listed = ", ".join(str(spec) for spec in backend.outputs)
         raise ModelError(
-            f"the model has neither an output 'labels' nor 'logits', but {found}: build it from an "
-            "ONNX file of `icnet export`"
+            f"the model has neither an output 'labels' nor 'logits', but {listed}: build it from "
+            "an ONNX file of `icnet export`"
         )
     head = "labels" if "labels" in heads else "logits"
     classes = heads[head].shape[1] if head == "logits" else len(CITYSCAPES)
@@ -123,8 +123,8 @@ def _check_output(
         raise ModelError(f"the model's stride is {metadata.stride}, expected at least 1, or null")
     spec = next((spec for spec in outputs if spec.name == metadata.head), None)
     if spec is None:
-        found = ", ".join(str(spec) for spec in outputs)
-        raise ModelError(f"the model has no output {metadata.head!r}; it has {found}")
+        listed = ", ".join(str(spec) for spec in outputs)
+        raise ModelError(f"the model has no output {metadata.head!r}; it has {listed}")
     wanted = _expected(metadata, metadata.size)
     if metadata.head == "labels":
         if spec.dtype != np.uint8 or len(spec.shape) != 3:

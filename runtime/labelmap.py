@@ -32,6 +32,7 @@ from icnet_deploy.runtime.cores import usable_cores
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
+_NATIVE = Path(__file__).with_name("native")
 _Run = Callable[["_Job", int, ctypes.c_int], int]
 
 # Large enough that NumPy's own overhead vanishes, small enough for a core's cache (and for any
@@ -128,15 +129,26 @@ def label_map(
         ValueError: the logits have another shape, `threads` is below 1, there is no such rule, or
             it is `none` and `size` is not the grid's. `NotFinite` is one, too.
     """
+    return _label_map(logits, size, threads, upsampling, _compiled()[0])
+
+
+def _label_map(
+    logits: npt.NDArray[Any],
+    size: tuple[int, int],
+    threads: int | None,
+    upsampling: str,
+    run: _Run | None,
+) -> UInt8:
+    """As `label_map`, by the compiled function, or without one by NumPy."""
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, or None, got {threads}")
     if logits.ndim != 4:
         labels = np.empty(size, np.uint8)
-        _label(_checked(logits), labels, threads, upsampling)
+        _label(_checked(logits), labels, threads, upsampling, run)
         return labels
     batch = np.empty((len(logits), *size), np.uint8)
     for one, labels in zip(logits, batch, strict=True):
-        _label(_checked(one), labels, threads, upsampling)
+        _label(_checked(one), labels, threads, upsampling, run)
     return batch
 
 
@@ -182,11 +194,12 @@ def _refuse_not_finite(values: Float32) -> None:
         raise NotFinite
 
 
-def _label(values: Float32, labels: UInt8, threads: int | None, upsampling: str) -> None:
-    """Fills the label map of one image, by the compiled way where it is there."""
+def _label(
+    values: Float32, labels: UInt8, threads: int | None, upsampling: str, run: _Run | None
+) -> None:
+    """Fills the label map of one image."""
     height, width = labels.shape
     rows, columns = _axes(values, (height, width), upsampling)
-    run, _ = _compiled()
     if run is None:
         labels[:] = _numpy(np.ascontiguousarray(values), rows, columns)
         return
@@ -246,9 +259,8 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
 
 
 @cache
-def _compiled() -> tuple[_Run | None, str]:
+def _compiled(folder: Path = _NATIVE) -> tuple[_Run | None, str]:
     """labelmap.c's function, or None, and why. Looked for once."""
-    folder = Path(__file__).with_name("native")
     for path in filter(Path.is_file, (folder / f"labelmap{end}" for end in EXTENSION_SUFFIXES)):
         return _load(path)
     return None, (

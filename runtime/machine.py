@@ -189,8 +189,8 @@ def _tried(look: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any] |
 def _probe(runtime: str) -> dict[str, Any]:
     """What a runtime says of itself if its package imports; whether it runs is up to the device."""
     package = import_module(RUNTIMES[runtime].package)
-    found: dict[str, Any] = import_module(RUNTIMES[runtime].module).probe(package)
-    return found
+    facts: dict[str, Any] = import_module(RUNTIMES[runtime].module).probe(package)
+    return facts
 
 
 def _cuda(open_cuda: Callable[[str], Cuda], adapter: str) -> dict[str, Any]:
@@ -227,23 +227,23 @@ def versions() -> dict[str, str]:
 
     Those that are not installed are left out.
     """
-    found = _examined()
-    packages = {name: found["packages"].get(name) for name in _RECORDED}
+    seen = _examined()
+    packages = {name: seen["packages"].get(name) for name in _RECORDED}
     return {
-        "icnet-deploy": found["icnet_deploy"],
-        "python": found["python"],
+        "icnet-deploy": seen["icnet_deploy"],
+        "python": seen["python"],
         **{name: version for name, version in packages.items() if version is not None},
     }
 
 
 def machine() -> dict[str, Any]:
     """The operating system, the processor, the cores this process may use, memory and GPUs."""
-    found = _examined()
+    seen = _examined()
     return {
-        "os": found["os"],
-        "cpu": found["cpu"]["model"],
-        "cpu_flags": found["cpu"]["flags"],
-        "cores": found["cpu"]["cores"],
-        "memory_gib": found["memory_gib"],
-        "gpus": found["gpus"],
+        "os": seen["os"],
+        "cpu": seen["cpu"]["model"],
+        "cpu_flags": seen["cpu"]["flags"],
+        "cores": seen["cpu"]["cores"],
+        "memory_gib": seen["memory_gib"],
+        "gpus": seen["gpus"],
     }

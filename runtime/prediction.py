@@ -206,11 +206,11 @@ class Serving:
         groups: dict[Any, list[int]] = {}
         for index, each in enumerate(prepared):
             groups.setdefault(each.pixels.shape if any_number else index, []).append(index)
-        found: dict[int, Prediction] = {}
+        answered: dict[int, Prediction] = {}
         for indices in groups.values():
             answers = self.finish(backend, [prepared[index] for index in indices])
-            found.update(zip(indices, answers, strict=True))
-        return [found[index] for index in range(len(prepared))]
+            answered.update(zip(indices, answers, strict=True))
+        return [answered[index] for index in range(len(prepared))]
 
     def stream(
         self, backend: Callable[[], Backend], frames: Iterable[UInt8], streams: int
@@ -265,15 +265,15 @@ class Serving:
         with self.turns:
             labelled = backend.label(self.metadata, images, sizes, on_device)
         kind = DeviceLabels if on_device else np.ndarray
-        found = labelled.labels
-        fits = len(found) == len(sizes) and all(
+        maps = labelled.labels
+        fits = len(maps) == len(sizes) and all(
             isinstance(labels, kind) and labels.dtype == np.uint8 and labels.shape == size
-            for labels, size in zip(found, sizes, strict=True)
+            for labels, size in zip(maps, sizes, strict=True)
         )
         if not fits:
-            told = ", ".join(f"{type(each).__name__} {each.shape}" for each in found)
+            listed = ", ".join(f"{type(each).__name__} {each.shape}" for each in maps)
             raise BackendError(
-                f"the backend answered with label maps ({told or 'none'}), expected uint8 of "
+                f"the backend answered with label maps ({listed or 'none'}), expected uint8 of "
                 f"{', '.join(map(str, sizes))}"
             )
         return labelled

@@ -236,9 +236,9 @@ class Predictor:
         cls, path: Path, loaded: Loaded, threads: int | None = None, streams: int = 1
     ) -> Predictor:
         backend, metadata, runtime, device = loaded
-        told: dict[str, Any] = {"runtime": runtime, "device": device}
+        where: dict[str, Any] = {"runtime": runtime, "device": device}
         try:
-            return cls(backend, metadata, **told, threads=threads, streams=streams)
+            return cls(backend, metadata, **where, threads=threads, streams=streams)
         except ModelError as error:
             backend.close()
             raise ModelError(f"{path}: {error}") from error

@@ -89,7 +89,7 @@ class _Stream:
     def close(self) -> None:
         if self._open:
             self._open = False
-            with suppress(Exception):  # what failed was told when it was waited for
+            with suppress(Exception):  # what failed was said when it was waited for
                 self.raw.sync()
             self.raw.close()
 

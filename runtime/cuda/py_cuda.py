@@ -80,7 +80,7 @@ class _Stream:
 
     def close(self) -> None:
         if self.raw is not None:
-            with suppress(self._driver.Error):  # what failed was told when it was waited for
+            with suppress(self._driver.Error):  # what failed was said when it was waited for
                 self.raw.synchronize()
             self.raw = None  # the object's end is the stream's
 

@@ -7,6 +7,7 @@ CUDA toolkit, so a test cannot count on it; where it is installed, driven.py tak
 from __future__ import annotations
 
 import ctypes
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import numpy as np
@@ -214,6 +215,7 @@ def make_fake(library):
     """The modules of a fake PyCUDA on a driver's library, by name."""
     api = _Api(library)
     package, driver = ModuleType("pycuda"), ModuleType("pycuda.driver")
+    package.__spec__ = ModuleSpec("pycuda", None)  # for who asks whether it is installed
     primary, compiler = ModuleType("pycuda.autoprimaryctx"), ModuleType("pycuda.compiler")
     package.VERSION_TEXT = "2026.1"
     package.__path__ = []

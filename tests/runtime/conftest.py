@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,31 @@ def write_graph(tmp_path: Path) -> Callable[..., Path]:
         return save_model(tmp_path / f"own{count}.onnx", graph, metadata)
 
     return write
+
+
+@pytest.fixture
+def without(monkeypatch: Any) -> Callable[..., None]:
+    """A function that hides installed packages, as if they were not there."""
+
+    def hide(*packages: str) -> None:
+        for package in packages:
+            monkeypatch.setitem(sys.modules, package, None)
+
+    return hide
+
+
+@pytest.fixture
+def broken(monkeypatch: Any, tmp_path: Path) -> Callable[[str], None]:
+    """A function that puts a package in the place of the real one, which does not import."""
+
+    def put(package: str) -> None:
+        folder = tmp_path / "broken"
+        folder.mkdir()
+        (folder / f"{package}.py").write_text("raise ImportError('its library is missing')")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, package, raising=False)
+
+    return put
 
 
 @pytest.fixture

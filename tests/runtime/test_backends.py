@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +20,7 @@ from icnet_deploy.errors import (
     UnavailableError,
 )
 from icnet_deploy.labels import CITYSCAPES
-from icnet_deploy.runtime import choose, open_backend
-from icnet_deploy.runtime.backends import registry as backends
-from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
+from icnet_deploy.runtime import RUNTIMES, choose, open_backend
 
 
 class TestFake(BackendContract):
@@ -101,18 +99,15 @@ os.kill(os.getpid(), signal.SIGUSR1)
             open_backend("openvino", tiny_model(), "cuda")
 
 
-def test_both_distributions_of_onnx_runtime_are_refused(monkeypatch, tiny_model):
-    monkeypatch.setattr(onnx_runtime, "distribution", lambda name: SimpleNamespace(version="1.32"))
+def test_both_distributions_of_onnx_runtime_are_refused(monkeypatch, tiny_model, tmp_path):
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        described = tmp_path / f"{name.replace('-', '_')}-1.32.dist-info" / "METADATA"
+        described.parent.mkdir()
+        described.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.32\n")
+    model = tiny_model()
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnavailableError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
-        open_backend("onnxruntime", tiny_model(), "cpu")
-
-    def only_gpu(name):
-        if name == "onnxruntime":
-            raise PackageNotFoundError(name)
-        return SimpleNamespace(version="1.32")
-
-    monkeypatch.setattr(onnx_runtime, "distribution", only_gpu)
-    open_backend("onnxruntime", tiny_model(), "cpu").close()
+        open_backend("onnxruntime", model, "cpu")
 
 
 def test_unknown_names_list_the_known(tmp_path):
@@ -129,28 +124,31 @@ def test_tensorrt_wants_an_engine_and_says_how_to_get_one(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("installed", "device", "expected"),
+    ("missing", "device", "expected"),
     [
-        ({"openvino", "onnxruntime"}, "cpu", "openvino"),
-        ({"onnxruntime"}, "cpu", "onnxruntime"),
-        ({"openvino", "onnxruntime"}, "cuda", "onnxruntime"),
+        ((), "cpu", "openvino"),
+        (("openvino",), "cpu", "onnxruntime"),
+        ((), "cuda", "onnxruntime"),
     ],
 )
-def test_auto_is_the_fastest_that_is_installed(monkeypatch, installed, device, expected):
-    monkeypatch.setattr(backends, "_installed", installed.__contains__)
+def test_auto_is_the_fastest_that_is_installed(without, missing, device, expected):
+    without(*missing)
     assert choose("auto", device) == (expected, device)
 
 
-def test_auto_takes_cuda_only_where_it_works(monkeypatch):
-    monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: True)
-    assert choose("auto", "auto") == ("onnxruntime", "cuda")
+@pytest.mark.parametrize("works", [True, False])
+def test_auto_takes_cuda_only_where_it_works(monkeypatch, works):
+    module = SimpleNamespace(cuda_works=lambda: works)
+    monkeypatch.setitem(sys.modules, "another_runtime", module)
+    row = replace(RUNTIMES["onnxruntime"], module="another_runtime")
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", row)
+    assert choose("onnxruntime", "auto") == ("onnxruntime", "cuda" if works else "cpu")
+    assert choose("auto", "auto") == (("onnxruntime", "cuda") if works else ("openvino", "cpu"))
     assert choose("openvino", "auto") == ("openvino", "cpu")
-    monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: False)
-    assert choose("auto", "auto")[1] == "cpu"
 
 
-def test_without_any_runtime_both_extras_are_named(monkeypatch):
-    monkeypatch.setattr(backends, "_installed", lambda package: False)
+def test_without_any_runtime_both_extras_are_named(without):
+    without("onnxruntime", "openvino")
     with pytest.raises(MissingPackage, match=r"'openvino'.*icnet-deploy\[cpu\]"):
         choose("auto", "cpu")
 
@@ -187,8 +185,7 @@ except MissingPackage as error:
     assert f'pip install "icnet-deploy[{extra}]"' in done.stdout
 
 
-def test_a_package_that_is_broken_says_so(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(backends, "_installed", lambda package: True)
+def test_a_package_that_is_broken_says_so(broken, tmp_path):
+    broken("openvino")
     with pytest.raises(UnavailableError, match=r"does not import.*--force-reinstall"):
         open_backend("openvino", tmp_path / "x.onnx", "cpu")

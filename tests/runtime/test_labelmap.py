@@ -89,23 +89,25 @@ def compiled(tmp_path_factory):
     return run
 
 
+def going(run):
+    """`label_map`, going the way of a compiled function, or of NumPy without one."""
+
+    def label_map_this_way(logits, size, threads=None, *, upsampling="aligned-corners"):
+        return labelmap._label_map(logits, size, threads, upsampling, run)
+
+    return label_map_this_way
+
+
 @pytest.fixture
-def fast(compiled, monkeypatch):
-    """`label_map` goes the compiled way."""
-    monkeypatch.setattr(labelmap, "_compiled", lambda: (compiled, ""))
+def fast(compiled):
+    """`label_map`, going the compiled way."""
+    return going(compiled)
 
 
 @pytest.fixture(scope="module", params=["numpy", "compiled"])
 def way(request):
     """`label_map`, going one way, then the other."""
-    run = request.getfixturevalue("compiled") if request.param == "compiled" else None
-
-    def label_map_this_way(*arguments, **options):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(labelmap, "_compiled", lambda: (run, ""))
-            return label_map(*arguments, **options)
-
-    return label_map_this_way
+    return going(request.getfixturevalue("compiled") if request.param == "compiled" else None)
 
 
 def by_numpy(logits, size, rule="aligned-corners"):
@@ -116,9 +118,7 @@ def by_numpy(logits, size, rule="aligned-corners"):
 def by_compiled(run, logits, size, threads, rule="aligned-corners"):
     """Called on a label map between rows that it must not touch."""
     framed = np.full((size[0] + 2, size[1]), 255, np.uint8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(labelmap, "_compiled", lambda: (run, ""))
-        labelmap._label(logits, framed[1:-1], threads, rule)
+    labelmap._label(logits, framed[1:-1], threads, rule, run)
     assert (framed[[0, -1]] == 255).all()
     return framed[1:-1]
 
@@ -371,12 +371,11 @@ def test_only_mixed_cells_are_worked_out(monkeypatch):
         filled.append(len(cell_row))
         fill(labels, values, rows, columns, cell_row, cell_column)
 
-    monkeypatch.setattr(labelmap, "_compiled", lambda: (None, ""))
     monkeypatch.setattr(labelmap, "_fill_cells", counting)
     monkeypatch.delattr(labelmap, "_dense")
     logits = np.zeros((2, 10, 10), np.float32)
     logits[1, 0, 0] = 1
-    labels = label_map(logits, (37, 37))
+    labels = going(None)(logits, (37, 37))
     assert filled == [1]
     assert 0 < (labels == 1).sum() < 25
 
@@ -410,7 +409,7 @@ def test_several_threads_may_call_at_once(fast):
     scenes = [logits_of(seed, 6, 20, 30, "smooth") for seed in range(24)]
     expected = [by_numpy(logits, (160, 240)) for logits in scenes]
     with ThreadPoolExecutor(4) as callers:
-        found = list(callers.map(lambda logits: label_map(logits, (160, 240), 3), scenes))
+        found = list(callers.map(lambda logits: fast(logits, (160, 240), 3), scenes))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -419,7 +418,7 @@ def test_it_does_not_wait_for_threads_that_are_busy(fast):
     logits, release = logits_of(4, 6, 20, 30, "random"), threading.Event()
     busy = [labelmap._pool().submit(release.wait) for _ in range(labelmap._MOST_THREADS)]
     try:
-        labels = label_map(logits, (80, 120), threads=4)
+        labels = fast(logits, (80, 120), threads=4)
     finally:
         release.set()
     assert all(future.result() for future in busy)
@@ -430,13 +429,13 @@ def test_it_does_not_wait_for_threads_that_are_busy(fast):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(fast):
     logits = logits_of(4, 6, 20, 30, "random")
-    expected = label_map(logits, (80, 120), threads=2)
+    expected = fast(logits, (80, 120), threads=2)
     child = os.fork()
     if child == 0:
         signal.alarm(20)
         try:
             fresh = labelmap._pool.cache_info().currsize == 0
-            same = np.array_equal(label_map(logits, (80, 120), threads=2), expected)
+            same = np.array_equal(fast(logits, (80, 120), threads=2), expected)
             labelmap._pool().submit(int).result(10)
             os._exit(0 if fresh and same else 1)
         finally:
@@ -449,16 +448,18 @@ def test_less_than_one_thread_is_refused():
         label_map(np.zeros((2, 4, 4), np.float32), (4, 4), threads=0)
 
 
-def test_it_says_which_way_it_goes(monkeypatch, tmp_path):
-    monkeypatch.setattr(labelmap, "_compiled", labelmap._compiled.__wrapped__)
-    monkeypatch.setattr(labelmap, "__file__", str(tmp_path / "labelmap.py"))
-    assert labelmap.kind()[0] == "numpy"
-    assert "compiler" in labelmap.kind()[1]
-    (tmp_path / "native").mkdir()
-    (tmp_path / "native" / "labelmap.abi3.so").write_bytes(b"no library")
-    assert labelmap.kind()[0] == "numpy"
-    assert "does not load" in labelmap.kind()[1]
-    assert (label_map(np.ones((1, 2, 2), np.float32), (4, 4)) == 0).all()
+def test_it_says_which_way_it_goes(tmp_path):
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    broken.mkdir()
+    (broken / "labelmap.abi3.so").write_bytes(b"no library")
+    for folder, message in ((empty, "compiler"), (broken, "does not load")):
+        run, why = labelmap._compiled(folder)
+        assert run is None
+        assert message in why
+    run, why = labelmap._compiled()
+    assert labelmap.kind() == ("numpy" if run is None else "compiled", why)
+    logits = logits_of(3, 4, 8, 12, "random")
+    np.testing.assert_array_equal(label_map(logits, (20, 30)), by_numpy(logits, (20, 30)))
 
 
 def test_an_older_build_is_not_called():

@@ -7,6 +7,7 @@ run to run and results are real.
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,6 @@ from backend_contract import BackendContract
 
 from icnet_deploy.errors import BackendError, DeviceError, InputError
 from icnet_deploy.runtime import Predictor, choose, open_backend
-from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.backends.onnxruntime import session as onnx_runtime
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -59,8 +59,11 @@ class Binding:
 
 
 @pytest.fixture
-def standin(monkeypatch):
-    """Puts the stand-in in ONNX Runtime's place; says what it offers and what it was asked."""
+def standin(monkeypatch, without, tmp_path):
+    """Puts the stand-in in ONNX Runtime's place; says what it offers and what it was asked.
+
+    The files of its CUDA provider are there, so that `auto` tries it.
+    """
     machine = SimpleNamespace(
         offered=[CUDA, CPU], given=None, asked=[], refuse_graphs=False, fail_runs=()
     )
@@ -107,13 +110,21 @@ def standin(monkeypatch):
         SessionOptions=Options,
         InferenceSession=Session,
         OrtValue=Values,
+        __spec__=ModuleSpec("onnxruntime", None, is_package=True),
+        set_default_logger_severity=lambda severity: None,
         get_available_providers=lambda: machine.offered,
         preload_dlls=lambda: None,
     )
     Values.made.clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    monkeypatch.setattr(backends, "_installed", lambda package: package == "onnxruntime")
-    return machine
+    without("openvino")
+    library = tmp_path / "package" / "capi" / "libonnxruntime_providers_cuda.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    module.__spec__.submodule_search_locations.append(str(tmp_path / "package"))
+    onnx_runtime.cuda_works.cache_clear()
+    yield machine
+    onnx_runtime.cuda_works.cache_clear()
 
 
 def on_the_cpu(path, images):
@@ -249,8 +260,7 @@ class TestInt8:
         with pytest.raises(InputError, match=r"is int8-ort, and .*Use the fp16 artefact"):
             Predictor.from_onnx(path, "onnxruntime", "cuda")
 
-    def test_auto_takes_the_cpu(self, standin, tiny_model, monkeypatch):
-        monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: True)
+    def test_auto_takes_the_cpu(self, standin, tiny_model):
         with Predictor.from_onnx(tiny_model(), "onnxruntime") as predictor:
             assert predictor.device == "cuda"
         path = tiny_model(describe={"precision": "int8"})

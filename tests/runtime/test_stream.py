@@ -56,8 +56,7 @@ class TestStream:
         stream.close()
         assert not workers()
 
-    def test_a_source_that_has_stopped_does_not_hold_the_caller(self, blocks, monkeypatch):
-        monkeypatch.setattr("icnet_deploy.runtime.ahead._PATIENCE", 0.05)
+    def test_a_source_that_has_stopped_does_not_hold_the_caller(self, blocks):
         predictor, backend = fake_predictor()
         moving, asked = threading.Event(), threading.Event()
 

@@ -275,11 +275,11 @@ def _check_distributions() -> None:
         UnavailableError: both `onnxruntime` and `onnxruntime-gpu` are installed.
     """
     try:
-        found = [distribution(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+        both = [distribution(name) for name in ("onnxruntime", "onnxruntime-gpu")]
     except PackageNotFoundError:
         return
     raise UnavailableError(
-        f"both onnxruntime {found[0].version} and onnxruntime-gpu {found[1].version} are installed "
+        f"both onnxruntime {both[0].version} and onnxruntime-gpu {both[1].version} are installed "
         "and have overwritten each other's files: pip uninstall -y onnxruntime onnxruntime-gpu, "
         'then pip install "icnet-deploy[cpu]" or "icnet-deploy[cuda]"'
     )
@@ -291,8 +291,8 @@ def cuda_works() -> bool:
 
     `get_available_providers` lists what was compiled in, GPU or not, so it is tried.
     """
-    found = find_spec("onnxruntime")
-    folders = (found.submodule_search_locations if found else None) or []
+    spec = find_spec("onnxruntime")
+    folders = (spec.submodule_search_locations if spec else None) or []
     if not any(file for d in folders for file in Path(d).glob("capi/*providers_cuda*")):
         return False
     import onnxruntime

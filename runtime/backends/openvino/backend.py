@@ -140,9 +140,9 @@ def _load(
 ) -> tuple[Any, _Ports]:
     """A compiled model: of what was kept of the file, or compiled anew and kept."""
     place = _kept(path, config, cached)
-    found = place and place.read()
-    if found:
-        ports, content = found
+    earlier = place and place.read()
+    if earlier:
+        ports, content = earlier
         with suppress(RuntimeError):  # what OpenVINO does not take is compiled anew
             return core().import_model(content, device, config), _ports_of(ports)
     compiled, made = compile_for(

@@ -92,8 +92,8 @@ def halve_in_pairs(model: Any) -> bool:
     """
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Interpolate":
-            found = _image_of(node)
-            if found is not None and _replace(node, *found):
+            image = _image_of(node)
+            if image is not None and _replace(node, *image):
                 model.validate_nodes_and_infer_types()
                 return True
     return False
@@ -186,15 +186,15 @@ def _replace(resize: Any, image: Any, mean: Float32) -> bool:
     # The pair's sum is the pixel: the mean is taken from its first half.
     off = np.concatenate([mean, np.zeros(3, np.float32)]).reshape(1, 1, 1, 6)
     weighted = ops.subtract(ops.multiply(blended, ops.constant(across)), ops.constant(off))
-    told = convolution.get_attributes()
+    attributes = convolution.get_attributes()
     replacement = ops.convolution(
         ops.transpose(weighted, np.array([0, 3, 1, 2])),
         ops.constant(np.concatenate([weights.data] * 2, 1)),
-        told["strides"],
-        told["pads_begin"],
-        told["pads_end"],
-        told["dilations"],
-        told["auto_pad"],
+        attributes["strides"],
+        attributes["pads_begin"],
+        attributes["pads_end"],
+        attributes["dilations"],
+        attributes["auto_pad"],
     )
     replacement.set_friendly_name(convolution.get_friendly_name())
     convolution.output(0).replace(replacement.output(0))

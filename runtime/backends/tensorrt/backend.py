@@ -86,14 +86,14 @@ class _TensorRtBackend:
             self._execution.prepare(images.shape)
             self._copy_in(list(images))
             self._execution.enqueue()
-            found = {}
+            blocks = {}
             for spec in self.outputs:
                 shape = self._execution.shapes[spec.name]
                 block = self._buffers.pinned(spec.name, prod(shape) * spec.dtype.itemsize)
                 self._cuda.copy_out(block, self._execution.addresses[spec.name], self._stream)
-                found[spec.name] = block.view(spec.dtype).reshape(shape)
+                blocks[spec.name] = block.view(spec.dtype).reshape(shape)
             self._stream.synchronize()
-            return {name: values.copy() for name, values in found.items()}
+            return {name: values.copy() for name, values in blocks.items()}
 
     def label(
         self,
@@ -117,8 +117,8 @@ class _TensorRtBackend:
                 self._copy_in(images[chunk])
                 self._execution.enqueue()
                 self._events[0].record(self._stream)
-                found, milliseconds = finish(metadata, sizes[chunk])
-                labels += found
+                made, milliseconds = finish(metadata, sizes[chunk])
+                labels += made
                 finishing += milliseconds
         total = (time.perf_counter() - start) * 1e3
         return Labelled(labels, total - finishing, finishing)
@@ -198,14 +198,14 @@ class _TensorRtBackend:
             check_labels(block, metadata.label_set)
         elif self._flag.is_set():
             raise NotFinite
-        found, offset = [], 0
+        maps, offset = [], 0
         for size, end in zip(sizes, ends, strict=True):
             count = end[0] * end[1]
             labels = block[offset : offset + count].reshape(end)
             resized = resize_labels(labels, size)
-            found.append(labels.copy() if resized is labels else resized)
+            maps.append(labels.copy() if resized is labels else resized)
             offset += count
-        return found, milliseconds + (time.perf_counter() - start) * 1e3
+        return maps, milliseconds + (time.perf_counter() - start) * 1e3
 
     def _on_device(
         self, metadata: ArtefactMetadata, sizes: Sequence[Size]
@@ -220,9 +220,9 @@ class _TensorRtBackend:
                 f"{sizes[0][0]} x {sizes[0][1]}: resize the image, take the label map on the host, "
                 "or build an engine of the head 'logits', which gives it at any size"
             )
-        found = [DeviceLabels(self._cuda, size) for size in sizes]
+        maps = [DeviceLabels(self._cuda, size) for size in sizes]
         flag = self._flag.clear()
-        for index, labels in enumerate(found):
+        for index, labels in enumerate(maps):
             if head == "logits":
                 self._launch(index, labels.address, sizes[index], flag, metadata.upsampling)
                 continue
@@ -234,10 +234,10 @@ class _TensorRtBackend:
         self._flag.fetch()
         milliseconds = self._wait()
         if self._flag.is_set():
-            for labels in found if head == "labels" else ():
+            for labels in maps if head == "labels" else ():
                 check_labels(labels.to_host(), metadata.label_set)  # says what it found
             raise NotFinite
-        return found, milliseconds
+        return maps, milliseconds
 
     def _launch(self, index: int, labels: int, size: Size, flag: int, upsampling: str) -> None:
         """The kernel, on the logits of one image of the batch."""

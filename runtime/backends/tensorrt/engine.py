@@ -186,10 +186,10 @@ class Engine:
             and all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True))
         ]
         if not fitting:
-            told = " or ".join(f"{_sides(p[0])} to {_sides(p[2])}" for p in self.profiles)
+            ranges = " or ".join(f"{_sides(p[0])} to {_sides(p[2])}" for p in self.profiles)
             raise BackendError(
-                f"{self._path} takes images of {told}; it was given {_sides(shape)}: build it with "
-                "`icnet build-engine` for the shapes that come"
+                f"{self._path} takes images of {ranges}; it was given {_sides(shape)}: build it "
+                "with `icnet build-engine` for the shapes that come"
             )
         if preferred in fitting:
             return preferred

@@ -22,8 +22,6 @@ from fake_tensorrt import Machine, make_fake
 from tiny_model import build_model, draw_blocks
 
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime import cuda as runtime_cuda
-from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.cuda import open_cuda
 
 KINDS = ("device blocks", "pinned blocks", "streams", "events", "graphs")
@@ -67,7 +65,6 @@ def predict(driver, cuda, folder):
 
     trt.machine = Machine(enqueue=enqueue)
     sys.modules["tensorrt"] = trt
-    backends._installed = lambda package: True
     onnx = build_model(folder / "tiny.onnx")
     builder = trt.Builder(logger := trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
@@ -97,7 +94,6 @@ def main():
     driver = ctypes.CDLL(library)
     if adapter == "pycuda" and find_spec("pycuda") is None:
         sys.modules |= make_pycuda(library)
-        runtime_cuda._installed = lambda package: True
     (without_nvrtc if adapter == "cuda-python" else without_nvcc)()
     cuda = open_cuda(adapter)
     assert cuda.gpu.capability == (8, 6), cuda.gpu

@@ -18,7 +18,6 @@ from tiny_model import build_model
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.backends import registry as backends
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -116,13 +115,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk(release: Any, monkeypatch: Any, tmp_path: Path) -> Any:
+def desk(release: Any, monkeypatch: Any, without: Any, tmp_path: Path) -> Any:
     """A machine of the test's own; at the end nothing may be left open on it."""
     cuda = HostCuda()
     release.machine = Machine(enqueue=cuda.enqueue, check=cuda.check)
     monkeypatch.setitem(sys.modules, "tensorrt", release)
-    here = {"tensorrt", "onnxruntime"}
-    monkeypatch.setattr(backends, "_installed", here.__contains__)
+    without("tensorrt_rtx", "openvino")
     return Desk(release, cuda, tmp_path)
 
 

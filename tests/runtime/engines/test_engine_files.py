@@ -24,7 +24,6 @@ from icnet_deploy.images import read_image, write_image
 from icnet_deploy.labels import CAMVID
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor, cuda, loading, machine
-from icnet_deploy.runtime.backends import registry as backends
 from icnet_deploy.runtime.predict.command import main
 
 SIZE = (64, 96)
@@ -138,7 +137,6 @@ class TestOtherFiles:
         """With the module under the other name, as its surface has the same calls."""
         engine = batched(sidecar=False)
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", desk.trt)
-        monkeypatch.setattr(backends, "_installed", {"tensorrt_rtx"}.__contains__)
         data = engine.read_bytes()
         assert data[:4] == b"ftrt"
         monkeypatch.setattr(desk.trt.Runtime, "deserialize_cuda_engine", _as_rtx(desk.trt))
@@ -180,13 +178,14 @@ def _as_rtx(trt):
 
 
 class TestMissing:
-    def test_no_tensorrt_names_the_extra(self, desk, batched, monkeypatch):
-        monkeypatch.setattr(backends, "_installed", lambda package: False)
+    def test_no_tensorrt_names_the_extra(self, desk, batched, without):
+        engine = batched()
+        without("tensorrt")
         with pytest.raises(MissingPackage, match=r"'tensorrt'.*icnet-deploy\[tensorrt\]"):
-            Predictor.from_engine(batched())
+            Predictor.from_engine(engine)
 
-    def test_no_cuda_library_names_the_extra(self, desk, batched, monkeypatch):
-        monkeypatch.setattr(cuda, "_installed", lambda package: False)
+    def test_no_cuda_library_names_the_extra(self, desk, batched, without):
+        without("cuda.core", "pycuda")
         with pytest.raises(MissingPackage, match=r"'cuda\.core'.*icnet-deploy\[tensorrt\]"):
             Predictor.from_engine(batched())
         with pytest.raises(MissingPackage, match="'pycuda'"):
@@ -194,10 +193,11 @@ class TestMissing:
         with pytest.raises(InputError, match="known: auto, cuda-python, pycuda"):
             Predictor.from_engine(batched(), cuda="cupy")
 
-    def test_a_tensorrt_that_is_broken_says_so(self, desk, batched, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
+    def test_a_tensorrt_that_is_broken_says_so(self, desk, batched, broken):
+        engine = batched()
+        broken("tensorrt")
         with pytest.raises(UnavailableError, match=r"'tensorrt' is installed but does not import"):
-            desk.open(batched())
+            desk.open(engine)
 
     def test_no_driver(self, desk, batched, monkeypatch):
         def refuse(this, logger):
