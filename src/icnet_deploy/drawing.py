@@ -78,8 +78,8 @@ def _counts(labels: UInt8) -> npt.NDArray[np.int64]:
     """How many pixels each of 256 values has."""
     import cv2
 
-    found = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])
-    return np.asarray(found).ravel().astype(np.int64)  # of float32: exact up to 16 million
+    counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])
+    return np.asarray(counts).ravel().astype(np.int64)  # of float32: exact up to 16 million
 
 
 def _percent(share: float) -> str:

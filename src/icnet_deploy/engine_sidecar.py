@@ -95,11 +95,11 @@ class EngineSidecar:
         Raises:
             ModelError: their SHA-256 is another.
         """
-        found = hashlib.sha256(engine).hexdigest()
-        if found != self.engine_sha256:
+        digest = hashlib.sha256(engine).hexdigest()
+        if digest != self.engine_sha256:
             raise ModelError(
                 f"{path} is not the engine that {sidecar_path(path)} describes: its SHA-256 is "
-                f"{found[:16]}..., expected {self.engine_sha256[:16]}... An engine is a program: "
+                f"{digest[:16]}..., expected {self.engine_sha256[:16]}... An engine is a program: "
                 "build it again with `icnet build-engine`, or get both files anew from where you "
                 "trust them"
             )

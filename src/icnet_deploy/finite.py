@@ -43,16 +43,16 @@ def require_finite(
         ModelError, or `error`: a value is not finite; the message names the tensors, and of each
             how many values.
     """
-    found = []
+    broken = []
     for name, values in arrays:
         count = values.size - int(np.count_nonzero(np.isfinite(values)))
         if count:
-            found.append(f"{name} ({count} of {values.size} values)")
-    if found:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            broken.append(f"{name} ({count} of {values.size} values)")
+    if broken:
+        more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
         raise error(
             f"{whose} holds numbers that are infinite or not numbers, in "
-            f"{', '.join(found[:_NAMED])}{more}: {advice}"
+            f"{', '.join(broken[:_NAMED])}{more}: {advice}"
         )
 
 
@@ -71,8 +71,8 @@ def require_finite_graph(
         ModelError, or `error`: a value is not finite.
         EOFError, ValueError: this is no ONNX file.
     """
-    found = (one for tensor in tensors(content) for one in _float_tensor(tensor))
-    require_finite(found, whose, advice, error)
+    arrays = (array for tensor in tensors(content) for array in _float_tensor(tensor))
+    require_finite(arrays, whose, advice, error)
 
 
 def _float_tensor(message: bytes) -> Iterator[tuple[str, npt.NDArray[Any]]]:

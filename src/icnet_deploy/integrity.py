@@ -78,21 +78,20 @@ def find_entry(file: BinaryIO, total: int) -> Entry:
     Raises:
         EOFError, ValueError: the file ends inside a field, or is not of this format.
     """
-    found: Entry | None = None
-    graph, start = False, 0
+    text: str | None = None
+    start = end = total
+    graph, begin = False, 0
     for field in fields(file, total, (_METADATA_PROPS,), _HIGHEST):
-        end = file.tell()
         graph = graph or (field.number == _GRAPH and field.wire == BYTES)
         if field.number == _METADATA_PROPS:
-            entry = {f.number: f.data for f in fields_of(field.data, (1, 2))}
-            if entry.get(1) == KEY.encode():
-                if found is not None:
+            pair = {f.number: f.data for f in fields_of(field.data, (1, 2))}
+            if pair.get(1) == KEY.encode():
+                if text is not None:
                     raise ValueError(f"it holds the metadata {KEY!r} twice")
-                found = Entry(entry.get(2, b"").decode("utf-8", "replace"), start, end, graph)
-        start = end
-    if found is None:
-        return Entry(None, total, total, graph)
-    return found._replace(graph=graph)
+                text = pair.get(2, b"").decode("utf-8", "replace")
+                start, end = begin, file.tell()
+        begin = file.tell()
+    return Entry(text, start, end, graph)
 
 
 def digest_of(file: BinaryIO, total: int, entry: Entry, text: str, folder: Path | None) -> str:
@@ -182,7 +181,7 @@ def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Pat
         names = sorted(set(_locations(file.read(total))))
     except (EOFError, ValueError):
         names = []  # the mark stands in bytes that are no tensor
-    found = []
+    files = []
     for name in names:
         if folder is None or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(
@@ -194,8 +193,8 @@ def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Pat
                 f"the model's external data {path} are missing: copy them with the model, or "
                 "export it again"
             )
-        found.append((path, name))
-    return found
+        files.append((path, name))
+    return files
 
 
 def _locations(content: bytes) -> Iterator[str]:

@@ -262,10 +262,10 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
 
 
 def _require_unchanged(path: Path, file: BinaryIO, total: int, entry: Entry, wanted: str) -> None:
-    found = digest_of(file, total, entry, _without(wanted, entry.text or ""), path.parent)
-    if found != wanted:
+    digest = digest_of(file, total, entry, _without(wanted, entry.text or ""), path.parent)
+    if digest != wanted:
         raise ModelError(
-            f"{path} is not the file that was written: its SHA-256 is {found[:16]}..., its "
+            f"{path} is not the file that was written: its SHA-256 is {digest[:16]}..., its "
             f"metadata say {wanted[:16]}... Bytes of it, or of its external data, were changed or "
             "lost on the way: copy it again from where it is whole, or export it again"
         )

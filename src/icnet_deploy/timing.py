@@ -133,10 +133,10 @@ def measure(
     def turn(row: Latency) -> float:
         taken = len(row.stages.get("total", ()))
         row.subject.label(images[(taken - 1) % len(images)])
-        told = row.subject.label(images[taken % len(images)])
-        for stage, milliseconds in told.items():
+        stages = row.subject.label(images[taken % len(images)])
+        for stage, milliseconds in stages.items():
             row.stages.setdefault(stage, []).append(milliseconds / 1e3)
-        return told["total"] / 1e3
+        return stages["total"] / 1e3
 
     turns = {str(i): (lambda row=row: turn(row)) for i, row in enumerate(rows)}
     with tqdm(total=rounds * len(rows), desc="latency", unit="run", disable=None) as bar:
@@ -161,7 +161,7 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     """
     milliseconds = 1e3 * np.asarray(samples, np.float64)
     p10, median, p90, p99 = np.percentile(milliseconds, [10, 50, 90, 99])
-    told = {
+    values = {
         "runs": len(samples),
         "median_ms": round(float(median), 3),
         "p10_ms": round(float(p10), 3),
@@ -170,8 +170,8 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
         "samples_ms": [round(float(value), 3) for value in milliseconds],
     }
     if not tellable(99, len(samples)):
-        del told["p99_ms"]
-    return told
+        del values["p99_ms"]
+    return values
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,13 @@ def header(content: bytes) -> Header:
     """
     for recognized, read in _READERS:
         if recognized(content):
-            found = read(content)
-            if not 0 < found.height * found.width <= _MOST_PIXELS:
+            head = read(content)
+            if not 0 < head.height * head.width <= _MOST_PIXELS:
                 raise Unreadable(
-                    f"says that it is {found.height}x{found.width}; expected 1 to {_MOST_PIXELS} "
+                    f"says that it is {head.height}x{head.width}; expected 1 to {_MOST_PIXELS} "
                     "pixels"
                 )
-            return found
+            return head
     raise Unreadable(
         f"is not an image that can be decoded ({len(content)} bytes); expected JPEG, PNG, WebP, "
         "BMP, TIFF, GIF, AVIF, JPEG 2000, PBM, PGM or PPM: convert it"

@@ -46,8 +46,8 @@ def read(content: bytes) -> Header:
 
 def pages(content: bytes) -> list[int]:
     """The numbers, from 0, of the directories that are pictures of their own."""
-    found = [number for number, one in enumerate(_directories(content)) if not one.reduced]
-    return found or [0]
+    numbers = [number for number, one in enumerate(_directories(content)) if not one.reduced]
+    return numbers or [0]
 
 
 def page(content: bytes, number: int, pictures: int = 1) -> Header:
