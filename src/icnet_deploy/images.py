@@ -17,6 +17,7 @@ import numpy.typing as npt
 from icnet_deploy.errors import ImageError
 from icnet_deploy.files import replacing
 from icnet_deploy.formats import decode
+from icnet_deploy.formats.chunks import PNG_START
 from icnet_deploy.formats.header import Unreadable
 
 UInt8 = npt.NDArray[np.uint8]
@@ -29,8 +30,6 @@ IMAGE_SUFFIXES = frozenset({
 })
 # fmt: on
 """The suffixes that a folder is searched for. What a file is, its first bytes say."""
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageFile:
@@ -277,4 +276,4 @@ def _indexed(png: bytes, palette: UInt8) -> bytes:
         len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
         for kind, data in chunks
     ]
-    return b"".join([_PNG_START, *new, png[33:]])
+    return b"".join([PNG_START, *new, png[33:]])

@@ -1,5 +1,6 @@
 """What was cut off or changed on its way is refused, whatever the decoders make of it."""
 
+import ctypes
 import zlib
 from contextlib import suppress
 
@@ -32,11 +33,17 @@ def noisy(height=120, width=150):
 @pytest.fixture(params=["codes", "plain"])
 def reader(request, monkeypatch):
     """With the compiled reader of a JPEG's codes, and without."""
+
+    def fail(path):
+        raise OSError(f"{path} does not load")
+
     if request.param == "plain":
-        monkeypatch.setattr(jpeg, "_reader", lambda: None)
+        monkeypatch.setattr(ctypes, "CDLL", fail)
+        jpeg._reader.cache_clear()
     elif jpeg._reader() is None:
         pytest.skip("no C compiler worked at the installation")
-    return request.param
+    yield request.param
+    jpeg._reader.cache_clear()
 
 
 def refused(files, content):
