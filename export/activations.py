@@ -16,7 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.errors import CheckFailed
+from icnet_deploy.export.check import open_session
 from icnet_deploy.export.passes import finite_check
+from icnet_deploy.export.passes.common import attributes_of, constants_of
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -51,18 +53,12 @@ class Probe:
     """
 
     def __init__(self, model: onnx.ModelProto, largest_area: int | None = None) -> None:
-        import onnxruntime
-
         self.peaks = Peaks()
         self._area = largest_area
         self._scale: dict[str, float] = {}
         self._means: set[str] = set()
         watched = self._instrumented(model)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(watched.SerializeToString())
         self._names = [output.name for output in watched.graph.output]
 
     def look(self, image: UInt8) -> None:
@@ -96,7 +92,7 @@ class Probe:
         copied = copy.deepcopy(model)
         graph = copied.graph
         floats = _floats(onnx.shape_inference.infer_shapes(model))
-        constants = {t.name: t for t in graph.initializer}
+        constants = constants_of(graph)
         del graph.output[:]
         magnitudes: dict[str, str] = {}
 
@@ -135,8 +131,7 @@ class Probe:
             twin.op_type = "ReduceSum"
             self._means.add(tensor)
         if node.op_type == "AveragePool":
-            [kernel] = [a.ints for a in node.attribute if a.name == "kernel_shape"]
-            self._scale[tensor] = float(np.prod(kernel))
+            self._scale[tensor] = float(np.prod(attributes_of(node)["kernel_shape"]))
         return twin
 
 

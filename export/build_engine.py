@@ -6,21 +6,28 @@ import argparse
 import hashlib
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from icnet_deploy.command import command, count, parser, size
-from icnet_deploy.engine_sidecar import EngineSidecar, sidecar_path
+from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.errors import MissingPackage
 from icnet_deploy.export.engine.builder import build, check_version, flavour_of
-from icnet_deploy.export.engine.cache import EngineCache, write_engine
-from icnet_deploy.export.engine.gpu import find_gpu
+from icnet_deploy.export.engine.cache import EngineCache, find_gpu, write_engine
 from icnet_deploy.export.engine.graph import read_graph
-from icnet_deploy.export.engine.options import HARDWARE, LEVELS, TARGETS, BuildOptions, profile_of
+from icnet_deploy.export.engine.options import (
+    HARDWARE,
+    LEVELS,
+    MAJORS,
+    TARGETS,
+    BuildOptions,
+    build_command,
+    profile_of,
+    timing_command,
+)
 from icnet_deploy.export.engine.report import Report
-from icnet_deploy.export.engine.trtexec import MAJORS, build_command, timing_command
 from icnet_deploy.files import cache_folder, write_json
 from icnet_deploy.integrity import artefact_sha256
 
@@ -50,6 +57,7 @@ def build_engine(
     options: BuildOptions | None = None,
     cache: Path | None = None,
     quiet: bool | None = True,
+    gpu_here: Callable[[], Gpu | None] = find_gpu,
 ) -> BuiltEngine:
     """Writes an engine and its sidecar, from the cache if the same one was built before.
 
@@ -60,6 +68,7 @@ def build_engine(
         options: for what shapes, and how; None is the default, one image a run.
         cache: the folder of earlier builds; None for no cache.
         quiet: False shows a progress bar, None does so on a terminal.
+        gpu_here: says what GPU there is.
 
     Raises:
         OutputError: a file cannot be written.
@@ -67,7 +76,7 @@ def build_engine(
     """
     check_version(trt)
     options = options or BuildOptions()
-    flavour, gpu = flavour_of(trt), None if options.targets else find_gpu()
+    flavour, gpu = flavour_of(trt), None if options.targets else gpu_here()
     options.check(flavour)
     digest = artefact_sha256(onnx) if onnx.is_file() else ""
     graph = read_graph(onnx)
@@ -78,7 +87,7 @@ def build_engine(
         if found := store.find(key):
             write_engine(out, *found)
             return BuiltEngine(found[1], None, True, ())
-    built = build(trt, onnx, options, store.timings() if store else b"", quiet)
+    built = build(trt, graph, options, store.timings() if store else b"", quiet)
     sidecar = EngineSidecar(
         engine_sha256=hashlib.sha256(built.plan).hexdigest(),
         onnx_sha256=digest,
@@ -258,6 +267,15 @@ def _print_result(out: Path, built: BuiltEngine) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Builds one engine; exit code 0 done, 1 the build or its check failed, 2 a wrong request."""
+    return run(argv)
+
+
+def run(
+    argv: Sequence[str] | None,
+    load: Callable[[str], ModuleType] = load_tensorrt,
+    gpu_here: Callable[[], Gpu | None] = find_gpu,
+) -> int:
+    """The command with what it asks of the machine: a TensorRT by its flavour, and the GPU."""
     args = _arguments().parse_args(argv)
     out = args.out or args.onnx.with_suffix(".engine")
     options = BuildOptions(
@@ -274,8 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_trtexec(args.onnx, out, options)
         return 0
     cache = None if args.no_cache or args.report else args.cache or cache_folder("engines")
-    trt = load_tensorrt(args.flavour)
-    built = build_engine(args.onnx, out, trt, options, cache, quiet=None)
+    built = build_engine(args.onnx, out, load(args.flavour), options, cache, None, gpu_here)
     if args.report is not None:
         layers = None if built.report is None else built.report.to_list()
         write_json(args.report, {"engine": built.sidecar.engine_sha256, "layers": layers})

@@ -1,26 +1,80 @@
-"""Runs what was exported and compares it with PyTorch, before the file is kept."""
+"""Runs what was exported on images and compares it with PyTorch, before the file is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from icnet_deploy.errors import BackendError, CheckFailed, MissingPackage
+from icnet_deploy.data.scenes import draw_scene
+from icnet_deploy.errors import BackendError, CheckFailed
+from icnet_deploy.images import read_image, resize_image
 from icnet_deploy.labels import check_labels
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
 
 UInt8 = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+
+_TOGETHER = 2  # images a batch: enough to prove the batch axis, and no more memory than that
+_DRAWN = 2
 
 LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.995}
 """The share of pixels whose label must be PyTorch's. Float16 changes labels at borders, where two
 classes are nearly tied; what it costs in mIoU is for `icnet parity` to say."""
+
+
+class Samples(Sequence[list[UInt8]]):
+    """What an export is measured and checked on, loaded when it is needed.
+
+    Batches of at most two images of one size, uint8 H x W x 3, RGB, resized as `Predictor` does.
+    Two drawn scenes for each size; then the images, at the first size. However many there are, one
+    batch is in memory at a time.
+
+    Args:
+        sizes: each (height, width) in pixels that the graph is run at.
+        images: files.
+
+    Raises:
+        ImageError: a file is not an image; all are read once, before the long work.
+    """
+
+    def __init__(self, sizes: Sequence[Size], images: Sequence[Path] = ()) -> None:
+        for path in images:
+            read_image(path)
+        self._batches: list[tuple[Size, tuple[int | Path, ...]]] = [
+            (size, tuple(range(_DRAWN))) for size in sizes
+        ]
+        for start in range(0, len(images), _TOGETHER):
+            self._batches.append((sizes[0], tuple(images[start : start + _TOGETHER])))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> list[UInt8]:  # type: ignore[override]
+        size, sources = self._batches[index]
+        return [_load(source, size) for source in sources]
+
+
+def _load(source: int | Path, size: Size) -> UInt8:
+    if isinstance(source, int):
+        return draw_scene((0, source), size).image
+    return resize_image(read_image(source), size)
+
+
+def open_session(model: Path | bytes) -> Any:
+    """A quiet session of ONNX Runtime on the CPU, of a file or its bytes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
@@ -52,6 +106,7 @@ def verify(
     head: str,
     precision: str,
     batches: Sequence[Sequence[UInt8]],
+    agreement: float | None = None,
 ) -> Verification:
     """Compares an ONNX file with the checkpoint that it was made from.
 
@@ -62,21 +117,15 @@ def verify(
         precision: `fp32` or `fp16`.
         batches: images, uint8 H x W x 3, RGB; those of one batch are of one size and are run at
             once, so that the batch axis is proved, too.
+        agreement: the least share of labels that must be PyTorch's, 0..1; None: `LEAST_AGREEMENT`
+            of the precision.
 
     Raises:
-        CheckFailed: the labels agree less than `LEAST_AGREEMENT`; a logit, of the graph or of the
-            checkpoint, is not finite; or a label is no class.
-        MissingPackage: ONNX Runtime is not installed.
+        CheckFailed: the labels agree less than that; a logit, of the graph or of the checkpoint, is
+            not finite; or a label is no class.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackage(
-            "onnxruntime", extra="cpu", purpose="the check of an exported file"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    least = LEAST_AGREEMENT[precision] if agreement is None else agreement
+    session = open_session(model)
     same = total = count = 0
     largest, spreads = 0.0, []
     for batch in tqdm(batches, desc="check", unit="batch", disable=None):
@@ -103,10 +152,10 @@ def verify(
     result = Verification(
         count, same / total, largest if head == "logits" else None, float(np.mean(spreads))
     )
-    if result.agreement < LEAST_AGREEMENT[precision]:
+    if result.agreement < least:
         raise CheckFailed(
             f"the exported graph is not the checkpoint's network: {result}; at least "
-            f"{LEAST_AGREEMENT[precision]:.2%} is required at {precision}. The file was not kept"
+            f"{least:.2%} is required at {precision}. The file was not kept"
         )
     return result
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
-from icnet_deploy.errors import CheckFailed, InputError, MissingPackage
-from icnet_deploy.files import replacing, sha256, write_json
+from icnet_deploy.errors import CheckFailed, InputError, OutputError, require
+from icnet_deploy.files import make_folder, sha256, write_json
 from icnet_deploy.finite import require_finite_graph
-from icnet_deploy.metadata import ArtefactMetadata, stamped
+from icnet_deploy.metadata import ArtefactMetadata, write_artefact
+from icnet_deploy.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from icnet_deploy.export.check import Verification
+    from icnet_deploy.export.check import Samples, Verification
     from icnet_deploy.export.headroom import Headroom
-    from icnet_deploy.export.samples import Samples
     from icnet_deploy.networks.checkpoint import Checkpoint
 
-PRECISIONS = ("fp32", "fp16")
+_CHOICES = tuple(name for name, row in PRECISIONS.items() if not row.calibrated)
+"""The precisions that need no images: an export's; the others are `icnet quantize`'s."""
 
 _USUAL = (1024, 2048)
 """(height, width) of Cityscapes' images: for a checkpoint that names no size of its own."""
@@ -50,6 +50,7 @@ def export(
     dynamic_size: bool = False,
     images: Sequence[Path] = (),
     headroom: Path | None = None,
+    agreement: float | None = None,
 ) -> Exported:
     """Writes an ONNX file and proves it against PyTorch; a file that fails is not kept.
 
@@ -64,6 +65,7 @@ def export(
         dynamic_size: take any size with sides from 64 pixels on; `size` is then an example.
         images: photos to measure and to compare on, besides two drawn scenes.
         headroom: where the report on float16 goes, as JSON, before anything else is written.
+        agreement: the least share of labels that must be PyTorch's, 0..1; None: as `check` has it.
 
     Raises:
         InputError: a report on float16 is asked for at another precision.
@@ -75,15 +77,14 @@ def export(
         MissingPackage: torch, onnx or ONNX Runtime is not installed.
     """
     _require_packages()
-    from icnet_deploy.export.check import verify
-    from icnet_deploy.export.deployed import Deployed
+    from icnet_deploy.export.check import Samples, verify
+    from icnet_deploy.export.deployed import ANY_SIZE, Deployed, stride_of
     from icnet_deploy.export.graph import trace
     from icnet_deploy.export.passes import rounded, to_half
-    from icnet_deploy.export.samples import Samples
-    from icnet_deploy.export.stride import ANY_SIZE, stride_of
     from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
-    if headroom is not None and precision != "fp16":
+    half = PRECISIONS[precision].rounded
+    if headroom is not None and not half:
         raise InputError(f"the headroom report is about float16; the precision is {precision}")
     checkpoint = load_checkpoint(weights or SHIPPED)
     size = size or _own_size(checkpoint.info)
@@ -91,27 +92,38 @@ def export(
     if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
         sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
     samples = Samples(sizes, images)
-    with replacing(out) as temporary:
-        module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
-        model, report = trace(module, size, dynamic_size), None
-        _bytes_of(model, checkpoint)
-        if precision == "fp16":
-            report = _headroom(model, samples, dynamic_size)
-            if headroom is not None:
-                write_json(headroom, report.to_dict())
-            to_half(model, [node.node for node in report.kept])
-        stride = stride_of(checkpoint.network, [*sizes, *ANY_SIZE] if dynamic_size else sizes)
-        metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision, stride)
-        model.producer_name, model.producer_version = "icnet-deploy", __version__
-        temporary.write_bytes(stamped(_bytes_of(model, checkpoint), metadata))
-        if report is None:
-            return Exported(verify(temporary, checkpoint, head, precision, samples), None)
+    _require_place(out)
+    module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
+    model, report = trace(module, size, dynamic_size), None
+    _bytes_of(model, checkpoint)
+    if half:
+        report = _headroom(model, samples, dynamic_size)
+        if headroom is not None:
+            write_json(headroom, report.to_dict())
+        to_half(model, [node.node for node in report.kept])
+    stride = stride_of(checkpoint.network, [*sizes, *ANY_SIZE] if dynamic_size else sizes)
+    metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision, stride)
+    model.producer_name, model.producer_version = "icnet-deploy", __version__
+    content = _bytes_of(model, checkpoint)
+
+    def check(file: Path) -> Verification:
+        if not half:
+            return verify(file, checkpoint, head, precision, samples, agreement)
         # A CPU computes a float16 file in float32: that it loads is seen there, what it answers
         # on a GPU is not.
-        verify(temporary, checkpoint, head, precision, [samples[0]])
+        verify(file, checkpoint, head, precision, [samples[0]], agreement)
         rounded(model)
         gpu = model.SerializeToString()
-        return Exported(verify(gpu, checkpoint, head, precision, samples), report)
+        return verify(gpu, checkpoint, head, precision, samples, agreement)
+
+    return Exported(write_artefact(out, content, metadata, check), report)
+
+
+def _require_place(out: Path) -> None:
+    """Refuses a file that cannot be written before the long work, not after it."""
+    make_folder(out.parent)
+    if out.is_dir():
+        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
 
 
 def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
@@ -139,11 +151,8 @@ def _headroom(model: Any, samples: Samples, dynamic_size: bool) -> Headroom:
 
 
 def _require_packages() -> None:
-    for package in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackage(package, extra="export", purpose="export")
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingPackage("onnxruntime", extra="cpu", purpose="the check of an exported file")
+    require("export", "export", "torch", "safetensors", "onnx", "onnxscript", "onnxsim")
+    require("the check of an exported file", "cpu", "onnxruntime")
 
 
 def _metadata(
@@ -168,13 +177,19 @@ def _metadata(
     )
 
 
+def _origins(info: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a checkpoint says of itself, then what the one that it was pruned from said, and on."""
+    while info:
+        yield info
+        info = info.get("compression", {}).get("parent", {})
+
+
 def _own_size(info: dict[str, Any]) -> tuple[int, int]:
     """(height, width) that a checkpoint, or what it was pruned from, says that it is for."""
-    while info:
-        if "size" in info:
-            height, width = info["size"]
+    for origin in _origins(info):
+        if "size" in origin:
+            height, width = origin["size"]
             return int(height), int(width)
-        info = info.get("compression", {}).get("parent", {})
     return _USUAL
 
 
@@ -186,15 +201,14 @@ def _default_size(weights: Path | None) -> tuple[int, int]:
 
 def _training_data(info: dict[str, Any]) -> str | None:
     """What the checkpoint was trained on, in words; of a pruned net, what its origin was, too."""
-    found = []
-    while info:
-        sets = info.get("data")
+    words = []
+    for origin in _origins(info):
+        sets = origin.get("data")
         if isinstance(sets, list):
-            found += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]
-        if isinstance(info.get("source"), str):  # imported weights say where they come from
-            found.append(info["source"])
-        info = info.get("compression", {}).get("parent", {})
-    return ", ".join(dict.fromkeys(found)) or None
+            words += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]
+        if isinstance(origin.get("source"), str):  # imported weights say where they come from
+            words.append(origin["source"])
+    return ", ".join(dict.fromkeys(words)) or None
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -218,7 +232,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="logits at the network's own size, a quarter of the image's for ICNet, finished by "
         "Predictor; or the label map, finished in the graph (default: %(default)s)",
     )
-    p.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: %(default)s)")
+    p.add_argument("--precision", default="fp32", choices=_CHOICES, help="(default: %(default)s)")
     p.add_argument(
         "--dynamic-size", action="store_true", help="take any size with sides from 64 pixels on"
     )

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from icnet_deploy.engine_sidecar import Profile
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
-from icnet_deploy.export.engine.graph import SourceGraph, read_graph
+from icnet_deploy.export.engine.graph import SourceGraph
 from icnet_deploy.export.engine.options import BuildOptions, profile_of
-from icnet_deploy.export.engine.report import Report, inspect
-from icnet_deploy.export.engine.watch import errors_of, make_log, make_monitor
+from icnet_deploy.export.engine.report import Report, errors_of, inspect, make_log, make_monitor
 
 OLDEST = (10, 12)
 """The first TensorRT whose strong typing the kit's files are written for."""
@@ -63,7 +61,7 @@ def check_version(trt: ModuleType) -> None:
 
 def build(
     trt: ModuleType,
-    onnx: str | Path,
+    graph: SourceGraph,
     options: BuildOptions,
     timing_cache: bytes = b"",
     quiet: bool | None = True,
@@ -72,13 +70,13 @@ def build(
 
     Args:
         trt: the module `tensorrt` or `tensorrt_rtx`.
-        onnx: a file that `icnet export` or `icnet quantize` wrote.
+        graph: of a file that `icnet export` or `icnet quantize` wrote, as `read_graph` gives it.
         options: for what shapes, and how.
         timing_cache: of an earlier build on this GPU with this TensorRT; empty for none.
         quiet: False shows a progress bar, None does so on a terminal.
 
     Raises:
-        ModelError: TensorRT cannot take the file: every node that it refuses, by name.
+        ModelError: TensorRT cannot read the file: every node that it refuses, by name.
         InputError: the options do not fit the file or this TensorRT.
         UnavailableError: TensorRT is too old.
         DeviceError: there is no GPU to build on.
@@ -87,18 +85,17 @@ def build(
     """
     check_version(trt)
     options.check(flavour_of(trt))
-    graph = read_graph(onnx)
     profile = profile_of(graph, options)
     monitor = make_monitor(trt, quiet)
-    found: list[Built | BaseException] = []
+    outcome: list[Built | BaseException] = []
     begin, done = threading.Event(), threading.Event()
 
     def work() -> None:
         begin.wait()
         try:
-            found.append(_build(trt, graph, options, profile, timing_cache, monitor))
+            outcome.append(_build(trt, graph, options, profile, timing_cache, monitor))
         except BaseException as error:
-            found.append(error)
+            outcome.append(error)
         finally:
             done.set()
 
@@ -114,9 +111,9 @@ def build(
         monitor.stop.set()
         done.wait()
         raise
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
 
 
 def _build(
@@ -168,12 +165,12 @@ def _parse(trt: ModuleType, network: Any, graph: SourceGraph, log: Any) -> None:
     if parser.parse_from_file(str(graph.path)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = "; ".join(
+    refused = "; ".join(
         f"{e.node_operator() or 'the file'} {e.node_name()!r} ({e.code().name}): {e.desc()}"
         for e in errors
     )
     raise ModelError(
-        f"TensorRT {trt.__version__} cannot read {graph.path}: {told or errors_of(log)}"
+        f"TensorRT {trt.__version__} cannot read {graph.path}: {refused or errors_of(log)}"
     )
 
 

@@ -9,10 +9,11 @@ what the sidecar says is built anew.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from icnet_deploy._version import __version__
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError, OutputError
 from icnet_deploy.files import replacing, write_json
+
+_MAJOR, _MINOR = 75, 76  # of CUdevice_attribute in cuda.h, the same in every release
 
 
 def write_engine(path: Path, plan: bytes, sidecar: EngineSidecar) -> None:
@@ -118,3 +121,44 @@ class EngineCache:
         gpu = f"{self.gpu.name}-{self.gpu.compute_capability}-{self.gpu.driver}" if self.gpu else ""
         where = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.version}-{gpu}").strip("-")
         return self.folder / f"timings-{where}.cache"
+
+
+def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
+    """The first GPU, which is the one that TensorRT builds on; None where there is none.
+
+    NVIDIA's driver itself is asked (cuda.h and nvml.h): no package is needed for it.
+
+    Args:
+        load: opens a shared library by name, raising OSError where it is missing.
+    """
+    try:
+        cuda = load("libcuda.so.1")
+    except OSError:
+        return None
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    if cuda.cuDeviceGetName(name, len(name), device):
+        return None
+    capability = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        if cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+        capability.append(value.value)
+    return Gpu(name.value.decode(), (capability[0], capability[1]), _driver(load, cuda))
+
+
+def _driver(load: Callable[[str], Any], cuda: Any) -> str:
+    """The driver's version by NVML; a Jetson has none, and tells its CUDA version only."""
+    text = ctypes.create_string_buffer(96)
+    try:
+        nvml = load("libnvidia-ml.so.1")
+        if not nvml.nvmlInit_v2() and not nvml.nvmlSystemGetDriverVersion(text, len(text)):
+            return text.value.decode()
+    except OSError:
+        pass
+    number = ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(number)):
+        return ""
+    return f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"

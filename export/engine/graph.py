@@ -12,6 +12,7 @@ from pathlib import Path
 from icnet_deploy.errors import ModelError
 from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
+from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.protobuf import Field, fields, fields_of
 
 INPUT = "image"
@@ -81,17 +82,19 @@ def read_graph(path: str | Path) -> SourceGraph:
     """Reads an artefact, and refuses what TensorRT would refuse, or would build wrongly.
 
     Raises:
-        ModelError: it is not ONNX or not an artefact of this product; it is an `int8-ort` one; it
-            was optimized by ONNX Runtime; it keeps weights in another file; its input does not
-            feed a Cast first; a weight is not finite.
+        ModelError: it is not ONNX or not an artefact of this product; its precision is none of
+            TensorRT's; it was optimized by ONNX Runtime; it keeps weights in another file; its
+            input does not feed a Cast first; a weight is not finite.
     """
     path = Path(path)
     metadata = read_onnx_metadata(path)
-    if metadata.precision == "int8-ort":
+    row = precision_of(metadata.precision)
+    if row is not None and (why := row.refusal("tensorrt", "cuda", engines=True)):
+        others = (r for r in PRECISIONS.values() if r.calibrated and r.meant_for("tensorrt"))
         raise ModelError(
-            f"{path} is an int8-ort artefact, whose asymmetric uint8 activations are for ONNX "
-            "Runtime on a CPU: TensorRT takes symmetric int8 only. Quantize the float32 file to "
-            "`int8` with `icnet quantize` and build from that"
+            f"{path} is an {row.name} artefact: {why}. Quantize the float32 file to "
+            f"{' or '.join(f'`{other.name}`' for other in others)} with `icnet quantize` and build "
+            "from that"
         )
     with path.open("rb") as file:
         keep = (_MODEL_GRAPH, _MODEL_OPSETS)

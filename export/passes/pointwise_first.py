@@ -15,8 +15,13 @@ from collections import defaultdict
 import onnx
 from onnx import numpy_helper
 
-from icnet_deploy.export.passes.shapes import shapes_of
-from icnet_deploy.export.passes.sorting import sort_nodes
+from icnet_deploy.export.passes.common import (
+    attributes_of,
+    constants_of,
+    makers_of,
+    restate,
+    shapes_of,
+)
 
 
 def pointwise_first(model: onnx.ModelProto) -> bool:
@@ -33,17 +38,14 @@ def pointwise_first(model: onnx.ModelProto) -> bool:
     Returns:
         Whether it changed the model.
     """
-    shapes = shapes_of(model)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    shapes, constants = shapes_of(model), constants_of(model.graph)
     moved = [
         _move(model.graph, conv, constants, shapes)
         for conv in [node for node in model.graph.node if node.op_type == "Conv"]
     ]
     if not any(moved):
         return False
-    sort_nodes(model.graph)
-    del model.graph.value_info[:]
-    model.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    restate(model)
     return True
 
 
@@ -55,7 +57,7 @@ def _move(
 ) -> bool:
     if not _narrowing(conv, constants):
         return False
-    makers = {output: node for node in graph.node for output in node.output}
+    makers = makers_of(graph)
     region, ways = _region(conv.input[0], makers)
     if len(ways) != 1 or not region:
         return False
@@ -72,7 +74,7 @@ def _move(
     early = f"{made}_early"
     for name in region:
         # Where sizes are free, a Resize is told the channels of what it reads, too.
-        for reader in (makers[name], *_told_by(makers[name], makers)):
+        for reader in (makers[name], *_sized_by(makers[name], makers)):
             for index, given in enumerate(reader.input):
                 if given == source:
                     reader.input[index] = early
@@ -88,12 +90,10 @@ def _narrowing(conv: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> 
     if any(name not in constants for name in conv.input[1:]):
         return False
     cout, cin, *kernel = constants[conv.input[1]].dims
-    plain = {"strides": 1, "group": 1, "pads": 0}
-    for attribute in conv.attribute:
-        values = list(attribute.ints) or [attribute.i]
-        if attribute.name in plain and set(values) != {plain[attribute.name]}:
-            return False
-    return kernel == [1, 1] and bool(cout < cin)
+    values = attributes_of(conv)
+    stepping = {*values.get("strides", ()), values.get("group", 1)} != {1}
+    plain = kernel == [1, 1] and not stepping and not any(values.get("pads", ()))
+    return plain and bool(cout < cin)
 
 
 def _region(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[set[str], dict[str, int]]:
@@ -118,20 +118,17 @@ def _region(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[set[str], dic
 
 def _spatial(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
     """Whether each channel of its output adds up the same channels' pixels; see the pass."""
-    values = {a.name: a for a in node.attribute}
+    values = attributes_of(node)
     if node.op_type == "AveragePool":
-        padded = "pads" in values and any(values["pads"].ints)
-        by_itself = "auto_pad" in values and values["auto_pad"].s != b"NOTSET"
-        ceiled = "ceil_mode" in values and values["ceil_mode"].i
-        return not (padded or by_itself or ceiled)
+        padded = any(values.get("pads", ())) or values.get("auto_pad", b"NOTSET") != b"NOTSET"
+        return not padded and not values.get("ceil_mode")
     if node.op_type == "Resize":
-        where = values.get("coordinate_transformation_mode")
-        cropped = where is not None and where.s == b"tf_crop_and_resize"
-        return not cropped and (len(node.input) < 4 or bool(_told_by(node, makers)))
+        cropped = values.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+        return not cropped and (len(node.input) < 4 or bool(_sized_by(node, makers)))
     return node.op_type == "Add"
 
 
-def _told_by(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+def _sized_by(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
     """The Shape that a Resize with free `sizes` takes the batch and the channels of its input from.
 
     torch's exporter writes Concat(Shape(x)[:2], height, width).
@@ -160,8 +157,8 @@ def _apart(
     """Whether nothing else reads the region, what tells it its sizes, or the convolution's bias."""
     resizes = [makers[name] for name in region if makers[name].op_type == "Resize"]
     sizes = {node.input[3] for node in resizes if len(node.input) > 3}
-    told = {name for node in resizes for shape in _told_by(node, makers) for name in shape.output}
-    own = region | sizes | told
+    shapes = [shape for node in resizes for shape in _sized_by(node, makers)]
+    own = region.union(sizes, *(shape.output for shape in shapes))
     theirs = own.union(conv.input[2:])
     others = [n for n in graph.node if n is not conv and not own.intersection(n.output)]
     outputs = {value.name for value in graph.output}

@@ -15,8 +15,7 @@ import torch
 from icnet_deploy.cli import main
 from icnet_deploy.export import check as verification
 from icnet_deploy.export import to_onnx
-from icnet_deploy.export.deployed import Deployed, labels_of, lowest_argmax
-from icnet_deploy.export.stride import ANY_SIZE, stride_of
+from icnet_deploy.export.deployed import ANY_SIZE, Deployed, labels_of, lowest_argmax, stride_of
 from icnet_deploy.export.to_onnx import _own_size, _training_data, export
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata

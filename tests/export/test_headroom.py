@@ -16,9 +16,9 @@ from icnet_deploy.cli import main
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.export import graph as tracing
 from icnet_deploy.export.activations import Probe
+from icnet_deploy.export.check import Samples
 from icnet_deploy.export.headroom import examine
 from icnet_deploy.export.passes import finite_check, rounded, to_half
-from icnet_deploy.export.samples import Samples
 from icnet_deploy.images import write_image
 
 SCALE = 2.0**17  # a power of two: the scaled network computes the very same numbers

@@ -19,12 +19,16 @@ from icnet_deploy.errors import (
     ModelError,
     UnavailableError,
 )
-from icnet_deploy.export.engine import BuildOptions, build, builder
+from icnet_deploy.export import engine
+from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.graph import read_graph
-from icnet_deploy.export.engine.report import inspect, read_report
-from icnet_deploy.export.engine.watch import make_log
+from icnet_deploy.export.engine.report import inspect, make_log, read_report
 
 make = onnx.helper.make_node
+
+
+def build(trt, path, options, **how):
+    return engine.build(trt, read_graph(path), options, **how)
 
 
 def test_what_is_asked_of_tensorrt(trt, artefact):
@@ -153,7 +157,7 @@ def test_an_old_tensorrt_is_refused(trt, artefact, monkeypatch):
 
 
 def test_a_failed_build_says_what_tensorrt_said(trt, artefact, monkeypatch):
-    monkeypatch.setattr(builder, "_add_profile", lambda *_: None)
+    monkeypatch.setattr(trt.IBuilderConfig, "add_optimization_profile", lambda *_: 0)
     with pytest.raises(BackendError, match="no optimization profile has been defined"):
         build(trt, artefact(), BuildOptions())
 

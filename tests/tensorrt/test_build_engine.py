@@ -17,12 +17,12 @@ import pytest
 from fake_tensorrt import Machine, make_fake
 from host_cuda import HostCuda
 
+from icnet_deploy.command import command
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError
-from icnet_deploy.export import build_engine as command
-from icnet_deploy.export.build_engine import build_engine, main
+from icnet_deploy.export import build_engine as building
 from icnet_deploy.export.engine import BuildOptions
-from icnet_deploy.export.engine.gpu import find_gpu
+from icnet_deploy.export.engine.cache import find_gpu
 from icnet_deploy.files import cache_folder, sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
@@ -33,9 +33,19 @@ GPU = Gpu("NVIDIA Orin", (8, 7), "540.4.0")
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
-    """A GPU that can be asked, and a cache of the test's own."""
-    monkeypatch.setattr(command, "find_gpu", lambda: GPU)
+    """A cache of the test's own."""
     monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
+
+
+def build_engine(*arguments, gpu=GPU):
+    """Builds where there is that GPU."""
+    return building.build_engine(*arguments, gpu_here=lambda: gpu)
+
+
+@command
+def main(argv=None):
+    """The command where there is that GPU."""
+    return building.run(argv, gpu_here=lambda: GPU)
 
 
 @pytest.fixture
@@ -86,10 +96,10 @@ def test_predictor_runs_what_was_built(installed, artefact, tmp_path, monkeypatc
         Predictor.from_engine(out, cuda=cuda)
 
 
-def builds(trt, source, out, **change):
+def builds(trt, source, out, gpu=GPU, **change):
     """How many builds a request costs."""
     before = len(trt.machine.builds)
-    build_engine(source, out, trt, BuildOptions(**change), cache_folder("engines"))
+    build_engine(source, out, trt, BuildOptions(**change), cache_folder("engines"), gpu=gpu)
     return len(trt.machine.builds) - before
 
 
@@ -108,16 +118,14 @@ def test_the_same_build_is_found_and_any_other_is_not(trt, artefact, tmp_path, m
     onnx.save(other, tmp_path / "other.onnx")
     assert builds(trt, tmp_path / "other.onnx", out) == 1
     for gpu in (Gpu("NVIDIA Orin", (8, 7), "541"), Gpu("NVIDIA Orin", (8, 6), "540.4.0")):
-        monkeypatch.setattr(command, "find_gpu", lambda gpu=gpu: gpu)
-        assert builds(trt, source, out) == 1
+        assert builds(trt, source, out, gpu) == 1
     monkeypatch.setattr(trt, "__version__", "10.17.0.1")
     assert builds(trt, source, out) == 1
 
 
-def test_a_gpu_without_a_name_has_no_cache(trt, artefact, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "find_gpu", lambda: None)
+def test_a_gpu_without_a_name_has_no_cache(trt, artefact, tmp_path):
     out = tmp_path / "icnet.engine"
-    assert [builds(trt, artefact(), out) for _ in range(2)] == [1, 1]
+    assert [builds(trt, artefact(), out, None) for _ in range(2)] == [1, 1]
     assert read_sidecar(out).gpu is None
     assert not (tmp_path / "cache").exists()
 
@@ -140,15 +148,13 @@ def test_the_cache_is_its_owners_alone(trt, artefact, tmp_path):
     assert (tmp_path / "cache" / "engines").stat().st_mode & 0o077 == 0
 
 
-def test_timings_are_kept_for_the_gpu_and_the_version(trt, artefact, tmp_path, monkeypatch):
+def test_timings_are_kept_for_the_gpu_and_the_version(trt, artefact, tmp_path):
     source, out = artefact(), tmp_path / "icnet.engine"
     builds(trt, source, out)
     builds(trt, source, out, level=1)
     assert [build["timed"] for build in trt.machine.builds] == [3, 0]
-    monkeypatch.setattr(command, "find_gpu", lambda: Gpu("Another", (8, 7), "540.4.0"))
-    builds(trt, source, out)
+    builds(trt, source, out, Gpu("Another", (8, 7), "540.4.0"))
     assert trt.machine.builds[-1]["timed"] == 3
-    monkeypatch.setattr(command, "find_gpu", lambda: GPU)
     [*_, timings] = sorted((tmp_path / "cache").rglob("timings-*Orin*"))
     timings.write_bytes(b"rubbish")  # TensorRT says no, and the build goes on without
     builds(trt, source, out, level=2)

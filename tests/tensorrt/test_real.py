@@ -16,7 +16,7 @@ import pytest
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.export.build_engine import PACKAGES, build_engine, main
 from icnet_deploy.export.engine import BuildOptions
-from icnet_deploy.export.engine.gpu import find_gpu
+from icnet_deploy.export.engine.cache import find_gpu
 from icnet_deploy.files import sha256
 from icnet_deploy.runtime import Predictor
 

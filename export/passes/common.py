@@ -1,0 +1,59 @@
+"""What the passes share: who makes a tensor, the tensors' shapes, and the order of the nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import helper
+
+
+def makers_of(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Tensor -> the node that makes it."""
+    return {output: node for node in graph.node for output in node.output}
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The graph's constants by name."""
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes: name -> a number, bytes, or a list of them."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """Tensor -> its shape, as far as inference finds it; None where a side is free."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims)
+    return shapes
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts every node after those whose outputs it reads, otherwise in the order they have."""
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+    makers = {output: index for index, node in enumerate(nodes) for output in node.output}
+    ordered: dict[int, None] = {}
+
+    def place(index: int) -> None:
+        for name in nodes[index].input:
+            if makers.get(name, index) not in ordered and makers.get(name, index) != index:
+                place(makers[name])
+        ordered[index] = None
+
+    for index in range(len(nodes)):
+        if index not in ordered:
+            place(index)
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in ordered)
+
+
+def restate(model: onnx.ModelProto) -> None:
+    """Sorts the nodes of a graph that was changed, and states the types of its tensors anew."""
+    sort_nodes(model.graph)
+    del model.graph.value_info[:]
+    model.CopyFrom(onnx.shape_inference.infer_shapes(model))

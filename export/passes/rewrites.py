@@ -1,0 +1,117 @@
+"""Small rewrites: constants folded, resizes told their scales, the mean taken before the turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from icnet_deploy.export.passes.common import (
+    attributes_of,
+    constants_of,
+    makers_of,
+    restate,
+    shapes_of,
+)
+
+_CHANNELS_FIRST = [0, 3, 1, 2]
+
+
+def simplify(model: onnx.ModelProto) -> bool:
+    """Folds constants and removes dead nodes by onnxsim, where that leaves the outside as it is.
+
+    Needs: a model that fits in one file. After it: inputs and outputs have the names, types and
+    shapes that they had.
+
+    Returns:
+        Whether it changed the model.
+    """
+    import onnxsim
+
+    smaller, ok = onnxsim.simplify(model)
+    same = list(smaller.graph.input) == list(model.graph.input) and list(
+        smaller.graph.output
+    ) == list(model.graph.output)
+    if not ok or not same or len(smaller.graph.node) >= len(model.graph.node):
+        return False
+    del smaller.metadata_props[:]  # what onnxsim says of its own settings
+    smaller.metadata_props.extend(model.metadata_props)
+    model.CopyFrom(smaller)
+    return True
+
+
+def static_resize(model: onnx.ModelProto) -> bool:
+    """Replaces the `sizes` of each Resize whose heights and widths are known by `scales`.
+
+    With a free batch the exporter writes the size of every Resize as Concat(Shape(x), height x
+    width): work for each run, and nodes that a plain net would not have. The `axes` attribute of
+    opset 18 would say it best, but TensorRT's parser refuses it when the batch is free. Scales are
+    read by all.
+
+    Needs: 4-D Resizes with aligned corners, where the interpolation depends on sizes alone. The
+    output's size is floor(input * scale), so a quarter of a pixel is added before dividing:
+    neither rounding of the quotient nor of the product can then reach another whole number.
+    After it: no such Resize has `sizes`; what computed them is left for `simplify` to remove.
+
+    Returns:
+        Whether it changed the model.
+    """
+    shapes = shapes_of(model)
+    changed = False
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Resize" or len(node.input) < 4:
+            continue
+        before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
+        if before is None or after is None or None in (*before[2:], *after[2:]):
+            continue
+        scales = [1.0, 1.0]
+        scales += [(o + 0.25) / i for o, i in zip(after[2:], before[2:], strict=True) if o and i]
+        name = f"{node.output[0]}_scales_{index}"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
+        inputs = [node.input[0], "", name]
+        del node.input[:]
+        node.input.extend(inputs)
+        changed = True
+    return changed
+
+
+def centre_first(model: onnx.ModelProto) -> bool:
+    """Swaps the Transpose to channels first and the Sub of a number a channel that reads it alone.
+
+    Subtracting one number a channel says the same in either layout. OpenVINO computes with channels
+    last, as the image comes: with nothing between the transposition and the convolutions it leaves
+    the transposition out. Three numbers repeated over a row of the image are one long row to a
+    kernel; as three they would be a loop of three (ONNX Runtime is slower so).
+
+    Needs: a graph without subgraphs. A Transpose whose width is free is left. After it: the values
+    are bit for bit what they were; the Sub's constant is 1 x 1 x W x C; the graph is sorted.
+
+    Returns:
+        Whether it changed the model.
+    """
+    graph = model.graph
+    shapes, constants, makers = shapes_of(model), constants_of(graph), makers_of(graph)
+    changed = False
+    for sub in [node for node in graph.node if node.op_type == "Sub"]:
+        transpose, mean = makers.get(sub.input[0]), constants.get(sub.input[1])
+        if transpose is None or transpose.op_type != "Transpose" or mean is None:
+            continue
+        *_, width, channels = shapes.get(transpose.input[0], (None, None))
+        alone = [node for node in graph.node if sub.input[0] in node.input] == [sub]
+        if attributes_of(transpose).get("perm") != _CHANNELS_FIRST or not width or not alone:
+            continue
+        if list(mean.dims) != [1, channels, 1, 1]:
+            continue
+        row = np.tile(numpy_helper.to_array(mean).reshape(1, 1, 1, -1), (1, 1, width, 1))
+        wide = numpy_helper.from_array(row, f"{mean.name}_row")
+        graph.initializer.append(wide)
+        image, centred, result = transpose.input[0], transpose.output[0], sub.output[0]
+        sub.input[0], sub.input[1], sub.output[0] = image, wide.name, centred
+        transpose.input[0], transpose.output[0] = centred, result
+        changed = True
+    if changed:
+        read = {name for node in graph.node for name in node.input}
+        for tensor in [t for t in graph.initializer if t.name not in read]:
+            graph.initializer.remove(tensor)
+        restate(model)
+    return changed
