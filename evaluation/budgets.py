@@ -21,6 +21,7 @@ from typing import Any
 from icnet_deploy.command import number_type
 from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import ModelError
+from icnet_deploy.precisions import PRECISIONS
 
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
 
@@ -58,25 +59,25 @@ class Budget:
 
     def breaches(self, measured: Measured) -> list[str]:
         """Every limit that is passed, in words; none if the artefact is within its budget."""
-        found = []  # each written so that NaN is a breach, too
+        breaches = []  # each written so that NaN is a breach, too
         if self.agreement is not None and not measured.agreement >= self.agreement - _ROUNDING:
-            found.append(
+            breaches.append(
                 f"{100 * measured.agreement:.4f} % of pixels agree, at least "
                 f"{100 * self.agreement:g} % must"
             )
         if not abs(measured.miou_points) <= self.miou_points + _ROUNDING:
-            found.append(
+            breaches.append(
                 f"mIoU differs by {measured.miou_points:+.4f} points, at most "
                 f"{self.miou_points:g} may it"
             )
         if self.class_points is not None:
-            found += [
+            breaches += [
                 f"IoU of {name} differs by {points:+.3f} points, at most {self.class_points:g} "
                 "may it"
                 for name, points in measured.class_points.items()
                 if not abs(points) <= self.class_points + _ROUNDING
             ]
-        return found
+        return breaches
 
     def __str__(self) -> str:
         limits = [f"mIoU within {self.miou_points:g} points"]
@@ -91,13 +92,9 @@ class Budget:
         return asdict(self)
 
 
-_INT8 = Budget(tie_margin=0.25, miou_points=0.3, class_points=1.0)
-
 BUDGETS = {
-    "fp32": Budget(tie_margin=1e-3, miou_points=0.01, agreement=0.9999),
-    "fp16": Budget(tie_margin=0.05, miou_points=0.02),
-    "int8": _INT8,
-    "int8-ort": _INT8,
+    name: Budget(row.tie_margin, row.miou_points, row.class_points, row.agreement)
+    for name, row in PRECISIONS.items()
 }
 """Precision -> budget."""
 
@@ -113,9 +110,10 @@ def budget_for(precision: str, budgets: Mapping[str, Budget] = BUDGETS) -> Budge
 
 def add_budget_options(parser: argparse.ArgumentParser) -> None:
     """Adds what INT8 is allowed: a choice, where the budgets of floats follow from arithmetic."""
+    int8 = next(row for row in PRECISIONS.values() if row.calibrated)
     for name, what, default in (
-        ("miou", "mIoU", _INT8.miou_points),
-        ("class", "the IoU of any class", _INT8.class_points),
+        ("miou", "mIoU", int8.miou_points),
+        ("class", "the IoU of any class", int8.class_points),
     ):
         parser.add_argument(
             f"--max-{name}-drop",
@@ -128,12 +126,12 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
 
 def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
     """`BUDGETS` with the limits of INT8 that were asked for."""
-    wanted = {
+    asked = {
         "miou_points": arguments.max_miou_drop,
         "class_points": arguments.max_class_drop,
     }
-    given = {name: value for name, value in wanted.items() if value is not None}
+    given = {name: value for name, value in asked.items() if value is not None}
     return {
-        precision: replace(budget, **given) if precision.startswith("int8") else budget
-        for precision, budget in BUDGETS.items()
+        name: replace(budget, **given) if PRECISIONS[name].calibrated else budget
+        for name, budget in BUDGETS.items()
     }

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import DeviceError, InputError, ModelError
-from icnet_deploy.evaluation.pairing import refuse_cpu
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Labeller, Size
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
+from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
 
 
@@ -43,14 +42,9 @@ class Model:
     label: Labeller
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is PyTorch's, by its suffix."""
-    return path.suffix == ".safetensors"
-
-
-def is_engine(path: Path) -> bool:
-    """Whether a file is TensorRT's, by its suffix."""
-    return path.suffix in ENGINE_SUFFIXES
+def kind_of_model(path: Path) -> str:
+    """`checkpoint`, by its suffix; else what `runtime.auto.folder.kind_of` takes it for."""
+    return "checkpoint" if path.suffix == ".safetensors" else kind_of(path)
 
 
 @contextmanager
@@ -67,24 +61,20 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         InputError: an option does not fit the kind of file.
         UnavailableError: a package or a device is missing.
     """
-    if is_checkpoint(path):
+    kind = kind_of_model(path)
+    if kind == "checkpoint":
         yield _checkpoint(path, at, runtime, device)
         return
     if at is not None:
         raise InputError(
             f"--size is for a checkpoint; the size of {path} is in the file: export it at another"
         )
-    if is_engine(path):
-        refuse_cpu(path, device)
-        predictor = Predictor.from_engine(path, runtime)
-    elif path.suffix == ".onnx":
-        predictor = Predictor.from_onnx(path, runtime, device, cached=False)
-    else:
+    if kind not in ("onnx", "engine"):
         raise ModelError(
             f"{path} is not a model: expected a checkpoint (.safetensors), an ONNX file (.onnx) or "
             "an engine (.engine, .plan)"
         )
-    with predictor:
+    with Predictor.open(path, runtime, device, cached=False) as predictor:
         metadata = predictor.metadata
         yield Model(
             path,

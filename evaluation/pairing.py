@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -10,23 +10,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from icnet_deploy.errors import InputError, MissingPackage, ModelError
-from icnet_deploy.metadata import read_onnx_metadata, stamped
-from icnet_deploy.runtime.auto.candidates import MEANT_FOR
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES
-from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES, check_available
+from icnet_deploy.errors import InputError, MissingPackage, ModelError, require
+from icnet_deploy.metadata import read_onnx_metadata, write_artefact
+from icnet_deploy.precisions import PRECISIONS, Precision, precision_of
+from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefact
+from icnet_deploy.runtime.backends.registry import RUNTIMES, check_available
 from icnet_deploy.runtime.predictor import Predictor
 
 ROUNDED = "rounded"
 """Not a runtime: a float16 file in ONNX Runtime with every float16 value rounded. CPUs compute such
 files in float32 and hardly round, so this is what tells how the file answers on a GPU."""
 
-_COMPARED = ("onnxruntime", "openvino")
-_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
 
-
-class Pair(NamedTuple):
-    """A row to be: a file, the runtime it is run on (or `ROUNDED`), the device, and TF32 or not."""
+class Run(NamedTuple):
+    """An artefact on a runtime (or `ROUNDED`) and a device, with TF32 or without."""
 
     path: Path
     runtime: str
@@ -39,14 +36,21 @@ class Pairing:
     """What is compared, and what is not.
 
     Attributes:
-        pairs: in the order of the files.
+        files: what was read of each file.
+        runs: in the order of the files.
         left_out: a sentence for each file and runtime that is not compared.
         without: file -> why it is compared on nothing.
     """
 
-    pairs: list[Pair] = field(default_factory=list)
+    files: list[ArtefactFile] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     without: dict[Path, InputError] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[Run]:
+        """The runs, for who has not moved to that name."""
+        return self.runs
 
 
 def default_runtimes() -> list[str]:
@@ -55,18 +59,44 @@ def default_runtimes() -> list[str]:
     Raises:
         MissingPackage: none is.
     """
-    found = []
-    for name in _COMPARED:
+    installed = []
+    for name in onnx_runtimes():
         with suppress(MissingPackage):
             check_available(name, "cpu")
-            found.append(name)
-    if not found:
-        raise MissingPackage("onnxruntime", extra="cpu", purpose="icnet parity")
-    return found
+            installed.append(name)
+    if not installed:
+        raise _missing(onnx_runtimes()[0], "icnet parity")
+    return installed
+
+
+def onnx_runtimes() -> list[str]:
+    """The runtimes that take ONNX files, on the CPU at least."""
+    return [name for name, row in RUNTIMES.items() if not row.engines and "cpu" in row.extras]
+
+
+def _engine_runtimes() -> str:
+    return " or ".join(name for name, row in RUNTIMES.items() if row.engines)
+
+
+def _missing(runtime: str, purpose: str) -> MissingPackage:
+    row = RUNTIMES[runtime]
+    return MissingPackage(row.package, extra=row.extras["cpu"], purpose=purpose)
+
+
+def read_file(path: Path) -> ArtefactFile:
+    """What an artefact says of itself; one that cannot be read has a `problem`."""
+    try:
+        return read_artefact(path)
+    except ModelError as error:
+        return ArtefactFile(path, problem=str(error))
 
 
 def pair(
-    artefacts: Sequence[Path], runtimes: Sequence[str] | None = None, device: str = "auto"
+    artefacts: Iterable[Path],
+    runtimes: Sequence[str] | None = None,
+    device: str = "auto",
+    *,
+    read: Callable[[Path], ArtefactFile] = read_file,
 ) -> Pairing:
     """Pairs files with runtimes.
 
@@ -77,151 +107,124 @@ def pair(
 
     Args:
         artefacts: ONNX files and engines; naming one twice is naming it once.
-        runtimes: names that `Predictor.from_onnx` takes, and `rounded`; None for the default.
+        runtimes: names that `Predictor.open` takes, and `rounded`; None for the default.
         device: `auto`, `cpu` or `cuda`.
+        read: tells what a file says of itself; opening one with a problem says more of it.
 
     Raises:
         MissingPackage: no runtime is installed for the ONNX files.
-        InputError: an engine is asked for on the CPU.
     """
-    found = Pairing()
-    named = None if runtimes is None else list(dict.fromkeys(runtimes))
-    default: list[str] | None = None
+    pairing = Pairing()
     for path in dict.fromkeys(artefacts):
-        before = len(found.pairs)
-        if path.suffix in ENGINE_SUFFIXES:
-            refuse_cpu(path, device)
-            _pair_engine(found, path, ["auto"] if named is None else named)
-        elif named is None:
-            default = default or default_runtimes()
-            _pair_default(found, path, _precision(path), default, device)
-        else:
-            _pair_named(found, path, _precision(path), named, device)
-        if len(found.pairs) == before and path not in found.without:
-            found.without[path] = InputError(f"{path} is compared on nothing: {found.left_out[-1]}")
-    return found
+        artefact, before = read(path), len(pairing.runs)
+        pairing.files.append(artefact)
+        if runtimes is None and not artefact.is_engine:
+            _pair_default(pairing, artefact, device)
+        for runtime in dict.fromkeys(runtimes or (["auto"] if artefact.is_engine else [])):
+            refused = _refusal(artefact, runtime, device)
+            if refused:
+                pairing.left_out.append(refused)
+            else:
+                pairing.runs.append(Run(path, runtime, device))
+        if len(pairing.runs) == before and path not in pairing.without:
+            why = pairing.left_out[-1]
+            pairing.without[path] = InputError(f"{path} is compared on nothing: {why}")
+    return pairing
 
 
-def refuse_cpu(path: Path, device: str) -> None:
-    """Refuses to run an engine where there is none to be run (InputError)."""
-    if device == "cpu":
-        raise InputError(
-            f"{path} is an engine, which runs on the GPU: leave --device cpu away, or give the "
-            "ONNX file that it was built from"
-        )
-
-
-def _pair_engine(found: Pairing, path: Path, runtimes: Sequence[str]) -> None:
-    for runtime in runtimes:
-        if runtime in ("auto", *ENGINE_RUNTIMES):
-            found.pairs.append(Pair(path, runtime, "cuda"))
-        else:
-            found.left_out.append(
-                f"{path.name} on {runtime}: an engine runs on {' or '.join(ENGINE_RUNTIMES)}"
-            )
-
-
-def _pair_default(
-    found: Pairing, path: Path, precision: str | None, runtimes: Sequence[str], device: str
-) -> None:
-    meant = MEANT_FOR.get(precision or "", _COMPARED)
-    for runtime in runtimes:
+def _pair_default(pairing: Pairing, artefact: ArtefactFile, device: str) -> None:
+    path, installed = artefact.path, default_runtimes()
+    row = precision_of(artefact.precision)
+    meant = row.runtimes if row and row.runtimes else onnx_runtimes()
+    for runtime in installed:
         if runtime in meant:
-            found.pairs.append(Pair(path, runtime, _device(precision, runtime, device)))
+            pairing.runs.append(Run(path, runtime, device))
         else:
-            found.left_out.append(
-                f"{path.name} on {runtime}: {precision} is placed for {', '.join(meant)}; "
+            pairing.left_out.append(
+                f"{path.name} on {runtime}: {artefact.precision} is placed for {', '.join(meant)}; "
                 f"--runtime {runtime} compares it there all the same"
             )
-    if not set(meant).intersection(runtimes):
-        runtime = next(name for name in _COMPARED if name in meant)
-        found.without[path] = MissingPackage(
-            runtime, extra=_EXTRAS[runtime], purpose=f"{path.name} ({precision})"
-        )
-    if precision == "fp16":
+    if not set(meant).intersection(installed):
+        runtime = next(name for name in onnx_runtimes() if name in meant)
+        pairing.without[path] = _missing(runtime, f"{path.name} ({artefact.precision})")
+    if row and row.rounded:
         missing = [p for p in ("onnx", "onnxruntime") if find_spec(p) is None]
         if missing:
-            found.left_out.append(
+            pairing.left_out.append(
                 f"{path.name}, {ROUNDED}: it needs {missing[0]} (pip install "
                 '"icnet-deploy[export]"), so how the file answers on a GPU is not known'
             )
         else:
-            found.pairs.append(Pair(path, ROUNDED, "cpu"))
+            pairing.runs.append(Run(path, ROUNDED, "cpu"))
 
 
-def _pair_named(
-    found: Pairing, path: Path, precision: str | None, runtimes: Sequence[str], device: str
-) -> None:
-    for runtime in runtimes:
-        if runtime == ROUNDED and precision != "fp16":
-            found.left_out.append(f"{path.name}, {ROUNDED}: it is {precision}, not fp16")
-        elif precision == "int8-ort" and runtime.startswith("tensorrt"):
-            found.left_out.append(
-                f"{path.name} on {runtime}: TensorRT's parser refuses int8-ort, whose activations "
-                "are uint8; int8 is for it"
-            )
-        elif runtime in ENGINE_RUNTIMES:
-            found.left_out.append(
-                f"{path.name} on {runtime}: it runs engines, and this is an ONNX file; build one "
-                f"with `icnet build-engine {path} --with {runtime}`"
-            )
-        elif precision in MEANT_FOR and runtime == "onnxruntime" and device == "cuda":
-            found.left_out.append(
-                f"{path.name} on CUDA: ONNX Runtime has no integer convolution there; fp16 is for "
-                "it, and int8 for TensorRT"
-            )
-        else:
-            found.pairs.append(Pair(path, runtime, _device(precision, runtime, device)))
+def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
+    """Why an artefact cannot work on a runtime that was named, or None."""
+    path, row, known = artefact.path, precision_of(artefact.precision), RUNTIMES.get(runtime)
+    engines = runtime == "auto" or (known is not None and known.engines)
+    if artefact.is_engine:
+        where = f"{path.name} on {runtime}: an engine runs on {_engine_runtimes()}"
+        return None if engines else where
+    if runtime == ROUNDED and not (row and row.rounded):
+        rounded = " or ".join(name for name, one in PRECISIONS.items() if one.rounded)
+        return f"{path.name}, {ROUNDED}: it is {artefact.precision}, not {rounded}"
+    if known is None:
+        return None  # opening it says which runtimes there are
+    if row and (why := row.refusal(runtime, device, known.engines)):
+        return f"{path.name} on {runtime}: {why}; {_instead(row, runtime, device)}"
+    if known.engines:
+        return (
+            f"{path.name} on {runtime}: it runs engines, and this is an ONNX file; build one "
+            f"with `icnet build-engine {path} --with {runtime}`"
+        )
+    return None
 
 
-def _device(precision: str | None, runtime: str, device: str) -> str:
-    """INT8 goes to ONNX Runtime's CPU kernels, CUDA or not."""
-    if device == "auto" and (runtime == ROUNDED or precision in MEANT_FOR):
-        return "cpu"
-    return device
-
-
-def _precision(path: Path) -> str | None:
-    """None for what is no artefact: opening it says what it is."""
-    try:
-        return read_onnx_metadata(path).precision
-    except ModelError:
-        return None
+def _instead(row: Precision, runtime: str, device: str) -> str:
+    """What is for a runtime that refuses a precision, and what the precision is for."""
+    engines = RUNTIMES[runtime].engines
+    fitting = [
+        one
+        for one in PRECISIONS.values()
+        if one.meant_for(runtime) and not one.refusal(runtime, device, engines)
+    ]
+    fastest = min(fitting, key=lambda one: one.rank)
+    return f"{fastest.name} is for it, and {row.name} for {', '.join(row.runtimes)}"
 
 
 @contextmanager
-def open_pair(pair: Pair) -> Iterator[Predictor]:
+def open_run(run: Run) -> Iterator[Predictor]:
     """Opens what a row is made with.
 
     Raises:
-        ModelError, InputError, UnavailableError: as `Predictor.from_onnx` and `from_engine`.
+        ModelError, InputError, UnavailableError: as `Predictor.open`.
     """
-    if pair.path.suffix in ENGINE_SUFFIXES:
-        with Predictor.from_engine(pair.path, pair.runtime) as predictor:
-            yield predictor
-    elif pair.runtime == ROUNDED:
+    if run.runtime == ROUNDED:
         with TemporaryDirectory() as folder:
-            copy = _rounded_copy(pair.path, Path(folder))
-            with Predictor.from_onnx(copy, "onnxruntime", "cpu") as predictor:
+            copy = _rounded_copy(run.path, Path(folder))
+            with Predictor.open(copy, "onnxruntime", "cpu") as predictor:
                 yield predictor
     else:
         # What judges a file takes nothing that was compiled of one before.
-        with Predictor.from_onnx(
-            pair.path, pair.runtime, pair.device, tf32=pair.tf32, cached=False
+        with Predictor.open(
+            run.path, run.runtime, run.device, tf32=run.tf32, cached=False
         ) as predictor:
             yield predictor
 
 
 def _rounded_copy(path: Path, folder: Path) -> Path:
     metadata = read_onnx_metadata(path)  # a file that is cut off is told in one line
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingPackage("onnx", extra="export", purpose=f"runtime {ROUNDED!r}") from error
+    require(f"runtime {ROUNDED!r}", "export", "onnx")
+    import onnx
+
     from icnet_deploy.export.passes import rounded
 
     model = onnx.load(path)
     rounded(model)
     copy = folder / path.name
-    copy.write_bytes(stamped(model.SerializeToString(), metadata))
+    write_artefact(copy, model.SerializeToString(), metadata)
     return copy
+
+
+Pair = Run  # until everybody says `Run`
+open_pair = open_run

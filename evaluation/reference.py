@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import MissingPackage, NotFinite
+from icnet_deploy.errors import NotFinite, require
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.labels import LabelSet
 
@@ -28,6 +27,7 @@ Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Size = tuple[int, int]
 
+_NEEDS = ("the PyTorch reference", "benchmark", "torch", "safetensors")
 _PIXELS = 1 << 16  # per block of `margins_at`: 19 classes of four corners are then 40 MB
 
 
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MissingPackage: torch or safetensors is not installed.
         ModelError: the file is not a checkpoint.
     """
-    _require("torch", "safetensors")
+    require(*_NEEDS)
     from icnet_deploy.networks.checkpoint import load_checkpoint
 
     return load_checkpoint(path)
@@ -69,20 +69,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def shipped_checkpoint() -> Path:
     """The checkpoint that comes with the product (MissingPackage as `read_checkpoint`)."""
-    _require("torch", "safetensors")
+    require(*_NEEDS)
     from icnet_deploy.networks.checkpoint import SHIPPED
 
     return SHIPPED
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise MissingPackage(
-                package, extra="benchmark", purpose="the PyTorch reference"
-            ) from error
 
 
 class Reference:
@@ -184,20 +174,23 @@ def dense_labels(logits: Float32, size: Size) -> UInt8:
     return np.asarray(labels.numpy())
 
 
-def margins_at(logits: Float32, size: Size, rows: Index, cols: Index) -> Float64:
+def margins_at(
+    logits: Float32, size: Size, rows: Index, cols: Index, block: int = _PIXELS
+) -> Float64:
     """How far the best logit is above the second best, at some pixels of the upsampled logits.
 
     Args:
         logits: float32 C x h x w, C >= 2.
         size: (height, width) that the logits are upsampled to, bilinearly with aligned corners.
         rows, cols: n pixels of that size.
+        block: how many of them at once.
 
     Returns:
         float64 of n, in logits, each at least 0.
     """
     margins = np.empty(len(rows), np.float64)
-    for start in range(0, len(rows), _PIXELS):
-        part = slice(start, start + _PIXELS)
+    for start in range(0, len(rows), block):
+        part = slice(start, start + block)
         blend = _interpolated(logits, size, rows[part], cols[part])
         top = np.partition(blend, -2, axis=0)[-2:]
         margins[part] = top[1] - top[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from icnet_deploy.evaluation.evaluate.result import (
     require_same_data,
     save_prediction,
 )
-from icnet_deploy.evaluation.model import is_checkpoint, is_engine, open_model
+from icnet_deploy.evaluation.model import kind_of_model, open_model
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.score import Size, UInt8
 from icnet_deploy.files import make_folder, write_json, write_text
@@ -119,33 +119,37 @@ def _score(
             offer_errors(gallery, dataset.label_set, sample, mapped[0])
 
     with ExitStack() as stack:
-        told = [_told(path, paths, arguments) for path in paths]
-        models = [stack.enter_context(open_model(*each)) for each in told]
+        models = [
+            stack.enter_context(open_model(*opening)) for opening in openings(paths, arguments)
+        ]
         return evaluate(models, dataset, look)
 
 
-def _told(
-    path: Path, paths: Sequence[Path], arguments: argparse.Namespace
-) -> tuple[Path, Size | None, str, str]:
-    """A model, its size, runtime and device: each option goes to the kind of file it speaks of.
+def openings(
+    paths: Sequence[Path], arguments: argparse.Namespace
+) -> list[tuple[Path, Size | None, str, str]]:
+    """Models with size, runtime and device: each option goes to the kind of file it speaks of.
 
     Where there is no such file among the models, it is left to be refused.
     """
+    kinds = [kind_of_model(path) for path in paths]
 
-    def runs(model: Path) -> bool:
-        return not is_checkpoint(model)
+    def meant_for(*of: str) -> list[bool]:
+        there = set(of).intersection(kinds)
+        return [not there or kind in there for kind in kinds]
 
-    def is_onnx(model: Path) -> bool:
-        return runs(model) and not is_engine(model)
-
-    def meant(speaks_of: Callable[[Path], bool]) -> bool:
-        return speaks_of(path) or not any(map(speaks_of, paths))
-
-    of_engines = arguments.runtime in ENGINE_RUNTIMES
-    at = arguments.size if meant(is_checkpoint) else None
-    runtime = arguments.runtime if meant(is_engine if of_engines else is_onnx) else "auto"
-    device = arguments.device if meant(is_onnx if arguments.device == "cpu" else runs) else "auto"
-    return path, at, runtime, device
+    sized = meant_for("checkpoint")
+    run = meant_for("engine" if arguments.runtime in ENGINE_RUNTIMES else "onnx")
+    placed = meant_for("onnx") if arguments.device == "cpu" else meant_for("onnx", "engine")
+    return [
+        (
+            path,
+            arguments.size if sized[i] else None,
+            arguments.runtime if run[i] else "auto",
+            arguments.device if placed[i] else "auto",
+        )
+        for i, path in enumerate(paths)
+    ]
 
 
 @command
@@ -171,8 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 0
         fresh[0].score.require_truth()
-    found = iter(fresh)
-    results = [result or next(found).to_dict() for result in results]
+    fresh_ones = iter(fresh)
+    results = [result or next(fresh_ones).to_dict() for result in results]
     _finish(arguments, results, fresh, gallery)
     return 0
 

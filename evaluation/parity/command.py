@@ -11,17 +11,19 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
-from icnet_deploy.evaluation.pairing import pair
-from icnet_deploy.evaluation.parity.report import parity_page
-from icnet_deploy.evaluation.parity.result import to_dict, verdict_table
+from icnet_deploy.evaluation.pairing import onnx_runtimes, pair
+from icnet_deploy.evaluation.parity.report import PICTURES, parity_page, to_dict, verdict_table
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.files import write_json, write_text
-
-PICTURES = 12
-"""Sets of pictures in a report: about 0.4 MB each."""
+from icnet_deploy.precisions import PRECISIONS
 
 
 def _parser() -> argparse.ArgumentParser:
+    placed = ", ".join(
+        f"{row.name} for {' and '.join(name for name in onnx_runtimes() if row.meant_for(name))}"
+        for row in PRECISIONS.values()
+        if row.runtimes
+    )
     parser = make_parser(
         "icnet parity",
         "Compares artefacts with the PyTorch model on labelled images: every artefact on every\n"
@@ -39,8 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a runtime to compare on, or 'rounded': a float16 file with every value rounded as "
         "on a GPU; may be repeated (default: those that are installed and that a file's precision "
-        "is meant for: int8 for openvino, int8-ort for onnxruntime, others for both; an "
-        "engine on the one that built it)",
+        f"is meant for: {placed}, others for all; an engine on the one that built it)",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     parser.add_argument(
@@ -63,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
     for error in pairing.without.values():
         raise error
-    rows, galleries = compare(
-        pairing.pairs,
+    rows = compare(
+        pairing.runs,
         dataset,
+        files=pairing.files,
         weights=arguments.weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         write_json(arguments.json, to_dict(rows, pairing.left_out))
     if arguments.report:
-        write_text(arguments.report, parity_page(rows, galleries, PICTURES, pairing.left_out))
+        write_text(arguments.report, parity_page(rows, pairing.left_out))
     failed = sum(bool(row.breaches()) for row in rows)
     if failed:
         raise CheckFailed(f"{failed} of {len(rows)} rows are past their budget")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import ModelError
 from icnet_deploy.evaluation.budgets import Budget, Measured
+from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Answer, Reference, answer_of
 from icnet_deploy.evaluation.score import Score, percent, require_same_protocol, size_text
 from icnet_deploy.metadata import ArtefactMetadata
@@ -60,17 +61,17 @@ class References:
         """Answers one image for every key, and adds the answers to the scores."""
         image_size = (sample.image.shape[0], sample.image.shape[1])
         logits = {size: at.logits(sample.image) for size, at in self._sizes.items()}
-        found: dict[Key, Answer] = {}
+        answers: dict[Key, Answer] = {}
         for key, score in self.scores.items():
             size, head = key
             twin = (size, "labels" if head == "logits" else "logits")
-            if twin in found and size in (None, image_size):
-                found[key] = found[twin]  # the heads agree where nothing is resized
+            if twin in answers and size in (None, image_size):
+                answers[key] = answers[twin]  # the heads agree where nothing is resized
             else:
                 graph_size = size if head == "labels" else None
-                found[key] = answer_of(logits[size], image_size, graph_size)
-            score.add(sample, found[key].labels)
-        return found
+                answers[key] = answer_of(logits[size], image_size, graph_size)
+            score.add(sample, answers[key].labels)
+        return answers
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Comparison:
         score: of the artefact.
         reference: of the reference at the same size and head, read when all images are in.
         budget: what it is held to.
+        gallery: the images on which it differs most from the reference.
         pixels, ties, flips: counts so far; ties and flips are the pixels that differ.
     """
 
@@ -98,6 +100,7 @@ class Comparison:
     score: Score
     reference: Score
     budget: Budget
+    gallery: Gallery = field(default_factory=lambda: Gallery(0))
     pixels: int = field(init=False, default=0)
     ties: int = field(init=False, default=0)
     flips: int = field(init=False, default=0)

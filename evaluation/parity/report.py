@@ -1,19 +1,18 @@
-"""The HTML report of `icnet parity`."""
+"""The result of `icnet parity`, for the screen, as JSON and as HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.data import Sample
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
 from icnet_deploy.evaluation.pictures import (
     Exhibit,
-    Gallery,
     class_legend,
     exhibit,
     label_picture,
@@ -23,30 +22,128 @@ from icnet_deploy.evaluation.pictures import (
     photo,
 )
 from icnet_deploy.evaluation.reference import Answer
-from icnet_deploy.evaluation.score import size_text
+from icnet_deploy.evaluation.score import UInt8, size_text
 from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import facts, table, where
-from icnet_deploy.report.tables import number, signed
+from icnet_deploy.report.parts import facts, where
+from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
-UInt8 = npt.NDArray[np.uint8]
+SCHEMA = 1
+"""Of the JSON result; raised when a reader of today could misunderstand it."""
+
+PICTURES = 12
+"""Sets of pictures in a report: about 0.4 MB each."""
 
 # Blue-green against orange-red: told apart with every common colour blindness, and on grey.
 _COLOURS = {TIE: (0, 200, 255), FLIP: (255, 90, 0)}
 
 
+class Failure(NamedTuple):
+    """What has a row without numbers: a file, or a file on a runtime, that cannot be compared.
+
+    Attributes:
+        name, precision, runtime, size: as a table shows them; a dash for what is not known.
+        reason: why, in words.
+    """
+
+    name: str
+    precision: str
+    runtime: str
+    size: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = "" if self.runtime == "-" else f" on {self.runtime}"
+        return f"{self.name}{where}: {self.reason}"
+
+
+def verdict_table(
+    rows: Sequence[Comparison], left_out: Sequence[str] = (), failures: Sequence[Failure] = ()
+) -> str:
+    """The table for the screen, what is wrong with any row, and how they were scored.
+
+    Args:
+        rows: what was compared.
+        left_out: a sentence for each file and runtime that was not.
+        failures: what could not be.
+    """
+    header = [
+        "artefact", "precision", "runtime", "size", "mIoU %", "points", "worst class", "points",
+        "agree %", "ties", "flips", "small %", "points", "verdict",
+    ]  # fmt: skip
+    cells = []
+    for row in rows:
+        size = "image" if row.metadata.size is None else size_text(row.metadata.size)
+        verdict = "past budget" if row.breaches() else "within"
+        words = [row.name, row.metadata.precision, row.runtime, size]
+        cells.append([*words, *_numbers(row), verdict])
+    cells += [[f.name, f.precision, f.runtime, f.size, *["-"] * 9, "failed"] for f in failures]
+    lines = [Table(header, cells, left=4).text(), ""]
+    lines += [
+        f"past budget: {row.name} on {row.runtime}: {'; '.join(row.breaches())}"
+        for row in rows
+        if row.breaches()
+    ]
+    lines += [f"failed: {failure}" for failure in failures]
+    lines += [f"not compared: {sentence}" for sentence in left_out]
+    return "\n".join(lines + _how(rows))
+
+
+def _how(rows: Sequence[Comparison]) -> list[str]:
+    if not rows:
+        return []
+    protocol = rows[0].score.protocol()
+    budgets = {row.metadata.precision: row.budget for row in rows}
+    lines = [
+        "points: the difference from the PyTorch model, float32 on the CPU, at the same size",
+        "small: accuracy on the regions below 3,000 pixels",
+    ]
+    if any(row.runtime == ROUNDED for row in rows):
+        lines.append(
+            f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in "
+            "float32"
+        )
+    lines += [f"budget of {precision}: {budget}" for precision, budget in budgets.items()]
+    lines.append(
+        f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
+        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}"
+    )
+    return lines
+
+
+def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The JSON result of at least one row, all of one checkpoint."""
+    protocol = rows[0].score.protocol().to_dict()
+    del protocol["model_size"], protocol["logits_resize"]  # these are each row's own
+    references = {row.key: row.reference for row in rows}
+    return {
+        "schema": SCHEMA,
+        "kind": "parity",
+        "versions": versions(),
+        "machine": machine(),
+        "protocol": protocol,
+        "budgets": {row.metadata.precision: row.budget.to_dict() for row in rows},
+        "references": [
+            {
+                "weights_sha256": rows[0].metadata.weights_sha256,
+                "size": None if size is None else list(size),
+                "head": head,
+                "score": score.to_dict(),
+                "protocol": score.protocol().to_dict(),
+            }
+            for (size, head), score in references.items()
+        ],
+        "rows": [row.to_dict() for row in rows],
+        "left_out": list(left_out),
+    }
+
+
 def offer_difference(
-    gallery: Gallery,
-    row: Comparison,
-    sample: Sample,
-    answer: Answer,
-    marks: UInt8,
-    labels: UInt8,
+    row: Comparison, sample: Sample, answer: Answer, marks: UInt8, labels: UInt8
 ) -> None:
     """Shows a row's gallery an image, which ranks by how many of its pixels differ.
 
     Args:
-        gallery: of the row.
         row: what is compared.
         sample: the image.
         answer: the reference's.
@@ -72,21 +169,16 @@ def offer_difference(
             ),
         )
 
-    gallery.offer(ties + flips, draw)
+    row.gallery.offer(ties + flips, draw)
 
 
-def parity_page(
-    rows: Sequence[Comparison],
-    galleries: Sequence[Gallery],
-    pictures: int,
-    left_out: Sequence[str] = (),
-) -> str:
+def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
     """The whole report as one HTML document.
+
+    At most `PICTURES` images are shown, the worst of every row before any second one.
 
     Args:
         rows: of the table.
-        galleries: each row's pictures.
-        pictures: at most so many images are shown, the worst of every row before any second one.
         left_out: a sentence for each file and runtime that was not compared.
     """
     failed = sum(bool(row.breaches()) for row in rows)
@@ -98,21 +190,16 @@ def parity_page(
     return page(
         "Parity with the PyTorch model",
         tag("p", verdict),
-        parity_sections(rows, galleries, pictures, left_out),
+        parity_sections(rows, left_out),
         where(machine() | versions()),
     )
 
 
-def parity_sections(
-    rows: Sequence[Comparison],
-    galleries: Sequence[Gallery],
-    pictures: int,
-    left_out: Sequence[str],
-) -> list[Html]:
+def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list[Html]:
     """What `parity_page` shows, from the protocol's first words to the artefacts' hashes."""
     protocol = rows[0].score.protocol()
-    turns = chain.from_iterable(zip_longest(*(gallery.exhibits() for gallery in galleries)))
-    shown = [one for one in turns if one is not None][:pictures]
+    turns = chain.from_iterable(zip_longest(*(row.gallery.exhibits() for row in rows)))
+    shown = [one for one in turns if one is not None][:PICTURES]
     return [
         tag(
             "p",
@@ -137,6 +224,7 @@ def _row_name(row: Comparison) -> str:
 
 
 def badge(text: str, good: bool) -> Html:
+    """A verdict in its colour."""
     return tag("span", text, class_="badge good" if good else "badge bad")
 
 
@@ -144,26 +232,27 @@ def _summary(rows: Sequence[Comparison]) -> Html:
     header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
     header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
     header += ["Small regions %", "points"]
-    return table(header, [_cells(row) for row in rows], left=5)
+    cells = []
+    for row in rows:
+        size = "the image's" if row.metadata.size is None else size_text(row.metadata.size)
+        good = not row.breaches()
+        verdict = badge("within" if good else "past budget", good)
+        words = [row.name, row.runtime, verdict, row.metadata.precision, size]
+        cells.append([*words, *_numbers(row, ",")])
+    return Table(header, cells, left=5).html()
 
 
-def _cells(row: Comparison) -> list[str]:
+def _numbers(row: Comparison, grouping: str = "") -> list[str]:
+    """The cells of mIoU to small regions; `grouping` is what parts thousands."""
     name, points = row.worst_class()
-    size = row.metadata.size
-    good = not row.breaches()
     return [
-        row.name,
-        row.runtime,
-        badge("within" if good else "past budget", good),
-        row.metadata.precision,
-        "the image's" if size is None else size_text(size),
         number(100 * row.score.confusion.miou()),
         signed(row.miou_points()),
         name if float(signed(points)) else "-",
         signed(points),
         number(100 * row.agreement(), 4),
-        f"{row.ties:,}",
-        f"{row.flips:,}",
+        f"{row.ties:{grouping}}",
+        f"{row.flips:{grouping}}",
         number(100 * row.score.regions.small()),
         signed(row.small_region_points(), 2),
     ]
@@ -202,7 +291,7 @@ def _meanings(rows: Sequence[Comparison]) -> list[Html]:
         for precision, budget in {row.metadata.precision: row.budget for row in rows}.items()
     ]
     header = ["Budget of", "Agree %, at least", "mIoU points, at most", "A class's, at most"]
-    return [tag("p", text, class_="quiet"), table(header, budgets)]
+    return [tag("p", text, class_="quiet"), Table(header, budgets).html()]
 
 
 def _classes(rows: Sequence[Comparison]) -> Html:
@@ -226,7 +315,7 @@ def _classes(rows: Sequence[Comparison]) -> Html:
     ]
     means = [number(100 * score.confusion.miou()) for score in references.values()]
     body.append(["mean", *means, *(signed(row.miou_points()) for row in rows)])
-    return table(header, body)
+    return Table(header, body).html()
 
 
 def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html]:

@@ -3,64 +3,59 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data import Dataset
 from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget, budget_for
-from icnet_deploy.evaluation.pairing import ROUNDED, Pair, open_pair
+from icnet_deploy.evaluation.pairing import ROUNDED, Run, open_run
 from icnet_deploy.evaluation.parity.comparison import Comparison, References
 from icnet_deploy.evaluation.parity.report import offer_difference
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
-from icnet_deploy.runtime.auto.folder import Digest, digest_of
+from icnet_deploy.runtime.auto.folder import ArtefactFile
 from icnet_deploy.runtime.predictor import Predictor
 
-Failed = Callable[[Pair, IcnetError], None]
-"""Is told of a pair that cannot be compared, and why."""
+Failed = Callable[[Run, IcnetError], None]
+"""Is told of a run that cannot be compared, and why."""
 
-
-@dataclass(frozen=True)
-class _Case:
-    """A row of the table, the model behind it, and the pictures for it."""
-
-    pair: Pair
-    row: Comparison
-    predictor: Predictor
-    gallery: Gallery
+Opener = Callable[[Run], AbstractContextManager[Predictor]]
 
 
 def compare(
-    pairs: Sequence[Pair],
+    runs: Sequence[Run],
     dataset: Dataset,
     *,
+    files: Iterable[ArtefactFile] = (),
     weights: Path | None = None,
     budgets: Mapping[str, Budget] = BUDGETS,
     pictures: int = 0,
     failed: Failed | None = None,
-) -> tuple[list[Comparison], list[Gallery]]:
+    opener: Opener = open_run,
+) -> list[Comparison]:
     """Compares artefacts on runtimes with the checkpoint that they were made from.
 
     Every model stays loaded and the images go through one by one, so that memory does not grow
     with the data set, and the reference runs once for each size and image.
 
     Args:
-        pairs: what is run on what; see `icnet_deploy.evaluation.pairing`.
+        runs: what is run on what; see `icnet_deploy.evaluation.pairing`.
         dataset: labelled images.
+        files: what was read of the artefacts already, which is not read again.
         weights: the checkpoint, or None for the one that is shipped.
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report, the worst of each row first.
-        failed: is told of a pair that cannot be compared, which is then left out; None: its error
+        failed: is told of a run that cannot be compared, which is then left out; None: its error
             is raised.
+        opener: opens a run.
 
     Returns:
-        A row for each pair, and each row's pictures.
+        A row for each run, with its pictures.
 
     Raises:
         ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
@@ -69,97 +64,87 @@ def compare(
         BackendError: a runtime failed.
     """
     attempt = _Attempt(failed)
+    known = {run.path: ArtefactFile(run.path) for run in runs} | {file.path: file for file in files}
     with ExitStack() as stack:
-        opened: dict[Pair, Predictor] = {}
-        digests: dict[Path, Digest] = {}
-        for pair in pairs:
-            with attempt(pair):
-                if pair.path not in digests:
-                    digests[pair.path] = _digest(pair)
-                opened[pair] = stack.enter_context(open_pair(pair))
+        opened: dict[Run, Predictor] = {}
+        for run in runs:
+            with attempt(run):
+                _read(known[run.path], run, opener)
+                opened[run] = stack.enter_context(opener(run))
         reference = Reference(weights or shipped_checkpoint(), None)
-        for pair, predictor in opened.items():
-            with attempt(pair):
-                _require_origin(pair.path, predictor, reference)
+        for run, predictor in opened.items():
+            with attempt(run):
+                _require_origin(run.path, predictor, reference)
                 budget_for(predictor.metadata.precision, budgets)
         _refuse_calibrated(opened, dataset, attempt)
-        left = {pair: predictor for pair, predictor in opened.items() if pair not in attempt.failed}
+        left = {run: predictor for run, predictor in opened.items() if run not in attempt.failed}
         if not left:
-            return [], []
+            return []
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
-        names = _names([pair.path for pair in left])
-        cases = [
-            _Case(
-                pair,
-                _row(
-                    pair,
-                    names[pair.path],
-                    digests[pair.path].sha256,
-                    predictor,
-                    references,
-                    budgets,
-                ),
-                predictor,
-                Gallery(min(2, -(-pictures // len(left)))),
+        names = _names([run.path for run in left])
+        rows = {}
+        for run, predictor in left.items():
+            metadata = predictor.metadata
+            rows[run] = Comparison(
+                artefact=run.path,
+                name=names[run.path],
+                sha256=known[run.path].sha256,
+                metadata=metadata,
+                runtime=ROUNDED if run.runtime == ROUNDED else predictor.runtime,
+                device=predictor.device,
+                score=Score(dataset, metadata.label_set, metadata.size, metadata.head),
+                reference=references.scores[metadata.size, metadata.head],
+                budget=budget_for(metadata.precision, budgets),
+                gallery=Gallery(min(2, -(-pictures // len(left)))),
             )
-            for pair, predictor in left.items()
-        ]
         for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
-            _compare_one(cases, references, sample, attempt)
-        for case in cases:
-            with attempt(case.pair):
-                _require_unchanged(case.pair.path, digests[case.pair.path])
+            answers = references.answers(sample)
+            for run, row in rows.items():
+                if run in attempt.failed:
+                    continue
+                with attempt(run):
+                    labels = left[run].predict(sample.image).labels
+                    marks = row.add(sample, answers[row.key], labels)
+                    offer_difference(row, sample, answers[row.key], marks, labels)
+        for run in rows:
+            with attempt(run):
+                _require_unchanged(known[run.path])
     for score in references.scores.values():
         score.require_truth()
-    whole = [case for case in cases if case.pair not in attempt.failed]
-    return [case.row for case in whole], [case.gallery for case in whole]
+    return [row for run, row in rows.items() if run not in attempt.failed]
 
 
 class _Attempt:
-    """Contexts in which the error of a pair is raised, or told and remembered."""
+    """Contexts in which the error of a run is raised, or told and remembered."""
 
     def __init__(self, tell: Failed | None) -> None:
-        self.failed: set[Pair] = set()
+        self.failed: set[Run] = set()
         self._tell = tell
 
     @contextmanager
-    def __call__(self, *pairs: Pair) -> Iterator[None]:
+    def __call__(self, *runs: Run) -> Iterator[None]:
         try:
             yield
         except IcnetError as error:
             if self._tell is None:
                 raise
-            for pair in pairs:
-                if pair not in self.failed:
-                    self.failed.add(pair)
-                    self._tell(pair, error)
-
-
-def _compare_one(
-    cases: Sequence[_Case], references: References, sample: Sample, attempt: _Attempt
-) -> None:
-    answers = references.answers(sample)
-    for case in cases:
-        if case.pair in attempt.failed:
-            continue
-        with attempt(case.pair):
-            answer = answers[case.row.key]
-            labels = case.predictor.predict(sample.image).labels
-            marks = case.row.add(sample, answer, labels)
-            offer_difference(case.gallery, case.row, sample, answer, marks, labels)
+            for run in runs:
+                if run not in self.failed:
+                    self.failed.add(run)
+                    self._tell(run, error)
 
 
 def _refuse_calibrated(
-    opened: Mapping[Pair, Predictor], dataset: Dataset, attempt: _Attempt
+    opened: Mapping[Run, Predictor], dataset: Dataset, attempt: _Attempt
 ) -> None:
     """One look through the data set for all artefacts that were calibrated on the same images."""
-    groups: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
-    for pair, predictor in opened.items():
-        groups[predictor.metadata.calibration_images].append(pair)
-    for images, pairs in groups.items():
-        with attempt(*pairs):
-            names = ", ".join(dict.fromkeys(str(pair.path) for pair in pairs))
+    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run, predictor in opened.items():
+        groups[predictor.metadata.calibration_images].append(run)
+    for images, runs in groups.items():
+        with attempt(*runs):
+            names = ", ".join(dict.fromkeys(str(run.path) for run in runs))
             refuse_calibration_images(dataset, {names: images})
 
 
@@ -169,40 +154,19 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: path.name if files[path.name] == 1 else str(path) for path in paths}
 
 
-def _row(
-    pair: Pair,
-    name: str,
-    sha256: str,
-    predictor: Predictor,
-    references: References,
-    budgets: Mapping[str, Budget],
-) -> Comparison:
-    metadata = predictor.metadata
-    reference = references.scores[metadata.size, metadata.head]
-    return Comparison(
-        artefact=pair.path,
-        name=name,
-        sha256=sha256,
-        metadata=metadata,
-        runtime=ROUNDED if pair.runtime == ROUNDED else predictor.runtime,
-        device=predictor.device,
-        score=Score(reference.dataset, metadata.label_set, metadata.size, metadata.head),
-        reference=reference,
-        budget=budget_for(metadata.precision, budgets),
-    )
-
-
-def _digest(pair: Pair) -> Digest:
+def _read(artefact: ArtefactFile, run: Run, opener: Opener) -> None:
+    """Takes an artefact's digest before it is opened."""
     try:
-        return digest_of(pair.path)
+        _ = artefact.digest
     except ModelError:
-        with open_pair(pair):  # says more of what is wrong with the file
+        with opener(run):  # says more of what is wrong with the file
             raise
 
 
-def _require_unchanged(path: Path, digest: Digest) -> None:
+def _require_unchanged(artefact: ArtefactFile) -> None:
     """Refuses an artefact that was not the same file all the time (ModelError)."""
-    if not digest.stands(path.parent):
+    path = artefact.path
+    if not artefact.digest.stands(path.parent):
         raise ModelError(
             f"{path}, or its external data, changed while it was compared: nothing can be said of "
             "it; try again when nobody writes to it"

@@ -13,14 +13,12 @@ from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
 from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
-from icnet_deploy.evaluation.pairing import pair
-from icnet_deploy.evaluation.parity.command import PICTURES
-from icnet_deploy.evaluation.parity.result import Failure
-from icnet_deploy.evaluation.parity.run import compare
+from icnet_deploy.evaluation.pairing import open_run, pair
+from icnet_deploy.evaluation.parity.report import PICTURES, Failure
+from icnet_deploy.evaluation.parity.run import Opener, compare
 from icnet_deploy.evaluation.reference import shipped_checkpoint
 from icnet_deploy.evaluation.verify.folder import Folder, read_folder
-from icnet_deploy.evaluation.verify.record import record
-from icnet_deploy.evaluation.verify.result import Result
+from icnet_deploy.evaluation.verify.result import Result, record
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 
@@ -54,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def verify(
-    folder: Folder, dataset: Dataset, weights: Path, arguments: argparse.Namespace
+    folder: Folder,
+    dataset: Dataset,
+    weights: Path,
+    arguments: argparse.Namespace,
+    opener: Opener = open_run,
 ) -> Result:
     """Runs what can be run, and gathers what is wrong with the rest.
 
@@ -63,33 +65,36 @@ def verify(
         dataset: labelled images.
         weights: the checkpoint of the artefacts.
         arguments: the limits of INT8 (`add_budget_options`), and `report`.
+        opener: opens a run.
 
     Raises:
         ModelError: the checkpoint cannot be read.
         MissingPackage: torch or every runtime is missing.
     """
-    by_path = {artefact.path: artefact for artefact in folder.artefacts}
+    artefacts = {artefact.path: artefact for artefact in folder.artefacts}
     failures = [failure for a in folder.artefacts for failure in a.failures()]
     untried: list[Failure] = []
-    readable = [a.path for a in folder.artefacts if not a.problems]
-    pairing = pair(readable)
+    files = {a.path: a.file for a in folder.artefacts if not a.problems}
+    pairing = pair(files, read=files.__getitem__)
 
     def fail(path: Path, runtime: str, error: IcnetError) -> None:
-        failures.append(by_path[path].failure(runtime, str(error)))
+        failures.append(artefacts[path].failure(runtime, str(error)))
         if isinstance(error, UnavailableError):
             untried.append(failures[-1])
 
     for path, reason in pairing.without.items():
         fail(path, "-", reason)
-    rows, galleries = compare(
-        pairing.pairs,
+    rows = compare(
+        pairing.runs,
         dataset,
+        files=pairing.files,
         weights=weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,
-        failed=lambda which, error: fail(which.path, which.runtime, error),
+        failed=lambda run, error: fail(run.path, run.runtime, error),
+        opener=opener,
     )
-    return Result(folder, weights, rows, galleries, failures, untried, pairing.left_out)
+    return Result(folder, weights, rows, failures, untried, pairing.left_out)
 
 
 @command
@@ -111,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         write_json(arguments.json, result.to_dict())
     if arguments.report:
-        write_text(arguments.report, result.page(PICTURES))
+        write_text(arguments.report, result.page())
     bad = result.bad_files()
     if bad:
         raise CheckFailed(

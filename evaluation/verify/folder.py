@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.errors import InputError, ModelError
-from icnet_deploy.evaluation.parity.result import Failure
+from icnet_deploy.documents import parse
+from icnet_deploy.errors import ModelError
+from icnet_deploy.evaluation.model import kind_of_model
+from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.score import size_text
 from icnet_deploy.files import is_leftover, sha256
-from icnet_deploy.integrity import artefact_sha256
-from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata, read_onnx_metadata
-from icnet_deploy.runtime.auto.folder import ENGINE_SUFFIXES, is_artefact
+from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata
+from icnet_deploy.precisions import precision_of
+from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
-
-_CHECKPOINT = ".safetensors"
 
 
 @dataclass
@@ -26,18 +25,23 @@ class Artefact:
     """An ONNX file or an engine of the folder.
 
     Attributes:
-        path: the file.
+        file: what was read of it.
         sha256: of it and of its external data; empty if these cannot be read.
         metadata: what it says of itself; None if that cannot be read, and for an engine.
         problems: why it does not pass, in words.
         notes: what is worth saying, and no fault.
     """
 
-    path: Path
+    file: ArtefactFile
     sha256: str
     metadata: ArtefactMetadata | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
 
     def failures(self) -> list[Failure]:
         """A row of the table for each problem."""
@@ -56,7 +60,7 @@ class Artefact:
             "file": self.path.name,
             "sha256": self.sha256,
             "bytes": self.path.stat().st_size,
-            "metadata": None if self.metadata is None else json.loads(self.metadata.to_json()),
+            "metadata": self.metadata and parse(self.metadata.to_json()),
             "problems": self.problems,
             "notes": self.notes,
         }
@@ -111,49 +115,43 @@ def read_folder(path: Path) -> Folder:
     Raises:
         InputError: there is no such folder, or no artefact in it.
     """
-    if not path.is_dir():
-        raise InputError(f"there is no folder {path}: name one that holds exported files")
-    artefacts, checkpoints, others, leftovers = [], {}, [], []
+    artefacts = [_judged(file) for file in read_artefacts(path)]
+    paths = {artefact.path for artefact in artefacts}
+    checkpoints, others, leftovers = {}, [], []
     for entry in sorted(path.iterdir()):
         if is_leftover(entry):
             leftovers.append(entry.name)
-        elif is_artefact(entry):
-            artefacts.append(_read(entry))
-        elif entry.is_file() and entry.suffix == _CHECKPOINT and not entry.name.startswith("."):
+        elif _is_checkpoint(entry):
             checkpoints[entry] = sha256(entry)
-        elif entry.name != RECORD:
+        elif entry not in paths and entry.name != RECORD:
             others.append(f"{entry.name}/" if entry.is_dir() else entry.name)
-    if not artefacts:
-        held = f"it holds {', '.join(others + leftovers)}" if others + leftovers else "it is empty"
-        raise InputError(
-            f"no artefact in {path} (files .onnx, .engine, .plan): {held}; write one with "
-            "`icnet export`"
-        )
     _check_parents(artefacts)
     return Folder(path, artefacts, checkpoints, others, leftovers)
 
 
-def _read(path: Path) -> Artefact:
+def _is_checkpoint(path: Path) -> bool:
+    return kind_of_model(path) == "checkpoint" and path.is_file() and not path.name.startswith(".")
+
+
+def _judged(file: ArtefactFile) -> Artefact:
     try:
-        artefact = Artefact(path, artefact_sha256(path))
-    except (ModelError, OSError) as error:  # of external data, too
-        return Artefact(path, "", problems=[str(error)])
-    if path.suffix in ENGINE_SUFFIXES:
+        artefact = Artefact(file, file.sha256)
+    except ModelError as error:  # of external data, too
+        return Artefact(file, "", problems=[str(error)])
+    if file.problem:
+        artefact.problems.append(file.problem)
+    if file.metadata is None or file.is_engine:
         return artefact
-    try:
-        artefact.metadata = read_onnx_metadata(path)
-    except ModelError as error:
-        artefact.problems.append(str(error))
-        return artefact
-    known = artefact.metadata
-    wanted: dict[str, object] = {
+    artefact.metadata = file.metadata
+    known, precision = file.metadata, precision_of(file.precision)
+    needed: dict[str, object] = {
         "the network": known.network,
         "the preprocessing": known.preprocessing,
         "the tools that wrote it": known.tools,
     }
-    if known.precision.startswith("int8"):
-        wanted["its calibration images"] = known.calibration_images
-    missing = [name for name, value in wanted.items() if not value]
+    if precision and precision.calibrated:
+        needed["its calibration images"] = known.calibration_images
+    missing = [name for name, value in needed.items() if not value]
     if missing:
         artefact.problems.append(
             f"its metadata says nothing of {', '.join(missing)}: export it again"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.data import ConfusionMatrix, content_hash, open_dataset
-from icnet_deploy.evaluation.evaluate.command import _told
+from icnet_deploy.evaluation.evaluate.command import openings
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.labels import CITYSCAPES
 
@@ -118,7 +118,7 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
     engine.write_bytes(b"plan")
     told = evaluate(engine, extra=("--runtime", "openvino"))
     assert "known: auto, tensorrt, tensorrt-rtx" in told
-    assert "leave --device cpu away" in evaluate(engine, extra=("--device", "cpu"))
+    assert "leave --device cpu" in evaluate(engine, extra=("--device", "cpu"))
     assert "--runtime openvino" in evaluate(extra=("--runtime", "openvino"))
     assert "--device cuda" in evaluate(extra=("--device", "cuda"))
     assert "--size is for a checkpoint" in evaluate(artefact, extra=("--size", "64x64"))
@@ -145,7 +145,7 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
 def test_each_option_goes_to_the_kind_of_file_that_it_speaks_of(options, told):
     paths = [Path(name) for name in ("a.safetensors", "a.onnx", "a.engine")]
     arguments = argparse.Namespace(**{"size": None, "runtime": "auto", "device": "auto"} | options)
-    assert [_told(path, paths, arguments)[1:] for path in paths] == told
+    assert [opening[1:] for opening in openings(paths, arguments)] == told
 
 
 def test_a_file_that_is_cut_off(run, artefact, scenes, tmp_path):

@@ -137,7 +137,7 @@ def test_named_runtimes_get_every_file_that_can_work_there(gate, precisions):
 @pytest.mark.parametrize(
     ("precision", "arguments", "said"),
     [
-        ("int8-ort", ("--runtime", "tensorrt"), "TensorRT's parser refuses int8-ort"),
+        ("int8-ort", ("--runtime", "tensorrt"), "TensorRT's parser refuses it"),
         ("int8", ("--runtime", "onnxruntime", "--device", "cuda"), "no integer convolution"),
         ("fp32", ("--runtime", ROUNDED), "it is fp32, not fp16"),
     ],
@@ -149,11 +149,8 @@ def test_what_cannot_work_is_refused(gate, precisions, precision, arguments, sai
     assert told is None
 
 
-def test_an_int8_file_without_its_runtime_is_refused(gate, precisions, monkeypatch):
-    from icnet_deploy.runtime.backends import registry as backends
-
-    real = backends._installed
-    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+def test_an_int8_file_without_its_runtime_is_refused(gate, precisions, uninstall):
+    uninstall("openvino")
     done, _ = gate(files=[precisions["fp32"], precisions["int8"]])
     assert done.code == 2
     assert 'pip install "icnet-deploy[openvino]"' in done.err

@@ -1,12 +1,14 @@
 import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from icnet_deploy.data import content_hash, open_dataset
-from icnet_deploy.errors import InputError
+from icnet_deploy.errors import InputError, MissingPackage
 from icnet_deploy.evaluation import pairing
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.metadata import read_onnx_metadata
@@ -25,12 +27,6 @@ class Spoilt:
         self.reference, self.spoil = reference, spoil
         self.images = 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
     def predict(self, image):
         labels = self.reference.labels(image)
         self.spoil(self.images, labels)
@@ -39,17 +35,20 @@ class Spoilt:
 
 
 @pytest.fixture
-def spoilt(monkeypatch, checkpoint):
-    """Puts a predictor with spoilt labels in the place of the real one."""
+def spoilt(checkpoint, scenes):
+    """A function that compares files whose labels are spoilt: their rows."""
 
-    def install(spoil):
-        def from_onnx(path, runtime, device, **options):
-            metadata = read_onnx_metadata(path)
-            return Spoilt(metadata, runtime, Reference(checkpoint, metadata.size), spoil)
+    def compare_spoilt(spoil, *paths, runtimes=("onnxruntime",)):
+        @contextmanager
+        def opener(run):
+            metadata = read_onnx_metadata(run.path)
+            yield Spoilt(metadata, run.runtime, Reference(checkpoint, metadata.size), spoil)
 
-        monkeypatch.setattr(pairing, "Predictor", SimpleNamespace(from_onnx=from_onnx))
+        runs = [Run(path, runtime, "cpu") for path in paths for runtime in runtimes]
+        dataset = open_dataset("scenes", scenes)
+        return compare(runs, dataset, weights=checkpoint, opener=opener)
 
-    return install
+    return compare_spoilt
 
 
 def flip(count):
@@ -111,71 +110,39 @@ def test_a_corrupted_artefact_is_caught(run, describe, checkpoint, scenes, tmp_p
     assert "past budget" in report.read_text()
 
 
-@pytest.mark.parametrize(("count", "code"), [(3, 0), (4, 1)])
-def test_the_budget_of_agreement(run, spoilt, artefact, checkpoint, scenes, count, code):
+@pytest.mark.parametrize(("count", "fits"), [(3, True), (4, False)])
+def test_the_budget_of_agreement(spoilt, artefact, count, fits):
     assert 3 <= PIXELS * 1e-4 < 4
-    spoilt(flip(count))
-    arguments = ("--weights", checkpoint, "--runtime", "onnxruntime")
-    done = run("parity", artefact, *ON_SCENES, scenes, *arguments)
-    assert done.code == code
-    assert ("of pixels agree" in done.out) == (code == 1)
+    (row,) = spoilt(flip(count), artefact)
+    assert row.ties + row.flips == count
+    assert ["of pixels agree" in breach for breach in row.breaches()] == [True] * (not fits)
 
 
-def test_the_budget_of_miou(run, spoilt, describe, checkpoint, scenes):
+def test_the_budget_of_miou(spoilt, describe):
     """An FP16 artefact may flip what is not scored, and not a hundred labelled pixels."""
     path = describe("half.onnx", precision="fp16")
-    arguments = (*ON_SCENES, scenes, "--weights", checkpoint, "--runtime", "onnxruntime")
-    spoilt(flip(1000))
-    assert run("parity", path, *arguments).code == 0
+    (row,) = spoilt(flip(1000), path)
+    assert row.breaches() == []
 
     def spoil(index, labels):
         labels[-10:, :100] = 0
 
-    spoilt(spoil)
-    done = run("parity", path, *arguments)
-    assert done.code == 1
-    assert "mIoU differs" in done.out
+    (row,) = spoilt(spoil, path)
+    assert "mIoU differs" in row.breaches()[0]
 
 
-def test_a_labeller_that_answers_one_class_is_caught(run, spoilt, describe, checkpoint, scenes):
-    path = describe("int8.onnx", precision="int8")
-    spoilt(lambda index, labels: labels.fill(0))
-    arguments = (*ON_SCENES, scenes, "--weights", checkpoint, "--runtime", "onnxruntime")
-    done = run("parity", path, *arguments)
-    assert done.code == 1
-    assert "IoU of" in done.out
-
-
-def add_label_head(graph):
-    """Upsamples to 96x128 and takes the largest, as the export's second head does."""
-    from onnx import TensorProto, helper
-
-    scales = helper.make_tensor("out_scales", TensorProto.FLOAT, [4], [1, 1, 4, 4])
-    how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
-    graph.initializer.append(scales)
-    graph.node.extend(
-        [
-            helper.make_node("Resize", ["logits", "", "out_scales"], ["dense"], **how),
-            helper.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
-            helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
-        ]
-    )
-    del graph.output[:]
-    shape = ["N", 96, 128]
-    graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, shape))
+def test_a_labeller_that_answers_one_class_is_caught(spoilt, describe):
+    (row,) = spoilt(lambda index, labels: labels.fill(0), describe("int8.onnx", precision="int8"))
+    assert any("IoU of" in breach for breach in row.breaches())
 
 
 def test_both_heads_are_held_to_a_reference_of_their_own(
-    run, artefact, describe, checkpoint, tmp_path
+    run, artefact, graph_labels, checkpoint, large, tmp_path
 ):
     """On images of another size the label map of the graph is resized, the logits are not."""
-    from icnet_deploy.data.scenes import write_scenes
-
-    write_scenes(tmp_path / "large", 1, (150, 200), 0, "val")
-    labels = describe("labels.onnx", add_label_head, head="labels")
     out = tmp_path / "parity.json"
     arguments = ("--weights", checkpoint, "--runtime", "onnxruntime", "--json", out)
-    done = run("parity", artefact, labels, *ON_SCENES, tmp_path / "large", *arguments)
+    done = run("parity", artefact, graph_labels, *ON_SCENES, large, "--limit", 1, *arguments)
     assert done.code == 0, done
     rows = json.loads(out.read_text())["rows"]
     assert [row["head"] for row in rows] == ["logits", "labels"]
@@ -184,17 +151,14 @@ def test_both_heads_are_held_to_a_reference_of_their_own(
     assert "nearest" in words[1]
 
 
-def test_two_files_of_one_name_are_told_apart(run, spoilt, artefact, checkpoint, scenes, tmp_path):
-    (tmp_path / "a").mkdir()
-    other = tmp_path / "a" / artefact.name
+def test_two_files_of_one_name_are_told_apart(spoilt, artefact, tmp_path):
+    other = tmp_path / artefact.name
     other.write_bytes(artefact.read_bytes())
-    spoilt(flip(0))
-    arguments = ("--weights", checkpoint, "--runtime", "onnxruntime")
-    done = run("parity", artefact, other, artefact, *ON_SCENES, scenes, *arguments)
-    assert done.code == 0
-    assert str(artefact) in done.out
-    assert str(other) in done.out
-    assert done.out.count(str(artefact)) == 1  # naming one twice is naming it once
+    assert [row.name for row in spoilt(flip(0), artefact)] == [artefact.name]
+    rows = spoilt(flip(0), artefact, other)
+    assert [row.name for row in rows] == [str(artefact), str(other)]
+    runs = pairing.pair([artefact, other, artefact], ["onnxruntime"]).runs
+    assert [each.path for each in runs] == [artefact, other]  # naming one twice is naming it once
 
 
 def wrong(run, *arguments):
@@ -244,39 +208,37 @@ def test_bad_requests(run, artefact, describe, checkpoint, scenes, tmp_path):
 
 
 def test_a_runtime_that_is_not_installed_is_left_out_unless_it_is_named(
-    run, monkeypatch, artefact, checkpoint, scenes
+    run, uninstall, artefact, checkpoint, scenes
 ):
-    from icnet_deploy.runtime.backends import registry as backends
-
-    real = backends._installed
-    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    uninstall("openvino")
     assert pairing.default_runtimes() == ["onnxruntime"]
     arguments = (*ON_SCENES, scenes, "--weights", checkpoint, "--runtime", "openvino")
     assert "icnet-deploy[openvino]" in wrong(run, artefact, *arguments)
 
 
-def test_engines_go_to_the_runtimes_of_engines_and_need_no_other(monkeypatch, tmp_path, artefact):
+def test_engines_go_to_the_runtimes_of_engines_and_need_no_other(uninstall, tmp_path, artefact):
     engine = tmp_path / "a.engine"
-    monkeypatch.setattr(pairing, "default_runtimes", lambda: pytest.fail("only ONNX needs one"))
-    assert pairing.pair([engine]).pairs == [(engine, "auto", "cuda", False)]
+    uninstall("openvino", "onnxruntime")
+    assert pairing.pair([engine]).runs == [(engine, "auto", "auto", False)]
     found = pairing.pair([engine, artefact], ["openvino", "tensorrt-rtx"])
-    assert found.pairs == [
-        (engine, "tensorrt-rtx", "cuda", False),
+    assert found.runs == [
+        (engine, "tensorrt-rtx", "auto", False),
         (artefact, "openvino", "auto", False),
     ]
     assert found.left_out[0] == ("a.engine on openvino: an engine runs on tensorrt or tensorrt-rtx")
     assert "it runs engines, and this is an ONNX file" in found.left_out[1]
     assert list(pairing.pair([engine], ["openvino"]).without) == [engine]
-    with pytest.raises(InputError, match="leave --device cpu away"):
-        pairing.pair([engine], device="cpu")
+    (asked,) = pairing.pair([engine], device="cpu").runs
+    with pytest.raises(InputError, match="leave --device cpu"), pairing.open_run(asked):
+        pass
+    with pytest.raises(MissingPackage, match="icnet parity"):
+        pairing.pair([artefact])
 
 
-def test_the_reference_does_not_see_what_the_artefact_did(spoilt, artefact, checkpoint, scenes):
+def test_the_reference_does_not_see_what_the_artefact_did(spoilt, artefact):
     """Rows do not share arrays: what one predictor does to its labels is its own."""
-    spoilt(lambda index, labels: labels.fill(0))
-    dataset = open_dataset("scenes", scenes)
-    pairs = [pairing.Pair(artefact, runtime, "cpu") for runtime in ("a", "b")]
-    rows, _ = compare(pairs, dataset, weights=checkpoint)
+    rows = spoilt(lambda index, labels: labels.fill(0), artefact, runtimes=("a", "b"))
+    assert [row.runtime for row in rows] == ["a", "b"]
     for row in rows:
         assert np.isfinite(row.miou_points())
         assert row.reference.images == 3

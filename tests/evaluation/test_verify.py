@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from argparse import Namespace
+from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -15,14 +18,16 @@ from icnet_deploy.data.scenes import dataset as drawn
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import default_runtimes
-from icnet_deploy.evaluation.parity import run as compare
+from icnet_deploy.evaluation.pairing import default_runtimes, open_run
+from icnet_deploy.evaluation.verify.command import verify
 from icnet_deploy.evaluation.verify.folder import read_folder
+from icnet_deploy.evaluation.verify.result import record
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
+from icnet_deploy.runtime.auto import folder
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
-from icnet_deploy.runtime.auto.verdicts import read_verdicts
+from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts, write_verdicts
 
 FEW = ("--limit", "2")
 
@@ -106,13 +111,10 @@ def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
     assert "8 of 9 do not pass" in page.read_text()
 
 
-def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, monkeypatch):
-    from icnet_deploy.runtime.backends import registry as backends
-
+def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, uninstall):
     add("other.onnx", weights_sha256="ab" * 32)
     add("c.onnx", precision="int8", calibration_images=("0" * 64,))
-    real = backends._installed
-    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    uninstall("openvino")
     done = run("verify", release, *FEW)
     assert done.code == 1
     assert f"recorded for `auto`: {release / RECORD}" in done.out
@@ -131,10 +133,17 @@ def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, monke
     assert "ab" * 32 in failed.reason
     # a runtime that is missing says nothing of the file
     assert known.of(sha256(release / "c.onnx"), "openvino", "cpu") is None
-    monkeypatch.undo()
-    again = run("verify", release, *FEW)
-    assert "\nnot artefacts" not in again.out  # the record is no stray file
-    assert read_verdicts(release).of(passed.sha256, "openvino", "cpu").passed
+
+
+def test_a_record_is_renewed_and_no_stray_file(run, release):
+    record = Verdict(
+        "a.onnx", sha256(release / "a.onnx"), "openvino", "cpu", False, "it failed", None,
+        *[""] * 4,
+    )  # fmt: skip
+    write_verdicts(release, Verdicts((record,)))
+    done = run("verify", release, *FEW)
+    assert "\nnot artefacts" not in done.out
+    assert read_verdicts(release).of(record.sha256, "openvino", "cpu").passed
 
 
 def test_a_record_that_cannot_be_written_is_told(run, release):
@@ -177,13 +186,10 @@ def test_scored_images_are_not_calibrated_on(run, release, add):
     assert "1 of 2 artefacts do not pass: seen.onnx" in done.err
 
 
-def test_int8_without_its_calibration_or_its_runtime(run, release, add, monkeypatch):
+def test_int8_without_its_calibration_or_its_runtime(run, release, add, uninstall):
     add("blind.onnx", precision="int8")
     add("c.onnx", precision="int8", calibration_images=("0" * 64,))
-    from icnet_deploy.runtime.backends import registry as backends
-
-    real = backends._installed
-    monkeypatch.setattr(backends, "_installed", lambda name: name != "openvino" and real(name))
+    uninstall("openvino")
     done = run("verify", release, *FEW)
     assert done.code == 1
     assert "blind.onnx: its metadata says nothing of its calibration images" in done.out
@@ -300,15 +306,57 @@ def test_external_data_that_change_after_it_are_found(run, external):
     assert read_verdicts(external).verdicts == ()
 
 
-def test_a_file_that_changes_while_it_is_compared_does_not_pass(run, release, monkeypatch):
-    real = compare._compare_one
+@pytest.fixture
+def held(release, checkpoint):
+    """A function that holds the folder to its limits, as the command does: its result."""
 
-    def change(*arguments):
-        (release / "a.onnx").touch()
-        real(*arguments)
+    def verify_release(opener=open_run):
+        arguments = Namespace(max_miou_drop=None, max_class_drop=None, report=None)
+        scenes = drawn_scenes(2, (96, 128))
+        return verify(read_folder(release), scenes, checkpoint, arguments, opener)
 
-    monkeypatch.setattr(compare, "_compare_one", change)
-    done = run("verify", release, *FEW)
-    assert done.code == 1
-    assert "changed while it was compared" in done.out
+    return verify_release
+
+
+def test_a_file_that_changes_while_it_is_compared_does_not_pass(release, held):
+    @contextmanager
+    def changing(run):
+        with open_run(run) as predictor:
+            run.path.touch()
+            yield predictor
+
+    result = held(changing)
+    assert result.bad_files() == ["a.onnx"]
+    assert "changed while it was compared" in str(result)
+    record(result)
     assert not any(verdict.passed for verdict in read_verdicts(release).verdicts)
+
+
+def test_each_file_is_read_once(release, held, monkeypatch):
+    """What the metadata say and what the SHA-256 is, for all rows, failures and the record."""
+    reads = Counter()
+
+    def counted(name):
+        real = getattr(folder, name)
+
+        def read(path, *arguments):
+            reads[name, path.name] += 1
+            return real(path, *arguments)
+
+        monkeypatch.setattr(folder, name, read)
+
+    shutil.copy(release / "a.onnx", release / "b.onnx")
+    (release / "text.onnx").write_text("not a model")
+    (release / "e.engine").write_bytes(b"plan")
+    for name in ("read_onnx_metadata", "read_sidecar", "digest_of"):
+        counted(name)
+    result = held()
+    record(result)
+    result.to_dict()
+    assert len(result.rows) == 2 * len(default_runtimes())
+    models = ("a.onnx", "b.onnx", "text.onnx")
+    assert reads == Counter(
+        [("digest_of", name) for name in (*models, "e.engine")]
+        + [("read_onnx_metadata", name) for name in models]
+        + [("read_sidecar", "e.engine")]
+    )

@@ -10,12 +10,7 @@ import icnet_deploy.evaluation
 BLOCKED = """
 import sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "safetensors"):
-            raise ModuleNotFoundError(f"blocked: {name}")
-
-sys.meta_path.insert(0, Blocker())
+sys.modules.update(dict.fromkeys(("torch", "onnx", "safetensors")))
 from icnet_deploy.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """

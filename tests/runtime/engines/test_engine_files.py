@@ -269,7 +269,7 @@ class TestCommand:
         pairing = importlib.import_module("icnet_deploy.evaluation.pairing")
         for other in (
             models.open_model(engine, None, "tensorrt-rtx", "auto"),
-            pairing.open_pair(pairing.Pair(engine, "tensorrt-rtx", "cuda")),
+            pairing.open_run(pairing.Run(engine, "tensorrt-rtx", "cuda")),
         ):
             with pytest.raises(ModelError, match="of tensorrt, not of tensorrt-rtx"), other:
                 pass
