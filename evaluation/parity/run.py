@@ -82,22 +82,7 @@ def compare(
             return []
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
-        names = _names([run.path for run in left])
-        rows = {}
-        for run, predictor in left.items():
-            metadata = predictor.metadata
-            rows[run] = Comparison(
-                artefact=run.path,
-                name=names[run.path],
-                sha256=known[run.path].sha256,
-                metadata=metadata,
-                runtime=ROUNDED if run.runtime == ROUNDED else predictor.runtime,
-                device=predictor.device,
-                score=Score(dataset, metadata.label_set, metadata.size, metadata.head),
-                reference=references.scores[metadata.size, metadata.head],
-                budget=budget_for(metadata.precision, budgets),
-                gallery=Gallery(min(2, -(-pictures // len(left)))),
-            )
+        rows = _rows(left, known, references, budgets, pictures)
         for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
             answers = references.answers(sample)
             for run, row in rows.items():
@@ -148,10 +133,32 @@ def _refuse_calibrated(
             refuse_calibration_images(dataset, {names: images})
 
 
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The file's name, or the path as it was given where two files have one name."""
-    files = Counter(path.name for path in dict.fromkeys(paths))
-    return {path: path.name if files[path.name] == 1 else str(path) for path in paths}
+def _rows(
+    opened: Mapping[Run, Predictor],
+    files: Mapping[Path, ArtefactFile],
+    references: References,
+    budgets: Mapping[str, Budget],
+    pictures: int,
+) -> dict[Run, Comparison]:
+    """The rows, empty; each is called by its file's name, or by its path where two have one."""
+    names = Counter(path.name for path in {run.path for run in opened})
+    rows = {}
+    for run, predictor in opened.items():
+        path, metadata = run.path, predictor.metadata
+        reference = references.scores[metadata.size, metadata.head]
+        rows[run] = Comparison(
+            artefact=path,
+            name=path.name if names[path.name] == 1 else str(path),
+            sha256=files[path].sha256,
+            metadata=metadata,
+            runtime=ROUNDED if run.runtime == ROUNDED else predictor.runtime,
+            device=predictor.device,
+            score=Score(reference.dataset, metadata.label_set, metadata.size, metadata.head),
+            reference=reference,
+            budget=budget_for(metadata.precision, budgets),
+            gallery=Gallery(min(2, -(-pictures // len(opened)))),
+        )
+    return rows
 
 
 def _read(artefact: ArtefactFile, run: Run, opener: Opener) -> None:
