@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError, require
+from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.folder import ArtefactFile, digests, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts
-from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
+from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, require_package
 
 MEANT_FOR = {name: row.runtimes for name, row in PRECISIONS.items() if row.runtimes}
 """For who does not ask the precision's row yet."""
@@ -251,13 +251,13 @@ def _devices(
 
 def _missing(runtime: str, device: str, here: Any) -> MissingPackage | None:
     """What is not installed of what a runtime needs on a device."""
-    row, purpose = RUNTIMES[runtime], f"runtime {runtime!r} on {device!r}"
-    extra = row.extras[device]
-    build = f"{row.package}-gpu"  # where CUDA has an extra of its own
-    if row.extras.get("cpu", extra) != extra and here.package_version(build) is None:
-        return MissingPackage(build, extra=extra, purpose=purpose)
+    row = RUNTIMES[runtime]
+    extra, build = row.extras[device], f"{row.package}-gpu"
     try:
-        require(purpose, extra, row.package)
+        # Where CUDA has an extra of its own, it has a build of its own.
+        if row.extras.get("cpu", extra) != extra and here.package_version(build) is None:
+            raise MissingPackage(build, extra=extra, purpose=f"runtime {runtime!r} on {device!r}")
+        require_package(runtime, device)
     except MissingPackage as error:
         return error
     return None

@@ -174,17 +174,13 @@ class _Chooser(Generic[_Model]):
     def _measure(self, offer: Offer, key: dict[str, Any], path: Path | None) -> Choice:
         """Runs the candidates against each other, and remembers the answer."""
         streams = self.request.streams
-        ranked, failed = race(offer.candidates, self.open_one, streams, self.clock)
-        if not ranked:
+        timed, failed = race(offer.candidates, self.open_one, streams, self.clock)
+        if not timed:
             reasons = "; ".join(failed)
             raise UnavailableError(f"nothing in {self.folder} runs on this machine: {reasons}")
-        timed = tuple(
-            replace(one.candidate, median_ms=round(one.median * 1e3, 2), runs=len(one.seconds))
-            for one in ranked
-        )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         left_out = (*offer.left_out, *failed)
-        choice = Choice(str(self.folder), timed, left_out, now, remembered=False)
+        choice = Choice(str(self.folder), tuple(timed), left_out, now, remembered=False)
         if path is not None:
             kept = replace(choice, folder=str(self.folder.resolve()), left_out=tuple(failed))
             with suppress(OutputError):  # it is measured again next time

@@ -190,23 +190,25 @@ def digests(
     """
     kept = kept_file("digests", str(folder.resolve()))
     known = {} if fresh or kept is None else _read_digests(kept)
-    stand = {name for name, digest in known.items() if digest.stands(folder)}
-    unknown = [artefact for artefact in artefacts if artefact.path.name not in stand]
-    problems: dict[str, str | ModelError] = {}
-
-    def look(artefact: ArtefactFile) -> None:
-        try:
-            known[artefact.path.name] = artefact.digest
-        except ModelError as error:
-            problems[artefact.path.name] = error
-
+    known = {name: digest for name, digest in known.items() if digest.stands(folder)}
+    unknown = [artefact for artefact in artefacts if artefact.path.name not in known]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(look, unknown))
-    names = [a.path.name for a in artefacts if a.path.name not in problems]
+        read = dict(zip((a.path.name for a in unknown), pool.map(_digest_of, unknown), strict=True))
+    known |= {name: digest for name, digest in read.items() if isinstance(digest, Digest)}
     if unknown and kept is not None:
         with suppress(OutputError):  # it is read again next time
-            write_json(kept, {name: known[name]._asdict() for name in names})
-    return problems | {name: known[name].sha256 for name in names}
+            write_json(kept, {name: digest._asdict() for name, digest in known.items()})
+    return {
+        name: digest.sha256 if isinstance(digest, Digest) else digest
+        for name, digest in (read | known).items()
+    }
+
+
+def _digest_of(artefact: ArtefactFile) -> Digest | ModelError:
+    try:
+        return artefact.digest
+    except ModelError as error:
+        return error
 
 
 def kept_file(kind: str, key: str) -> Path | None:

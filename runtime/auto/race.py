@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -51,14 +51,8 @@ Clock = Callable[[Opened, UInt8, int], float]
 
 
 @dataclass
-class _Entrant:
-    """A model that was timed.
-
-    Attributes:
-        candidate: what it is.
-        predictor: it; closed when the race is over.
-        seconds: what each timed run took, an image.
-    """
+class _Timed:
+    """A model that is timed, and how many seconds an image took it in each run."""
 
     candidate: Candidate
     predictor: Opened
@@ -66,7 +60,6 @@ class _Entrant:
 
     @property
     def median(self) -> float:
-        """The middle of its times, in seconds."""
         return statistics.median(self.seconds)
 
 
@@ -107,7 +100,7 @@ def race(
     open_one: Callable[[Candidate], Opened],
     streams: int = 1,
     clock: Clock = seconds_an_image,
-) -> tuple[list[_Entrant], list[str]]:
+) -> tuple[list[Candidate], list[str]]:
     """Finds the fastest.
 
     Args:
@@ -117,7 +110,7 @@ def race(
         clock: times a run.
 
     Returns:
-        Those that ran, the fastest first, all closed; and a sentence for each that failed.
+        Those that ran, with their times, the fastest first; and a sentence for each that failed.
     """
     from tqdm import tqdm
 
@@ -133,14 +126,18 @@ def race(
             course.enter(candidate, open_one)
             bar.update()
         for _ in range(ROUNDS):
-            for entrant in list(course.running) if len(course.running) > 1 else ():
-                course.run(entrant)
+            for one in list(course.running) if len(course.running) > 1 else ():
+                course.run(one)
             bar.update()
-    return [*_ranked(course.running), *_ranked(course.out)], course.failed
+    ranked = [*_ranked(course.running), *_ranked(course.out)]
+    return [
+        replace(one.candidate, median_ms=round(one.median * 1e3, 2), runs=len(one.seconds))
+        for one in ranked
+    ], course.failed
 
 
-def _ranked(entrants: Sequence[_Entrant]) -> list[_Entrant]:
-    return sorted(entrants, key=lambda entrant: entrant.median)
+def _ranked(timed: Sequence[_Timed]) -> list[_Timed]:
+    return sorted(timed, key=lambda one: one.median)
 
 
 @dataclass
@@ -149,29 +146,29 @@ class _Course:
 
     streams: int
     clock: Clock
-    running: list[_Entrant] = field(default_factory=list)
-    out: list[_Entrant] = field(default_factory=list)
+    running: list[_Timed] = field(default_factory=list)
+    out: list[_Timed] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Closes what is still open."""
-        for entrant in self.running:
-            entrant.predictor.close()
+        for one in self.running:
+            one.predictor.close()
 
     def enter(self, candidate: Candidate, open_one: Callable[[Candidate], Opened]) -> None:
         """Opens one, times it, and closes whichever can no longer win."""
         try:
-            entrant = _Entrant(candidate, open_one(candidate))
+            new = _Timed(candidate, open_one(candidate))
         except IcnetError as error:
             self.failed.append(f"{candidate}: {error}")
             return
-        self.running.append(entrant)
-        if not self.run(entrant, runs=2):
+        self.running.append(new)
+        if not self.run(new, runs=2):
             return
-        del entrant.seconds[0]  # its warm-up
-        if entrant.median <= _MUCH_SLOWER * min(one.median for one in self.running):
-            entrant.seconds.clear()  # that was a second warm-up
-            if not self.run(entrant, runs=2):
+        del new.seconds[0]  # its warm-up
+        if new.median <= _MUCH_SLOWER * min(one.median for one in self.running):
+            new.seconds.clear()  # that was a second warm-up
+            if not self.run(new, runs=2):
                 return
         best, *others = _ranked(self.running)
         for place, one in enumerate(others, 1):
@@ -180,15 +177,15 @@ class _Course:
                 self.out.append(one)
                 one.predictor.close()
 
-    def run(self, entrant: _Entrant, runs: int = 1) -> bool:
+    def run(self, one: _Timed, runs: int = 1) -> bool:
         """Times it anew; a model that fails is out, and False is returned."""
-        image = street_like(entrant.predictor.size or _FREE_SIZE)
+        image = street_like(one.predictor.size or _FREE_SIZE)
         try:
             for _ in range(runs):
-                entrant.seconds.append(self.clock(entrant.predictor, image, self.streams))
+                one.seconds.append(self.clock(one.predictor, image, self.streams))
         except IcnetError as error:
-            self.failed.append(f"{entrant.candidate}: {error}")
-            self.running.remove(entrant)
-            entrant.predictor.close()
+            self.failed.append(f"{one.candidate}: {error}")
+            self.running.remove(one)
+            one.predictor.close()
             return False
         return True

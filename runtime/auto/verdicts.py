@@ -126,11 +126,10 @@ class Verdicts:
         looked_at = {new.sha256 for new in found}
 
         def stands(old: Verdict) -> bool:
-            if old.sha256 not in present:
-                return False
-            if old.runtime is None or old.device is None:  # was looked for again
-                return old.sha256 not in looked_at
-            return (old.sha256, old.runtime, old.device) not in places
+            anywhere = old.runtime is None or old.device is None  # was looked for again
+            place = (old.sha256, old.runtime, old.device)
+            renewed = old.sha256 in looked_at if anywhere else place in places
+            return old.sha256 in present and not renewed
 
         return Verdicts((*filter(stands, self.verdicts), *found))
 

@@ -304,16 +304,11 @@ class _Clock:
         return self._time, self._duration
 
     def _stamp(self, frame: Any) -> int | None:
-        stamps: dict[str, int | None] = {"pts": frame.pts, "dts": frame.dts}
-        if self._packets_only:
-            return stamps["dts"]
-        for kind, other in (("dts", "pts"), ("pts", "dts")):
-            stamp = stamps[kind]
-            if stamp is not None:
-                self._failed[kind] += kind in self._last and stamp <= self._last[kind]
-            else:
-                stamp = stamps[other]
-            if stamp is not None:
-                self._last[kind] = stamp
-        better = self._failed["pts"] <= self._failed["dts"] or stamps["dts"] is None
-        return stamps["pts"] if better and stamps["pts"] is not None else stamps["dts"]
+        pts, dts = frame.pts, frame.dts
+        if self._packets_only or (pts is None and dts is None):
+            return dts
+        for kind, own, other in (("dts", dts, pts), ("pts", pts, dts)):
+            self._failed[kind] += own is not None and own <= self._last.get(kind, own - 1)
+            self._last[kind] = other if own is None else own
+        better = dts is None or self._failed["pts"] <= self._failed["dts"]
+        return pts if better and pts is not None else dts

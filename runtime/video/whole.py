@@ -93,48 +93,41 @@ class Tally:
         missing, stated, why = self._missing()
         if not missing and not damaged and stated is not None:
             # What a decoder leaves out without a word: more than one that it was not sent twice.
-            silent = stated - read - self.before_first()
-            missing = silent if silent > max(_SLACK, stated / 100) else 0
+            missing = _notable(stated - read - self.before_first(), stated)
         if not missing and not damaged:
             return ""
+        why = why if missing and why else "the others are damaged"
         total = f"about {read + damaged + missing}" if stated is None else str(stated)
-        return f"{read} of {total} frames can be read ({why or 'the others are damaged'})"
+        return f"{read} of {total} frames can be read ({why})"
 
     def _missing(self) -> _Missing:
+        stated, packets = self._stream.frames, self._packets
         if "mov" in self.format:
             # The sample table, after edit lists, which hide frames or show them twice. That of a
             # file in fragments counts those that are there.
-            stated = len(self._stream.index_entries) or self._stream.frames
-            missing = max(0, stated - self._packets)
+            samples = len(self._stream.index_entries) or stated
+            missing = max(0, samples - packets)
             if not _index_is_whole(self._path):
                 return missing + 1, None, "its index was cut off"
-            counted = stated - self._hidden if self._stream.frames else None
-            return missing, counted, _cut_off(missing)
+            return missing, samples - self._hidden if stated else None, _cut_off(missing)
         if "avi" in self.format:
-            return self._missing_in_avi(self._stream.frames)
+            missing = max(0, stated - self._ticks)
+            if self._ticks > packets:  # of a rate that varies: ticks without a frame are counted
+                missing, stated = _notable(round(missing * packets / self._ticks), packets), 0
+            return missing, stated or None, _cut_off(missing)
         if "ogg" in self.format:
-            return self._missing_in_ogg()
+            if not _ends_as_ogg(self._path):
+                return 1, None, "it was cut off: its last page is missing"
+            # Ogg has one rate, and FFmpeg leaves out pages whose checksum is wrong.
+            length = self._video_end - (self._video_start or 0)
+            return (
+                _notable(round(length * self._rate) - packets, packets),
+                None,
+                "pages in its middle are damaged",
+            )
         if "mpegts" in self.format and not _ends_as_ts(self._path):
             return 1, None, "it was cut off within a packet"
         return self._missing_by_time() if self.format & _STATES_DURATION else (0, None, "")
-
-    def _missing_in_avi(self, stated: int) -> _Missing:
-        missing = max(0, stated - self._ticks)
-        if self._ticks > self._packets:  # of a rate that varies: ticks without a frame are counted
-            missing = round(missing * self._packets / self._ticks)
-            missing *= missing > max(_SLACK, self._packets / 100)
-            return missing, None, _cut_off(missing)
-        return missing, stated or None, _cut_off(missing)
-
-    def _missing_in_ogg(self) -> _Missing:
-        if not _ends_as_ogg(self._path):
-            return 1, None, "it was cut off: its last page is missing"
-        # Ogg has one rate, and FFmpeg leaves out pages whose checksum is wrong.
-        length = self._video_end - (self._video_start or 0)
-        missing = round(length * self._rate) - self._packets
-        if missing > max(_SLACK, self._packets / 100):
-            return missing, None, "pages in its middle are damaged"
-        return 0, None, ""
 
     def _missing_by_time(self) -> _Missing:
         duration = Fraction(self._container.duration or 0, 1_000_000)
@@ -147,6 +140,11 @@ class Tally:
             why = f"it ends after {float(self._end):.2f} of {float(duration):.2f} s"
             return missing, None, why
         return 0, None, ""
+
+
+def _notable(missing: int, of: int) -> int:
+    """How many frames are missing; 0 where a file that is whole may lack as many."""
+    return missing if missing > max(_SLACK, of / 100) else 0
 
 
 def _cut_off(missing: int) -> str:

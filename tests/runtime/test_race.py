@@ -36,12 +36,13 @@ def test_a_race_closes_every_model_and_really_times_them(streams):
     assert len(opened) == len(ranked) == 4
     assert failed == ["x.onnx on 3, cpu: cannot load it"]
     assert all(one._backend is None for one in opened)
-    assert all(0 < second < 10 for one in ranked for second in one.seconds)
+    assert all(0 < one.median_ms < 10_000 and one.runs for one in ranked)
 
 
 def test_the_picture_is_the_same_and_has_borders():
     image = race.street_like((64, 96))
     assert image.dtype == np.uint8
     assert image.shape == (64, 96, 3)
+    race.street_like.cache_clear()
     assert (image == race.street_like((64, 96))).all()
     assert image.std() > 20
