@@ -69,13 +69,13 @@ def one_of(*values: Any) -> Kind:
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
     """A list, each item of that kind; of so many items, if `length` says how many."""
-
-    def fits(value: Any) -> bool:
-        known = isinstance(value, list) and length in (None, len(value))
-        return known and all(map(kind.fits, value))
-
     items = "" if length is None else f" of {length}"
-    return Kind(fits, f"a list{items}, each item {kind.words}")
+    return Kind(
+        lambda value: (
+            isinstance(value, list) and length in (None, len(value)) and all(map(kind.fits, value))
+        ),
+        f"a list{items}, each item {kind.words}",
+    )
 
 
 def object_of(kind: Kind) -> Kind:
@@ -88,14 +88,14 @@ def object_of(kind: Kind) -> Kind:
 
 def object_with(fields: Mapping[str, Kind]) -> Kind:
     """An object that has these fields, each of its kind; it may have others."""
-
-    def fits(value: Any) -> bool:
-        return isinstance(value, dict) and all(
-            name in value and kind.fits(value[name]) for name, kind in fields.items()
-        )
-
     parts = ", ".join(f"{name} ({kind.words})" for name, kind in fields.items())
-    return Kind(fits, f"an object with {parts}")
+    return Kind(
+        lambda value: (
+            isinstance(value, dict)
+            and all(name in value and kind.fits(value[name]) for name, kind in fields.items())
+        ),
+        f"an object with {parts}",
+    )
 
 
 def take(

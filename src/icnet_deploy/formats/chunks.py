@@ -1,15 +1,13 @@
 """Files of chunks that say their kind and length: PNG, WebP, GIF, JPEG 2000, AVIF.
 
 Their headers, and whether all chunks are there (PNG specification, third edition; RFC 9649; GIF89a;
-ISO/IEC 15444-1; AVIF's boxes are Pillow's to read).
+ISO/IEC 15444-1; AVIF's are Pillow's to read).
 """
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from icnet_deploy.formats.header import (
     CORRUPT,
@@ -26,8 +24,8 @@ JP2_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
 _COLOURS = {0: "grey", 2: "colour", 3: "palette", 4: "grey", 6: "colour"}
 _WITH_ALPHA = {4, 6}
-_HDR = {16, 18}  # the transfer functions of PQ and HLG in ITU-T H.273
-_NEEDS_TONES = "is an HDR picture (PQ or HLG), which needs tone mapping: convert it"
+HDR = {16, 18}  # the transfer functions of PQ and HLG in ITU-T H.273
+NEEDS_TONES = "is an HDR picture (PQ or HLG), which needs tone mapping: convert it"
 
 
 def read_png(content: bytes) -> Header:
@@ -45,8 +43,8 @@ def read_png(content: bytes) -> Header:
     pictures = int.from_bytes(chunks.get(b"acTL", b"\0\0\0\1")[:4])
     if b"acTL" in chunks and pictures != frames:
         raise Unreadable(f"was cut off: it has {frames} of {pictures} frames")
-    if _HDR.intersection(chunks.get(b"cICP", b"")[1:2]):
-        raise Unreadable(_NEEDS_TONES)
+    if HDR.intersection(chunks.get(b"cICP", b"")[1:2]):
+        raise Unreadable(NEEDS_TONES)
     significant = chunks.get(b"sBIT", b"")
     if colours in _WITH_ALPHA:
         significant = significant[:-1]
@@ -89,8 +87,8 @@ def is_webp(content: bytes) -> bool:
 
 
 def is_animation(content: bytes) -> bool:
-    """Whether a WebP file says that it is an animation, be it of one frame."""
-    return content[12:16] == b"VP8X" and bool(content[20] & 2)
+    """Whether it is a WebP file that says that it is an animation, be it of one frame."""
+    return is_webp(content) and content[12:16] == b"VP8X" and bool(content[20] & 2)
 
 
 def read_webp(content: bytes) -> Header:
@@ -202,28 +200,3 @@ def is_avif(content: bytes) -> bool:
     """Whether the bytes begin as an AVIF picture or sequence does."""
     brands = content[8 : int.from_bytes(content[:4])] if content[4:8] == b"ftyp" else b""
     return any(brands[i : i + 4] in (b"avif", b"avis") for i in range(0, min(len(brands), 256), 4))
-
-
-def open_avif(content: bytes) -> Any:
-    """Pillow's reader of an AVIF file."""
-    from PIL import features
-    from PIL.AvifImagePlugin import AvifImageFile
-
-    if not features.check("avif"):
-        raise Unreadable("is an AVIF file, which this Pillow was built without: convert it to PNG")
-    try:
-        return AvifImageFile(io.BytesIO(content))
-    except (SyntaxError, ValueError, OSError, RuntimeError) as error:
-        raise Unreadable(CUT.replace("was", "is corrupt, or was")) from error
-
-
-def read_avif(content: bytes) -> Header:
-    """The header of an AVIF file; `pictures` counts a sequence's frames."""
-    image = open_avif(content)
-    profile = content.find(b"colrnclx")
-    if profile > 0 and int.from_bytes(content[profile + 10 : profile + 12]) in _HDR:
-        raise Unreadable(_NEEDS_TONES)
-    # Pillow gives the file's own turns and mirrors (irot, imir) as EXIF's orientation.
-    orientation = exif_orientation(image.info.get("exif", b""))
-    width, height = image.size
-    return Header("AVIF", height, width, orientation, pictures=image.n_frames)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.formats import chunks, jpeg, plain, tiff
-from icnet_deploy.formats.header import CORRUPT, Header, Unreadable
+from icnet_deploy.formats.header import CORRUPT, Header, Unreadable, exif_orientation
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -46,19 +47,6 @@ def header(content: bytes) -> Header:
     )
 
 
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
-    (lambda content: content.startswith(b"\xff\xd8\xff"), jpeg.read),
-    (lambda content: content.startswith(chunks.PNG_START), chunks.read_png),
-    (chunks.is_webp, chunks.read_webp),
-    (lambda content: content.startswith(b"BM"), plain.read_bmp),
-    (lambda content: content.startswith(tiff.STARTS), tiff.read),
-    (lambda content: content.startswith(chunks.GIF_STARTS), chunks.read_gif),
-    (lambda content: content.startswith(plain.PNM_STARTS), plain.read_pnm),
-    (chunks.is_avif, chunks.read_avif),
-    (lambda content: content.startswith(chunks.JP2_STARTS), chunks.read_jp2),
-)
-
-
 def check(content: bytes, head: Header) -> None:
     """Looks for what decoders let pass: what was cut off or changed."""
     checks = {"JPEG": jpeg.check, "PNG": chunks.check_png, "TIFF": tiff.check}
@@ -68,12 +56,12 @@ def check(content: bytes, head: Header) -> None:
 
 def rgb(content: bytes, head: Header) -> UInt8:
     """The only, or first, picture: uint8 H x W x 3, RGB, as stored; a new array."""
-    if head.kind in ("GIF", "AVIF", "TIFF"):
-        pixels = _tiff(content, head) if head.kind == "TIFF" else _pillow(_open(content, head))
+    if head.kind == "TIFF":
+        pixels = _tiff(content, head)
     elif head.kind == "PNM":
         pixels = _pnm(content)
-    elif head.kind == "WebP" and chunks.is_animation(content):  # of one frame
-        pixels = _pillow(_open(content, head))
+    elif head.kind in ("GIF", "AVIF") or chunks.is_animation(content):  # of one frame
+        pixels = _pillow(_open(content, head.kind))
     else:
         pixels = _opencv(content, head)
     if pixels.shape != (head.height, head.width, 3):
@@ -98,7 +86,7 @@ def indices(content: bytes, head: Header) -> UInt8:
     elif head.kind == "BMP":
         return plain.bmp_indices(content, head)
     else:
-        values = _loaded(_open(content, head))
+        values = _loaded(_open(content, head.kind, head.page))
         if values.ndim == 3:  # grey with alpha
             if head.depth == 16:
                 raise Unreadable("holds 16 bits with alpha; expected one 8-bit channel: convert it")
@@ -128,7 +116,7 @@ def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
 
 def frames(content: bytes, head: Header) -> Iterator[tuple[UInt8, float | None]]:
     """Yields the frames of an animation, composited, and how long each is shown, in seconds."""
-    image = _open(content, head)
+    image = _open(content, head.kind, head.page)
     first = 1 if getattr(image, "default_image", False) else 0  # shown where nothing can move
     for number in range(first, first + head.pictures):
         try:
@@ -180,7 +168,7 @@ def _pnm(content: bytes) -> UInt8:
 
 
 def _tiff(content: bytes, head: Header) -> UInt8:
-    image = _open(content, head)
+    image = _open(content, head.kind, head.page)
     if head.depth < 16:
         return _pillow(image)
     values = _loaded(image)  # of RGB only the upper bytes, but it tells whether they are whole
@@ -194,24 +182,32 @@ def _tiff(content: bytes, head: Header) -> UInt8:
     return _opencv(tiff.upright(content, head.page), head)
 
 
-def _open(content: bytes, head: Header) -> Any:
-    """Pillow's reader, of the right page, nothing decoded yet."""
-    from PIL import GifImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+def _read_avif(content: bytes) -> Header:
+    """The header of an AVIF file; `pictures` counts a sequence's frames."""
+    image = _open(content, "AVIF")
+    profile = content.find(b"colrnclx")
+    if profile > 0 and int.from_bytes(content[profile + 10 : profile + 12]) in chunks.HDR:
+        raise Unreadable(chunks.NEEDS_TONES)
+    # Pillow gives the file's own turns and mirrors (irot, imir) as EXIF's orientation.
+    orientation = exif_orientation(image.info.get("exif", b""))
+    width, height = image.size
+    return Header("AVIF", height, width, orientation, pictures=image.n_frames)
 
-    if head.kind == "AVIF":
-        return chunks.open_avif(content)
-    readers: dict[str, Any] = {
-        "GIF": GifImagePlugin.GifImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-        "WebP": WebPImagePlugin.WebPImageFile,
-    }
-    if head.kind == "TIFF":  # Pillow turns a TIFF, and nothing else, when it decodes it
-        content = tiff.upright(content, head.page)
-    with _broken_as("is not an image that can be decoded ({})"):
-        image = readers[head.kind](io.BytesIO(content))
-        if head.page:
-            image.seek(head.page)
+
+def _open(content: bytes, kind: str, page: int = 0) -> Any:
+    """Pillow's reader, of the right page, nothing decoded yet."""
+    from PIL import features
+
+    if kind == "AVIF" and not features.check("avif"):
+        raise Unreadable("is an AVIF file, which this Pillow was built without: convert it to PNG")
+    name = "WebP" if kind == "WebP" else kind.capitalize()
+    reader = getattr(import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile")
+    if kind == "TIFF":  # Pillow turns a TIFF, and nothing else, when it decodes it
+        content = tiff.upright(content, page)
+    with _broken_as("is corrupt, was cut off, or is not an image that can be decoded ({})"):
+        image = reader(io.BytesIO(content))
+        if page:
+            image.seek(page)
     image.info.pop("xmp", None)  # in which Pillow looks for an orientation, too
     return image
 
@@ -286,3 +282,16 @@ def _to_8_bits(
     if significant < 8:
         return (values.astype(np.uint32) * 255 // ((1 << significant) - 1)).astype(np.uint8)
     return (values >> (significant - 8)).astype(np.uint8)
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
+    (lambda content: content.startswith(b"\xff\xd8\xff"), jpeg.read),
+    (lambda content: content.startswith(chunks.PNG_START), chunks.read_png),
+    (chunks.is_webp, chunks.read_webp),
+    (lambda content: content.startswith(b"BM"), plain.read_bmp),
+    (lambda content: content.startswith(tiff.STARTS), tiff.read),
+    (lambda content: content.startswith(chunks.GIF_STARTS), chunks.read_gif),
+    (lambda content: content.startswith(plain.PNM_STARTS), plain.read_pnm),
+    (chunks.is_avif, _read_avif),
+    (lambda content: content.startswith(chunks.JP2_STARTS), chunks.read_jp2),
+)
