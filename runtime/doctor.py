@@ -23,22 +23,22 @@ from icnet_deploy.runtime.predictor import Predictor
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet doctor`; returns its exit code."""
     args = _arguments(argv)
-    found = examine()
+    machine = examine()
     if args.model is None:
         choices = list(remembered_choices())
-        found["choices"] = [asdict(choice) for choice in choices]
+        machine["choices"] = [asdict(choice) for choice in choices]
         title = "remembered choices (icnet doctor --model FOLDER)"
         if not choices:
             title = "no choice among a folder's artefacts is remembered here"
-        lines = [*report(found), "", title, *(f"  {choice}" for choice in choices)]
+        lines = [*report(machine), "", title, *(f"  {choice}" for choice in choices)]
     else:
         with Predictor.from_folder(args.model, size=args.size, anew=args.measure) as predictor:
             choice = predictor.choice
         assert choice is not None
-        found |= {"choice": asdict(choice), "notes": notes(args.model)}
-        lines = [*explain(choice), *found["notes"]]
+        machine |= {"choice": asdict(choice), "notes": notes(args.model)}
+        lines = [*explain(choice), *machine["notes"]]
     if args.json:
-        write_json(args.json, found)
+        write_json(args.json, machine)
     print("\n".join(lines))
     return 0
 
@@ -113,24 +113,24 @@ def _timed_row(one: Candidate, best: float | None) -> str:
     return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} of the fastest, {times}"
 
 
-def report(found: dict[str, Any]) -> list[str]:
+def report(machine: dict[str, Any]) -> list[str]:
     """The lines that a person reads, from what `examine` found."""
-    auto, packages = found["auto"], found["packages"]
+    auto, packages = machine["auto"], machine["packages"]
     remedy = 'pip install "icnet-deploy[{}]"'
     lines = [
-        f"icnet-deploy {found['icnet_deploy']}, Python {found['python']}, {found['os']}",
+        f"icnet-deploy {machine['icnet_deploy']}, Python {machine['python']}, {machine['os']}",
         "",
         "machine",
-        *_hardware(found),
+        *_hardware(machine),
         "",
         "runtimes",
-        *(_row(name, _state(value)) for name, value in found["runtimes"].items()),
+        *(_row(name, _state(value)) for name, value in machine["runtimes"].items()),
         "",
         "what drives the GPU for an engine",
-        *(_row(name, _state(value)) for name, value in found["cuda"].items()),
+        *(_row(name, _state(value)) for name, value in machine["cuda"].items()),
         "",
-        f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}",
-        f"whether images are whole: {found['jpeg']['why']}",
+        f"label maps are {machine['label_map']['kind']}: {machine['label_map']['why']}",
+        f"whether images are whole: {machine['jpeg']['why']}",
         f"auto means {auto['runtime']} on {auto['device']}: {auto['why']}"
         if auto["runtime"]
         else f"auto finds nothing that runs a model: {auto['why']}",
@@ -153,12 +153,12 @@ def _row(name: str, text: str) -> str:
     return f"  {name:<18} {text}"
 
 
-def _hardware(found: dict[str, Any]) -> list[str]:
-    cpu, memory = found["cpu"], found["memory_gib"]
+def _hardware(machine: dict[str, Any]) -> list[str]:
+    cpu, memory = machine["cpu"], machine["memory_gib"]
     gpus = [
         f"{gpu['name']}, {gpu['memory.total']}, driver {gpu['driver_version']}, compute capability "
         f"{gpu['compute_cap']}"
-        for gpu in found["gpus"]
+        for gpu in machine["gpus"]
     ]
     return [
         _row("processor", f"{cpu['model']}, {cpu['cores']} cores"),

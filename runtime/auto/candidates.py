@@ -18,6 +18,10 @@ from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, require_pa
 MEANT_FOR = {name: row.runtimes for name, row in PRECISIONS.items() if row.runtimes}
 """For who does not ask the precision's row yet."""
 
+_NO_SIDECAR = (
+    "an engine without its sidecar does not say what it is; build it with `icnet build-engine`"
+)
+
 _Described = tuple[ArtefactFile, ArtefactMetadata]
 """An artefact that says what it is."""
 
@@ -153,14 +157,7 @@ def _described(folder: Path, offer: Offer) -> list[_Described]:
         if artefact.metadata:
             artefacts.append((artefact, artefact.metadata))
         else:
-            offer.left_out.append(
-                f"{artefact.path.name}: "
-                + (
-                    artefact.problem
-                    or "an engine without its sidecar does not say what it is; build it with "
-                    "`icnet build-engine`"
-                )
-            )
+            offer.left_out.append(f"{artefact.path.name}: {artefact.problem or _NO_SIDECAR}")
     return artefacts
 
 

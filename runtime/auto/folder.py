@@ -81,8 +81,8 @@ def digest_of(path: Path) -> Digest:
 
 def _stamp(path: Path) -> list[int]:
     """What changes with a file, also where its size and its time are put back: the inode's time."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 @dataclass(frozen=True)

@@ -114,16 +114,16 @@ class Verdicts:
         known = {verdict.sha256 for verdict in self.verdicts if verdict.file == file}
         return bool(known) and sha256 not in known
 
-    def renewed(self, found: Iterable[Verdict], present: Iterable[str]) -> Verdicts:
+    def renewed(self, new: Iterable[Verdict], present: Iterable[str]) -> Verdicts:
         """Takes in what was found now, and keeps what was found elsewhere of files still there.
 
         Args:
-            found: new verdicts; each replaces those that it covers.
+            new: verdicts; each replaces those that it covers.
             present: the SHA-256 of every file in the folder.
         """
-        found, present = tuple(found), set(present)
-        places = {(new.sha256, new.runtime, new.device) for new in found}
-        looked_at = {new.sha256 for new in found}
+        new, present = tuple(new), set(present)
+        places = {(one.sha256, one.runtime, one.device) for one in new}
+        looked_at = {one.sha256 for one in new}
 
         def stands(old: Verdict) -> bool:
             anywhere = old.runtime is None or old.device is None  # was looked for again
@@ -131,7 +131,7 @@ class Verdicts:
             renewed = old.sha256 in looked_at if anywhere else place in places
             return old.sha256 in present and not renewed
 
-        return Verdicts((*filter(stands, self.verdicts), *found))
+        return Verdicts((*filter(stands, self.verdicts), *new))
 
 
 def read_verdicts(folder: Path) -> Verdicts:
@@ -163,5 +163,5 @@ def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    found = [asdict(verdict) for verdict in verdicts.verdicts]
-    write_json(folder / NAME, {"schema": _SCHEMA, "kind": "verified", "verdicts": found})
+    values = [asdict(verdict) for verdict in verdicts.verdicts]
+    write_json(folder / NAME, {"schema": _SCHEMA, "kind": "verified", "verdicts": values})

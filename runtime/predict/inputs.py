@@ -111,13 +111,13 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
             f"{path} is both an input and the output folder, whose pictures the next run would "
             "take for inputs: name another folder with -o"
         )
-    found = find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    results, inside = output.resolve(), find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     files, left_out = (
-        [file for file in some if not _within(file, output)]
-        for some in (found.files, found.left_out)
+        tuple(file for file in some if results not in file.resolve().parents)
+        for some in (inside.files, inside.left_out)
     )
     if left_out:
-        tell(f"{path}: {replace(found, left_out=tuple(left_out)).says_left_out()}")
+        tell(f"{path}: {replace(inside, left_out=left_out).says_left_out()}")
     if not files:
         raise InputError(
             f"there is no image or video under {path} "
@@ -125,10 +125,6 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         )
     for file in files:
         yield file, file.relative_to(path).with_suffix("")
-
-
-def _within(path: Path, folder: Path) -> bool:
-    return folder.resolve() in path.resolve().parents
 
 
 def _names(name: Path, suffix: str) -> Iterator[Path]:
