@@ -5,16 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from icnet_deploy.errors import BackendError
 from icnet_deploy.runtime.backends.base import TensorSpec
-from icnet_deploy.runtime.backends.tensorrt.engine import Engine
+from icnet_deploy.runtime.backends.tensorrt.engine import Engine, Shape
 from icnet_deploy.runtime.cuda.base import Cuda, Graph, Memory, Pinned, UInt8
 
-Shape = tuple[int, ...]
+_Block = TypeVar("_Block", Memory, Pinned)
 
 _FLAG = np.dtype(np.int32).itemsize
 
@@ -46,7 +46,9 @@ class Buffers:
             blocks.clear()
 
 
-def _grown(blocks: dict[str, Any], name: str, size: int, take: Callable[[int], Any]) -> Any:
+def _grown(
+    blocks: dict[str, _Block], name: str, size: int, take: Callable[[int], _Block]
+) -> _Block:
     """The block of that name, taken anew where it is none or too small."""
     block = blocks.get(name)
     if block is None or block.size < size:
