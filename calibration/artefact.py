@@ -18,10 +18,9 @@ from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.collect import open_session
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
-from icnet_deploy.files import replacing
 from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.labels import LabelSet, check_labels
-from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, stamped
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map
 
 UInt8 = npt.NDArray[np.uint8]
@@ -53,7 +52,7 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
     return model, metadata, metadata.size
 
 
-def write_artefact(
+def write_quantized(
     source: Path,
     out: Path,
     calibration: Calibration,
@@ -69,9 +68,9 @@ def write_artefact(
         source: the float32 file.
         out: the file to write.
         calibration: of that file.
-        placement: `int8` or `int8-ort`.
+        placement: a key of `PLACEMENTS`.
         method: one of `METHODS`.
-        exclude: what stays in float; None for `float_layers`.
+        exclude: what stays in float; None for `Graph.float_layers`.
         checked_on: images, uint8 H x W x 3, of the graph's size, that it was not calibrated on.
         where: what they are, in words.
 
@@ -100,8 +99,7 @@ def write_artefact(
             f"{where}; at least {LEAST_AGREEMENT:.0%} must be: calibrate on images like "
             "those that the model will see, and more of them. No file was written"
         )
-    with replacing(out) as temporary:
-        temporary.write_bytes(stamped(result.SerializeToString(), written))
+    write_artefact(out, result.SerializeToString(), written)
     return share
 
 

@@ -14,9 +14,9 @@ import onnx
 from tqdm import tqdm
 
 from icnet_deploy.calibration.collect import collect
-from icnet_deploy.calibration.equalize import Factors, factors_of
+from icnet_deploy.calibration.equalize import Factors, equalized, factors_of
 from icnet_deploy.calibration.histogram import TensorStatistics
-from icnet_deploy.calibration.prepare import prepared
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
 from icnet_deploy.documents import (
@@ -83,8 +83,7 @@ class Calibration:
                 "ranges_by": method,
                 "tensors": {
                     name: {
-                        "int8": [-ranges[name].limit, ranges[name].limit],
-                        "int8-ort": [ranges[name].low, ranges[name].high],
+                        **{key: list(p.span(ranges[name])) for key, p in PLACEMENTS.items()},
                         **found.to_dict(),
                     }
                     for name, found in self.statistics.items()
@@ -125,9 +124,8 @@ def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str
         MissingPackage: ONNX Runtime is not installed.
     """
     few = images.first(_FOR_FACTORS)
-    plain = prepared(model, {})
-    factors = factors_of(plain, collect(plain, _shown(few, "equalize")))
-    statistics = collect(prepared(model, factors), _shown(images, "calibrate"))
+    factors = factors_of(model, collect(model, _shown(few, "equalize")))
+    statistics = collect(equalized(model, factors), _shown(images, "calibrate"))
     return Calibration(parent_sha256, images.hashes, factors, statistics)
 
 

@@ -11,21 +11,21 @@ import onnx
 
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import TensorStatistics
-from icnet_deploy.calibration.placements.base import PLACEMENTS, place
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.errors import ImageError, MissingPackage
 
 UInt8 = npt.NDArray[np.uint8]
 
 
 def tensors_of(model: onnx.ModelProto) -> list[str]:
-    """The tensors that either placement puts a pair on, in the graph's order."""
+    """The tensors that a placement puts a pair on, in the graph's order."""
     graph = Graph(model)
-    wanted: set[str] = set()
-    for placement in PLACEMENTS:
-        found = place(graph, placement)
-        wanted |= {found.ranged_as.get(name, name) for name in found.pairs}
-        # the inputs' means are wanted even where the range is another tensor's
-        wanted |= {conv.input[0] for conv in found.convolutions}
+    convolutions = graph.convolutions()
+    # the inputs' means are wanted even where the range is another tensor's
+    wanted = {conv.input[0] for conv in convolutions}
+    for placement in PLACEMENTS.values():
+        pairs = placement.pairs(graph, convolutions)
+        wanted |= {pairs.ranged_as.get(name, name) for name in pairs.readers}
     return [name for node in model.graph.node for name in node.output if name in wanted]
 
 

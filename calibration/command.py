@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy.typing as npt
 
 from icnet_deploy.calibration.checked import CHECKED, checked_on
 from icnet_deploy.calibration.content import require_content
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
+from icnet_deploy.calibration.ranges import METHODS
 from icnet_deploy.calibration.selection import (
     FEWEST,
     CalibrationSet,
@@ -24,38 +25,41 @@ from icnet_deploy.calibration.selection import (
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS, open_dataset
-from icnet_deploy.errors import DatasetError, InputError, MissingPackage
+from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import find_files, make_folder, sha256
 from icnet_deploy.images import IMAGE_SUFFIXES
 from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from icnet_deploy.calibration.calibrate import Calibration
 
 UInt8 = npt.NDArray[np.uint8]
 
-_PLACEMENTS = ("int8", "int8-ort")
-_METHODS = ("percentile", "mse", "entropy", "minmax")
 _SCORED = ("val", "test")  # splits that models are scored on
 
 
 def _parser() -> argparse.ArgumentParser:
+    meant = [
+        f"{name} is for {', '.join(PRECISIONS[name].runtimes) or 'any runtime'}"
+        for name in PLACEMENTS
+    ]
     p = make_parser(
         "icnet quantize",
         "Quantize a float32 ONNX file of `icnet export` to 8 bits. Ranges are calibrated on\n"
         "images of a training split, which the artefact names and `icnet evaluate` refuses to\n"
-        "score. int8 is for TensorRT and OpenVINO, int8-ort for ONNX Runtime on a CPU.",
+        f"score. {'; '.join(meant)}.",
         "icnet quantize icnet.onnx --dataset camvid --data CamVid --placement both",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
     _add_images(p)
     p.add_argument(
-        "--placement", default="both", choices=(*_PLACEMENTS, "both"), help="(default: both)"
+        "--placement", default="both", choices=(*PLACEMENTS, "both"), help="(default: both)"
     )
     p.add_argument(
         "--method",
         default="percentile",
-        choices=_METHODS,
+        choices=tuple(METHODS),
         help="how ranges are chosen (default: percentile)",
     )
     p.add_argument(
@@ -122,12 +126,14 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet quantize`; exit code 0 done, 1 a check failed, 2 a wrong request."""
     args = _parser().parse_args(argv)
-    _require_packages()
-    from icnet_deploy.calibration.artefact import load_float, write_artefact
+    require("icnet quantize", "export", "onnx")
+    require("icnet quantize", "cpu", "onnxruntime")
+    from icnet_deploy.calibration.artefact import load_float, write_quantized
+    from icnet_deploy.calibration.graph import Graph
     from icnet_deploy.calibration.histogram_plot import write_histogram
 
-    _, _, size = load_float(args.model)
-    placements = _PLACEMENTS if args.placement == "both" else (args.placement,)
+    model, _, size = load_float(args.model)
+    placements = tuple(PLACEMENTS) if args.placement == "both" else (args.placement,)
     outs = _outs(args.model, args.out, placements)
     held_out = _held_out(args)
     files, kept_back = _files(args, keep_back=not held_out)
@@ -143,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_histogram(Path(target), calibration, tensor, args.method)
     checked = checked_on(held_out, kept_back, images)
     for placement, out in outs.items():
-        share = write_artefact(
+        share = write_quantized(
             args.model,
             out,
             calibration,
@@ -155,14 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
         print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
+        if unknown := Graph(model).others_than(PLACEMENTS[placement].operators):
+            named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
+            print(f"  in float, since {placement} does not know these operators: {named}")
     return 0
-
-
-def _require_packages() -> None:
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingPackage("onnx", extra="export", purpose="icnet quantize")
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingPackage("onnxruntime", extra="cpu", purpose="icnet quantize")
 
 
 def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str, Path]:

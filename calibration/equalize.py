@@ -46,16 +46,19 @@ def factors_of(
     found = {}
     for first, tensors in _groups(graph).items():
         ranges = [statistics[t].highest for t in tensors if t in statistics]
-        if not ranges or any(r.max() <= 0 for r in ranges) or _ends(graph, tensors) is None:
+        alike = len({r.size for r in ranges}) == 1
+        if not alike or any(r.max() <= 0 for r in ranges) or _ends(graph, tensors) is None:
             continue
         logs = [np.log(np.maximum(r / r.max(), _QUIETEST)) for r in ranges]
         found[first] = np.exp(_STRENGTH * np.mean(logs, axis=0))
     return found
 
 
-def equalize(model: onnx.ModelProto, factors: Factors) -> None:
-    """Scales weights and biases in place; what the graph computes stays the same."""
-    graph = Graph(model)
+def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
+    """A copy with scaled weights and biases, which computes the same."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = Graph(result)
     groups = _groups(graph)
     for first, scale in factors.items():
         ends = _ends(graph, groups[first])
@@ -68,6 +71,7 @@ def equalize(model: onnx.ModelProto, factors: Factors) -> None:
                 _multiply(graph, conv.input[2], 1 / scale)
         for conv in readers:
             _multiply(graph, conv.input[1], scale[None, :, None, None])
+    return result
 
 
 def _multiply(graph: Graph, name: str, by: Float) -> None:
@@ -106,18 +110,13 @@ def _ends(
         source = graph.producers.get(name)
         if source is None or name in graph.outputs:
             return None
-        if _is_convolution(graph, source):
+        if graph.is_plain(source):
             makers.append(source)
         elif source.op_type not in _CHANNEL_WISE:
             return None
         for node in graph.readers[name]:
-            if _is_convolution(graph, node):
+            if graph.is_plain(node):
                 readers.append(node)
             elif node.op_type not in _CHANNEL_WISE:
                 return None
     return makers, readers
-
-
-def _is_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
-    constants = graph.constants
-    return node.op_type == "Conv" and all(name in constants for name in node.input[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -61,8 +61,19 @@ class Graph:
         name = str(node.input[1]).removeprefix("network.")
         return name.removesuffix(".weight").removesuffix(".conv")
 
+    def is_plain(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a convolution of images, in one group, with constants of its own."""
+        if node.op_type != "Conv":
+            return False
+        constants = node.input[1:]
+        return (
+            all(name in self.constants and len(self.readers[name]) == 1 for name in constants)
+            and len(self.constants[constants[0]].dims) == 4
+            and all(each.i == 1 for each in node.attribute if each.name == "group")
+        )
+
     def convolutions(self, exclude: Collection[str] = ()) -> list[onnx.NodeProto]:
-        """The convolutions with constant weights, but for those of the excluded blocks.
+        """The convolutions that can be quantized, but for those of the excluded blocks.
 
         Args:
             exclude: names of layers, of blocks (`conv2_1` is all of `conv2_1._3x3`, ...) or of
@@ -71,7 +82,7 @@ class Graph:
         Raises:
             InputError: a name is none of the graph's.
         """
-        found = [n for n in self.nodes("Conv") if n.input[1] in self.constants]
+        found = [node for node in self.model.graph.node if self.is_plain(node)]
         matched: set[str] = set()
         kept = []
         for node in found:
@@ -90,6 +101,59 @@ class Graph:
     def _names(self, node: onnx.NodeProto) -> set[str]:
         layer = self.layer(node)
         return {str(node.name), layer, layer.split(".")[0]}
+
+    def image_layers(self) -> dict[str, bool]:
+        """The convolutions that see the image itself, and whether a Resize made it smaller."""
+        found: dict[str, bool] = {}
+        waiting = [(value.name, False) for value in self.model.graph.input]
+        while waiting:
+            tensor, small = waiting.pop()
+            for node in self.readers.get(tensor, []):
+                if node.op_type == "Conv":
+                    found[self.layer(node)] = small
+                else:
+                    waiting += [(name, small or node.op_type == "Resize") for name in node.output]
+        return found
+
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers that stay in float unless others are named.
+
+        The classifier: nothing after it evens its noise out, and it is cheap before the upsampling.
+        Convolutions that see the image made smaller: all that follows rests on them, and they are
+        less than a hundredth of the products. What sees all of it is faster in 8 bits.
+        """
+        found = dict.fromkeys(name for name, small in self.image_layers().items() if small)
+        waiting = sorted(self.outputs)
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            if node is not None and node.op_type == "Conv":
+                found[self.layer(node)] = None
+            elif node is not None:
+                waiting += node.input
+        known = {self.layer(node) for node in self.convolutions()}
+        return tuple(name for name in found if name in known)
+
+    def others_than(self, operators: Collection[str]) -> Counter[str]:
+        """How many nodes between convolutions are of none of these operators, by operator.
+
+        A convolution that cannot be quantized is one of them.
+        """
+        nodes = self.model.graph.node
+        before: set[str] = set()
+        after: set[str] = set()
+        for node in nodes:
+            if node.op_type == "Conv" or after.intersection(node.input):
+                after.update(node.output)
+        for node in reversed(nodes):
+            if node.op_type == "Conv" or before.intersection(node.output):
+                before.update(node.input)
+        return Counter(
+            node.op_type
+            for node in nodes
+            if after.intersection(node.output)
+            and (before.intersection(node.output) or node.op_type == "Conv")
+            and not (self.is_plain(node) if node.op_type == "Conv" else node.op_type in operators)
+        )
 
     def add_constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
         """Adds a constant, or replaces the one of that name; returns the name."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from icnet_deploy.calibration.calibrate import Calibration
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
+from icnet_deploy.report.svg import WIDTH, Scale, alone, bar, drawing, text, upright, x_axis
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _COLUMNS = 720, 300, 40, 46, 320
+_LEFT, _RIGHT, _UPPER, _LOWER, _HEIGHT, _COLUMNS = 40, 720, 56, 254, 300, 320
+_KINDS = (("limit", "second"), ("strong", "name"), ("thin", "third"))  # of lines, and their words
 
 
 def write_histogram(path: Path, calibration: Calibration, tensor: str, method: str) -> None:
-    """Draws how often values occur, on a logarithmic axis, and what the two grids cover.
+    """Draws how often values occur, on a logarithmic axis, and what each placement's grid covers.
 
     Raises:
         InputError: no tensor of that name was calibrated.
@@ -26,48 +28,24 @@ def write_histogram(path: Path, calibration: Calibration, tensor: str, method: s
         raise InputError(f"no tensor {tensor!r} was calibrated; known: {known}, ...")
     values, shares = calibration.statistics[tensor].bins()
     chosen = calibration.ranges(method).tensors[tensor]
-    low, high = min(values[0], chosen.low, 0.0), max(values[-1], chosen.high)
-    span = max(high - low, 1e-12)
-    heights, _ = np.histogram(values, _COLUMNS, (low, high), weights=shares)
-    top, bottom = np.log10(heights.max()), np.log10(shares[shares > 0].min())
-    plot_width, plot_height = _WIDTH - 2 * _LEFT, _HEIGHT - 2 * _TOP
-    column = plot_width / _COLUMNS
-
-    def place(value: float) -> float:
-        return float(_LEFT + (value - low) / span * plot_width)
-
-    shapes = []
-    for index, share in enumerate(heights):
-        if share > 0:
-            tall = plot_height * (np.log10(share) - bottom + 0.1) / (top - bottom + 0.1)
-            x, y = _LEFT + index * column, _TOP + plot_height - tall
-            shapes.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{column:.2f}" height="{tall:.1f}"/>'
-            )
-    for name, ends, colour in (
-        ("int8", (-chosen.limit, chosen.limit), "#b4501a"),
-        ("int8-ort", (chosen.low, chosen.high), "#1d7a46"),
-    ):
-        for end in ends:
-            if low <= end <= high:
-                x = place(end)
-                shapes.append(f'<path d="M{x:.1f} {_TOP}V{_TOP + plot_height}" stroke="{colour}"/>')
-        row = 18 if name == "int8" else 34
-        shapes.append(
-            f'<text x="{_WIDTH - _LEFT}" y="{row}" text-anchor="end" fill="{colour}">'
-            f"{name}: {ends[0]:.4g} to {ends[1]:.4g}</text>"
-        )
-    below = _TOP + plot_height + 20
-    shapes += [
-        f'<text x="{_LEFT}" y="18">{escape(tensor)}, ranges by {escape(method)}</text>',
-        f'<text x="{_LEFT}" y="34">share of values, logarithmic, 1e{bottom:.0f} to 1</text>',
-        f'<text x="{_LEFT}" y="{below}">{low:.4g}</text>',
-        f'<text x="{_WIDTH - _LEFT}" y="{below}" text-anchor="end">{high:.4g}</text>',
+    low = float(min(values[0], chosen.low, 0.0))
+    high = float(max(values[-1], chosen.high, low + 1e-12))
+    heights, edges = np.histogram(values, _COLUMNS, (low, high), weights=shares)
+    least = float(shares.min())
+    x = Scale(low, high, _LEFT, _RIGHT)
+    y = Scale(0.8 * least, float(heights.max()), _LOWER, _UPPER, logarithmic=True)
+    words = f"share of values, logarithmic, 1e{np.log10(least):.0f} to 1"
+    parts = [
+        text(f"{tensor}, ranges by {method}", _LEFT, 18, "start", "name"),
+        *x_axis(x, [(end, f"{end:.4g}") for end in (low, high)], _LOWER, words),
     ]
-    write_text(
-        path,
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="sans-serif" font-size="12" fill="#2457b8">'
-        '<rect width="100%" height="100%" fill="#ffffff"/>'
-        f"{''.join(shapes)}</svg>\n",
-    )
+    for height, left, right in zip(heights, edges, edges[1:], strict=False):
+        if height > 0:
+            parts.append(bar((x(left), x(right)), (y(height), _LOWER), "first"))
+    for index, (name, placement) in enumerate(PLACEMENTS.items()):
+        line, kind = _KINDS[index % len(_KINDS)]
+        ends = placement.span(chosen)
+        parts += [upright(x(end), _UPPER, _LOWER, line) for end in ends if low <= end <= high]
+        words = f"{name}: {ends[0]:.4g} to {ends[1]:.4g}"
+        parts.append(text(words, _RIGHT, 18 + 16 * index, "end", kind))
+    write_text(path, alone(drawing(f"the values of {tensor}", (WIDTH, _HEIGHT), parts)))

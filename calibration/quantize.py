@@ -1,21 +1,27 @@
-"""Writes Q/DQ pairs and 8-bit weights into a float32 graph."""
+"""Writes Q/DQ pairs and 8-bit weights into a float32 graph, where a placement wants them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placements.base import Placement, float_layers, image_layers, place
-from icnet_deploy.calibration.placements.own_layout import own_layout
-from icnet_deploy.calibration.prepare import prepared
-from icnet_deploy.calibration.ranges import Range, Ranges, grid
-from icnet_deploy.calibration.weights import Float32, Int8, bias_shift, quantized_weights
+from icnet_deploy.calibration.placements.base import Pairs, Placement
+from icnet_deploy.calibration.placements.registry import placement_of
+from icnet_deploy.calibration.ranges import Range, Ranges
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.finite import require_finite, require_finite_graph
+
+Float32 = npt.NDArray[np.float32]
+Float = npt.NDArray[np.float64]
+Int8 = npt.NDArray[np.int8]
+
+_FRACTIONS = np.linspace(0.6, 1.0, 41)
 
 
 def quantize(
@@ -29,8 +35,8 @@ def quantize(
     Args:
         model: a float32 graph as `icnet export` writes it; it is not changed.
         ranges: of every tensor that the placement puts a pair on.
-        placement: `int8` or `int8-ort`.
-        exclude: layers, blocks or nodes that stay in float; None for `float_layers`.
+        placement: a key of `PLACEMENTS`.
+        exclude: layers, blocks or nodes that stay in float; None for `Graph.float_layers`.
 
     Returns:
         A graph with the same inputs and outputs. Its metadata is the float32 graph's.
@@ -41,25 +47,22 @@ def quantize(
             other number of it.
         CheckFailed: a number in the 8-bit graph is not finite.
     """
+    chosen = placement_of(placement)
     _require_finite(model, ranges)
-    result = prepared(model, ranges.factors)
-    if placement == "int8":
-        own_layout(result)
+    result = equalized(model, ranges.factors)
+    chosen.arrange(result)
     graph = Graph(result)
-    kept = float_layers(graph) if exclude is None else exclude
-    found = place(graph, placement, kept)
-    seeing = image_layers(graph)
-    tables = [_pair(graph, name, found, ranges, placement) for name in found.pairs]
-    added = [node for pair in tables for node in pair]
-    for conv in found.convolutions:
-        flat = graph.layer(conv) in seeing
-        added += _weights(graph, conv, found, ranges, placement, flat)
-    for name, readers in found.pairs.items():
+    convolutions = graph.convolutions(graph.float_layers() if exclude is None else exclude)
+    pairs = chosen.pairs(graph, convolutions)
+    seeing = graph.image_layers()
+    added: list[onnx.NodeProto] = []
+    for name in pairs.readers:
+        added += _pair(graph, name, chosen, _range(name, pairs, ranges))
+    for conv in convolutions:
+        added += _weights(graph, conv, pairs, ranges, chosen, graph.layer(conv) in seeing)
+    for name, readers in pairs.readers.items():
         _reroute(graph, name, readers)
-    nodes = [*result.graph.node, *added]
-    if placement == "int8-ort":
-        nodes = _without_relus(graph, nodes)
-    graph.sort(nodes)
+    graph.sort(chosen.finish(graph, [*result.graph.node, *added]))
     graph.drop_unused_constants()
     del result.graph.value_info[:]
     onnx.checker.check_model(result)
@@ -79,26 +82,15 @@ def _require_finite(model: onnx.ModelProto, ranges: Ranges) -> None:
     require_finite([*found.items(), *ranges.factors.items()], "the calibration", advice)
 
 
-def _range(name: str, found: Placement, ranges: Ranges) -> Range:
-    return ranges.tensors[found.ranged_as.get(name, name)]
+def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
+    return ranges.tensors[pairs.ranged_as.get(name, name)]
 
 
-def _scale(chosen: Range, placement: str) -> tuple[np.float32, int]:
-    """The step of a tensor's grid, and the place of its zero."""
-    if placement == "int8":
-        return np.float32(chosen.limit / 127), 0
-    scale, zero = grid(chosen.low, chosen.high, 255)
-    return np.float32(scale), zero
-
-
-def _pair(
-    graph: Graph, name: str, found: Placement, ranges: Ranges, placement: str
-) -> list[onnx.NodeProto]:
-    scale, zero = _scale(_range(name, found, ranges), placement)
-    kind = np.int8 if placement == "int8" else np.uint8
+def _pair(graph: Graph, name: str, placement: Placement, its_range: Range) -> list[onnx.NodeProto]:
+    scale, zero = placement.grid(its_range)
     constants = [
         graph.add_constant(f"{name}_scale", np.array(scale)),
-        graph.add_constant(f"{name}_zero", np.array(zero, kind)),
+        graph.add_constant(f"{name}_zero", np.array(zero)),
     ]
     return [
         helper.make_node(
@@ -122,28 +114,12 @@ def _reroute(graph: Graph, name: str, readers: set[str] | None) -> None:
                     node.input[index] = f"{name}_dq"
 
 
-def _without_relus(graph: Graph, nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Leaves out each ReLU that a grid from zero on does the work of.
-
-    ONNX Runtime makes an integer sum only of an Add with a QuantizeLinear right behind it.
-    """
-    dropped: set[str] = set()
-    for node in nodes:
-        source = graph.producers.get(node.input[0])
-        if node.op_type != "QuantizeLinear" or source is None or source.op_type != "Relu":
-            continue
-        if numpy_helper.to_array(graph.constants[node.input[2]]) == 0:
-            node.input[0] = source.input[0]
-            dropped.add(source.name)
-    return [node for node in nodes if node.name not in dropped]
-
-
 def _weights(
     graph: Graph,
     conv: onnx.NodeProto,
-    found: Placement,
+    pairs: Pairs,
     ranges: Ranges,
-    placement: str,
+    placement: Placement,
     flat: bool,
 ) -> list[onnx.NodeProto]:
     """Replaces a convolution's weights by int8 ones, and corrects its bias."""
@@ -151,19 +127,19 @@ def _weights(
     weight = graph.array(name)
     places, steps = quantized_weights(weight, flat)
     bias = graph.array(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(weight), np.float32)
-    if placement == "int8-ort":
-        scale, _ = _scale(_range(source, found, ranges), placement)
+    if placement.integer_bias:
+        scale, _ = placement.grid(_range(source, pairs, ranges))
         places, steps = _with_room(weight, bias, scale, places, steps)
     corrected = bias + bias_shift(weight, places, steps, ranges.tensors[source].means)
     nodes = [_dequantized(graph, f"{name}_q", places, steps)]
     bias_name = f"{name}_bias_q"
-    if placement == "int8":  # TensorRT refuses a bias of int32
-        graph.add_constant(bias_name, corrected.astype(np.float32))
-    else:  # ONNX Runtime's integer convolution takes no other
+    if placement.integer_bias:
         product = scale * steps
         whole = np.clip(np.rint(corrected / product), -(2**31) + 1, 2**31 - 1)
         nodes.append(_dequantized(graph, bias_name, whole.astype(np.int32), product))
         bias_name = nodes[-1].output[0]
+    else:
+        graph.add_constant(bias_name, corrected.astype(np.float32))
     inputs = [source, nodes[0].output[0], bias_name]
     del conv.input[:]
     conv.input.extend(inputs)
@@ -195,3 +171,59 @@ def _dequantized(graph: Graph, name: str, places: np.ndarray, steps: np.ndarray)
     return helper.make_node(
         "DequantizeLinear", inputs, [f"{name}_dq"], f"{name}_DequantizeLinear", axis=0
     )
+
+
+def quantized_weights(weight: Float32, flat: bool = False) -> tuple[Int8, Float32]:
+    """Rounds weights to symmetric grids of -127..127, one a channel of output.
+
+    Each grid's step is the one of least squared error, which may clip a channel's largest weights.
+
+    Args:
+        weight: float32, O x I x kh x kw.
+        flat: for an input that is much the same in all channels and over a whole kernel, as an
+            image is in its sky. There the errors of a filter's weights add up, so each is carried
+            into the rounding of the next, and their sum stays below half a step.
+
+    Returns:
+        int8 of the same shape, and the steps, float32 of O: weight is about int8 * step.
+    """
+    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    highest = np.maximum(np.abs(rows).max(axis=1), 1e-12)
+    best = np.full(rows.shape[0], np.inf)
+    steps = highest / 127
+    for fraction in _FRACTIONS:
+        tried = (highest * fraction / 127)[:, None]
+        error = np.square(np.clip(np.rint(rows / tried), -127, 127) * tried - rows).sum(axis=1)
+        steps = np.where(error < best, tried[:, 0], steps)
+        best = np.minimum(error, best)
+    steps32 = steps.astype(np.float32)
+    wanted = rows / steps32[:, None]
+    places = np.clip(np.rint(wanted), -127, 127)
+    if flat:
+        # Tap by tap, and of each tap channel by channel: those are the most alike.
+        order = np.arange(rows.shape[1]).reshape(weight.shape[1], -1).T.ravel()
+        carried = np.zeros(len(rows))
+        for column in order:
+            carried = carried + wanted[:, column]
+            places[:, column] = np.clip(np.rint(carried), -127, 127)
+            carried = carried - places[:, column]
+    return places.astype(np.int8).reshape(weight.shape), steps32
+
+
+def bias_shift(weight: Float32, places: Int8, steps: Float32, means: Float) -> Float:
+    """What rounding the weights takes from the mean of each channel of output, to be given back.
+
+    The error of a mean is the errors of the weights times the mean of the input, which after a
+    ReLU is not zero: M. Nagel et al., "Data-free quantization through weight equalization and bias
+    correction", ICCV 2019, section 4.2, with means that were measured.
+
+    Args:
+        weight: float32, O x I x kh x kw.
+        places, steps: what `quantized_weights` made of it.
+        means: float64 of I, the mean of each channel of input.
+
+    Returns:
+        float64 of O.
+    """
+    error = weight.astype(np.float64) - places * steps.astype(np.float64)[:, None, None, None]
+    return np.asarray(error.sum(axis=(2, 3)) @ means)

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.calibration.equalize import Factors
 from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from icnet_deploy.calibration.equalize import Factors
 
 Float = npt.NDArray[np.float64]
 
@@ -31,11 +34,11 @@ _FRACTIONS = np.linspace(0.2, 1.0, 81)
 
 @dataclass(frozen=True)
 class Range:
-    """What the two grids of a tensor cover.
+    """What a grid over a tensor covers, by its kind.
 
     Attributes:
-        limit: the symmetric grid of `int8` covers -limit to limit in 254 steps.
-        low, high: the asymmetric grid of `int8-ort` covers low to high, which holds 0, in 255.
+        limit: a symmetric grid covers -limit to limit in 254 steps.
+        low, high: one that is not covers low to high, which holds 0, in 255.
         means: float64 of C; the mean of each channel, which corrections of biases start from.
     """
 
@@ -176,9 +179,9 @@ def _divergence(values: Float, shares: Float, low: float, high: float, steps: in
 
 
 METHODS: dict[str, Callable[[TensorStatistics, float, float, int], tuple[float, float]]] = {
-    "minmax": _minmax,
     "percentile": _percentile,
     "mse": _searched(_squared),
     "entropy": _searched(_divergence),
+    "minmax": _minmax,
 }
 """Method -> from a tensor's values, a range to start from, and the steps of the grid, a range."""

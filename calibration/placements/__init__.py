@@ -1,1 +1,1 @@
-"""Where Q/DQ nodes go: one module a placement."""
+"""Where Q/DQ pairs stand, and what they are: one module a placement, and `registry` names all."""

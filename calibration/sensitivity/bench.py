@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.data import ConfusionMatrix, Dataset
 from icnet_deploy.evaluation.budgets import Measured
 from icnet_deploy.evaluation.score import Score
-from icnet_deploy.metadata import stamped
+from icnet_deploy.metadata import write_artefact
 from icnet_deploy.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 UInt8 = npt.NDArray[np.uint8]
 Tick = Callable[[], object]
 """Is called when an image is done."""
-
-RUNTIMES = {"int8": "openvino", "int8-ort": "onnxruntime"}
-"""Placement -> the runtime that it is for and that a CPU can run."""
 
 METHOD = "percentile"
 """How ranges are chosen: as `icnet quantize` does it."""
@@ -73,12 +71,13 @@ class Bench:
     Args:
         source: the float32 file.
         calibration: of that file.
-        placement: `int8` or `int8-ort`.
+        placement: a key of `PLACEMENTS`.
         dataset: labelled images, none of which was calibrated on.
         folder: where the graphs are written; the caller removes it.
         tick: is called after each image.
 
     Attributes:
+        runtime: the one that the placement is for and that a CPU has.
         score: of the float32 graph.
 
     Raises:
@@ -107,6 +106,7 @@ class Bench:
             calibration_images=calibration.images,
         )
         self._dataset, self._folder = dataset, folder
+        self.runtime = cpu_runtime(placement)
         self.score = Score(dataset, metadata.label_set, size, metadata.head)
         self._wanted: list[bytes] = []
         with self._open(source) as predictor:
@@ -123,7 +123,7 @@ class Bench:
 
         result = quantize(self._model, self._ranges, self._metadata.precision, in_float)
         path = self._folder / f"{len(list(self._folder.iterdir()))}.onnx"
-        path.write_bytes(stamped(result.SerializeToString(), self._metadata))
+        write_artefact(path, result.SerializeToString(), self._metadata)
         return path
 
     def cost(self, path: Path, tick: Tick) -> Cost:
@@ -141,7 +141,7 @@ class Bench:
         return self._cost(confusion, changed / pixels)
 
     def _open(self, path: Path) -> Predictor:
-        return Predictor.from_onnx(path, RUNTIMES[self._metadata.precision], "cpu", cached=False)
+        return Predictor.open(path, self.runtime, "cpu", cached=False)
 
     def _cost(self, confusion: ConfusionMatrix, changed: float) -> Cost:
         points = 100 * (confusion.iou() - self.score.confusion.iou())

@@ -5,29 +5,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from icnet_deploy.calibration.sensitivity.bench import METHOD, RUNTIMES, Bench, Cost
+from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
+from icnet_deploy.calibration.sensitivity.bench import METHOD, Bench, Cost
 from icnet_deploy.calibration.sensitivity.blocks import Block, blocks_of, in_float
-from icnet_deploy.calibration.sensitivity.plot import cost_plot, trade_off_plot
-from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
+from icnet_deploy.calibration.sensitivity.report import (
+    cost_plot,
+    sensitivity_page,
+    sensitivity_text,
+    trade_off_plot,
+)
 from icnet_deploy.calibration.sensitivity.search import Found, search
 from icnet_deploy.command import add_output_options, check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.data.options import add_data_options, open_data
-from icnet_deploy.errors import CheckFailed, InputError, MissingPackage, OutputError
+from icnet_deploy.errors import CheckFailed, InputError, OutputError, require
 from icnet_deploy.evaluation.budgets import Budget, add_budget_options, chosen_budgets
 from icnet_deploy.evaluation.score import refuse_calibration_images
 from icnet_deploy.files import make_folder, sha256, write_json, write_text
 from icnet_deploy.images import resize_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.report.svg import alone
 from icnet_deploy.runtime.backends.registry import check_available
 from icnet_deploy.runtime.machine import machine, versions
 from icnet_deploy.runtime.predictor import Predictor
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
     add_data_options(p)
-    p.add_argument("--placement", required=True, choices=tuple(RUNTIMES))
+    p.add_argument("--placement", required=True, choices=tuple(PLACEMENTS))
     p.add_argument(
         "--calibration",
         type=Path,
@@ -110,9 +115,8 @@ def _searches(args: argparse.Namespace) -> bool:
 
 def _check(args: argparse.Namespace) -> None:
     """Finds before the long work what would stop it."""
-    if find_spec("onnx") is None:
-        raise MissingPackage("onnx", extra="export", purpose="icnet sensitivity")
-    check_available(RUNTIMES[args.placement], "cpu")
+    require("icnet sensitivity", "export", "onnx")
+    check_available(cpu_runtime(args.placement), "cpu")
     if args.trade_off is not None and not _searches(args):
         raise InputError("--trade-off draws a search: give --max-miou-drop or --max-class-drop")
     check_outputs(args)
@@ -165,11 +169,10 @@ def _blocks(model: Path) -> list[Block]:
     import onnx
 
     from icnet_deploy.calibration.graph import Graph
-    from icnet_deploy.calibration.placements.base import float_layers
 
     graph = Graph(onnx.load(model))
     layers = [graph.layer(node) for node in graph.convolutions()]
-    return blocks_of(layers, float_layers(graph))
+    return blocks_of(layers, graph.float_layers())
 
 
 def _sensitivity(
@@ -217,13 +220,13 @@ def _search(
 
 def _timed(found: Found, args: argparse.Namespace, dataset: Dataset) -> dict[str, Any]:
     """Times float32 and every graph that was tried; the JSON form of the search."""
-    runtime = RUNTIMES[args.placement]
+    runtime = cpu_runtime(args.placement)
     paths = [args.model, *(attempt.path for attempt in found.attempts)]
     images = [sample.image for sample in dataset.first(_TIMED)]
     with ExitStack() as stack:
         subjects = []
         for path in paths:
-            opened = stack.enter_context(Predictor.from_onnx(path, runtime, "cpu"))
+            opened = stack.enter_context(Predictor.open(path, runtime, "cpu"))
             label = lambda image, one=opened: one.predict(image).timings_ms  # noqa: E731
             subjects.append(Subject({"name": path.stem, "runtime": runtime}, label))
         rows = measure(subjects, images, args.rounds)
@@ -255,7 +258,7 @@ def _result(
         "sha256": artefact_sha256(args.model),
         "weights_sha256": read_onnx_metadata(args.model).weights_sha256,
         "placement": args.placement,
-        "runtime": RUNTIMES[args.placement],
+        "runtime": bench.runtime,
         "ranges": METHOD,
         "calibration_images": list(calibration.images),
         "protocol": bench.score.protocol().to_dict(),
@@ -284,9 +287,9 @@ def _write(args: argparse.Namespace, result: dict[str, Any]) -> None:
     if args.report:
         write_text(args.report, sensitivity_page(result))
     if args.plot:
-        write_text(args.plot, cost_plot(result) + "\n")
+        write_text(args.plot, alone(cost_plot(result)))
     if args.trade_off:
-        write_text(args.trade_off, trade_off_plot(result["search"]) + "\n")
+        write_text(args.trade_off, alone(trade_off_plot(result["search"])))
 
 
 def _finish(
@@ -306,10 +309,10 @@ def _finish(
         )
     if args.out is None:
         return
-    from icnet_deploy.calibration.artefact import load_float, write_artefact
+    from icnet_deploy.calibration.artefact import load_float, write_quantized
 
     _, _, size = load_float(args.model)
     kept = in_float([*(block for block in blocks if block.kept), *best.in_float])
     checked = (resize_image(sample.image, size) for sample in dataset.first(_CHECKED))
-    write_artefact(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
+    write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
     print(f"{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}")

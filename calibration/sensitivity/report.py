@@ -1,15 +1,27 @@
-"""What `icnet sensitivity` found, as text, HTML and Markdown."""
+"""What `icnet sensitivity` found, as text, HTML, Markdown and SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from icnet_deploy.calibration.sensitivity.plot import cost_plot, trade_off_plot
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.report.html import page, tag
-from icnet_deploy.report.parts import facts, table, where
-from icnet_deploy.report.tables import number, signed, text_table
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.parts import facts, where
+from icnet_deploy.report.svg import (
+    WIDTH,
+    Scale,
+    across,
+    bar,
+    drawing,
+    hover,
+    round_up,
+    text,
+    upright,
+    x_axis,
+    y_axis,
+)
+from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
 Result = Mapping[str, Any]
@@ -17,22 +29,27 @@ Result = Mapping[str, Any]
 _HEADER = ["block", "convolutions", "mIoU, points", "class that falls most", "labels changed %"]
 _TRIED = ["in float besides", "mIoU, points", "class that differs most", "labels changed %"]
 _TRIED += ["ms", "to float32", "budget"]
-KEPT = "*"
-_KEPT_WORDS = f"{KEPT} in float unless told otherwise; not in 'all others'"
+_KEPT = "*"
+_KEPT_WORDS = f"{_KEPT} in float unless told otherwise; not in 'all others'"
+
+# In units of a drawing's viewBox.
+_NAMES, _PANEL, _GAP, _ROW, _TOP = 150, 250, 70, 22, 44  # of the bars
+_LEFT, _RIGHT, _UPPER, _LOWER, _HEIGHT = 70, 720, 40, 330, 380
+_SHARES = (-1, -0.5, 0, 0.5, 1)
 
 
 def sensitivity_text(result: Result) -> str:
     """A result for the terminal."""
-    lines = [_summary(result), "", text_table(_HEADER, _rows(result)), f"\n{_KEPT_WORDS}"]
+    lines = [_summary(result), "", _costs(result).text()]
     found = result["search"]
     if found:
         lines += [
             "",
             f"budget: {_budget(found)}",
-            text_table(_TRIED, _tried(found)),
+            _tried(found).text(),
             _verdict(found),
+            f"time: {found['time']}",
         ]
-        lines += [f"time: {found['time']}"]
     return "\n".join(lines)
 
 
@@ -46,13 +63,13 @@ def sensitivity_page(result: Result) -> str:
             tag("p", f"Budget: {_budget(found)}. {_verdict(found)}"),
             tag("p", f"Time: {found['time']}", class_="quiet"),
             tag("figure", trade_off_plot(found)),
-            table(_TRIED, _tried(found)),
+            _tried(found).html(),
         ]
     return page(
         "What quantizing each block costs",
         tag("p", _summary(result)),
         tag("figure", cost_plot(result)),
-        table(_HEADER, _rows(result)),
+        _costs(result).html(),
         tag("p", _KEPT_WORDS, class_="quiet"),
         *searched,
         tag("h2", "Protocol"),
@@ -69,15 +86,14 @@ def markdown(results: Sequence[Result]) -> str:
     marks: dict[str, str] = {}
     for index, result in enumerate(chosen):
         header += [f"{result['placement']}: {name}" for name in _HEADER[2:]]
-        for name, _, *measured in _rows(result):
-            bare, kept, _ = name.partition(f" {KEPT}")
+        for name, _, *measured in _costs(result).rows:
+            bare, kept, _ = name.partition(f" {_KEPT}")
             marks[bare] = marks.get(bare) or kept
             cells = rows.setdefault(bare, [])
             cells += [""] * (3 * index - len(cells)) + measured
     width = 3 * len(chosen)
-    lines = [header, ["---"] * len(header)]
-    lines += [[n + marks[n], *cells, *[""] * (width - len(cells))] for n, cells in rows.items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [[n + marks[n], *cells, *[""] * (width - len(cells))] for n, cells in rows.items()]
+    return Table(header, lines).markdown()
 
 
 def _summary(result: Result) -> str:
@@ -89,17 +105,18 @@ def _summary(result: Result) -> str:
     )
 
 
-def _rows(result: Result) -> list[list[str]]:
+def _costs(result: Result) -> Table:
     rows = [
         [
-            f"{block['name']} {KEPT}" if block["kept"] else block["name"],
+            f"{block['name']} {_KEPT}" if block["kept"] else block["name"],
             str(block["convolutions"]),
             *_cells(block),
         ]
         for block in result["blocks"]
     ]
     together = result["together"]
-    return [*rows, ["all others", str(together["convolutions"]), *_cells(together)]]
+    rows.append(["all others", str(together["convolutions"]), *_cells(together)])
+    return Table(_HEADER, rows, notes=["", _KEPT_WORDS])
 
 
 def _cells(cost: Mapping[str, Any]) -> list[str]:
@@ -111,9 +128,9 @@ def _cells(cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _tried(found: Mapping[str, Any]) -> list[list[str]]:
+def _tried(found: Mapping[str, Any]) -> Table:
     reference = found["float32"]["median_ms"]
-    return [
+    rows = [
         [
             " + ".join(a["in_float"]) or "none",
             signed(a["miou_difference_points"], 2),
@@ -125,6 +142,7 @@ def _tried(found: Mapping[str, Any]) -> list[list[str]]:
         ]
         for a in found["attempts"]
     ]
+    return Table(_TRIED, rows)
 
 
 def _most(points: Mapping[str, float]) -> str:
@@ -147,3 +165,76 @@ def _verdict(found: Mapping[str, Any]) -> str:
     if best["met"]:
         return f"met with {kept} in float, on these images: icnet verify on others is the proof"
     return f"met by none; nearest with {kept} in float"
+
+
+def cost_plot(result: Result) -> Html:
+    """Bars of what each block costs: the labels that change, and mIoU and the worst class.
+
+    Args:
+        result: of the kind `sensitivity`.
+    """
+    rows = [*result["blocks"], {"name": "all others", **result["together"]}]
+    middles = [_TOP + _ROW * (index + 0.5) for index in range(len(rows))]
+    bottom = _TOP + _ROW * len(rows)
+    changed = [row["labels_changed_percent"] for row in rows]
+    kinds = {"miou_difference_points": "first", "worst_class_difference_points": "second"}
+    most = round_up(max(changed))
+    reach = round_up(max(abs(row[name]) for row in rows for name in kinds))
+    x = Scale(0, most, _NAMES, _NAMES + _PANEL)
+    points = Scale(-reach, reach, x.end + _GAP, x.end + _GAP + _PANEL)
+    parts = [
+        text(f"labels that change, 0 to {most:g} %", x.start, _TOP - 14, "start"),
+        text(f"-{reach:g}", points.start, _TOP - 14, "start"),
+        text("mIoU (above), worst class, points", points(0), _TOP - 14, "middle"),
+        text(f"+{reach:g}", points.end, _TOP - 14, "end"),
+        upright(points(0), _TOP - 6, bottom, "zero"),
+    ]
+    for row, share, middle in zip(rows, changed, middles, strict=True):
+        parts += [
+            text(row["name"], _NAMES - 8, middle + 4, "end", "name"),
+            bar((x.start, x(share)), (middle - 6, middle + 6), "first"),
+            text(f"{share:.2f}", x(share) + 4, middle + 4, "start"),
+        ]
+        for place, (name, kind) in zip((middle - 4, middle + 4), kinds.items(), strict=True):
+            words = f"{row['name']}: {row[name]:+.3f} points"
+            if kind == "second":
+                words += f", {row['worst_class']}"
+            drawn = bar((points(0), points(row[name])), (place - 3, place + 3), kind)
+            parts.append(hover(words, drawn))
+    return drawing("what quantizing each block alone costs", (WIDTH, bottom + 12), parts)
+
+
+def trade_off_plot(found: Mapping[str, Any]) -> Html:
+    """Time against mIoU: float32, and every graph that the search tried.
+
+    Args:
+        found: the `search` of a result of the kind `sensitivity`.
+    """
+    attempts, budget = found["attempts"], found["budget"]["miou_points"]
+    best = attempts[found["best"]]
+    times = [found["float32"]["median_ms"], *(a["inference"]["median_ms"] for a in attempts)]
+    slowest = round_up(max(times))
+    reach = round_up(max(budget, *(abs(a["miou_difference_points"]) for a in attempts)))
+    x = Scale(0, slowest, _LEFT, _RIGHT)
+    y = Scale(-reach, reach, _LOWER, _UPPER)
+    levels = [(share * reach, f"{share * reach:+g}" if share else "0") for share in _SHARES]
+    steps = [(share * slowest, f"{share * slowest:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    words = "inference of one image, median, ms; the number is how many blocks are in float"
+    parts = [
+        text("mIoU minus float32's, points", _LEFT, _UPPER - 14, "start"),
+        *y_axis(y, levels, _LEFT, _RIGHT, zero=0),
+        *x_axis(x, steps, _LOWER, words),
+        *(across(y(end), _LEFT, _RIGHT, "limit") for end in (-budget, budget)),
+        *_dot("float32", x(times[0]), y(0), "third", "float32"),
+    ]
+    for attempt, time in zip(attempts, times[1:], strict=True):
+        points, names = attempt["miou_difference_points"], attempt["in_float"]
+        words = f"{' + '.join(names) or 'none'} in float: {points:+.3f} points, {time:.1f} ms"
+        kind = "first" if attempt is best and attempt["met"] else "second"
+        parts += _dot(words, x(time), y(points), kind, str(len(names)))
+    return drawing("time against mIoU of every graph that was tried", (WIDTH, _HEIGHT), parts)
+
+
+def _dot(words: str, x: float, y: float, kind: str, label: str) -> list[Html]:
+    drawn = tag("circle", cx=x, cy=y, r=4.5, class_=kind)
+    return [hover(words, drawn), text(label, x, y - 8, "middle")]

@@ -7,13 +7,13 @@ import onnx
 import pytest
 
 from icnet_deploy.calibration import choose, image_files
-from icnet_deploy.calibration.artefact import write_artefact
+from icnet_deploy.calibration.artefact import write_quantized
 from icnet_deploy.calibration.calibrate import calibrate
 from icnet_deploy.export.to_onnx import export
 from icnet_deploy.files import sha256
 from icnet_deploy.images import read_image
+from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.auto.candidates import MEANT_FOR
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
@@ -33,7 +33,7 @@ def artefacts(dataset, tmp_path_factory):
     grey = np.full((*SIZE, 3), 128, np.uint8)
     for placement in ("int8", "int8-ort"):
         out = files[placement]
-        write_artefact(files["fp32"], out, calibration, placement, "percentile", None, [grey])
+        write_quantized(files["fp32"], out, calibration, placement, "percentile", None, [grey])
     return files
 
 
@@ -50,7 +50,7 @@ def test_a_batch_and_streams_are_image_by_image_to_the_byte(artefacts, dataset, 
         streamed = list(predictor.stream(pictures))
     for found in (together, streamed):
         same = [(one.labels == labels).mean() for one, labels in zip(found, wanted, strict=True)]
-        if runtime in MEANT_FOR.get(precision, (runtime,)) or runtime == "openvino":
+        if PRECISIONS[precision].meant_for(runtime) or runtime == "openvino":
             assert same == [1] * len(pictures)
         else:  # int8 on ONNX Runtime: float sums, whose order hangs on how threads share them
             assert min(same) > 0.999

@@ -88,14 +88,14 @@ def test_the_ranges_are_kept_and_used_again_only_for_the_same_images(
 
 
 def test_a_graph_that_is_nonsense_is_not_kept(float_file, calibration, tmp_path):
-    from icnet_deploy.calibration.artefact import write_artefact
+    from icnet_deploy.calibration.artefact import write_quantized
 
     for found in calibration.statistics.values():
         found.minimum, found.maximum, kept = 0.0, 1e-3, (found.minimum, found.maximum)
         found.kept = kept
     try:
         with pytest.raises(CheckFailed, match=r"only .* of the labels of the int8-ort graph"):
-            write_artefact(
+            write_quantized(
                 float_file,
                 tmp_path / "bad.onnx",
                 calibration,

@@ -8,15 +8,13 @@ import pytest
 from onnx import numpy_helper
 
 from icnet_deploy.calibration.collect import collect, open_session
+from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placements.base import float_layers, place
-from icnet_deploy.calibration.placements.own_layout import own_layout
-from icnet_deploy.calibration.prepare import prepared
-from icnet_deploy.calibration.quantize import quantize
-from icnet_deploy.calibration.weights import bias_shift, quantized_weights
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
+from icnet_deploy.calibration.quantize import bias_shift, quantize, quantized_weights
 from icnet_deploy.errors import InputError
 
-PLACEMENTS = ("int8", "int8-ort")
+INT8 = PLACEMENTS["int8"]
 
 
 def answers(model, images):
@@ -43,7 +41,7 @@ def test_every_image_given_is_used(float_file, images, calibration):
 def test_the_scaled_graph_is_the_same_function(float_file, images, calibration):
     model = onnx.load(float_file)
     assert len(calibration.factors) > 40
-    changed = prepared(model, calibration.factors)
+    changed = equalized(model, calibration.factors)
     for ours, theirs in zip(answers(changed, images), answers(model, images), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
@@ -52,19 +50,19 @@ def test_the_mean_is_the_same_after_the_resize(float_file, images):
     model = onnx.load(float_file)
     order = [n.name for n in model.graph.node]
     before = answers(model, images)
-    assert own_layout(model)
+    assert INT8.arrange(model)
     onnx.checker.check_model(model, full_check=True)
     assert [n.name for n in model.graph.node if n.name in order] == order  # it says what fuses
     for ours, theirs in zip(answers(model, images), before, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
-    assert not own_layout(model)
+    assert not INT8.arrange(model)
 
 
 def test_of_another_layout_the_mean_stays_where_it_is(float_file):
     model = onnx.load(float_file)
     nodes = {n.op_type: n for n in model.graph.node if n.op_type in ("Sub", "Transpose")}
     nodes["Sub"].op_type, nodes["Transpose"].op_type = "Transpose", "Sub"
-    assert not own_layout(model)
+    assert not INT8.arrange(model)
 
 
 def test_rounding_before_the_max_pool_changes_no_bit(quantized, images):
@@ -93,7 +91,7 @@ def test_the_labels_are_nearly_those_of_float32(placement, float_file, images, q
 def test_weights_are_int8_and_the_ends_of_the_graph_float(placement, float_file, quantized):
     model = quantized(placement)
     graph = Graph(model)
-    kept = float_layers(Graph(onnx.load(float_file)))
+    kept = Graph(onnx.load(float_file)).float_layers()
     assert kept == ("conv1_1_3x3_s2", "conv6_cls")
     in_float = [graph.layer(c) for c in graph.convolutions()]
     assert sorted(in_float) == sorted(kept)
@@ -152,7 +150,7 @@ def test_a_block_can_stay_in_float(float_file, calibration):
     with pytest.raises(InputError, match=r"no layer or block 'conv9'; blocks: conv1_1_3x3_s2, "):
         quantize(model, ranges, "int8", ["conv9"])
     with pytest.raises(InputError, match="unknown placement 'int4'"):
-        place(Graph(model), "int4")
+        quantize(model, ranges, "int4")
 
 
 def test_a_weight_comes_back_within_half_a_step_or_clipped_for_a_gain():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ import pytest
 from icnet_deploy.calibration.sensitivity.bench import Cost
 from icnet_deploy.calibration.sensitivity.blocks import Block, blocks_of, in_float
 from icnet_deploy.calibration.sensitivity.command import _calibration
-from icnet_deploy.calibration.sensitivity.plot import cost_plot
-from icnet_deploy.calibration.sensitivity.report import markdown, sensitivity_text
+from icnet_deploy.calibration.sensitivity.report import cost_plot, markdown, sensitivity_text
 from icnet_deploy.calibration.sensitivity.search import search
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.metadata import read_onnx_metadata, stamped
@@ -236,5 +236,5 @@ def test_the_tables_and_bars_say_what_was_measured():
     assert lines[2] == "| conv2 * | -0.25 | -0.50 road | 2.00 | -0.25 | -0.50 road | 2.00 |"
     plot = cost_plot(result)
     assert "conv2: -0.250 points" in plot
-    widths = [float(part.split('"')[1]) for part in plot.split("width=")[2:]]
-    assert np.isclose(widths[1] / widths[0], 2.5)
+    changed = [float(width) for width in re.findall(r'width="([\d.]+)" height="12', plot)]
+    assert np.isclose(changed[1] / changed[0], 2.5)

@@ -1,0 +1,97 @@
+"""`int8`: what TensorRT fuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from icnet_deploy.calibration.placements.base import Pairs, Placement
+
+if TYPE_CHECKING:
+    import onnx
+
+    from icnet_deploy.calibration.graph import Graph
+
+
+class Int8(Placement):
+    """A pair before each convolution and max pool, and on the skip input of a convolution's sum.
+
+    None stands between Conv, Add and ReLU. Of a sum of two convolutions (the projections of
+    bottlenecks, cascade feature fusion) the one that runs first is the skip. TensorRT refuses a
+    bias of int32.
+    """
+
+    name = "int8"
+
+    def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
+        """See `Placement`."""
+        found = Pairs()
+        for conv in convolutions:
+            found.read_by(conv.input[0], conv)
+        made = {conv.output[0] for conv in convolutions}
+        for add in graph.nodes("Add"):
+            # The convolution that runs last is fused with the sum, if nothing else reads it.
+            branches = [n for n in add.input if n in made and graph.only_reader(n) is not None]
+            if branches:
+                branch = max(branches, key=lambda n: graph.order[graph.producers[n].name])
+                for skip in add.input:
+                    if skip != branch and skip in graph.producers:
+                        found.read_by(skip, add)
+        for name in list(found.readers):
+            source = graph.producers.get(name)
+            if source is not None and source.op_type == "MaxPool":
+                # The largest of rounded values is the largest value rounded, on the same grid:
+                # nothing changes but that the pool and what makes its input work in 8 bits.
+                found.read_by(source.input[0], source)
+                found.ranged_as[source.input[0]] = name
+        return found
+
+    def arrange(self, model: onnx.ModelProto) -> bool:
+        """See `_own_layout`."""
+        from icnet_deploy.calibration.graph import Graph
+
+        return _own_layout(Graph(model))
+
+
+def _own_layout(graph: Graph) -> bool:
+    """Subtracts the mean after the image's Resize where another branch reads the whole image, too.
+
+    Bilinear resizes have weights that sum to one, so the mean may be subtracted on either side.
+    In `int8` the branch that sees the whole image quantizes it and the other resizes it in float.
+    Each then has a transposition that is not the other's, and OpenVINO, which keeps channels last
+    inside, can leave both out; of a shared one it writes the image out in the other layout and back
+    (8 % of the time of the whole graph).
+
+    Needs: the graph that `icnet export` writes, its mean subtracted before the Transpose. In any
+    other nothing is changed. After it: the tensors that were there keep their names and values, but
+    for rounding.
+
+    Returns:
+        Whether it changed the model.
+    """
+    from onnx import helper
+
+    model = graph.model
+    for transpose in graph.nodes("Transpose"):
+        sub = graph.producers.get(transpose.input[0])
+        readers = graph.readers[transpose.output[0]]
+        resizes = [node for node in readers if node.op_type == "Resize"]
+        if sub is None or sub.op_type != "Sub" or sub.input[1] not in graph.constants:
+            continue
+        rows = graph.array(sub.input[1]).reshape(-1, graph.array(sub.input[1]).shape[-1])
+        if len(resizes) != 1 or len(readers) < 2 or not (rows == rows[0]).all():
+            continue
+        resize = resizes[0]
+        made, plain = resize.output[0], f"{transpose.output[0]}_plain"
+        mean = graph.add_constant(f"{made}_mean", np.reshape(rows[0], (1, -1, 1, 1)))
+        own = helper.make_node("Transpose", [sub.input[0]], [plain], plain, perm=[0, 3, 1, 2])
+        resize.input[0], resize.output[0] = plain, f"{made}_plain"
+        centred = helper.make_node("Sub", [f"{made}_plain", mean], [made], f"{made}_centred")
+        del model.graph.value_info[:]
+        nodes = list(model.graph.node)
+        at = nodes.index(resize)  # the order of all others says what fuses
+        graph.sort([*nodes[:at], own, resize, centred, *nodes[at + 1 :]])
+        return True
+    return False
