@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -16,8 +16,6 @@ from icnet_deploy.documents import as_read
 from icnet_deploy.networks.blocks import block_of, block_patterns
 from icnet_deploy.networks.layers import resize
 from icnet_deploy.precisions import PRECISIONS
-
-Upsampling = Literal["aligned-corners", "half-pixel", "none"]
 
 _USUAL_LARGEST = 32.0
 """The size of a logit up to which the tie margins of the precisions are stated."""
@@ -43,7 +41,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     architecture: ClassVar[str] = ""
-    upsampling: ClassVar[Upsampling] = "aligned-corners"
+    upsampling: ClassVar[str] = "aligned-corners"
     min_side: ClassVar[int] = 64
 
     num_classes: int

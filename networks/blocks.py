@@ -24,7 +24,8 @@ _RESNET = {
 }
 _PATTERNS: Mapping[str, Mapping[str, str]] = {"icnet": _RESNET, "pspnet": _RESNET}
 
-_UNSPOKEN = frozenset({"architecture", "num_classes", "guidance", "channels"})
+RESERVED = frozenset({"num_classes", "guidance", "channels"})
+"""Arguments of a network's constructor that say nothing of its kind; see `SegmentationNetwork`."""
 
 
 def block_patterns(description: Mapping[str, Any]) -> Mapping[str, str]:
@@ -50,8 +51,11 @@ def words(description: Mapping[str, Any]) -> str:
     """A network in a few words, e.g. `icnet, sub24, width 0.5`; empty where nothing is known."""
     if not description:
         return ""
-    said = {name: value for name, value in sorted(description.items()) if name not in _UNSPOKEN}
-    parts = [value if isinstance(value, str) else f"{name} {value}" for name, value in said.items()]
+    parts = [
+        value if isinstance(value, str) else f"{name} {value}"
+        for name, value in sorted(description.items())
+        if name not in {"architecture", *RESERVED}
+    ]
     pruned = ["pruned"] * bool(description.get("channels"))
     return ", ".join([_architecture(description), *parts, *pruned])
 

@@ -22,8 +22,9 @@ from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
 from icnet_deploy.finite import require_finite
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.preprocessing import Preprocessing
-from icnet_deploy.networks.registry import Network, build_network
+from icnet_deploy.networks.registry import build_network
 
 SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
@@ -50,7 +51,7 @@ class Checkpoint:
     """
 
     path: Path
-    network: Network
+    network: SegmentationNetwork
     label_set: LabelSet
     preprocessing: Preprocessing
     info: dict[str, Any]
@@ -59,7 +60,7 @@ class Checkpoint:
 
 def save_checkpoint(
     path: str | Path,
-    network: Network,
+    network: SegmentationNetwork,
     label_set: LabelSet,
     preprocessing: Preprocessing,
     info: dict[str, Any] | None = None,

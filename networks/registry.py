@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from icnet_deploy.errors import InputError
 from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.blocks import RESERVED
 from icnet_deploy.networks.icnet import ICNet
 from icnet_deploy.networks.pspnet import PSPNet
 
@@ -43,11 +46,39 @@ def build_network(description: Mapping[str, Any]) -> SegmentationNetwork:
         ValueError: there is no such architecture, or an argument's value is wrong.
         TypeError: it does not take such arguments.
     """
-    arguments = dict(description)
-    name = arguments.pop("architecture", "icnet")
+    arguments = {name: value for name, value in description.items() if name != "architecture"}
+    return _class_of(description)(**arguments)
+
+
+def _class_of(description: Mapping[str, Any]) -> type[SegmentationNetwork]:
+    name = description.get("architecture", "icnet")
     if name not in _NETWORKS:
         raise ValueError(f"architecture is one of {', '.join(_NETWORKS)}; got {name!r}")
-    return _NETWORKS[name](**arguments)
+    return _NETWORKS[name]
+
+
+def settings_of_networks() -> set[str]:
+    """What a training's configuration may say of its network, whichever that is."""
+    names = {name for network in _NETWORKS.values() for name in signature(network).parameters}
+    return {"architecture", *names} - RESERVED
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's settings of its network, and what it leaves out, as it is by default.
+
+    Settings that only other networks have are dropped.
+
+    Raises:
+        InputError: there is no such network, or it refuses a value.
+    """
+    try:
+        taken = {"architecture", *signature(_class_of(settings)).parameters}
+        own = {name: value for name, value in settings.items() if name in taken}
+        with torch.device("meta"):
+            network = build_network({"num_classes": 2, **own})
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+    return {k: value for k, value in network.description().items() if k not in RESERVED}
 
 
 @dataclass(frozen=True)

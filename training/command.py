@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
-from icnet_deploy.errors import DatasetError, InputError, MissingPackage
+from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
@@ -74,14 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config).override(
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
-    sets = [
-        open_dataset(name, folder, split, args.exif)
-        for name, folder in zip(args.dataset, args.data, strict=True)
-        for split in args.split.split("+")
-    ]
     name = args.label_set
     info = train(
-        sets,
+        open_sets(args),
         LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name),
         config,
         args.out,
@@ -110,9 +104,16 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
         )
     if args.out.suffix != ".safetensors":
         raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackage(package, extra="train", purpose=purpose)
+    require(purpose, "train", *packages)
+
+
+def open_sets(args: argparse.Namespace) -> list[Dataset]:
+    """The data sets to train on, each split of each by itself, in the order of the request."""
+    return [
+        open_dataset(name, folder, split, args.exif)
+        for name, folder in zip(args.dataset, args.data, strict=True)
+        for split in args.split.split("+")
+    ]
 
 
 def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:

@@ -3,102 +3,95 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from icnet_deploy.documents import Kind, Schema, one_of
 from icnet_deploy.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
 """The shipped configurations, `NAME.toml`."""
 
-_CHOICES = {
-    "architecture": ("icnet", "pspnet"),
-    "stages": ("sub124", "sub24", "sub4"),
-    "downsampling": (8, 16, 32),
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("one-cycle", "poly"),
-    "preprocessing": ("street", "caffe"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
-}
 
-
-class _Numbers(NamedTuple):
+def _number(
+    words: str,
+    fit: Callable[..., bool],
+    lengths: tuple[int, ...] | None = None,
+    kind: type[Integral] | type[Real] = Real,
+) -> Kind:
     """What a setting of one number, or of a tuple of them, may be.
 
-    Attributes:
+    Args:
         words: the same for a person.
         fit: whether finite numbers may stand there; all of the setting's are its arguments.
         lengths: of a tuple, the lengths that it may have; empty: any; None: it is one number.
         kind: whole numbers, or all.
     """
 
-    words: str
-    fit: Callable[..., bool]
-    lengths: tuple[int, ...] | None = None
-    kind: type[Integral] | type[Real] = Real
-
-    def check(self, name: str, value: Any) -> None:
-        """Raises InputError for what is of another type, not finite or out of range."""
-        numbers = (value,) if self.lengths is None else value
-        if not isinstance(numbers, tuple) or not self._take(numbers):
-            raise InputError(f"{name} is {self.words}; got {value!r}")
-
-    def _take(self, numbers: tuple[Any, ...]) -> bool:
-        if self.lengths and len(numbers) not in self.lengths:
+    def fits(value: Any) -> bool:
+        numbers = (value,) if lengths is None else value
+        if not isinstance(numbers, tuple) or (lengths and len(numbers) not in lengths):
             return False
-        if any(not isinstance(n, self.kind) or isinstance(n, bool) for n in numbers):
+        if any(not isinstance(n, kind) or isinstance(n, bool) for n in numbers):
             return False
         try:
-            return all(map(math.isfinite, numbers)) and self.fit(*numbers)
+            return all(map(math.isfinite, numbers)) and fit(*numbers)
         except OverflowError:  # a whole number beyond all floats
             return False
 
+    return Kind(fits, words)
 
-_NUMBERS = {
-    "width": _Numbers("a number above 0 and up to 16", lambda x: 0 < x <= 16),
-    "steps": _Numbers("a whole number of 1 or more", lambda x: x >= 1, None, Integral),
-    "batch": _Numbers(
+
+_KINDS: Mapping[str, Kind] = {
+    "preprocessing": one_of("street", "caffe"),
+    "optimizer": one_of("adamw", "sgd"),
+    "schedule": one_of("one-cycle", "poly"),
+    "precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "steps": _number("a whole number of 1 or more", lambda x: x >= 1, None, Integral),
+    "batch": _number(
         "a whole number of 2 or more, which batch norm needs", lambda x: x >= 2, None, Integral
     ),
-    "crop": _Numbers(
+    "crop": _number(
         "(height, width), whole numbers of at least 64", lambda *x: min(x) >= 64, (2,), Integral
     ),
-    "resize": _Numbers(
+    "resize": _number(
         "(least, most) with 0 < least <= most", lambda least, most: 0 < least <= most, (2,)
     ),
-    "colour": _Numbers("a strength from 0 to 10", lambda x: 0 <= x <= 10),
-    "momentum": _Numbers("a number from 0 to below 1", lambda x: 0 <= x < 1),
-    "power": _Numbers("a number of 0 or more", lambda x: x >= 0),
-    "rate": _Numbers("a number above 0 and up to 1000", lambda x: 0 < x <= 1000),
-    "weight_decay": _Numbers("a number from 0 to 1000", lambda x: 0 <= x <= 1000),
-    "guidance": _Numbers(
+    "colour": _number("a strength from 0 to 10", lambda x: 0 <= x <= 10),
+    "momentum": _number("a number from 0 to below 1", lambda x: 0 <= x < 1),
+    "power": _number("a number of 0 or more", lambda x: x >= 0),
+    "rate": _number("a number above 0 and up to 1000", lambda x: 0 < x <= 1000),
+    "weight_decay": _number("a number from 0 to 1000", lambda x: 0 <= x <= 1000),
+    "guidance": _number(
         "a weight of 0 or more a head, not all 0", lambda *x: min(x, default=-1) >= 0 < max(x), ()
     ),
-    "class_weights": _Numbers("a power from 0 to 10", lambda x: 0 <= x <= 10),
-    "hard_pixels": _Numbers("a share, above 0 and up to 1", lambda x: 0 < x <= 1),
-    "average": _Numbers("a decay, from 0 to below 1", lambda x: 0 <= x < 1),
-    "shares": _Numbers(
+    "class_weights": _number("a power from 0 to 10", lambda x: 0 <= x <= 10),
+    "hard_pixels": _number("a share, above 0 and up to 1", lambda x: 0 < x <= 1),
+    "average": _number("a decay, from 0 to below 1", lambda x: 0 <= x < 1),
+    "shares": _number(
         "a share of 0 or more a data set, not all 0, or empty",
         lambda *x: min(x, default=0) >= 0 < max(x, default=1),
         (),
     ),
-    "scales": _Numbers(
+    "scales": _number(
         "a factor above 0 a data set, or empty", lambda *x: min(x, default=1) > 0, ()
     ),
-    "size": _Numbers(
+    "size": _number(
         "(height, width), whole numbers of at least 64, or empty",
         lambda *x: min(x, default=64) >= 64,
         (0, 2),
         Integral,
     ),
-    "seed": _Numbers(
+    "seed": _number(
         "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32, None, Integral
     ),
 }
+"""Setting -> what it may be; what a network may be is its own to say."""
+
+_ANY = Kind(lambda value: True, "anything")
 
 
 @dataclass(frozen=True)
@@ -106,10 +99,10 @@ class TrainConfig:
     """How to train. InputError for a setting of a wrong type, out of range or not finite.
 
     Attributes:
-        architecture: `icnet`, or `pspnet` for the paper's baseline.
-        width: 1.0 is the uncompressed net, 0.5 the released one.
-        stages: of an ICNet: `sub124`, `sub24` or `sub4`.
-        downsampling: of a PSPNet: 8, 16 or 32.
+        network: what is trained: its `architecture`, and its constructor's arguments. In a file
+            they stand beside the other settings; for an ICNet, which is meant where there is no
+            architecture, they are `width` (1.0 is the uncompressed net, 0.5 the released one) and
+            `stages`.
         preprocessing: `street` (ImageNet's means and deviations, RGB) or `caffe` (BGR minus the
             released net's means, no division).
         steps: optimizer steps.
@@ -143,10 +136,7 @@ class TrainConfig:
         seed: of the initial weights, the order and the augmentation.
     """
 
-    architecture: str = "icnet"
-    width: float = 0.5
-    stages: str = "sub124"
-    downsampling: int = 8
+    network: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: str = "street"
     steps: int = 2500
     batch: int = 8
@@ -170,40 +160,46 @@ class TrainConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is one of {', '.join(map(str, known))}; got {getattr(self, name)!r}"
-                )
-        for name, numbers in _NUMBERS.items():
-            numbers.check(name, getattr(self, name))
+        for name, kind in _KINDS.items():
+            if not kind.fits(value := getattr(self, name)):
+                raise InputError(f"{name} is {kind.words}; got {value!r}")
 
     def override(self, **changes: Any) -> TrainConfig:
         """A copy with the given settings changed; None leaves a setting as it is."""
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
 
+    def settings(self) -> dict[str, Any]:
+        """All settings by the names that they have in a file."""
+        trained = asdict(self)
+        return {**trained.pop("network"), **trained}
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is set otherwise than before, in words; what was not set before is no change."""
+    return [
+        f"{name}: {before[name]} before, {value} now"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+
 
 def load_config(name: str) -> TrainConfig:
-    """Reads a shipped configuration by its name, or a TOML file by its path.
+    """Reads a shipped configuration by its name, or a TOML file by its path. Needs torch.
 
     Raises:
         InputError: there is none, it is not TOML, or it holds an unknown setting or a wrong value.
     """
+    from icnet_deploy.networks.registry import completed, settings_of_networks
+
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         raise InputError(f"there is no configuration {name!r}; shipped: {shipped}, or a .toml file")
+    known = dict.fromkeys((*_KINDS, *settings_of_networks()), _ANY)
+    schema = Schema("TOML with the settings of a training", known, optional=known, closed=True)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in schema.read(path).items()}
+    trained = {name: values.pop(name) for name in _KINDS if name in values}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
-    known = {f.name for f in fields(TrainConfig)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"{path}: unknown settings {unknown}; known: {sorted(known)}")
-    try:
-        return TrainConfig().override(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        )
+        return TrainConfig(network=completed(values), **trained)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +17,10 @@ from icnet_deploy.errors import CheckFailed, InputError, NotFinite
 from icnet_deploy.finite import require_finite
 from icnet_deploy.images import resize_image
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.checkpoint import arrays_of
-from icnet_deploy.networks.layers import resize
 from icnet_deploy.networks.preprocessing import Preprocessing
-from icnet_deploy.networks.registry import Network
-from icnet_deploy.training.config import TrainConfig
+from icnet_deploy.training.config import TrainConfig, changed_settings
 from icnet_deploy.training.loss import head_losses, label_guidance
 from icnet_deploy.training.parallel import shared_mean
 
@@ -40,7 +38,7 @@ class Training(pl.LightningModule):
 
     def __init__(
         self,
-        network: Network,
+        network: SegmentationNetwork,
         config: TrainConfig,
         preprocessing: Preprocessing,
         label_set: LabelSet,
@@ -53,14 +51,14 @@ class Training(pl.LightningModule):
         self.label_set, self.validation = label_set, list(validation)
         # Twice as fast on a CPU; torch's annotations know it for tensors only.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average: Network | None = None
+        self.average: SegmentationNetwork | None = None
         if config.average:
             self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.register_buffer("class_weights", class_weights)
         self._scores: list[ConfusionMatrix] = []
 
     @property
-    def best(self) -> Network:
+    def best(self) -> SegmentationNetwork:
         """The network to score and to save."""
         return self.average if self.average is not None else self.network
 
@@ -133,7 +131,7 @@ class Training(pl.LightningModule):
         logits = self.best(self._input(pixels[None].to(self.device)))
         if not bool(torch.isfinite(logits).all()):
             raise NotFinite
-        labels = resize(logits.float(), (target.shape[0], target.shape[1])).argmax(1)[0]
+        labels = self.best.upsample(logits.float(), (target.shape[0], target.shape[1])).argmax(1)[0]
         mapped = self._tables[dataloader_idx][labels.cpu().numpy().astype(np.uint8)]
         self._scores[dataloader_idx].add(mapped, target)
 
@@ -148,7 +146,7 @@ class Training(pl.LightningModule):
         """Remembers the settings; CheckFailed for a state from which no run can go on."""
         whose = f"after step {self.global_step} the network"
         require_finite(arrays_of(self.state_dict()), whose, self.diverged(), CheckFailed)
-        checkpoint[_CONFIG] = asdict(self.config)
+        checkpoint[_CONFIG] = self.config.settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume from what is not finite, or with other settings than before.
@@ -158,13 +156,7 @@ class Training(pl.LightningModule):
         state = {name: checkpoint.get(name) for name in _LOADED}
         advice = "start another run, from an earlier checkpoint by --init or anew"
         require_finite(_arrays(state, "its"), "the run's last state", advice)
-        before, now = checkpoint.get(_CONFIG, {}), asdict(self.config)
-        changed = [
-            f"{name}: {before[name]} before, {value} now"
-            for name, value in now.items()
-            if name in before and before[name] != value
-        ]
-        if changed:
+        if changed := changed_settings(checkpoint.get(_CONFIG, {}), self.config.settings()):
             raise InputError(
                 f"the run cannot be resumed with other settings ({'; '.join(changed)}): give those "
                 "that it began with, or start another run from its checkpoint by --init"

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +24,11 @@ from icnet_deploy.errors import CheckFailed, InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.finite import require_finite
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.blocks import words
 from icnet_deploy.networks.checkpoint import arrays_of, load_checkpoint, save_checkpoint
 from icnet_deploy.networks.preprocessing import CAFFE, STREET, Preprocessing
-from icnet_deploy.networks.registry import Network, build_network
+from icnet_deploy.networks.registry import build_network, completed
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix, class_weights
@@ -127,6 +129,7 @@ def train(
         CheckFailed: the loss or a weight is no longer a finite number; no checkpoint is written.
     """
     machines = machines or Machines()
+    config = config.override(network=completed(config.network))
     state = make_folder(run) / "last.ckpt"
     if resume and not state.is_file():
         raise InputError(f"nothing to resume: there is no {state}")
@@ -157,7 +160,7 @@ def train(
     if rows:
         plot_curve(rows, run / "curve.png")
     info = {
-        "config": asdict(config),
+        "config": config.settings(),
         "data": [
             {"name": d.name, "split": d.split, "images": len(d), "share": round(float(s), 3)}
             for d, s in zip(datasets, mix.shares, strict=True)
@@ -172,38 +175,25 @@ def train(
 
 def _network(
     config: TrainConfig, label_set: LabelSet, init: Path | None
-) -> tuple[Network, Preprocessing]:
+) -> tuple[SegmentationNetwork, Preprocessing]:
     """A new network as configured, or a checkpoint's, with guidance heads; and its input's form."""
-    description = {
-        "architecture": config.architecture,
-        "num_classes": len(label_set),
-        "width": config.width,
-    }
-    if config.architecture == "icnet":
-        description["stages"] = config.stages
-    else:
-        description["downsampling"] = config.downsampling
+    configured = {"num_classes": len(label_set), **config.network}
     if init is None:
         preprocessing = {"street": STREET, "caffe": CAFFE}[config.preprocessing]
-        return build_network(description | {"guidance": True}), preprocessing
+        with torch.device("meta"):
+            described = build_network(configured).description(guidance=True)
+        return build_network(described), preprocessing
     checkpoint = load_checkpoint(init)
     if checkpoint.label_set != label_set:
         raise ModelError(
             f"{init} has the label set {checkpoint.label_set.name!r}, the run {label_set.name!r}"
         )
-    found = checkpoint.network.description()
-    if any(found.get(name) != value for name, value in description.items()):
-        print(f"training the network of {init}, {_words(found)}; configured: {_words(description)}")
-    network = build_network(checkpoint.network.description(guidance=True))
+    found = checkpoint.network.description(guidance=True)
+    if any(found.get(name) != value for name, value in configured.items()):
+        print(f"training the network of {init}, {words(found)}; configured: {words(configured)}")
+    network = build_network(found)
     network.load_state_dict(checkpoint.network.state_dict(), strict=False)
     return network, checkpoint.preprocessing
-
-
-def _words(description: dict[str, Any]) -> str:
-    """A network's description in a few words, e.g. `icnet sub124 of width 0.5`."""
-    kind = description.get("stages") or f"1/{description.get('downsampling')}"
-    pruned = ", pruned" if description.get("channels") else ""
-    return f"{description['architecture']} {kind} of width {description['width']:g}{pruned}"
 
 
 def _epoch(datasets: Sequence[Dataset], config: TrainConfig) -> int:

@@ -23,8 +23,12 @@ from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint  #
 from icnet_deploy.networks.icnet import ICNet  # noqa: E402
 from icnet_deploy.networks.preprocessing import STREET  # noqa: E402
 from icnet_deploy.networks.registry import build_network, cost  # noqa: E402
-from icnet_deploy.training.compress.command import compress  # noqa: E402
-from icnet_deploy.training.compress.prune import channel_groups, kept_channels, prune  # noqa: E402
+from icnet_deploy.training.compress.prune import (  # noqa: E402
+    channel_groups,
+    compress,
+    kept_channels,
+    prune,
+)
 
 ICNETS = [{"architecture": "icnet", "stages": s} for s in ("sub4", "sub24", "sub124")]
 PSPNETS = [{"architecture": "pspnet", "downsampling": d} for d in (8, 16, 32)]

@@ -10,16 +10,18 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.training import config as module
 from icnet_deploy.training.config import CONFIGS, TrainConfig, load_config
 
+torch = pytest.importorskip("torch", reason="a configuration is held to its network")
+
 NAN, INF = float("nan"), float("inf")
-WORDS = {f.name for f in fields(TrainConfig) if f.name in module._CHOICES}
-NUMBERS = {f.name for f in fields(TrainConfig)} - WORDS
+WORDS = {"preprocessing", "optimizer", "schedule", "precision"}
+NUMBERS = {f.name for f in fields(TrainConfig)} - WORDS - {"network"}
 WHOLE = {"steps", "batch", "crop", "size", "seed"}
 TUPLES = {f.name: f.default or (1.0,) for f in fields(TrainConfig) if type(f.default) is tuple}
 TUPLES["size"] = (96, 128)
 
 
 def test_every_setting_is_checked():
-    assert set(module._NUMBERS) == NUMBERS
+    assert set(module._KINDS) == NUMBERS | WORDS
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 10**400, "1", None, True, 1j, [1.0]], ids=repr)
@@ -38,7 +40,6 @@ def test_what_must_be_whole_is(name):
 
 
 OUT_OF_RANGE = {
-    "width": [0, -0.5, 17],
     "steps": [0, -1],
     "batch": [1],
     "crop": [(63, 97), (97,), (97, 97, 97), ()],
@@ -87,6 +88,67 @@ def test_a_file_with_such_a_setting_is_named(tmp_path, line):
     path.write_text(line)
     with pytest.raises(InputError, match=rf"own.toml: {line.split()[0]} is "):
         load_config(str(path))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Reads a configuration of these lines."""
+
+    def read(*lines):
+        path = tmp_path / "own.toml"
+        path.write_text("\n".join(lines))
+        return load_config(str(path))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("lines", "network"),
+    [
+        ((), {"architecture": "icnet", "width": 0.5, "stages": "sub124"}),
+        (("width = 1",), {"architecture": "icnet", "width": 1, "stages": "sub124"}),
+        (('stages = "sub24"',), {"architecture": "icnet", "width": 0.5, "stages": "sub24"}),
+        (
+            ('architecture = "pspnet"', "downsampling = 16"),
+            {"architecture": "pspnet", "width": 0.5, "downsampling": 16},
+        ),
+        (  # what another network alone would have is no mistake
+            ('architecture = "pspnet"', 'stages = "sub24"'),
+            {"architecture": "pspnet", "width": 0.5, "downsampling": 8},
+        ),
+    ],
+    ids=str,
+)
+def test_a_network_is_whole_and_stands_beside_the_other_settings(written, lines, network):
+    config = written("rate = 0.5", *lines)
+    assert config.network == network
+    settings = config.settings()
+    assert settings.items() >= network.items()
+    assert settings["rate"] == 0.5
+    assert settings.keys() == network.keys() | NUMBERS | WORDS
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (['architecture = "bisenet"'], "architecture is one of icnet, pspnet; got 'bisenet'"),
+        (["architecture = []"], "architecture"),
+        (['stages = "sub5"'], "stages is one of sub4, sub24, sub124; got 'sub5'"),
+        (["stages = 5"], "stages is one of sub4, sub24, sub124; got 5"),
+        (['architecture = "pspnet"', "downsampling = 4"], "downsampling is one of .*; got 4"),
+        (["width = 0"], "width is a number above 0 and up to 16; got 0"),
+        (["width = 17"], "width is a number above 0 and up to 16; got 17"),
+        (["width = nan"], "width is a number above 0 and up to 16; got nan"),
+        (["width = true"], "width is a number above 0 and up to 16; got True"),
+        (['width = "1"'], "width is a number above 0 and up to 16; got '1'"),
+        (["num_classes = 5"], "it holds num_classes; known: architecture, "),
+        (["network = 5"], "it holds network; known: architecture, "),
+    ],
+    ids=str,
+)
+def test_a_network_refuses_what_it_cannot_be(written, lines, said):
+    with pytest.raises(InputError, match=rf"own.toml.* {said}"):
+        written(*lines)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)

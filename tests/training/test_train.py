@@ -121,9 +121,8 @@ def test_starts_from_a_checkpoint(scenes, tmp_path, capsys):
     wide = (tmp_path / "b" / "c.toml").read_text().replace("0.125", "0.25")
     (tmp_path / "wide.toml").write_text(wide)
     assert run(scenes, tmp_path, 1, "--init", str(start), "--config", f"{tmp_path}/wide.toml") == 0
-    assert "icnet sub124 of width 0.125; configured: icnet sub124 of width 0.25" in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "icnet, sub124, width 0.125; configured: icnet, sub124, width 0.25" in said
     assert load_checkpoint(tmp_path / "net.safetensors").network.width == 0.125
 
 
@@ -197,7 +196,10 @@ def test_wrong_requests_are_one_line_and_exit_code_2(scenes, tmp_path, capsys, m
 
 
 def test_wrong_settings_are_named(tmp_path, capsys, scenes):
-    for text, said in (("rat = 1", "unknown settings"), ("rate = [", "not TOML")):
+    for text, said in (
+        ("rat = 1", "it holds rat; known: architecture, "),
+        ("rate = [", "not TOML"),
+    ):
         (tmp_path / "bad.toml").write_text(text)
         argv = ["train", "--dataset", "scenes", "--data", str(scenes)]
         argv += ["--config", str(tmp_path / "bad.toml"), "-o", str(tmp_path / "n.safetensors")]

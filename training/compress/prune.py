@@ -10,8 +10,9 @@ pools and both inputs of each fusion are cut alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +21,85 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from icnet_deploy.errors import InputError
-from icnet_deploy.networks.registry import Network, build_network
+from icnet_deploy.files import make_folder
+from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from icnet_deploy.networks.registry import build_network
+from icnet_deploy.training.config import changed_settings
 
 MULTIPLE = 8
 """Channels are kept in multiples of it: what INT8 kernels and tensor cores are made for."""
+
+
+Tune = Callable[[Path, Path, Path, bool], object]
+"""Trains the network of a checkpoint: (init, out, run's folder, whether to resume)."""
+
+
+def compress(
+    origin: Path,
+    keep: Sequence[float],
+    out: Path,
+    run: Path,
+    tune: Tune | None = None,
+    settings: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> tuple[Checkpoint, Checkpoint]:
+    """Prunes to each share in turn, and writes the last network to `out`.
+
+    Args:
+        origin: the checkpoint to compress.
+        keep: shares of its channels, above 0, each less than the one before.
+        out: the checkpoint to write.
+        run: a folder for each step's two checkpoints, `pruned` and `tuned`, and its training run.
+        tune: fine-tunes a step's network; None only prunes.
+        settings: what `tune` writes as its configuration; a tuned checkpoint of other settings is
+            not taken for this run's.
+        resume: take over from `run` what was made from the same files with the same settings.
+
+    Returns:
+        The origin and the result.
+
+    Raises:
+        InputError: the shares do not fall.
+        ModelError: the checkpoint cannot be read.
+    """
+    if any(b >= a for a, b in zip((1.0, *keep), keep, strict=False)) or keep[-1] <= 0:
+        raise InputError(
+            f"--keep takes shares below 1 and above 0, each less than the last; got {list(keep)}"
+        )
+    first = last = load_checkpoint(origin)
+    for step, share in enumerate(keep, 1):
+        folder = make_folder(run / f"keep-{share:g}")
+        pruned, tuned = folder / "pruned.safetensors", folder / "tuned.safetensors"
+        history = {
+            "keep": list(keep[:step]),
+            "from_sha256": last.sha256,
+            "parent_sha256": first.sha256,
+            "parent": first.info,
+        }
+        made = resume and _info(pruned).get("compression") == history
+        if not made:
+            network = prune(last.network, share, first.network)
+            info = {"compression": history}
+            save_checkpoint(pruned, network, first.label_set, first.preprocessing, info)
+        last = load_checkpoint(pruned)
+        if tune is not None:
+            done = _info(tuned) if made else {}
+            changed = changed_settings(done.get("config", {}), settings or {})
+            if changed or done.get("started_from") != last.sha256:
+                tune(pruned, tuned, folder, made and (folder / "last.ckpt").is_file())
+            last = load_checkpoint(tuned)
+    info = last.info | {"compression": history}
+    # What was tuned is in float16 already; what was only pruned keeps its origin's values.
+    save_checkpoint(
+        out, last.network, last.label_set, last.preprocessing, info, half=tune is not None
+    )
+    return first, load_checkpoint(out)
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its making; nothing where there is none."""
+    return load_checkpoint(path).info if path.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -34,22 +110,22 @@ class Group:
         channels: how many there are.
         kernels: the weights, by their names in `state_dict`, whose filters make them: of several
             convolutions where their outputs are summed.
+        layers: what the network calls these convolutions.
         axes: every (tensor, axis) that counts them: kernels, batch norms, kernels that read them.
     """
 
     channels: int
     kernels: tuple[str, ...]
+    layers: tuple[str, ...]
     axes: tuple[tuple[str, int], ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The released names of the convolutions that make them."""
-        return tuple(k.removesuffix(".conv.weight").replace(".", "") for k in self.kernels)
 
 
 def prune(
-    network: Network, keep: float, original: Network | None = None, multiple: int = MULTIPLE
-) -> Network:
+    network: SegmentationNetwork,
+    keep: float,
+    original: SegmentationNetwork | None = None,
+    multiple: int = MULTIPLE,
+) -> SegmentationNetwork:
     """A smaller network with the filters of largest L1 norm; `network` is left as it is.
 
     Where several layers' outputs are summed, one choice serves them all, by the sum of their
@@ -66,10 +142,14 @@ def prune(
         A network on the CPU, in the same mode, described by its `channels`.
 
     Raises:
-        InputError: `keep` is not such a share, or leaves more channels than `network` has.
+        InputError: `keep` is not such a share, or leaves more channels than `network` has; or it is
+            a network that cannot be pruned.
     """
     if not 0 < keep <= 1:
         raise InputError(f"keep is a share of the channels, above 0 and up to 1; got {keep}")
+    description = network.description()
+    if "channels" not in description:
+        raise InputError(f"{network.architecture} cannot be pruned: it takes no `channels`")
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     full = {g.kernels: g.channels for g in channel_groups(original or network)}
     channels: dict[str, int] = {}
@@ -86,7 +166,7 @@ def prune(
             state[name] = state[name].index_select(axis, kept)
         channels |= dict.fromkeys(group.layers, count)
     with torch.device("meta"):
-        small = build_network(network.description() | {"channels": channels})
+        small = build_network(description | {"channels": channels})
     small.load_state_dict(state, assign=True)
     return small.train(network.training)
 
@@ -97,7 +177,7 @@ def kept_channels(channels: int, keep: float, multiple: int = MULTIPLE) -> int:
     return min(channels, max(1, int(channels * keep / multiple + 0.5)) * multiple)
 
 
-def channel_groups(network: Network) -> list[Group]:
+def channel_groups(network: SegmentationNetwork) -> list[Group]:
     """The groups of a network's channels, in the order in which they are made.
 
     The channels of the image and the classes are in none of them: they stay.
@@ -117,7 +197,8 @@ def channel_groups(network: Network) -> list[Group]:
     groups = []
     for axes in found.values():
         kernels = tuple(name for name, axis in axes if axis == 0 and len(shapes[name]) == 4)
-        groups.append(Group(shapes[kernels[0]][0], kernels, tuple(axes)))
+        layers = tuple(map(network.layer_of, kernels))
+        groups.append(Group(shapes[kernels[0]][0], kernels, layers, tuple(axes)))
     return groups
 
 
@@ -175,7 +256,9 @@ class _Watch(TorchFunctionMode):
             channels, other = (self.channels_of(t) for t in args)
             self._parents[other] = channels
         else:
-            raise NotImplementedError(f"what {func} does to channels is not known here")
+            raise InputError(
+                f"the network cannot be pruned: what {func} does to channels is not known"
+            )
         self._note(out, channels)
         return out
 
