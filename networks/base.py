@@ -47,7 +47,9 @@ class SegmentationNetwork(nn.Module):
     num_classes: int
 
     def heads(self, image: Tensor) -> list[Tensor]:
-        """Logits of every head that was built, the finest first: that is the one that is deployed.
+        """Logits of every head that was built; the first is the one that is deployed.
+
+        The others, where there are any, guide the training of coarser stages, finer ones first.
 
         Args:
             image: float, N x 3 x H x W, as the checkpoint's preprocessing leaves it; sides of
@@ -59,7 +61,7 @@ class SegmentationNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of the finest head; see `heads`."""
+        """Logits of the head that is deployed; see `heads`."""
         return self.heads(image)[0]
 
     @property

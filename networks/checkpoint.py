@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from icnet_deploy.documents import OBJECT, Schema, parse
 from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
 from icnet_deploy.finite import require_finite
@@ -30,9 +31,15 @@ SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 
 _KEY, _DIGEST = "icnet_deploy", "icnet_deploy_sha256"
-_SCHEMA = 2
+_NEWEST = 2
 """2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
 
+_DESCRIPTION = Schema(
+    "a checkpoint's description",
+    dict.fromkeys(("network", "label_set", "preprocessing", "info"), OBJECT),
+    newest=_NEWEST,
+    error=ModelError,
+)
 _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, LabelSetError)
 """What a description that contradicts itself raises; RuntimeError where a size is absurd."""
 
@@ -100,7 +107,7 @@ def save_checkpoint(
         if half and not name.endswith("running_var") and value.half().isfinite().all():
             tensors[name] = value.half()
     description = {
-        "schema": _SCHEMA,
+        "schema": _NEWEST,
         "network": built,
         "label_set": label_set.to_dict(),
         "preprocessing": preprocessing.to_dict(),
@@ -129,26 +136,23 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
+            texts = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
-    if (text := told.get(_KEY)) is None:
+    if (text := texts.get(_KEY)) is None:
         raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
-    if told.get(_DIGEST, "") not in ("", _digest(text, tensors)):  # version 0.1 wrote none
+    if texts.get(_DIGEST, "") not in ("", _digest(text, tensors)):  # version 0.1 wrote none
         raise ModelError(
             f"{path} is not the file that was written: its SHA-256 is another than the one in it; "
             "copy it again from where it is whole"
         )
     try:
-        value = json.loads(text)
-        if int(value["schema"]) > _SCHEMA:
-            raise ModelError(f"{path} was written by a newer icnet-deploy: upgrade")
+        value = _DESCRIPTION.parse(text, str(path))
         with torch.device("meta"):  # no memory is taken before the tensors are known to fit
             network = build_network(value["network"])
         label_set = LabelSet.from_dict(value["label_set"])
         preprocessing = Preprocessing.from_dict(value["preprocessing"])
-        info = dict(value["info"])
     except _UNREADABLE as error:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
     names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
@@ -165,14 +169,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     )
     require_finite(arrays_of(tensors), str(path), advice)
     network.eval()
-    return Checkpoint(path, network, label_set, preprocessing, info, sha256(path))
+    return Checkpoint(path, network, label_set, preprocessing, value["info"], sha256(path))
 
 
-def _serialized(tensors: dict[str, Tensor], told: dict[str, str]) -> bytes:
+def _serialized(tensors: dict[str, Tensor], texts: dict[str, str]) -> bytes:
     """A safetensors file, the same bytes each time: the package writes its texts in any order."""
     content = safetensors.torch.save(tensors)
     end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps({"__metadata__": told} | json.loads(content[8:end])).encode()
+    header = json.dumps({"__metadata__": texts} | parse(content[8:end])).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[end:]
 

@@ -36,6 +36,7 @@ class NetworkContract:
 
     described: dict[str, Any]
     heads: int = 1
+    finest_first: bool = True
 
     def guided(self, network, lively):
         """Another of the same, with new weights and all heads."""
@@ -79,14 +80,14 @@ class NetworkContract:
         assert not read.network.training
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_its_heads_come_finest_first_at_any_size(self, network, lively, size):
+    def test_its_first_head_is_the_one_that_is_deployed_at_any_size(self, network, lively, size):
         [alone] = self.shapes(network, size)
         guided = self.shapes(self.guided(network, lively), size)
         assert len(guided) == self.heads
         assert guided[0] == alone
         assert all(shape[:2] == (2, 11) for shape in guided)
         areas = [shape[2] * shape[3] for shape in guided]
-        assert areas == sorted(areas, reverse=True)
+        assert areas == sorted(areas, reverse=True) or not self.finest_first
 
     def test_heads_for_training_cost_nothing_where_it_is_deployed(self, network, lively):
         assert cost(self.guided(network, lively)) == cost(network)
