@@ -15,9 +15,6 @@ from icnet_deploy.runtime.auto.folder import ArtefactFile, digests, read_artefac
 from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, require_package
 
-MEANT_FOR = {name: row.runtimes for name, row in PRECISIONS.items() if row.runtimes}
-"""For who does not ask the precision's row yet."""
-
 _NO_SIDECAR = (
     "an engine without its sidecar does not say what it is; build it with `icnet build-engine`"
 )

@@ -35,7 +35,7 @@ def kind_of(path: Path) -> Literal["folder", "engine", "onnx", "other"]:
     return "onnx" if path.suffix == ".onnx" else "other"
 
 
-def is_artefact(path: Path) -> bool:
+def _is_artefact(path: Path) -> bool:
     """Whether an entry of a folder is an artefact of it: an ONNX file or an engine, not hidden.
 
     Hidden are files that are being written, and those that a killed process left.
@@ -155,7 +155,7 @@ def read_artefacts(folder: Path, check: bool = True) -> list[ArtefactFile]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: name one that holds exported files")
     entries = sorted(folder.iterdir())
-    paths = [path for path in entries if is_artefact(path)]
+    paths = [path for path in entries if _is_artefact(path)]
     if not paths:
         names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries)
         raise InputError(
