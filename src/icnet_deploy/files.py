@@ -129,11 +129,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hex digits."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
