@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import facts, where
+from icnet_deploy.report.html import Html, facts, page, tag, where
 from icnet_deploy.report.svg import (
     WIDTH,
     Scale,

@@ -22,8 +22,7 @@ from icnet_deploy.evaluation.parity.report import (
 )
 from icnet_deploy.evaluation.score import Protocol
 from icnet_deploy.evaluation.verify.folder import Artefact, Folder
-from icnet_deploy.report.html import page, tag
-from icnet_deploy.report.parts import where
+from icnet_deploy.report.html import page, tag, where
 from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,

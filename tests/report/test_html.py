@@ -2,8 +2,7 @@
 
 from report_page import Reader, check_page
 
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import facts, figures, where
+from icnet_deploy.report.html import Html, facts, figures, page, tag, where
 
 
 def test_text_is_escaped_and_elements_are_not():

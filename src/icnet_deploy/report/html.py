@@ -1,9 +1,10 @@
-"""HTML without a template engine: elements that escape what they are given, and the page."""
+"""HTML without a template engine: elements that escape what they are given, parts, and the page."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _VOID = frozenset({"img", "circle", "line", "polyline", "rect"})
 
@@ -79,6 +80,34 @@ def page(title: str, *body: str | Iterable[str]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"{head}\n<style>{PALETTE}{_CSS}</style>\n</head>\n<body>\n{main}\n</body>\n</html>\n"
     )
+
+
+def facts(values: Mapping[str, object]) -> Html:
+    """A table of names and values in words."""
+    rows = [
+        tag("tr", tag("th", name), tag("td", str(value), class_="wrap"))
+        for name, value in values.items()
+    ]
+    return tag("div", tag("table", tag("tbody", rows)), class_="scroll")
+
+
+def figures(values: Mapping[str, str]) -> Html:
+    """The few numbers that a reader came for, large."""
+    return tag(
+        "div",
+        [
+            tag("div", tag("b", value), tag("span", name, class_="quiet"))
+            for name, value in values.items()
+        ],
+        class_="figures",
+    )
+
+
+def where(machine: Mapping[str, Any]) -> list[Html]:
+    """The machine and the versions that a result was made with."""
+    words = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in machine.items()}
+    shown = {name.replace("_", " "): value for name, value in words.items() if value}
+    return [tag("h2", "Machine and versions"), facts(shown)]
 
 
 PALETTE = """

@@ -1,11 +1,12 @@
-"""The parts that the reports are made of. Everything that is not markup gets escaped by `tag`."""
+"""Where these parts were, until everybody takes them from `report.html` and `report.tables`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from icnet_deploy.report.html import Html, tag
+from icnet_deploy.report.html import Html, facts, figures, tag, where
+
+_LENT = (facts, figures, where)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Html:
@@ -20,31 +21,3 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
     head = tag("thead", tag("tr", cells("th", header)))
     body = tag("tbody", [tag("tr", cells("td", row)) for row in rows])
     return tag("div", tag("table", head, body), class_="scroll")
-
-
-def facts(values: Mapping[str, object]) -> Html:
-    """A table of names and values in words."""
-    rows = [
-        tag("tr", tag("th", name), tag("td", str(value), class_="wrap"))
-        for name, value in values.items()
-    ]
-    return tag("div", tag("table", tag("tbody", rows)), class_="scroll")
-
-
-def figures(values: Mapping[str, str]) -> Html:
-    """The few numbers that a reader came for, large."""
-    return tag(
-        "div",
-        [
-            tag("div", tag("b", value), tag("span", name, class_="quiet"))
-            for name, value in values.items()
-        ],
-        class_="figures",
-    )
-
-
-def where(told: Mapping[str, Any]) -> list[Html]:
-    """The machine and the versions that a result was made with."""
-    words = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in told.items()}
-    shown = {name.replace("_", " "): value for name, value in words.items() if value}
-    return [tag("h2", "Machine and versions"), facts(shown)]
