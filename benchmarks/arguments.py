@@ -1,19 +1,67 @@
-"""What the benchmarks ask in the same words, and how they keep what they found."""
+"""What the benchmarks of artefacts ask in the same words, and how they keep what they measured."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.benchmarks.known_scores import read_scores
 from icnet_deploy.benchmarks.measurement import Measurement, write_measurements
-from icnet_deploy.command import check_outputs
+from icnet_deploy.benchmarks.measurement_report import report_page
+from icnet_deploy.benchmarks.plots import write_plot
+from icnet_deploy.command import check_outputs, count
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.command import size as read_size
+from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.pairing import ROUNDED, Pair, pair
 from icnet_deploy.files import make_folder, write_text
+from icnet_deploy.images import read_image
+from icnet_deploy.runtime.auto.folder import kind_of
+from icnet_deploy.runtime.predictor import Predictor
+
+UInt8 = npt.NDArray[np.uint8]
+
+_SCENES, _SEED = 3, 7
 
 
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--json` and `--report`: where results go."""
+def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what all of them take: artefacts, where they run, images, and results."""
+    parser = make_parser(f"icnet benchmark {name}", description, example)
+    parser.add_argument(
+        "artefacts",
+        nargs="+",
+        type=Path,
+        metavar="ARTEFACT",
+        help="an ONNX file, an engine, or a folder that icnet verify passed, for what is fastest "
+        "in it",
+    )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="may be repeated (default: those installed that the artefact is meant for)",
+    )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
+    )
+    parser.add_argument(
+        "--image", type=Path, action="append", metavar="FILE", help="(default: drawn scenes)"
+    )
+    parser.add_argument(
+        "--size",
+        type=read_size,
+        default=(1024, 2048),
+        metavar="HxW",
+        help="of drawn scenes (default: 1024x2048)",
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -23,10 +71,12 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a self-contained HTML report"
     )
+    parser.set_defaults(miou=[], plot=None)
+    return parser
 
 
-def add_score_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--miou`: where the scores of what is timed are."""
+def add_plot_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--miou`, where the scores of what is timed are, and `--plot`: the plot as a file."""
     parser.add_argument(
         "--miou",
         type=Path,
@@ -35,11 +85,6 @@ def add_score_option(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
     )
-
-
-def add_plot_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--miou`, and `--plot`: the plot as a file of its own."""
-    add_score_option(parser)
     parser.add_argument(
         "--plot",
         type=Path,
@@ -48,45 +93,94 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_result_options(arguments: argparse.Namespace) -> None:
-    """Finds what cannot be read or written before the long work, not after it.
+def run_mode(
+    arguments: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], Sequence[Measurement]],
+    show: Callable[[Sequence[Measurement]], str],
+) -> int:
+    """What each of them does: looks where results go, measures, shows, and keeps what it measured.
+
+    Returns:
+        The exit code.
 
     Raises:
         OutputError: a place that cannot be written.
-        InputError: `--miou` names no result, or `--plot` has none.
+        InputError: `--miou` names no result or none of what was timed, or `--plot` has none.
     """
-    from icnet_deploy.benchmarks.plots.known_scores import read_scores
-
+    # What cannot be read or written is found before the long work, not after it.
     check_outputs(arguments)
-    told = vars(arguments)
-    read_scores(told.get("miou", []))
-    if told.get("plot"):
-        if not arguments.miou:
+    scores = read_scores(arguments.miou)
+    if arguments.plot:
+        if not scores:
             raise InputError(
                 "--plot draws speed against mIoU: name results of icnet evaluate, parity or verify "
                 "with --miou"
             )
         make_folder(arguments.plot.parent)
+    measured = measure(arguments)
+    print(show(measured))
+    if arguments.json:
+        write_measurements(arguments.json, measured)
+    if arguments.report:
+        write_text(arguments.report, report_page({"": measured}, scores))
+    if arguments.plot:
+        write_plot(arguments.plot, measured, scores)
+    return 0
 
 
-def keep(arguments: argparse.Namespace, found: Sequence[Measurement]) -> None:
-    """Writes what `add_result_options` and `add_plot_options` asked for.
+def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """An argument type: values of a kind with commas between them, each once, in order."""
+
+    def read(text: str) -> list[Any]:
+        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
+
+    return read
+
+
+def pairs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Pair]:
+    """Which file goes to which runtime; see `pairing.pair`.
+
+    Args:
+        arguments: of `mode_parser`.
+        choose: put what `Predictor.from_folder` opens in a folder's place; otherwise the folder
+            itself is in its pair, which is chosen from when it is opened.
 
     Raises:
-        OutputError: a file cannot be written.
-        InputError: the plot would be empty, since `--miou` holds no score of what was timed.
+        InputError: a file is missing, or none is left to be measured.
+        ModelError, UnavailableError: as `Predictor.from_folder`.
     """
-    from icnet_deploy.benchmarks.plots.known_scores import read_scores
+    missing = [str(path) for path in arguments.artefacts if not path.exists()]
+    if missing:
+        raise InputError(f"there is no {', '.join(missing)}")
+    folders = [path for path in dict.fromkeys(arguments.artefacts) if kind_of(path) == "folder"]
+    named = list(dict.fromkeys(arguments.runtime or ["auto"]))
+    pairs = [Pair(path, runtime, arguments.device) for path in folders for runtime in named]
+    if choose:
+        pairs = [_choose(each, arguments.threads) for each in pairs]
+    files = [path for path in arguments.artefacts if path not in folders]
+    if files:
+        pairing = pair(files, arguments.runtime, arguments.device)
+        pairs += [each for each in pairing.pairs if each.runtime != ROUNDED]  # it is a stand-in
+        for why in pairing.without.values():
+            if not pairs:
+                raise why
+            print(f"icnet: left out: {why}", file=sys.stderr)
+    return pairs
 
-    told = vars(arguments)
-    if told["json"]:
-        write_measurements(told["json"], found)
-    scores = read_scores(told.get("miou", []))
-    if told["report"]:
-        from icnet_deploy.benchmarks.measurement_report import report_page
 
-        write_text(told["report"], report_page({"": found}, scores))
-    if told.get("plot"):
-        from icnet_deploy.benchmarks.plots.speed import write_plot
+def _choose(each: Pair, threads: int | None) -> Pair:
+    with Predictor.open(each.path, each.runtime, each.device, threads) as predictor:
+        assert predictor.choice is not None  # since a folder was opened
+        chosen = predictor.choice.winner
+        return Pair(each.path / chosen.file, chosen.runtime, chosen.device)
 
-        write_plot(told["plot"], found, scores)
+
+def pictures(arguments: argparse.Namespace) -> list[UInt8]:
+    """The images that were named, or drawn scenes: uint8 H x W x 3, RGB.
+
+    Raises:
+        ImageError: a file is missing, or is no image.
+    """
+    if arguments.image:
+        return [read_image(path) for path in arguments.image]
+    return [draw_scene((_SEED, number), arguments.size).image for number in range(_SCENES)]

@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.documents import COUNT, FROM_ZERO, OBJECT, TEXT, list_of, parse, take
+from icnet_deploy.documents import (
+    COUNT,
+    FROM_ZERO,
+    OBJECT,
+    TEXT,
+    Kind,
+    Schema,
+    list_of,
+    object_of,
+    object_with,
+    one_of,
+)
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 from icnet_deploy.runtime.machine import machine, versions
@@ -35,12 +46,28 @@ SCOPES: Mapping[str, str] = {
 }
 """Name -> what a number of that scope covers."""
 
-
-_FIELDS = {
-    **dict.fromkeys(("kind", "scope"), TEXT),
-    **dict.fromkeys(("subject", "setting", "values", "machine", "versions"), OBJECT),
-}
-_SUMMARY = {"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)}
+_SUMMARY = object_with({"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)})
+_VALUE = Kind(
+    lambda value: not (isinstance(value, dict) and "samples_ms" in value) or _SUMMARY.fits(value),
+    f"{_SUMMARY.words}, if it has raw samples",
+)
+# Nothing may be missing, or a line would be said to be of this machine, and all is known. The words
+# of its scope are for a person who reads the file; the scope's name is what counts.
+_LINE = Schema(
+    "a measurement as `icnet benchmark ... --json` writes them, JSON Lines",
+    {
+        "schema": one_of(SCHEMA),
+        "kind": TEXT,
+        "scope": one_of(*SCOPES),
+        "covers": TEXT,
+        "subject": object_with({"name": TEXT}),
+        "setting": OBJECT,
+        "values": object_of(_VALUE),
+        "machine": OBJECT,
+        "versions": OBJECT,
+    },
+    closed=True,
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +109,9 @@ class Measurement:
         return {"schema": SCHEMA, **asdict(self), "covers": SCOPES[self.scope]}
 
 
-def write_measurements(path: Path, found: Sequence[Measurement]) -> None:
+def write_measurements(path: Path, measured: Sequence[Measurement]) -> None:
     """Writes JSON Lines, one measurement a line (OutputError if it cannot)."""
-    lines = [json.dumps(each.to_dict(), allow_nan=False) for each in found]
+    lines = [json.dumps(each.to_dict(), allow_nan=False) for each in measured]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -96,27 +123,14 @@ def read_measurements(path: Path) -> list[Measurement]:
     """
     try:
         lines = path.read_text("utf-8").splitlines()
-        found = [parse(line) for line in lines if line.strip()]
-        if not found or any(each.pop("schema") != SCHEMA for each in found):
-            raise ValueError(f"it holds no measurements of schema {SCHEMA}")
-        return [_measurement(each) for each in found]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"cannot read measurements from {path} ({error}): expected JSON Lines as "
-            "`icnet benchmark ... --json` writes them"
-        ) from error
-
-
-def _measurement(value: dict[str, Any]) -> Measurement:
-    """Reads one: nothing is missing, or it would be said to be of this machine, and all is known.
-
-    The words of its scope are for a person who reads the file; the scope's name is what counts.
-    """
-    value.pop("covers")
-    known = take(value, _FIELDS)
-    if unknown := sorted(set(value) - set(known)):
-        raise ValueError(f"it holds {', '.join(unknown)}, which no measurement has")
-    for each in known["values"].values():
-        if isinstance(each, dict) and "samples_ms" in each:
-            take(each, _SUMMARY)
-    return Measurement(**known)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; expected {_LINE.what}") from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise InputError(f"{path} is empty: expected {_LINE.what}")
+    known = [_LINE.parse(line, f"{path}, line {number},") for number, line in numbered]
+    of_the_file = ("schema", "covers")
+    return [
+        Measurement(**{name: value for name, value in each.items() if name not in of_the_file})
+        for each in known
+    ]

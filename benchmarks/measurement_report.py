@@ -6,37 +6,31 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from icnet_deploy.benchmarks.known_scores import KnownScore, protocol_line, read_scores
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
 from icnet_deploy.benchmarks.measurement_tables import (
-    BenchTable,
+    KINDS,
+    MeasuredTable,
     across_scopes,
-    device_words,
     is_summary,
+    kind_row,
     machine_words,
     plain_words,
     tables,
     unit_of,
+    who,
 )
-from icnet_deploy.benchmarks.plots.known_scores import KnownScore, protocol_line, read_scores
-from icnet_deploy.benchmarks.plots.samples import sample_plot
-from icnet_deploy.benchmarks.plots.speed import points, speed_plot
+from icnet_deploy.benchmarks.plots import points, sample_plot, speed_plot
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.files import write_text
 from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import facts, figures, table
-
-_TITLES: Mapping[str, str] = {
-    "latency": "Latency",
-    "throughput": "Throughput",
-    "stages": "Where the time of an image goes",
-    "start": "From a process's start to its first label map",
-    "memory": "Memory and size",
-    "paced": "Frames at a fixed rate",
-}
+from icnet_deploy.report.parts import figures
+from icnet_deploy.report.parts import where as where_it_was
+from icnet_deploy.report.tables import Table
 
 
 def report_page(
@@ -48,49 +42,48 @@ def report_page(
         files: name -> what was measured together; a name may be empty where there is one.
         scores: mIoU of what was timed, for the plot of speed against it.
     """
-    everything = [each for found in files.values() for each in found]
-    names = ", ".join(dict.fromkeys(_TITLES.get(e.kind, e.kind) for e in everything))
+    everything = [each for measured in files.values() for each in measured]
+    names = ", ".join(dict.fromkeys(kind_row(each).title for each in everything))
     where = "; ".join(dict.fromkeys(machine_words(each) for each in everything))
     parts: list[Html | list[Html]] = [
         tag("p", f"{names}. {where}.", class_="quiet"),
         _headline(everything, in_turn=len(files) == 1),
         _speed(everything, scores),
     ]
-    for name, found in files.items():
+    for name, measured in files.items():
         if len(files) > 1:
             parts.append(tag("h2", name))
-        parts += [_section(one, "h3" if len(files) > 1 else "h2") for one in tables(found)]
-        parts += [tag("p", f"{line[0].upper()}{line[1:]}.") for line in across_scopes(found)]
-    return page("icnet benchmark", *parts, _places(everything))
+        parts += [_section(one, "h3" if len(files) > 1 else "h2") for one in tables(measured)]
+        parts += [tag("p", _sentence(line)) for line in across_scopes(measured)]
+    places = {
+        repr((e.machine, e.versions)): where_it_was(e.machine | e.versions) for e in everything
+    }
+    heading = next(iter(places.values()))[0]
+    return page("icnet benchmark", *parts, heading, *(facts for _, facts in places.values()))
 
 
-_FIGURES: Mapping[str, tuple[str, Callable[..., Measurement], str]] = {
-    "throughput": ("images_per_s", max, "images a second"),
-    "start": ("total", min, "to the first label map"),
-    "memory": ("peak_bytes", min, "peak memory"),
-}
-"""Kind -> the value that its reader came for, which one is best, and what it is."""
-
-
-def _headline(found: Sequence[Measurement], in_turn: bool) -> Html:
+def _headline(measured: Sequence[Measurement], in_turn: bool) -> Html:
     """The best of each kind; of latencies taken in turn also how it compares with the first."""
     values: dict[str, str] = {}
-    whole = [e for e in found if e.kind == "latency" and e.scope == "image-to-labels"]
+    whole = [e for e in measured if e.kind == "latency" and e.scope == "image-to-labels"]
     if whole:
         best = min(whole, key=lambda each: _size_of(each, "total"))
         size = "x".join(map(str, best.setting["size"]))
-        values[f"an image of {size}, {_who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
+        values[f"an image of {size}, {who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
         values["frames a second, of the same"] = f"{1e3 / _size_of(best, 'total'):.1f}"
         if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")
-            values[f"of the time of {_who(whole[0])}"] = f"{ratio:.2f}"
-    for kind, (name, choose, words) in _FIGURES.items():
-        rows = [each for each in found if each.kind == kind and name in each.values]
+            values[f"of the time of {who(whole[0])}"] = f"{ratio:.2f}"
+    for kind, row in KINDS.items():
+        if row.best is None:
+            continue
+        name, choose, words = row.best
+        rows = [each for each in measured if each.kind == kind and name in each.values]
         if rows:
             best = choose(rows, key=lambda each: _size_of(each, name))
             unit, divisor, digits = ("ms", 1, 0) if name == "total" else unit_of(name)
             shown = f"{_size_of(best, name) / divisor:.{digits}f}"
-            values[f"{words}, {_who(best)}"] = shown if unit == "a second" else f"{shown} {unit}"
+            values[f"{words}, {who(best)}"] = shown if unit == "a second" else f"{shown} {unit}"
     return figures(values)
 
 
@@ -99,14 +92,14 @@ def _size_of(each: Measurement, name: str) -> float:
     return float(value["median_ms"] if is_summary(value) else value)
 
 
-def _who(each: Measurement) -> str:
-    return f"{each.name} on {device_words(each)}"
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
-def _speed(found: Sequence[Measurement], scores: Sequence[KnownScore]) -> list[Html]:
+def _speed(measured: Sequence[Measurement], scores: Sequence[KnownScore]) -> list[Html]:
     if not scores:
         return []
-    drawn, notes = points(found, scores)
+    drawn, notes = points(measured, scores)
     said = [tag("p", note, class_="quiet") for note in notes]
     if not drawn:
         return said
@@ -122,17 +115,17 @@ def _speed(found: Sequence[Measurement], scores: Sequence[KnownScore]) -> list[H
     ]
 
 
-def _section(one: BenchTable, heading: str) -> list[Html]:
+def _section(table: MeasuredTable, heading: str) -> list[Html]:
     parts = [
-        tag(heading, _TITLES.get(one.kind, one.kind)),
-        tag("p", f"Covers ({one.scope}): {SCOPES[one.scope]}."),
-        table(one.header, one.rows, one.left),
-        *(tag("p", f"{note[0].upper()}{note[1:]}.", class_="quiet") for note in one.notes),
+        tag(heading, kind_row(table.measured[0]).title),
+        tag("p", f"Covers ({table.scope}): {SCOPES[table.scope]}."),
+        table.html(),
+        *(tag("p", _sentence(note), class_="quiet") for note in table.notes),
     ]
-    sampled = [each for each in one.measured if is_summary(each.values.get("total"))]
-    if one.kind == "latency" and sampled:
+    sampled = [each for each in table.measured if is_summary(each.values.get("total"))]
+    if table.kind == "latency" and sampled:
         parts.append(tag("div", sample_plot(sampled), class_="scroll"))
-    for each in one.measured:
+    for each in table.measured:
         parts += _lists(each)
     return parts
 
@@ -141,20 +134,10 @@ def _lists(each: Measurement) -> Iterator[Html]:
     """Values that are lists of things, such as a network's operators, as tables of their own."""
     for name, value in each.values.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            yield tag("h3", f"{plain_words(name)}: {_who(each)}")
+            yield tag("h3", f"{plain_words(name)}: {who(each)}")
             header = [plain_words(column, True) for column in value[0]]
             rows = [["-" if cell is None else str(cell) for cell in row.values()] for row in value]
-            yield table(header, rows, left=3)
-
-
-def _places(found: Sequence[Measurement]) -> list[Html]:
-    """Each machine, with its versions, that something was measured on."""
-    places: dict[str, dict[str, object]] = {}
-    for each in found:
-        told = {**each.machine, **each.versions}
-        words = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in told.items()}
-        places.setdefault(repr(words), {k.replace("_", " "): v for k, v in words.items() if v})
-    return [tag("h2", "Machine and versions"), *(facts(told) for told in places.values())]
+            yield Table(header, rows, left=3).html()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,16 +12,17 @@ from typing import Any, TypeGuard
 
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
 from icnet_deploy.benchmarks.measurement_tables import (
-    device_words,
+    interval,
     is_summary,
     plain_words,
     unit_of,
+    who,
 )
 from icnet_deploy.command import command, number_type
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
-from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.report.tables import Table, number
 from icnet_deploy.timing import ENOUGH, Ratio, ratio_of_medians
 
 _ALIKE = ("size", "batch")
@@ -156,7 +157,7 @@ def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
         for name, words in (("sha256", "another file"), ("threads", "other threads")):
             difference = _differences(*({name: e.subject.get(name)} for e in (first, second)))
             if difference:
-                told[f"note: {_who(first)} is measured with {words} ({difference})"] = None
+                told[f"note: {who(first)} is measured with {words} ({difference})"] = None
     return list(told)
 
 
@@ -169,7 +170,7 @@ def slowdowns(found: Sequence[Change], limit: float) -> list[str]:
             continue
         if change.sampled and not (change.ratio and change.ratio.differs):
             continue
-        told.append(f"{_who(change.first)}, {change.name}: {slower:.3f} times as slow")
+        told.append(f"{who(change.first)}, {change.name}: {slower:.3f} times as slow")
     return told
 
 
@@ -216,13 +217,8 @@ def _unlike(first: Measurement, second: Measurement) -> str:
     return ""
 
 
-def _who(row: Measurement) -> str:
-    words = device_words(row)
-    return f"{row.name} on {words}" if words != "-" else row.name
-
-
 def _what(row: Measurement) -> str:
-    return f"{row.kind} of {_who(row)}"
+    return f"{row.kind} of {who(row)}"
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -243,27 +239,25 @@ def _short(value: Any) -> str:
     return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words
 
 
-def _rows(found: Sequence[Change]) -> list[list[str]]:
-    cells = []
+def _table(found: Sequence[Change]) -> Table:
+    header = ["kind", "what", "value", "A", "B", "B / A", "95 %", "verdict"]
+    rows = []
     for change in found:
         _, divisor, digits = ("ms", 1, 2) if change.sampled else unit_of(change.name)
-        ratio = change.ratio
-        interval = "-"
-        if ratio is not None and ratio.low is not None:
-            interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
-        cells.append(
+        rows.append(
             [
                 change.first.kind,
-                _who(change.first),
+                who(change.first),
                 f"{change.name}, ms" if change.sampled else plain_words(change.name, True),
                 number(change.before / divisor, digits),
                 number(change.after / divisor, digits),
-                number(ratio.value if ratio else None, 3),
-                interval,
+                number(change.ratio.value if change.ratio else None, 3),
+                interval(change.ratio, 3),
                 change.verdict,
             ]
         )
-    return cells
+    table = Table(header, rows, left=3)
+    return table.without(["kind"] if len({row[0] for row in rows}) == 1 else [])
 
 
 _RATIO = Kind(lambda value: NUMBER.fits(value) and value >= 1, "a number from 1 on, e.g. 1.05")
@@ -294,9 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     matching = match(*(read_measurements(path) for path in (arguments.first, arguments.second)))
     found = changes(matching.pairs)
-    heads = ["kind", "what", "value", "A", "B", "B / A", "95 %", "verdict"]
-    skip = 1 if len({change.first.kind for change in found}) == 1 else 0
-    print(text_table(heads[skip:], [cells[skip:] for cells in _rows(found)], left=3 - skip))
+    print(_table(found).text())
     for scope in dict.fromkeys(first.scope for first, _ in matching.pairs):
         print(f"\nscope, {scope}: {SCOPES[scope]}")
     for line in [*warnings(matching.pairs), *matching.only()]:

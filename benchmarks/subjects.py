@@ -1,56 +1,140 @@
-"""What is timed: artefacts on runtimes, and peers, behind one face."""
+"""What is timed: artefacts on their runtimes, and when their networks are at work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.benchmarks.asked import facts, open_chosen
 from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
 
 UInt8 = npt.NDArray[np.uint8]
+Span = tuple[float, float]
+"""When a run of a network began and when it ended, in seconds of `time.perf_counter`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact(Subject):
+    """An artefact on its runtime.
+
+    Attributes:
+        predictor: runs it.
+    """
+
+    predictor: Predictor
 
 
 @contextmanager
-def open_artefact(pair: Pair, threads: int | None = None) -> Iterator[Subject]:
-    """An artefact on a runtime, through `Predictor`.
+def open_artefact(
+    pair: Pair, threads: int | None = None, streams: int = 1, precision: str | None = None
+) -> Iterator[Artefact]:
+    """Opens an artefact, or what is fastest of a folder that `icnet verify` passed.
 
     Args:
-        pair: the file and the runtime.
+        pair: the file or folder, and the runtime.
         threads: CPU threads a run; None leaves it to the runtime.
+        streams: how many images are worked on at once.
+        precision: choose among a folder's files of this one only.
 
     Raises:
-        ModelError, InputError, UnavailableError: as `open_chosen`.
+        ModelError, InputError, UnavailableError: as `Predictor.open`.
     """
-    with open_chosen(pair, threads) as predictor:
-        yield Subject(
-            facts(pair, predictor, threads), lambda image: predictor.predict(image).timings_ms
+    with Predictor.open(
+        pair.path, pair.runtime, pair.device, threads, streams=streams, precision=precision
+    ) as predictor:
+        chosen = predictor.choice
+        facts = artefact_facts(
+            pair.path / chosen.winner.file if chosen else pair.path,
+            auto=chosen is not None,
+            precision=predictor.metadata.precision,
+            runtime=predictor.runtime,
+            device=predictor.device,
+            threads=threads,
+        )
+        yield Artefact(
+            facts | {"streams": streams},
+            lambda image: predictor.predict(image).timings_ms,
+            predictor=predictor,
         )
 
 
-@contextmanager
-def open_folder(
-    folder: Path,
-    runtime: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str | None = None,
-) -> Iterator[Subject]:
-    """What `Predictor.from_folder` chooses: its subject names the file and says `auto`.
+def artefact_facts(file: Path, auto: bool = False, **more: Any) -> dict[str, Any]:
+    """What there is to say of an artefact that is timed; see `Measurement.subject`.
+
+    Args:
+        file: the artefact.
+        auto: whether it was chosen from its folder.
+        more: `precision`, `runtime`, `device`, `threads`.
+    """
+    name = f"auto: {file.stem}" if auto else file.stem
+    facts = {"name": name, "file": file.name, "sha256": artefact_sha256(file), **more}
+    return facts | {"auto": True} if auto else facts
+
+
+def labelling(facts: Mapping[str, Any], answer: Callable[[UInt8], npt.NDArray[Any]]) -> Subject:
+    """Something that labels images by itself, of which the whole is timed.
+
+    Args:
+        facts: see `Subject.facts`.
+        answer: see `Subject.answer`.
+    """
+
+    def label(image: UInt8) -> Mapping[str, float]:
+        start = time.perf_counter()
+        answer(image)
+        return {"total": 1e3 * (time.perf_counter() - start)}
+
+    return Subject(dict(facts), label, answer=answer)
+
+
+def note_runs(backend: Backend) -> list[Span]:
+    """Has a backend note when each of its runs began and ended, from whichever thread.
+
+    Returns:
+        Where it notes them. One that makes label maps itself notes the whole of that.
+    """
+    spans: list[Span] = []
+
+    def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(work)
+        def run(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            answer = work(*arguments, **options)
+            spans.append((start, time.perf_counter()))
+            return answer
+
+        return run
+
+    for name in ("run", "label"):
+        if hasattr(backend, name):
+            setattr(backend, name, noting(getattr(backend, name)))
+    return spans
+
+
+def busy_percent(spans: Sequence[Span]) -> float:
+    """The share of the time from the first run's start to the last one's end with a run under way.
+
+    Runs that overlap count once.
 
     Raises:
-        ModelError, InputError, UnavailableError: as `from_folder`.
+        ValueError: there is no run.
     """
-    with Predictor.from_folder(folder, runtime, device, threads, precision=precision) as predictor:
-        if predictor.choice is None:
-            raise RuntimeError("from_folder has made no choice")
-        chosen = predictor.choice.winner
-        told = facts(Pair(folder / chosen.file, runtime, device), predictor, threads)
-        told["name"] = f"auto: {told['name']}"
-        yield Subject(told | {"auto": True}, lambda image: predictor.predict(image).timings_ms)
+    if not spans:
+        raise ValueError("nothing was run")
+    first = min(start for start, _ in spans)
+    covered, until = 0.0, first
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return 100 * covered / (until - first) if until > first else 100.0

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.asked import (
-    mode_parser,
-    pairs_of,
-    pictures,
-    run_mode,
-    tell_how,
-    who,
-)
+from icnet_deploy.benchmarks.arguments import mode_parser, pairs_of, pictures, run_mode
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.benchmarks.processes.fresh import CACHES, Fresh, in_fresh_processes
+from icnet_deploy.benchmarks.measurement_tables import mode_text
+from icnet_deploy.benchmarks.processes.fresh import Fresh, measure_fresh
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError, UnavailableError
-from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.report.tables import number
 
 _HELD = ("import", "load", "peak")
 _BUILT = Path("build/wheel")
 
 
-def _values(processes: Sequence[Fresh], wheel: Path | None) -> dict[str, Any]:
+def _values(wheel: Path | None, processes: Sequence[Fresh]) -> dict[str, Any]:
     """The most that any of the processes held."""
     values: dict[str, Any] = {}
     for stage in _HELD:
@@ -43,24 +38,10 @@ def _values(processes: Sequence[Fresh], wheel: Path | None) -> dict[str, Any]:
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    wheel = _wheel(arguments.wheel)
+    values = partial(_values, _wheel(arguments.wheel))
     pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
-    told = in_fresh_processes(
-        pairs, image, arguments.rounds, arguments.threads, arguments.runs, memory=True
-    )
-    setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0}
-    setting |= {"rounds": arguments.rounds, "runs": arguments.runs}
-    return [
-        Measurement(
-            "memory",
-            "process",
-            row,
-            setting | {"cache": cache},
-            _values(processes[cache], wheel),
-        )
-        for row, processes in told
-        for cache in CACHES
-    ]
+    options = (arguments.rounds, arguments.threads, arguments.runs)
+    return measure_fresh("memory", pairs, image, values, *options)
 
 
 def _wheel(named: Path | None) -> Path | None:
@@ -72,27 +53,21 @@ def _wheel(named: Path | None) -> Path | None:
     return max(_BUILT.glob("*.whl"), key=lambda file: file.stat().st_mtime, default=None)
 
 
-def _mebi(count: int | None) -> str:
-    return number(None if count is None else count / 2**20, 1)
+def _cells(each: Measurement) -> list[str]:
+    sizes = [each.values.get(f"{name}_bytes") for name in (*_HELD, "file", "wheel")]
+    return [each.setting["cache"], *(number(None if s is None else s / 2**20, 1) for s in sizes)]
 
 
-def _print(found: Sequence[Measurement]) -> None:
-    heads = ["artefact", "precision", "on", "cache", "after import", "after load", "peak"]
-    rows = []
-    for each in found:
-        values = each.values
-        cells = [*who(each), each.setting["cache"]]
-        cells += [_mebi(values[f"{stage}_bytes"]) for stage in _HELD]
-        rows.append([*cells, _mebi(values["file_bytes"]), _mebi(values.get("wheel_bytes"))])
-    print(text_table([*heads, "file", "wheel"], rows, left=4))
-    setting = found[0].setting
-    lines = [
+def _text(measured: Sequence[Measurement]) -> str:
+    header = ["cache", "after import", "after load", "peak", "file", "wheel"]
+    setting = measured[0].setting
+    notes = [
         f"MiB: the most in {setting['rounds']} fresh processes each, in turn, "
         f"that labelled an image of {'x'.join(map(str, setting['size']))} {setting['runs']} times",
         "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
         "cached: as the first process left it",
     ]
-    tell_how(found, lines)
+    return mode_text(measured, header, _cells, notes, left=4)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,4 +96,4 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark memory`; returns its exit code."""
-    return run_mode(_parser().parse_args(argv), _measure, _print)
+    return run_mode(_parser().parse_args(argv), _measure, _text)

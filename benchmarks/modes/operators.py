@@ -6,7 +6,6 @@ compared with other times. The options are those that the runtime's backend load
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.documents import parse
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.runtime.backends.openvino.backend import core
@@ -118,7 +118,7 @@ def _onnx_runtime(path: Path, batch: UInt8, threads: int | None, runs: int) -> _
         feed = {session.get_inputs()[0].name: batch}
         for _ in range(_WARMUP + runs):
             session.run(None, feed)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = parse(Path(session.end_profiling()).read_text(encoding="utf-8"), strict=False)
     ending = "_kernel_time"  # other events of a node are what it waits for
     times: _Times = defaultdict(list)
     for event in events:

@@ -14,22 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.asked import (
-    facts,
+from icnet_deploy.benchmarks.arguments import (
     mode_parser,
     numbers,
-    open_chosen,
-    p90,
     pairs_of,
     pictures,
     run_mode,
-    tell_how,
-    who,
 )
 from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
+from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, number_type
 from icnet_deploy.documents import POSITIVE
-from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.report.tables import number
 from icnet_deploy.timing import WARMUP, summary, tellable
 
 UInt8 = npt.NDArray[np.uint8]
@@ -83,8 +80,8 @@ class Paced:
 
 def _spread(off: npt.NDArray[np.float64]) -> dict[str, float]:
     """Standard deviation and p99 of so many numbers as can tell them."""
-    told = {"std": float(off.std())} if off.size > 1 else {}
-    return told | ({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {})
+    spread = {"std": float(off.std())} if off.size > 1 else {}
+    return spread | ({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {})
 
 
 def feed(
@@ -135,55 +132,54 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     pairs, images = pairs_of(arguments), pictures(arguments)
     deadline = None if arguments.deadline is None else arguments.deadline / 1e3
     frames = len(pairs) * sum(max(1, round(r * arguments.seconds)) for r in arguments.rate)
-    found = []
+    measured = []
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_chosen(each, arguments.threads)) for each in pairs]
-        for predictor in opened:
+        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in pairs]
+        for subject in opened:
             for index in range(WARMUP):
-                predictor.predict(images[index % len(images)])
+                subject.label(images[index % len(images)])
         bar = stack.enter_context(tqdm(total=frames, desc="paced", unit="frame", disable=None))
         for rate in arguments.rate:
-            for each, predictor in zip(pairs, opened, strict=True):
-                told = feed(
-                    predictor.predict, images, rate, arguments.seconds, deadline, bar.update
-                )
+            for subject in opened:
+                paced = feed(subject.label, images, rate, arguments.seconds, deadline, bar.update)
                 setting = {
                     "size": list(images[0].shape[:2]),
                     "batch": 1,
                     "warmup": WARMUP,
                     "rate_per_s": rate,
                     "seconds": arguments.seconds,
-                    "deadline_ms": round(1e3 * told.deadline, 3),
+                    "deadline_ms": round(1e3 * paced.deadline, 3),
                 }
-                row = facts(each, predictor, arguments.threads)
-                found.append(Measurement("paced", "due-to-labels", row, setting, told.values()))
-    return found
+                row = (subject.facts, setting, paced.values())
+                measured.append(Measurement("paced", "due-to-labels", *row))
+    return measured
 
 
-def _print(found: Sequence[Measurement]) -> None:
-    heads = ["artefact", "precision", "on", "Hz", "due", "labelled", "dropped", "late"]
-    heads += ["missed %", "p50", "p90", "p99", "jitter", "jitter p99"]
-    rows = []
-    for each in found:
-        values = each.values
-        cells = [*who(each), f"{each.setting['rate_per_s']:g}"]
-        cells += [str(values[f"{w}_frames"]) for w in ("due", "labelled", "dropped", "late")]
-        cells += [number(values["missed_percent"], 1)]
-        cells += [number(values["latency"]["median_ms"], 1), p90(values["latency"])]
-        cells += [number(values["latency"].get("p99_ms"), 1)]
-        cells += [number(values.get(f"jitter_{name}_ms"), 1) for name in ("std", "p99")]
-        rows.append(cells)
-    print(text_table(heads, rows, left=3))
-    deadlines = dict.fromkeys(each.setting["deadline_ms"] for each in found)
-    lines = [
-        f"{found[0].setting['seconds']:g} s at each rate after {WARMUP} warm-up runs; ms from when "
-        "a frame was due to its label map",
+def _cells(each: Measurement) -> list[str]:
+    values = each.values
+    return [
+        f"{each.setting['rate_per_s']:g}",
+        *(str(values[f"{name}_frames"]) for name in ("due", "labelled", "dropped", "late")),
+        number(values["missed_percent"], 1),
+        number(values["latency"]["median_ms"], 1),
+        p90(values["latency"]),
+        number(values["latency"].get("p99_ms"), 1),
+        *(number(values.get(f"jitter_{name}_ms"), 1) for name in ("std", "p99")),
+    ]
+
+
+def _text(measured: Sequence[Measurement]) -> str:
+    header = ["Hz", "due", "labelled", "dropped", "late", "missed %", "p50", "p90", "p99"]
+    deadlines = dict.fromkeys(each.setting["deadline_ms"] for each in measured)
+    notes = [
+        f"{measured[0].setting['seconds']:g} s at each rate after {WARMUP} warm-up runs; ms from "
+        "when a frame was due to its label map",
         f"late: after the deadline of {', '.join(f'{ms:g}' for ms in deadlines)} ms; dropped: a "
         "newer frame came while it waited; missed: both",
         "p90, p99: where 10 or 100 label maps or more tell them",
         "jitter: standard deviation and p99 of the gaps between label maps, less a period",
     ]
-    tell_how(found, lines)
+    return mode_text(measured, [*header, "jitter", "jitter p99"], _cells, notes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,17 +198,10 @@ def _parser() -> argparse.ArgumentParser:
         help="frames a second (default: 15,30,60)",
     )
     parser.add_argument(
-        "--seconds",
-        type=number_type(POSITIVE),
-        default=10.0,
-        metavar="S",
-        help="at each rate (default: 10)",
+        "--seconds", type=number_type(POSITIVE), default=10.0, metavar="S", help="at each rate (default: 10)"
     )
     parser.add_argument(
-        "--deadline",
-        type=number_type(POSITIVE),
-        metavar="MS",
-        help="(default: one period after it was due)",
+        "--deadline", type=number_type(POSITIVE), metavar="MS", help="(default: one period after it was due)"
     )
     return parser
 
@@ -220,4 +209,4 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark paced`; returns its exit code."""
-    return run_mode(_parser().parse_args(argv), _measure, _print)
+    return run_mode(_parser().parse_args(argv), _measure, _text)

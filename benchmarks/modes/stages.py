@@ -6,34 +6,25 @@ import argparse
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm import tqdm
-
-from icnet_deploy.benchmarks.asked import (
-    facts,
-    mode_parser,
-    open_chosen,
-    p90,
-    pairs_of,
-    pictures,
-    run_mode,
-    tell_how,
-)
+from icnet_deploy.benchmarks.arguments import mode_parser, pairs_of, pictures, run_mode
 from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.measurement_tables import how, p90
 from icnet_deploy.benchmarks.modes.operators import PROFILED, profile
+from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.drawing import with_legend
-from icnet_deploy.errors import CheckFailed
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.images import read_image, resize_image, write_image
-from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.predict.command import write_results
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, interleave, summary
+from icnet_deploy.timing import WARMUP, Subject, measure, summary
 
 STAGES = ("decode", "preprocess", "inference", "label_map", "draw", "encode")
 """What `icnet predict` does with an image file, in order."""
@@ -43,7 +34,7 @@ def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
     """Takes one image from its file to the result files of `icnet predict`, a stage at a time.
 
     Returns:
-        Stage -> seconds, and their sum, `total`.
+        Stage -> milliseconds, and their sum, `total`.
 
     Raises:
         ImageError: the file cannot be read. BackendError: the runtime failed.
@@ -57,9 +48,13 @@ def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
     drawn = time.perf_counter()
     write_results(item, prediction, overlay)
     encoded = time.perf_counter()
-    found = {"decode": decoded - start, "draw": drawn - labelled, "encode": encoded - drawn}
-    found |= {stage: prediction.timings_ms[stage] / 1e3 for stage in STAGES if stage not in found}
-    return found | {"total": sum(found.values())}
+    stages = {
+        "decode": 1e3 * (decoded - start),
+        **{name: prediction.timings_ms[name] for name in ("preprocess", "inference", "label_map")},
+        "draw": 1e3 * (drawn - labelled),
+        "encode": 1e3 * (encoded - drawn),
+    }
+    return stages | {"total": sum(stages.values())}
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
@@ -67,36 +62,23 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-stages-")))
         items, size = _files(arguments, folder)
-        opened = [stack.enter_context(open_chosen(each, arguments.threads)) for each in pairs]
-        samples: list[dict[str, list[float]]] = [{} for _ in pairs]
-
-        def turn(index: int) -> float:
-            turns = len(samples[index].get("total", ()))
-            found = one_by_one(opened[index], items[turns % len(items)])
-            for stage, seconds in found.items():
-                samples[index].setdefault(stage, []).append(seconds)
-            return found["total"]
-
-        for predictor in opened:
-            for run in range(WARMUP):
-                one_by_one(predictor, items[run % len(items)])
-        total = arguments.rounds * len(pairs)
-        with tqdm(total=total, desc="stages", unit="image", disable=None) as bar:
-            turns = {str(index): (lambda index=index: turn(index)) for index in range(len(pairs))}
-            _, failures = interleave(turns, arguments.rounds, lambda _: bar.update())
-        for index, why in failures.items():
-            raise CheckFailed(f"{pairs[int(index)].path} on {pairs[int(index)].runtime}: {why}")
+        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in pairs]
+        subjects = [
+            Subject(each.facts, partial(one_by_one, each.predictor), "files-to-files")
+            for each in opened
+        ]
+        rows = measure(subjects, items, arguments.rounds, lead_in=0, name="stages")
         setting = {"size": list(size), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
         setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
         return [
             Measurement(
                 "stages",
-                "files-to-files",
-                facts(each, predictor, arguments.threads),
+                row.subject.scope,
+                row.subject.facts,
                 setting,
-                _values(told) | _operators(arguments, each, predictor, items[0]),
+                _values(row.stages) | _operators(arguments, pair, one.predictor, items[0]),
             )
-            for each, predictor, told in zip(pairs, opened, samples, strict=True)
+            for pair, one, row in zip(pairs, opened, rows, strict=True)
         ]
 
 
@@ -123,7 +105,7 @@ def _values(samples: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _operators(
-    arguments: argparse.Namespace, each: Pair, predictor: Predictor, item: Item
+    arguments: argparse.Namespace, pair: Pair, predictor: Predictor, item: Item
 ) -> dict[str, Any]:
     """The slowest operators, where they were asked for and the runtime tells them."""
     if not arguments.layers or predictor.runtime not in PROFILED or predictor.device != "cpu":
@@ -131,19 +113,20 @@ def _operators(
     image = read_image(item.path)
     if predictor.size is not None:
         image = resize_image(image, predictor.size)
-    chosen = each._replace(runtime=predictor.runtime, device=predictor.device)
-    found = profile(chosen, image, arguments.threads)
+    place = pair._replace(runtime=predictor.runtime, device=predictor.device)
+    operators = profile(place, image, arguments.threads)
     return {
-        "operators": [one.to_dict() for one in found[: arguments.layers]],
-        "operators_sum_ms": round(sum(one.median_ms for one in found), 3),
-        "operators_count": len(found),
+        "operators": [one.to_dict() for one in operators[: arguments.layers]],
+        "operators_sum_ms": round(sum(one.median_ms for one in operators), 3),
+        "operators_count": len(operators),
     }
 
 
-def _print(found: Sequence[Measurement], layers: int | None) -> None:
-    for each in found:
+def _text(layers: int | None, measured: Sequence[Measurement]) -> str:
+    parts = []
+    for each in measured:
         row, values = each.subject, each.values
-        print(f"{row['name']} ({row['precision']}) on {row['runtime']}, {row['device']}")
+        parts.append(f"{row['name']} ({row['precision']}) on {row['runtime']}, {row['device']}")
         rows = [
             [
                 stage.replace("_", " "),
@@ -152,22 +135,22 @@ def _print(found: Sequence[Measurement], layers: int | None) -> None:
             ]
             for stage in (*STAGES, "total")
         ]
-        print(text_table(["stage", "median ms", "p90 ms", "share %"], rows))
+        parts.append(Table(["stage", "median ms", "p90 ms", "share %"], rows).text())
         if layers:
-            _print_operators(values, row["runtime"])
-        print()
-    how = f"{found[0].setting['rounds']} images each ({found[0].setting['format']}), in turn, "
-    lines = [
-        how + f"after {WARMUP} warm-up images; one stage after the other, nothing overlaps",
+            parts.append(_operators_text(values, row["runtime"]))
+        parts.append("")
+    setting = measured[0].setting
+    notes = [
+        f"{setting['rounds']} images each ({setting['format']}), in turn, after {WARMUP} warm-up "
+        "images; one stage after the other, nothing overlaps",
         "the files are in the system's memory; shares are of the sum over all images",
     ]
-    tell_how(found, lines)
+    return "\n".join([*parts, *how(measured, notes)])
 
 
-def _print_operators(values: dict[str, Any], runtime: str) -> None:
+def _operators_text(values: dict[str, Any], runtime: str) -> str:
     if "operators" not in values:
-        print(f"operators: the profile of {runtime} is not read here")
-        return
+        return f"operators: the profile of {runtime} is not read here"
     rows = [
         [
             *(o["name"], o["kind"], o["implementation"] or "-"),
@@ -175,11 +158,12 @@ def _print_operators(values: dict[str, Any], runtime: str) -> None:
         ]
         for o in values["operators"]
     ]
-    print(
+    title = (
         f"\nthe {len(rows)} slowest of {values['operators_count']} operators, by {runtime}'s own "
         f"profile, in runs of their own ({values['operators_sum_ms']:.1f} ms in all)"
     )
-    print(text_table(["operator", "kind", "implementation", "median ms", "share %"], rows, left=3))
+    header = ["operator", "kind", "implementation", "median ms", "share %"]
+    return f"{title}\n{Table(header, rows, left=3).text()}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,4 +190,4 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark stages`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_mode(arguments, _measure, lambda found: _print(found, arguments.layers))
+    return run_mode(arguments, _measure, partial(_text, arguments.layers))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,23 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.asked import (
-    facts,
+from icnet_deploy.benchmarks.arguments import (
     mode_parser,
     numbers,
-    open_timed,
     pairs_of,
     pictures,
     run_mode,
-    tell_how,
-    who,
 )
-from icnet_deploy.benchmarks.busy import Timed, busy_percent
 from icnet_deploy.benchmarks.measurement import Measurement
+from icnet_deploy.benchmarks.measurement_tables import mode_text
+from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.images import write_image
-from icnet_deploy.report.tables import number, text_table
+from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
 from icnet_deploy.runtime.predict.command import label_files
 from icnet_deploy.runtime.predict.inputs import Item, find_items
@@ -45,109 +43,100 @@ FRAMES, FILES = "frames-to-labels", "files-to-files"
 
 
 @dataclass
-class Way:
-    """One way to label many images.
+class Feed:
+    """One way to give many images to a subject.
 
     Attributes:
-        name: what the table calls it.
         scope: a key of `SCOPES`.
-        row: see `Measurement.subject`.
-        setting: see `Measurement.setting`.
+        facts: of the subject; see `Measurement.subject`.
+        setting: see `Measurement.setting`; `way` is what the table calls it.
         label_all: labels so many images that it is asked for.
-        network: notes when it was at work.
-        seconds, busy, cpu: of each pass: how long it took, the share of it with the network at
+        spans: when the network was at work in the pass.
+        passes: of each pass: how many seconds it took, and the share of it with the network at
             work, and of the processor's cores, in percent.
     """
 
-    name: str
     scope: str
-    row: dict[str, Any]
+    facts: dict[str, Any]
     setting: dict[str, Any]
     label_all: Callable[[int], object]
-    network: Timed
-    seconds: list[float] = field(default_factory=list)
-    busy: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    spans: list[Span]
+    passes: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def turn(self, images: int) -> None:
+        """Labels so many images in one pass, and notes how long it took."""
+        self.spans.clear()
+        start, cpu = time.perf_counter(), time.process_time()
+        self.label_all(images)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        share = 100 * cpu / seconds / machine()["cores"]
+        self.passes.append((seconds, busy_percent(self.spans), share))
 
     def measurement(self, images: int) -> Measurement:
         """What came of passes over so many images each."""
-        weights = np.array(self.seconds)
+        seconds, busy, cpu = np.array(self.passes).T
         values = {
-            "images_per_s": round(images * len(self.seconds) / sum(self.seconds), 3),
-            "pass": summary(self.seconds),
-            "busy_percent": round(float(np.average(self.busy, weights=weights)), 2),
-            "cpu_percent": round(float(np.average(self.cpu, weights=weights)), 2),
+            "images_per_s": round(images * len(seconds) / float(seconds.sum()), 3),
+            "pass": summary(seconds.tolist()),
+            "busy_percent": round(float(np.average(busy, weights=seconds)), 2),
+            "cpu_percent": round(float(np.average(cpu, weights=seconds)), 2),
         }
-        return Measurement("throughput", self.scope, self.row, self.setting, values)
+        return Measurement("throughput", self.scope, self.facts, self.setting, values)
 
 
-def turn(way: Way, images: int) -> None:
-    """Labels so many images in one pass, and notes how long it took."""
-    way.network.spans.clear()
-    start, cpu = time.perf_counter(), time.process_time()
-    way.label_all(images)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    way.seconds.append(seconds)
-    way.busy.append(busy_percent(way.network.spans))
-    way.cpu.append(100 * cpu / seconds / machine()["cores"])
-
-
-def _stream(predictor: Predictor, images: Sequence[UInt8], total: int) -> None:
+def stream(images: Sequence[UInt8], predictor: Predictor, total: int) -> None:
+    """Labels so many images, one after the other."""
     for _ in predictor.stream(islice(cycle(images), total)):
         pass
 
 
-def _batches(predictor: Predictor, images: Sequence[UInt8], batch: int, total: int) -> None:
+def batches(images: Sequence[UInt8], batch: int, predictor: Predictor, total: int) -> None:
+    """Labels so many images, in batches."""
     frames = cycle(images)
     for start in range(0, total, batch):
         predictor.predict_batch(list(islice(frames, min(batch, total - start))))
 
 
-def _files(predictor: Predictor, items: Sequence[Item]) -> None:
-    _, failures = label_files(predictor, items)
+def files(items: Sequence[Item], predictor: Predictor, total: int) -> None:
+    """Labels so many image files into result files."""
+    _, failures = label_files(predictor, items[:total])
     if failures:
         raise failures[0]
 
 
 def _ways(
-    arguments: argparse.Namespace,
-    each: Pair,
-    images: Sequence[UInt8],
-    items: list[Item],
-    stack: ExitStack,
-) -> list[Way]:
-    """Opens an artefact once for each number of streams; batches run where there is one."""
-    threads, ways = arguments.threads, []
-    opened: dict[int, tuple[Predictor, Timed]] = {}
-
-    def add(name: str, scope: str, streams: int, batch: int, label_all: Callable[..., Any]) -> None:
-        if streams not in opened:
-            opened[streams] = stack.enter_context(open_timed(each, threads, streams))
-        predictor, network = opened[streams]
-        setting = {"size": list(images[0].shape[:2]), "batch": batch, "warmup": WARMUP}
-        setting |= {"way": name, "rounds": arguments.rounds, "images": arguments.images}
-        if scope == FILES:
-            setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
-        row = facts(each, predictor, threads, streams)
-        run = lambda total: label_all(predictor, total)  # noqa: E731
-        ways.append(Way(name, scope, row, setting, run, network))
-
+    arguments: argparse.Namespace, images: Sequence[UInt8], items: Sequence[Item]
+) -> Iterator[tuple[str, str, int, int, Callable[[Predictor, int], None]]]:
+    """Name, scope, streams, batch, and what labels so many images with a predictor."""
     if FRAMES in arguments.scope:
         for streams in arguments.streams:
-            add(_plural(streams), FRAMES, streams, 1, lambda p, total: _stream(p, images, total))
+            yield _plural(streams), FRAMES, streams, 1, partial(stream, images)
         for batch in arguments.batch:
-            add(
-                f"batches of {batch}",
-                FRAMES,
-                1,
-                batch,
-                lambda p, total, batch=batch: _batches(p, images, batch, total),
-            )
+            yield f"batches of {batch}", FRAMES, 1, batch, partial(batches, images, batch)
     if FILES in arguments.scope:
         for streams in arguments.streams:
-            name = f"files, {_plural(streams)}"
-            add(name, FILES, streams, 1, lambda p, total: _files(p, items[:total]))
-    return ways
+            yield f"files, {_plural(streams)}", FILES, streams, 1, partial(files, items)
+
+
+def _feeds(
+    arguments: argparse.Namespace,
+    pair: Pair,
+    images: Sequence[UInt8],
+    items: Sequence[Item],
+    stack: ExitStack,
+) -> Iterator[Feed]:
+    """Opens an artefact once for each number of streams; batches run where there is one."""
+    opened = {}
+    for way, scope, streams, batch, label in _ways(arguments, images, items):
+        if streams not in opened:
+            subject = stack.enter_context(open_artefact(pair, arguments.threads, streams))
+            opened[streams] = subject, note_runs(subject.predictor.backend)
+        subject, spans = opened[streams]
+        setting = {"size": list(images[0].shape[:2]), "batch": batch, "warmup": WARMUP}
+        setting |= {"way": way, "rounds": arguments.rounds, "images": arguments.images}
+        if scope == FILES:
+            setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
+        yield Feed(scope, subject.facts, setting, partial(label, subject.predictor), spans)
 
 
 def _plural(streams: int) -> str:
@@ -168,37 +157,35 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
         items = _write_files(images, arguments.images, folder) if FILES in arguments.scope else []
-        ways = [way for each in pairs for way in _ways(arguments, each, images, items, stack)]
-        for way in ways:
-            way.label_all(min(WARMUP, arguments.images))
-        total = arguments.rounds * len(ways)
+        feeds = [feed for each in pairs for feed in _feeds(arguments, each, images, items, stack)]
+        for feed in feeds:
+            feed.label_all(min(WARMUP, arguments.images))
+        total = arguments.rounds * len(feeds)
         with tqdm(total=total, desc="throughput", unit="pass", disable=None) as bar:
             for _ in range(arguments.rounds):
-                for way in ways:
-                    bar.set_postfix_str(f"{way.row['name']}, {way.name}")
-                    turn(way, arguments.images)
+                for feed in feeds:
+                    bar.set_postfix_str(f"{feed.facts['name']}, {feed.setting['way']}")
+                    feed.turn(arguments.images)
                     bar.update()
-    return [way.measurement(arguments.images) for way in ways]
+    return [feed.measurement(arguments.images) for feed in feeds]
 
 
-def _print(found: Sequence[Measurement]) -> None:
-    heads = ["artefact", "precision", "on", "how", "images/s", "ms an image", "busy %", "cpu %"]
-    rows = []
-    for each in found:
-        values = each.values
-        cells = [*who(each), each.setting["way"]]
-        cells += [number(values["images_per_s"], 2), number(1e3 / values["images_per_s"], 1)]
-        cells += [number(values[f"{what}_percent"], 1) for what in ("busy", "cpu")]
-        rows.append(cells)
-    print(text_table(heads, rows, left=4))
-    setting = found[0].setting
-    lines = [
+def _cells(each: Measurement) -> list[str]:
+    rate = each.values["images_per_s"]
+    shares = [number(each.values[f"{what}_percent"], 1) for what in ("busy", "cpu")]
+    return [each.setting["way"], number(rate, 2), number(1e3 / rate, 1), *shares]
+
+
+def _text(measured: Sequence[Measurement]) -> str:
+    setting = measured[0].setting
+    notes = [
         f"{setting['rounds']} passes over {setting['images']} images each, in turn, after "
         f"{WARMUP} warm-up images",
         "busy: the share of the time, from the first inference to the last, with the network at "
         "work; cpu: the share of all cores that the process used",
     ]
-    tell_how(found, lines)
+    header = ["how", "images/s", "ms an image", "busy %", "cpu %"]
+    return mode_text(measured, header, _cells, notes, left=4)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -246,4 +233,4 @@ def _scope(text: str) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark throughput`; returns its exit code."""
-    return run_mode(_parser().parse_args(argv), _measure, _print)
+    return run_mode(_parser().parse_args(argv), _measure, _text)

@@ -12,7 +12,7 @@ from icnet_deploy.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-    from icnet_deploy.networks.registry import Network
+    from icnet_deploy.networks.base import SegmentationNetwork
 
 _IN_PLACE = frozenset({"Relu", "Add", "Sub"})
 
@@ -35,7 +35,7 @@ class Cost:
     live_bytes: int
 
 
-def write_graph(network: Network, size: tuple[int, int], head: str, path: Path) -> Cost:
+def write_graph(network: SegmentationNetwork, size: tuple[int, int], head: str, path: Path) -> Cost:
     """Exports a network with random weights, without running it, and returns its cost.
 
     Args:

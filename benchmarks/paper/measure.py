@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -62,9 +63,21 @@ class Plan:
         """Of the progress bar: exports, first runs, timed runs."""
         return len(self.names) * (2 + self.runs)
 
+    def job(self, name: str, folder: Path) -> Job:
+        """What the process of one network runs, whose graph is in a folder."""
+        place = (self.runtime, self.device, self.threads, self.size, self.head)
+        return Job(name, *place, folder / f"{name}.onnx", self.checkpoints.get(name))
 
-def measure(plan: Plan, bar: tqdm[Any]) -> dict[str, Any]:
+
+def measure(
+    plan: Plan, bar: tqdm[Any], open_worker: Callable[[Job], Worker] = Worker
+) -> dict[str, Any]:
     """Measures all networks of a plan and returns the JSON result.
+
+    Args:
+        plan: what is measured.
+        bar: is told of the progress.
+        open_worker: opens a network in a process of its own.
 
     Raises:
         UnavailableError: a package or a device is missing. A network that fails by itself is
@@ -72,37 +85,28 @@ def measure(plan: Plan, bar: tqdm[Any]) -> dict[str, Any]:
     """
     with TemporaryDirectory(prefix="icnet-paper-") as name:
         folder = Path(name)
-        networks, jobs = {}, {}
+        networks, jobs, peaks = {}, {}, {}
         for each in plan.names:
             bar.set_description(f"export {each}")
             networks[each] = _export(plan, each, folder)
-            jobs[each] = _job(plan, each, folder)
+            jobs[each] = plan.job(each, folder)
             bar.update()
-        peaks = {}
         for each, job in jobs.items():
             bar.set_description(f"memory {each}")
-            peaks[each] = _memory(job, networks[each])
+            try:
+                with closing(open_worker(job)) as worker:  # alone
+                    networks[each]["memory_bytes"] = worker.memory_bytes
+                    peaks[each] = worker.peak_bytes
+            except BackendError as error:
+                networks[each]["failure"] = str(error)
             bar.update()
-        working = {each: job for each, job in jobs.items() if not networks[each]["failure"]}
-        together = _fit([peaks[each] for each in working], available(plan.device))
-        _time(plan, working, networks, together, bar)
+        together = fits(peaks.values(), available(plan.device))
+        working = {each: jobs[each] for each in peaks}
+        time_in_turn(working, plan.runs, networks, together, bar, open_worker)
         if plan.dataset is not None:
             for each in plan.checkpoints:
                 networks[each]["score"] = _score(plan, each, folder, plan.dataset)
     return _result(plan, networks, together)
-
-
-def _job(plan: Plan, name: str, folder: Path) -> Job:
-    return Job(
-        name,
-        plan.runtime,
-        plan.device,
-        plan.threads,
-        plan.size,
-        plan.head,
-        folder / f"{name}.onnx",
-        plan.checkpoints.get(name),
-    )
 
 
 def _export(plan: Plan, name: str, folder: Path) -> dict[str, Any]:
@@ -142,38 +146,33 @@ def _free_batch(folder: Path, name: str) -> Path:
     return folder / f"{name}-artefact.onnx"
 
 
-def _memory(job: Job, found: dict[str, Any]) -> int | None:
-    """Opens a network alone, notes its activation memory, and returns its process's peak."""
-    try:
-        with Worker(job) as worker:
-            found["memory_bytes"] = worker.memory_bytes
-            return worker.peak_bytes
-    except BackendError as error:
-        found["failure"] = str(error)
-        return None
-
-
-def _fit(peaks: list[int | None], free: int | None) -> bool:
-    """Whether all networks can be open at once; if nobody knows, they are not."""
-    known = [p for p in peaks if p is not None]
+def fits(peaks: Collection[int | None], free: int | None) -> bool:
+    """Whether processes of these bytes can be open at once; if nobody knows, they cannot."""
+    known = [peak for peak in peaks if peak is not None]
     return free is not None and len(known) == len(peaks) and sum(known) < _SHARE * free
 
 
-def _time(
-    plan: Plan,
+def time_in_turn(
     jobs: dict[str, Job],
+    runs: int,
     networks: dict[str, dict[str, Any]],
     together: bool,
     bar: tqdm[Any],
+    open_worker: Callable[[Job], Worker] = Worker,
 ) -> None:
-    """Times the networks in turn and notes it; one that fails is noted as such."""
+    """Times networks in turn and notes it; one that fails is noted as such.
+
+    Args:
+        jobs: name -> what its process runs.
+        runs: of each.
+        networks: name -> what is known of it, which gets `time` or `failure`.
+        together: all are open at once; otherwise each is opened for every run.
+        bar, open_worker: see `measure`.
+    """
 
     def once(job: Job) -> float:
-        with Worker(job) as worker:
+        with closing(open_worker(job)) as worker:
             return worker.turn()
-
-    def later(job: Job) -> Callable[[], float]:
-        return lambda: once(job)
 
     def after(name: str) -> None:
         bar.set_description(f"time {name}")
@@ -182,18 +181,19 @@ def _time(
     with ExitStack() as stack:
         turns: dict[str, Callable[[], float]] = {}
         for name, job in jobs.items():
-            if not together:
-                turns[name] = later(job)
-                continue
             try:
-                turns[name] = stack.enter_context(Worker(job)).turn
+                turns[name] = (
+                    stack.enter_context(closing(open_worker(job))).turn
+                    if together
+                    else partial(once, job)
+                )
             except BackendError as error:
                 networks[name]["failure"] = str(error)
-        samples, failures = interleave(turns, plan.runs, after)
-    for name, why in failures.items():
-        networks[name]["failure"] = why
+        samples, failures = interleave(turns, runs, after)
     for name, taken in samples.items():
-        if name not in failures:
+        if name in failures:
+            networks[name]["failure"] = failures[name]
+        else:
             networks[name]["time"] = summary(taken)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from icnet_deploy.errors import InputError, ModelError
 
 if TYPE_CHECKING:
+    from icnet_deploy.networks.base import SegmentationNetwork
     from icnet_deploy.networks.checkpoint import Checkpoint
-    from icnet_deploy.networks.registry import Network
 
 SEED = 0
 """Of the weights where no checkpoint is given."""
@@ -137,7 +137,7 @@ def networks_of(tables: list[PaperTable]) -> list[str]:
     return [name for name in NETWORKS if name in wanted]
 
 
-def build(name: str) -> Network:
+def build(name: str) -> SegmentationNetwork:
     """The network of that name with random weights, the same every time, in eval mode.
 
     They are drawn as for training (He et al.), which keeps activations near the input's scale: no
@@ -150,6 +150,15 @@ def build(name: str) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return build_network(NETWORKS[name].description).eval()
+
+
+def random_checkpoint(name: str) -> Checkpoint:
+    """The network of that name with random weights, as if read from a file."""
+    from icnet_deploy.labels import CITYSCAPES
+    from icnet_deploy.networks.checkpoint import Checkpoint
+    from icnet_deploy.networks.preprocessing import STREET
+
+    return Checkpoint(Path(name), build(name), CITYSCAPES, STREET, {}, "")
 
 
 def fitting_checkpoint(name: str, path: Path) -> Checkpoint:

@@ -1,9 +1,8 @@
-"""The paper's tables from a recorded result: rows of text for the terminal, HTML and Markdown."""
+"""The paper's tables from a recorded result, for the terminal, HTML and Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from icnet_deploy.benchmarks.paper.networks import (
@@ -13,54 +12,39 @@ from icnet_deploy.benchmarks.paper.networks import (
     PaperTable,
     tables_of,
 )
-from icnet_deploy.report.tables import number
+from icnet_deploy.report.html import page, tag
+from icnet_deploy.report.parts import facts, where
+from icnet_deploy.report.tables import Table, number
+from icnet_deploy.runtime.machine import machine, versions
 
 LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8
 """The paper's half PSPNet50 over its ICNet: 170 / 33 ms and 9.2 / 1.6 GB."""
 
-
-@dataclass(frozen=True)
-class Grid:
-    """One table, as text.
-
-    Attributes:
-        title: what it compares.
-        header: the columns' names.
-        rows: as many cells each; the first is the network.
-        notes: what the cells could not say.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    notes: list[str]
+_TITLE = "The ICNet paper's tables"
 
 
-def grids(result: dict[str, Any]) -> list[Grid]:
-    """The tables of a result (`kind` "paper"), each number beside the paper's."""
-    return [_grid(table, result["networks"]) for table in tables_of(result["tables"])]
+def result_tables(result: dict[str, Any]) -> dict[str, Table]:
+    """The tables of a result (`kind` "paper") by title, each number beside the paper's."""
+    return {each.title: _table(each, result["networks"]) for each in tables_of(result["tables"])}
 
 
-def _grid(table: PaperTable, networks: dict[str, Any]) -> Grid:
+def _table(table: PaperTable, networks: dict[str, Any]) -> Table:
     with_memory = any(NETWORKS[name].paper.memory_gb is not None for name in table.rows)
     header = ["network", "mIoU %", "paper", "ms", "p10 to p90", "paper", "frames/s", "paper"]
     header += ["speed-up", "paper", "memory GB", *(["paper"] if with_memory else [])]
     header += ["parameters M", "GMAC", "all layers GB", "live GB"]
-    rows, notes = [], []
-    for name in table.rows:
-        found = networks[name]
-        rows.append(_row(name, table.baseline, networks, with_memory))
-        if found["failure"]:
-            notes.append(f"{NETWORKS[name].title}: {found['failure']}")
-    return Grid(table.title, header, rows, notes)
+    rows = [_row(name, table.baseline, networks, with_memory) for name in table.rows]
+    failures = {name: networks[name]["failure"] for name in table.rows}
+    notes = [f"{NETWORKS[name].title}: {why}" for name, why in failures.items() if why]
+    return Table(header, rows, notes=notes)
 
 
 def _row(name: str, baseline: str, networks: dict[str, Any], with_memory: bool) -> list[str]:
-    found, paper = networks[name], NETWORKS[name].paper
-    time, score = found["time"], found["score"]
+    network, paper = networks[name], NETWORKS[name].paper
+    time, score = network["time"], network["score"]
     ms = time and time["median_ms"]
     base = networks[baseline]["time"]
-    memory = [number(_gb(found["memory_bytes"]), 3)]
+    memory = [number(_gb(network["memory_bytes"]), 3)]
     if with_memory:
         memory.append(number(paper.memory_gb, 1))
     return [
@@ -75,10 +59,10 @@ def _row(name: str, baseline: str, networks: dict[str, Any], with_memory: bool) 
         number(base["median_ms"] / ms if base and ms else None, 1),
         number(NETWORKS[baseline].paper.milliseconds / paper.milliseconds, 1),
         *memory,
-        number(found["parameters"] / 1e6, 2),
-        number(found["gmac"], 1),
-        number(_gb(found["kept_bytes"]), 3),
-        number(_gb(found["live_bytes"]), 3),
+        number(network["parameters"] / 1e6, 2),
+        number(network["gmac"], 1),
+        number(_gb(network["kept_bytes"]), 3),
+        number(_gb(network["live_bytes"]), 3),
     ]
 
 
@@ -121,28 +105,29 @@ def statement(result: dict[str, Any]) -> list[str]:
     Returns:
         A paragraph on time and one on memory; none where the two were not compared.
     """
-    told = comparison(result["networks"])
-    if told is None:
+    compared = comparison(result["networks"])
+    if compared is None:
         return []
     pspnet, icnet = (result["networks"][name] for name in (BASELINE, ICNET))
     rates = [one["gmac"] / one["time"]["median_ms"] * 1e3 for one in (pspnet, icnet)]
     lines = [
-        f"Time: the half PSPNet50 takes {told['time_ratio']:.1f} times ICNet's; the paper's "
-        f"{LEAST_TIME_RATIO} is {_met(told['time_met'])}. It does {told['gmac_ratio']:.1f} times "
-        f"the multiply-adds ({pspnet['gmac']:.0f} against {icnet['gmac']:.1f} GMAC), and this "
-        f"runtime does {rates[0]:.0f} GMAC a second in the one and {rates[1]:.0f} in the other."
+        f"Time: the half PSPNet50 takes {compared['time_ratio']:.1f} times ICNet's; the paper's "
+        f"{LEAST_TIME_RATIO} is {_met(compared['time_met'])}. It does "
+        f"{compared['gmac_ratio']:.1f} times the multiply-adds ({pspnet['gmac']:.0f} against "
+        f"{icnet['gmac']:.1f} GMAC), and this runtime does {rates[0]:.0f} GMAC a second in the one "
+        f"and {rates[1]:.0f} in the other."
     ]
-    if told["memory_ratio"] is None:
+    if compared["memory_ratio"] is None:
         return [*lines, "Memory: not measured, the system does not say."]
     shares = [100 * one["memory_bytes"] / one["kept_bytes"] for one in (pspnet, icnet)]
     text = (
-        f"Memory: the half PSPNet50 takes {told['memory_ratio']:.1f} times ICNet's "
+        f"Memory: the half PSPNet50 takes {compared['memory_ratio']:.1f} times ICNet's "
         f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
-        f"paper's {LEAST_MEMORY_RATIO} is {_met(told['memory_met'])}. All layers' outputs "
+        f"paper's {LEAST_MEMORY_RATIO} is {_met(compared['memory_met'])}. All layers' outputs "
         f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
-        f"{_gb(icnet['kept_bytes']):.3f} GB, {told['kept_ratio']:.1f} times; what is needed at "
+        f"{_gb(icnet['kept_bytes']):.3f} GB, {compared['kept_ratio']:.1f} times; what is needed at "
         f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
-        f"{told['live_ratio']:.1f} times. This runtime holds {shares[0]:.0f} % of all layers' "
+        f"{compared['live_ratio']:.1f} times. This runtime holds {shares[0]:.0f} % of all layers' "
         f"outputs for the one and {shares[1]:.0f} % for the other"
     )
     reuses = max(shares) < 100
@@ -191,11 +176,39 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
         if result["kind"] != "paper":
             continue
         parts.append(f"### {summary_line(result)}\n")
-        for grid in grids(result):
-            lines = [grid.header, ["---"] + ["---:"] * (len(grid.header) - 1), *grid.rows]
-            parts.append(f"**{grid.title}**\n")
-            parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
-            parts += [f"{note}\n" for note in grid.notes]
+        for title, table in result_tables(result).items():
+            parts += [f"**{title}**\n", table.markdown(right=True)]
+            parts += [f"{note}\n" for note in table.notes]
         parts += [f"{line}\n" for line in statement(result)]
         parts.append("".join(f"- {name}: {words}\n" for name, words in method(result).items()))
     return "\n".join(parts) or "No result is recorded yet.\n"
+
+
+def paper_text(result: dict[str, Any]) -> str:
+    """A result of the kind `paper` for the terminal."""
+    lines = [f"{_TITLE} on {summary_line(result)}"]
+    for title, table in result_tables(result).items():
+        lines += ["", title, table.text()]
+    compared = statement(result)
+    lines += ["", *compared] if compared else []
+    lines += ["", *(f"{name}: {words}" for name, words in method(result).items())]
+    return "\n".join(lines)
+
+
+def paper_page(result: dict[str, Any]) -> str:
+    """A result of the kind `paper` as one HTML document."""
+    compared = [tag("p", line) for line in statement(result)]
+    shown = [
+        part
+        for title, table in result_tables(result).items()
+        for part in (tag("h2", title), table.html(), [tag("p", note) for note in table.notes])
+    ]
+    return page(
+        _TITLE,
+        tag("p", summary_line(result)),
+        [tag("h2", "The half PSPNet50 against ICNet"), *compared] if compared else [],
+        *shown,
+        tag("h2", "How it was measured"),
+        facts(method(result)),
+        where(machine() | versions()),
+    )

@@ -2,66 +2,116 @@
 
 A peer that labels images (scope `image-to-labels`) does the whole job that `Predictor` does. A bare
 one (scope `network`) is one inference call and nothing else: what no way to a label map can beat.
-Both are held to our label map before they are timed.
+Both are held to our label map before they are timed. A row in `PEERS` adds one.
 
 `docs/decisions/peers.md` says where each is recommended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.benchmarks.measurement import Measurement
-from icnet_deploy.benchmarks.peers.base import (
-    Peer,
+from icnet_deploy.benchmarks.peers.pytorch import open_pytorch
+from icnet_deploy.benchmarks.peers.runtimes import (
+    benchmark_app,
     open_bare_openvino,
     open_onnxruntime,
     open_openvino,
-    open_pytorch,
 )
-from icnet_deploy.benchmarks.peers.benchmark_app import benchmark_app
 from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageError, InputError
+from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
-PEERS: Mapping[str, str] = {
-    "pytorch": "PyTorch on the CPU, float32, `torch.inference_mode`, channels first in memory",
-    "pytorch-channels-last": "the same, channels last in memory",
-    "torch-compile": "`torch.compile` over all of it, from the uint8 image to the uint8 label map",
-    "onnxruntime": "ONNX Runtime with its default options, float32, the label map in the graph",
-    "openvino": "OpenVINO with its hint LATENCY, float32, the label map in the graph",
-    "openvino-bare": "OpenVINO's inference call alone, on the artefact as it is: no label map",
-    "openvino-bare-core": "the same without the cast, the transposition and the mean in the graph",
-    "benchmark_app": "OpenVINO's own tool on the artefact, in a process of its own",
-}
-"""Name -> what it is. `open_peer` opens all but those of `OUTSIDE`."""
+_SECONDS = 10.0  # for how long a peer runs that times itself
 
-OUTSIDE: Mapping[str, Callable[[Path, float, int | None], Measurement]] = {
-    "benchmark_app": benchmark_app,
-}
-"""The peers that time themselves in a process of their own, so that they cannot take turns: to be
-called before the turns or after them, with an artefact, for how many seconds, and how many threads
-(None: the runtime's own default)."""
-
-LEAST_ALIKE_PERCENT = 99.9
+_LEAST_ALIKE_PERCENT = 99.9
 """The share of the pixels that a peer and we must label alike."""
 
-_BARE = ("openvino-bare", "openvino-bare-core")
-_PYTORCH = ("pytorch", "pytorch-channels-last", "torch-compile")
+
+@dataclass(frozen=True)
+class Peer:
+    """One of them.
+
+    Attributes:
+        what: it is, in words.
+        runs: `weights`, a checkpoint; `labels`, a float32 file that makes label maps; `artefact`,
+            every artefact that is meant for OpenVINO, as it is.
+        open: opens it, of its name, the file that it runs, (height, width) of the images in pixels,
+            and CPU threads or None. The subject has an `answer`.
+        time: in place of `open` of one that times itself in a process of its own, so that it cannot
+            take turns: of an artefact, for how many seconds, and CPU threads or None.
+    """
+
+    what: str
+    runs: Literal["weights", "labels", "artefact"]
+    open: Callable[[str, Path, Size, int | None], AbstractContextManager[Subject]] | None = None
+    time: Callable[[Path, float, int | None], Measurement] | None = None
+
+
+def _open_pytorch(
+    name: str, path: Path, size: Size, threads: int | None
+) -> AbstractContextManager[Subject]:
+    return open_pytorch(name, path, threads)
+
+
+PEERS: dict[str, Peer] = {
+    "pytorch": Peer(
+        "PyTorch on the CPU, float32, `torch.inference_mode`, channels first in memory",
+        "weights",
+        _open_pytorch,
+    ),
+    "pytorch-channels-last": Peer("the same, channels last in memory", "weights", _open_pytorch),
+    "torch-compile": Peer(
+        "`torch.compile` over all of it, from the uint8 image to the uint8 label map",
+        "weights",
+        _open_pytorch,
+    ),
+    "onnxruntime": Peer(
+        "ONNX Runtime with its default options, float32, the label map in the graph",
+        "labels",
+        open_onnxruntime,
+    ),
+    "openvino": Peer(
+        "OpenVINO with its hint LATENCY, float32, the label map in the graph",
+        "labels",
+        open_openvino,
+    ),
+    "openvino-bare": Peer(
+        "OpenVINO's inference call alone, on the artefact as it is: no label map",
+        "artefact",
+        open_bare_openvino,
+    ),
+    "openvino-bare-core": Peer(
+        "the same without the cast, the transposition and the mean in the graph",
+        "artefact",
+        open_bare_openvino,
+    ),
+    "benchmark_app": Peer(
+        "OpenVINO's own tool on the artefact, in a process of its own",
+        "artefact",
+        time=benchmark_app,
+    ),
+}
+"""Name -> what it is."""
 
 
 @contextmanager
@@ -72,13 +122,15 @@ def open_peer(
     threads: int | None = None,
     *,
     weights: Path | None = None,
+    peers: Mapping[str, Peer] = PEERS,
+    export: Callable[..., object] | None = None,
 ) -> Iterator[Subject]:
     """Opens a peer, and proves on a drawn scene that it does our job.
 
     That is its first run, so what is compiled at the first run is compiled.
 
     Args:
-        name: a key of `PEERS` that is not one of `OUTSIDE`.
+        name: a key of `peers` that takes turns.
         artefact: an ONNX file of ours. The bare peers run it. `onnxruntime` and `openvino` run it
             if it is float32, makes labels and takes images of that size; otherwise, and if it is
             None, a file that is exported for them. PyTorch's peers only see that it is of their
@@ -87,6 +139,8 @@ def open_peer(
         threads: CPU threads; None leaves it to the runtime. PyTorch has one number for the whole
             process, which is put back when the peer is closed.
         weights: the checkpoint, for all but the bare peers; None is the shipped one.
+        peers: those that there are.
+        export: as `to_onnx.export`, which it is if it is None.
 
     Yields:
         The peer. Its `label` takes uint8 H x W x 3 of that size and returns `total` alone; it
@@ -100,37 +154,24 @@ def open_peer(
         CheckFailed: the peer labels otherwise than we do.
         BackendError: it failed as it ran.
     """
-    if name not in PEERS or name in OUTSIDE:
-        why = "times itself, outside the turns" if name in OUTSIDE else "is not a peer"
-        known = ", ".join(each for each in PEERS if each not in OUTSIDE)
+    peer = peers.get(name)
+    if peer is None or peer.open is None:
+        why = "is not a peer" if peer is None else "times itself, outside the turns"
+        known = ", ".join(each for each, row in peers.items() if row.open)
         raise InputError(f"{name!r} {why}; those that take turns: {known}")
-    with _open(name, artefact, size, threads, weights) as (peer, ours):
-        _check(name, _guarded(name, peer.answer, size)(_scene(size)), ours)
-        subject = {"name": name, "device": "cpu", "precision": "fp32", **peer.subject}
-        yield Subject(subject, _guarded(name, peer.label, size), peer.scope)
-
-
-@contextmanager
-def _open(
-    name: str, artefact: Path | None, size: Size, threads: int | None, weights: Path | None
-) -> Iterator[tuple[Peer, UInt8]]:
-    """Opens a peer; beside it stands our label map of the scene."""
-    opened: AbstractContextManager[Peer]
-    if name in _BARE:
+    if peer.runs == "artefact":
         if artefact is None:
             raise InputError(f"{name} runs an artefact, and none was given: name an ONNX file")
-        opened, ours = open_bare_openvino(name, artefact, size, threads), _by_us(artefact, size)
+        path, ours = artefact, _by_us(artefact, size)
     else:
-        weights = _weights(artefact, weights)
-        if name in _PYTORCH:
-            opened = open_pytorch(name, weights, threads)
-        elif name == "onnxruntime":
-            opened = open_onnxruntime(_labels_graph(artefact, weights, size), threads)
-        else:
-            opened = open_openvino(_labels_graph(artefact, weights, size), size, threads)
-        ours = _by_reference(weights, size)
-    with opened as peer:
-        yield peer, ours
+        path = _weights(artefact, weights)
+        ours = _by_reference(path, size)
+        if peer.runs == "labels":
+            path = _labels_graph(artefact, path, size, export)
+    with peer.open(name, path, size, threads) as subject:
+        assert subject.answer is not None  # see `Peer.open`
+        _check(name, _guarded(name, subject.answer, size)(_scene(size)), ours)
+        yield replace(subject, label=_guarded(name, subject.label, size))
 
 
 def _weights(artefact: Path | None, weights: Path | None) -> Path:
@@ -144,20 +185,28 @@ def _weights(artefact: Path | None, weights: Path | None) -> Path:
     return path
 
 
-def _labels_graph(artefact: Path | None, weights: Path, size: Size) -> Path:
+def _labels_graph(
+    artefact: Path | None, weights: Path, size: Size, export: Callable[..., object] | None
+) -> Path:
     """A float32 file that takes images of that size and makes label maps."""
-    if artefact is not None:
-        told = read_onnx_metadata(artefact)
-        if (told.precision, told.head) == ("fp32", "labels") and told.size in (size, None):
-            return artefact
-    return Path(_exported(weights, size).name) / f"{weights.stem}-labels.onnx"
+    if artefact is not None and _makes_labels(artefact, size, None):
+        return artefact
+    return Path(_exported(weights, size, export).name) / f"{weights.stem}-labels.onnx"
+
+
+def _makes_labels(path: Path, *sizes: Size | None) -> bool:
+    """Whether it is a float32 file of one of these sizes that makes the labels itself."""
+    metadata = read_onnx_metadata(path)
+    return (metadata.precision, metadata.head) == ("fp32", "labels") and metadata.size in sizes
 
 
 @cache
-def _exported(weights: Path, size: Size) -> TemporaryDirectory[str]:
+def _exported(
+    weights: Path, size: Size, export: Callable[..., object] | None
+) -> TemporaryDirectory[str]:
     """A folder with the export, for every peer that runs it; it goes when the process ends."""
-    from icnet_deploy.export.to_onnx import export
-
+    if export is None:
+        from icnet_deploy.export.to_onnx import export
     folder = TemporaryDirectory(prefix="icnet-peers-")
     export(Path(folder.name) / f"{weights.stem}-labels.onnx", weights, size, head="labels")
     return folder
@@ -177,16 +226,16 @@ def _by_reference(weights: Path, size: Size) -> UInt8:
 
 @cache
 def _by_us(artefact: Path, size: Size) -> UInt8:
-    with Predictor.from_onnx(artefact, "openvino", "cpu", cached=False) as predictor:
+    with Predictor.open(artefact, "openvino", "cpu", cached=False) as predictor:
         return np.asarray(predictor.predict(_scene(size)).labels)
 
 
 def _check(name: str, labels: UInt8, ours: UInt8) -> None:
     alike = 100 * float(np.mean(labels == ours)) if labels.shape == ours.shape else 0.0
-    if alike < LEAST_ALIKE_PERCENT:
+    if alike < _LEAST_ALIKE_PERCENT:
         raise CheckFailed(
             f"{name} labels {alike:.2f} % of the pixels of a drawn scene as we do, expected at "
-            f"least {LEAST_ALIKE_PERCENT} %: it does another job, so it is not timed"
+            f"least {_LEAST_ALIKE_PERCENT} %: it does another job, so it is not timed"
         )
 
 
@@ -207,3 +256,90 @@ def _guarded(name: str, run: Callable[[UInt8], Any], size: Size) -> Callable[[UI
             raise BackendError(f"{name} failed as it ran: {error!s:.300}") from error
 
     return guarded
+
+
+@dataclass(frozen=True)
+class ChosenPeers:
+    """The peers that were asked for, to be timed beside artefacts.
+
+    Attributes:
+        names: keys of `PEERS`, each once.
+        size: (height, width) of the images, in pixels.
+        threads: CPU threads a run; None leaves it to each.
+        weights: the checkpoint of the artefacts; None is the shipped one.
+        open_one: opens one, as `open_peer`.
+    """
+
+    names: tuple[str, ...]
+    size: Size
+    threads: int | None = None
+    weights: Path | None = None
+    open_one: Callable[..., AbstractContextManager[Subject]] = open_peer
+
+    @staticmethod
+    def names_of(text: str) -> tuple[str, ...]:
+        """Reads names with commas between them, or `all`; InputError if there is none of a name."""
+        names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
+        unknown = [name for name in names if name not in PEERS]
+        if unknown:
+            known = "; ".join(f"{name}: {peer.what}" for name, peer in PEERS.items())
+            raise InputError(f"there is no peer {', '.join(unknown)}; known: {known}; or `all`")
+        return tuple(dict.fromkeys(names))
+
+    def open(self, pairs: Sequence[Pair], stack: ExitStack) -> list[Subject]:
+        """Opens those that take turns; one that cannot is left out, unless it was named alone.
+
+        Args:
+            pairs: the artefacts that they are timed beside, and their runtimes.
+            stack: closes them.
+
+        Raises:
+            InputError: the only one cannot run here, or not on these files.
+            CheckFailed: one does not label as we do.
+        """
+        opened = []
+        for name in self.names:
+            if PEERS[name].open:
+                for path in self._artefacts(name, pairs):
+                    with self._or_left_out(name):
+                        peer = self.open_one(
+                            name, path, self.size, self.threads, weights=self.weights
+                        )
+                        opened.append(stack.enter_context(peer))
+        return opened
+
+    def outside(self, pairs: Sequence[Pair]) -> list[Measurement]:
+        """Runs those that time themselves, each on every artefact that is meant for OpenVINO.
+
+        Raises:
+            InputError: the only one cannot run here.
+        """
+        measured = []
+        for name in self.names:
+            time_it = PEERS[name].time
+            if time_it:
+                for path in _for_openvino(pairs):
+                    with self._or_left_out(name):
+                        measured.append(time_it(path, _SECONDS, self.threads))
+        return measured
+
+    @contextmanager
+    def _or_left_out(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            if len(self.names) == 1:
+                raise
+            print(f"{name} is left out: {error}", file=sys.stderr)
+
+    def _artefacts(self, name: str, pairs: Sequence[Pair]) -> list[Path | None]:
+        """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
+        if PEERS[name].runs == "artefact":
+            return list(_for_openvino(pairs))
+        files = [pair.path for pair in pairs if kind_of(pair.path) == "onnx"]
+        whole = [path for path in files if _makes_labels(path, self.size)]
+        return [*whole, *files, None][:1]
+
+
+def _for_openvino(pairs: Sequence[Pair]) -> list[Path]:
+    return list(dict.fromkeys(pair.path for pair in pairs if pair.runtime == "openvino"))

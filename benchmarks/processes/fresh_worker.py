@@ -7,51 +7,49 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from typing import Any
 
 
-def serve(told: dict[str, Any]) -> dict[str, Any]:
+def serve(text: str) -> dict[str, Any]:
     """Imports, loads and labels, and notes when.
 
     Args:
-        told: `path` (a file, or a folder to choose from), `runtime`, `device`, `threads`, `image`
-            (a .npy file), `runs` (how often it is labelled) and `memory` (whether the resident
-            memory is noted, too).
+        text: JSON: `path` (a file, or a folder to choose from), `runtime`, `device`, `threads`,
+            `image` (a .npy file), `runs` (how often it is labelled) and `memory` (whether the
+            resident memory is noted, too).
 
     Returns:
         `marks` (stage -> when it ended, in nanoseconds of `time.monotonic_ns`), `resident` (stage
         -> bytes), `file` (what was chosen in a folder), `runtime`, `device` and `precision`; or
-        `error` and its `exit_code`.
+        `error` and its `kind`.
     """
     marks = {"python": time.monotonic_ns()}
     held: dict[str, int | None] = {}
-    from icnet_deploy.errors import IcnetError
+    from icnet_deploy.errors import IcnetError, InputError
     from icnet_deploy.runtime import Predictor
 
     marks["import"] = time.monotonic_ns()
-    _note(told, held, "import")
+    from icnet_deploy.documents import parse
+
+    job = parse(text)
+    _note(job, held, "import")
     import numpy as np
 
-    image = np.load(told["image"])
+    image = np.load(job["image"])
     marks["image"] = time.monotonic_ns()
     try:
-        if told["path"].endswith((".engine", ".plan")):
-            predictor = Predictor.from_engine(told["path"], told["runtime"])
-        else:
-            folder = os.path.isdir(told["path"])
-            opened = Predictor.from_folder if folder else Predictor.from_onnx
-            predictor = opened(told["path"], told["runtime"], told["device"], told["threads"])
-        with predictor:
+        with Predictor.open(
+            job["path"], job["runtime"], job["device"], job["threads"]
+        ) as predictor:
             marks["load"] = time.monotonic_ns()
-            _note(told, held, "load")
+            _note(job, held, "load")
             predictor.predict(image)
             marks["first_label_map"] = time.monotonic_ns()
-            for _ in range(told["runs"] - 1):
+            for _ in range(job["runs"] - 1):
                 predictor.predict(image)
-            _note(told, held, "peak")
+            _note(job, held, "peak")
             return {
                 "marks": marks,
                 "resident": held,
@@ -61,12 +59,13 @@ def serve(told: dict[str, Any]) -> dict[str, Any]:
                 "precision": predictor.metadata.precision,
             }
     except IcnetError as error:
-        return {"error": str(error), "exit_code": error.exit_code}
+        kind = "InputError" if isinstance(error, InputError) else "BackendError"
+        return {"error": str(error), "kind": kind}
 
 
-def _note(told: dict[str, Any], held: dict[str, int | None], stage: str) -> None:
-    """Reads what the kernel says, as `memory` does, which would bring this whole room with it."""
-    if told["memory"]:
+def _note(job: dict[str, Any], held: dict[str, int | None], stage: str) -> None:
+    """Reads what the kernel says, as `resident` does, which would bring this whole room with it."""
+    if job["memory"]:
         name = "VmHWM" if stage == "peak" else "VmRSS"
         held[stage] = None
         with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as lines:
@@ -77,7 +76,7 @@ def _note(told: dict[str, Any], held: dict[str, int | None], stage: str) -> None
 
 def main(argv: list[str]) -> None:
     """Serves what the one argument says as JSON, and prints the answer as one line of JSON."""
-    print(json.dumps(serve(json.loads(argv[0]))), flush=True)
+    print(json.dumps(serve(argv[0])), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from icnet_deploy.benchmarks.processes.child import run_tool
+
 _SELF = Path("/proc/self")
 _RESET_PEAK = "5"  # what clear_refs takes to set VmHWM to the present VmRSS; see proc(5)
 
@@ -85,9 +87,6 @@ def _gpu(kind: str) -> int | None:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     query = [f"--query-gpu=memory.{kind}", "--format=csv,noheader,nounits", f"--id={first}"]
     try:
-        done = subprocess.run(
-            ["nvidia-smi", *query], capture_output=True, text=True, timeout=20, check=True
-        )
-        return int(done.stdout.split()[0]) << 20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return int(run_tool(["nvidia-smi", *query], timeout=20).stdout.split()[0]) << 20
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
         return None

@@ -79,14 +79,16 @@ class Subject:
 
     Attributes:
         facts: what there is to say of it; `name` is always there. See `Measurement.subject`.
-        label: labels one image, uint8 H x W x 3 RGB, and returns the milliseconds of each stage
-            that it can tell apart; `total` is always there.
+        label: labels one image, uint8 H x W x 3 RGB (or what else `measure` is given), and returns
+            the milliseconds of each stage that it can tell apart; `total` is always there.
         scope: a key of `SCOPES`: what `total` covers.
+        answer: the label map of an image, uint8 H x W, for who checks it; None: not to be asked.
     """
 
     facts: dict[str, Any]
-    label: Callable[[UInt8], Mapping[str, float]]
+    label: Callable[[Any], Mapping[str, float]]
     scope: str = "image-to-labels"
+    answer: Callable[[UInt8], npt.NDArray[Any]] | None = None
 
     def __str__(self) -> str:
         """As an error names it."""
@@ -108,7 +110,11 @@ class Latency:
 
 
 def measure(
-    subjects: Sequence[Subject], images: Sequence[UInt8], rounds: int = 20
+    subjects: Sequence[Subject],
+    images: Sequence[Any],
+    rounds: int = 20,
+    lead_in: int = 1,
+    name: str = "latency",
 ) -> list[Latency]:
     """Times all in turn, A B A B, so that a drift of the machine meets them all.
 
@@ -119,6 +125,8 @@ def measure(
         subjects: each is warmed up by `WARMUP` runs first.
         images: uint8 H x W x 3, RGB, taken in turn; the same ones for every subject.
         rounds: samples of each.
+        lead_in: how many runs at the start of a turn are not counted.
+        name: of the progress bar.
 
     Raises:
         CheckFailed: one failed as it ran.
@@ -132,14 +140,15 @@ def measure(
 
     def turn(row: Latency) -> float:
         taken = len(row.stages.get("total", ()))
-        row.subject.label(images[(taken - 1) % len(images)])
+        for before in range(lead_in, 0, -1):
+            row.subject.label(images[(taken - before) % len(images)])
         stages = row.subject.label(images[taken % len(images)])
         for stage, milliseconds in stages.items():
             row.stages.setdefault(stage, []).append(milliseconds / 1e3)
         return stages["total"] / 1e3
 
     turns = {str(i): (lambda row=row: turn(row)) for i, row in enumerate(rows)}
-    with tqdm(total=rounds * len(rows), desc="latency", unit="run", disable=None) as bar:
+    with tqdm(total=rounds * len(rows), desc=name, unit="run", disable=None) as bar:
         _, failures = interleave(turns, rounds, lambda _: bar.update() and None)
     if failures:
         index, why = next(iter(failures.items()))

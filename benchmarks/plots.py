@@ -1,4 +1,4 @@
-"""The ICNet paper's figure 1 for what was timed: frames a second against mIoU, as SVG."""
+"""Measured times drawn: the ICNet paper's figure 1, and every sample of what ran in turn."""
 
 from __future__ import annotations
 
@@ -7,36 +7,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from icnet_deploy.benchmarks.known_scores import KnownScore, find_score, protocol_line
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
-from icnet_deploy.benchmarks.measurement_tables import device_words, median_ms
-from icnet_deploy.benchmarks.plots.known_scores import KnownScore, find_score, protocol_line
+from icnet_deploy.benchmarks.measurement_tables import device_words, median_ms, who
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
-from icnet_deploy.report.html import PALETTE, Html, svg, svg_text, tag
+from icnet_deploy.report import svg
+from icnet_deploy.report.html import Html, tag
 
-REAL_TIME = 30
+_REAL_TIME = 30
 """Frames a second, from which on the paper calls a network real-time."""
 
-_STYLE = """
-svg.speed { display: block; width: 760px; min-width: 30rem; max-width: 100%; height: auto;
-  font-family: system-ui, "Segoe UI", Roboto, sans-serif; }
-.speed .ground { fill: var(--card, #ffffff); }
-.speed text { fill: var(--quiet, #5d6670); font-size: 12px; }
-.speed text.name { fill: var(--ink, #1d2126); }
-.speed line { stroke: var(--line, #dde1e5); }
-.speed line.zero, .speed line.leader { stroke: var(--quiet, #5d6670); }
-.speed line.leader { stroke-width: .75; }
-.speed line.limit { stroke: var(--other, #b4501a); stroke-dasharray: 5 3; }
-.speed circle { fill: var(--mark, #2457b8); stroke: var(--card, #ffffff); }
-.speed circle.partial { fill: var(--card, #ffffff); stroke: var(--mark, #2457b8); }
-""".replace('"', "'")
-
-_WIDTH, _LEFT, _RIGHT = 760, 60, 736  # in units of the viewBox, as all that follow
-_TOP, _BOTTOM, _HEIGHT = 34, 370, 424
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 736, 34, 370  # in units of the viewBox, as all that follow
 _RADIUS, _LINE, _LETTER = 5, 15, 6.9  # the last: the mean width of a letter, of a wide font
 
 _SPAN = 5.0
 """The least mIoU from the lower to the upper edge: noise of 0.02 points must not fill a plot."""
+
+_ROW, _STRIP, _BOX = 58, 9, 7  # of samples: a subject's height, half of its cloud's and its box's
 
 
 class Point(NamedTuple):
@@ -47,14 +37,14 @@ class Point(NamedTuple):
         rate: frames a second, from the median of its latency.
         miou: percent.
         partial: its scope is less than from image to labels.
-        told: all about it, when pointed at.
+        words: all about it, when pointed at.
     """
 
     label: str
     rate: float
     miou: float
     partial: bool
-    told: str
+    words: str
 
 
 class _Box(NamedTuple):
@@ -69,15 +59,15 @@ class _Box(NamedTuple):
 
 
 def points(
-    found: Sequence[Measurement], scores: Sequence[KnownScore]
+    measured: Sequence[Measurement], scores: Sequence[KnownScore]
 ) -> tuple[list[Point], list[str]]:
     """What is drawn, and a sentence for each that is not, or whose score is another file's."""
     drawn, notes = [], []
-    for each in found:
+    for each in measured:
         if each.kind != "latency":
             continue
         score = find_score(each, scores)
-        where = f"{each.name} on {device_words(each)}"
+        where = who(each)
         if score is None:
             notes.append(f"Not drawn, since its mIoU is not known: {where}.")
             continue
@@ -87,7 +77,7 @@ def points(
                 f"{score.sha256[:12]}."
             )
         median = median_ms(each)
-        told = (
+        words = (
             f"{where}: {1e3 / median:.1f} frames a second ({median:.1f} ms), mIoU "
             f"{score.miou_percent:.2f} % ({protocol_line(score)}, on {score.runtime}); "
             f"{each.scope}: {SCOPES[each.scope]}"
@@ -95,66 +85,50 @@ def points(
         runtime = each.subject.get("runtime")
         label = each.name if not runtime or runtime in each.name else f"{each.name}, {runtime}"
         partial = each.scope != "image-to-labels"
-        drawn.append(Point(label, 1e3 / median, score.miou_percent, partial, told))
+        drawn.append(Point(label, 1e3 / median, score.miou_percent, partial, words))
     return drawn, notes
 
 
 def speed_plot(drawn: Sequence[Point], scored: str) -> Html:
-    """The plot, for a page whose style names the colours.
+    """Frames a second against mIoU.
 
     Args:
         drawn: at least one.
         scored: what the mIoU is of, in words.
     """
-    fastest = _nice_above(1.05 * max(REAL_TIME, *(each.rate for each in drawn)))
+    fastest = svg.nice_above(1.05 * max(_REAL_TIME, *(each.rate for each in drawn)))
     low, high = _reach([each.miou for each in drawn])
-
-    def place(each: Point) -> tuple[float, float]:
-        x = _LEFT + (_RIGHT - _LEFT) * each.rate / fastest
-        return round(x, 1), round(_BOTTOM - (_BOTTOM - _TOP) * (each.miou - low) / (high - low), 1)
-
-    parts: list[Html] = [*_axes(fastest, low, high, scored)]
-    parts += _labels(drawn, [place(each) for each in drawn])
+    x, y = svg.Scale(0, fastest, _LEFT, _RIGHT), svg.Scale(low, high, _BOTTOM, _TOP)
+    ticks = [[(value, f"{value:g}") for value in scale.ticks()] for scale in (x, y)]
+    words = "frames a second, one at a time, by the median; hollow: a part of the way only"
+    parts = [
+        *svg.y_axis(y, ticks[1], _LEFT, _RIGHT, zero=low),
+        svg.text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start"),
+        *svg.x_axis(x, ticks[0], _BOTTOM, words),
+        svg.upright(x(_REAL_TIME), _TOP, _BOTTOM, "limit"),
+        svg.text("real time", x(_REAL_TIME) - 6, _TOP + 14, "end"),
+        *_labels(drawn, [(x(each.rate), y(each.miou)) for each in drawn]),
+    ]
     for each in drawn:
-        x, y = place(each)
-        kind = "partial" if each.partial else "whole"
-        dot = tag("circle", cx=x, cy=y, r=_RADIUS, class_=kind)
-        parts.append(tag("g", tag("title", each.told), dot))
-    return svg("speed", "frames a second against mIoU", (_WIDTH, _HEIGHT), _STYLE, parts)
+        kind = "hollow" if each.partial else "first rim"
+        dot = tag("circle", cx=x(each.rate), cy=y(each.miou), r=_RADIUS, class_=kind)
+        parts.append(svg.hover(each.words, dot))
+    return svg.drawing("frames a second against mIoU", (svg.WIDTH, _BOTTOM + 54), parts)
 
 
-def write_plot(path: Path, found: Sequence[Measurement], scores: Sequence[KnownScore]) -> None:
+def write_plot(path: Path, measured: Sequence[Measurement], scores: Sequence[KnownScore]) -> None:
     """Writes the plot as a file of its own, light or dark as its reader's screen is.
 
     Raises:
         InputError: no score is of what was timed.
         OutputError: the file cannot be written.
     """
-    drawn, notes = points(found, scores)
+    drawn, notes = points(measured, scores)
     if not drawn:
         raise InputError(f"{path} would be empty: {' '.join(notes)}")
-    plot = speed_plot(drawn, protocol_line(scores[0]))
-    write_text(path, plot.replace("<style>", f"<style>{PALETTE}", 1) + "\n")
+    write_text(path, svg.alone(speed_plot(drawn, protocol_line(scores[0]))))
     for note in notes:
         print(note)
-
-
-def _axes(fastest: float, low: float, high: float, scored: str) -> Iterator[Html]:
-    steps = round((high - low) / nice_step(high - low))
-    for number in range(steps + 1):
-        y = round(_BOTTOM - (_BOTTOM - _TOP) * number / steps, 1)
-        yield tag("line", x1=_LEFT, x2=_RIGHT, y1=y, y2=y, class_="grid" if number else "zero")
-        yield svg_text(f"{low + number * (high - low) / steps:g}", _LEFT - 8, y + 4, "end")
-    yield svg_text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start")
-    step = nice_step(fastest)
-    for number in range(round(fastest / step) + 1):
-        x = _LEFT + (_RIGHT - _LEFT) * number * step / fastest
-        yield svg_text(f"{number * step:g}", x, _BOTTOM + 18, "middle")
-    x = round(_LEFT + (_RIGHT - _LEFT) * REAL_TIME / fastest, 1)
-    yield tag("line", x1=x, x2=x, y1=_TOP, y2=_BOTTOM, class_="limit")
-    yield svg_text("real time", x - 6, _TOP + 14, "end")
-    words = "frames a second, one at a time, by the median; hollow: a part of the way only"
-    yield svg_text(words, (_LEFT + _RIGHT) / 2, _BOTTOM + 40, "middle")
 
 
 def _labels(drawn: Sequence[Point], places: Sequence[tuple[float, float]]) -> Iterator[Html]:
@@ -170,8 +144,8 @@ def _labels(drawn: Sequence[Point], places: Sequence[tuple[float, float]]) -> It
         if leader is not None:
             taken.append(leader)
             end = box.bottom if box.bottom < y else box.top
-            yield tag("line", x1=x, y1=y, x2=x, y2=end, class_="leader")
-        yield svg_text(each.label, box.left, box.bottom - 4, "start", "name")
+            yield svg.upright(x, y, end, "thin")
+        yield svg.text(each.label, box.left, box.bottom - 4, "start", "name")
 
 
 def _free_place(
@@ -213,17 +187,46 @@ def _reach(values: Sequence[float]) -> tuple[float, float]:
     """The lower and the upper edge: round numbers around all values, `_SPAN` apart or more."""
     middle, half = (min(values) + max(values)) / 2, (max(values) - min(values)) / 2
     half = max(half * 1.15, _SPAN / 2)
-    step = nice_step(2 * half)
+    step = svg.nice_step(2 * half)
     low = math.floor((middle - half) / step) * step
     return max(0.0, low), min(100.0, math.ceil((middle + half) / step) * step)
 
 
-def nice_step(span: float) -> float:
-    """The distance of some four to eight ticks: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    return next(nice * power for nice in (5, 2, 1) if span / (nice * power) >= 4)
+def sample_plot(rows: Sequence[Measurement]) -> Html:
+    """The pooled totals of each row on one logarithmic axis of milliseconds.
 
+    A box from the lower to the upper quartile, whiskers to p10 and p90, a line at the median, and
+    every sample, from the first above to the last below.
 
-def _nice_above(value: float) -> float:
-    step = nice_step(value)
-    return math.ceil(value / step) * step
+    Args:
+        rows: latencies, at least one.
+    """
+    samples = [np.asarray(row.values["total"]["samples_ms"]) for row in rows]
+    everything = np.concatenate(samples)
+    low, high = max(float(everything.min()) / 1.06, 1e-3), float(everything.max()) * 1.06
+    x = svg.Scale(low, high, 12, 740, logarithmic=True)
+    top, ticks = 14, x.ticks()
+    bottom = top + _ROW * len(rows)
+    words = "ms a run, logarithmic; box: quartiles, whiskers: p10 to p90, line: median"
+    parts = [svg.upright(x(tick), top, bottom) for tick in ticks]
+    parts += svg.x_axis(x, [(tick, f"{tick:g}") for tick in ticks], bottom, words)
+    for row, taken in zip(rows, samples, strict=True):
+        name = f"{row.name}, {device_words(row)}"
+        parts.append(svg.text(name, x.start + 4, top + 14, "start", "name"))
+        p10, q1, median, q3, p90 = np.percentile(taken, [10, 25, 50, 75, 90]).tolist()
+        told = f"{name}: median {median:.2f} ms, p10 {p10:.2f}, p90 {p90:.2f}, {len(taken)} runs"
+        y = top + 36
+        box = [
+            svg.across(y, x(p10), x(p90), "quiet"),
+            svg.bar((x(q1), x(q3)), (y - _BOX, y + _BOX), "first faint"),
+            svg.upright(x(median), y - _BOX - 2, y + _BOX + 2, "strong"),
+        ]
+        # In the order taken, so that a drift is seen as a slant.
+        places = np.linspace(-_STRIP, _STRIP, 2 * len(taken) + 1)[1::2]
+        cloud = [
+            tag("circle", cx=x(value), cy=round(y + place, 1), r=1.8, class_="first pale")
+            for value, place in zip(taken.tolist(), places.tolist(), strict=True)
+        ]
+        parts.append(svg.hover(told, box, cloud))
+        top += _ROW
+    return svg.drawing("every run's time", (svg.WIDTH, bottom + 48), parts)
