@@ -71,8 +71,10 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
             f"the images are of {len(sizes)} sizes ({words}), and a latency is of one: give images "
             "of one size"
         )
-    names = ChosenPeers.names_of(arguments.peers) if arguments.peers is not None else ()
-    peers = ChosenPeers(names, sizes[0], arguments.threads, arguments.weights)
+    device = "cuda" if arguments.device == "cuda" else "cpu"
+    asked = arguments.peers
+    names = () if asked is None else ChosenPeers.names_of(asked, device)
+    peers = ChosenPeers(names, sizes[0], arguments.threads, arguments.weights, device)
     setting = {"size": list(sizes[0]), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
     with ExitStack() as stack:
         pairs: list[Pair] = []

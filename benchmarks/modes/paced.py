@@ -198,10 +198,17 @@ def _parser() -> argparse.ArgumentParser:
         help="frames a second (default: 15,30,60)",
     )
     parser.add_argument(
-        "--seconds", type=number_type(POSITIVE), default=10.0, metavar="S", help="at each rate (default: 10)"
+        "--seconds",
+        type=number_type(POSITIVE),
+        default=10.0,
+        metavar="S",
+        help="at each rate (default: 10)",
     )
     parser.add_argument(
-        "--deadline", type=number_type(POSITIVE), metavar="MS", help="(default: one period after it was due)"
+        "--deadline",
+        type=number_type(POSITIVE),
+        metavar="MS",
+        help="(default: one period after it was due)",
     )
     return parser
 

@@ -118,7 +118,7 @@ def _ways(
             yield f"files, {_plural(streams)}", FILES, streams, 1, partial(files, items)
 
 
-def _feeds(
+def open_feeds(
     arguments: argparse.Namespace,
     pair: Pair,
     images: Sequence[UInt8],
@@ -152,21 +152,28 @@ def _write_files(images: Sequence[UInt8], total: int, folder: Path) -> list[Item
     return find_items([str(folder / "images")], folder / "results")
 
 
+def run_in_turn(feeds: Sequence[Feed], rounds: int, images: int) -> None:
+    """Warms all up, and then has each a pass over so many images, round by round."""
+    for feed in feeds:
+        feed.label_all(min(WARMUP, images))
+    total = rounds * len(feeds)
+    with tqdm(total=total, desc="throughput", unit="pass", disable=None) as bar:
+        for _ in range(rounds):
+            for feed in feeds:
+                bar.set_postfix_str(f"{feed.facts['name']}, {feed.setting['way']}")
+                feed.turn(images)
+                bar.update()
+
+
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     pairs, images = pairs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
         items = _write_files(images, arguments.images, folder) if FILES in arguments.scope else []
-        feeds = [feed for each in pairs for feed in _feeds(arguments, each, images, items, stack)]
-        for feed in feeds:
-            feed.label_all(min(WARMUP, arguments.images))
-        total = arguments.rounds * len(feeds)
-        with tqdm(total=total, desc="throughput", unit="pass", disable=None) as bar:
-            for _ in range(arguments.rounds):
-                for feed in feeds:
-                    bar.set_postfix_str(f"{feed.facts['name']}, {feed.setting['way']}")
-                    feed.turn(arguments.images)
-                    bar.update()
+        feeds = [
+            feed for each in pairs for feed in open_feeds(arguments, each, images, items, stack)
+        ]
+        run_in_turn(feeds, arguments.rounds, arguments.images)
     return [feed.measurement(arguments.images) for feed in feeds]
 
 

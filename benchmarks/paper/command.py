@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,14 +16,14 @@ from icnet_deploy.benchmarks.paper.networks import (
     networks_of,
     tables_of,
 )
-from icnet_deploy.benchmarks.paper.report import paper_page, paper_text
-from icnet_deploy.command import add_exif_option, check_outputs, command, count, size
+from icnet_deploy.benchmarks.paper.tables import paper_page, paper_text
+from icnet_deploy.benchmarks.peers.pytorch import torch_device
+from icnet_deploy.command import check_outputs, command, count, size
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import DATASETS
-from icnet_deploy.data.options import open_data
-from icnet_deploy.errors import DeviceError, InputError, MissingPackage
+from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.errors import InputError, require
 from icnet_deploy.files import write_json, write_text
-from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, check_available, choose
+from icnet_deploy.runtime.backends.registry import RUNTIMES, check_available, choose
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
     )
-    _add_score_options(parser)
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="a trained checkpoint of a network, which is measured in place of random weights, "
+        "and scored on --dataset; may be repeated",
+    )
+    add_data_options(parser, required=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
@@ -73,69 +81,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_score_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint",
-        action="append",
-        default=[],
-        metavar="NETWORK=FILE",
-        help="a trained checkpoint of a network, which is measured in place of random weights; "
-        "may be repeated",
-    )
-    parser.add_argument(
-        "--dataset", metavar="NAME", help=f"score the checkpoints on it: {', '.join(DATASETS)}"
-    )
-    parser.add_argument("--data", metavar="DIR", type=Path, help="its folder")
-    parser.add_argument("--split", default="val", help="which part of it (default: val)")
-    parser.add_argument(
-        "--limit", type=count, metavar="N", help="score N images, spread over it (default: all)"
-    )
-    add_exif_option(parser)
-
-
 def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:
     """Reads `NETWORK=FILE`, and each file, so that a wrong one ends the command at its start."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for text in texts:
         name, equals, file = text.partition("=")
         if name not in NETWORKS or not equals or not file:
             raise InputError(
                 f"--checkpoint {text}: expected NETWORK=FILE with one of {', '.join(NETWORKS)}"
             )
-        if name not in names or name in found:
-            why = "is given twice" if name in found else "is in none of the tables asked for"
+        if name not in names or name in files:
+            why = "is given twice" if name in files else "is in none of the tables asked for"
             raise InputError(f"--checkpoint {text}: the network {name} {why}")
-        found[name] = Path(file)
-        fitting_checkpoint(name, found[name])
-    return found
+        files[name] = Path(file)
+        fitting_checkpoint(name, files[name])
+    return files
 
 
 def _choose(runtime: str, device: str) -> tuple[str, str]:
     """What `auto` means, and a refusal of what is not there before any work is done."""
-    if runtime not in ("auto", "pytorch", *RUNTIMES):
+    if runtime == "pytorch":
+        return runtime, torch_device(device)
+    if runtime not in ("auto", *RUNTIMES):
         known = ", ".join(("auto", "pytorch", *RUNTIMES))
         raise InputError(f"unknown runtime {runtime!r}; known: {known}")
-    if runtime != "pytorch":
-        runtime, device = choose(runtime, device)
-        check_available(runtime, device)
-        return runtime, device
-    import torch
-
-    if device not in ("auto", *DEVICES):
-        raise InputError(f"unknown device {device!r}; known: auto, {', '.join(DEVICES)}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("PyTorch finds no CUDA here: use --device cpu, or see `icnet doctor`")
+    runtime, device = choose(runtime, device)
+    check_available(runtime, device)
     return runtime, device
-
-
-def _require_packages() -> None:
-    for package in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim"):
-        if find_spec(package) is None:
-            raise MissingPackage(
-                package, extra="export", purpose="building the networks of the paper"
-            )
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -145,7 +117,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         raise InputError("--dataset and --data are given together: the layout and its folder")
     if arguments.dataset and not arguments.checkpoint:
         raise InputError("--dataset scores checkpoints, and there is no --checkpoint NETWORK=FILE")
-    _require_packages()
+    packages = ("torch", "safetensors", "onnx", "onnxscript", "onnxsim")
+    require("building the networks of the paper", "export", *packages)
     runtime, device = _choose(arguments.runtime, arguments.device)
     return Plan(
         tables=tuple(sorted(n for table in tables for n in table.numbers)),
@@ -161,17 +134,22 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `icnet benchmark paper`; returns its exit code."""
+def run(argv: Sequence[str] | None, measure_all: Callable[..., dict[str, Any]] = measure) -> int:
+    """Does what `main` says; see `measure` for what measures."""
     arguments = _parser().parse_args(argv)
     check_outputs(arguments)
     plan = _plan(arguments)
     with tqdm(total=plan.steps, desc="paper", unit="step", disable=None) as bar:
-        result = measure(plan, bar)
+        result = measure_all(plan, bar)
     print(paper_text(result))
     if arguments.json:
         write_json(arguments.json, result)
     if arguments.report:
         write_text(arguments.report, paper_page(result))
     return 0
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet benchmark paper`; returns its exit code."""
+    return run(argv)

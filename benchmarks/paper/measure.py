@@ -70,7 +70,10 @@ class Plan:
 
 
 def measure(
-    plan: Plan, bar: tqdm[Any], open_worker: Callable[[Job], Worker] = Worker
+    plan: Plan,
+    bar: tqdm[Any],
+    open_worker: Callable[[Job], Worker] = Worker,
+    export: Callable[..., object] | None = None,
 ) -> dict[str, Any]:
     """Measures all networks of a plan and returns the JSON result.
 
@@ -78,6 +81,7 @@ def measure(
         plan: what is measured.
         bar: is told of the progress.
         open_worker: opens a network in a process of its own.
+        export: of a checkpoint; `to_onnx.export` if it is None.
 
     Raises:
         UnavailableError: a package or a device is missing. A network that fails by itself is
@@ -88,7 +92,7 @@ def measure(
         networks, jobs, peaks = {}, {}, {}
         for each in plan.names:
             bar.set_description(f"export {each}")
-            networks[each] = _export(plan, each, folder)
+            networks[each] = _export(plan, each, folder, export)
             jobs[each] = plan.job(each, folder)
             bar.update()
         for each, job in jobs.items():
@@ -109,27 +113,28 @@ def measure(
     return _result(plan, networks, together)
 
 
-def _export(plan: Plan, name: str, folder: Path) -> dict[str, Any]:
+def _export(
+    plan: Plan, name: str, folder: Path, export: Callable[..., object] | None
+) -> dict[str, Any]:
     """Writes a network's graph; returns what is known of it before it runs."""
     path, checkpoint = folder / f"{name}.onnx", plan.checkpoints.get(name)
-    told = None
     if checkpoint is None:
-        network = build(name)
+        network, source = build(name), None
         graph = write_graph(network, plan.size, plan.head, path)
     else:
         import onnx
 
-        from icnet_deploy.export.to_onnx import export
-
+        if export is None:
+            from icnet_deploy.export.to_onnx import export
         network = fitting_checkpoint(name, checkpoint).network
+        source = {"file": checkpoint.name, "sha256": sha256(checkpoint)}
         export(_free_batch(folder, name), checkpoint, plan.size, plan.head)
         model = for_one_image(onnx.load(_free_batch(folder, name)))
         onnx.save(model, path)
         graph = cost(model)
-        told = {"file": checkpoint.name, "sha256": sha256(checkpoint)}
     return {
         "description": network.description(),
-        "checkpoint": told,
+        "checkpoint": source,
         "parameters": sum(p.numel() for p in network.parameters()),
         "gmac": round(graph.gmac, 3),
         "kept_bytes": graph.kept_bytes,

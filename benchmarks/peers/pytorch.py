@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.benchmarks.subjects import labelling
-from icnet_deploy.errors import UnavailableError
+from icnet_deploy.errors import DeviceError, InputError, UnavailableError
 from icnet_deploy.evaluation.reference import read_checkpoint
+from icnet_deploy.runtime.backends.registry import DEVICES
 from icnet_deploy.timing import Subject
 
 if TYPE_CHECKING:
@@ -46,6 +47,24 @@ _MANNERS = {
 }
 
 
+def torch_device(device: str) -> str:
+    """What a device means for PyTorch: `auto` is CUDA where there is one.
+
+    Raises:
+        InputError: there is no such device.
+        DeviceError: it finds no CUDA.
+    """
+    import torch
+
+    if device not in ("auto", *DEVICES):
+        raise InputError(f"unknown device {device!r}; known: auto, {', '.join(DEVICES)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("PyTorch finds no CUDA here: use --device cpu, or see `icnet doctor`")
+    return device
+
+
 @contextmanager
 def open_pytorch(
     name: str,
@@ -61,17 +80,18 @@ def open_pytorch(
             `torch-compile-fp16`.
         weights: a checkpoint, or its file. The network of one that is open is moved and converted.
         threads: for the whole process until it is closed; None leaves them as they are.
-        device: as torch names it. On a GPU float32 means float32, not TF32.
+        device: `cpu`, `cuda`, or `auto`. On a GPU float32 means float32, not TF32.
         head: where it ends: `labels` (uint8 H x W) or `logits` (float C x h x w).
 
     Raises:
         MissingPackage, ModelError: as `read_checkpoint`.
         UnavailableError: `torch.compile` finds no C++ compiler.
+        DeviceError: PyTorch finds no CUDA.
     """
     checkpoint = read_checkpoint(weights) if isinstance(weights, Path) else weights
     import torch
 
-    manner = _MANNERS[name]
+    manner, device = _MANNERS[name], torch_device(device)
     compiler = os.environ.get("CXX", "g++")
     if manner.compiled and device == "cpu" and shutil.which(compiler) is None:
         raise UnavailableError(

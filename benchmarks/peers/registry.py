@@ -55,35 +55,46 @@ class Peer:
         what: it is, in words.
         runs: `weights`, a checkpoint; `labels`, a float32 file that makes label maps; `artefact`,
             every artefact that is meant for OpenVINO, as it is.
-        open: opens it, of its name, the file that it runs, (height, width) of the images in pixels,
-            and CPU threads or None. The subject has an `answer`.
+        open: opens it, of its name, the file that it runs, and: of weights, CPU threads or None and
+            the device; else (height, width) of the images in pixels and CPU threads or None. The
+            subject has an `answer`.
         time: in place of `open` of one that times itself in a process of its own, so that it cannot
             take turns: of an artefact, for how many seconds, and CPU threads or None.
+        devices: where it runs.
     """
 
     what: str
     runs: Literal["weights", "labels", "artefact"]
-    open: Callable[[str, Path, Size, int | None], AbstractContextManager[Subject]] | None = None
+    open: Callable[..., AbstractContextManager[Subject]] | None = None
     time: Callable[[Path, float, int | None], Measurement] | None = None
+    devices: tuple[str, ...] = ("cpu",)
+
+    def device(self, wanted: str) -> str:
+        """The device that was wanted, if it runs there, else the one where it does."""
+        return wanted if wanted in self.devices else self.devices[0]
 
 
-def _open_pytorch(
-    name: str, path: Path, size: Size, threads: int | None
-) -> AbstractContextManager[Subject]:
-    return open_pytorch(name, path, threads)
-
+_ANY = ("cpu", "cuda")
 
 PEERS: dict[str, Peer] = {
     "pytorch": Peer(
-        "PyTorch on the CPU, float32, `torch.inference_mode`, channels first in memory",
+        "PyTorch, float32, `torch.inference_mode`, channels first in memory",
         "weights",
-        _open_pytorch,
+        open_pytorch,
+        devices=_ANY,
     ),
-    "pytorch-channels-last": Peer("the same, channels last in memory", "weights", _open_pytorch),
+    "pytorch-channels-last": Peer(
+        "the same, channels last in memory", "weights", open_pytorch, devices=_ANY
+    ),
+    "pytorch-fp16": Peer("the same in float16", "weights", open_pytorch, devices=("cuda",)),
     "torch-compile": Peer(
         "`torch.compile` over all of it, from the uint8 image to the uint8 label map",
         "weights",
-        _open_pytorch,
+        open_pytorch,
+        devices=_ANY,
+    ),
+    "torch-compile-fp16": Peer(
+        "the same in float16, tuned as far as it goes", "weights", open_pytorch, devices=("cuda",)
     ),
     "onnxruntime": Peer(
         "ONNX Runtime with its default options, float32, the label map in the graph",
@@ -122,6 +133,7 @@ def open_peer(
     threads: int | None = None,
     *,
     weights: Path | None = None,
+    device: str = "cpu",
     peers: Mapping[str, Peer] = PEERS,
     export: Callable[..., object] | None = None,
 ) -> Iterator[Subject]:
@@ -139,6 +151,7 @@ def open_peer(
         threads: CPU threads; None leaves it to the runtime. PyTorch has one number for the whole
             process, which is put back when the peer is closed.
         weights: the checkpoint, for all but the bare peers; None is the shipped one.
+        device: `cpu` or `cuda`, for those that run there.
         peers: those that there are.
         export: as `to_onnx.export`, which it is if it is None.
 
@@ -168,7 +181,8 @@ def open_peer(
         ours = _by_reference(path, size)
         if peer.runs == "labels":
             path = _labels_graph(artefact, path, size, export)
-    with peer.open(name, path, size, threads) as subject:
+    order = (threads, device) if peer.runs == "weights" else (size, threads)
+    with peer.open(name, path, *order) as subject:
         assert subject.answer is not None  # see `Peer.open`
         _check(name, _guarded(name, subject.answer, size)(_scene(size)), ours)
         yield replace(subject, label=_guarded(name, subject.label, size))
@@ -267,6 +281,7 @@ class ChosenPeers:
         size: (height, width) of the images, in pixels.
         threads: CPU threads a run; None leaves it to each.
         weights: the checkpoint of the artefacts; None is the shipped one.
+        device: `cpu`, or `cuda` for those that run there.
         open_one: opens one, as `open_peer`.
     """
 
@@ -274,12 +289,15 @@ class ChosenPeers:
     size: Size
     threads: int | None = None
     weights: Path | None = None
+    device: str = "cpu"
     open_one: Callable[..., AbstractContextManager[Subject]] = open_peer
 
     @staticmethod
-    def names_of(text: str) -> tuple[str, ...]:
+    def names_of(text: str, device: str = "cpu") -> tuple[str, ...]:
         """Reads names with commas between them, or `all`; InputError if there is none of a name."""
-        names = list(PEERS) if text == "all" else [name.strip() for name in text.split(",")]
+        names = [name.strip() for name in text.split(",")]
+        if text == "all":
+            names = [name for name, row in PEERS.items() if {"cpu", device} & {*row.devices}]
         unknown = [name for name in names if name not in PEERS]
         if unknown:
             known = "; ".join(f"{name}: {peer.what}" for name, peer in PEERS.items())
@@ -303,7 +321,12 @@ class ChosenPeers:
                 for path in self._artefacts(name, pairs):
                     with self._or_left_out(name):
                         peer = self.open_one(
-                            name, path, self.size, self.threads, weights=self.weights
+                            name,
+                            path,
+                            self.size,
+                            self.threads,
+                            weights=self.weights,
+                            device=PEERS[name].device(self.device),
                         )
                         opened.append(stack.enter_context(peer))
         return opened

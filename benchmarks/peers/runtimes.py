@@ -144,7 +144,7 @@ def open_bare_openvino(
         output = np.array(request.get_output_tensor().data[0])
         shape = (image.shape[0], image.shape[1])
         if metadata.head == "logits":
-            return label_map(output, shape, metadata.upsampling)
+            return label_map(output, shape, upsampling=metadata.upsampling)
         check_labels(output, metadata.label_set)
         return resize_labels(output, shape)
 

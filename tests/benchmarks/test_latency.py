@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks import subjects as subjects
 from icnet_deploy.benchmarks.measurement import read_measurements
-from icnet_deploy.benchmarks.peers import chosen as latency_peers
-from icnet_deploy.benchmarks.peers.chosen import ChosenPeers
+from icnet_deploy.benchmarks.peers.registry import PEERS, ChosenPeers, Peer
 from icnet_deploy.benchmarks.subjects import open_artefact
-from icnet_deploy.errors import BackendError, CheckFailed, InputError, MissingPackage
+from icnet_deploy.errors import BackendError, CheckFailed
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.files import sha256
-from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, Subject, measure
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SMALL = ("--rounds", "4", "--size", "96x128")
 
 
-def test_models_are_timed_in_turn(artefact, tmp_path, monkeypatch, run):
-    order = []
-    plain = Predictor.predict
-
-    def seen(self, image):
-        order.append(self.runtime)
-        return plain(self, image)
-
-    monkeypatch.setattr(Predictor, "predict", seen)
+def test_every_model_has_its_row(artefact, tmp_path, run):
     out = tmp_path / "latency.jsonl"
     done = run("benchmark", "latency", artefact, *SMALL, "--json", out, "--threads", 1)
     assert done.code == 0, done.err
-    both = ["onnxruntime", "openvino"]
-    warmup = [name for name in both for _ in range(WARMUP)]
-    assert order == warmup + [name for name in both for _ in range(2)] * 4  # one of 2 is counted
     found = read_measurements(out)
-    assert [each.subject["runtime"] for each in found] == both
+    assert [each.subject["runtime"] for each in found] == ["onnxruntime", "openvino"]
     for each in found:
         assert (each.kind, each.scope, each.name) == ("latency", "image-to-labels", "random")
         assert each.setting == {"size": [96, 128], "batch": 1, "warmup": WARMUP, "rounds": 4}
@@ -93,71 +81,82 @@ def test_who_was_before_does_not_matter():
     assert after.stages["total"] == [0.001, 0.001]
 
 
-def test_images_are_taken_in_turn_and_are_the_same_for_all():
+@pytest.mark.parametrize("lead_in", [0, 1])
+def test_images_are_taken_in_turn_and_are_the_same_for_all(lead_in):
     seen = {"a": [], "b": []}
+    order = []
 
     def labels(name):
-        return lambda image: seen[name].append(int(image[0, 0, 0])) or {"total": 1.0}
+        def label(image):
+            order.append(name)
+            seen[name].append(int(image[0, 0, 0]))
+            return {"total": float(len(order))}
+
+        return label
 
     images = [np.full((2, 2, 3), value, np.uint8) for value in (5, 6)]
-    measure([Subject({"name": name}, labels(name)) for name in seen], images, 3)
-    assert seen["a"] == seen["b"] == [5, 6, 5, *(6, 5), *(5, 6), *(6, 5)]
+    subjects = [Subject({"name": name}, labels(name)) for name in seen]
+    rows = measure(subjects, images, 3, lead_in)
+    turns = [*(6, 5), *(5, 6), *(6, 5)] if lead_in else [5, 6, 5]
+    assert seen["a"] == seen["b"] == [5, 6, 5, *turns]
+    runs = 1 + lead_in
+    assert order == ["a"] * WARMUP + ["b"] * WARMUP + (["a"] * runs + ["b"] * runs) * 3
+    last = [2 * WARMUP + runs * turn for turn in range(1, 7)]  # of each turn, which is counted
+    assert [1e3 * s for s in rows[0].stages["total"]] == pytest.approx(last[::2])
+    assert [1e3 * s for s in rows[1].stages["total"]] == pytest.approx(last[1::2])
 
 
-@pytest.fixture
-def peers(monkeypatch):
-    """Peers that take 2 ms, or say why they cannot run here; what each was opened with."""
-    opened = []
-    missing = MissingPackage("torch", extra="benchmark", purpose="the peer pytorch")
-    broken = {"pytorch": missing, "torch-compile": InputError("no compiler")}
-
-    @contextmanager
-    def open_peer(name, artefact, size, threads, *, weights):
-        if name in broken:
-            raise broken[name]
-        opened.append((name, artefact, size, threads))
-        scope = "network" if "bare" in name else "image-to-labels"
-        subject = {"name": name, "runtime": name, "sha256": artefact and sha256(artefact)}
-        yield Subject(subject, lambda image: {"total": 2.0}, scope)
-
-    monkeypatch.setattr(latency_peers, "open_peer", open_peer)
-    return opened
-
-
-def test_peers_take_turns_and_who_cannot_is_left_out_with_a_sentence(peers, artefact, run):
-    names = "pytorch,onnxruntime,openvino-bare"
-    options = ("--runtime", "openvino", "--peers", names, "--threads", 2)
-    done = run("benchmark", "latency", artefact, *SMALL, *options)
+def test_peers_take_turns_and_who_cannot_is_left_out_with_a_sentence(
+    labels_graph, checkpoint, tmp_path, run, monkeypatch
+):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    out = tmp_path / "out.jsonl"
+    names = "torch-compile,onnxruntime,openvino-bare"
+    options = ("--runtime", "openvino", "--peers", names, "--threads", 2, "--json", out)
+    done = run("benchmark", "latency", labels_graph, *SMALL, *options, "--weights", checkpoint)
     assert done.code == 0, done.err
-    assert [(name, size, threads) for name, _, size, threads in peers] == [
-        ("onnxruntime", (96, 128), 2),
-        ("openvino-bare", (96, 128), 2),
+    rows = [(each.name, each.scope, each.subject["threads"]) for each in read_measurements(out)]
+    assert rows == [
+        ("labels", "image-to-labels", 2),
+        ("onnxruntime", "image-to-labels", 2),
+        ("labels, openvino-bare", "network", 2),
     ]
-    assert peers[1][1] == artefact
-    assert "pytorch is left out: the peer pytorch needs the package 'torch'" in done.err
-    assert "across scopes: random on openvino, cpu, 2 threads (image-to-labels) takes" in done.out
+    assert "torch-compile is left out: torch.compile needs a C++ compiler" in done.err
+    assert "across scopes: labels on openvino, cpu, 2 threads (image-to-labels) takes" in done.out
 
 
-def test_a_peer_that_was_named_alone_must_run(peers, artefact, run):
-    for name, words in (("pytorch", "needs the package"), ("nosuch", "no peer nosuch; known: py")):
-        done = run("benchmark", "latency", artefact, *SMALL, "--peers", name)
+def test_a_peer_that_was_named_alone_must_run(artefact, checkpoint, run, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    options = ("--weights", checkpoint, "--peers")
+    for name, words in (
+        ("torch-compile", "needs a C++ compiler"),
+        ("nosuch", "no peer nosuch; known: py"),
+    ):
+        done = run("benchmark", "latency", artefact, *SMALL, *options, name)
         assert done.code == 2
         assert words in done.err
 
 
-def test_a_whole_peer_gets_the_file_that_makes_its_labels(peers, artefact, describe):
-    whole = describe("labels.onnx", head="labels")
-    pairs = [Pair(artefact, "openvino", "cpu"), Pair(whole, "openvino", "cpu")]
-    chosen = ChosenPeers.from_text("onnxruntime,openvino-bare", (96, 128), None, None)
+def test_a_whole_peer_gets_the_file_that_makes_its_labels(artefact, labels_graph):
+    opened = []
+
+    @contextmanager
+    def open_one(name, path, size, threads, *, weights, device):
+        opened.append((name, path, device))
+        yield Subject({"name": name}, lambda image: {"total": 2.0})
+
+    pairs = [Pair(artefact, "openvino", "cpu"), Pair(labels_graph, "openvino", "cpu")]
+    names = ChosenPeers.names_of("onnxruntime,openvino-bare")
+    chosen = ChosenPeers(names, (96, 128), device="cuda", open_one=open_one)
     with ExitStack() as stack:
         assert len(chosen.open(pairs, stack)) == 3
         chosen.open(pairs[:1], stack)
-    assert [(name, path) for name, path, _, _ in peers] == [
-        ("onnxruntime", whole),
-        ("openvino-bare", artefact),
-        ("openvino-bare", whole),
-        ("onnxruntime", artefact),  # which tells whose weights
-        ("openvino-bare", artefact),
+    assert opened == [
+        ("onnxruntime", labels_graph, "cpu"),  # it runs nowhere else
+        ("openvino-bare", artefact, "cpu"),
+        ("openvino-bare", labels_graph, "cpu"),
+        ("onnxruntime", artefact, "cpu"),  # which tells whose weights
+        ("openvino-bare", artefact, "cpu"),
     ]
 
 
@@ -165,38 +164,34 @@ def test_all_is_every_peer_and_those_that_time_themselves_run_before(monkeypatch
     def alone(path, seconds, threads):
         return (path.name, threads)
 
-    monkeypatch.setattr(latency_peers, "OUTSIDE", {"benchmark_app": alone})
-    chosen = ChosenPeers.from_text("all", (96, 128), 2, None)
-    assert chosen.names == tuple(latency_peers.PEERS)
+    monkeypatch.setitem(PEERS, "benchmark_app", Peer("a tool", "artefact", time=alone))
+    here = tuple(name for name, peer in PEERS.items() if "cpu" in peer.devices)
+    assert ChosenPeers.names_of("all") == here
+    assert ChosenPeers.names_of("all", "cuda") == tuple(PEERS)
+    chosen = ChosenPeers(here, (96, 128), 2)
     pairs = [Pair(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
     assert chosen.outside(pairs) == [("random.onnx", 2)]
 
 
-def test_a_folder_stands_for_what_is_fastest_in_it(artefact, tmp_path, monkeypatch, run):
-    asked = []
-
-    def from_folder(folder, runtime, device, threads, *, precision):
-        asked.append((folder, runtime, precision))
-        predictor = Predictor.from_onnx(artefact, "openvino", "cpu", threads)
-        predictor.choice = SimpleNamespace(winner=SimpleNamespace(file=artefact.name))
-        return predictor
-
-    monkeypatch.setattr(subjects.Predictor, "from_folder", from_folder)
+def test_a_folder_stands_for_what_is_fastest_in_it(release, artefact, tmp_path, run):
     out = tmp_path / "out.jsonl"
-    options = ("--precision", "fp32", "--precision", "int8", "--json", out)
-    done = run("benchmark", "latency", artefact.parent, *SMALL, *options)
+    options = ("--precision", "fp32", "--json", out, "--threads", 1)
+    done = run("benchmark", "latency", release, artefact, "--runtime", "openvino", *SMALL, *options)
     assert done.code == 0, done.err
-    assert asked == [(artefact.parent, "auto", "fp32"), (artefact.parent, "auto", "int8")]
-    for each in read_measurements(out):
-        assert each.name == "auto: random"
-        assert each.subject["auto"] is True
-        assert (each.subject["file"], each.subject["runtime"]) == (artefact.name, "openvino")
+    file, chosen = read_measurements(out)
+    assert (file.name, file.subject.get("auto")) == ("random", None)
+    assert (chosen.name, chosen.subject["auto"]) == ("auto: street", True)
+    assert (chosen.subject["file"], chosen.subject["runtime"]) == ("street.onnx", "openvino")
+    done = run("benchmark", "latency", release, *SMALL, "--precision", "fp16")
+    assert done.code == 2
+    assert "fp16" in done.err
 
 
-def test_the_plot_and_the_report_come_with_it(artefact, scenes, checkpoint, tmp_path, run):
+def test_the_plot_and_the_report_come_with_it(artefact, tmp_path, run):
+    recorded = json.loads((RESULTS / "parity-scenes-1024x2048.json").read_text())
+    row = recorded["rows"][0] | {"artefact": artefact.name, "sha256": sha256(artefact)}
     parity, plot = tmp_path / "parity.json", tmp_path / "plot.svg"
-    data = ("--dataset", "scenes", "--data", scenes, "--limit", 1)
-    assert run("parity", artefact, "--weights", checkpoint, *data, "--json", parity).code == 0
+    parity.write_text(json.dumps(recorded | {"rows": [row], "references": []}))
     options = ("--miou", parity, "--plot", plot, "--report", tmp_path / "report.html")
     done = run("benchmark", "latency", artefact, *SMALL, *options)
     assert done.code == 0, done.err
@@ -208,12 +203,11 @@ def test_the_plot_and_the_report_come_with_it(artefact, scenes, checkpoint, tmp_
     ("options", "words"),
     [
         (("--plot", "plot.svg"), "with --miou"),
-        (("--miou", "no.json"), "cannot read mIoU from no.json"),
+        (("--miou", "no.json"), "cannot read no.json"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_runs(artefact, run, monkeypatch, options, words):
-    monkeypatch.setattr("icnet_deploy.benchmarks.modes.latency.measure", None)
-    done = run("benchmark", "latency", artefact, *options)
+def test_what_is_wrong_is_said_before_anything_runs(run, options, words):
+    done = run("benchmark", "latency", "no-such-file.onnx", *options)
     assert done.code == 2
     assert words in done.err
 
@@ -221,7 +215,7 @@ def test_what_is_wrong_is_said_before_anything_runs(artefact, run, monkeypatch, 
 def test_a_missing_file_and_images_of_two_sizes_are_one_line(artefact, tmp_path, run):
     from icnet_deploy.images import write_image
 
-    assert "there is no" in run("benchmark", "latency", tmp_path / "no.onnx").err
+    assert "there is no" in run("benchmark", "latency", tmp_path / "no.onnx", *SMALL).err
     for side in (64, 96):
         write_image(tmp_path / f"{side}.png", np.zeros((side, 96, 3), np.uint8))
     images = ("--image", tmp_path / "64.png", "--image", tmp_path / "96.png")

@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks.processes import fresh
-from icnet_deploy.benchmarks.processes.fresh import STAGES, run_fresh
+from icnet_deploy.benchmarks.processes import fresh_worker
+from icnet_deploy.benchmarks.processes.fresh import STAGES, Fresh, measure_fresh, run_fresh
 from icnet_deploy.errors import BackendError, InputError
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.files import sha256
-from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, write_verdicts
 
-ARGUMENTS = ("--runtime", "openvino", "--size", "96x128", "--rounds", "2")
+ARGUMENTS = ("--runtime", "openvino", "--size", "96x128", "--rounds", "1")
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_start_is_timed_cold_and_cached_in_turn(artefact, tmp_path, run, monkeypatch):
-    calls, plain = [], fresh.run_fresh
+def test_processes_are_started_cold_and_cached_in_turn(artefact):
+    calls = []
 
-    def seen(each, image, cache, *rest):
-        before = sorted(cache.rglob("*"))
-        answer = plain(each, image, cache, *rest)
-        calls.append((cache, bool(before), any(cache.rglob("*.blob"))))
-        return answer
+    def run_one(each, image, cache, threads, **memory):
+        assert np.load(image).shape == (96, 128, 3)
+        calls.append((each.runtime, cache, any(cache.iterdir())))
+        (cache / "kept").touch()
+        facts = {"precision": "fp32", "runtime": each.runtime, "device": "cpu"}
+        return Fresh({"total": float(len(calls))}, {}, each.path, facts)
 
-    monkeypatch.setattr(fresh, "run_fresh", seen)
+    pairs = [Pair(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
+    image = np.zeros((96, 128, 3), np.uint8)
+
+    def values(processes):
+        return {"turns": [one.seconds["total"] for one in processes]}
+
+    rows = measure_fresh("start", pairs, image, values, rounds=2, threads=1, run_one=run_one)
+    # One of each that does not count, then cold and cached, each round in a folder of its own.
+    turn = [(p.runtime, left) for p in pairs for left in (False, True)]
+    assert [(runtime, left) for runtime, _, left in calls] == [*turn[::2], *turn, *turn]
+    caches = [cache for _, cache, _ in calls]
+    assert caches[2] == caches[3] != caches[6] == caches[7]
+    assert not any(cache.exists() for cache in caches)
+    assert [(r.subject["runtime"], r.setting["cache"], r.values["turns"]) for r in rows] == [
+        ("onnxruntime", "cold", [3, 7]),
+        ("onnxruntime", "cached", [4, 8]),
+        ("openvino", "cold", [5, 9]),
+        ("openvino", "cached", [6, 10]),
+    ]
+    assert rows[0].subject["sha256"] == sha256(artefact)
+    assert "runs" not in rows[0].setting
+
+
+def test_start_is_timed_stage_by_stage(artefact, tmp_path, run):
     out = tmp_path / "start.jsonl"
     done = run("benchmark", "start", artefact, *ARGUMENTS, "--json", out)
     assert done.code == 0, done.err
-    # One that does not count, then cold and cached, each round in a folder of its own; the cold one
-    # finds nothing and leaves a compiled model.
-    assert [found for _, found, _ in calls] == [False, False, True, False, True]
-    assert all(left for _, _, left in calls)
-    assert calls[1][0] == calls[2][0] != calls[3][0] == calls[4][0]
-    assert not any(cache.exists() for cache, _, _ in calls)
     found = lines(out)
     assert [each["setting"]["cache"] for each in found] == ["cold", "cached"]
     for each in found:
         values = each["values"]
-        assert values["total"]["runs"] == 2
+        assert values["total"]["runs"] == 1
         parts = sum(np.array(values[stage]["samples_ms"]) for stage in STAGES)
         total = np.array(values["total"]["samples_ms"])
         # The total ends when the line is read, a moment after the last stage.
@@ -62,7 +78,7 @@ def test_memory_grows_from_import_to_peak(artefact, tmp_path, run):
     wheel.write_bytes(bytes(1234))
     out = tmp_path / "memory.jsonl"
     arguments = ("--runs", "2", "--wheel", wheel, "--json", out)
-    done = run("benchmark", "memory", artefact, *ARGUMENTS[:-1], "1", *arguments)
+    done = run("benchmark", "memory", artefact, *ARGUMENTS, *arguments)
     assert done.code == 0, done.err
     cold, cached = (each["values"] for each in lines(out))
     for values in (cold, cached):
@@ -85,7 +101,7 @@ def test_the_image_counts(artefact, tmp_path):
 
 
 def test_what_the_process_says_of_an_error_is_said_here(artefact, tmp_path, run):
-    done = run("benchmark", "start", artefact, "--runtime", "nothing", "--rounds", "1")
+    done = run("benchmark", "start", artefact, "--runtime", "nothing", *ARGUMENTS[2:])
     assert done.code == 2
     assert "unknown runtime 'nothing'" in done.err
     assert done.err.count("\n") == 1
@@ -94,31 +110,36 @@ def test_what_the_process_says_of_an_error_is_said_here(artefact, tmp_path, run)
         run_fresh(Pair(artefact, "onnxruntime", "cpu"), tmp_path / "image.npy", tmp_path)
 
 
-def test_a_process_that_dies_is_told_with_its_last_line(artefact, tmp_path, monkeypatch):
+def test_a_process_that_dies_is_told_with_its_last_line(artefact, tmp_path):
     worker = tmp_path / "worker.py"
     pair = Pair(artefact, "openvino", "cpu")
-    worker.write_text("raise SystemError('it broke')")
-    monkeypatch.setattr(fresh.fresh_worker, "__file__", str(worker))
-    with pytest.raises(BackendError, match=r"openvino: the process ended with 1: .*it broke"):
-        run_fresh(pair, tmp_path / "x.npy", tmp_path)
-    worker.write_text("import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(BackendError, match="killed by the system"):
-        run_fresh(pair, tmp_path / "x.npy", tmp_path)
+    for source, words in (
+        ("raise SystemError('it broke')", r"openvino: the process ended with 1: .*it broke"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by the system"),
+        ("import os; os.kill(os.getpid(), 15)", "ended by the signal SIGTERM"),
+        ("print('no JSON')", "the process ended with 0"),
+    ):
+        worker.write_text(source)
+        with pytest.raises(BackendError, match=words):
+            run_fresh(pair, tmp_path / "x.npy", tmp_path, worker=str(worker))
 
 
-def test_of_a_folder_the_fastest_is_chosen_cold_and_remembered_cached(artefact, tmp_path, run):
-    folder = tmp_path / "release"
-    folder.mkdir()
-    shutil.copy(artefact, folder / "street.onnx")
-    told = (sha256(artefact), "openvino", "cpu", True, "", 0.0, "2 images", "0.3 points")
-    write_verdicts(folder, Verdicts((Verdict("street.onnx", *told, "2026-01-01", "a processor"),)))
-    out = tmp_path / "start.jsonl"
-    done = run("benchmark", "start", folder, *ARGUMENTS[2:-1], "1", "--json", out)
-    assert done.code == 0, done.err
-    for each in lines(out):
-        row = each["subject"]
-        assert (row["name"], row["file"]) == ("auto: street", "street.onnx")
-        assert (row["runtime"], row["sha256"]) == ("openvino", sha256(artefact))
+def test_of_a_folder_the_fastest_is_chosen_and_the_cache_is_left_to_the_next(release, tmp_path):
+    np.save(tmp_path / "image.npy", np.zeros((96, 128, 3), np.uint8))
+    cache = tmp_path / "cache"
+    pair = Pair(release, "openvino", "auto")
+    one = run_fresh(pair, tmp_path / "image.npy", cache)
+    assert one.file == release / "street.onnx"
+    assert any(cache.rglob("*.blob"))
+
+    def run_one(*_):
+        return one
+
+    image = np.zeros((96, 128, 3), np.uint8)
+    row, _ = measure_fresh("start", [pair], image, lambda _: {}, 1, run_one=run_one)
+    assert (row.name, row.subject["file"]) == ("auto: street", "street.onnx")
+    assert (row.subject["auto"], row.subject["runtime"]) == (True, "openvino")
+    assert row.subject["sha256"] == sha256(release / "street.onnx")
 
 
 def test_a_wheel_that_is_not_there(artefact, run):
@@ -128,7 +149,7 @@ def test_a_wheel_that_is_not_there(artefact, run):
 
 
 def test_the_worker_imports_no_more_than_a_program_does():
-    source = Path(fresh.fresh_worker.__file__).read_text(encoding="utf-8")
+    source = Path(fresh_worker.__file__).read_text(encoding="utf-8")
     before = source.split("def serve")[0]
     assert "icnet_deploy" not in before.replace('"""', "")
     assert "icnet_deploy.benchmarks" not in source

@@ -9,11 +9,10 @@ import onnx
 import pytest
 
 from icnet_deploy.benchmarks.command import BENCHMARKS
-from icnet_deploy.benchmarks.modes import stages
 from icnet_deploy.benchmarks.modes.operators import profile
 from icnet_deploy.benchmarks.modes.stages import STAGES, one_by_one
 from icnet_deploy.data.scenes import draw_scene
-from icnet_deploy.errors import BackendError, InputError
+from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Pair
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime import Predictor
@@ -77,22 +76,6 @@ def test_a_runtime_without_a_profile(artefact):
     image = np.zeros((*SIZE, 3), np.uint8)
     with pytest.raises(InputError, match="tensorrt on cuda is not read here"):
         profile(Pair(artefact, "tensorrt", "cuda"), image)
-
-
-def test_a_model_that_fails_is_named(artefact, run, monkeypatch):
-    plain, calls = stages.one_by_one, []
-
-    def fails(predictor, item):
-        calls.append(1)
-        if len(calls) > 3:
-            raise BackendError("out of memory")
-        return plain(predictor, item)
-
-    monkeypatch.setattr(stages, "one_by_one", fails)
-    argv = ["--runtime", "onnxruntime", "--size", "96x128", "--rounds", "2"]
-    done = run("benchmark", "stages", artefact, *argv)
-    assert done.code == 1
-    assert "onnxruntime: out of memory" in done.err
 
 
 def test_an_image_of_ones_own(artefact, tmp_path, run):

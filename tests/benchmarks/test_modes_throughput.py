@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from fake_backend import FakeBackend
 
-from icnet_deploy.benchmarks.busy import busy_percent, timed
-from icnet_deploy.benchmarks.modes import throughput
-from icnet_deploy.benchmarks.modes.throughput import Way, turn
+from icnet_deploy.benchmarks.modes.throughput import (
+    FRAMES,
+    Feed,
+    batches,
+    files,
+    open_feeds,
+    run_in_turn,
+    stream,
+)
+from icnet_deploy.benchmarks.subjects import busy_percent, note_runs
 from icnet_deploy.errors import BackendError
+from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.images import write_image
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime import Predictor
+from icnet_deploy.runtime.predict.inputs import find_items
 
 SIZE = (64, 64)
 IMAGE = np.zeros((*SIZE, 3), np.uint8)
@@ -56,14 +68,17 @@ class Labels:
         self.closed = True
 
 
-def test_a_labeller_stays_one():
-    plain = Labels()
-    network = timed(plain)
-    assert network.label("labels", [IMAGE], [SIZE], True) == ("labels", [IMAGE], [SIZE], True)
-    assert len(network.spans) == 1
-    network.close()
-    assert plain.closed
-    assert not hasattr(timed(FakeBackend.of_colours(CITYSCAPES, SIZE)), "label")
+def test_runs_are_noted_and_a_labeller_stays_one():
+    labeller = Labels()
+    spans = note_runs(labeller)
+    assert labeller.label("labels", [IMAGE], [SIZE], True) == ("labels", [IMAGE], [SIZE], True)
+    assert len(spans) == 1
+    plain = FakeBackend.of_colours(CITYSCAPES, SIZE)
+    spans = note_runs(plain)
+    assert not hasattr(plain, "label")
+    plain.run({"image": IMAGE[None]})
+    ((start, end),) = spans
+    assert start <= end
 
 
 def slow_predictor(seconds, streams=1):
@@ -79,23 +94,21 @@ def slow_predictor(seconds, streams=1):
             at_work.pop()
         return network.run(feed)
 
-    backend = timed(FakeBackend(network.inputs, network.outputs, run))
+    backend = FakeBackend(network.inputs, network.outputs, run)
     metadata = ArtefactMetadata(CITYSCAPES, SIZE, "labels", "fp32")
-    return Predictor(backend, metadata, streams=streams), backend, most
+    return Predictor(backend, metadata, streams=streams), most
 
 
-def measured(predictor, backend, label_all, images):
-    way = Way("x", "frames-to-labels", {"name": "x"}, {}, label_all, backend)
+def measured(predictor, label_all, images):
+    feed = Feed(FRAMES, {"name": "x"}, {}, label_all, note_runs(predictor.backend))
     for _ in range(2):
-        turn(way, images)
-    return way.measurement(images).values
+        feed.turn(images)
+    return feed.measurement(images).values, feed.spans
 
 
 def test_images_a_second_of_a_network_of_known_speed():
-    predictor, backend, most = slow_predictor(0.02)
-    values = measured(
-        predictor, backend, lambda total: throughput._stream(predictor, [IMAGE], total), 10
-    )
+    predictor, most = slow_predictor(0.02)
+    values, _ = measured(predictor, lambda total: stream([IMAGE], predictor, total), 10)
     assert most == [1] * 20
     assert 5 < values["images_per_s"] <= 50
     assert values["pass"]["runs"] == 2
@@ -104,21 +117,21 @@ def test_images_a_second_of_a_network_of_known_speed():
 
 
 def test_two_streams_work_at_once():
-    predictor, backend, most = slow_predictor(0.03, streams=2)
-    measured(predictor, backend, lambda total: throughput._stream(predictor, [IMAGE], total), 10)
+    predictor, most = slow_predictor(0.03, streams=2)
+    _, spans = measured(predictor, lambda total: stream([IMAGE], predictor, total), 10)
     assert max(most) == 2
-    assert len(backend.spans) == 10  # of the last pass alone
+    assert len(spans) == 10  # of the last pass alone
 
 
 def test_a_network_that_waits_is_not_busy():
-    predictor, backend, _ = slow_predictor(0.01)
+    predictor, _ = slow_predictor(0.01)
 
     def label_all(total):
         for _ in range(total):
             predictor.predict(IMAGE)
             time.sleep(0.03)
 
-    assert measured(predictor, backend, label_all, 5)["busy_percent"] < 60
+    assert measured(predictor, label_all, 5)[0]["busy_percent"] < 60
 
 
 def test_batches_cover_every_image_and_the_last_may_be_smaller():
@@ -128,31 +141,49 @@ def test_batches_cover_every_image_and_the_last_may_be_smaller():
         def predict_batch(self, images):
             sizes.append(len(images))
 
-    throughput._batches(Seen(), [IMAGE], 4, 10)
+    batches([IMAGE], 4, Seen(), 10)
     assert sizes == [4, 4, 2]
 
 
-def test_the_command_measures_streams_batches_and_files_in_turn(
-    artefact, tmp_path, run, monkeypatch
-):
-    order, plain = [], throughput.turn
+def test_feeds_are_passed_over_in_turn():
+    order = []
 
-    def seen(way, images):
-        plain(way, images)
-        order.append((way.name, len(way.network.spans)))
+    def labels(name):
+        def label_all(images):
+            order.append((name, images))
+            spans.append((0.0, 1.0))
 
-    monkeypatch.setattr(throughput, "turn", seen)
+        return label_all
+
+    spans = []
+    feeds = [Feed(FRAMES, {"name": n}, {"way": n}, labels(n), spans) for n in "ab"]
+    run_in_turn(feeds, 2, 5)
+    assert order == [("a", 3), ("b", 3), *[("a", 5), ("b", 5)] * 2]  # 3 to warm up
+    assert [len(feed.passes) for feed in feeds] == [2, 2]
+
+
+def test_batches_share_the_model_of_one_stream(artefact):
+    frames = [np.zeros((96, 128, 3), np.uint8)]
+    told = {"threads": 1, "scope": [FRAMES], "streams": [1, 2], "batch": [3], "rounds": 1}
+    arguments = argparse.Namespace(**told, images=4)
+    pair = Pair(artefact, "onnxruntime", "cpu")
+    with ExitStack() as stack:
+        feeds = list(open_feeds(arguments, pair, frames, [], stack))
+        for feed in feeds:
+            feed.turn(4)
+            feed.setting["runs"] = len(feed.spans)
+    runs = [(feed.setting["way"], feed.setting["runs"]) for feed in feeds]
+    assert runs == [("1 stream", 4), ("2 streams", 4), ("batches of 3", 2)]
+    assert feeds[0].spans is feeds[2].spans
+
+
+def test_the_command_measures_streams_batches_and_files(artefact, tmp_path, run):
     out = tmp_path / "throughput.jsonl"
     argv = ["--runtime", "onnxruntime", "--size", "96x128", "--images", "4", "--rounds", "2"]
     done = run(
         "benchmark", "throughput", artefact, *argv, "--batch", "3", "--json", out, "--threads", "1"
     )
     assert done.code == 0, done.err
-    one = [
-        *(("1 stream", 4), ("2 streams", 4), ("batches of 3", 2)),
-        *(("files, 1 stream", 4), ("files, 2 streams", 4)),
-    ]
-    assert order == one * 2
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [each["scope"] for each in found] == ["frames-to-labels"] * 3 + ["files-to-files"] * 2
     assert [each["subject"]["streams"] for each in found] == [1, 2, 1, 1, 2]
@@ -164,15 +195,15 @@ def test_the_command_measures_streams_batches_and_files_in_turn(
         assert each["subject"]["threads"] == 1
 
 
-def test_a_file_that_fails_ends_it(artefact, run, monkeypatch):
-    def fails(predictor, items):
-        raise BackendError("out of memory")
-
-    monkeypatch.setattr(throughput, "label_files", fails)
-    argv = ["--runtime", "onnxruntime", "--size", "96x128", "--scope", "files-to-files"]
-    done = run("benchmark", "throughput", artefact, *argv, "--images", "2")
-    assert done.code == 1
-    assert "out of memory" in done.err
+def test_a_file_that_fails_ends_it(tmp_path):
+    backend = FakeBackend.of_colours(CITYSCAPES, SIZE)
+    backend.fail_with = "out of memory"
+    write_image(tmp_path / "a.png", IMAGE)
+    (tmp_path / "results").mkdir()
+    items = find_items([str(tmp_path / "a.png")], tmp_path / "results")
+    predictor = Predictor(backend, ArtefactMetadata(CITYSCAPES, SIZE, "logits", "fp32"))
+    with pytest.raises(BackendError, match="out of memory"):
+        files(items, predictor, 1)
 
 
 def test_wrong_options_are_one_line(artefact, tmp_path, run):

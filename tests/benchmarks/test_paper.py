@@ -1,22 +1,29 @@
 """The paper's tables on two narrow networks at 96x128: what is measured, and what is told of it."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
+import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.paper import measure as paper_measure
 from icnet_deploy.benchmarks.paper import networks as paper_networks
-from icnet_deploy.benchmarks.paper import worker as paper_worker
+from icnet_deploy.benchmarks.paper.command import run as run_paper
+from icnet_deploy.benchmarks.paper.measure import fits, measure, time_in_turn
 from icnet_deploy.benchmarks.paper.networks import NETWORKS, TABLES, build, networks_of, tables_of
-from icnet_deploy.benchmarks.paper.tables import grids, markdown, statement
-from icnet_deploy.benchmarks.paper.worker import Job, Worker
+from icnet_deploy.benchmarks.paper.tables import markdown, result_tables, statement
+from icnet_deploy.benchmarks.paper.worker import Job, Worker, open_network
 from icnet_deploy.data import ConfusionMatrix, open_dataset
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.reference import Reference
@@ -39,38 +46,51 @@ def narrow(monkeypatch):
     monkeypatch.setattr(paper_networks, "TABLES", (table,))
 
 
+class Recording(Worker):
+    """Notes whose turn it was."""
+
+    turns: ClassVar[list[int]] = []
+
+    def turn(self):
+        self.turns.append(self.pid)
+        return super().turn()
+
+
 @pytest.fixture(scope="module")
 def cache():
     return {}
 
 
 @pytest.fixture
-def measured(narrow, cache, monkeypatch, run, checkpoint, scenes, tmp_path_factory):
+def measured(narrow, cache, artefact, checkpoint, scenes, tmp_path_factory):
     """One run of the command, and the order in which the processes had their turns."""
     if not cache:
         folder = tmp_path_factory.mktemp("paper")
-        order, turn = [], Worker.turn
-        pids = {}
+        Recording.turns = []
 
-        def told(worker):
-            order.append(pids.setdefault(worker.pid, len(pids)))
-            return turn(worker)
+        def export(out, weights, size, head):
+            assert (weights, size, head) == (checkpoint, SIZE, "logits")  # as the artefact's were
+            shutil.copy(artefact, out)
 
-        monkeypatch.setattr(Worker, "turn", told)
         out, page = folder / "paper.json", folder / "paper.html"
-        done = run(
-            *("benchmark", "paper", "--table", 4, "--runtime", "onnxruntime", "--runs", 3),
-            *("--size", "96x128", "--threads", 1, "--checkpoint", f"sub124={checkpoint}"),
+        argv = [
+            *("--table", 4, "--runtime", "onnxruntime", "--runs", 3, "--size", "96x128"),
+            *("--threads", 1, "--checkpoint", f"sub124={checkpoint}"),
             *("--dataset", "scenes", "--data", scenes, "--json", out, "--report", page),
-        )
-        assert done.code == 0, done.err
-        cache["all"] = (json.loads(out.read_text()), done.out, page.read_text(), order)
+        ]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            measure_all = partial(measure, open_worker=Recording, export=export)
+            assert run_paper([str(each) for each in argv], measure_all) == 0
+        result = json.loads(out.read_text())
+        cache["all"] = (result, printed.getvalue(), page.read_text(), Recording.turns)
     return cache["all"]
 
 
 def test_the_networks_run_in_turn(measured):
     result, _, _, order = measured
-    assert order == [0, 1, 0, 1, 0, 1]
+    assert len(set(order)) == 2
+    assert order == order[:2] * 3
     assert result["open_together"] is True
     assert "in turn" in result["scope"]["order"]
 
@@ -110,11 +130,11 @@ def test_a_network_is_scored_where_a_checkpoint_is_given_alone(measured, checkpo
 
 def test_every_number_stands_beside_the_papers(measured):
     result = measured[0]
-    (grid,) = grids(result)
+    (table,) = result_tables(result).values()
     time = {name: result["networks"][name]["time"]["median_ms"] for name in PAIR}
-    row = grid.rows[1]
+    row = table.rows[1]
     cells = {}
-    for column, cell in zip(grid.header, row, strict=True):
+    for column, cell in zip(table.header, row, strict=True):
         cells.setdefault(column, []).append(cell)
     assert cells["paper"] == ["67.7", "33", "30.3", "5.2", "1.6"]
     assert cells["ms"] == [f"{time['sub124']:.1f}"]
@@ -144,7 +164,8 @@ def test_the_page_and_the_markdown_hold_the_same_table(measured):
     result, _, page, _ = measured
     assert page.startswith("<!doctype html>")
     text = markdown([{"kind": "evaluate"}, result])
-    for cell in grids(result)[0].rows[0]:
+    (table,) = result_tables(result).values()
+    for cell in table.rows[0]:
         assert f">{cell}</td>" in page
         assert f"| {cell} " in text
     for line in statement(result):
@@ -173,52 +194,41 @@ def job(artefact, name="sub124", runtime="onnxruntime"):
     return Job(name, runtime, "cpu", 1, SIZE, "logits", artefact, None)
 
 
-def plan(runs=2):
-    return paper_measure.Plan((4,), PAIR, "onnxruntime", "cpu", 1, SIZE, "logits", runs, {}, None)
-
-
-def blank():
-    return {name: {"failure": None, "time": None} for name in PAIR}
-
-
-def test_a_killed_process_is_told_of_and_the_others_go_on(artefact, monkeypatch):
-    turn, victims = Worker.turn, []
-
-    def killing(worker):
-        if not victims:
-            victims.append(worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)
-        return turn(worker)
-
-    monkeypatch.setattr(Worker, "turn", killing)
-    found = blank()
-    jobs = {name: job(artefact, name) for name in PAIR}
+def timed(artefact, names, together, open_worker):
+    found = {name: {"failure": None, "time": None} for name in PAIR}
+    jobs = {name: job(artefact, name) for name in names}
     with tqdm(disable=True) as bar:
-        paper_measure._time(plan(), jobs, found, True, bar)
+        time_in_turn(jobs, 2, found, together, bar, open_worker)
+    return found
+
+
+def test_a_killed_process_is_told_of_and_the_others_go_on(artefact):
+    victims = []
+
+    class Killed(Worker):
+        def turn(self):
+            if not victims:
+                victims.append(self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+            return super().turn()
+
+    found = timed(artefact, PAIR, True, Killed)
     assert "memory runs out" in found["pspnet50-half"]["failure"]
     assert found["pspnet50-half"]["time"] is None
     assert found["sub124"]["time"]["runs"] == 2
 
 
-def test_without_the_memory_for_all_each_run_has_a_fresh_process(artefact, monkeypatch):
-    turn, pids = Worker.turn, []
-
-    def told(worker):
-        pids.append(worker.pid)
-        return turn(worker)
-
-    monkeypatch.setattr(Worker, "turn", told)
-    found = blank()
-    with tqdm(disable=True) as bar:
-        paper_measure._time(plan(), {"sub124": job(artefact)}, found, False, bar)
-    assert len(set(pids)) == found["sub124"]["time"]["runs"] == 2
+def test_without_the_memory_for_all_each_run_has_a_fresh_process(artefact):
+    Recording.turns = []
+    found = timed(artefact, ["sub124"], False, Recording)
+    assert len(set(Recording.turns)) == found["sub124"]["time"]["runs"] == 2
 
 
 def test_whether_all_fit():
-    assert paper_measure._fit([300, 400], 1000)
-    assert not paper_measure._fit([400, 500], 1000)
-    assert not paper_measure._fit([1, None], 1000)
-    assert not paper_measure._fit([1], None)
+    assert fits([300, 400], 1000)
+    assert not fits([400, 500], 1000)
+    assert not fits([1, None], 1000)
+    assert not fits([1], None)
 
 
 def test_a_graph_that_cannot_be_loaded_fails_by_itself(tmp_path):
@@ -229,11 +239,12 @@ def test_a_graph_that_cannot_be_loaded_fails_by_itself(tmp_path):
 @pytest.mark.parametrize("head", ["logits", "labels"])
 def test_pytorch_runs_networks_whose_activations_stay_in_scale(narrow, head):
     one = Job("sub124", "pytorch", "cpu", None, SIZE, head, Path("unused"), None)
-    values = paper_worker._pytorch(one)().numpy()
+    with ExitStack() as stack:
+        values = open_network(one, stack)()
     if head == "labels":
-        assert (values.shape, values.dtype) == ((1, *SIZE), np.uint8)
+        assert (values.shape, values.dtype) == (SIZE, np.uint8)
     else:
-        assert values.shape == (1, 19, 24, 32)
+        assert values.shape == (19, 24, 32)
         assert 1e-2 < values.std() < 1e4
         smallest = np.abs(values[values != 0]).min()
         assert smallest > np.finfo(np.float32).tiny
@@ -274,7 +285,7 @@ def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):
     assert "stages sub124 where sub4 is due" in other
     away = wrong("paper", "--table", 1, "--checkpoint", f"sub4={checkpoint}")
     assert "in none of the tables asked for" in away
-    monkeypatch.setattr("icnet_deploy.runtime.backends.registry._installed", lambda package: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     assert 'icnet-deploy[openvino]"' in wrong("paper", "--runtime", "openvino")
 
 
@@ -286,10 +297,3 @@ def test_help(run):
     done = run("benchmark", "paper", "--help")
     assert done.code == 0
     assert all(name in done.out for name in NETWORKS)
-
-
-def test_the_recorded_tables_are_those_of_the_results(monkeypatch):
-    from tools.result_tables import main
-
-    monkeypatch.chdir(Path(__file__).parents[2])
-    assert main(["--check", "--readme", "docs/paper-tables.md"]) == 0

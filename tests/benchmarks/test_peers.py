@@ -4,25 +4,26 @@ import functools
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from icnet_deploy.benchmarks.peers import registry as peers
-from icnet_deploy.benchmarks.peers.base import (
-    Peer,
+from icnet_deploy.benchmarks.peers.pytorch import open_pytorch
+from icnet_deploy.benchmarks.peers.registry import PEERS, Peer, open_peer
+from icnet_deploy.benchmarks.peers.runtimes import (
+    benchmark_app,
     open_bare_openvino,
     open_onnxruntime,
     open_openvino,
-    open_pytorch,
+    values_of_report,
 )
-from icnet_deploy.benchmarks.peers.benchmark_app import benchmark_app, values_of_report
-from icnet_deploy.benchmarks.peers.registry import OUTSIDE, PEERS, open_peer
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import (
     BackendError,
     CheckFailed,
+    DeviceError,
     ImageError,
     InputError,
     MissingPackage,
@@ -33,6 +34,7 @@ from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.timing import Subject
 
 SIZE = (96, 128)
 BARE = ["openvino-bare", "openvino-bare-core"]
@@ -65,32 +67,42 @@ def expected(checkpoint, image):
     return Reference(checkpoint, SIZE).labels(image)
 
 
-@pytest.fixture(scope="module")
-def labels_graph(tmp_path_factory, checkpoint):
-    from icnet_deploy.export.to_onnx import export
-
-    path = tmp_path_factory.mktemp("peers") / "labels.onnx"
-    export(path, checkpoint, SIZE, head="labels")
-    return path
-
-
 def test_every_peer_that_labels_images_gives_our_label_map(
     checkpoint, labels_graph, image, expected
 ):
     opened = [
         open_pytorch("pytorch", checkpoint, 1),
         open_pytorch("pytorch-channels-last", checkpoint, 1),
-        open_onnxruntime(labels_graph, 1),
-        open_openvino(labels_graph, SIZE, 1),
+        open_onnxruntime("onnxruntime", labels_graph, SIZE, 1),
+        open_openvino("openvino", labels_graph, SIZE, 1),
     ]
     for each in opened:
         with each as peer:
             labels = peer.answer(image)
-            assert (labels.dtype, labels.shape) == (np.uint8, SIZE), peer.subject
-            assert np.mean(labels == expected) > 0.999, peer.subject
+            assert (labels.dtype, labels.shape) == (np.uint8, SIZE), peer
+            assert np.mean(labels == expected) > 0.999, peer
             assert set(peer.label(image)) == {"total"}
             assert peer.label(image)["total"] > 0
             assert peer.scope == "image-to-labels"
+
+
+def test_half_precision_is_nearly_the_same_and_says_so(checkpoint, image, expected):
+    with open_pytorch("pytorch-fp16", checkpoint, 1) as peer:
+        assert peer.facts["precision"] == "fp16"
+        assert np.mean(peer.answer(image) == expected) > 0.98
+        half = peer.answer(image)
+    with open_pytorch("pytorch-fp16", checkpoint, 1, head="logits") as peer:
+        logits = peer.answer(image)
+        assert (logits.dtype, logits.shape) == (np.float16, (19, 24, 32))
+    assert half.dtype == np.uint8
+
+
+def test_a_device_that_is_not_there_is_refused(checkpoint):
+    for device, kind in (("tpu", InputError), ("cuda", DeviceError)):
+        if device == "cuda" and torch.cuda.is_available():
+            continue
+        with pytest.raises(kind, match=device.replace("cuda", "CUDA")):
+            open_pytorch("pytorch", checkpoint, 1, device).__enter__()
 
 
 def test_torch_compile_takes_all_of_it_in_one_graph(checkpoint, image, expected, monkeypatch):
@@ -162,19 +174,16 @@ def test_an_artefact_with_labels_is_run_as_it_is(checkpoint, labels_graph, image
             subject.label(image[:64])
 
 
-def test_any_other_artefact_is_exported_with_labels_once(
-    artefact, checkpoint, labels_graph, monkeypatch
-):
+def test_any_other_artefact_is_exported_with_labels_once(artefact, checkpoint, labels_graph):
     made = []
 
     def export(out, weights, size, head):
         made.append((weights, size, head))
         out.write_bytes(labels_graph.read_bytes())
 
-    monkeypatch.setattr("icnet_deploy.export.to_onnx.export", export)
     for name in ("onnxruntime", "openvino"):
         for given in (artefact, None):
-            with open_peer(name, given, SIZE, 1, weights=checkpoint) as subject:
+            with open_peer(name, given, SIZE, 1, weights=checkpoint, export=export) as subject:
                 assert subject.facts["file"] == "random-labels.onnx"
     assert made == [(checkpoint, SIZE, "labels")]
 
@@ -202,10 +211,12 @@ def test_the_clock_of_a_bare_peer_is_around_the_inference_alone(artefact, image,
         order.append(list(self.get_input_tensor().shape))
         return plain(self, *args, **options)
 
+    def clock():
+        order.append("clock")
+        return 0.0
+
     monkeypatch.setattr(openvino.InferRequest, "infer", infer)
-    clock = "icnet_deploy.benchmarks.peers.base.time.perf_counter"
-    monkeypatch.setattr(clock, lambda: order.append("clock") or 0.0)
-    with open_bare_openvino("openvino-bare-core", artefact, SIZE, 1) as peer:
+    with open_bare_openvino("openvino-bare-core", artefact, SIZE, 1, clock) as peer:
         peer.label(image)
     raw, planes = [1, *SIZE, 3], [1, 3, *SIZE]
     assert order == [raw, "clock", planes, "clock"]
@@ -226,32 +237,32 @@ def test_nothing_is_cut_off_a_graph_without_preprocessing(describe):
         pass
 
 
-def test_a_peer_that_does_another_job_is_not_timed(checkpoint, monkeypatch):
+def test_a_peer_that_does_another_job_is_not_timed(checkpoint):
     @contextmanager
-    def upside_down(name, weights, threads):
-        with open_pytorch(name, weights, threads) as peer:
-            yield Peer(peer.subject, lambda image: peer.answer(image)[::-1], peer.label)
+    def upside_down(name, weights, threads, device):
+        with open_pytorch(name, weights, threads, device) as peer:
+            yield replace(peer, answer=lambda image: peer.answer(image)[::-1])
 
-    monkeypatch.setattr(peers, "open_pytorch", upside_down)
+    peers = {"pytorch": Peer("upside down", "weights", upside_down)}
     with (
         pytest.raises(CheckFailed, match=r"pytorch labels .* so it is not timed"),
-        open_peer("pytorch", None, SIZE, 1, weights=checkpoint),
+        open_peer("pytorch", None, SIZE, 1, weights=checkpoint, peers=peers),
     ):
         pass
 
 
-def test_a_failure_is_told_as_ours(checkpoint, monkeypatch):
+def test_a_failure_is_told_as_ours(checkpoint):
+    def fails(image):
+        raise RuntimeError("out of memory")
+
     @contextmanager
-    def failing(name, weights, threads):
-        def fails(image):
-            raise RuntimeError("out of memory")
+    def failing(name, weights, threads, device):
+        yield Subject({"name": name}, fails, answer=fails)
 
-        yield Peer({}, fails, fails)
-
-    monkeypatch.setattr(peers, "open_pytorch", failing)
+    peers = {"failing": Peer("it fails", "weights", failing)}
     with (
-        pytest.raises(BackendError, match="pytorch failed as it ran: out of memory"),
-        open_peer("pytorch", None, SIZE, 1, weights=checkpoint),
+        pytest.raises(BackendError, match="failing failed as it ran: out of memory"),
+        open_peer("failing", None, SIZE, 1, weights=checkpoint, peers=peers),
     ):
         pass
 
@@ -280,7 +291,7 @@ def test_an_artefact_of_other_weights_is_refused(describe, checkpoint):
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_missing_package_is_named(name, labels_graph, checkpoint, monkeypatch):
-    monkeypatch.setattr("icnet_deploy.runtime.backends.registry._installed", lambda package: False)
+    monkeypatch.setitem(sys.modules, name, None)
     with (
         pytest.raises(MissingPackage, match=f"{name!r}, which is not installed"),
         open_peer(name, labels_graph, SIZE, 1, weights=checkpoint),
@@ -298,8 +309,7 @@ def test_nothing_heavy_is_imported_before_a_peer_is_opened():
 
 
 def test_every_peer_is_told_in_a_sentence():
-    assert set(OUTSIDE) < set(PEERS)
-    assert all(PEERS.values())
+    assert all(peer.what and bool(peer.open) != bool(peer.time) for peer in PEERS.values())
 
 
 def test_a_recorded_report_of_benchmark_app_is_read():

@@ -1,4 +1,4 @@
-"""Frames a second against mIoU: whose score a point has, and that labels can be read."""
+"""Plots: whose score a point has, that labels can be read, and that samples are all there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from icnet_deploy.benchmarks.plots.known_scores import find_score, read_scores
-from icnet_deploy.benchmarks.plots.speed import Point, points, speed_plot, write_plot
+from icnet_deploy.benchmarks.known_scores import find_score, read_scores
+from icnet_deploy.benchmarks.measurement import read_measurements
+from icnet_deploy.benchmarks.plots import Point, points, sample_plot, speed_plot, write_plot
 from icnet_deploy.errors import InputError
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -64,7 +65,7 @@ def test_who_has_no_score_is_named_and_whose_is_another_files_is_told(timed, sco
         ("a, openvino", 100.0, 60.0),
         ("a, openvino", 50.0, 60.0),
     ]
-    assert "10.0 ms), mIoU 60.00 % (scenes val, 20 images, on openvino)" in drawn[0].told
+    assert "10.0 ms), mIoU 60.00 % (scenes val, 20 images, on openvino)" in drawn[0].words
     assert len(notes) == 2
     assert "another file of this name and precision" in notes[0]
     assert notes[1] == "Not drawn, since its mIoU is not known: c on openvino, cpu."
@@ -79,7 +80,9 @@ def test_scores_of_different_protocols_stand_in_no_picture(scores, tmp_path):
     (tmp_path / "verify.json").write_text(json.dumps(verified))
     assert read_scores([tmp_path / "verify.json"])[0].miou_percent == 60
     (tmp_path / "no.json").write_text('{"kind": "paper"}')
-    with pytest.raises(InputError, match=r"cannot read mIoU from .*no\.json"):
+    with pytest.raises(
+        InputError, match=r"no\.json is not JSON of icnet evaluate, icnet parity or icnet"
+    ):
         read_scores([tmp_path / "no.json"])
 
 
@@ -89,6 +92,13 @@ def test_recorded_results_of_both_kinds_are_read():
     checkpoint = {each.sha256 for each in found if each.runtime == "pytorch"}
     assert len(checkpoint) == 1  # the evaluated one, which is parity's reference
     assert all(50 < each.miou_percent < 80 for each in found)
+
+
+def test_the_plot_in_the_documentation_is_that_of_the_recorded_results(tmp_path):
+    scores = read_scores([RESULTS / "parity-scenes-1024x2048.json"])
+    write_plot(tmp_path / "a.svg", read_measurements(RESULTS / "latency-auto-cpu.jsonl"), scores)
+    documented = RESULTS.parents[1] / "docs" / "speed.svg"
+    assert documented.read_text() == (tmp_path / "a.svg").read_text()
 
 
 def boxes(root):
@@ -117,7 +127,7 @@ def test_labels_meet_neither_one_another_nor_points_nor_leaders():
     for circle in root.iter(f"{SVG}circle"):
         x, y = float(circle.get("cx")), float(circle.get("cy"))
         assert not any(meets(box, (x - 3, y - 3, x + 3, y + 3)) for box in labels)
-    leaders = [each for each in root.iter(f"{SVG}line") if each.get("class") == "leader"]
+    leaders = [each for each in root.iter(f"{SVG}line") if each.get("class") == "thin"]
     assert leaders
     for each in leaders:
         x, *ends = (float(each.get(name)) for name in ("x1", "y1", "y2"))
@@ -138,8 +148,8 @@ def test_a_point_is_where_its_numbers_are():
     root = ElementTree.fromstring(speed_plot(drawn, "a set"))
     a, b = root.iter(f"{SVG}circle")
     (limit,) = (each for each in root.iter(f"{SVG}line") if each.get("class") == "limit")
-    assert a.get("class") == "whole"
-    assert b.get("class") == "partial"
+    assert a.get("class") == "first rim"
+    assert b.get("class") == "hollow"
     start = float(a.get("cx")) - (float(b.get("cx")) - float(a.get("cx"))) / 3
     third = (float(limit.get("x1")) - start) / 3  # at 30 frames a second
     assert float(a.get("cx")) == pytest.approx(start + third, abs=0.2)
@@ -163,3 +173,15 @@ def test_the_file_stands_alone_on_light_and_dark_screens(timed, scores, tmp_path
     assert "c on openvino" in capsys.readouterr().out
     with pytest.raises(InputError, match="would be empty: Not drawn"):
         write_plot(tmp_path / "plot.svg", [timed("c", [1.0])], known)
+
+
+def test_the_axis_of_samples_holds_them_all_with_some_ticks(timed):
+    for values in ([68.0, 70.1, 69.0], [0.011, 0.013], [3.0, 1200.0], [5.0, 5.0]):
+        root = ElementTree.fromstring(sample_plot([timed("a", values)]))
+        parts = list(root.iter())
+        places = [float(p.get("cx")) for p in parts if p.tag.endswith("circle")]
+        assert len(places) == len(values)
+        assert all(12 <= x <= 740 for x in places)
+        assert (places[0] < places[-1]) == (values[0] < values[-1])
+        ticks = [p for p in parts if p.tag.endswith("text") and p.get("text-anchor") == "middle"]
+        assert 3 <= len(ticks) <= 20
