@@ -20,7 +20,7 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.command import size as read_size
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import ROUNDED, Pair, pair
+from icnet_deploy.evaluation.pairing import ROUNDED, Run, pair
 from icnet_deploy.files import make_folder, write_text
 from icnet_deploy.images import read_image
 from icnet_deploy.runtime.auto.folder import kind_of
@@ -137,13 +137,13 @@ def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return read
 
 
-def pairs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Pair]:
+def runs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Run]:
     """Which file goes to which runtime; see `pairing.pair`.
 
     Args:
         arguments: of `mode_parser`.
         choose: put what `Predictor.from_folder` opens in a folder's place; otherwise the folder
-            itself is in its pair, which is chosen from when it is opened.
+            itself is in its run, which is chosen from when it is opened.
 
     Raises:
         InputError: a file is missing, or none is left to be measured.
@@ -154,25 +154,25 @@ def pairs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Pair]:
         raise InputError(f"there is no {', '.join(missing)}")
     folders = [path for path in dict.fromkeys(arguments.artefacts) if kind_of(path) == "folder"]
     named = list(dict.fromkeys(arguments.runtime or ["auto"]))
-    pairs = [Pair(path, runtime, arguments.device) for path in folders for runtime in named]
+    runs = [Run(path, runtime, arguments.device) for path in folders for runtime in named]
     if choose:
-        pairs = [_choose(each, arguments.threads) for each in pairs]
+        runs = [_choose(each, arguments.threads) for each in runs]
     files = [path for path in arguments.artefacts if path not in folders]
     if files:
         pairing = pair(files, arguments.runtime, arguments.device)
-        pairs += [each for each in pairing.pairs if each.runtime != ROUNDED]  # it is a stand-in
+        runs += [each for each in pairing.runs if each.runtime != ROUNDED]  # it is a stand-in
         for why in pairing.without.values():
-            if not pairs:
+            if not runs:
                 raise why
             print(f"icnet: left out: {why}", file=sys.stderr)
-    return pairs
+    return runs
 
 
-def _choose(each: Pair, threads: int | None) -> Pair:
+def _choose(each: Run, threads: int | None) -> Run:
     with Predictor.open(each.path, each.runtime, each.device, threads) as predictor:
         assert predictor.choice is not None  # since a folder was opened
         chosen = predictor.choice.winner
-        return Pair(each.path / chosen.file, chosen.runtime, chosen.device)
+        return Run(each.path / chosen.file, chosen.runtime, chosen.device)
 
 
 def pictures(arguments: argparse.Namespace) -> list[UInt8]:

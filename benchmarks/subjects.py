@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.predictor import Predictor
@@ -37,12 +37,12 @@ class Artefact(Subject):
 
 @contextmanager
 def open_artefact(
-    pair: Pair, threads: int | None = None, streams: int = 1, precision: str | None = None
+    run: Run, threads: int | None = None, streams: int = 1, precision: str | None = None
 ) -> Iterator[Artefact]:
     """Opens an artefact, or what is fastest of a folder that `icnet verify` passed.
 
     Args:
-        pair: the file or folder, and the runtime.
+        run: the file or folder, and the runtime.
         threads: CPU threads a run; None leaves it to the runtime.
         streams: how many images are worked on at once.
         precision: choose among a folder's files of this one only.
@@ -51,11 +51,11 @@ def open_artefact(
         ModelError, InputError, UnavailableError: as `Predictor.open`.
     """
     with Predictor.open(
-        pair.path, pair.runtime, pair.device, threads, streams=streams, precision=precision
+        run.path, run.runtime, run.device, threads, streams=streams, precision=precision
     ) as predictor:
         chosen = predictor.choice
         facts = artefact_facts(
-            pair.path / chosen.winner.file if chosen else pair.path,
+            run.path / chosen.winner.file if chosen else run.path,
             auto=chosen is not None,
             precision=predictor.metadata.precision,
             runtime=predictor.runtime,

@@ -10,9 +10,9 @@ from pathlib import Path
 from icnet_deploy.benchmarks.arguments import (
     add_plot_options,
     mode_parser,
-    pairs_of,
     pictures,
     run_mode,
+    runs_of,
 )
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.measurement_tables import text
@@ -20,7 +20,7 @@ from icnet_deploy.benchmarks.peers.registry import ChosenPeers
 from icnet_deploy.benchmarks.subjects import Artefact, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.timing import WARMUP, Subject, measure, summary
 
@@ -77,13 +77,13 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     peers = ChosenPeers(names, sizes[0], arguments.threads, arguments.weights, device)
     setting = {"size": list(sizes[0]), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
     with ExitStack() as stack:
-        pairs: list[Pair] = []
+        runs: list[Run] = []
         subjects: list[Subject] = []
-        for pair, subject in _artefacts(arguments, stack):
-            pairs.append(pair)
+        for run, subject in _artefacts(arguments, stack):
+            runs.append(run)
             subjects.append(subject)
-        outside = peers.outside(pairs)
-        rows = measure([*subjects, *peers.open(pairs, stack)], images, arguments.rounds)
+        outside = peers.outside(runs)
+        rows = measure([*subjects, *peers.open(runs, stack)], images, arguments.rounds)
     measured = [
         Measurement(
             "latency",
@@ -97,14 +97,14 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     return [*measured, *outside]
 
 
-def _artefacts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[Pair, Artefact]]:
+def _artefacts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[Run, Artefact]]:
     """Opens files on their runtimes, and what is fastest in each folder, of each precision."""
-    pairs = pairs_of(arguments, choose=False)
-    for pair in sorted(pairs, key=lambda pair: kind_of(pair.path) == "folder"):
-        folder = kind_of(pair.path) == "folder"
+    runs = runs_of(arguments, choose=False)
+    for run in sorted(runs, key=lambda run: kind_of(run.path) == "folder"):
+        folder = kind_of(run.path) == "folder"
         for precision in (folder and arguments.precision) or [None]:
-            opened = open_artefact(pair, arguments.threads, precision=precision)
+            opened = open_artefact(run, arguments.threads, precision=precision)
             subject = stack.enter_context(opened)
             where = subject.facts
-            ran = Pair(pair.path / where["file"], where["runtime"], where["device"])
-            yield (ran if folder else pair), subject
+            ran = Run(run.path / where["file"], where["runtime"], where["device"])
+            yield (ran if folder else run), subject

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pairs_of, pictures, run_mode
+from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.processes.fresh import Fresh, measure_fresh
@@ -39,9 +39,9 @@ def _values(wheel: Path | None, processes: Sequence[Fresh]) -> dict[str, Any]:
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     values = partial(_values, _wheel(arguments.wheel))
-    pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
+    runs, image = runs_of(arguments, choose=False), pictures(arguments)[0]
     options = (arguments.rounds, arguments.threads, arguments.runs)
-    return measure_fresh("memory", pairs, image, values, *options)
+    return measure_fresh("memory", runs, image, values, *options)
 
 
 def _wheel(named: Path | None) -> Path | None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
 
@@ -53,7 +53,7 @@ class Operator:
         return asdict(self)
 
 
-def profile(each: Pair, image: UInt8, threads: int | None = None, runs: int = 10) -> list[Operator]:
+def profile(each: Run, image: UInt8, threads: int | None = None, runs: int = 10) -> list[Operator]:
     """Profiles an artefact, slowest operator first.
 
     Args:

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from icnet_deploy.benchmarks.arguments import (
     mode_parser,
     numbers,
-    pairs_of,
     pictures,
     run_mode,
+    runs_of,
 )
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
@@ -129,12 +129,12 @@ def feed(
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    pairs, images = pairs_of(arguments), pictures(arguments)
+    runs, images = runs_of(arguments), pictures(arguments)
     deadline = None if arguments.deadline is None else arguments.deadline / 1e3
-    frames = len(pairs) * sum(max(1, round(r * arguments.seconds)) for r in arguments.rate)
+    frames = len(runs) * sum(max(1, round(r * arguments.seconds)) for r in arguments.rate)
     measured = []
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in pairs]
+        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in runs]
         for subject in opened:
             for index in range(WARMUP):
                 subject.label(images[index % len(images)])

@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pairs_of, pictures, run_mode
+from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import how, p90
 from icnet_deploy.benchmarks.modes.operators import PROFILED, profile
 from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.drawing import with_legend
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import read_image, resize_image, write_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.predict.command import write_results
@@ -58,11 +58,11 @@ def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    pairs = pairs_of(arguments)
+    runs = runs_of(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-stages-")))
         items, size = _files(arguments, folder)
-        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in pairs]
+        opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in runs]
         subjects = [
             Subject(each.facts, partial(one_by_one, each.predictor), "files-to-files")
             for each in opened
@@ -76,9 +76,9 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
                 row.subject.scope,
                 row.subject.facts,
                 setting,
-                _values(row.stages) | _operators(arguments, pair, one.predictor, items[0]),
+                _values(row.stages) | _operators(arguments, run, one.predictor, items[0]),
             )
-            for pair, one, row in zip(pairs, opened, rows, strict=True)
+            for run, one, row in zip(runs, opened, rows, strict=True)
         ]
 
 
@@ -105,7 +105,7 @@ def _values(samples: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _operators(
-    arguments: argparse.Namespace, pair: Pair, predictor: Predictor, item: Item
+    arguments: argparse.Namespace, run: Run, predictor: Predictor, item: Item
 ) -> dict[str, Any]:
     """The slowest operators, where they were asked for and the runtime tells them."""
     if not arguments.layers or predictor.runtime not in PROFILED or predictor.device != "cpu":
@@ -113,7 +113,7 @@ def _operators(
     image = read_image(item.path)
     if predictor.size is not None:
         image = resize_image(image, predictor.size)
-    place = pair._replace(runtime=predictor.runtime, device=predictor.device)
+    place = run._replace(runtime=predictor.runtime, device=predictor.device)
     operators = profile(place, image, arguments.threads)
     return {
         "operators": [one.to_dict() for one in operators[: arguments.layers]],

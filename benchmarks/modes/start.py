@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pairs_of, pictures, run_mode
+from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
 from icnet_deploy.benchmarks.processes.fresh import STAGES, Fresh, measure_fresh
@@ -22,8 +22,8 @@ def _values(processes: Sequence[Fresh]) -> dict[str, Any]:
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    pairs, image = pairs_of(arguments, choose=False), pictures(arguments)[0]
-    return measure_fresh("start", pairs, image, _values, arguments.rounds, arguments.threads)
+    runs, image = runs_of(arguments, choose=False), pictures(arguments)[0]
+    return measure_fresh("start", runs, image, _values, arguments.rounds, arguments.threads)
 
 
 def _cells(each: Measurement) -> list[str]:

@@ -20,15 +20,15 @@ from tqdm import tqdm
 from icnet_deploy.benchmarks.arguments import (
     mode_parser,
     numbers,
-    pairs_of,
     pictures,
     run_mode,
+    runs_of,
 )
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
 from icnet_deploy.command import command, count
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import write_image
 from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
@@ -120,7 +120,7 @@ def _ways(
 
 def open_feeds(
     arguments: argparse.Namespace,
-    pair: Pair,
+    run: Run,
     images: Sequence[UInt8],
     items: Sequence[Item],
     stack: ExitStack,
@@ -129,7 +129,7 @@ def open_feeds(
     opened = {}
     for way, scope, streams, batch, label in _ways(arguments, images, items):
         if streams not in opened:
-            subject = stack.enter_context(open_artefact(pair, arguments.threads, streams))
+            subject = stack.enter_context(open_artefact(run, arguments.threads, streams))
             opened[streams] = subject, note_runs(subject.predictor.backend)
         subject, spans = opened[streams]
         setting = {"size": list(images[0].shape[:2]), "batch": batch, "warmup": WARMUP}
@@ -166,12 +166,12 @@ def run_in_turn(feeds: Sequence[Feed], rounds: int, images: int) -> None:
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
-    pairs, images = pairs_of(arguments), pictures(arguments)
+    runs, images = runs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
         items = _write_files(images, arguments.images, folder) if FILES in arguments.scope else []
         feeds = [
-            feed for each in pairs for feed in open_feeds(arguments, each, images, items, stack)
+            feed for each in runs for feed in open_feeds(arguments, each, images, items, stack)
         ]
         run_in_turn(feeds, arguments.rounds, arguments.images)
     return [feed.measurement(arguments.images) for feed in feeds]

@@ -30,7 +30,7 @@ from icnet_deploy.benchmarks.peers.runtimes import (
     open_openvino,
 )
 from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageError, InputError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
@@ -304,11 +304,11 @@ class ChosenPeers:
             raise InputError(f"there is no peer {', '.join(unknown)}; known: {known}; or `all`")
         return tuple(dict.fromkeys(names))
 
-    def open(self, pairs: Sequence[Pair], stack: ExitStack) -> list[Subject]:
+    def open(self, runs: Sequence[Run], stack: ExitStack) -> list[Subject]:
         """Opens those that take turns; one that cannot is left out, unless it was named alone.
 
         Args:
-            pairs: the artefacts that they are timed beside, and their runtimes.
+            runs: the artefacts that they are timed beside, and their runtimes.
             stack: closes them.
 
         Raises:
@@ -318,7 +318,7 @@ class ChosenPeers:
         opened = []
         for name in self.names:
             if PEERS[name].open:
-                for path in self._artefacts(name, pairs):
+                for path in self._artefacts(name, runs):
                     with self._or_left_out(name):
                         peer = self.open_one(
                             name,
@@ -331,7 +331,7 @@ class ChosenPeers:
                         opened.append(stack.enter_context(peer))
         return opened
 
-    def outside(self, pairs: Sequence[Pair]) -> list[Measurement]:
+    def outside(self, runs: Sequence[Run]) -> list[Measurement]:
         """Runs those that time themselves, each on every artefact that is meant for OpenVINO.
 
         Raises:
@@ -341,7 +341,7 @@ class ChosenPeers:
         for name in self.names:
             time_it = PEERS[name].time
             if time_it:
-                for path in _for_openvino(pairs):
+                for path in _for_openvino(runs):
                     with self._or_left_out(name):
                         measured.append(time_it(path, _SECONDS, self.threads))
         return measured
@@ -355,14 +355,14 @@ class ChosenPeers:
                 raise
             print(f"{name} is left out: {error}", file=sys.stderr)
 
-    def _artefacts(self, name: str, pairs: Sequence[Pair]) -> list[Path | None]:
+    def _artefacts(self, name: str, runs: Sequence[Run]) -> list[Path | None]:
         """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
         if PEERS[name].runs == "artefact":
-            return list(_for_openvino(pairs))
-        files = [pair.path for pair in pairs if kind_of(pair.path) == "onnx"]
+            return list(_for_openvino(runs))
+        files = [run.path for run in runs if kind_of(run.path) == "onnx"]
         whole = [path for path in files if _makes_labels(path, self.size)]
         return [*whole, *files, None][:1]
 
 
-def _for_openvino(pairs: Sequence[Pair]) -> list[Path]:
-    return list(dict.fromkeys(pair.path for pair in pairs if pair.runtime == "openvino"))
+def _for_openvino(runs: Sequence[Run]) -> list[Path]:
+    return list(dict.fromkeys(run.path for run in runs if run.runtime == "openvino"))

@@ -23,7 +23,7 @@ from icnet_deploy.benchmarks.processes import fresh_worker
 from icnet_deploy.benchmarks.processes.child import Child
 from icnet_deploy.benchmarks.subjects import artefact_facts
 from icnet_deploy.errors import BackendError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import CACHE_VARIABLE
 
 CACHES = ("cold", "cached")
@@ -53,11 +53,11 @@ class Fresh:
 
 
 def run_fresh(
-    each: Pair,
+    each: Run,
     image: Path,
     cache: Path,
     threads: int | None = None,
-    runs: int = 1,
+    repeats: int = 1,
     memory: bool = False,
     worker: str = fresh_worker.__file__,
 ) -> Fresh:
@@ -68,7 +68,7 @@ def run_fresh(
         image: a .npy file, uint8 H x W x 3, RGB.
         cache: the folder that it keeps things in (`ICNET_CACHE`).
         threads: CPU threads a run; None leaves it to the runtime.
-        runs: how often the image is labelled.
+        repeats: how often the image is labelled.
         memory: whether it is asked for its resident memory, too.
         worker: the file that the process runs.
 
@@ -82,7 +82,7 @@ def run_fresh(
         "device": each.device,
         "threads": threads,
         "image": image,
-        "runs": runs,
+        "repeats": repeats,
         "memory": memory,
     }
     with closing(Child([worker], job, {CACHE_VARIABLE: str(cache)})) as child:
@@ -101,12 +101,12 @@ def run_fresh(
 
 def measure_fresh(
     kind: str,
-    pairs: Sequence[Pair],
+    runs: Sequence[Run],
     image: npt.NDArray[np.uint8],
     values: Callable[[Sequence[Fresh]], dict[str, Any]],
     rounds: int,
     threads: int | None = None,
-    runs: int | None = None,
+    repeats: int | None = None,
     run_one: Callable[..., Fresh] = run_fresh,
 ) -> list[Measurement]:
     """Runs every artefact in turn, so many rounds, each cold and then cached.
@@ -116,21 +116,21 @@ def measure_fresh(
 
     Args:
         kind: of the measurements.
-        pairs: files and runtimes.
+        runs: files and runtimes.
         image: uint8 H x W x 3, RGB.
         values: of the processes of one artefact, cold or cached; see `Measurement.values`.
         rounds: processes of each, cold and cached.
         threads: see `run_fresh`.
-        runs: how often each labels the image before its resident memory is asked for, or None:
+        repeats: how often each labels the image before its resident memory is asked for, or None:
             once, and it is not asked for.
         run_one: as `run_fresh`.
 
     Returns:
-        Two of each pair, by `CACHES`.
+        Two of each, by `CACHES`.
     """
-    told: list[dict[str, list[Fresh]]] = [{cache: [] for cache in CACHES} for _ in pairs]
-    steps = len(pairs) * (1 + rounds * len(CACHES))
-    memory = {"runs": runs, "memory": True} if runs else {}
+    told: list[dict[str, list[Fresh]]] = [{cache: [] for cache in CACHES} for _ in runs]
+    steps = len(runs) * (1 + rounds * len(CACHES))
+    memory = {"repeats": repeats, "memory": True} if repeats else {}
     with (
         TemporaryDirectory(prefix="icnet-fresh-") as place,
         tqdm(total=steps, unit="process", disable=None) as bar,
@@ -138,7 +138,7 @@ def measure_fresh(
         path = Path(place) / "image.npy"
         np.save(path, image)
         for turn in range(-1, rounds):
-            for each, processes in zip(pairs, told, strict=True):
+            for each, processes in zip(runs, told, strict=True):
                 bar.set_postfix_str(f"{each.path.name}, {each.runtime}")
                 with TemporaryDirectory(prefix="icnet-cache-") as folder:
                     for cache in CACHES[: 1 if turn < 0 else None]:
@@ -147,9 +147,9 @@ def measure_fresh(
                             processes[cache].append(one)
                         bar.update()
     setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0, "rounds": rounds}
-    setting |= {"runs": runs} if runs else {}
+    setting |= {"runs": repeats} if repeats else {}
     measured = []
-    for each, processes in zip(pairs, told, strict=True):
+    for each, processes in zip(runs, told, strict=True):
         last = processes["cached"][-1]
         auto = last.file != each.path
         facts = artefact_facts(last.file, auto=auto, **last.facts, threads=threads)

@@ -17,7 +17,7 @@ def serve(text: str) -> dict[str, Any]:
 
     Args:
         text: JSON: `path` (a file, or a folder to choose from), `runtime`, `device`, `threads`,
-            `image` (a .npy file), `runs` (how often it is labelled) and `memory` (whether the
+            `image` (a .npy file), `repeats` (how often it is labelled) and `memory` (whether the
             resident memory is noted, too).
 
     Returns:
@@ -47,7 +47,7 @@ def serve(text: str) -> dict[str, Any]:
             _note(job, held, "load")
             predictor.predict(image)
             marks["first_label_map"] = time.monotonic_ns()
-            for _ in range(job["runs"] - 1):
+            for _ in range(job["repeats"] - 1):
                 predictor.predict(image)
             _note(job, held, "peak")
             return {

@@ -15,7 +15,7 @@ from icnet_deploy.benchmarks.measurement import read_measurements
 from icnet_deploy.benchmarks.peers.registry import PEERS, ChosenPeers, Peer
 from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.errors import BackendError, CheckFailed
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import sha256
 from icnet_deploy.timing import WARMUP, Subject, measure
 
@@ -54,7 +54,7 @@ def test_one_that_fails_is_named(artefact):
 
     failing = Subject({"name": "a", "runtime": "a runtime"}, Failing().label)
     with (
-        open_artefact(Pair(artefact, "onnxruntime", "cpu"), 1) as good,
+        open_artefact(Run(artefact, "onnxruntime", "cpu"), 1) as good,
         pytest.raises(CheckFailed, match="a on a runtime: out of memory"),
     ):
         measure([good, failing], [np.zeros((96, 128, 3), np.uint8)], 2)
@@ -145,12 +145,12 @@ def test_a_whole_peer_gets_the_file_that_makes_its_labels(artefact, labels_graph
         opened.append((name, path, device))
         yield Subject({"name": name}, lambda image: {"total": 2.0})
 
-    pairs = [Pair(artefact, "openvino", "cpu"), Pair(labels_graph, "openvino", "cpu")]
+    runs = [Run(artefact, "openvino", "cpu"), Run(labels_graph, "openvino", "cpu")]
     names = ChosenPeers.names_of("onnxruntime,openvino-bare")
     chosen = ChosenPeers(names, (96, 128), device="cuda", open_one=open_one)
     with ExitStack() as stack:
-        assert len(chosen.open(pairs, stack)) == 3
-        chosen.open(pairs[:1], stack)
+        assert len(chosen.open(runs, stack)) == 3
+        chosen.open(runs[:1], stack)
     assert opened == [
         ("onnxruntime", labels_graph, "cpu"),  # it runs nowhere else
         ("openvino-bare", artefact, "cpu"),
@@ -169,8 +169,8 @@ def test_all_is_every_peer_and_those_that_time_themselves_run_before(monkeypatch
     assert ChosenPeers.names_of("all") == here
     assert ChosenPeers.names_of("all", "cuda") == tuple(PEERS)
     chosen = ChosenPeers(here, (96, 128), 2)
-    pairs = [Pair(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
-    assert chosen.outside(pairs) == [("random.onnx", 2)]
+    runs = [Run(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
+    assert chosen.outside(runs) == [("random.onnx", 2)]
 
 
 def test_a_folder_stands_for_what_is_fastest_in_it(release, artefact, tmp_path, run):

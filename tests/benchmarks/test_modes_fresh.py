@@ -11,7 +11,7 @@ import pytest
 from icnet_deploy.benchmarks.processes import fresh_worker
 from icnet_deploy.benchmarks.processes.fresh import STAGES, Fresh, measure_fresh, run_fresh
 from icnet_deploy.errors import BackendError, InputError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import sha256
 
 ARGUMENTS = ("--runtime", "openvino", "--size", "96x128", "--rounds", "1")
@@ -31,15 +31,15 @@ def test_processes_are_started_cold_and_cached_in_turn(artefact):
         facts = {"precision": "fp32", "runtime": each.runtime, "device": "cpu"}
         return Fresh({"total": float(len(calls))}, {}, each.path, facts)
 
-    pairs = [Pair(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
+    runs = [Run(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
     image = np.zeros((96, 128, 3), np.uint8)
 
     def values(processes):
         return {"turns": [one.seconds["total"] for one in processes]}
 
-    rows = measure_fresh("start", pairs, image, values, rounds=2, threads=1, run_one=run_one)
+    rows = measure_fresh("start", runs, image, values, rounds=2, threads=1, run_one=run_one)
     # One of each that does not count, then cold and cached, each round in a folder of its own.
-    turn = [(p.runtime, left) for p in pairs for left in (False, True)]
+    turn = [(p.runtime, left) for p in runs for left in (False, True)]
     assert [(runtime, left) for runtime, _, left in calls] == [*turn[::2], *turn, *turn]
     caches = [cache for _, cache, _ in calls]
     assert caches[2] == caches[3] != caches[6] == caches[7]
@@ -92,7 +92,7 @@ def test_the_image_counts(artefact, tmp_path):
     for height in (96, 6000):
         np.save(tmp_path / "image.npy", np.zeros((height, 2000, 3), np.uint8))
         one = run_fresh(
-            Pair(artefact, "onnxruntime", "cpu"), tmp_path / "image.npy", tmp_path, memory=True
+            Run(artefact, "onnxruntime", "cpu"), tmp_path / "image.npy", tmp_path, memory=True
         )
         held.append(one.resident)
     # 36 MB, which are read after the import and before the model.
@@ -107,12 +107,12 @@ def test_what_the_process_says_of_an_error_is_said_here(artefact, tmp_path, run)
     assert done.err.count("\n") == 1
     np.save(tmp_path / "image.npy", np.zeros((4, 4), np.float32))
     with pytest.raises(InputError, match="float32"):
-        run_fresh(Pair(artefact, "onnxruntime", "cpu"), tmp_path / "image.npy", tmp_path)
+        run_fresh(Run(artefact, "onnxruntime", "cpu"), tmp_path / "image.npy", tmp_path)
 
 
 def test_a_process_that_dies_is_told_with_its_last_line(artefact, tmp_path):
     worker = tmp_path / "worker.py"
-    pair = Pair(artefact, "openvino", "cpu")
+    where = Run(artefact, "openvino", "cpu")
     for source, words in (
         ("raise SystemError('it broke')", r"openvino: the process ended with 1: .*it broke"),
         ("import os; os.kill(os.getpid(), 9)", "killed by the system"),
@@ -121,14 +121,14 @@ def test_a_process_that_dies_is_told_with_its_last_line(artefact, tmp_path):
     ):
         worker.write_text(source)
         with pytest.raises(BackendError, match=words):
-            run_fresh(pair, tmp_path / "x.npy", tmp_path, worker=str(worker))
+            run_fresh(where, tmp_path / "x.npy", tmp_path, worker=str(worker))
 
 
 def test_of_a_folder_the_fastest_is_chosen_and_the_cache_is_left_to_the_next(release, tmp_path):
     np.save(tmp_path / "image.npy", np.zeros((96, 128, 3), np.uint8))
     cache = tmp_path / "cache"
-    pair = Pair(release, "openvino", "auto")
-    one = run_fresh(pair, tmp_path / "image.npy", cache)
+    where = Run(release, "openvino", "auto")
+    one = run_fresh(where, tmp_path / "image.npy", cache)
     assert one.file == release / "street.onnx"
     assert any(cache.rglob("*.blob"))
 
@@ -136,7 +136,7 @@ def test_of_a_folder_the_fastest_is_chosen_and_the_cache_is_left_to_the_next(rel
         return one
 
     image = np.zeros((96, 128, 3), np.uint8)
-    row, _ = measure_fresh("start", [pair], image, lambda _: {}, 1, run_one=run_one)
+    row, _ = measure_fresh("start", [where], image, lambda _: {}, 1, run_one=run_one)
     assert (row.name, row.subject["file"]) == ("auto: street", "street.onnx")
     assert (row.subject["auto"], row.subject["runtime"]) == (True, "openvino")
     assert row.subject["sha256"] == sha256(release / "street.onnx")

@@ -13,7 +13,7 @@ from icnet_deploy.benchmarks.modes.operators import profile
 from icnet_deploy.benchmarks.modes.stages import STAGES, one_by_one
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.predict.command import label_files
@@ -61,7 +61,7 @@ def test_every_stage_is_told_with_its_share(artefact, tmp_path, run):
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_the_profile_tells_every_operator_slowest_first(artefact, runtime):
     image = draw_scene(5, SIZE).image
-    found = profile(Pair(artefact, runtime, "cpu"), image, threads=1, runs=2)
+    found = profile(Run(artefact, runtime, "cpu"), image, threads=1, runs=2)
     times = [one.median_ms for one in found]
     assert times == sorted(times, reverse=True)
     assert sum(one.share_percent for one in found) == pytest.approx(100, abs=1)
@@ -75,7 +75,7 @@ def test_the_profile_tells_every_operator_slowest_first(artefact, runtime):
 def test_a_runtime_without_a_profile(artefact):
     image = np.zeros((*SIZE, 3), np.uint8)
     with pytest.raises(InputError, match="tensorrt on cuda is not read here"):
-        profile(Pair(artefact, "tensorrt", "cuda"), image)
+        profile(Run(artefact, "tensorrt", "cuda"), image)
 
 
 def test_an_image_of_ones_own(artefact, tmp_path, run):

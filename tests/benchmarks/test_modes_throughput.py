@@ -23,7 +23,7 @@ from icnet_deploy.benchmarks.modes.throughput import (
 )
 from icnet_deploy.benchmarks.subjects import busy_percent, note_runs
 from icnet_deploy.errors import BackendError
-from icnet_deploy.evaluation.pairing import Pair
+from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import write_image
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
@@ -166,9 +166,9 @@ def test_batches_share_the_model_of_one_stream(artefact):
     frames = [np.zeros((96, 128, 3), np.uint8)]
     told = {"threads": 1, "scope": [FRAMES], "streams": [1, 2], "batch": [3], "rounds": 1}
     arguments = argparse.Namespace(**told, images=4)
-    pair = Pair(artefact, "onnxruntime", "cpu")
+    where = Run(artefact, "onnxruntime", "cpu")
     with ExitStack() as stack:
-        feeds = list(open_feeds(arguments, pair, frames, [], stack))
+        feeds = list(open_feeds(arguments, where, frames, [], stack))
         for feed in feeds:
             feed.turn(4)
             feed.setting["runs"] = len(feed.spans)
