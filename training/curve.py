@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
@@ -16,33 +17,26 @@ from icnet_deploy.files import replacing
 _LAST = ("epoch", "lr", "time")
 
 
-class Curve(Logger):
-    """`metrics.csv`: a row a logged step, a column a quantity, blank where it was not measured.
+class Curve(TensorBoardLogger):
+    """TensorBoard's files, and `metrics.csv`: a row a logged step, a column a quantity.
 
-    A resumed run goes on in the same file; rows past the step from which it resumes are dropped.
+    A cell is blank where it was not measured. A resumed run goes on in the same table; rows past
+    the step from which it resumes are dropped.
+
+    Args:
+        run: the run's folder.
+        resume: whether an earlier run is gone on with.
     """
 
-    def __init__(self, path: Path, resume: bool) -> None:
-        super().__init__()
-        self.path = path
-        self._rows = read_curve(path) if resume and path.is_file() else []
-
-    @property
-    def name(self) -> str:
-        """Unused; Lightning wants it."""
-        return "curve"
-
-    @property
-    def version(self) -> str:
-        """Unused; Lightning wants it."""
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Settings are in the run's state and in the checkpoint."""
+    def __init__(self, run: Path, resume: bool) -> None:
+        super().__init__(run, name="", version="tensorboard")
+        self.path = run / "metrics.csv"
+        self._rows = read_curve(self.path) if resume and self.path.is_file() else []
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds what was measured at a step."""
+        super().log_metrics(metrics, step)
         if step is None:
             return
         kept = {k: v for k, v in metrics.items() if k not in _LAST}
@@ -54,7 +48,8 @@ class Curve(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the table; Lightning calls it as it goes."""
+        """Writes both; Lightning calls it as it goes."""
+        super().save()
         if not self._rows:
             return
         names = list(dict.fromkeys(name for row in self._rows for name in row))
@@ -67,8 +62,9 @@ class Curve(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes the table a last time."""
+        """Writes both a last time, also after an error."""
         self.save()
+        super().finalize(status)
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The mix of data sets that training draws from, with labels brought to the network's classes."""
+"""The mix of data sets that training draws from: crops, resized, mirrored and in other colours."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.mapping import target_table
 from icnet_deploy.errors import LabelSetError
-from icnet_deploy.labels import LabelSet
-from icnet_deploy.training.augment import augment
+from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.training.config import TrainConfig
 
 UInt8 = npt.NDArray[np.uint8]
@@ -32,6 +31,7 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
     unbroken run of one process sees.
 
     Attributes:
+        label_set: the network's classes.
         merged: the merged targets; see `target_table`.
         shares: how often each data set is drawn from; they sum to 1.
         start: the step that comes next.
@@ -39,14 +39,15 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, datasets: Sequence[Dataset], model: LabelSet, config: TrainConfig, start: int = 0
+        self, datasets: Sequence[Dataset], label_set: LabelSet, config: TrainConfig, start: int = 0
     ) -> None:
-        tables = [target_table(model, d.label_set) for d in datasets]
+        tables = [target_table(label_set, d.label_set) for d in datasets]
         merged = [m for _, m in tables if m]
         if any(m != merged[0] for m in merged):
             raise LabelSetError("two of the data sets merge different classes")
         self.merged = merged[0] if merged else []
-        self.datasets, self.config, self.start = list(datasets), config, start
+        self.datasets, self.label_set = list(datasets), label_set
+        self.config, self.start = config, start
         self.rank, self.processes = 0, 1
         self._tables = [t for t, _ in tables]
         shares = config.shares or tuple(float(len(d)) for d in datasets)
@@ -100,7 +101,7 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             step += workers
 
 
-def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
+def class_weights(mix: Mix, samples: int = 200) -> Tensor:
     """(1 / log(1.02 + share)) ** power, scaled to a mean of 1 over the pixels that are drawn.
 
     The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). Shares are counted on
@@ -109,7 +110,7 @@ def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
     Returns:
         float32, one weight a class and one a merged class.
     """
-    total = classes + len(mix.merged)
+    total = len(mix.label_set) + len(mix.merged)
     share = np.zeros(256)
     for which, dataset in enumerate(mix.datasets):
         count = max(1, round(samples * float(mix.shares[which])))
@@ -122,3 +123,87 @@ def class_weights(mix: Mix, classes: int, samples: int = 200) -> Tensor:
     weights = (1 / np.log(1.02 + seen)) ** mix.config.class_weights
     weights /= (weights * seen).sum()
     return torch.tensor(weights, dtype=torch.float32)
+
+
+def augment(
+    image: UInt8,
+    labels: UInt8,
+    crop: tuple[int, int],
+    resize: tuple[float, float],
+    rng: np.random.Generator,
+    colour: float = 1.0,
+) -> tuple[UInt8, UInt8]:
+    """Draws one training crop.
+
+    The window is cut from the source first and resized then, so the cost is that of the crop. Past
+    the image's edge it is filled with its mirror image, labelled 255.
+
+    Args:
+        image: uint8 H x W x 3, RGB.
+        labels: uint8 H x W.
+        crop: (height, width) of what is returned.
+        resize: (least, most) factor; the factor is drawn log-uniformly, and its two sides differ
+            by up to 15 %.
+        rng: the source of randomness.
+        colour: strength of the changes of colour, blur and noise; 0 for none.
+
+    Returns:
+        image uint8 h x w x 3 and labels uint8 h x w.
+    """
+    import cv2
+
+    factor = float(np.exp(rng.uniform(np.log(resize[0]), np.log(resize[1]))))
+    aspect = float(np.exp(rng.uniform(-0.07, 0.07)))
+    height = max(2, round(crop[0] / (factor * aspect)))
+    width = max(2, round(crop[1] / (factor / aspect)))
+    rows = _window(image.shape[0], height, rng)
+    cols = _window(image.shape[1], width, rng)
+    inside = np.ix_(
+        np.abs(np.clip(rows, 0, image.shape[0] - 1) - rows) == 0,
+        np.abs(np.clip(cols, 0, image.shape[1] - 1) - cols) == 0,
+    )
+    grid = np.ix_(_mirrored(rows, image.shape[0]), _mirrored(cols, image.shape[1]))
+    patch = image[grid]
+    truth = np.full((height, width), IGNORE, np.uint8)
+    truth[inside] = labels[grid][inside]
+    mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    patch = np.asarray(cv2.resize(patch, crop[::-1], interpolation=mode), np.uint8)
+    truth = np.asarray(cv2.resize(truth, crop[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    if rng.random() < 0.5:
+        patch, truth = patch[:, ::-1], truth[:, ::-1]
+    patch = _photometric(patch, rng, colour) if colour else np.ascontiguousarray(patch)
+    return patch, np.ascontiguousarray(truth)
+
+
+def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Positions of a window along one side; centred about the image where it is longer."""
+    low, high = sorted((0, side - length))
+    start = int(rng.integers(low, high + 1))
+    return np.arange(start, start + length)
+
+
+def _mirrored(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
+    folded = np.abs(positions) % (2 * side)
+    return np.asarray(np.where(folded >= side, 2 * side - 1 - folded, folded))
+
+
+def _photometric(image: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
+    """Brightness, contrast, gamma, colour cast, saturation, blur and noise."""
+    import cv2
+
+    # What works on each value alone is worked out for the 256 values that there are.
+    value = np.arange(256, dtype=np.float32)[:, None] / 255
+    value = value ** float(np.exp(strength * rng.uniform(-0.25, 0.25)))
+    gain = np.exp(strength * rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
+    value = (value - 0.5) * (gain * np.float32(np.exp(strength * rng.uniform(-0.25, 0.25))))
+    value += np.float32(0.5 + strength * rng.uniform(-0.1, 0.1))
+    x = np.asarray(cv2.LUT(np.ascontiguousarray(image), value[:, None, :]))
+    colour = float(1 + strength * rng.uniform(-0.4, 0.4))
+    x = np.asarray(cv2.transform(x, np.full((3, 3), (1 - colour) / 3) + colour * np.eye(3)))
+    chance = rng.random()
+    if chance < 0.15:
+        x = np.asarray(cv2.GaussianBlur(x, (0, 0), strength * float(rng.uniform(0.4, 1.2))))
+    elif chance < 0.35:
+        sigma = strength * rng.uniform(0.01, 0.04)
+        x += rng.normal(0, sigma, (*x.shape[:2], 1)).astype(np.float32)
+    return np.asarray(np.clip(x * 255, 0, 255), np.uint8)

@@ -1,27 +1,33 @@
-"""The training run as PyTorch Lightning sees it."""
+"""The training run as PyTorch Lightning sees it.
+
+Its loss is label guidance: cross-entropy at every head (Zhao et al., arXiv 1704.08545, section
+4.3).
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from icnet_deploy.data import ConfusionMatrix, Dataset, prediction_table
+from icnet_deploy.data import ConfusionMatrix, Dataset, Sample, prediction_table
 from icnet_deploy.errors import CheckFailed, InputError, NotFinite
 from icnet_deploy.finite import require_finite
 from icnet_deploy.images import resize_image
-from icnet_deploy.labels import LabelSet
+from icnet_deploy.labels import IGNORE
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.checkpoint import arrays_of
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.training.config import TrainConfig, changed_settings
-from icnet_deploy.training.loss import head_losses, label_guidance
+from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.parallel import shared_mean
 
 _CONFIG = "icnet_deploy_config"
@@ -29,33 +35,63 @@ _LOADED = ("state_dict", "optimizer_states", "lr_schedulers")
 
 
 class Training(pl.LightningModule):
-    """A network with its guidance heads, its loss, its optimizer and its score.
+    """A network with its guidance heads, its data, its loss, its optimizer and its score.
+
+    Args:
+        network: what is trained.
+        preprocessing: what its input expects.
+        mix: what it is trained on; its configuration is the run's.
+        validation: named data sets to score on.
+        workers: processes that load images.
 
     Attributes:
-        network: what is trained.
-        average: its moving average, which is scored and saved; None where that is the network.
+        average: the network's moving average, which is scored and saved; None where that is the
+            network.
     """
 
     def __init__(
         self,
         network: SegmentationNetwork,
-        config: TrainConfig,
         preprocessing: Preprocessing,
-        label_set: LabelSet,
-        class_weights: Tensor | None = None,
-        merged: Sequence[tuple[int, ...]] = (),
+        mix: Mix,
         validation: Sequence[tuple[str, Dataset]] = (),
+        workers: int = 0,
     ) -> None:
         super().__init__()
-        self.config, self.preprocessing, self.merged = config, preprocessing, list(merged)
-        self.label_set, self.validation = label_set, list(validation)
+        self.config, self.preprocessing, self.mix = mix.config, preprocessing, mix
+        self.validation, self.workers = list(validation), workers
         # Twice as fast on a CPU; torch's annotations know it for tensors only.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: SegmentationNetwork | None = None
-        if config.average:
+        if self.config.average:
             self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.register_buffer("class_weights", class_weights)
+        weights = class_weights(mix) if self.config.class_weights else None
+        self.register_buffer("class_weights", weights)
         self._scores: list[ConfusionMatrix] = []
+
+    def train_dataloader(self) -> Any:
+        """The mix from the step at which the trainer stands, so that a resumed run goes on."""
+        self.mix.start = self.trainer.global_step
+        self.mix.rank, self.mix.processes = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(
+            self.mix,
+            self.config.batch // self.trainer.world_size,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> Any:
+        """A loader a data set; each process scores its own part of the images, none twice."""
+        return [
+            DataLoader(
+                cast(Any, dataset),
+                batch_size=None,
+                sampler=range(self.trainer.global_rank, len(dataset), self.trainer.world_size),
+                collate_fn=cast(Any, _alone),  # without a batch it is given one sample
+                num_workers=self.workers,
+            )
+            for _, dataset in self.validation
+        ]
 
     @property
     def best(self) -> SegmentationNetwork:
@@ -74,9 +110,10 @@ class Training(pl.LightningModule):
             self.network.heads(x),
             target,
             cast(Tensor | None, self.class_weights),
-            self.merged,
+            self.mix.merged,
             self.config.hard_pixels,
             shared_mean,
+            self.network.upsampling,
         )
         loss = label_guidance(losses, self.config.guidance)
         # Of all processes: each must stop, or the others wait for it for ever.
@@ -116,7 +153,9 @@ class Training(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Empties the scores."""
         self._scores = [ConfusionMatrix(len(d.label_set)) for _, d in self.validation]
-        self._tables = [prediction_table(self.label_set, d.label_set) for _, d in self.validation]
+        self._tables = [
+            prediction_table(self.mix.label_set, d.label_set) for _, d in self.validation
+        ]
 
     def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -167,6 +206,10 @@ class Training(pl.LightningModule):
         return optimizers(self.network, self.config)
 
 
+def _alone(sample: Sample) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(sample.image), torch.from_numpy(sample.labels)
+
+
 def _arrays(value: Any, name: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Every number in a state of nested containers, with its path."""
     if isinstance(value, Tensor) and value.is_floating_point():
@@ -202,3 +245,86 @@ def optimizers(network: torch.nn.Module, config: TrainConfig) -> dict[str, Any]:
             optimizer, config.rate, total_steps=config.steps, pct_start=0.15
         )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def label_guidance(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum of the heads' losses, each a float scalar; a weight a head."""
+    total = torch.zeros_like(losses[0])
+    for loss, weight in zip(losses, weights, strict=False):
+        total = total + weight * loss
+    return total
+
+
+def head_losses(
+    heads: Sequence[Tensor],
+    target: Tensor,
+    class_weights: Tensor | None = None,
+    merged: Sequence[tuple[int, ...]] = (),
+    hard_pixels: float = 1.0,
+    share: Callable[[Tensor], Tensor] = lambda weight: weight,
+    upsampling: str = "aligned-corners",
+) -> list[Tensor]:
+    """The cross-entropy of every head.
+
+    Labels are brought to each head's size by nearest neighbour, placed as the logits are: averaging
+    them would make classes that are not there.
+
+    Args:
+        heads: float N x C x h x w each, the finest first.
+        target: int64 N x H x W; 0..C-1, C + i for "any of `merged[i]`", 255 ignored.
+        class_weights: float, C + len(merged), or None.
+        merged: sets of classes whose probabilities are summed.
+        hard_pixels: the share of each image's labelled pixels that counts, 0..1: those of the
+            largest loss (online hard example mining, Shrivastava et al., arXiv 1604.03540).
+        share: from this process's sum of weights to the one to divide by, where several processes
+            share a batch: the mean over all of them, so that their averaged gradients are those
+            of the whole batch.
+        upsampling: where the logits lie in the image, as `SegmentationNetwork` has it.
+
+    Returns:
+        A float scalar a head, the mean over the pixels that count; 0 where every pixel is ignored.
+    """
+    losses = []
+    for logits in heads:
+        # Half precision is too coarse for sums over many pixels.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_p = F.log_softmax(logits.to(dtype), dim=1)
+        groups = [torch.logsumexp(log_p[:, list(m)], dim=1, keepdim=True) for m in merged]
+        log_p = torch.cat([log_p, *groups], dim=1) if groups else log_p
+        small = nearest_labels(target, (logits.shape[2], logits.shape[3]), upsampling)
+        known = small != IGNORE
+        index = small.where(known, 0)
+        loss = -log_p.gather(1, index[:, None])[:, 0]
+        weight = known.to(dtype) if class_weights is None else class_weights[index] * known
+        if hard_pixels < 1:
+            weight = weight * _hardest((loss * weight).detach(), known, hard_pixels)
+        # Not 0 / 0 where nothing is known, and still part of the graph: every process of several
+        # must have a gradient for every parameter.
+        losses.append((loss * weight).sum() / share(weight.sum().detach()).clamp(min=1e-6))
+    return losses
+
+
+def _hardest(loss: Tensor, known: Tensor, part: float) -> Tensor:
+    """Float N x h x w, 1 at the `part` of each image's known pixels that have the largest loss."""
+    keep = torch.zeros_like(loss)
+    for image, (values, mask) in enumerate(zip(loss, known, strict=True)):
+        count = int(part * int(mask.sum()))
+        if count:
+            flat = values.masked_fill(~mask, -1).flatten()
+            keep[image].view(-1)[flat.topk(count, sorted=False).indices] = 1
+    return keep
+
+
+def nearest_labels(
+    target: Tensor, size: tuple[int, int], upsampling: str = "aligned-corners"
+) -> Tensor:
+    """int64 N x H x W to N x h x w: the label nearest to where each logit lies."""
+
+    def nearest(pixels: int, logits: int) -> Tensor:
+        if upsampling == "half-pixel":
+            centres = (torch.arange(logits, device=target.device) + 0.5) * (pixels / logits)
+            return centres.long()
+        return torch.linspace(0, pixels - 1, logits, device=target.device).round().long()
+
+    rows, columns = map(nearest, target.shape[1:], size)
+    return target[:, rows[:, None], columns]

@@ -14,12 +14,9 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data import Dataset
 from icnet_deploy.errors import CheckFailed, InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.finite import require_finite
@@ -31,7 +28,7 @@ from icnet_deploy.networks.preprocessing import CAFFE, STREET, Preprocessing
 from icnet_deploy.networks.registry import build_network, completed
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
-from icnet_deploy.training.loader import Mix, class_weights
+from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
 
@@ -52,43 +49,6 @@ class Machines:
     devices: int = 1
     nodes: int = 1
     workers: int | None = None
-
-
-class Stream(pl.LightningDataModule):
-    """Feeds the mix from the step at which the trainer stands, so that a resumed run goes on."""
-
-    def __init__(self, mix: Mix, validation: Sequence[Dataset], workers: int) -> None:
-        super().__init__()
-        self.mix, self.validation, self.workers = mix, list(validation), workers
-
-    def train_dataloader(self) -> Any:
-        trainer = cast(pl.Trainer, self.trainer)
-        self.mix.start = trainer.global_step
-        self.mix.rank, self.mix.processes = trainer.global_rank, trainer.world_size
-        return DataLoader(
-            self.mix,
-            self.mix.config.batch // trainer.world_size,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def val_dataloader(self) -> Any:
-        """A loader a data set; each process scores its own part of the images, none twice."""
-        trainer = cast(pl.Trainer, self.trainer)
-        return [
-            DataLoader(
-                cast(Any, dataset),
-                batch_size=None,
-                sampler=range(trainer.global_rank, len(dataset), trainer.world_size),
-                collate_fn=cast(Any, _alone),  # without a batch it is given one sample
-                num_workers=self.workers,
-            )
-            for dataset in self.validation
-        ]
-
-
-def _alone(sample: Sample) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(sample.image), torch.from_numpy(sample.labels)
 
 
 def train(
@@ -139,17 +99,15 @@ def train(
     _quiet()
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
-    weights = class_weights(mix, len(label_set)) if config.class_weights else None
     network, preprocessing = _network(config, label_set, init)
     trainer = _trainer(config, run, resume, machines, validate_every, _epoch(datasets, config))
-    if processes > 1 and trainer.strategy.root_device.type != "cuda":
-        share_batch_norm(network)  # on CUDA Lightning puts torch's own
-    module = Training(network, config, preprocessing, label_set, weights, mix.merged, validation)
     on_gpu = trainer.strategy.root_device.type == "cuda"
+    if processes > 1 and not on_gpu:
+        share_batch_norm(network)  # on CUDA Lightning puts torch's own
     workers = machines.workers if machines.workers is not None else 6 * on_gpu
+    module = Training(network, preprocessing, mix, validation, workers)
     start = time.monotonic()
-    stream = Stream(mix, [d for _, d in validation], workers)
-    trainer.fit(module, stream, ckpt_path=state if resume else None, weights_only=False)
+    trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
@@ -230,10 +188,7 @@ def _trainer(
         sync_batchnorm=several and torch.cuda.is_available(),
         use_distributed_sampler=False,
         benchmark=True,  # crops are of one size: on GPUs cuDNN times its algorithms once
-        logger=[
-            Curve(run / "metrics.csv", resume),
-            TensorBoardLogger(run, name="", version="tensorboard"),
-        ],
+        logger=Curve(run, resume),
         callbacks=[states, Bar()],
         log_every_n_steps=max(1, min(10, config.steps // 20)),
         val_check_interval=validate_every,

@@ -34,15 +34,7 @@ ICNETS = [{"architecture": "icnet", "stages": s} for s in ("sub4", "sub24", "sub
 PSPNETS = [{"architecture": "pspnet", "downsampling": d} for d in (8, 16, 32)]
 KINDS = [k | {"guidance": g} for k in ICNETS + PSPNETS for g in (False, True)]
 SIZE = (65, 97)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small are done before a second thread has begun."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def built(kind, width=0.125):

@@ -16,6 +16,7 @@ from icnet_deploy.data.scenes import write_scenes  # noqa: E402
 from icnet_deploy.training import train as running  # noqa: E402
 from icnet_deploy.training.module import Training  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WILD = {
     "sgd": 'optimizer = "sgd"\nschedule = "poly"\nrate = 1000\nguidance = [1e30]\n',
     "adamw": 'schedule = "poly"\nrate = 1000\nweight_decay = 1000\n',

@@ -11,8 +11,12 @@ import torch.nn.functional as F  # noqa: E402
 
 from icnet_deploy.errors import LabelSetError  # noqa: E402
 from icnet_deploy.labels import CITYSCAPES  # noqa: E402
-from icnet_deploy.training.augment import augment  # noqa: E402
-from icnet_deploy.training.loss import head_losses, label_guidance, nearest_labels  # noqa: E402
+from icnet_deploy.training.loader import augment  # noqa: E402
+from icnet_deploy.training.module import (  # noqa: E402
+    head_losses,
+    label_guidance,
+    nearest_labels,
+)
 
 
 def test_one_head_is_plain_cross_entropy():
@@ -34,6 +38,13 @@ def test_downsampled_labels_are_labels_that_were_there():
     target = torch.where(torch.rand(1, 33, 47) < 0.5, 3, 250)
     assert set(nearest_labels(target, (7, 5)).unique().tolist()) <= {3, 250}
     assert torch.equal(nearest_labels(target, (33, 47)), target)
+
+
+@pytest.mark.parametrize("size", [(5, 8), (11, 40), (7, 3)])
+def test_half_pixel_labels_are_those_below_the_centres(size):
+    target = torch.randint(0, 19, (1, 33, 40))
+    wanted = F.interpolate(target[None].float(), size, mode="nearest-exact")[0].long()
+    assert torch.equal(nearest_labels(target, size, "half-pixel"), wanted)
 
 
 def test_a_merged_target_takes_the_sum_of_the_probabilities():
@@ -129,7 +140,7 @@ def test_the_power_of_the_class_weights(tmp_path):
     write_scenes(tmp_path, 2, (64, 96), 4, "train", progress=False)
     scenes = open_dataset("scenes", tmp_path, "train")
     whole, half = (
-        class_weights(Mix([scenes], CITYSCAPES, TrainConfig(class_weights=p)), 19) for p in (1, 0.5)
+        class_weights(Mix([scenes], CITYSCAPES, TrainConfig(class_weights=p))) for p in (1, 0.5)
     )
     ratio = (whole / whole[0]).sqrt() / (half / half[0])
     assert torch.allclose(ratio, torch.ones(19), atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from icnet_deploy.cli import main  # noqa: E402
 from icnet_deploy.data.scenes import write_scenes  # noqa: E402
 from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = """
 width = 0.125
 steps = {steps}
@@ -88,7 +90,8 @@ def test_a_run_killed_for_real_goes_on(scenes, tmp_path):
     command = [sys.executable, "-m", "icnet_deploy", "train", "--dataset", "scenes"]
     command += ["--data", str(scenes), "--config", str(tmp_path / "c.toml")]
     command += ["-o", str(tmp_path / "net.safetensors")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
     curve = tmp_path / "net.run" / "metrics.csv"
     end = time.monotonic() + 120
     while time.monotonic() < end and not (curve.is_file() and len(curve.read_text()) > 200):
