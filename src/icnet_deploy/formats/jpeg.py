@@ -48,9 +48,9 @@ def pictures(content: bytes) -> Iterator[int]:
     start = 0
     while True:
         yield start
-        end = _end(content, start)
-        behind = _NEXT.match(content, end) if end else None
-        if behind is None:
+        codes = _codes(content, start)
+        behind = codes and _NEXT.match(content, codes[1])
+        if not behind:
             return
         start = behind.end()
 
@@ -125,29 +125,24 @@ def _segments(content: bytes, start: int) -> Iterator[tuple[int, int, int]]:
     raise Unreadable(CUT)
 
 
-def _scan(content: bytes, start: int) -> int:
-    """Where a picture's codes begin; -1 if it has none."""
+def _codes(content: bytes, start: int) -> tuple[int, int] | None:
+    """Where a picture's codes begin, and the position behind its end; None if it has none."""
     try:
-        return [end for _, _, end in _segments(content, start)][-1]
+        *_, (_, _, begin) = _segments(content, start)
     except Unreadable:
-        return -1
-
-
-def _end(content: bytes, start: int) -> int:
-    """The position behind a picture's end; 0 if it has none. No code holds these two bytes."""
-    scan = _scan(content, start)
-    end = content.find(b"\xff\xd9", scan) if scan > 0 else -1
-    return end + 2 if end > 0 else 0
+        return None
+    end = content.find(b"\xff\xd9", begin)  # no code holds these two bytes
+    return (begin, end + 2) if end >= 0 else None
 
 
 def _state_without_codes(content: bytes) -> int:
     """Whether there is an end, and restart markers that count from 0 to 7 again and again."""
-    end = _end(content, 0)
-    if not end:
+    codes = _codes(content, 0)
+    if codes is None:
         return _CUT
     expected = 0
-    for found in _RESTART.finditer(content, _scan(content, 0), end):
-        number = found[1][0] - 0xD0
+    for marker in _RESTART.finditer(content, *codes):
+        number = marker[1][0] - 0xD0
         if number not in (0, expected % 8):  # each scan begins with 0
             return _CUT
         expected = number + 1
