@@ -27,9 +27,8 @@ from icnet_deploy.benchmarks.plots import points, sample_plot, speed_plot
 from icnet_deploy.command import command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.files import write_text
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.parts import figures
-from icnet_deploy.report.parts import where as where_it_was
+from icnet_deploy.report.html import Html, figures, page, tag
+from icnet_deploy.report.html import where as where_it_was
 from icnet_deploy.report.tables import Table
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
+from icnet_deploy.benchmarks.ratio import Ratio, ratio_of_medians
 from icnet_deploy.report.tables import Table, number
-from icnet_deploy.timing import Ratio, ratio_of_medians, tellable
+from icnet_deploy.timing import tellable
 
 _STAGES = ("preprocess", "inference", "label_map")
 

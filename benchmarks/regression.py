@@ -18,12 +18,12 @@ from icnet_deploy.benchmarks.measurement_tables import (
     unit_of,
     who,
 )
+from icnet_deploy.benchmarks.ratio import ENOUGH, Ratio, ratio_of_medians
 from icnet_deploy.command import command, number_type
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.report.tables import Table, number
-from icnet_deploy.timing import ENOUGH, Ratio, ratio_of_medians
 
 _ALIKE = ("size", "batch")
 """Settings that must be alike; `rounds` and `warmup` may differ, and the rest tell rows apart."""

@@ -12,8 +12,7 @@ from icnet_deploy.benchmarks.paper.networks import (
     PaperTable,
     tables_of,
 )
-from icnet_deploy.report.html import page, tag
-from icnet_deploy.report.parts import facts, where
+from icnet_deploy.report.html import facts, page, tag, where
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.machine import machine, versions
 

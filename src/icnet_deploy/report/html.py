@@ -32,35 +32,6 @@ def tag(name: str, *children: str | Iterable[str], **attributes: str | int | flo
     return Html(f"<{name}{written}>{''.join(_flat(children))}</{name}>")
 
 
-def svg(kind: str, label: str, size: tuple[float, float], style: str, parts: Iterable[str]) -> Html:
-    """A drawing on a ground of its own, which stands alone as a file and in a page.
-
-    Args:
-        kind: its class, by which the style speaks of it.
-        label: what it shows, for who cannot see it.
-        size: (width, height) in units of the viewBox.
-        style: CSS.
-        parts: its elements.
-    """
-    width, height = size
-    return tag(
-        "svg",
-        tag("style", Html(style)),
-        tag("rect", class_="ground", width=width, height=height),
-        parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width} {height}",
-        class_=kind,
-        role="img",
-        aria_label=label,
-    )
-
-
-def svg_text(text: str, x: float, y: float, anchor: str, kind: str = "tick") -> Html:
-    """Words in a drawing; `anchor` is `start`, `middle` or `end`."""
-    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor, class_=kind)
-
-
 def _flat(children: Iterable[str | Iterable[str]]) -> Iterable[str]:
     for child in children:
         if isinstance(child, Html):

@@ -70,11 +70,6 @@ class Table:
         return replace(self, header=[self.header[i] for i in kept], rows=rows, left=left)
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """`Table.text`, for who has not moved to it."""
-    return Table(header, rows, left).text()
-
-
 def number(value: float | None, digits: int = 2) -> str:
     """A number to so many decimals; a dash where there is none (None or NaN)."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
