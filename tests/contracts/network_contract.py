@@ -15,8 +15,7 @@ pytest.importorskip("safetensors", reason="checkpoints need safetensors")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from icnet_deploy.export.deployed import Deployed  # noqa: E402
-from icnet_deploy.export.stride import ANY_SIZE, stride_of  # noqa: E402
+from icnet_deploy.export.deployed import ANY_SIZE, Deployed, stride_of  # noqa: E402
 from icnet_deploy.labels import CAMVID  # noqa: E402
 from icnet_deploy.metadata import UPSAMPLINGS  # noqa: E402
 from icnet_deploy.networks.blocks import words  # noqa: E402
