@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.images import UInt8
 from icnet_deploy.labels import LabelSet
-
-UInt8 = npt.NDArray[np.uint8]
 
 _PAPER = (250, 250, 250)
 _INK = (25, 25, 25)

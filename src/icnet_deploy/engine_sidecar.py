@@ -28,7 +28,7 @@ from icnet_deploy.documents import (
 from icnet_deploy.errors import ModelError
 from icnet_deploy.metadata import ArtefactMetadata
 
-SCHEMA = 1
+_NEWEST = 1
 """Raised when a reader of today could misunderstand the file."""
 
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
@@ -83,7 +83,7 @@ class EngineSidecar:
     profiles: tuple[Profile, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     precisions: dict[str, int] | None = None
-    schema: int = SCHEMA
+    schema: int = _NEWEST
 
     def check(self, engine: bytes, path: str | Path) -> None:
         """Refuses an engine that is not the one described here.
@@ -122,7 +122,7 @@ _SCHEMA = Schema(
         "precisions": or_null(object_of(COUNT)),
     },
     optional=("options", "precisions"),
-    newest=SCHEMA,
+    newest=_NEWEST,
     sealed=True,
     error=ModelError,
 )

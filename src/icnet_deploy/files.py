@@ -134,7 +134,7 @@ def sha256(path: str | Path) -> str:
 
 
 @dataclass(frozen=True)
-class FoundFiles:
+class _FoundFiles:
     """What a search of a folder brought.
 
     Attributes:
@@ -156,7 +156,7 @@ class FoundFiles:
         return f"{len(self.left_out)} left out: {names}{more}"
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> FoundFiles:
+def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
     """Searches a folder with its sub-folders.
 
     Linked sub-folders are searched, too. No folder is searched twice, however many links lead to
@@ -204,7 +204,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> FoundFiles:
                 files.append(entry)
             else:
                 left_out.append(entry)
-    return FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
+    return _FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
 
 
 def cache_folder(kind: str) -> Path | None:

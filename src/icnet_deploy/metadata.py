@@ -33,7 +33,7 @@ from icnet_deploy.files import replacing
 from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
 from icnet_deploy.labels import LabelSet
 
-Checked = TypeVar("Checked")
+_Checked = TypeVar("_Checked")
 
 SCHEMA = 1
 """Raised when a reader of today could misunderstand the value."""
@@ -184,8 +184,8 @@ def stamped(content: bytes, metadata: ArtefactMetadata, external_data: Path | No
 def write_artefact(out: Path, content: bytes, metadata: ArtefactMetadata) -> None: ...
 @overload
 def write_artefact(
-    out: Path, content: bytes, metadata: ArtefactMetadata, check: Callable[[Path], Checked]
-) -> Checked: ...
+    out: Path, content: bytes, metadata: ArtefactMetadata, check: Callable[[Path], _Checked]
+) -> _Checked: ...
 def write_artefact(
     out: Path,
     content: bytes,

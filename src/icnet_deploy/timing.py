@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError, CheckFailed
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.images import UInt8
 
 WARMUP = 3
 """Runs before the first that counts: runtimes plan their memory in the first two."""
@@ -28,7 +27,7 @@ def interleave(
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Takes one sample of each in turn, A B C A B C, so that a drift of the machine meets them all.
 
-    Before each turn it waits until this process is idle; see `settle`.
+    Before each turn it waits until this process is idle; see `_settle`.
 
     Args:
         turns: name -> runs it once and returns how long that took, in seconds.
@@ -44,7 +43,7 @@ def interleave(
     for _ in range(rounds):
         for name, turn in turns.items():
             if name not in failures:
-                settle()
+                _settle()
                 try:
                     samples[name].append(turn())
                 except BackendError as error:
@@ -53,7 +52,7 @@ def interleave(
     return samples, failures
 
 
-def settle(limit: float = 1.0) -> None:
+def _settle(limit: float = 1.0) -> None:
     """Waits until no thread of this process computes, or for so many seconds.
 
     The threads of some runtimes go on turning for a while after a run, in case another comes (those
@@ -91,7 +90,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Latency:
+class _Latency:
     """What one subject took.
 
     Attributes:
@@ -109,7 +108,7 @@ def measure(
     rounds: int = 20,
     lead_in: int = 1,
     name: str = "latency",
-) -> list[Latency]:
+) -> list[_Latency]:
     """Times all in turn, A B A B, so that a drift of the machine meets them all.
 
     A turn begins when the one before has left nothing running, and with a run that is not counted:
@@ -127,12 +126,12 @@ def measure(
     """
     from tqdm import tqdm
 
-    rows = [Latency(each) for each in subjects]
+    rows = [_Latency(each) for each in subjects]
     for each in subjects:
         for number in range(WARMUP):
             each.label(images[number % len(images)])
 
-    def turn(row: Latency) -> float:
+    def turn(row: _Latency) -> float:
         taken = len(row.stages.get("total", ()))
         for before in range(lead_in, 0, -1):
             row.subject.label(images[(taken - before) % len(images)])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from icnet_deploy.formats import chunks, jpeg, plain, tiff
 from icnet_deploy.formats.header import CORRUPT, Header, Unreadable, exif_orientation
 
-UInt8 = npt.NDArray[np.uint8]
+_UInt8 = npt.NDArray[np.uint8]
 
 _MOST_PIXELS = 1 << 30  # OpenCV's own limit
 _DARK = 1 << 14
@@ -54,7 +54,7 @@ def check(content: bytes, head: Header) -> None:
         checks[head.kind](content)
 
 
-def rgb(content: bytes, head: Header) -> UInt8:
+def rgb(content: bytes, head: Header) -> _UInt8:
     """The only, or first, picture: uint8 H x W x 3, RGB, as stored; a new array."""
     if head.kind == "TIFF":
         pixels = _tiff(content, head)
@@ -69,7 +69,7 @@ def rgb(content: bytes, head: Header) -> UInt8:
     return pixels
 
 
-def indices(content: bytes, head: Header) -> UInt8:
+def indices(content: bytes, head: Header) -> _UInt8:
     """The samples of a grey picture or the indices of one with a palette, uint8 H x W, as stored.
 
     Raises:
@@ -114,7 +114,7 @@ def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
         yield part, header(part)
 
 
-def frames(content: bytes, head: Header) -> Iterator[tuple[UInt8, float | None]]:
+def frames(content: bytes, head: Header) -> Iterator[tuple[_UInt8, float | None]]:
     """Yields the frames of an animation, composited, and how long each is shown, in seconds."""
     image = _open(content, head.kind, head.page)
     first = 1 if getattr(image, "default_image", False) else 0  # shown where nothing can move
@@ -130,7 +130,7 @@ def frames(content: bytes, head: Header) -> Iterator[tuple[UInt8, float | None]]
         yield pixels, milliseconds / 1000 or None
 
 
-def _opencv(content: bytes, head: Header) -> UInt8:
+def _opencv(content: bytes, head: Header) -> _UInt8:
     import cv2
 
     deep = head.depth == 16
@@ -151,7 +151,7 @@ def _opencv(content: bytes, head: Header) -> UInt8:
     return np.asarray(pixels)
 
 
-def _pnm(content: bytes) -> UInt8:
+def _pnm(content: bytes) -> _UInt8:
     values, most = plain.pnm_samples(content)
     bits = most.bit_length()
     if most == 1 and content[1:2] in b"14":
@@ -167,7 +167,7 @@ def _pnm(content: bytes) -> UInt8:
     )
 
 
-def _tiff(content: bytes, head: Header) -> UInt8:
+def _tiff(content: bytes, head: Header) -> _UInt8:
     image = _open(content, head.kind, head.page)
     if head.depth < 16:
         return _pillow(image)
@@ -242,7 +242,7 @@ def _broken_as(words: str) -> Iterator[None]:
         raise Unreadable(words.format(error)) from error
 
 
-def _pillow(image: Any) -> UInt8:
+def _pillow(image: Any) -> _UInt8:
     """Decodes to uint8 H x W x 3, RGB; what is transparent keeps the colour that is stored."""
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         raise Unreadable(f"holds samples of the kind {image.mode}: convert it to 8-bit RGB")
