@@ -36,13 +36,13 @@ class Pairing:
     """What is compared, and what is not.
 
     Attributes:
-        files: what was read of each file.
+        files: file -> what was read of it.
         runs: in the order of the files.
         left_out: a sentence for each file and runtime that is not compared.
         without: file -> why it is compared on nothing.
     """
 
-    files: list[ArtefactFile] = field(default_factory=list)
+    files: dict[Path, ArtefactFile] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     without: dict[Path, InputError] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def default_runtimes() -> list[str]:
             check_available(name, "cpu")
             installed.append(name)
     if not installed:
-        raise _missing(onnx_runtimes()[0], "icnet parity")
+        raise MissingPackage("onnxruntime", extra="cpu", purpose="icnet parity")
     return installed
 
 
@@ -74,16 +74,7 @@ def onnx_runtimes() -> list[str]:
     return [name for name, row in RUNTIMES.items() if not row.engines and "cpu" in row.extras]
 
 
-def _engine_runtimes() -> str:
-    return " or ".join(name for name, row in RUNTIMES.items() if row.engines)
-
-
-def _missing(runtime: str, purpose: str) -> MissingPackage:
-    row = RUNTIMES[runtime]
-    return MissingPackage(row.package, extra=row.extras["cpu"], purpose=purpose)
-
-
-def read_file(path: Path) -> ArtefactFile:
+def _read_file(path: Path) -> ArtefactFile:
     """What an artefact says of itself; one that cannot be read has a `problem`."""
     try:
         return read_artefact(path)
@@ -96,7 +87,7 @@ def pair(
     runtimes: Sequence[str] | None = None,
     device: str = "auto",
     *,
-    read: Callable[[Path], ArtefactFile] = read_file,
+    read: Callable[[Path], ArtefactFile] = _read_file,
 ) -> Pairing:
     """Pairs files with runtimes.
 
@@ -116,66 +107,84 @@ def pair(
     """
     pairing = Pairing()
     for path in dict.fromkeys(artefacts):
-        artefact, before = read(path), len(pairing.runs)
-        pairing.files.append(artefact)
-        if runtimes is None and not artefact.is_engine:
-            _pair_default(pairing, artefact, device)
-        for runtime in dict.fromkeys(runtimes or (["auto"] if artefact.is_engine else [])):
-            refused = _refusal(artefact, runtime, device)
-            if refused:
-                pairing.left_out.append(refused)
-            else:
-                pairing.runs.append(Run(path, runtime, device))
-        if len(pairing.runs) == before and path not in pairing.without:
-            why = pairing.left_out[-1]
-            pairing.without[path] = InputError(f"{path} is compared on nothing: {why}")
+        artefact = read(path)
+        named = ["auto"] if runtimes is None and artefact.is_engine else runtimes
+        if named is None:
+            refusals = {name: _unmeant(artefact, name) for name in _default(artefact)}
+        else:
+            refusals = {name: _refusal(artefact, name, device) for name in named}
+        runs = [Run(path, name, device) for name, why in refusals.items() if why is None]
+        left_out = [
+            f"{path.name}{', ' if name == ROUNDED else ' on '}{name}: {why}"
+            for name, why in refusals.items()
+            if why is not None
+        ]
+        pairing.files[path] = artefact
+        pairing.runs += runs
+        pairing.left_out += left_out
+        if not runs:
+            pairing.without[path] = (
+                _missing(artefact)
+                if named is None
+                else InputError(f"{path} is compared on nothing: {left_out[-1]}")
+            )
     return pairing
 
 
-def _pair_default(pairing: Pairing, artefact: ArtefactFile, device: str) -> None:
-    path, installed = artefact.path, default_runtimes()
+def _default(artefact: ArtefactFile) -> list[str]:
+    """Where an ONNX file is compared unless it is said."""
     row = precision_of(artefact.precision)
-    meant = row.runtimes if row and row.runtimes else onnx_runtimes()
-    for runtime in installed:
-        if runtime in meant:
-            pairing.runs.append(Run(path, runtime, device))
-        else:
-            pairing.left_out.append(
-                f"{path.name} on {runtime}: {artefact.precision} is placed for {', '.join(meant)}; "
-                f"--runtime {runtime} compares it there all the same"
-            )
-    if not set(meant).intersection(installed):
-        runtime = next(name for name in onnx_runtimes() if name in meant)
-        pairing.without[path] = _missing(runtime, f"{path.name} ({artefact.precision})")
-    if row and row.rounded:
+    return [*default_runtimes(), *([ROUNDED] if row and row.rounded else [])]
+
+
+def _unmeant(artefact: ArtefactFile, runtime: str) -> str | None:
+    """Why an ONNX file is not compared on a runtime unless that is named, or None."""
+    row = precision_of(artefact.precision)
+    if runtime == ROUNDED:
         missing = [p for p in ("onnx", "onnxruntime") if find_spec(p) is None]
-        if missing:
-            pairing.left_out.append(
-                f"{path.name}, {ROUNDED}: it needs {missing[0]} (pip install "
-                '"icnet-deploy[export]"), so how the file answers on a GPU is not known'
-            )
-        else:
-            pairing.runs.append(Run(path, ROUNDED, "cpu"))
+        return (
+            f'it needs {missing[0]} (pip install "icnet-deploy[export]"), so how the file answers '
+            "on a GPU is not known"
+            if missing
+            else None
+        )
+    if row is None or row.meant_for(runtime):
+        return None
+    return (
+        f"{row.name} is placed for {', '.join(row.runtimes)}; --runtime {runtime} compares it "
+        "there all the same"
+    )
+
+
+def _missing(artefact: ArtefactFile) -> MissingPackage:
+    """What would run an ONNX file, of which nothing is installed that its precision is for."""
+    row = precision_of(artefact.precision)
+    name = next(name for name in onnx_runtimes() if row is None or row.meant_for(name))
+    purpose = f"{artefact.path.name} ({artefact.precision})"
+    return MissingPackage(
+        RUNTIMES[name].package, extra=RUNTIMES[name].extras["cpu"], purpose=purpose
+    )
 
 
 def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
     """Why an artefact cannot work on a runtime that was named, or None."""
-    path, row, known = artefact.path, precision_of(artefact.precision), RUNTIMES.get(runtime)
-    engines = runtime == "auto" or (known is not None and known.engines)
+    row, known = precision_of(artefact.precision), RUNTIMES.get(runtime)
+    engines = known.engines if known else runtime == "auto"
     if artefact.is_engine:
-        where = f"{path.name} on {runtime}: an engine runs on {_engine_runtimes()}"
-        return None if engines else where
+        able = " or ".join(name for name, one in RUNTIMES.items() if one.engines)
+        return None if engines else f"an engine runs on {able}"
     if runtime == ROUNDED and not (row and row.rounded):
         rounded = " or ".join(name for name, one in PRECISIONS.items() if one.rounded)
-        return f"{path.name}, {ROUNDED}: it is {artefact.precision}, not {rounded}"
+        return f"it is {artefact.precision}, not {rounded}"
     if known is None:
         return None  # opening it says which runtimes there are
-    if row and (why := row.refusal(runtime, device, known.engines)):
-        return f"{path.name} on {runtime}: {why}; {_instead(row, runtime, device)}"
-    if known.engines:
+    refused = row and row.refusal(runtime, device, engines)
+    if row and refused:
+        return f"{refused}; {_instead(row, runtime, device)}"
+    if engines:
         return (
-            f"{path.name} on {runtime}: it runs engines, and this is an ONNX file; build one "
-            f"with `icnet build-engine {path} --with {runtime}`"
+            "it runs engines, and this is an ONNX file; build one with "
+            f"`icnet build-engine {artefact.path} --with {runtime}`"
         )
     return None
 

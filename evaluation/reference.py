@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
 
 UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
+_Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
+_Index = npt.NDArray[np.intp]
 Size = tuple[int, int]
 
 _NEEDS = ("the PyTorch reference", "benchmark", "torch", "safetensors")
@@ -42,11 +42,11 @@ class Answer:
             the model's where its label map was then resized by nearest neighbour.
     """
 
-    logits: Float32
+    logits: _Float32
     labels: UInt8
     upsampled: Size
 
-    def margins(self, rows: Index, cols: Index) -> Float64:
+    def margins(self, rows: _Index, cols: _Index) -> Float64:
         """How far the best logit is above the second best, at n pixels of the label map."""
         if self.upsampled != self.labels.shape:
             rows = _nearest(self.upsampled[0], self.labels.shape[0])[rows]
@@ -101,7 +101,7 @@ class Reference:
         other.size = size
         return other
 
-    def logits(self, image: UInt8) -> Float32:
+    def logits(self, image: UInt8) -> _Float32:
         """Runs the network on an image of any size.
 
         Args:
@@ -127,7 +127,7 @@ class Reference:
         return answer_of(self.logits(image), _size(image))
 
 
-def answer_of(logits: Float32, image_size: Size, model_size: Size | None = None) -> Answer:
+def answer_of(logits: _Float32, image_size: Size, model_size: Size | None = None) -> Answer:
     """Finishes logits as a caller of one of the two heads gets them finished.
 
     Args:
@@ -143,7 +143,7 @@ def answer_of(logits: Float32, image_size: Size, model_size: Size | None = None)
     return Answer(logits, labels, model_size)
 
 
-def dense_labels(logits: Float32, size: Size) -> UInt8:
+def dense_labels(logits: _Float32, size: Size) -> UInt8:
     """Upsamples logits bilinearly with aligned corners and takes the largest at every pixel.
 
     The interpolation runs in float64: torch's float32 places a pixel wrong by up to 1e-4 of a
@@ -175,7 +175,7 @@ def dense_labels(logits: Float32, size: Size) -> UInt8:
 
 
 def margins_at(
-    logits: Float32, size: Size, rows: Index, cols: Index, block: int = _PIXELS
+    logits: _Float32, size: Size, rows: _Index, cols: _Index, block: int = _PIXELS
 ) -> Float64:
     """How far the best logit is above the second best, at some pixels of the upsampled logits.
 
@@ -197,7 +197,7 @@ def margins_at(
     return margins
 
 
-def _interpolated(logits: Float32, size: Size, rows: Index, cols: Index) -> Float64:
+def _interpolated(logits: _Float32, size: Size, rows: _Index, cols: _Index) -> Float64:
     """Float64 C x n: the upsampled logits at n pixels."""
     row, below, down = _corners(rows, logits.shape[1], size[0])
     col, after, across = _corners(cols, logits.shape[2], size[1])
@@ -206,14 +206,14 @@ def _interpolated(logits: Float32, size: Size, rows: Index, cols: Index) -> Floa
     return np.asarray(left * (1 - across) + right * across, np.float64)
 
 
-def _corners(pixels: Index, grid: int, size: int) -> tuple[Index, Index, Float64]:
+def _corners(pixels: _Index, grid: int, size: int) -> tuple[_Index, _Index, Float64]:
     """The grid points on both sides of each pixel, and the weight of the far one, 0..1."""
     position = pixels.astype(np.float64) * (grid - 1) / max(size - 1, 1)
     near = np.minimum(position.astype(np.intp), max(grid - 2, 0))
     return near, np.minimum(near + 1, grid - 1), position - near
 
 
-def _nearest(source: int, target: int) -> Index:
+def _nearest(source: int, target: int) -> _Index:
     """For each of `target` pixels of a line the one of `source` that `resize_labels` takes."""
     import cv2
 

@@ -205,7 +205,7 @@ class Score:
             split=self.dataset.split,
             images=self.images,
             label_sizes=tuple(size_text(size) for size in sorted(self._label_sizes)),
-            model_size="image" if self.model_size is None else size_text(self.model_size),
+            model_size=size_text(self.model_size),
             model_label_set=f"{model.name}, {len(model)} classes",
             data_label_set=f"{data.name}, {len(data)} classes",
             mapping=mapping,
@@ -313,6 +313,6 @@ def percent(share: float) -> float | None:
     return None if np.isnan(share) else round(100 * float(share), 6)
 
 
-def size_text(size: Size) -> str:
-    """(1024, 2048) as `1024x2048`."""
-    return f"{size[0]}x{size[1]}"
+def size_text(size: Size | None, any_size: str = "image") -> str:
+    """(1024, 2048) as `1024x2048`; `any_size` for None, which is each image's own."""
+    return any_size if size is None else f"{size[0]}x{size[1]}"

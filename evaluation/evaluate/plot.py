@@ -26,7 +26,7 @@ from icnet_deploy.report.svg import (
 FEW = 10
 """A bin with fewer regions than this is drawn faint."""
 
-Bin = Mapping[str, Any]
+_Bin = Mapping[str, Any]
 """What `Score.to_dict` has in `regions`: `from_pixels`, `to_pixels` (None for the one without an
 end), how many `regions`, and their `accuracy_percent`."""
 
@@ -37,9 +37,10 @@ _BEYOND = _SIZES.end + _GAP + _OPEN / 2  # where the bin without an end is
 _RIGHT = _SIZES.end + _GAP + _OPEN
 _CURVES, _DIFFERENCE, _COUNTS = 220, 110, 56  # heights of the three panels
 _BETWEEN = 34
+_ORDERS = ("first", "second")  # the colours of the curves
 
 
-def region_plot(curves: Mapping[str, Sequence[Bin]]) -> Html:
+def region_plot(curves: Mapping[str, Sequence[_Bin]]) -> Html:
     """A plot that stands alone as a file and in a report; its points say their numbers.
 
     Args:
@@ -52,77 +53,77 @@ def region_plot(curves: Mapping[str, Sequence[Bin]]) -> Html:
     if len(curves) == 2:
         parts += _differences(curves, top)
         top += _DIFFERENCE + _BETWEEN
-    parts += _counts(next(iter(curves.values())), top)
-    top += _COUNTS
-    parts += _sizes(top)
+    below = top + _COUNTS
+    parts += [*_counts(next(iter(curves.values())), below), *_sizes(below)]
     label = "mean share of right pixels by the size of the true region"
-    return drawing(label, (_RIGHT + 16, top + 48), parts)
+    return drawing(label, (_RIGHT + 16, below + 48), parts)
 
 
-def bin_words(one: Bin) -> str:
+def bin_words(one: _Bin) -> str:
     """The sizes of a bin in words."""
     start, end = one["from_pixels"], one["to_pixels"]
     return f"{start:,} and more" if end is None else f"{start:,} to {end - 1:,}"
 
 
-def _x(one: Bin) -> float:
+def _x(one: _Bin) -> float:
     """The middle of a bin."""
     return _BEYOND if one["to_pixels"] is None else _SIZES(one["from_pixels"] + _BIN / 2)
 
 
-def _bar(one: Bin, y: tuple[float, float], kind: str, words: str) -> Html:
+def _bar(one: _Bin, y: tuple[float, float], kind: str, words: str) -> Html:
     """A bar of a bin."""
     x = _x(one)
     return hover(f"{bin_words(one)} pixels: {words}", bar((x - 5, x + 5), y, kind))
 
 
-def _marker(order: str, x: float, y: float, kind: str = "") -> Html:
-    kind = f"{order}{kind}"
+def _marker(order: str, x: float, y: float, few: bool = False) -> Html:
+    kind = f"{order} hollow" if few else order
     if order == "first":
         return tag("circle", cx=x, cy=y, r=3.5, class_=kind)
     return tag("rect", x=x - 3, y=y - 3, width=6, height=6, class_=kind)
 
 
-def _orders(curves: Mapping[str, Sequence[Bin]]) -> Iterator[tuple[str, str, Sequence[Bin]]]:
-    for order, (name, bins) in zip(("first", "second"), curves.items(), strict=False):
-        yield order, name, bins
-
-
-def _names(curves: Mapping[str, Sequence[Bin]]) -> Iterator[Html]:
-    for row, (order, name, _) in enumerate(_orders(curves)):
+def _names(curves: Mapping[str, Sequence[_Bin]]) -> Iterator[Html]:
+    for row, (order, name) in enumerate(zip(_ORDERS, curves, strict=False)):
         y = 14 + 18 * row
         yield tag("polyline", points=f"{_LEFT},{y} {_LEFT + 26},{y}", class_=order)
         yield _marker(order, _LEFT + 13, y)
         yield text(name, _LEFT + 34, y + 4, "start", "name")
 
 
-def _accuracy(curves: Mapping[str, Sequence[Bin]], top: float) -> Iterator[Html]:
+def _accuracy(curves: Mapping[str, Sequence[_Bin]], top: float) -> list[Html]:
     up = Scale(0, 100, top + _CURVES, top)
-    yield from y_axis(up, [(share, f"{share} %") for share in range(0, 101, 25)], _LEFT, _RIGHT)
-    yield text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start")
-    for order, _, bins in _orders(curves):
-        for run in _runs(bins):
-            points = " ".join(f"{_x(one)},{up(one['accuracy_percent'])}" for one in run)
-            yield tag("polyline", points=points, class_=order)
-    for order, name, bins in _orders(curves):
-        for one in bins:
-            share, many = one["accuracy_percent"], one["regions"]
-            words = f"{name}, {bin_words(one)} pixels: {share:.1f} % of {many} regions"
-            yield hover(words, _marker(order, _x(one), up(share), " hollow" * (many < FEW)))
+
+    def line(order: str, run: Sequence[_Bin]) -> Html:
+        points = " ".join(f"{_x(one)},{up(one['accuracy_percent'])}" for one in run)
+        return tag("polyline", points=points, class_=order)
+
+    def point(order: str, name: str, one: _Bin) -> Html:
+        share, many = one["accuracy_percent"], one["regions"]
+        words = f"{name}, {bin_words(one)} pixels: {share:.1f} % of {many} regions"
+        return hover(words, _marker(order, _x(one), up(share), many < FEW))
+
+    orders = list(zip(_ORDERS, curves.items(), strict=False))
+    return [
+        *y_axis(up, [(share, f"{share} %") for share in range(0, 101, 25)], _LEFT, _RIGHT),
+        text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start"),
+        *(line(order, run) for order, (_, bins) in orders for run in _runs(bins)),
+        *(point(order, name, one) for order, (name, bins) in orders for one in bins),
+    ]
 
 
-def _runs(bins: Sequence[Bin]) -> Iterator[list[Bin]]:
+def _runs(bins: Sequence[_Bin]) -> list[list[_Bin]]:
     """Neighbouring bins: a line across an empty bin, or to the endless one, would be made up."""
-    run: list[Bin] = []
+    runs: list[list[_Bin]] = [[]]
     for one in bins:
-        if run and (one["to_pixels"] is None or one["from_pixels"] != run[-1]["to_pixels"]):
-            yield run
-            run = []
-        run.append(one)
-    yield run
+        last = runs[-1][-1] if runs[-1] else None
+        if last and (one["to_pixels"] is None or one["from_pixels"] != last["to_pixels"]):
+            runs.append([])
+        runs[-1].append(one)
+    return runs
 
 
-def _differences(curves: Mapping[str, Sequence[Bin]], top: float) -> Iterator[Html]:
+def _differences(curves: Mapping[str, Sequence[_Bin]], top: float) -> list[Html]:
     first, second = curves.values()
     points = [
         a["accuracy_percent"] - b["accuracy_percent"] for a, b in zip(first, second, strict=True)
@@ -130,32 +131,40 @@ def _differences(curves: Mapping[str, Sequence[Bin]], top: float) -> Iterator[Ht
     reach = round_up(max(map(abs, [1, *points])))
     up = Scale(-reach, reach, top + _DIFFERENCE, top)
     ticks = [(-reach, f"{-reach:+g}"), (0, "0"), (reach, f"{reach:+g}")]
-    yield from y_axis(up, ticks, _LEFT, _RIGHT, zero=0)
-    yield text(f"{' minus '.join(curves)}, points", _LEFT, top - 6, "start")
-    for one, difference in zip(first, points, strict=True):
-        many = one["regions"]
-        kind = ("first" if difference > 0 else "second") + " faint" * (many < FEW)
-        words = f"{difference:+.2f} points, {many} regions"
-        yield _bar(one, (up(0), up(difference)), kind, words)
+
+    def difference(one: _Bin, value: float) -> Html:
+        kind = ("first" if value > 0 else "second") + " faint" * (one["regions"] < FEW)
+        return _bar(one, (up(0), up(value)), kind, f"{value:+.2f} points, {one['regions']} regions")
+
+    return [
+        *y_axis(up, ticks, _LEFT, _RIGHT, zero=0),
+        text(f"{' minus '.join(curves)}, points", _LEFT, top - 6, "start"),
+        *map(difference, first, points),
+    ]
 
 
-def _counts(bins: Sequence[Bin], top: float) -> Iterator[Html]:
+def _counts(bins: Sequence[_Bin], below: float) -> list[Html]:
     """How many regions each bin holds, by powers of ten; a single one is half a power high."""
-    bottom = top + _COUNTS
     most = max((one["regions"] for one in bins), default=1)
-    up = Scale(10**-0.5, most, bottom, top, logarithmic=True)
+    up = Scale(10**-0.5, most, below, below - _COUNTS, logarithmic=True)
     powers = [10**power for power in range(len(str(most)))]
-    yield from y_axis(up, [(many, f"{many:,}") for many in powers], _LEFT, _RIGHT)
-    yield text("number of regions", _LEFT, top - 6, "start")
-    for one in bins:
-        many = one["regions"]
-        yield _bar(one, (bottom, up(many)), "third pale", f"{many} regions")
-    yield across(bottom, _LEFT, _RIGHT, "zero")
+
+    def count(one: _Bin) -> Html:
+        return _bar(one, (below, up(one["regions"])), "third pale", f"{one['regions']} regions")
+
+    return [
+        *y_axis(up, [(many, f"{many:,}") for many in powers], _LEFT, _RIGHT),
+        text("number of regions", _LEFT, below - _COUNTS - 6, "start"),
+        *map(count, bins),
+        across(below, _LEFT, _RIGHT, "zero"),
+    ]
 
 
-def _sizes(below: float) -> Iterator[Html]:
+def _sizes(below: float) -> list[Html]:
     """The axis of sizes, below everything."""
     ticks = [(pixels, f"{pixels:,}") for pixels in range(0, _LIMIT, _LIMIT // 4)]
-    yield from x_axis(_SIZES, ticks, below, f"pixels of the true region, in bins of {_BIN:,}")
-    yield text("more", _BEYOND, below + 18, "middle")
-    yield text(f"{_LIMIT:,}", _SIZES.end, below + 18, "end")
+    return [
+        *x_axis(_SIZES, ticks, below, f"pixels of the true region, in bins of {_BIN:,}"),
+        text("more", _BEYOND, below + 18, "middle"),
+        text(f"{_LIMIT:,}", _SIZES.end, below + 18, "end"),
+    ]

@@ -52,7 +52,7 @@ _TIME_SCOPE = (
 Result = Mapping[str, Any]
 """What `icnet evaluate --json` writes."""
 
-Look = Callable[[Sample, list[UInt8]], None]
+_Look = Callable[[Sample, list[UInt8]], None]
 """Is shown a sample with each model's label map in the data set's classes, 255 for none."""
 
 
@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def evaluate(
-    models: Sequence[Model], dataset: Dataset, look: Look = lambda sample, labels: None
+    models: Sequence[Model], dataset: Dataset, look: _Look = lambda sample, labels: None
 ) -> list[Evaluation]:
     """Scores models on a data set, image by image: each image goes through all of them in turn.
 

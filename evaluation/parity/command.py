@@ -65,9 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for error in pairing.without.values():
         raise error
     rows = compare(
-        pairing.runs,
+        pairing,
         dataset,
-        files=pairing.files,
         weights=arguments.weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,

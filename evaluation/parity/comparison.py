@@ -105,6 +105,9 @@ class Comparison:
     ties: int = field(init=False, default=0)
     flips: int = field(init=False, default=0)
 
+    def __str__(self) -> str:
+        return f"{self.name} on {self.runtime}"
+
     @property
     def key(self) -> Key:
         """Which of the reference's answers this artefact is held to."""

@@ -70,19 +70,20 @@ def verdict_table(
         "artefact", "precision", "runtime", "size", "mIoU %", "points", "worst class", "points",
         "agree %", "ties", "flips", "small %", "points", "verdict",
     ]  # fmt: skip
-    cells = []
-    for row in rows:
-        size = "image" if row.metadata.size is None else size_text(row.metadata.size)
-        verdict = "past budget" if row.breaches() else "within"
-        words = [row.name, row.metadata.precision, row.runtime, size]
-        cells.append([*words, *_numbers(row), verdict])
+    cells = [
+        [
+            row.name,
+            row.metadata.precision,
+            row.runtime,
+            size_text(row.metadata.size),
+            *_numbers(row),
+            "past budget" if row.breaches() else "within",
+        ]
+        for row in rows
+    ]
     cells += [[f.name, f.precision, f.runtime, f.size, *["-"] * 9, "failed"] for f in failures]
     lines = [Table(header, cells, left=4).text(), ""]
-    lines += [
-        f"past budget: {row.name} on {row.runtime}: {'; '.join(row.breaches())}"
-        for row in rows
-        if row.breaches()
-    ]
+    lines += [f"past budget: {row}: {'; '.join(row.breaches())}" for row in rows if row.breaches()]
     lines += [f"failed: {failure}" for failure in failures]
     lines += [f"not compared: {sentence}" for sentence in left_out]
     return "\n".join(lines + _how(rows))
@@ -155,7 +156,7 @@ def offer_difference(
         label_set = row.score.label_set
         share = 100 * (ties + flips) / marks.size
         return Exhibit(
-            f"{sample.name} · {_row_name(row)}",
+            f"{sample.name} · {row}",
             f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
             f"Ties: {ties:,}. Real flips: {flips:,}.",
             (
@@ -180,15 +181,11 @@ def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str
         rows: of the table.
         left_out: a sentence for each file and runtime that was not compared.
     """
-    failed = sum(bool(row.breaches()) for row in rows)
-    verdict = (
-        badge(f"{failed} of {len(rows)} past budget", good=False)
-        if failed
-        else badge(f"all {len(rows)} within budget", good=True)
-    )
+    failed, count = sum(bool(row.breaches()) for row in rows), len(rows)
+    verdict = f"{failed} of {count} past budget" if failed else f"all {count} within budget"
     return page(
         "Parity with the PyTorch model",
-        tag("p", verdict),
+        tag("p", badge(verdict, good=not failed)),
         parity_sections(rows, left_out),
         where(machine() | versions()),
     )
@@ -218,10 +215,6 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
     ]
 
 
-def _row_name(row: Comparison) -> str:
-    return f"{row.name} on {row.runtime}"
-
-
 def badge(text: str, good: bool) -> Html:
     """A verdict in its colour."""
     return tag("span", text, class_="badge good" if good else "badge bad")
@@ -231,13 +224,17 @@ def _summary(rows: Sequence[Comparison]) -> Html:
     header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
     header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
     header += ["Small regions %", "points"]
-    cells = []
-    for row in rows:
-        size = "the image's" if row.metadata.size is None else size_text(row.metadata.size)
-        good = not row.breaches()
-        verdict = badge("within" if good else "past budget", good)
-        words = [row.name, row.runtime, verdict, row.metadata.precision, size]
-        cells.append([*words, *_numbers(row, ",")])
+    cells = [
+        [
+            row.name,
+            row.runtime,
+            badge("past budget" if row.breaches() else "within", good=not row.breaches()),
+            row.metadata.precision,
+            size_text(row.metadata.size, "the image's"),
+            *_numbers(row, ","),
+        ]
+        for row in rows
+    ]
     return Table(header, cells, left=5).html()
 
 
@@ -259,7 +256,7 @@ def _numbers(row: Comparison, grouping: str = "") -> list[str]:
 
 def _breaches(rows: Sequence[Comparison]) -> list[Html]:
     return [
-        tag("p", tag("strong", f"{_row_name(row)}: "), "; ".join(row.breaches()), ".")
+        tag("p", tag("strong", f"{row}: "), "; ".join(row.breaches()), ".")
         for row in rows
         if row.breaches()
     ]
@@ -296,12 +293,12 @@ def _meanings(rows: Sequence[Comparison]) -> list[Html]:
 def _classes(rows: Sequence[Comparison]) -> Html:
     """IoU of the references, and every row's differences, class by class."""
     references = {row.key: row.reference for row in rows}
+    several = len({size for size, _ in references}) < len(references)
     header = ["Class"]
     for size, head in references:
-        where_ = "image size" if size is None else size_text(size)
-        several = len({other for other, _ in references}) < len(references)
-        header.append(f"Reference, {where_}{f', {head} head' if several else ''}")
-    header += [_row_name(row) for row in rows]
+        of_head = f", {head} head" if several else ""
+        header.append(f"Reference, {size_text(size, 'image size')}{of_head}")
+    header += map(str, rows)
     columns = [score.confusion.iou() for score in references.values()]
     points = [row.class_points() for row in rows]
     body = [
@@ -342,5 +339,5 @@ def _protocols(rows: Sequence[Comparison]) -> list[Html]:
         name: "; ".join(dict.fromkeys(protocol[name] for protocol in protocols))
         for name in protocols[0]
     }
-    files = {_row_name(row): f"SHA-256 {row.sha256}" for row in rows}
+    files = {str(row): f"SHA-256 {row.sha256}" for row in rows}
     return [tag("h2", "Protocol"), facts(words), tag("h2", "Artefacts"), facts(files)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget, budget_for
-from icnet_deploy.evaluation.pairing import ROUNDED, Run, open_run
+from icnet_deploy.evaluation.pairing import ROUNDED, Pairing, Run, open_run
 from icnet_deploy.evaluation.parity.comparison import Comparison, References
 from icnet_deploy.evaluation.parity.report import offer_difference
 from icnet_deploy.evaluation.pictures import Gallery
@@ -28,10 +28,9 @@ Opener = Callable[[Run], AbstractContextManager[Predictor]]
 
 
 def compare(
-    runs: Sequence[Run],
+    pairing: Pairing,
     dataset: Dataset,
     *,
-    files: Iterable[ArtefactFile] = (),
     weights: Path | None = None,
     budgets: Mapping[str, Budget] = BUDGETS,
     pictures: int = 0,
@@ -44,9 +43,8 @@ def compare(
     with the data set, and the reference runs once for each size and image.
 
     Args:
-        runs: what is run on what; see `icnet_deploy.evaluation.pairing`.
+        pairing: what is run on what, and what was read of it, which is not read again.
         dataset: labelled images.
-        files: what was read of the artefacts already, which is not read again.
         weights: the checkpoint, or None for the one that is shipped.
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report, the worst of each row first.
@@ -59,17 +57,17 @@ def compare(
 
     Raises:
         ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
-        InputError: an image was used for calibration, or a runtime or device is unknown.
+        InputError: an image was used for calibration, or a runtime or device is unfiles.
         UnavailableError: a package or a device is missing.
         BackendError: a runtime failed.
     """
     attempt = _Attempt(failed)
-    known = {run.path: ArtefactFile(run.path) for run in runs} | {file.path: file for file in files}
+    files = pairing.files
     with ExitStack() as stack:
         opened: dict[Run, Predictor] = {}
-        for run in runs:
+        for run in pairing.runs:
             with attempt(run):
-                _read(known[run.path], run, opener)
+                _read(files[run.path], run, opener)
                 opened[run] = stack.enter_context(opener(run))
         reference = Reference(weights or shipped_checkpoint(), None)
         for run, predictor in opened.items():
@@ -82,7 +80,7 @@ def compare(
             return []
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
-        rows = _rows(left, known, references, budgets, pictures)
+        rows = _rows(left, files, references, budgets, pictures)
         for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
             answers = references.answers(sample)
             for run, row in rows.items():
@@ -94,7 +92,7 @@ def compare(
                     offer_difference(row, sample, answers[row.key], marks, labels)
         for run in rows:
             with attempt(run):
-                _require_unchanged(known[run.path])
+                _require_unchanged(files[run.path])
     for score in references.scores.values():
         score.require_truth()
     return [row for run, row in rows.items() if run not in attempt.failed]

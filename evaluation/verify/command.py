@@ -17,8 +17,7 @@ from icnet_deploy.evaluation.pairing import open_run, pair
 from icnet_deploy.evaluation.parity.report import PICTURES, Failure
 from icnet_deploy.evaluation.parity.run import Opener, compare
 from icnet_deploy.evaluation.reference import shipped_checkpoint
-from icnet_deploy.evaluation.verify.folder import Folder, read_folder
-from icnet_deploy.evaluation.verify.result import Result, record
+from icnet_deploy.evaluation.verify.result import Folder, Result, read_folder, record
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 
@@ -72,7 +71,7 @@ def verify(
         MissingPackage: torch or every runtime is missing.
     """
     artefacts = {artefact.path: artefact for artefact in folder.artefacts}
-    failures = [failure for a in folder.artefacts for failure in a.failures()]
+    failures = [a.failure("-", problem) for a in folder.artefacts for problem in a.problems]
     untried: list[Failure] = []
     files = {a.path: a.file for a in folder.artefacts if not a.problems}
     pairing = pair(files, read=files.__getitem__)
@@ -85,9 +84,8 @@ def verify(
     for path, reason in pairing.without.items():
         fail(path, "-", reason)
     rows = compare(
-        pairing.runs,
+        pairing,
         dataset,
-        files=pairing.files,
         weights=weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,

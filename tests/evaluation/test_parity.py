@@ -8,10 +8,11 @@ import pytest
 from icnet_deploy.data import content_hash, open_dataset
 from icnet_deploy.errors import InputError, MissingPackage
 from icnet_deploy.evaluation import pairing
-from icnet_deploy.evaluation.pairing import Run
+from icnet_deploy.evaluation.pairing import Pairing, Run
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.runtime.auto.folder import ArtefactFile
 
 ON_SCENES = ("--dataset", "scenes", "--data")
 PIXELS = 3 * 96 * 128
@@ -45,8 +46,9 @@ def spoilt(checkpoint, scenes):
             yield Spoilt(metadata, run.runtime, Reference(checkpoint, metadata.size), spoil)
 
         runs = [Run(path, runtime, "cpu") for path in paths for runtime in runtimes]
+        known = Pairing({path: ArtefactFile(path) for path in paths}, runs)
         dataset = open_dataset("scenes", scenes)
-        return compare(runs, dataset, weights=checkpoint, opener=opener)
+        return compare(known, dataset, weights=checkpoint, opener=opener)
 
     return compare_spoilt
 

@@ -20,8 +20,7 @@ from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import default_runtimes, open_run
 from icnet_deploy.evaluation.verify.command import verify
-from icnet_deploy.evaluation.verify.folder import read_folder
-from icnet_deploy.evaluation.verify.result import record
+from icnet_deploy.evaluation.verify.result import read_folder, record
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
