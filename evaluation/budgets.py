@@ -4,7 +4,8 @@ A budget bounds the difference in either direction: parity says that two files a
 a model that scores better than the reference is another model as well.
 
 A pixel whose label differs is a tie where the reference itself could hardly tell: its two best
-logits are within the margin below. The margins are what each arithmetic does to a logit:
+logits are within a margin, which is what each arithmetic does to a logit. The network states it
+(`tie_margins`); those of ICNet are the ones of `precisions`:
 - float32: two correct runs of ICNet differ by 2e-4 in the logits; 1e-3 leaves room for sums in
   another order on other processors.
 - float16: 11 bits of mantissa; logits of 16 to 32 are 0.016 apart, and some roundings add up.

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from icnet_deploy.errors import DeviceError, InputError, ModelError
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Labeller, Size
-from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -22,23 +21,15 @@ class Model:
 
     Attributes:
         path: its file.
-        network: how it was built: `architecture`, `stages`, `width`, ...; empty if not known.
+        metadata: what it says of itself; of a checkpoint, what an artefact of it would say.
         runtime, device: what runs it; `pytorch` for a checkpoint.
-        label_set: its classes.
-        size: (height, width) of the network's input, or None for each image's own.
-        head: `logits` or `labels`.
-        calibration_images: content hashes of the images that it must not be scored on.
         label: labels one image.
     """
 
     path: Path
-    network: dict[str, Any]
+    metadata: ArtefactMetadata
     runtime: str
     device: str
-    label_set: LabelSet
-    size: Size | None
-    head: str
-    calibration_images: tuple[str, ...]
     label: Labeller
 
 
@@ -75,16 +66,11 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
             "an engine (.engine, .plan)"
         )
     with Predictor.open(path, runtime, device, cached=False) as predictor:
-        metadata = predictor.metadata
         yield Model(
             path,
-            metadata.network,
+            predictor.metadata,
             predictor.runtime,
             predictor.device,
-            metadata.label_set,
-            metadata.size,
-            metadata.head,
-            metadata.calibration_images,
             lambda image: predictor.predict(image).labels,
         )
 
@@ -98,14 +84,12 @@ def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model
     if device not in ("auto", "cpu"):
         raise DeviceError(f"--device {device}: a checkpoint is scored on the CPU, in float32")
     reference = Reference(path, at)
-    return Model(
-        path,
-        reference.checkpoint.network.description(),
-        "pytorch",
-        "cpu",
+    metadata = ArtefactMetadata(
         reference.label_set,
         at,
         "logits",
-        (),
-        reference.labels,
+        "fp32",
+        network=reference.checkpoint.network.description(),
+        upsampling=reference.upsampling,
     )
+    return Model(path, metadata, "pytorch", "cpu", reference.labels)

@@ -7,6 +7,7 @@ it shares no code with `icnet_deploy.runtime.labelmap`, which it judges.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from icnet_deploy.errors import NotFinite, require
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import UPSAMPLINGS
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
@@ -40,18 +42,20 @@ class Answer:
         labels: uint8 H x W, at the image's own size.
         upsampled: (height, width) to which the logits were upsampled for it: the image's size, or
             the model's where its label map was then resized by nearest neighbour.
+        upsampling: by which rule of `metadata.UPSAMPLINGS`.
     """
 
     logits: _Float32
     labels: UInt8
     upsampled: Size
+    upsampling: str = UPSAMPLINGS[0]
 
     def margins(self, rows: _Index, cols: _Index) -> Float64:
         """How far the best logit is above the second best, at n pixels of the label map."""
         if self.upsampled != self.labels.shape:
             rows = _nearest(self.upsampled[0], self.labels.shape[0])[rows]
             cols = _nearest(self.upsampled[1], self.labels.shape[1])[cols]
-        return margins_at(self.logits, self.upsampled, rows, cols)
+        return margins_at(self.logits, self.upsampled, rows, cols, self.upsampling)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -95,6 +99,19 @@ class Reference:
         """The classes that the label map speaks of."""
         return self.checkpoint.label_set
 
+    @property
+    def upsampling(self) -> str:
+        """The network's rule by which logits become pixels."""
+        return self.checkpoint.network.upsampling
+
+    def tie_margins(self, largest: float) -> Mapping[int, float]:
+        """What the network takes for a tie, in logits, by the bits of a precision.
+
+        Args:
+            largest: the largest size of a logit.
+        """
+        return self.checkpoint.network.tie_margins(largest)
+
     def at(self, size: Size | None) -> Reference:
         """The same network, not a copy of it, at another input size."""
         other = copy.copy(self)
@@ -124,10 +141,15 @@ class Reference:
 
     def answer(self, image: UInt8) -> Answer:
         """Both the logits and the label map of an image, from one run of the network."""
-        return answer_of(self.logits(image), _size(image))
+        return answer_of(self.logits(image), _size(image), upsampling=self.upsampling)
 
 
-def answer_of(logits: _Float32, image_size: Size, model_size: Size | None = None) -> Answer:
+def answer_of(
+    logits: _Float32,
+    image_size: Size,
+    model_size: Size | None = None,
+    upsampling: str = UPSAMPLINGS[0],
+) -> Answer:
     """Finishes logits as a caller of one of the two heads gets them finished.
 
     Args:
@@ -136,15 +158,19 @@ def answer_of(logits: _Float32, image_size: Size, model_size: Size | None = None
         model_size: (height, width) of an artefact whose graph makes the label map, which is then
             resized to the image's by nearest neighbour; None for one that gives logits, which are
             upsampled to the image's size at once.
+        upsampling: the network's rule. Where it is `none`, the label map has the logits' size, and
+            is then resized, whoever makes it.
     """
-    if model_size is None or model_size == image_size:
-        return Answer(logits, dense_labels(logits, image_size), image_size)
-    labels = resize_labels(dense_labels(logits, model_size), image_size)
-    return Answer(logits, labels, model_size)
+    if upsampling == "none":
+        model_size = logits.shape[1], logits.shape[2]
+    at = model_size or image_size
+    labels = dense_labels(logits, at, upsampling)
+    labels = labels if at == image_size else resize_labels(labels, image_size)
+    return Answer(logits, labels, at, upsampling)
 
 
-def dense_labels(logits: _Float32, size: Size) -> UInt8:
-    """Upsamples logits bilinearly with aligned corners and takes the largest at every pixel.
+def dense_labels(logits: _Float32, size: Size, upsampling: str = UPSAMPLINGS[0]) -> UInt8:
+    """Upsamples logits bilinearly and takes the largest at every pixel.
 
     The interpolation runs in float64: torch's float32 places a pixel wrong by up to 1e-4 of a
     cell at these sizes, which would be counted against every exact implementation.
@@ -152,6 +178,7 @@ def dense_labels(logits: _Float32, size: Size) -> UInt8:
     Args:
         logits: float32 C x h x w, C <= 255.
         size: (height, width) of the label map in pixels.
+        upsampling: the rule; for `none` the size is the logits'.
 
     Returns:
         uint8 H x W; of classes that tie, the first.
@@ -164,25 +191,32 @@ def dense_labels(logits: _Float32, size: Size) -> UInt8:
 
     if not np.isfinite(logits).all():
         raise NotFinite
+    aligned = upsampling != "half-pixel"  # of one size all rules are the same
     best = torch.full(size, -torch.inf, dtype=torch.float64)
     labels = torch.zeros(size, dtype=torch.uint8)
     for index, plane in enumerate(torch.from_numpy(np.ascontiguousarray(logits)).double()):
         # One class at a time: all 19 at 1024x2048 would be 320 MB.
-        dense = F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=True)
+        dense = F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=aligned)
         labels.masked_fill_(dense[0, 0] > best, index)
         torch.maximum(best, dense[0, 0], out=best)
     return np.asarray(labels.numpy())
 
 
 def margins_at(
-    logits: _Float32, size: Size, rows: _Index, cols: _Index, block: int = _PIXELS
+    logits: _Float32,
+    size: Size,
+    rows: _Index,
+    cols: _Index,
+    upsampling: str = UPSAMPLINGS[0],
+    block: int = _PIXELS,
 ) -> Float64:
     """How far the best logit is above the second best, at some pixels of the upsampled logits.
 
     Args:
         logits: float32 C x h x w, C >= 2.
-        size: (height, width) that the logits are upsampled to, bilinearly with aligned corners.
+        size: (height, width) that the logits are upsampled to, bilinearly.
         rows, cols: n pixels of that size.
+        upsampling: the rule; for `none` the size is the logits'.
         block: how many of them at once.
 
     Returns:
@@ -191,24 +225,23 @@ def margins_at(
     margins = np.empty(len(rows), np.float64)
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
-        blend = _interpolated(logits, size, rows[part], cols[part])
+        row, below, down = _corners(rows[part], logits.shape[1], size[0], upsampling)
+        col, after, across = _corners(cols[part], logits.shape[2], size[1], upsampling)
+        left = logits[:, row, col] * (1 - down) + logits[:, below, col] * down
+        right = logits[:, row, after] * (1 - down) + logits[:, below, after] * down
+        blend = np.asarray(left * (1 - across) + right * across, np.float64)
         top = np.partition(blend, -2, axis=0)[-2:]
         margins[part] = top[1] - top[0]
     return margins
 
 
-def _interpolated(logits: _Float32, size: Size, rows: _Index, cols: _Index) -> Float64:
-    """Float64 C x n: the upsampled logits at n pixels."""
-    row, below, down = _corners(rows, logits.shape[1], size[0])
-    col, after, across = _corners(cols, logits.shape[2], size[1])
-    left = logits[:, row, col] * (1 - down) + logits[:, below, col] * down
-    right = logits[:, row, after] * (1 - down) + logits[:, below, after] * down
-    return np.asarray(left * (1 - across) + right * across, np.float64)
-
-
-def _corners(pixels: _Index, grid: int, size: int) -> tuple[_Index, _Index, Float64]:
+def _corners(
+    pixels: _Index, grid: int, size: int, upsampling: str
+) -> tuple[_Index, _Index, Float64]:
     """The grid points on both sides of each pixel, and the weight of the far one, 0..1."""
     position = pixels.astype(np.float64) * (grid - 1) / max(size - 1, 1)
+    if upsampling == "half-pixel":
+        position = np.clip((pixels + 0.5) * grid / size - 0.5, 0, grid - 1)
     near = np.minimum(position.astype(np.intp), max(grid - 2, 0))
     return near, np.minimum(near + 1, grid - 1), position - near
 

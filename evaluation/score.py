@@ -21,6 +21,7 @@ from icnet_deploy.data import (
 from icnet_deploy.documents import COUNT, TEXT, Schema, list_of
 from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
+from icnet_deploy.metadata import UPSAMPLINGS, ArtefactMetadata
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -28,6 +29,7 @@ Labeller = Callable[[UInt8], UInt8]
 """From uint8 H x W x 3, RGB, to a label map, uint8 H x W, of the model's classes."""
 
 
+_BILINEAR = {"aligned-corners": "aligned corners", "half-pixel": "half-pixel centres"}
 _EXIF = {
     None: "not given",
     "apply": "images are turned as it says, and so were drawn their masks",
@@ -138,6 +140,7 @@ class Score:
         label_set: the model's classes.
         model_size: (height, width) of the network's input, or None for each image's own.
         head: `logits`, or `labels` for a model whose graph makes the label map.
+        upsampling: by which rule of `metadata.UPSAMPLINGS` its logits become pixels.
         confusion, regions: the counts so far, in the classes of the data set.
         images: how many samples were added.
 
@@ -149,9 +152,16 @@ class Score:
     label_set: LabelSet
     model_size: Size | None
     head: str = "logits"
+    upsampling: str = UPSAMPLINGS[0]
     confusion: ConfusionMatrix = field(init=False)
     regions: RegionAccuracy = field(init=False, default_factory=RegionAccuracy)
     images: int = field(init=False, default=0)
+
+    @classmethod
+    def of(cls, dataset: Dataset, metadata: ArtefactMetadata) -> Score:
+        """An empty score of an artefact; raises as the class."""
+        known = metadata.label_set, metadata.size, metadata.head, metadata.upsampling
+        return cls(dataset, *known)
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(len(self.dataset.label_set))
@@ -217,16 +227,14 @@ class Score:
 
     def _logits_resize(self) -> str:
         """The heads differ only where the model's size is not the ground truth's."""
-        if (
-            self.head == "logits"
-            or self.model_size is None
-            or self._label_sizes == {self.model_size}
-        ):
-            return "bilinear with aligned corners to the ground truth's size, then argmax"
-        return (
-            "bilinear with aligned corners to the model's size, argmax, then the label map by "
-            "nearest neighbour to the ground truth's size"
-        )
+        nearest = "the label map by nearest neighbour to the ground truth's size"
+        if self.upsampling == "none":
+            return f"not resized: argmax, then {nearest}"
+        bilinear = f"bilinear with {_BILINEAR[self.upsampling]}"
+        own_size = self.model_size is None or self._label_sizes == {self.model_size}
+        if self.head == "logits" or own_size:
+            return f"{bilinear} to the ground truth's size, then argmax"
+        return f"{bilinear} to the model's size, argmax, then {nearest}"
 
     def has_truth(self) -> bool:
         """Whether a single pixel of the images so far was labelled."""

@@ -209,8 +209,8 @@ def _score(plan: Plan, name: str, folder: Path, dataset: Dataset) -> dict[str, A
     else:
         opened = open_model(_free_batch(folder, name), None, plan.runtime, plan.device)
     with opened as model:
-        refuse_calibration_images(dataset, {name: model.calibration_images})
-        score = Score(dataset, model.label_set, model.size, model.head)
+        refuse_calibration_images(dataset, {name: model.metadata.calibration_images})
+        score = Score.of(dataset, model.metadata)
         samples = tqdm(dataset, desc=f"score {name}", unit="image", disable=None)
         score_dataset(score, samples, model.label)
     return {**score.to_dict(), "protocol": score.protocol().to_dict()}

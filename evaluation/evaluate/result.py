@@ -79,7 +79,7 @@ class Evaluation:
             "machine": machine(),
             "model": str(self.model.path),
             "sha256": artefact_sha256(self.model.path),
-            "network": self.model.network,
+            "network": self.model.metadata.network,
             "runtime": self.model.runtime,
             "device": self.model.device,
             "protocol": self.score.protocol().to_dict(),
@@ -102,8 +102,9 @@ def evaluate(
         InputError: an image was used for calibration, the classes do not fit, or two models
             would be scored in unlike ways.
     """
-    refuse_calibration_images(dataset, {str(m.path): m.calibration_images for m in models})
-    scores = [Score(dataset, model.label_set, model.size, model.head) for model in models]
+    calibrated = {str(model.path): model.metadata.calibration_images for model in models}
+    refuse_calibration_images(dataset, calibrated)
+    scores = [Score.of(dataset, model.metadata) for model in models]
     seconds: list[list[float]] = [[] for _ in models]
     for sample in tqdm(dataset, desc="evaluate", unit="image", disable=None):
         mapped = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,28 @@ class References:
         reference: at any size.
         keys: each (model size, head) that artefacts will be compared at.
         dataset: what is scored.
+
+    Attributes:
+        scores: (model size, head) -> the score so far.
+        tie_margins: bits of a precision -> what the network takes for a tie, in logits; known from
+            the first image on, whose largest logit it may depend on.
     """
 
     def __init__(self, reference: Reference, keys: set[Key], dataset: Dataset) -> None:
+        self.tie_margins: Mapping[int, float] = {}
+        self._reference = reference
         self._sizes = {size: reference.at(size) for size, _ in keys}
-        self.scores = {key: Score(dataset, reference.label_set, *key) for key in keys}
+        self.scores = {
+            key: Score(dataset, reference.label_set, *key, reference.upsampling) for key in keys
+        }
 
     def answers(self, sample: Sample) -> dict[Key, Answer]:
         """Answers one image for every key, and adds the answers to the scores."""
         image_size = (sample.image.shape[0], sample.image.shape[1])
         logits = {size: at.logits(sample.image) for size, at in self._sizes.items()}
+        if not self.tie_margins:
+            largest = max(float(np.abs(each).max()) for each in logits.values())
+            self.tie_margins = self._reference.tie_margins(largest)
         answers: dict[Key, Answer] = {}
         for key, score in self.scores.items():
             size, head = key
@@ -69,7 +82,9 @@ class References:
                 answers[key] = answers[twin]  # the heads agree where nothing is resized
             else:
                 graph_size = size if head == "labels" else None
-                answers[key] = answer_of(logits[size], image_size, graph_size)
+                answers[key] = answer_of(
+                    logits[size], image_size, graph_size, self._reference.upsampling
+                )
             score.add(sample, answers[key].labels)
         return answers
 

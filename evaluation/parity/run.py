@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from icnet_deploy.evaluation.parity.report import offer_difference
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
+from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import ArtefactFile
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -57,7 +59,7 @@ def compare(
 
     Raises:
         ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
-        InputError: an image was used for calibration, or a runtime or device is unfiles.
+        InputError: an image was used for calibration, or a runtime or device is unknown.
         UnavailableError: a package or a device is missing.
         BackendError: a runtime failed.
     """
@@ -80,9 +82,10 @@ def compare(
             return []
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
-        rows = _rows(left, files, references, budgets, pictures)
+        rows: dict[Run, Comparison] = {}
         for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
             answers = references.answers(sample)
+            rows = rows or _rows(left, files, references, budgets, pictures)
             for run, row in rows.items():
                 if run in attempt.failed:
                     continue
@@ -138,12 +141,17 @@ def _rows(
     budgets: Mapping[str, Budget],
     pictures: int,
 ) -> dict[Run, Comparison]:
-    """The rows, empty; each is called by its file's name, or by its path where two have one."""
+    """The rows, still empty, once the reference has answered the first image.
+
+    Each is called by its file's name, or by its path where two files have one.
+    """
     names = Counter(path.name for path in {run.path for run in opened})
     rows = {}
     for run, predictor in opened.items():
         path, metadata = run.path, predictor.metadata
         reference = references.scores[metadata.size, metadata.head]
+        budget = budget_for(metadata.precision, budgets)
+        margin = references.tie_margins.get(PRECISIONS[metadata.precision].bits)
         rows[run] = Comparison(
             artefact=path,
             name=path.name if names[path.name] == 1 else str(path),
@@ -151,9 +159,9 @@ def _rows(
             metadata=metadata,
             runtime=ROUNDED if run.runtime == ROUNDED else predictor.runtime,
             device=predictor.device,
-            score=Score(reference.dataset, metadata.label_set, metadata.size, metadata.head),
+            score=Score.of(reference.dataset, metadata),
             reference=reference,
-            budget=budget_for(metadata.precision, budgets),
+            budget=budget if margin is None else replace(budget, tie_margin=margin),
             gallery=Gallery(min(2, -(-pictures // len(opened)))),
         )
     return rows

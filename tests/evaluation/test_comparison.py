@@ -104,6 +104,7 @@ class Counting:
     """A reference that counts its runs."""
 
     label_set = TWO
+    upsampling = "aligned-corners"
 
     def __init__(self, runs=None, size=None):
         self.runs = [] if runs is None else runs
@@ -114,7 +115,10 @@ class Counting:
 
     def logits(self, image):
         self.runs.append(self.size)
-        return LOGITS
+        return LOGITS * (1 + image[0, 0, 0])  # the n-th image is grey of n
+
+    def tie_margins(self, largest):
+        return {32: largest / 1000}
 
 
 def test_the_reference_runs_once_a_size_and_image(memory):
@@ -130,3 +134,11 @@ def test_the_reference_runs_once_a_size_and_image(memory):
     assert answers[(1, 6), "logits"] is answers[(1, 6), "labels"]
     assert answers[(2, 12), "labels"].upsampled == (2, 12)
     assert answers[(2, 12), "logits"].upsampled == (1, 6)
+
+
+def test_the_network_states_its_ties_by_the_first_image(memory):
+    dataset = memory([[0] * 6], [[1] * 6], label_set=TWO)
+    references = References(Counting(), {((1, 6), "logits")}, dataset)
+    for sample in dataset:
+        references.answers(sample)
+        assert references.tie_margins == {32: pytest.approx(2 / 1000)}

@@ -13,17 +13,32 @@ def random_logits(classes=5, height=7, width=9, seed=0):
     return np.random.default_rng(seed).normal(size=(classes, height, width)).astype(np.float32)
 
 
-def dense(logits, size):
+def dense(logits, size, upsampling="aligned-corners"):
     double = torch.from_numpy(logits)[None].double()
-    return F.interpolate(double, size=size, mode="bilinear", align_corners=True)[0].numpy()
+    aligned = upsampling == "aligned-corners"
+    return F.interpolate(double, size=size, mode="bilinear", align_corners=aligned)[0].numpy()
 
 
+RULES = pytest.mark.parametrize("upsampling", ["aligned-corners", "half-pixel"])
+
+
+@RULES
 @pytest.mark.parametrize("size", [(25, 33), (24, 31), (7, 9), (3, 50), (1, 1)])
-def test_labels_are_the_argmax_of_the_dense_logits(size):
+def test_labels_are_the_argmax_of_the_dense_logits(size, upsampling):
     logits = random_logits()
-    labels = dense_labels(logits, size)
+    labels = dense_labels(logits, size, upsampling)
     assert labels.dtype == np.uint8
-    assert np.array_equal(labels, dense(logits, size).argmax(axis=0))
+    assert np.array_equal(labels, dense(logits, size, upsampling).argmax(axis=0))
+
+
+def test_logits_that_are_not_upsampled_are_pixels_which_may_be_resized():
+    logits = random_logits()
+    answer = answer_of(logits, (14, 27), upsampling="none")
+    assert np.array_equal(answer.labels, resize_labels(logits.argmax(0).astype(np.uint8), (14, 27)))
+    best = np.sort(logits, axis=0)
+    rows, cols = np.array([0, 5, 13]), np.array([0, 20, 26])
+    expected = (best[-1] - best[-2])[rows // 2, cols // 3]
+    np.testing.assert_allclose(answer.margins(rows, cols), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -41,13 +56,15 @@ def test_the_first_of_equal_classes_wins():
     assert not dense_labels(logits, (4, 4)).any()
 
 
+@RULES
 @pytest.mark.parametrize("size", [(25, 33), (24, 31), (7, 9), (3, 50), (1, 1)])
-def test_margins_are_those_of_the_dense_logits(size):
+def test_margins_are_those_of_the_dense_logits(size, upsampling):
     logits = random_logits()
     rows, cols = (grid.ravel() for grid in np.indices(size))
-    best = np.sort(dense(logits, size), axis=0)
+    best = np.sort(dense(logits, size, upsampling), axis=0)
     expected = (best[-1] - best[-2])[rows, cols]
-    np.testing.assert_allclose(margins_at(logits, size, rows, cols), expected, atol=1e-12)
+    margins = margins_at(logits, size, rows, cols, upsampling)
+    np.testing.assert_allclose(margins, expected, atol=1e-12)
 
 
 def test_margins_of_more_pixels_than_a_block():

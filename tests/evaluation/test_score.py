@@ -14,6 +14,7 @@ from icnet_deploy.evaluation.score import (
     score_dataset,
 )
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
+from icnet_deploy.metadata import ArtefactMetadata
 
 TWO = LabelSet("two", ("floor", "wall"), ((0, 0, 0), (255, 255, 255)))
 
@@ -143,3 +144,19 @@ def test_images_of_the_calibration_are_refused(memory):
 def test_what_is_not_a_number_is_null():
     assert percent(float("nan")) is None
     assert percent(0.5) == 50.0
+
+
+@pytest.mark.parametrize(
+    ("upsampling", "head", "words"),
+    [
+        ("aligned-corners", "logits", "bilinear with aligned corners to the ground truth's size"),
+        ("half-pixel", "logits", "bilinear with half-pixel centres to the ground truth's size"),
+        ("half-pixel", "labels", "bilinear with half-pixel centres to the model's size, argmax"),
+        ("none", "logits", "not resized: argmax, then the label map by nearest neighbour"),
+    ],
+)
+def test_the_protocol_says_how_logits_became_pixels(memory, upsampling, head, words):
+    dataset = memory([[0, 0], [0, 1]], label_set=TWO)
+    score = Score.of(dataset, ArtefactMetadata(TWO, (1, 1), head, "fp32", upsampling=upsampling))
+    score.add(dataset[0], np.zeros((2, 2), np.uint8))
+    assert score.protocol().logits_resize.startswith(words)

@@ -262,7 +262,8 @@ class TestCommand:
         models = importlib.import_module("icnet_deploy.evaluation.model")
         engine, image = batched(), blocks((100, 130))
         with models.open_model(engine, None, "auto", "auto") as model:
-            assert (model.runtime, model.device, model.head) == ("tensorrt", "cuda", "logits")
+            assert (model.runtime, model.device) == ("tensorrt", "cuda")
+            assert model.metadata.head == "logits"
             labels = model.label(image)
         with desk.open(engine) as predictor:
             np.testing.assert_array_equal(labels, predictor.predict(image).labels)
