@@ -10,7 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from icnet_deploy.documents import NUMBER, TEXT, list_of, take
 from icnet_deploy.errors import ModelError
+
+_THREE = list_of(NUMBER, length=3)
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,10 @@ class Preprocessing:
     def from_dict(cls, value: dict[str, Any]) -> Preprocessing:
         """Reads the value that `to_dict` wrote; raises ModelError for anything else."""
         try:
-            red, green, blue = (float(v) for v in value["mean"])
-            first, second, third = (float(v) for v in value["scale"])
-            return cls((red, green, blue), (first, second, third), str(value["channels"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the checkpoint's preprocessing cannot be read: {error!r}") from error
+            known = take(value, {"mean": _THREE, "scale": _THREE, "channels": TEXT})
+        except ValueError as error:
+            raise ModelError(f"the checkpoint's preprocessing cannot be read: {error}") from error
+        return cls(tuple(known["mean"]), tuple(known["scale"]), known["channels"])
 
 
 STREET = Preprocessing((123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375))

@@ -8,7 +8,8 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.networks.base import SegmentationNetwork
@@ -87,7 +88,8 @@ class Cost:
 
     Attributes:
         parameters: weights and biases.
-        macs: multiplications and additions, counted as one, of all convolutions for one image.
+        macs: multiplications and additions, counted as one, of all convolutions and matrix products
+            for one image.
     """
 
     parameters: int
@@ -99,20 +101,12 @@ def cost(network: SegmentationNetwork, size: tuple[int, int] = (1025, 2049)) -> 
 
     The training-only heads are left out.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin = build_network(network.description(guidance=False)).eval()
+        twin(torch.empty(1, 3, *size))
     kernels = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
-    macs = 0
-
-    def count(module: nn.Conv2d, _inputs: object, output: Tensor) -> None:
-        nonlocal macs
-        macs += output.shape[2] * output.shape[3] * module.weight.numel()
-
-    for module in kernels:
-        module.register_forward_hook(count)
-    with torch.no_grad():
-        twin(torch.empty(1, 3, *size, device="meta"))
-    return Cost(sum(m.weight.numel() + m.out_channels for m in kernels), macs)
+    parameters = sum(m.weight.numel() + m.out_channels for m in kernels)
+    return Cost(parameters, counter.get_total_flops() // 2)
 
 
 Network = SegmentationNetwork

@@ -7,13 +7,11 @@ own build of Caffe names them differently from the published definition.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from icnet_deploy.errors import ModelError
-from icnet_deploy.networks.released.layer import Array, Layer, kind_of, read_bytes
+from icnet_deploy.networks.released.layer import Array, Layer, Unusable
 from icnet_deploy.protobuf import BYTES, VARINT, fields_of, varints
 
 
@@ -34,42 +32,31 @@ _OLD_SHAPE = (1, 2, 3, 4)  # num, channels, height, width, until 2014
 _DIM = 1  # BlobShape
 
 
-def read_caffemodel(path: Path) -> list[Layer]:
+def caffe_layers(content: bytes) -> list[Layer]:
     """Reads every layer that holds a blob, in the file's order.
 
     Raises:
-        ModelError: the file cannot be read, is cut off, or is of another kind.
+        Unusable: it holds no weights.
+        EOFError, ValueError: it is cut off, or of another kind.
     """
-    content = read_bytes(path)
-    kind = kind_of(content[:256])
-    if kind:
-        raise ModelError(f"{path} is no Caffe file, but {kind}")
     layers: dict[str, Layer] = {}
     count = 0
-    try:
-        for field in fields_of(content, _LAYERS):
-            if field.number > _HIGHEST:
-                raise ValueError(f"no field has number {field.number}")
-            if field.number == 1 and field.wire == VARINT:
-                raise ModelError(
-                    f"{path} is the state of a solver: give the .caffemodel of the same iteration"
-                )
-            if field.number not in _LAYERS or field.wire != BYTES:
-                continue
-            count += 1
-            layer = _layer(field.data, _LAYERS[field.number])
-            if layer.name in layers and layer.blobs:
-                raise ValueError(f"two layers are called {layer.name!r}")
-            if layer.blobs:
-                layers[layer.name] = layer
-    except (EOFError, ValueError) as error:
-        raise ModelError(
-            f"{path} is not a whole Caffe file ({len(content)} bytes: {error}): it was cut off, or "
-            "is another kind of file; download it again"
-        ) from error
+    for field in fields_of(content, _LAYERS):
+        if field.number > _HIGHEST:
+            raise ValueError(f"no field has number {field.number}")
+        if field.number == 1 and field.wire == VARINT:
+            raise Unusable("is the state of a solver: give the .caffemodel of the same iteration")
+        if field.number not in _LAYERS or field.wire != BYTES:
+            continue
+        count += 1
+        layer = _layer(field.data, _LAYERS[field.number])
+        if layer.name in layers and layer.blobs:
+            raise ValueError(f"two layers are called {layer.name!r}")
+        if layer.blobs:
+            layers[layer.name] = layer
     if not layers:
-        raise ModelError(
-            f"{path} holds {count} layers and no weights: give a .caffemodel, which training wrote"
+        raise Unusable(
+            f"holds {count} layers and no weights: give a .caffemodel, which training wrote"
         )
     return list(layers.values())
 

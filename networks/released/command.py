@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icnet_deploy.command import command, parser
-from icnet_deploy.errors import InputError, LabelSetError, MissingPackage
+from icnet_deploy.errors import InputError, LabelSetError, require
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+from icnet_deploy.report.tables import Table
 
 if TYPE_CHECKING:
-    from icnet_deploy.networks.released.ledger import Row
+    from icnet_deploy.networks.released.mapping import Row
 
 
 @command
@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.out.suffix != ".safetensors":
         raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
-    for package in ("torch", "safetensors"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackage(package, extra="export", purpose="the import of weights")
+    require("the import of weights", "export", "torch", "safetensors")
     from icnet_deploy.networks.released.importer import SIZE, read_released, save_released
 
     released = read_released(args.file, args.stages)
@@ -59,16 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_table(rows: Sequence[Row]) -> None:
     """What became of every tensor, and the sums."""
-    table = [("layer", "blob", "shape", "where it went")]
-    table += [(row.layer, row.blob, row.shape, row.where) for row in rows]
-    widths = [max(len(line[column]) for line in table) for column in range(3)]
-    for line in table:
-        print("  ".join([*map(str.ljust, line[:3], widths), line[3]]))
     kinds = [row.where.split(":")[0] for row in rows]
     other = {kind: kinds.count(kind) for kind in ("left out", "skipped", "WRONG")}
     taken = len(kinds) - sum(other.values())
     sums = ", ".join(f"{count} {kind.lower()}" for kind, count in other.items())
-    print(f"{len(kinds)} tensors: {taken} taken, {sums}")
+    note = f"{len(kinds)} tensors: {taken} taken, {sums}"
+    print(Table(("layer", "blob", "shape", "where it went"), rows, left=4, notes=[note]).text())
 
 
 def _label_set(name: str | None, num_classes: int) -> LabelSet:

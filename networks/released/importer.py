@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ from icnet_deploy.files import sha256
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.checkpoint import save_checkpoint
 from icnet_deploy.networks.icnet import ICNet, Stages
-from icnet_deploy.networks.preprocessing import Preprocessing
-from icnet_deploy.networks.released.caffemodel import read_caffemodel
+from icnet_deploy.networks.preprocessing import CAFFE
+from icnet_deploy.networks.released.caffemodel import caffe_layers
+from icnet_deploy.networks.released.layer import Layer, Unusable, kind_of
 from icnet_deploy.networks.released.mapping import Match, match
-from icnet_deploy.networks.released.numpy_pickle import MAGIC, read_numpy
-
-MEAN = (103.939, 116.779, 123.68)
-"""Of blue, green and red, subtracted from pixels of 0 to 255, as the authors do it."""
+from icnet_deploy.networks.released.numpy_pickle import MAGIC, numpy_layers
 
 SIZE = (1025, 2049)
 """(height, width) of the authors' input; the network's output is cleanest at 32k+1 a side."""
+
+_READERS = {"caffe": caffe_layers, "numpy": numpy_layers}
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,29 @@ def read_released(path: str | Path, stages: Stages = "sub124") -> Released:
             `Match.problems`.
     """
     path = Path(path)
+    layers, form = read_layers(path)
+    return Released(path, sha256(path), form, stages, match(layers, stages))
+
+
+def read_layers(path: Path) -> tuple[list[Layer], str]:
+    """A file's layers, and the form that they have in it; ModelError as `read_released`."""
     try:
-        with path.open("rb") as file:
-            form = "numpy" if file.read(len(MAGIC)) == MAGIC else "caffe"
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read the weights {path}: {error.strerror or error}") from error
-    layers = read_numpy(path) if form == "numpy" else read_caffemodel(path)
-    return Released(path, sha256(path), form, stages, match(layers, stages))
+    if kind := kind_of(content[:256]):
+        raise ModelError(f"{path} holds no weights, it is {kind}")
+    form = "numpy" if content.startswith(MAGIC) else "caffe"
+    try:
+        return _READERS[form](content), form
+    except Unusable as error:
+        raise ModelError(f"{path} {error}") from None
+    except Exception as error:  # broken bytes can do anything to an unpickler
+        raise ModelError(
+            f"{path} is not a whole file of weights in the form of {form.title()} ({len(content)} "
+            f"bytes; {type(error).__name__}: {error}): it was cut off, or is another kind of file; "
+            "download it again"
+        ) from error
 
 
 def save_released(released: Released, out: str | Path, label_set: LabelSet) -> None:
@@ -82,7 +98,7 @@ def save_released(released: Released, out: str | Path, label_set: LabelSet) -> N
     network = ICNet(found.num_classes, found.width, released.stages)
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     network.load_state_dict(found.tensors | counters)
-    preprocessing = Preprocessing(MEAN, found.scale, "bgr")
+    preprocessing = replace(CAFFE, scale=found.scale)
     try:
         save_checkpoint(out, network, label_set, preprocessing, _info(released))
     except CheckFailed as error:  # a bias taken off a mean

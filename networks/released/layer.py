@@ -5,12 +5,9 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-from icnet_deploy.errors import ModelError
 
 Array = npt.NDArray[np.float32]
 
@@ -30,13 +27,16 @@ class Layer:
     blobs: Mapping[str, Array | None]
 
 
+class Unusable(Exception):
+    """What a file is instead of weights; it reads on after the file's name."""
+
+
 _MAGIC = {
     b"PK\x03\x04": "a zip archive (an .npz, or PyTorch's .pth): unpack it, or give the file that "
     "it was made from",
     b"\x89HDF": "an HDF5 file: save the net from Caffe as a binary .caffemodel",
     b"\x1f\x8b": "a gzip archive: unpack it",
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file that it stands for",
-    b"\x93NUMPY": "a NumPy file, which should be called .npy",
 }
 _PICKLE = "a bare pickle: save its dict with numpy.save, as an .npy"
 _MAGIC |= {b"\x80" + bytes([protocol]): _PICKLE for protocol in (2, 3, 4, 5)}
@@ -58,15 +58,3 @@ def kind_of(head: bytes) -> str | None:
     if head.lstrip().startswith(b"<"):
         return "a web page, saved in the weights' place: download the file itself"
     return "text (a .prototxt describes a net and holds no weights): give the binary file"
-
-
-def read_bytes(path: Path) -> bytes:
-    """The whole file.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the weights {path}: {error.strerror or error}") from error

@@ -10,13 +10,11 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from icnet_deploy.errors import ModelError
-from icnet_deploy.networks.released.layer import Array, Layer, kind_of, read_bytes
+from icnet_deploy.networks.released.layer import Array, Layer, Unusable
 
 MAGIC = np.lib.format.MAGIC_PREFIX
 
@@ -86,49 +84,32 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # until Num
     _NAMES |= {(_module, "_reconstruct"): _Array, (_module, "scalar"): _Scalar}
 
 
-class _Refused(Exception):
-    """The pickle asks for something that no array needs."""
-
-
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         if (module, name) not in _NAMES:
-            raise _Refused(f"{module}.{name}")
+            raise _refused(f"{module}.{name}")
         return _NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise _Refused(f"the object {pid!r} outside the file")
+        raise _refused(f"the object {pid!r} outside the file")
 
 
-def read_numpy(path: Path) -> list[Layer]:
+def _refused(what: str) -> Unusable:
+    return Unusable(
+        f"asks for {what} to be run or made, which no dict of arrays needs. It was refused, and "
+        "nothing was run: do not trust this file"
+    )
+
+
+def numpy_layers(content: bytes) -> list[Layer]:
     """Reads every layer of a dict: layer name -> dict of arrays.
 
-    Kernels are turned from H x W x I x O into O x I x H x W.
+    Kernels are turned from H x W x I x O into O x I x H x W. Nothing that the file asks for is run.
 
     Raises:
-        ModelError: the file cannot be read, is cut off, of another kind, or asks for anything but
-            arrays; nothing that it asks for is run.
+        Unusable: it asks for anything but arrays.
+        Exception: it is cut off or of another kind; broken bytes can do anything to an unpickler.
     """
-    content = read_bytes(path)
-    if not content.startswith(MAGIC):
-        kind = kind_of(content[:256]) or "something else"
-        raise ModelError(f"{path} is no NumPy file, but {kind}")
-    try:
-        value = _unpickled(content)
-    except _Refused as error:
-        raise ModelError(
-            f"{path} asks for {error} to be run or made, which no dict of arrays needs. It was "
-            "refused, and nothing was run: do not trust this file"
-        ) from None
-    except Exception as error:  # broken bytes can do anything to an unpickler
-        raise ModelError(
-            f"{path} is not a whole .npy with a dict of layers ({type(error).__name__}: {error}): "
-            "it was cut off, or holds something else; download it again"
-        ) from error
-    return [Layer(_text(name), _blobs(entry)) for name, entry in value.items()]
-
-
-def _unpickled(content: bytes) -> dict[Any, Any]:
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     header = {
@@ -138,11 +119,10 @@ def _unpickled(content: bytes) -> dict[Any, Any]:
     dtype = header[version](file)[2]
     if not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and not a dict of layers")
-    array = _Unpickler(file, encoding="latin1").load()
-    (value,) = array.items
+    (value,) = _Unpickler(file, encoding="latin1").load().items
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__} and not a dict of layers")
-    return value
+    return [Layer(_text(name), _blobs(entry)) for name, entry in value.items()]
 
 
 def _text(name: Any) -> str:

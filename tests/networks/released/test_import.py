@@ -243,7 +243,7 @@ def test_the_table_accounts_for_every_tensor(writers, net, file, tmp_path, capsy
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split(maxsplit=3) for line in lines]
     assert rows[0] == ["layer", "blob", "shape", "where it went"]
-    told = {(row[0], row[1]): row[2:] for row in rows[1:-3]}
+    told = {(row[0], row[1]): row[2:] for row in rows[2:-3]}
     assert set(told) == {(name, str(i)) for name, a in net.items() for i in range(len(a))}
     assert told["conv2_1_1x1_reduce", "0"] == ["8x16x1x1", "conv2_1._1x1_reduce.conv.weight"]
     assert told["conv2_1_1x1_reduce/bn", "3"] == [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import ModelError
-from icnet_deploy.networks.released.numpy_pickle import read_numpy
+from icnet_deploy.networks.released.importer import read_layers
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(3, 3, 2, 4)).astype(np.float32)  # H x W x I x O
@@ -31,7 +31,9 @@ AGES = [
 
 @pytest.mark.parametrize("age", AGES, ids=str)
 def test_every_age_of_pickle_is_read(writers, file, age):
-    layers = {layer.name: layer.blobs for layer in read_numpy(file(writers.npy(NET, **age)))}
+    read, form = read_layers(file(writers.npy(NET, **age)))
+    layers = {layer.name: layer.blobs for layer in read}
+    assert form == "numpy"
     assert list(layers) == ["conv", "conv_bn", "extra"]
     np.testing.assert_array_equal(layers["conv"]["weights"], KERNEL.transpose(3, 2, 0, 1))
     np.testing.assert_array_equal(layers["conv"]["biases"], np.arange(4.0))
@@ -43,7 +45,7 @@ def test_every_age_of_pickle_is_read(writers, file, age):
 
 def test_names_may_be_bytes(writers, file):
     content = writers.npy({b"conv": {b"weights": KERNEL}}, protocol=3)
-    (layer,) = read_numpy(file(content))
+    [layer], _ = read_layers(file(content))
     assert (layer.name, list(layer.blobs)) == ("conv", ["weights"])
 
 
@@ -82,7 +84,7 @@ def test_what_is_no_array_is_refused_and_not_run(writers, file, tmp_path, name, 
     for value in ({"conv": {"weights": attack}}, attack):
         content = writers.npy(value, protocol=protocol)
         with pytest.raises(ModelError, match="refused, and nothing was run"):
-            read_numpy(file(content))
+            read_layers(file(content))
         assert not flag.exists()
 
 
@@ -107,7 +109,7 @@ def raw(body: bytes) -> bytes:
 )
 def test_hand_written_programs_are_refused(body, file):
     with pytest.raises(ModelError):
-        read_numpy(file(raw(body)))
+        read_layers(file(raw(body)))
 
 
 def test_a_forged_dtype_is_refused(file):
@@ -118,36 +120,36 @@ def test_a_forged_dtype_is_refused(file):
         b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08AAAAAAAAtb."
     )
     with pytest.raises(ModelError, match="'O8' where numbers are due"):
-        read_numpy(file(raw(body)))
+        read_layers(file(raw(body)))
 
 
 def test_stand_ins_cannot_be_changed(file):
     """BUILD on what a name resolves to, as the pickle of `(None, {"order": 1})` as its state."""
     body = b"\x80\x02cnumpy\ndtype\nN}X\x05\x00\x00\x00orderK\x01s\x86b."
     with pytest.raises(ModelError, match="not a whole"):
-        read_numpy(file(raw(body)))
+        read_layers(file(raw(body)))
 
 
 def test_a_cut_is_refused(writers, file):
     content = writers.npy({"conv": {"weights": np.ones(3, np.float32)}})
     for end in range(len(content)):
         with pytest.raises(ModelError):
-            read_numpy(file(content[:end]))
+            read_layers(file(content[:end]))
 
 
 @pytest.mark.parametrize("value", [[1, 2], "conv", 3])
 def test_what_is_no_dict_is_refused(writers, file, value):
     with pytest.raises(ModelError, match="not a dict of layers"):
-        read_numpy(file(writers.npy(value, protocol=4)))
+        read_layers(file(writers.npy(value, protocol=4)))
 
 
 def test_a_plain_array_is_refused(file):
     out = io.BytesIO()
     np.save(out, np.ones(3))
     with pytest.raises(ModelError, match="array of float64 and not a dict"):
-        read_numpy(file(out.getvalue()))
+        read_layers(file(out.getvalue()))
 
 
 def test_a_bare_pickle_is_refused(file):
     with pytest.raises(ModelError, match="bare pickle"):
-        read_numpy(file(pickle.dumps(NET)))
+        read_layers(file(pickle.dumps(NET)))
