@@ -47,11 +47,6 @@ class Pairing:
     left_out: list[str] = field(default_factory=list)
     without: dict[Path, InputError] = field(default_factory=dict)
 
-    @property
-    def pairs(self) -> list[Run]:
-        """The runs, for who has not moved to that name."""
-        return self.runs
-
 
 def default_runtimes() -> list[str]:
     """Every runtime that is compared unless others are named: those that are installed.
@@ -233,7 +228,3 @@ def _rounded_copy(path: Path, folder: Path) -> Path:
     copy = folder / path.name
     write_artefact(copy, model.SerializeToString(), metadata)
     return copy
-
-
-Pair = Run  # until everybody says `Run`
-open_pair = open_run

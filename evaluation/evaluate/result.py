@@ -207,8 +207,8 @@ def compare(first: Result, second: Result) -> dict[str, Any]:
     Raises:
         InputError: they were scored in unlike ways, or on unlike images.
     """
-    protocols = (Protocol.from_dict(result["protocol"]) for result in (first, second))
-    require_same_protocol(*protocols, but=OF_THE_MODEL)
+    left, right = (Protocol.from_dict(result["protocol"]) for result in (first, second))
+    require_same_protocol(left, right, but=OF_THE_MODEL)
     a, b = first["score"], second["score"]
     if _sizes(a) != _sizes(b) or list(a["iou_percent"]) != list(b["iou_percent"]):
         raise InputError(

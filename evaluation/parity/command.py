@@ -64,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
     for error in pairing.without.values():
         raise error
-    rows = compare(
+    rows, _ = compare(
         pairing,
         dataset,
         weights=arguments.weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,
+        strict=True,
     )
     print(verdict_table(rows, pairing.left_out))
     if arguments.json:

@@ -23,8 +23,8 @@ from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import ArtefactFile
 from icnet_deploy.runtime.predictor import Predictor
 
-Failed = Callable[[Run, IcnetError], None]
-"""Is told of a run that cannot be compared, and why."""
+Failures = dict[Run, IcnetError]
+"""Run -> why it cannot be compared."""
 
 Opener = Callable[[Run], AbstractContextManager[Predictor]]
 
@@ -36,9 +36,9 @@ def compare(
     weights: Path | None = None,
     budgets: Mapping[str, Budget] = BUDGETS,
     pictures: int = 0,
-    failed: Failed | None = None,
+    strict: bool = False,
     opener: Opener = open_run,
-) -> list[Comparison]:
+) -> tuple[list[Comparison], Failures]:
     """Compares artefacts on runtimes with the checkpoint that they were made from.
 
     Every model stays loaded and the images go through one by one, so that memory does not grow
@@ -50,12 +50,11 @@ def compare(
         weights: the checkpoint, or None for the one that is shipped.
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report, the worst of each row first.
-        failed: is told of a run that cannot be compared, which is then left out; None: its error
-            is raised.
+        strict: raise the error of a run that cannot be compared; else it is left out.
         opener: opens a run.
 
     Returns:
-        A row for each run, with its pictures.
+        A row for each run, with its pictures; and what was left out.
 
     Raises:
         ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
@@ -63,7 +62,7 @@ def compare(
         UnavailableError: a package or a device is missing.
         BackendError: a runtime failed.
     """
-    attempt = _Attempt(failed)
+    attempt = _Attempt(strict)
     files = pairing.files
     with ExitStack() as stack:
         opened: dict[Run, Predictor] = {}
@@ -77,9 +76,9 @@ def compare(
                 _require_origin(run.path, predictor, reference)
                 budget_for(predictor.metadata.precision, budgets)
         _refuse_calibrated(opened, dataset, attempt)
-        left = {run: predictor for run, predictor in opened.items() if run not in attempt.failed}
+        left = {run: predictor for run, predictor in opened.items() if run not in attempt.failures}
         if not left:
-            return []
+            return [], attempt.failures
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
         rows: dict[Run, Comparison] = {}
@@ -87,7 +86,7 @@ def compare(
             answers = references.answers(sample)
             rows = rows or _rows(left, files, references, budgets, pictures)
             for run, row in rows.items():
-                if run in attempt.failed:
+                if run in attempt.failures:
                     continue
                 with attempt(run):
                     labels = left[run].predict(sample.image).labels
@@ -98,27 +97,32 @@ def compare(
                 _require_unchanged(files[run.path])
     for score in references.scores.values():
         score.require_truth()
-    return [row for run, row in rows.items() if run not in attempt.failed]
+    whole = [row for run, row in rows.items() if run not in attempt.failures]
+    return whole, attempt.failures
 
 
 class _Attempt:
-    """Contexts in which the error of a run is raised, or told and remembered."""
+    """Contexts in which the error of a run is raised, or kept.
 
-    def __init__(self, tell: Failed | None) -> None:
-        self.failed: set[Run] = set()
-        self._tell = tell
+    Args:
+        strict: raise it.
+
+    Attributes:
+        failures: the first error of each run.
+    """
+
+    def __init__(self, strict: bool) -> None:
+        self.failures: Failures = {}
+        self._strict = strict
 
     @contextmanager
     def __call__(self, *runs: Run) -> Iterator[None]:
         try:
             yield
         except IcnetError as error:
-            if self._tell is None:
+            if self._strict:
                 raise
-            for run in runs:
-                if run not in self.failed:
-                    self.failed.add(run)
-                    self._tell(run, error)
+            self.failures |= {run: error for run in runs if run not in self.failures}
 
 
 def _refuse_calibrated(

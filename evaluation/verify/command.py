@@ -75,23 +75,22 @@ def verify(
     untried: list[Failure] = []
     files = {a.path: a.file for a in folder.artefacts if not a.problems}
     pairing = pair(files, read=files.__getitem__)
-
-    def fail(path: Path, runtime: str, error: IcnetError) -> None:
-        failures.append(artefacts[path].failure(runtime, str(error)))
-        if isinstance(error, UnavailableError):
-            untried.append(failures[-1])
-
-    for path, reason in pairing.without.items():
-        fail(path, "-", reason)
-    rows = compare(
+    rows, errors = compare(
         pairing,
         dataset,
         weights=weights,
         budgets=chosen_budgets(arguments),
         pictures=PICTURES if arguments.report else 0,
-        failed=lambda run, error: fail(run.path, run.runtime, error),
         opener=opener,
     )
+    reasons: list[tuple[Path, str, IcnetError]] = [
+        *((path, "-", why) for path, why in pairing.without.items()),
+        *((run.path, run.runtime, why) for run, why in errors.items()),
+    ]
+    for path, runtime, why in reasons:
+        failures.append(artefacts[path].failure(runtime, str(why)))
+        if isinstance(why, UnavailableError):
+            untried.append(failures[-1])
     return Result(folder, weights, rows, failures, untried, pairing.left_out)
 
 

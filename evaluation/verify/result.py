@@ -196,15 +196,15 @@ def _check_parents(artefacts: Sequence[Artefact]) -> None:
             )
         elif parent.metadata is not None:
             artefact.notes.append(f"made from {parent.path.name}")
-            differs = [
+            differences = [
                 name
                 for name in ("weights_sha256", "label_set", "size", "head")
                 if getattr(known, name) != getattr(parent.metadata, name)
             ]
-            if differs:
+            if differences:
                 artefact.problems.append(
                     f"it is made from {parent.path.name} and differs from it in "
-                    f"{', '.join(differs)}"
+                    f"{', '.join(differences)}"
                 )
 
 

@@ -48,7 +48,7 @@ def spoilt(checkpoint, scenes):
         runs = [Run(path, runtime, "cpu") for path in paths for runtime in runtimes]
         known = Pairing({path: ArtefactFile(path) for path in paths}, runs)
         dataset = open_dataset("scenes", scenes)
-        return compare(known, dataset, weights=checkpoint, opener=opener)
+        return compare(known, dataset, weights=checkpoint, strict=True, opener=opener)[0]
 
     return compare_spoilt
 
