@@ -1,12 +1,21 @@
-"""Labelled scenes that are drawn when they are asked for: a data set that needs no disk."""
+"""Drawn scenes as a data set: drawn when asked for, or written as Cityscapes (`icnet scenes`)."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
+from icnet_deploy.command import command, count, parser, size
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.scenes import draw_scene
-from icnet_deploy.images import read_grey
+from icnet_deploy.data.scenes.scene import draw_scene
+from icnet_deploy.errors import InputError
+from icnet_deploy.files import make_folder
+from icnet_deploy.images import read_grey, write_image, write_labels
 from icnet_deploy.labels import CITYSCAPES
 
 SEED = 90_000
@@ -38,3 +47,70 @@ class DrawnScenes(Dataset):
 def drawn_scenes(count: int, size: tuple[int, int]) -> DrawnScenes:
     """So many scenes of (height, width) pixels, always the same ones."""
     return DrawnScenes("scenes", f"drawn with seed {SEED}", CITYSCAPES, (), read_grey, count, size)
+
+
+def write_scenes(
+    out: str | Path,
+    count: int,
+    size: tuple[int, int] = (1024, 2048),
+    seed: int = 0,
+    split: str = "val",
+    progress: bool = True,
+) -> list[Path]:
+    """Draws `count` scenes into `out/leftImg8bit/SPLIT/scenes` and `out/gtFine/SPLIT/scenes`.
+
+    Args:
+        out: the data set's folder.
+        count: how many, at least 1.
+        size: (height, width) in pixels, each at least 64.
+        seed: two seeds share no scene.
+        split: `train`, `val` or `test`.
+        progress: show a bar on stderr.
+
+    Returns:
+        The images' paths.
+
+    Raises:
+        InputError: `count` or `seed` is out of range.
+        OutputError: the folder cannot be written.
+    """
+    if count < 1 or seed < 0:
+        raise InputError(f"count is at least 1 and seed at least 0; got {count} and {seed}")
+    out = Path(out)
+    images = make_folder(out / "leftImg8bit" / split / "scenes")
+    labels = make_folder(out / "gtFine" / split / "scenes")
+    table = np.frombuffer(CITYSCAPES.train_to_label_ids(), np.uint8)
+    written = []
+    for index in tqdm(range(count), "scenes", unit="scene", disable=not progress, file=sys.stderr):
+        scene = draw_scene((seed, index), size)
+        name = f"scenes_{index:06}_000019"
+        # The labels first: an image without labels would make the data set unreadable.
+        write_labels(labels / f"{name}_gtFine_labelIds.png", table[scene.labels])
+        write_image(images / f"{name}_leftImg8bit.png", scene.image)
+        written.append(images / f"{name}_leftImg8bit.png")
+    return written
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws labelled street scenes into a folder."""
+    p = parser(
+        "icnet scenes",
+        "Draw labelled street scenes of all 19 Cityscapes classes, in the layout of Cityscapes.",
+        "icnet scenes scenes --count 20 --size 1024x2048 --seed 7",
+    )
+    p.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    p.add_argument("--count", type=count, default=20, help="how many (default: %(default)s)")
+    p.add_argument(
+        "--size", type=size, default=(1024, 2048), help="HEIGHTxWIDTH (default: 1024x2048)"
+    )
+    p.add_argument("--seed", type=int, default=0, help="two seeds share no scene (default: 0)")
+    p.add_argument(
+        "--split", default="val", choices=("train", "val", "test"), help="(default: %(default)s)"
+    )
+    args = p.parse_args(argv)
+    written = write_scenes(args.out, args.count, args.size, args.seed, args.split)
+    height, width = args.size
+    print(f"{len(written)} scenes of {height}x{width} in {written[0].parent}")
+    print(f"read them with: --dataset scenes --data {args.out} --split {args.split}")
+    return 0

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Colour = tuple[float, float, float]
 Points = npt.NDArray[np.float64]
+Corners = list[tuple[float, float, float]]
 _FAR = 20_000.0  # pixels; what lies further outside than this is clamped
 _MARGIN = 256  # pixels by which the noise tile is larger than the image
 
@@ -52,6 +53,21 @@ def mix(a: Colour, b: Colour, t: float) -> Colour:
     """`a` at t = 0, `b` at t = 1."""
     r, g, c = (x + (y - x) * t for x, y in zip(a, b, strict=True))
     return r, g, c
+
+
+def facing(x0: float, x1: float, y0: float, y1: float, z: float) -> Corners:
+    """An upright rectangle that faces the camera; metres, as all of these."""
+    return [(x0, y0, z), (x0, y1, z), (x1, y1, z), (x1, y0, z)]
+
+
+def along(x: float, y0: float, y1: float, z0: float, z1: float) -> Corners:
+    """An upright rectangle along the street."""
+    return [(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)]
+
+
+def flat(x0: float, x1: float, z0: float, z1: float) -> Corners:
+    """A rectangle on the ground."""
+    return [(x0, 0, z0), (x0, 0, z1), (x1, 0, z1), (x1, 0, z0)]
 
 
 @dataclass(frozen=True)

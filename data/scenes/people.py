@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, shade
+from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, flat, shade
 
 Array = npt.NDArray[np.float64]
 _SKIN: tuple[Colour, ...] = ((224, 188, 164), (196, 150, 120), (140, 98, 72), (92, 62, 46))
@@ -59,8 +59,8 @@ def person(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None
     wide, long = float(rng.uniform(0.2, 0.29)), float(rng.uniform(0.38, 0.52))
     bag, hat, dress = (bool(rng.random() < p) for p in (0.3, 0.2, 0.2))
     soft = 0.1 * canvas.camera.scale(z)
-    feet = [(x - 0.4, 0, z - 0.1), (x + 0.4, 0, z - 0.1), (x + 0.4, 0, z + 0.2)]
-    canvas.darken(canvas.camera.project([*feet, (x - 0.4, 0, z + 0.2)]), 0.6, min(soft, 20))
+    shadow = canvas.camera.project(flat(x - 0.4, x + 0.4, z - 0.1, z + 0.2))
+    canvas.darken(shadow, 0.6, min(soft, 20))
     f, p = Figure(canvas, x, z), Id.PERSON
     for side in (-1, 1):
         foot = (side * (0.07 + stride / 2) + 0.03, 0.03)
@@ -115,8 +115,8 @@ def bicycle(
 ) -> None:
     """A bicycle, parked or ridden; yaw 0 is seen from the side, pi/2 from behind (radians)."""
     f, frame, b = Figure(canvas, x, z, max(abs(float(np.cos(yaw))), 0.1)), _clothes(rng), Id.BICYCLE
-    ground = [(x - 0.8, 0, z - 0.1), (x + 0.8, 0, z - 0.1), (x + 0.8, 0, z + 0.15)]
-    canvas.darken(canvas.camera.project([*ground, (x - 0.8, 0, z + 0.15)]), 0.65, 1.0)
+    shadow = canvas.camera.project(flat(x - 0.8, x + 0.8, z - 0.1, z + 0.15))
+    canvas.darken(shadow, 0.65, 1.0)
     for wheel in (-0.52, 0.52):
         _wheel(f, wheel, 0.34, 0.06, b)
     tubes = [
@@ -138,8 +138,8 @@ def motorcycle(
     """A motorcycle or scooter, parked or ridden."""
     squeeze = max(abs(float(np.cos(yaw))), 0.34)
     f, paint, m = Figure(canvas, x, z, squeeze), _clothes(rng), Id.MOTORCYCLE
-    ground = [(x - 0.9, 0, z - 0.2), (x + 0.9, 0, z - 0.2), (x + 0.9, 0, z + 0.3)]
-    canvas.darken(canvas.camera.project([*ground, (x - 0.9, 0, z + 0.3)]), 0.5, 1.5)
+    shadow = canvas.camera.project(flat(x - 0.9, x + 0.9, z - 0.2, z + 0.3))
+    canvas.darken(shadow, 0.5, 1.5)
     for wheel in (-0.68, 0.68):
         _wheel(f, wheel, 0.32, 0.14, m)
     f.shape([(-0.45, 0.35), (0.4, 0.3), (0.45, 0.6), (-0.35, 0.65)], (58, 58, 60), m)

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.data.scenes import people, street, surroundings, vehicles
-from icnet_deploy.data.scenes.paint import Camera, Canvas, Colour, Id, mix, shade
+from icnet_deploy.data.scenes import people, surroundings, vehicles
+from icnet_deploy.data.scenes.paint import Camera, Canvas, Colour, Id, flat, mix, shade
 from icnet_deploy.data.scenes.vehicles import Place
 
 Rng = np.random.Generator
@@ -20,7 +20,7 @@ Jobs = list[tuple[float, Callable[[Rng], None]]]
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn street.
+    """One drawn surroundings.
 
     Attributes:
         image: uint8 H x W x 3, RGB.
@@ -93,8 +93,7 @@ def _ground(canvas: Canvas, rng: Rng) -> Plan:
     surroundings.ground_strip(canvas, walk[0], walk[1], stone, Id.SIDEWALK, 0.1)
     pitch = float(rng.uniform(0.6, 1.6))
     for z in np.arange(1.5, 22, pitch):  # paving joints
-        joint = [(walk[0], 0, z), (walk[0], 0, z + 0.04), (walk[1], 0, z + 0.04), (walk[1], 0, z)]
-        canvas.world(joint, (tone * 0.8, tone * 0.8, tone * 0.8))
+        canvas.world(flat(*walk, z, z + 0.04), (tone * 0.8, tone * 0.8, tone * 0.8))
     kerb = (tone * 1.15 + 10, tone * 1.15 + 10, tone * 1.12 + 10)
     surroundings.ground_strip(canvas, road[0] - 0.15, road[1] + 0.15, kerb, Id.SIDEWALK, 0.08)
     grey = float(rng.uniform(48, 135))
@@ -103,9 +102,8 @@ def _ground(canvas: Canvas, rng: Rng) -> Plan:
     for _ in range(int(rng.integers(0, 6))):  # repairs
         x, z = float(rng.uniform(road[0], road[1] - 1.5)), float(rng.uniform(2, 30))
         w, d = min(float(rng.uniform(0.6, 3)), road[1] - x), float(rng.uniform(1, 6))
-        worn = float(rng.uniform(0.7, 1.2))
-        quad = [(x, 0, z), (x, 0, z + d), (x + w, 0, z + d), (x + w, 0, z)]
-        canvas.world(quad, shade(asphalt, worn), Id.ROAD, 0.1)
+        worn = shade(asphalt, float(rng.uniform(0.7, 1.2)))
+        canvas.world(flat(x, x + w, z, z + d), worn, Id.ROAD, 0.1)
     lanes = [road[0] + 0.3, *np.arange(right - lane, road[0] + 1, -lane).tolist(), right]
     crossing = float(rng.uniform(5, 25)) if rng.random() < 0.35 else None
     if rng.random() < 0.85:
@@ -168,8 +166,12 @@ def _furniture(canvas: Canvas, rng: Rng, plan: Plan, side: int, jobs: Jobs) -> N
     x = kerb + side * 0.5
     step = float(rng.uniform(14, 30))
     for z in np.arange(float(rng.uniform(3, step)), 90, step):
-        jobs.append((z, _later(street.street_light, canvas, x, float(z))))
-    things = ((street.sign, 0.8, 3), (street.traffic_light, 0.6, 2), (street.clutter, 0.3, 2))
+        jobs.append((z, _later(surroundings.street_light, canvas, x, float(z))))
+    things = (
+        (surroundings.sign, 0.8, 3),
+        (surroundings.traffic_light, 0.6, 2),
+        (surroundings.clutter, 0.3, 2),
+    )
     for thing, chance, most in things:
         for _ in range(int(rng.integers(1, most + 1)) if rng.random() < chance else 0):
             z = float(np.exp(rng.uniform(np.log(5), np.log(45))))

@@ -1,11 +1,21 @@
-"""Sky, ground, markings, facades, walls, fences and vegetation."""
+"""Sky, ground, facades, walls, fences and vegetation; poles, lights, signs and clutter."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, Points, mix, shade
+from icnet_deploy.data.scenes.paint import (
+    Canvas,
+    Colour,
+    Id,
+    Points,
+    along,
+    facing,
+    flat,
+    mix,
+    shade,
+)
 
 _WALLS: tuple[Colour, ...] = (
     (168, 150, 128), (140, 92, 74), (190, 182, 168), (120, 118, 116), (176, 160, 108),
@@ -14,6 +24,7 @@ _WALLS: tuple[Colour, ...] = (
 _LEAVES: tuple[Colour, ...] = (
     (62, 84, 40), (84, 104, 52), (46, 66, 38), (104, 112, 58), (92, 84, 44), (58, 92, 60),
 )  # fmt: skip
+_METAL: tuple[Colour, ...] = ((96, 98, 100), (140, 142, 140), (58, 66, 62), (110, 96, 80))
 _NEAR, _REACH = 0.4, 140.0  # metres
 
 
@@ -68,20 +79,18 @@ def markings(
         dash, gap, z = float(rng.uniform(2, 5)), float(rng.uniform(3, 8)), float(rng.uniform(1, 6))
         while z < 70:
             end = z + (1.5 if solid else dash)
-            quad = [(x - width / 2, 0, z), (x - width / 2, 0, end), (x + width / 2, 0, end)]
-            canvas.world([*quad, (x + width / 2, 0, z)], paint, Id.ROAD, 0.06)
+            canvas.world(flat(x - width / 2, x + width / 2, z, end), paint, Id.ROAD, 0.06)
             z = end + (0.0 if solid else gap)
     if crossing is not None:
         for x in np.arange(min(lanes) - 1, max(lanes) + 1, 1.0):
-            quad = [(x, 0, crossing), (x, 0, crossing + 3), (x + 0.5, 0, crossing + 3)]
-            canvas.world([*quad, (x + 0.5, 0, crossing)], paint, Id.ROAD, 0.06)
+            canvas.world(flat(x, x + 0.5, crossing, crossing + 3), paint, Id.ROAD, 0.06)
 
 
 def _openings(
     canvas: Canvas,
     rng: np.random.Generator,
     corner: Points,
-    along: Points,
+    course: Points,
     length: float,
     height: float,
 ) -> None:
@@ -100,7 +109,7 @@ def _openings(
             y0, y1 = storey * floor + floor * 0.3, storey * floor + floor * (0.3 + tall)
             if storey == 0 and shop:
                 a0, a1, y0 = bay * pitch + 0.15, (bay + 1) * pitch - 0.1, 0.4
-            near, far = corner + along * a0, corner + along * a1
+            near, far = corner + course * a0, corner + course * a1
             nearest = min(near[1], far[1])
             if nearest < 1.0 or canvas.camera.scale(nearest) * tall * floor < 1.5:
                 continue  # behind the camera, or too small to see
@@ -108,11 +117,10 @@ def _openings(
                 (near[0], y0, near[1]), (near[0], y1, near[1]),
                 (far[0], y1, far[1]), (far[0], y0, far[1]),
             ]  # fmt: skip
-            bright = 0.6 + 0.9 * float(lit[storey, bay]) ** 3
             if frame:
                 grown = [(x, y + (0.12 if y == y1 else -0.12), z) for x, y, z in quad]
                 canvas.world(grown, (200, 196, 188))
-            canvas.world(quad, shade(glass, bright))
+            canvas.world(quad, shade(glass, 0.6 + 0.9 * float(lit[storey, bay]) ** 3))
             if balcony and storey and bay % 2:
                 rail = [(x, y0 - 0.2 if y == y0 else y0 + 0.5, z) for x, y, z in quad]
                 canvas.world(rail, shade(glass, 1.6))
@@ -126,19 +134,16 @@ def facade(
     outward = 12.0 if x > 0 else -12.0
     light = float(rng.uniform(0.65, 1.1))
     roof = float(rng.uniform(0, 2.5)) if rng.random() < 0.5 else 0.0
-    end = [(x, 0, z0), (x, height, z0), (x + outward / 2, height + roof, z0)]
-    end += [(x + outward, height, z0), (x + outward, 0, z0)]
+    end = facing(x, x + outward, 0, height, z0)
+    end.insert(2, (x + outward / 2, height + roof, z0))
     canvas.world(end, shade(colour, light * 0.8), Id.BUILDING, 0.07)
     start, across = np.array([x, z0]), np.array([np.sign(outward), 0.0])
     _openings(canvas, np.random.default_rng(rng.integers(1 << 31)), start, across, 12.0, height)
     cuts = np.linspace(z0, z1, 1 + max(1, int((z1 - z0) / 6)))
     for far, near in zip(cuts[::-1][:-1], cuts[::-1][1:], strict=True):
-        quad = [(x, 0, near), (x, height, near), (x, height, far), (x, 0, far)]
-        canvas.world(quad, shade(colour, light), Id.BUILDING, 0.07)
-        base = [(x, 0, near), (x, 0.8, near), (x, 0.8, far), (x, 0, far)]
-        canvas.world(base, shade(colour, light * 0.75))
-        cornice = [(x, height - 0.4, near), (x, height, near), (x, height, far)]
-        canvas.world([*cornice, (x, height - 0.4, far)], shade(colour, light * 1.15))
+        canvas.world(along(x, 0, height, near, far), shade(colour, light), Id.BUILDING, 0.07)
+        canvas.world(along(x, 0, 0.8, near, far), shade(colour, light * 0.75))
+        canvas.world(along(x, height - 0.4, height, near, far), shade(colour, light * 1.15))
     _openings(canvas, rng, np.array([x, z0]), np.array([0.0, 1.0]), z1 - z0, height)
 
 
@@ -149,14 +154,11 @@ def wall(
     colour = pick(rng, _WALLS, 0.25)
     for near in np.arange(z0, z1, 3.0)[::-1]:
         far = min(near + 3.0, z1)
-        quad = [(x, 0, near), (x, height, near), (x, height, far), (x, 0, far)]
-        canvas.world(quad, colour, Id.WALL, 0.12)
+        canvas.world(along(x, 0, height, near, far), colour, Id.WALL, 0.12)
         if near > 1.5:
             for y in np.arange(0.3, height, 0.35):
-                course = [(x, y, near), (x, y + 0.03, near), (x, y + 0.03, far), (x, y, far)]
-                canvas.world(course, shade(colour, 0.8))
-        top = [(x, height, near), (x, height + 0.12, near), (x, height + 0.12, far)]
-        canvas.world([*top, (x, height, far)], shade(colour, 1.2), Id.WALL)
+                canvas.world(along(x, y, y + 0.03, near, far), shade(colour, 0.8))
+        canvas.world(along(x, height, height + 0.12, near, far), shade(colour, 1.2), Id.WALL)
 
 
 def fence(
@@ -167,9 +169,7 @@ def fence(
     dense, pitch = bool(rng.random() < 0.4), float(rng.uniform(0.18, 0.5))
     for near in np.arange(z0, z1, 2.0)[::-1]:
         far = min(near + 2.0, z1)
-        quad = canvas.camera.project(
-            [(x, 0, near), (x, height, near), (x, height, far), (x, 0, far)]
-        )
+        quad = canvas.camera.project(along(x, 0, height, near, far))
         if dense:
             canvas.fill(quad, canvas.faded(colour, near), Id.FENCE, 0.15)
         else:
@@ -228,6 +228,90 @@ def skyline(canvas: Canvas, rng: np.random.Generator) -> None:
         if leafy:
             crown(canvas, rng, (x, high * 0.3, z), (wide * 0.7, high * 0.4), pick(rng, _LEAVES), 9)
         else:
-            box = [(x, 0, z), (x, high, z), (x + wide, high, z), (x + wide, 0, z)]
-            canvas.world(box, colour, Id.BUILDING, 0.08)
+            canvas.world(facing(x, x + wide, 0, high, z), colour, Id.BUILDING, 0.08)
             _openings(canvas, rng, np.array([x, z]), np.array([1.0, 0.0]), wide, high)
+
+
+def _pole(
+    canvas: Canvas, rng: np.random.Generator, x: float, z: float, height: float, width: float
+) -> Colour:
+    colour = shade(_METAL[int(rng.integers(len(_METAL)))], float(rng.uniform(0.7, 1.3)))
+    tint = canvas.faded(colour, z)
+    low, high = canvas.camera.project([(x, 0, z), (x, height, z)])
+    thick = width * canvas.camera.scale(z)
+    canvas.bar(low, high, thick, tint, Id.POLE)
+    if thick > 3:  # a lit edge
+        edge = np.array([-thick * 0.25, 0])
+        canvas.bar(low + edge, high + edge, thick * 0.3, shade(tint, 1.3))
+    return colour
+
+
+def street_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
+    """A lamp post whose arm reaches over the road."""
+    height, reach = float(rng.uniform(5, 9)), float(rng.uniform(0.8, 2.4)) * (-1 if x > 0 else 1)
+    colour = _pole(canvas, rng, x, z, height, float(rng.uniform(0.14, 0.28)))
+    tint, scale = canvas.faded(colour, z), canvas.camera.scale(z)
+    a, b = canvas.camera.project([(x, height, z), (x + reach, height + 0.4, z)])
+    canvas.bar(a, b, 0.1 * scale, tint, Id.POLE)
+    tip = b + np.array([0.5 * scale * np.sign(reach), 0])
+    canvas.bar(b, tip, 0.16 * scale, shade(tint, 1.3), Id.POLE)
+
+
+def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
+    """A head of three lamps on a pole, sometimes a second one on an arm."""
+    height = float(rng.uniform(2.8, 4.2))
+    _pole(canvas, rng, x, z, height + 0.3, 0.16)
+    heads, lit = [(x, height)], int(rng.integers(3))
+    if rng.random() < 0.4:
+        reach = -3.0 if x > 0 else 3.0
+        a, b = canvas.camera.project([(x, height + 1.8, z), (x + reach, height + 1.8, z)])
+        low = canvas.camera.project([(x, height, z)])[0]
+        for p, q in ((low, a), (a, b)):
+            thick = 0.14 * canvas.camera.scale(z)
+            canvas.bar(p, q, thick, canvas.faded((70, 72, 74), z), Id.POLE)
+        heads.append((x + reach, height + 1.6))
+    lamps: tuple[Colour, ...] = ((60, 235, 130), (250, 190, 50), (250, 50, 40))
+    wide, tall = float(rng.uniform(0.17, 0.22)), float(rng.uniform(0.5, 0.62))
+    for hx, hy in heads:
+        box = facing(hx - wide, hx + wide, hy - tall, hy + tall, z)
+        case: Colour = (30, 32, 32) if rng.random() < 0.8 else (150, 130, 40)
+        canvas.world(box, case, Id.LIGHT, 0.08)
+        for i, lamp in enumerate(lamps):
+            c = canvas.camera.project([(hx, hy + (i - 1) * tall * 0.62, z)])[0]
+            r = wide * 0.7 * canvas.camera.scale(z)
+            canvas.disc(c, (r, r), canvas.faded(shade(lamp, 1.0 if i == lit else 0.22), z))
+
+
+def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
+    """A round, triangular, square or long sign, or two, on a pole."""
+    height = float(rng.uniform(2.0, 3.2))
+    _pole(canvas, rng, x, z, height + 0.4, 0.09)
+    scale = canvas.camera.scale(z)
+    for level in range(1 + int(rng.random() < 0.3)):
+        kind, r = int(rng.integers(4)), float(rng.uniform(0.3, 0.48))
+        palette: tuple[Colour, ...] = ((205, 30, 34), (30, 70, 170), (240, 200, 40), (30, 120, 70))
+        rim = palette[int(rng.integers(4))]
+        field: Colour = (236, 236, 232) if rng.random() < 0.6 else rim
+        c = canvas.camera.project([(x, height - level * 0.9, z)])[0]
+        for size, colour, label in ((r, rim, Id.SIGN), (r * 0.78, field, None)):
+            tint = canvas.faded(colour, z)
+            if kind == 0:
+                canvas.disc(c, (size * scale, size * scale), tint, label)
+                continue
+            corners = {
+                1: [(-1, 0.8), (1, 0.8), (0, -0.95)],
+                2: [(-0.8, 0.8), (0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)],
+                3: [(-2.4, 0.6), (2.4, 0.6), (2.4, -0.6), (-2.4, -0.6)],
+            }[kind]
+            canvas.fill(c + np.array(corners) * size * scale, tint, label)
+        mark = np.array([(-0.3, 0.12), (0.3, 0.12), (0.3, -0.12), (-0.3, -0.12)]) * r * scale
+        canvas.fill(c + mark, canvas.faded((30, 30, 34) if field != rim else (240, 240, 240), z))
+
+
+def clutter(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
+    """A bin or a box: nothing that is scored."""
+    wide, tall = float(rng.uniform(0.25, 0.5)), float(rng.uniform(0.6, 1.2))
+    colour: Colour = tuple(float(v) for v in rng.uniform(30, 200, 3))  # type: ignore[assignment]
+    canvas.world(facing(x - wide, x + wide, 0, tall, z), colour, Id.IGNORED, 0.15)
+    lid = facing(x - wide, x + wide, tall, tall + 0.1, z)
+    canvas.world(lid, shade(colour, 0.7), Id.IGNORED)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.data.scenes.paint import Canvas, Colour, Id, mix, shade
+from icnet_deploy.data.scenes.paint import Canvas, Colour, Corners, Id, mix, shade
 
 Array = npt.NDArray[np.float64]
 GLASS: Colour = (44, 52, 62)
@@ -46,18 +47,15 @@ def _solid(
 ) -> None:
     """Extrudes a convex-ish profile (along, up; counter-clockwise) and paints the faces we see."""
     count = len(profile)
-    faces: list[Array] = []
-    for side in (-half, half):
-        flank = np.stack([profile[:, 0], np.full(count, side), profile[:, 1]], 1)
-        faces.append(flank if side > 0 else flank[::-1])
-    for i in range(count):
-        (a0, u0), (a1, u1) = profile[i], profile[(i + 1) % count]
-        faces.append(np.array([(a0, -half, u0), (a0, half, u0), (a1, half, u1), (a1, -half, u1)]))
+    left, right = (np.insert(profile, 1, side, axis=1) for side in (-half, half))
+    faces = [left[::-1], right]
+    for i, j in pairwise([*range(count), 0]):
+        faces.append(np.array([left[i], right[i], right[j], left[j]]))
+    centre = place.world((left + right).mean(0, keepdims=True) / 2)[0]
     seen = []
     for face in faces:
         world = place.world(face)
         normal = np.cross(world[1] - world[0], world[2] - world[1])
-        centre = place.world(np.array([[profile[:, 0].mean(), 0.0, profile[:, 1].mean()]]))[0]
         if normal @ (world.mean(0) - centre) < 0:
             normal = -normal
         sight = _sight(canvas, world)
@@ -70,14 +68,19 @@ def _solid(
 
 
 def _panel(
-    canvas: Canvas, place: Place, corners: list[tuple[float, float, float]], c: Colour
-) -> None:
-    """A detail on a face, drawn when the face looks at us (its corners run clockwise to us)."""
+    canvas: Canvas, place: Place, corners: Corners, c: Colour,
+    label: int | None = None, depth: float | None = None,
+) -> None:  # fmt: skip
+    """A detail on a face, drawn when the face looks at us (its corners run clockwise to us).
+
+    It fades with its mean depth, or with the one given, in metres.
+    """
     world = place.world(np.array(corners))
     pixels = canvas.camera.project(world)
     x, y = pixels.T
     if float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) > 0:
-        canvas.fill(pixels, canvas.faded(c, float(world[:, 2].mean())))
+        z = float(world[:, 2].mean()) if depth is None else depth
+        canvas.fill(pixels, canvas.faded(c, z), label)
 
 
 def _both_sides(
@@ -113,15 +116,12 @@ def _wheels(
     for along in at:
         for side in (half, -half):
             turn = angle[::-1] if side > 0 else angle
-            for r, c in ((radius, TYRE), (radius * 0.6, (120.0, 120.0, 124.0))):
-                ring = [(along + r * np.cos(t), side, radius + r * np.sin(t)) for t in turn]
-                if r == radius:
-                    pixels = canvas.camera.project(place.world(np.array(ring)))
-                    x, y = pixels.T
-                    if float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) > 0:
-                        canvas.fill(pixels, canvas.faded(c, place.z), label)
-                else:
-                    _panel(canvas, place, ring, c)
+            tyre, rim = (
+                [(along + r * np.cos(t), side, radius + r * np.sin(t)) for t in turn]
+                for r in (radius, radius * 0.6)
+            )
+            _panel(canvas, place, tyre, TYRE, label, place.z)
+            _panel(canvas, place, rim, (120.0, 120.0, 124.0))
 
 
 def car(canvas: Canvas, rng: np.random.Generator, place: Place, sun: float) -> None:
@@ -158,12 +158,10 @@ def car(canvas: Canvas, rng: np.random.Generator, place: Place, sun: float) -> N
         h, glass,
     )  # fmt: skip
     k = h - 0.1
-    rear = [(tail + 0.05, -k, low), (tail + slope, -k * 0.9, high)]
-    rear += [(tail + slope, k * 0.9, high), (tail + 0.05, k, low)]
-    _panel(canvas, place, rear, glass)
-    front = [(nose - 0.05, k, low), (nose - 0.78, k * 0.9, high)]
-    front += [(nose - 0.78, -k * 0.9, high), (nose - 0.05, -k, low)]
-    _panel(canvas, place, front, glass)
+    for side, base, top in ((-k, tail + 0.05, tail + slope), (k, nose - 0.05, nose - 0.78)):
+        pane = [(base, side, low), (top, side * 0.9, high)]
+        pane += [(top, -side * 0.9, high), (base, -side, low)]
+        _panel(canvas, place, pane, glass)
     _lights(canvas, place, e + 0.02, half, (0.55, 0.78), rng)
 
 
@@ -224,12 +222,10 @@ def train(canvas: Canvas, rng: np.random.Generator, place: Place, sun: float) ->
         _coach(canvas, part, (r, g, b), Id.TRAIN, 20.0, 1.3, height, sun, rng)
         skirt = [(-9.9, 0.15), (9.9, 0.15), (9.9, 0.7), (-9.9, 0.7)]
         _both_sides(canvas, part, skirt, 1.31, shade((r, g, b), 0.5))
-        points = canvas.camera.project(
-            part.world(np.array([(0, 0, height), (1.2, 0, height + 0.8), (0, 0, height + 1.5)]))
-        )
+        gear = np.array([(0, 0, height), (1.2, 0, height + 0.8), (0, 0, height + 1.5)])
         thick = 0.08 * canvas.camera.scale(place.z)
-        for a, b_ in ((0, 1), (1, 2)):
-            canvas.bar(points[a], points[b_], thick, (40, 40, 42), Id.TRAIN)
+        for low, high in pairwise(canvas.camera.project(part.world(gear))):
+            canvas.bar(low, high, thick, (40, 40, 42), Id.TRAIN)
     _lights(canvas, place, 20.6, 1.3, (0.7, 0.95), rng)
 
 

@@ -15,7 +15,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.command import command
 
 COMMANDS = {
-    "scenes": ("icnet_deploy.data.scenes.command", "draw labelled street scenes of any size"),
+    "scenes": ("icnet_deploy.data.scenes.dataset", "draw labelled street scenes of any size"),
     "train": ("icnet_deploy.training.command", "train ICNet, write a checkpoint"),
     "import-weights": (
         "icnet_deploy.networks.released.command",

@@ -28,7 +28,7 @@ def float_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """Drawn scenes: 12 in train, 4 in val."""
-    from icnet_deploy.data.scenes.command import main
+    from icnet_deploy.data.scenes.dataset import main
 
     root = tmp_path_factory.mktemp("scenes")
     for split, count in (("train", "12"), ("val", "4")):
