@@ -8,33 +8,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from icnet_deploy.benchmarks.known_scores import read_scores
 from icnet_deploy.benchmarks.measurement import Measurement, write_measurements
 from icnet_deploy.benchmarks.measurement_report import report_page
-from icnet_deploy.benchmarks.plots import write_plot
-from icnet_deploy.command import check_outputs, count
-from icnet_deploy.command import parser as make_parser
-from icnet_deploy.command import size as read_size
+from icnet_deploy.benchmarks.plots import read_scores, write_plot
+from icnet_deploy.command import check_outputs, count, parser, size
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import ROUNDED, Run, pair
 from icnet_deploy.files import make_folder, write_text
-from icnet_deploy.images import read_image
+from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime.auto.folder import kind_of
+from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.timing import UInt8
 
 _SCENES, _SEED = 3, 7
 
 
 def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser with what all of them take: artefacts, where they run, images, and results."""
-    parser = make_parser(f"icnet benchmark {name}", description, example)
-    parser.add_argument(
+    options = parser(f"icnet benchmark {name}", description, example)
+    options.add_argument(
         "artefacts",
         nargs="+",
         type=Path,
@@ -42,42 +36,42 @@ def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentP
         help="an ONNX file, an engine, or a folder that icnet verify passed, for what is fastest "
         "in it",
     )
-    parser.add_argument(
+    options.add_argument(
         "--runtime",
         action="append",
         metavar="NAME",
         help="may be repeated (default: those installed that the artefact is meant for)",
     )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    parser.add_argument(
+    options.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    options.add_argument(
         "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--image", type=Path, action="append", metavar="FILE", help="(default: drawn scenes)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--size",
-        type=read_size,
+        type=size,
         default=(1024, 2048),
         metavar="HxW",
         help="of drawn scenes (default: 1024x2048)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--json",
         type=Path,
         metavar="FILE.jsonl",
         help="write the measurements as JSON Lines, raw samples included",
     )
-    parser.add_argument(
+    options.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a self-contained HTML report"
     )
-    parser.set_defaults(miou=[], plot=None)
-    return parser
+    options.set_defaults(miou=[], plot=None)
+    return options
 
 
-def add_plot_options(parser: argparse.ArgumentParser) -> None:
+def add_plot_options(options: argparse.ArgumentParser) -> None:
     """Adds `--miou`, where the scores of what is timed are, and `--plot`: the plot as a file."""
-    parser.add_argument(
+    options.add_argument(
         "--miou",
         type=Path,
         nargs="+",
@@ -85,7 +79,7 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
     )
-    parser.add_argument(
+    options.add_argument(
         "--plot",
         type=Path,
         metavar="FILE.svg",
@@ -184,3 +178,23 @@ def pictures(arguments: argparse.Namespace) -> list[UInt8]:
     if arguments.image:
         return [read_image(path) for path in arguments.image]
     return [draw_scene((_SEED, number), arguments.size).image for number in range(_SCENES)]
+
+
+def image_files(
+    images: Sequence[UInt8], suffixes: Sequence[str], folder: Path, paths: Sequence[Path] = ()
+) -> list[Item]:
+    """Image files as `icnet predict` takes them; their results go into a folder of their own.
+
+    Args:
+        images: written as files, unless there are some.
+        suffixes: of these files, in turn.
+        folder: theirs, and the results'.
+        paths: files that are there already.
+    """
+    results = folder / "results"
+    results.mkdir()
+    if not paths:
+        paths = [folder / f"{i:04}.{suffixes[i % len(suffixes)]}" for i in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            write_image(path, image)
+    return find_items([str(path) for path in paths], results) if paths else []

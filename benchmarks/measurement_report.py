@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from icnet_deploy.benchmarks.known_scores import KnownScore, protocol_line, read_scores
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
 from icnet_deploy.benchmarks.measurement_tables import (
     KINDS,
@@ -23,9 +22,15 @@ from icnet_deploy.benchmarks.measurement_tables import (
     unit_of,
     who,
 )
-from icnet_deploy.benchmarks.plots import points, sample_plot, speed_plot
-from icnet_deploy.command import command
-from icnet_deploy.command import parser as make_parser
+from icnet_deploy.benchmarks.plots import (
+    KnownScore,
+    points,
+    protocol_line,
+    read_scores,
+    sample_plot,
+    speed_plot,
+)
+from icnet_deploy.command import command, parser
 from icnet_deploy.files import write_text
 from icnet_deploy.report.html import Html, figures, page, tag
 from icnet_deploy.report.html import where as where_it_was
@@ -140,14 +145,14 @@ def _lists(each: Measurement) -> Iterator[Html]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+    options = parser(
         "icnet benchmark report",
         "Makes one self-contained HTML page of recorded measurements.",
         "icnet benchmark report latency.jsonl start.jsonl --miou parity.json -o report.html",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.jsonl")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
-    parser.add_argument(
+    options.add_argument("files", nargs="+", type=Path, metavar="FILE.jsonl")
+    options.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
+    options.add_argument(
         "--miou",
         type=Path,
         action="append",
@@ -155,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="a result of icnet evaluate, parity or verify; may be repeated",
     )
-    return parser
+    return options
 
 
 @command

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
 from icnet_deploy.benchmarks.measurement_tables import (
@@ -19,8 +19,7 @@ from icnet_deploy.benchmarks.measurement_tables import (
     who,
 )
 from icnet_deploy.benchmarks.ratio import ENOUGH, Ratio, ratio_of_medians
-from icnet_deploy.command import command, number_type
-from icnet_deploy.command import parser as make_parser
+from icnet_deploy.command import command, number_type, parser
 from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.report.tables import Table, number
@@ -88,13 +87,15 @@ class Change:
             return "no difference that these samples can tell"
         return "slower" if self.ratio.value > 1 else "faster"
 
-    def slowdown(self) -> float | None:
-        """How many times slower the second is; None of what is no time and no rate."""
-        if self.ratio is None:
-            return None
-        if self.name.endswith("_per_s"):
+    def slowdown(self) -> float:
+        """How many times slower the second is; 1 of what is no time and no rate, or is in doubt."""
+        rate = self.name.endswith("_per_s")
+        tells = self.ratio.differs if self.sampled and self.ratio else self.name.endswith("_ms")
+        if self.ratio is None or not (tells or rate):
+            return 1
+        if rate:
             return 1 / self.ratio.value if self.ratio.value else math.inf
-        return self.ratio.value if self.sampled or self.name.endswith("_ms") else None
+        return self.ratio.value
 
 
 def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matching:
@@ -105,26 +106,27 @@ def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matchi
     """
     kinds = [{each.kind for each in rows} for rows in (first, second)]
     if not kinds[0] & kinds[1]:
-        told = " and ".join(", ".join(sorted(each)) for each in kinds)
+        words = " and ".join(", ".join(sorted(each)) for each in kinds)
         raise InputError(
-            f"unlike kinds cannot be compared ({told}): give two files of one benchmark"
+            f"unlike kinds cannot be compared ({words}): give two files of one benchmark"
         )
-    found: dict[int, Measurement] = {}
-    left = list(second)
-    for index, row in enumerate(first):
-        same = [each for each in left if _key(each) == _key(row) and not _unlike(row, each)]
-        if same:
-            found[index] = same[0]
-            left.remove(same[0])
-    alone = [row for index, row in enumerate(first) if index not in found]
-    for row in alone:
+    pairs, missing, left = [], [], list(second)
+    for row in first:
         like = [each for each in left if _key(each) == _key(row)]
-        if like:
-            raise InputError(
-                f"{_what(row)} cannot be compared: {_unlike(row, like[0])}. Measure both in one way"
-            )
-    pairs = [(first[index], other) for index, other in found.items()]
-    matching = Matching(pairs, alone, left)
+        same = [each for each in like if not _unlike(row, each)]
+        if same:
+            pairs.append((row, same[0]))
+            left.remove(same[0])
+        else:
+            missing.append(row)
+    for row in missing:
+        for other in left:
+            if _key(other) == _key(row):
+                raise InputError(
+                    f"{_what(row)} cannot be compared: {_unlike(row, other)}. Measure both in one "
+                    "way"
+                )
+    matching = Matching(pairs, missing, left)
     if not pairs:
         raise InputError(f"the files have no row in common ({'; '.join(matching.only())})")
     return matching
@@ -140,38 +142,34 @@ def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[Change]:
                 ratio = ratio_of_medians(after["samples_ms"], before["samples_ms"])
                 medians = before["median_ms"], after["median_ms"]
                 found.append(Change(first, second, name, *medians, ratio, True))
-            elif _is_number(before) and _is_number(after):
-                one = Ratio(after / before) if before else None
-                found.append(Change(first, second, name, before, after, one, False))
+            elif NUMBER.fits(before) and NUMBER.fits(after):
+                ratio = Ratio(after / before) if before else None
+                found.append(Change(first, second, name, before, after, ratio, False))
     return found
 
 
 def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
     """Sentences on what else differs between the two, each once."""
-    told: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for first, second in pairs:
         for part, words in (("machine", "another machine"), ("versions", "other versions")):
             difference = _differences(getattr(first, part), getattr(second, part))
             if difference:
-                told[f"note: {words} ({difference}): the ratio is theirs, too"] = None
+                notes[f"note: {words} ({difference}): the ratio is theirs, too"] = None
         for name, words in (("sha256", "another file"), ("threads", "other threads")):
             difference = _differences(*({name: e.subject.get(name)} for e in (first, second)))
             if difference:
-                told[f"note: {who(first)} is measured with {words} ({difference})"] = None
-    return list(told)
+                notes[f"note: {who(first)} is measured with {words} ({difference})"] = None
+    return list(notes)
 
 
 def slowdowns(found: Sequence[Change], limit: float) -> list[str]:
     """Sentences on what is slower than allowed, and by more than its samples leave in doubt."""
-    told = []
-    for change in found:
-        slower = change.slowdown()
-        if slower is None or slower <= limit or change.name not in _held(change.first):
-            continue
-        if change.sampled and not (change.ratio and change.ratio.differs):
-            continue
-        told.append(f"{who(change.first)}, {change.name}: {slower:.3f} times as slow")
-    return told
+    return [
+        f"{who(change.first)}, {change.name}: {change.slowdown():.3f} times as slow"
+        for change in found
+        if change.slowdown() > limit and change.name in _held(change.first)
+    ]
 
 
 def lost(matching: Matching) -> list[str]:
@@ -179,12 +177,11 @@ def lost(matching: Matching) -> list[str]:
 
     A baseline's row that was not measured again, or that lacks the value, is not known to be fast.
     """
-    told = [_what(row) for row in matching.missing]
+    gone = [_what(row) for row in matching.missing]
     for first, second in matching.pairs:
         comparable = {change.name for change in changes([(first, second)])}
-        gone = [name for name in _held(first) if name not in comparable]
-        told += [f"{name} of {_what(first)}" for name in gone]
-    return [f"missing from the second: {what}" for what in told]
+        gone += [f"{name} of {_what(first)}" for name in _held(first) if name not in comparable]
+    return [f"missing from the second: {what}" for what in gone]
 
 
 def _held(row: Measurement) -> list[str]:
@@ -193,7 +190,7 @@ def _held(row: Measurement) -> list[str]:
     times = [
         name
         for name, value in row.values.items()
-        if is_summary(value) or (_is_number(value) and name.endswith(("_ms", "_per_s")))
+        if is_summary(value) or (NUMBER.fits(value) and name.endswith(("_ms", "_per_s")))
     ]
     return headlines or times
 
@@ -219,10 +216,6 @@ def _unlike(first: Measurement, second: Measurement) -> str:
 
 def _what(row: Measurement) -> str:
     return f"{row.kind} of {who(row)}"
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -264,22 +257,22 @@ _RATIO = Kind(lambda value: NUMBER.fits(value) and value >= 1, "a number from 1 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+    options = parser(
         "icnet benchmark compare",
         "Sets two files of measurements side by side: the ratio of medians, second to first, with\n"
         "the 95 % interval that the raw samples allow. Refuses unlike scopes, sizes and batches.",
         "icnet benchmark compare before.jsonl after.jsonl --max-slowdown 1.05",
     )
-    parser.add_argument("first", type=Path, metavar="A.jsonl")
-    parser.add_argument("second", type=Path, metavar="B.jsonl")
-    parser.add_argument(
+    options.add_argument("first", type=Path, metavar="A.jsonl")
+    options.add_argument("second", type=Path, metavar="B.jsonl")
+    options.add_argument(
         "--max-slowdown",
         type=number_type(_RATIO),
         metavar="RATIO",
         help="exit with 1 if a row of B is slower than this many times A, beyond doubt, or if a "
         "row of A is missing from B",
     )
-    return parser
+    return options
 
 
 @command

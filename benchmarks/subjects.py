@@ -10,16 +10,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import Subject
+from icnet_deploy.timing import Subject, UInt8
 
-UInt8 = npt.NDArray[np.uint8]
 Span = tuple[float, float]
 """When a run of a network began and when it ended, in seconds of `time.perf_counter`."""
 

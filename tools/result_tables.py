@@ -18,8 +18,7 @@ from icnet_deploy.benchmarks.measurement import read_measurements
 from icnet_deploy.benchmarks.measurement_tables import device_words, markdown_of, median_ms
 from icnet_deploy.benchmarks.paper.tables import markdown as paper_markdown
 from icnet_deploy.calibration.sensitivity.report import markdown as sensitivity_markdown
-from icnet_deploy.command import command
-from icnet_deploy.command import parser as make_parser
+from icnet_deploy.command import command, parser
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import write_text
 from tools.quantizers import markdown as quantizers_markdown
@@ -139,7 +138,7 @@ def with_tables(text: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    p = make_parser(
+    p = parser(
         "python -m tools.result_tables",
         "Write the README's tables from recorded results.",
         "python -m tools.result_tables --check",

@@ -27,9 +27,7 @@ from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, number_type
 from icnet_deploy.documents import POSITIVE
 from icnet_deploy.report.tables import number
-from icnet_deploy.timing import WARMUP, summary, tellable
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.timing import WARMUP, UInt8, summary, tellable
 
 
 @dataclass

@@ -1,30 +1,39 @@
-"""`icnet benchmark stages`: where the time of one image goes, from its file to the result files."""
+"""`icnet benchmark stages`: where the time of one image goes, from its file to the result files.
+
+With `--layers` also operator by operator, by the runtime's own profile. Profiling costs time
+itself, so it is taken in runs of its own, and only its shares are compared with other times.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
+from icnet_deploy.benchmarks.arguments import image_files, mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import how, p90
-from icnet_deploy.benchmarks.modes.operators import PROFILED, profile
 from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, count
+from icnet_deploy.documents import parse
 from icnet_deploy.drawing import with_legend
+from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.images import read_image, resize_image, write_image
+from icnet_deploy.images import read_image, resize_image
 from icnet_deploy.report.tables import Table, number
+from icnet_deploy.runtime.backends.openvino.backend import core
+from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
 from icnet_deploy.runtime.predict.command import write_results
-from icnet_deploy.runtime.predict.inputs import Item, find_items
+from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, Subject, measure, summary
+from icnet_deploy.timing import WARMUP, Subject, UInt8, measure, summary
 
 STAGES = ("decode", "preprocess", "inference", "label_map", "draw", "encode")
 """What `icnet predict` does with an image file, in order."""
@@ -61,15 +70,21 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     runs = runs_of(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-stages-")))
-        items, size = _files(arguments, folder)
+        images = pictures(arguments)
+        items = image_files(images, [arguments.format], folder, arguments.image or ())
         opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in runs]
         subjects = [
             Subject(each.facts, partial(one_by_one, each.predictor), "files-to-files")
             for each in opened
         ]
         rows = measure(subjects, items, arguments.rounds, lead_in=0, name="stages")
-        setting = {"size": list(size), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
-        setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
+        setting = {
+            "size": list(images[0].shape[:2]),
+            "batch": 1,
+            "warmup": WARMUP,
+            "rounds": arguments.rounds,
+            "format": ", ".join(sorted({item.path.suffix[1:] for item in items})),
+        }
         return [
             Measurement(
                 "stages",
@@ -82,22 +97,6 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
         ]
 
 
-def _files(arguments: argparse.Namespace, folder: Path) -> tuple[list[Item], tuple[int, ...]]:
-    """The images as files, whose results go beside them into a folder that is thrown away."""
-    if arguments.image:
-        paths = arguments.image
-        size = read_image(paths[0]).shape[:2]
-    else:
-        images = pictures(arguments)
-        paths = [folder / f"scene_{n}.{arguments.format}" for n in range(len(images))]
-        for path, image in zip(paths, images, strict=True):
-            write_image(path, image)
-        size = images[0].shape[:2]
-    results = folder / "results"
-    results.mkdir()
-    return find_items([str(path) for path in paths], results), size
-
-
 def _values(samples: dict[str, list[float]]) -> dict[str, Any]:
     whole = sum(samples["total"])
     shares = {f"{s}_percent": round(100 * sum(samples[s]) / whole, 2) for s in STAGES}
@@ -108,7 +107,7 @@ def _operators(
     arguments: argparse.Namespace, run: Run, predictor: Predictor, item: Item
 ) -> dict[str, Any]:
     """The slowest operators, where they were asked for and the runtime tells them."""
-    if not arguments.layers or predictor.runtime not in PROFILED or predictor.device != "cpu":
+    if not arguments.layers or predictor.runtime not in _PROFILED or predictor.device != "cpu":
         return {}
     image = read_image(item.path)
     if predictor.size is not None:
@@ -116,10 +115,103 @@ def _operators(
     place = run._replace(runtime=predictor.runtime, device=predictor.device)
     operators = profile(place, image, arguments.threads)
     return {
-        "operators": [one.to_dict() for one in operators[: arguments.layers]],
-        "operators_sum_ms": round(sum(one.median_ms for one in operators), 3),
+        "operators": operators[: arguments.layers],
+        "operators_sum_ms": round(sum(one["median_ms"] for one in operators), 3),
         "operators_count": len(operators),
     }
+
+
+_Times = dict[tuple[str, str, str], list[float]]
+
+
+def profile(
+    each: Run, image: UInt8, threads: int | None = None, runs: int = 10
+) -> list[dict[str, Any]]:
+    """Profiles an artefact, slowest operator first.
+
+    Args:
+        each: the file and the runtime, one of `_PROFILED`, on the CPU.
+        image: uint8 H x W x 3, RGB, of the artefact's size.
+        threads: CPU threads a run; None leaves it to the runtime.
+        runs: profiled runs, after 3 that are not.
+
+    Returns:
+        Of each that ran, as the runtime runs it, which may be several of the file's in one: `name`
+        (as the runtime calls it, often by its last operator in the file), `kind` (what it does,
+        e.g. `Convolution` or `Conv`), `implementation` (the runtime's name of the code that does
+        it; empty where it tells none), `median_ms` of a run, and `share_percent` of the sum over
+        all. OpenVINO leaves out what took less than a microsecond.
+
+    Raises:
+        InputError: the runtime has no profile that is read here.
+    """
+    if each.runtime not in _PROFILED or each.device == "cuda":
+        raise InputError(
+            f"the profile of {each.runtime} on {each.device} is not read here, only that of "
+            f"{' and '.join(_PROFILED)} on the CPU; `trtexec --dumpProfile` tells TensorRT's"
+        )
+    times = _PROFILED[each.runtime](each.path, image[None], threads, runs)
+    medians = {key: median(values) for key, values in times.items()}
+    total = sum(medians.values())
+    return [
+        {
+            **dict(zip(("name", "kind", "implementation"), key, strict=True)),
+            "median_ms": round(1e3 * seconds, 3),
+            "share_percent": round(100 * seconds / total, 2),
+        }
+        for key, seconds in sorted(medians.items(), key=lambda item: -item[1])
+    ]
+
+
+def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Times:
+    import openvino
+
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    config |= {"NUM_STREAMS": 1, "PERF_COUNT": True}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    model, _ = prepare(core().read_model(path))
+    compiled = core().compile_model(for_one(model) or model, "CPU", config)
+    request = compiled.create_infer_request()
+    times: _Times = defaultdict(list)
+    for turn in range(WARMUP + runs):
+        request.infer([batch], share_inputs=True, share_outputs=True)
+        for node in request.profiling_info:
+            if turn >= WARMUP and node.status == openvino.ProfilingInfo.Status.EXECUTED:
+                key = (node.node_name, node.node_type, node.exec_type)
+                times[key].append(node.real_time.total_seconds())
+    return times
+
+
+def _onnx_runtime(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Times:
+    import onnxruntime
+
+    with TemporaryDirectory(prefix="icnet-profile-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        feed = {session.get_inputs()[0].name: batch}
+        for _ in range(WARMUP + runs):
+            session.run(None, feed)
+        events = parse(Path(session.end_profiling()).read_text(encoding="utf-8"), strict=False)
+    ending = "_kernel_time"  # other events of a node are what it waits for
+    times: _Times = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(ending):
+            key = (event["name"].removesuffix(ending), event["args"]["op_name"], "")
+            times[key].append(event["dur"] / 1e6)
+    return {key: values[WARMUP:] for key, values in times.items()}
+
+
+_PROFILED: Mapping[str, Callable[[Path, UInt8, int | None, int], _Times]] = {
+    "onnxruntime": _onnx_runtime,
+    "openvino": _open_vino,
+}
+"""Runtime -> what profiles a file in it."""
 
 
 def _text(layers: int | None, measured: Sequence[Measurement]) -> str:

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.arguments import (
+    image_files,
     mode_parser,
     numbers,
     pictures,
@@ -29,15 +29,12 @@ from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.images import write_image
 from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
 from icnet_deploy.runtime.predict.command import label_files
-from icnet_deploy.runtime.predict.inputs import Item, find_items
+from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, summary
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.timing import WARMUP, UInt8, summary
 
 FRAMES, FILES = "frames-to-labels", "files-to-files"
 
@@ -143,15 +140,6 @@ def _plural(streams: int) -> str:
     return "1 stream" if streams == 1 else f"{streams} streams"
 
 
-def _write_files(images: Sequence[UInt8], total: int, folder: Path) -> list[Item]:
-    """Writes the images in turn as PNG and JPEG; the results have a folder of their own."""
-    for name in ("images", "results"):
-        (folder / name).mkdir()
-    for index, image in enumerate(islice(cycle(images), total)):
-        write_image(folder / "images" / f"{index:04}.{('png', 'jpg')[index % 2]}", image)
-    return find_items([str(folder / "images")], folder / "results")
-
-
 def run_in_turn(feeds: Sequence[Feed], rounds: int, images: int) -> None:
     """Warms all up, and then has each a pass over so many images, round by round."""
     for feed in feeds:
@@ -169,7 +157,8 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     runs, images = runs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
-        items = _write_files(images, arguments.images, folder) if FILES in arguments.scope else []
+        files = islice(cycle(images), arguments.images if FILES in arguments.scope else 0)
+        items = image_files(list(files), ["png", "jpg"], folder)
         feeds = [
             feed for each in runs for feed in open_feeds(arguments, each, images, items, stack)
         ]

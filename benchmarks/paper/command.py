@@ -18,8 +18,7 @@ from icnet_deploy.benchmarks.paper.networks import (
 )
 from icnet_deploy.benchmarks.paper.tables import paper_page, paper_text
 from icnet_deploy.benchmarks.peers.pytorch import torch_device
-from icnet_deploy.command import check_outputs, command, count, size
-from icnet_deploy.command import parser as make_parser
+from icnet_deploy.command import check_outputs, command, count, parser, size
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.files import write_json, write_text
@@ -27,14 +26,14 @@ from icnet_deploy.runtime.backends.registry import RUNTIMES, check_available, ch
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+    options = parser(
         "icnet benchmark paper",
         "Measures the networks of the ICNet paper's tables: time, frames a second, speed-up,\n"
         "memory, parameters and multiply-adds, each beside the paper's figure.\n"
         f"networks: {', '.join(NETWORKS)}",
         "icnet benchmark paper --table 4 --runtime onnxruntime --json paper.json",
     )
-    parser.add_argument(
+    options.add_argument(
         "--table",
         type=int,
         nargs="+",
@@ -42,30 +41,30 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="1: downsampling of PSPNet50, 2: its width, 3 and 4: ICNet's branches (default: all)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--runtime",
         default="auto",
         metavar="NAME",
         help="auto, onnxruntime, openvino or pytorch (default: auto)",
     )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    parser.add_argument(
+    options.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    options.add_argument(
         "--size", type=size, default=(1024, 2048), metavar="HxW", help="(default: 1024x2048)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--head",
         default="logits",
         choices=("logits", "labels"),
         help="where a run ends: at the network's logits, or at the label map, upsampled in the "
         "graph (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add_argument(
         "--runs", type=count, default=10, metavar="N", help="of each network (default: 10)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--checkpoint",
         action="append",
         default=[],
@@ -73,12 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a trained checkpoint of a network, which is measured in place of random weights, "
         "and scored on --dataset; may be repeated",
     )
-    add_data_options(parser, required=False)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    parser.add_argument(
+    add_data_options(options, required=False)
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    options.add_argument(
         "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
     )
-    return parser
+    return options
 
 
 def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:

@@ -12,8 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from icnet_deploy.benchmarks.paper.graph import cost, for_one_image, write_graph
-from icnet_deploy.benchmarks.paper.networks import SEED, build, fitting_checkpoint
+from icnet_deploy.benchmarks.paper.networks import (
+    SEED,
+    build,
+    cost,
+    fitting_checkpoint,
+    for_one_image,
+    write_graph,
+)
 from icnet_deploy.benchmarks.paper.tables import comparison
 from icnet_deploy.benchmarks.paper.worker import WARMUP, Job, Worker
 from icnet_deploy.benchmarks.processes.resident import available

@@ -71,11 +71,7 @@ class Worker(Child):
 
     def __init__(self, job: Job) -> None:
         super().__init__(["-m", __name__], asdict(job))
-        try:
-            ready = self.answer()
-        except BaseException:
-            self.close()
-            raise
+        ready = self.answer()
         self.memory_bytes: int | None = ready["memory_bytes"]
         self.peak_bytes: int | None = ready["peak_bytes"]
 

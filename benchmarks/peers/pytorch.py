@@ -17,7 +17,7 @@ from icnet_deploy.benchmarks.subjects import labelling
 from icnet_deploy.errors import DeviceError, InputError, UnavailableError
 from icnet_deploy.evaluation.reference import read_checkpoint
 from icnet_deploy.runtime.backends.registry import DEVICES
-from icnet_deploy.timing import Subject
+from icnet_deploy.timing import Subject, UInt8
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
@@ -113,7 +113,7 @@ def open_pytorch(
     # With `fullgraph` what cannot be compiled is an error, not a part that runs uncompiled.
     run = torch.compile(step, fullgraph=True, mode=manner.compiled) if manner.compiled else step
 
-    def answer(image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def answer(image: UInt8) -> npt.NDArray[Any]:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
             return np.asarray(run(pixels)[0].cpu().numpy())

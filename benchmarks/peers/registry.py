@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.peers.pytorch import open_pytorch
@@ -29,6 +28,7 @@ from icnet_deploy.benchmarks.peers.runtimes import (
     open_onnxruntime,
     open_openvino,
 )
+from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageError, InputError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
@@ -36,9 +36,8 @@ from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import Subject
+from icnet_deploy.timing import Subject, UInt8
 
-UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 _SECONDS = 10.0  # for how long a peer runs that times itself
@@ -181,10 +180,10 @@ def open_peer(
         ours = _by_reference(path, size)
         if peer.runs == "labels":
             path = _labels_graph(artefact, path, size, export)
-    order = (threads, device) if peer.runs == "weights" else (size, threads)
-    with peer.open(name, path, *order) as subject:
+    how = (threads, device) if peer.runs == "weights" else (size, threads)
+    with peer.open(name, path, *how) as subject:
         assert subject.answer is not None  # see `Peer.open`
-        _check(name, _guarded(name, subject.answer, size)(_scene(size)), ours)
+        _check(name, _guarded(name, subject.answer, size)(draw_scene(0, size).image), ours)
         yield replace(subject, label=_guarded(name, subject.label, size))
 
 
@@ -226,22 +225,16 @@ def _exported(
     return folder
 
 
-def _scene(size: Size) -> UInt8:
-    from icnet_deploy.data.scenes import draw_scene
-
-    return draw_scene(0, size).image
-
-
 @cache
 def _by_reference(weights: Path, size: Size) -> UInt8:
     """What every artefact of ours is held to: PyTorch's own label map, worked out in float64."""
-    return Reference(weights, size).labels(_scene(size))
+    return Reference(weights, size).labels(draw_scene(0, size).image)
 
 
 @cache
 def _by_us(artefact: Path, size: Size) -> UInt8:
     with Predictor.open(artefact, "openvino", "cpu", cached=False) as predictor:
-        return np.asarray(predictor.predict(_scene(size)).labels)
+        return np.asarray(predictor.predict(draw_scene(0, size).image).labels)
 
 
 def _check(name: str, labels: UInt8, ours: UInt8) -> None:
@@ -316,19 +309,12 @@ class ChosenPeers:
             CheckFailed: one does not label as we do.
         """
         opened = []
-        for name in self.names:
-            if PEERS[name].open:
-                for path in self._artefacts(name, runs):
-                    with self._or_left_out(name):
-                        peer = self.open_one(
-                            name,
-                            path,
-                            self.size,
-                            self.threads,
-                            weights=self.weights,
-                            device=PEERS[name].device(self.device),
-                        )
-                        opened.append(stack.enter_context(peer))
+        for name, peer, path in self._each(runs):
+            if peer.open:
+                how = {"weights": self.weights, "device": peer.device(self.device)}
+                with self._or_left_out(name):
+                    subject = self.open_one(name, path, self.size, self.threads, **how)
+                    opened.append(stack.enter_context(subject))
         return opened
 
     def outside(self, runs: Sequence[Run]) -> list[Measurement]:
@@ -338,13 +324,21 @@ class ChosenPeers:
             InputError: the only one cannot run here.
         """
         measured = []
-        for name in self.names:
-            time_it = PEERS[name].time
-            if time_it:
-                for path in _for_openvino(runs):
-                    with self._or_left_out(name):
-                        measured.append(time_it(path, _SECONDS, self.threads))
+        for name, peer, path in self._each(runs):
+            if peer.time and path:
+                with self._or_left_out(name):
+                    measured.append(peer.time(path, _SECONDS, self.threads))
         return measured
+
+    def _each(self, runs: Sequence[Run]) -> Iterator[tuple[str, Peer, Path | None]]:
+        """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
+        bare = dict.fromkeys(run.path for run in runs if run.runtime == "openvino")
+        files = [run.path for run in runs if kind_of(run.path) == "onnx"]
+        whole = [path for path in files if _makes_labels(path, self.size)]
+        for name in self.names:
+            peer = PEERS[name]
+            for path in bare if peer.runs == "artefact" else [*whole, *files, None][:1]:
+                yield name, peer, path
 
     @contextmanager
     def _or_left_out(self, name: str) -> Iterator[None]:
@@ -354,15 +348,3 @@ class ChosenPeers:
             if len(self.names) == 1:
                 raise
             print(f"{name} is left out: {error}", file=sys.stderr)
-
-    def _artefacts(self, name: str, runs: Sequence[Run]) -> list[Path | None]:
-        """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
-        if PEERS[name].runs == "artefact":
-            return list(_for_openvino(runs))
-        files = [run.path for run in runs if kind_of(run.path) == "onnx"]
-        whole = [path for path in files if _makes_labels(path, self.size)]
-        return [*whole, *files, None][:1]
-
-
-def _for_openvino(runs: Sequence[Run]) -> list[Path]:
-    return list(dict.fromkeys(run.path for run in runs if run.runtime == "openvino"))

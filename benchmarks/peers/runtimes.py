@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.processes.child import run_tool
@@ -25,9 +24,8 @@ from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.registry import check_available
 from icnet_deploy.runtime.labelmap import label_map
-from icnet_deploy.timing import Subject
+from icnet_deploy.timing import Subject, UInt8
 
-UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 _OPENVINO = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}

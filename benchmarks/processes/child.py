@@ -54,7 +54,7 @@ class Child:
         self.pid = self._process.pid
 
     def answer(self) -> dict[str, Any]:
-        """Waits for a line.
+        """Waits for a line; where it is an error, the process is closed.
 
         Raises:
             InputError, UnavailableError, BackendError: it says so: `error`, and the error's `kind`.
@@ -63,8 +63,9 @@ class Child:
         try:
             answer = dict(parse(self._process.stdout.readline()))
         except ValueError:
-            raise BackendError(self._end()) from None
+            answer = {"error": self._end(), "kind": "BackendError"}
         if "error" in answer:
+            self.close()
             raise _ERRORS[answer["kind"]](answer["error"])
         return answer
 

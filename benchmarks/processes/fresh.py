@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.measurement import Measurement
@@ -25,6 +24,7 @@ from icnet_deploy.benchmarks.subjects import artefact_facts
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import CACHE_VARIABLE
+from icnet_deploy.timing import UInt8
 
 CACHES = ("cold", "cached")
 """What a process finds in the cache folder: nothing, or what one before it left there."""
@@ -102,7 +102,7 @@ def run_fresh(
 def measure_fresh(
     kind: str,
     runs: Sequence[Run],
-    image: npt.NDArray[np.uint8],
+    image: UInt8,
     values: Callable[[Sequence[Fresh]], dict[str, Any]],
     rounds: int,
     threads: int | None = None,

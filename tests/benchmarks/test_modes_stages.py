@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 from icnet_deploy.benchmarks.command import BENCHMARKS
-from icnet_deploy.benchmarks.modes.operators import profile
-from icnet_deploy.benchmarks.modes.stages import STAGES, one_by_one
+from icnet_deploy.benchmarks.modes.stages import STAGES, one_by_one, profile
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
@@ -62,11 +61,11 @@ def test_every_stage_is_told_with_its_share(artefact, tmp_path, run):
 def test_the_profile_tells_every_operator_slowest_first(artefact, runtime):
     image = draw_scene(5, SIZE).image
     found = profile(Run(artefact, runtime, "cpu"), image, threads=1, runs=2)
-    times = [one.median_ms for one in found]
+    times = [one["median_ms"] for one in found]
     assert times == sorted(times, reverse=True)
-    assert sum(one.share_percent for one in found) == pytest.approx(100, abs=1)
+    assert sum(one["share_percent"] for one in found) == pytest.approx(100, abs=1)
     assert times[0] > 0
-    convolutions = [one for one in found if one.kind in ("Convolution", "Conv", "FusedConv")]
+    convolutions = [one for one in found if one["kind"] in ("Convolution", "Conv", "FusedConv")]
     known = sum(node.op_type == "Conv" for node in onnx.load(artefact).graph.node)
     # OpenVINO leaves out what takes less than a microsecond, as one of so few pixels may.
     assert 0.9 * known <= len(convolutions) <= known

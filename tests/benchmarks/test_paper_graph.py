@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from icnet_deploy.benchmarks.paper.graph import cost, for_one_image
+from icnet_deploy.benchmarks.paper.networks import cost, for_one_image
 from icnet_deploy.errors import ModelError
 
 

@@ -9,9 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from icnet_deploy.benchmarks.known_scores import find_score, read_scores
 from icnet_deploy.benchmarks.measurement import read_measurements
-from icnet_deploy.benchmarks.plots import Point, points, sample_plot, speed_plot, write_plot
+from icnet_deploy.benchmarks.plots import (
+    Point,
+    find_score,
+    points,
+    read_scores,
+    sample_plot,
+    speed_plot,
+    write_plot,
+)
 from icnet_deploy.errors import InputError
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
