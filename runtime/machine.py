@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,6 +14,7 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import IcnetError, MissingPackage
 from icnet_deploy.formats import jpeg
+from icnet_deploy.processes import run_tool
 from icnet_deploy.runtime.backends.registry import RUNTIMES, choose, ranked
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda import ADAPTERS, open_cuda
@@ -162,9 +162,8 @@ def gpus() -> list[dict[str, str]]:
     """NVIDIA's GPUs as `nvidia-smi` lists them; none where it is missing or fails."""
     fields = ("name", "memory.total", "driver_version", "compute_cap")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
+    done = run_tool(command, timeout=20)
+    if done.returncode:
         return []
     rows = [line.split(", ") for line in done.stdout.splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]

@@ -19,10 +19,10 @@ import numpy as np
 
 from icnet_deploy.benchmarks.paper.networks import fitting_checkpoint, random_checkpoint
 from icnet_deploy.benchmarks.peers.pytorch import open_pytorch
-from icnet_deploy.benchmarks.processes.child import Child
 from icnet_deploy.benchmarks.processes.resident import available, growth, peak
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import IcnetError, UnavailableError
+from icnet_deploy.processes import Child
 from icnet_deploy.runtime import open_backend
 from icnet_deploy.runtime.contract import INPUT
 

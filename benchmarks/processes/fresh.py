@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.processes import fresh_worker
-from icnet_deploy.benchmarks.processes.child import Child
 from icnet_deploy.benchmarks.subjects import artefact_facts
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import CACHE_VARIABLE
+from icnet_deploy.processes import Child
 from icnet_deploy.timing import UInt8
 
 CACHES = ("cold", "cached")

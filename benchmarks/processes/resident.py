@@ -11,11 +11,10 @@ import contextlib
 import ctypes
 import gc
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from icnet_deploy.benchmarks.processes.child import run_tool
+from icnet_deploy.processes import run_tool
 
 _SELF = Path("/proc/self")
 _RESET_PEAK = "5"  # what clear_refs takes to set VmHWM to the present VmRSS; see proc(5)
@@ -86,7 +85,7 @@ def _return_freed_memory() -> None:
 def _gpu(kind: str) -> int | None:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     query = [f"--query-gpu=memory.{kind}", "--format=csv,noheader,nounits", f"--id={first}"]
-    try:
-        return int(run_tool(["nvidia-smi", *query], timeout=20).stdout.split()[0]) << 20
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
-        return None
+    done = run_tool(["nvidia-smi", *query], timeout=20)
+    with contextlib.suppress(ValueError, IndexError):
+        return None if done.returncode else int(done.stdout.split()[0]) << 20
+    return None

@@ -1,4 +1,4 @@
-"""The processes that benchmarks start: a child that answers in lines of JSON, and others' tools."""
+"""The processes that we start: a child that answers in lines of JSON, and others' tools."""
 
 from __future__ import annotations
 
@@ -100,13 +100,24 @@ class Child:
 
 
 def run_tool(
-    command: Sequence[str], cwd: str | None = None, timeout: float | None = None
+    command: Sequence[str], timeout: float | None = None, cwd: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs another's program to its end, in a folder, for so many seconds at most.
+    """Runs another's program to its end.
 
-    Raises:
-        OSError: it is not there. subprocess.TimeoutExpired: it took longer.
+    Args:
+        command: its name or path, and its arguments.
+        timeout: seconds.
+        cwd: the folder that it runs in.
+
+    Returns:
+        Its exit code and what it wrote. As a shell says it, the code is 127 where there is no such
+        program, and 124 where it took longer.
     """
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
-    )
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(command, 124, "", str(error))
