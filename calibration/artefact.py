@@ -14,16 +14,14 @@ import numpy.typing as npt
 import onnx
 
 from icnet_deploy._version import __version__
-from icnet_deploy.calibration.calibrate import Calibration
-from icnet_deploy.calibration.collect import open_session
+from icnet_deploy.calibration.calibrate import Calibration, open_session
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
 from icnet_deploy.finite import require_finite_graph
+from icnet_deploy.images import UInt8
 from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map
-
-UInt8 = npt.NDArray[np.uint8]
 
 LEAST_AGREEMENT = 0.95
 """A file whose labels differ more from the float32 graph's than this share is nonsense."""

@@ -1,52 +1,51 @@
-"""From a float32 graph and images to a `Calibration`, which is kept in `calibration.json`."""
+"""From a float32 graph and images to a `Calibration`, which is kept in a JSON file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from icnet_deploy.calibration.collect import collect
 from icnet_deploy.calibration.equalize import Factors, equalized, factors_of
+from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
 from icnet_deploy.documents import (
-    NUMBER,
     OBJECT,
+    POSITIVE,
     SHA256,
-    Kind,
-    check_seal,
+    Schema,
     list_of,
     object_of,
     one_of,
-    read,
     sealed,
-    take,
 )
+from icnet_deploy.errors import ImageError, InputError, require
 from icnet_deploy.files import write_text
+from icnet_deploy.images import UInt8
 
-UInt8 = npt.NDArray[np.uint8]
-
-SCHEMA = 1
-
-_POSITIVE = Kind(lambda value: NUMBER.fits(value) and value > 0, "a finite number above 0")
-_FIELDS = {
-    "kind": one_of("calibration"),
-    "schema": one_of(SCHEMA),
-    "parent_sha256": SHA256,
-    "images": list_of(SHA256),
-    "factors": object_of(list_of(_POSITIVE)),
-    "tensors": object_of(OBJECT),
-}
+_NEWEST = 1
+_SCHEMA = Schema(
+    "a calibration that `icnet quantize` kept",
+    {
+        "kind": one_of("calibration"),
+        "parent_sha256": SHA256,
+        "images": list_of(SHA256),
+        "factors": object_of(list_of(POSITIVE)),
+        "tensors": object_of(OBJECT),
+    },
+    newest=_NEWEST,
+    sealed=True,
+    most_bytes=64 << 20,
+)
 _FOR_FACTORS = 16
 
 
@@ -76,7 +75,7 @@ class Calibration:
         return sealed(
             {
                 "kind": "calibration",
-                "schema": SCHEMA,
+                "schema": _NEWEST,
                 "parent_sha256": self.parent_sha256,
                 "images": list(self.images),
                 "factors": {k: [float(f"{f:.9g}") for f in v] for k, v in self.factors.items()},
@@ -84,28 +83,28 @@ class Calibration:
                 "tensors": {
                     name: {
                         **{key: list(p.span(ranges[name])) for key, p in PLACEMENTS.items()},
-                        **found.to_dict(),
+                        **values.to_dict(),
                     }
-                    for name, found in self.statistics.items()
+                    for name, values in self.statistics.items()
                 },
             }
         )
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Calibration:
-        """Reads the JSON form; ValueError if it is none, was changed, or contradicts itself."""
-        known = take(value, _FIELDS)
-        check_seal(value)
+    def read(cls, path: Path) -> Calibration:
+        """Reads the JSON form; InputError if it is none, was changed, or contradicts itself."""
+        known = _SCHEMA.read(path)
         images = tuple(known["images"])
-        found = {name: TensorStatistics.from_dict(v) for name, v in known["tensors"].items()}
-        if not images or len(set(images)) < len(images) or not found:
-            raise ValueError("it is of no image, of one twice, or of no tensor")
+        statistics = {
+            name: TensorStatistics.from_dict(value, f"{name} in {path}")
+            for name, value in known["tensors"].items()
+        }
         # An image with an EXIF orientation has two hashes.
-        counted = {each.images for each in found.values()}
-        if len(counted) > 1 or max(counted) > len(images):
-            raise ValueError(f"a tensor's statistics are not of its {len(images)} images")
+        counted = {each.images for each in statistics.values()}
+        if len(set(images)) < len(images) or len(counted) != 1 or max(counted) > len(images):
+            raise InputError(f"{path} contradicts itself: its tensors are not of its images")
         factors = {name: np.array(v, np.float64) for name, v in known["factors"].items()}
-        return cls(known["parent_sha256"], images, factors, found)
+        return cls(known["parent_sha256"], images, factors, statistics)
 
 
 def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str) -> Calibration:
@@ -144,16 +143,83 @@ def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
     write_text(path, f'{head}, "tensors": {{\n{lines}\n}}}}\n')
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Reads the JSON form; OSError or ValueError if it cannot be."""
-    return Calibration.from_dict(read(path))
+def load_calibration(
+    path: Path, parent_sha256: str, images: CalibrationSet | None = None
+) -> Calibration | None:
+    """Reads it back if it is of this graph, and of these images; None if not, or if it is broken.
 
-
-def load_calibration(path: Path, parent_sha256: str, images: CalibrationSet) -> Calibration | None:
-    """Reads it back if it is of this graph and of these images; None if not, or if it is broken."""
+    Args:
+        path: its file, which need not be there.
+        parent_sha256: of the graph's file.
+        images: the calibration set; None for whichever it was.
+    """
     try:
-        found = read_calibration(path)
-    except (OSError, ValueError):
+        calibration = Calibration.read(path)
+    except InputError:
         return None
-    same = found.parent_sha256 == parent_sha256 and found.images == images.hashes
-    return found if same else None
+    same = images is None or calibration.images == images.hashes
+    return calibration if same and calibration.parent_sha256 == parent_sha256 else None
+
+
+def _tensors_of(model: onnx.ModelProto) -> list[str]:
+    """The tensors that a placement puts a pair on, in the graph's order."""
+    graph = Graph(model)
+    convolutions = graph.convolutions()
+    # the inputs' means are wanted even where the range is another tensor's
+    wanted = {conv.input[0] for conv in convolutions}
+    for placement in PLACEMENTS.values():
+        pairs = placement.pairs(graph, convolutions)
+        wanted |= {pairs.ranged_as.get(name, name) for name in pairs.readers}
+    return [name for node in model.graph.node for name in node.output if name in wanted]
+
+
+def collect(
+    model: onnx.ModelProto,
+    images: Iterable[UInt8],
+) -> dict[str, TensorStatistics]:
+    """Takes the statistics of every tensor that may be quantized, in one pass.
+
+    One image and its activations are in memory at a time.
+
+    Args:
+        model: a float32 graph of a fixed size.
+        images: uint8 H x W x 3, RGB, of the graph's size.
+
+    Returns:
+        Tensor name -> what it did.
+
+    Raises:
+        ImageError: there is no image.
+        MissingPackage: ONNX Runtime is not installed.
+        BackendError: the graph computes values that are not finite.
+    """
+    names = _tensors_of(model)
+    session = open_session(model, names)
+    statistics: dict[str, TensorStatistics] = {}
+    for image in images:
+        values = session.run(names, {"image": image[None]})
+        for name, value in zip(names, values, strict=True):
+            statistics.setdefault(name, TensorStatistics(value.shape[1])).add(value)
+    if not statistics:
+        raise ImageError("there is no image to calibrate on: give at least one")
+    return statistics
+
+
+def open_session(model: onnx.ModelProto, tensors: Iterable[str] = ()) -> Any:
+    """A session of ONNX Runtime on the CPU that can return these tensors besides the outputs."""
+    require("calibration", "cpu", "onnxruntime")
+    import onnxruntime
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    have = {value.name for value in shown.graph.output}
+    shown.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in tensors
+        if name not in have
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from icnet_deploy.calibration.checked import CHECKED, checked_on
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import METHODS
 from icnet_deploy.calibration.selection import (
+    CHECKED,
     FEWEST,
     CalibrationSet,
+    checked_on,
     choose,
     image_files,
     stratified,
@@ -30,11 +30,12 @@ from icnet_deploy.files import find_files, make_folder, sha256
 from icnet_deploy.images import IMAGE_SUFFIXES
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.precisions import PRECISIONS
+from icnet_deploy.runtime.auto.folder import kind_of
 
 if TYPE_CHECKING:
-    from icnet_deploy.calibration.calibrate import Calibration
+    import onnx
 
-UInt8 = npt.NDArray[np.uint8]
+    from icnet_deploy.calibration.calibrate import Calibration
 
 _SCORED = ("val", "test")  # splits that models are scored on
 
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache = args.calibration or next(iter(outs.values())).parent / (
         f"{args.model.stem}.calibration.json"
     )
-    calibration = _calibration(args.model, images, cache, args.method)
+    calibration = _calibration(args, model, images, cache)
     if args.histogram:
         tensor, target = args.histogram
         write_histogram(Path(target), calibration, tensor, args.method)
@@ -169,21 +170,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str, Path]:
     """Placement -> the file to write."""
-    if out is not None and out.suffix == ".onnx":
+    if out is not None and kind_of(out) == "onnx":
         if len(placements) > 1:
             raise InputError(
-                f"-o {out} is one file, --placement both writes two: name a folder, or a placement"
+                f"-o {out} is one file, --placement both writes {len(placements)}: name a folder, "
+                "or a placement"
             )
-        found = {placements[0]: out}
+        files = {placements[0]: out}
     else:
         stem = model.stem.removesuffix("-fp32")
-        folder = model.parent if out is None else out
-        found = {p: folder / f"{stem}-{p}.onnx" for p in placements}
-    for path in found.values():
+        files = {p: (out or model.parent) / f"{stem}-{p}.onnx" for p in placements}
+    for path in files.values():
         make_folder(path.parent)
         if path.resolve() == model.resolve():
             raise InputError(f"-o {path} is the file that is quantized: name another")
-    return found
+    return files
 
 
 def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[Path]]:
@@ -218,25 +219,25 @@ def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
 
 
 def _held_out(args: argparse.Namespace) -> list[Path]:
-    found = [file for folder in args.held_out for file in image_files(folder)]
+    images = [file for folder in args.held_out for file in image_files(folder)]
     if args.dataset is not None and args.data is not None:
         with suppress(DatasetError):  # not every copy of a data set holds its val split
-            found += [image for image, _ in open_dataset(args.dataset, args.data, "val").files]
-    return found
+            images += [image for image, _ in open_dataset(args.dataset, args.data, "val").files]
+    return images
 
 
-def _calibration(model: Path, images: CalibrationSet, cache: Path, method: str) -> Calibration:
+def _calibration(
+    args: argparse.Namespace, model: onnx.ModelProto, images: CalibrationSet, cache: Path
+) -> Calibration:
     """The calibration of this model and these images, from the cache or made now."""
-    import onnx
-
     from icnet_deploy.calibration.calibrate import calibrate, load_calibration, save_calibration
 
-    parent = artefact_sha256(model)
-    found = load_calibration(cache, parent, images)
-    if found is None:
-        found = calibrate(onnx.load(model), images, parent)
-        print(f"{cache}: ranges of {len(found.statistics)} tensors on {len(images)} images")
+    parent = artefact_sha256(args.model)
+    calibration = load_calibration(cache, parent, images)
+    if calibration is None:
+        calibration = calibrate(model, images, parent)
+        print(f"{cache}: ranges of {len(calibration.statistics)} tensors on {len(images)} images")
     else:
         print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
-    save_calibration(cache, found, method)
-    return found
+    save_calibration(cache, calibration, args.method)
+    return calibration

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import InputError
+from icnet_deploy.images import UInt8
 
-UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 _SIDE, _BLOCKS = 128, 16

@@ -18,13 +18,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.histogram import TensorStatistics
+from icnet_deploy.calibration.histogram import Float, TensorStatistics
 
-Float = npt.NDArray[np.float64]
 Factors = Mapping[str, Float]
 """The first tensor of a group -> a positive factor for each of its channels."""
 
@@ -43,15 +41,15 @@ def factors_of(
         statistics: what its tensors did; a group without any is left as it is.
     """
     graph = Graph(model)
-    found = {}
+    factors = {}
     for first, tensors in _groups(graph).items():
         ranges = [statistics[t].highest for t in tensors if t in statistics]
         alike = len({r.size for r in ranges}) == 1
-        if not alike or any(r.max() <= 0 for r in ranges) or _ends(graph, tensors) is None:
+        if not alike or any(r.max() <= 0 for r in ranges) or _constants(graph, tensors) is None:
             continue
         logs = [np.log(np.maximum(r / r.max(), _QUIETEST)) for r in ranges]
-        found[first] = np.exp(_STRENGTH * np.mean(logs, axis=0))
-    return found
+        factors[first] = np.exp(_STRENGTH * np.mean(logs, axis=0))
+    return factors
 
 
 def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
@@ -61,21 +59,13 @@ def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
     graph = Graph(result)
     groups = _groups(graph)
     for first, scale in factors.items():
-        ends = _ends(graph, groups[first])
-        if ends is None:
+        constants = _constants(graph, groups[first])
+        if constants is None:
             raise ValueError(f"the factors of {first} are those of another graph")
-        makers, readers = ends
-        for conv in makers:
-            _multiply(graph, conv.input[1], 1 / scale[:, None, None, None])
-            if len(conv.input) > 2:
-                _multiply(graph, conv.input[2], 1 / scale)
-        for conv in readers:
-            _multiply(graph, conv.input[1], scale[None, :, None, None])
+        for name, shape, makes in constants:
+            by = (1 / scale if makes else scale).reshape(shape)
+            graph.add_constant(name, (graph.array(name) * by).astype(np.float32))
     return result
-
-
-def _multiply(graph: Graph, name: str, by: Float) -> None:
-    graph.add_constant(name, (graph.array(name) * by).astype(np.float32))
 
 
 def _groups(graph: Graph) -> dict[str, list[str]]:
@@ -95,28 +85,34 @@ def _groups(graph: Graph) -> dict[str, list[str]]:
         elif node.op_type in _CHANNEL_WISE:
             for name in node.input if node.op_type == "Add" else node.input[:1]:
                 parent[root(node.output[0])] = root(name)
-    found = defaultdict(list)
+    groups = defaultdict(list)
     for name in parent:
-        found[root(name)].append(name)
-    return {tensors[0]: tensors for tensors in found.values()}
+        groups[root(name)].append(name)
+    return {tensors[0]: tensors for tensors in groups.values()}
 
 
-def _ends(
+def _constants(
     graph: Graph, tensors: Collection[str]
-) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]] | None:
-    """The convolutions that make and read a group; None where something else does, too."""
-    makers, readers = [], []
+) -> list[tuple[str, tuple[int, ...], bool]] | None:
+    """The weights and biases that make and read a group; None where something else does, too.
+
+    Returns:
+        Of each its name, the shape of a factor for each channel of the group beside it, and
+        whether it makes the group.
+    """
+    found: list[tuple[str, tuple[int, ...], bool]] = []
     for name in tensors:
         source = graph.producers.get(name)
         if source is None or name in graph.outputs:
             return None
         if graph.is_plain(source):
-            makers.append(source)
+            found.append((source.input[1], (-1, 1, 1, 1), True))
+            found += [(bias, (-1,), True) for bias in source.input[2:]]
         elif source.op_type not in _CHANNEL_WISE:
             return None
         for node in graph.readers[name]:
             if graph.is_plain(node):
-                readers.append(node)
+                found.append((node.input[1], (1, -1, 1, 1), False))
             elif node.op_type not in _CHANNEL_WISE:
                 return None
-    return makers, readers
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,7 @@ class Graph:
         self.outputs = {value.name for value in model.graph.output}
         self.producers: dict[str, onnx.NodeProto] = {}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        self.order: dict[str, int] = {}
-        for index, node in enumerate(model.graph.node):
-            self.order[node.name] = index
+        for node in model.graph.node:
             for name in node.output:
                 self.producers[name] = node
             for name in node.input:
@@ -55,9 +54,7 @@ class Graph:
         return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else tensor
 
     def layer(self, node: onnx.NodeProto) -> str:
-        """A convolution's name in the network, e.g. `conv2_1._3x3`; of others, the node's name."""
-        if node.op_type != "Conv":
-            return str(node.name)
+        """A convolution's name in the network, e.g. `conv2_1._3x3`."""
         name = str(node.input[1]).removeprefix("network.")
         return name.removesuffix(".weight").removesuffix(".conv")
 
@@ -83,20 +80,13 @@ class Graph:
             InputError: a name is none of the graph's.
         """
         found = [node for node in self.model.graph.node if self.is_plain(node)]
-        matched: set[str] = set()
-        kept = []
-        for node in found:
-            hits = {name for name in exclude if name in self._names(node)}
-            matched |= hits
-            if not hits:
-                kept.append(node)
-        unknown = sorted(set(exclude) - matched)
+        unknown = sorted(set(exclude).difference(*map(self._names, found)))
         if unknown:
             known = dict.fromkeys(self.layer(n).split(".")[0] for n in found)
             raise InputError(
                 f"the graph has no layer or block {unknown[0]!r}; blocks: {', '.join(known)}"
             )
-        return kept
+        return [node for node in found if self._names(node).isdisjoint(exclude)]
 
     def _names(self, node: onnx.NodeProto) -> set[str]:
         layer = self.layer(node)
@@ -182,17 +172,17 @@ class Graph:
             if len(late) == len(waiting):
                 raise ValueError(f"the graph has a circle at {late[0].name}")
             waiting = late
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
-        del graph.node[:]
-        graph.node.extend(kept)
+        _replace(graph.node, ordered)
 
     def drop_unused_constants(self) -> None:
         """Removes the constants that no node reads."""
         used = {name for node in self.model.graph.node for name in node.input}
-        kept = [
-            onnx.TensorProto.FromString(t.SerializeToString())
-            for t in self.model.graph.initializer
-            if t.name in used
-        ]
-        del self.model.graph.initializer[:]
-        self.model.graph.initializer.extend(kept)
+        tensors = self.model.graph.initializer
+        _replace(tensors, [tensor for tensor in tensors if tensor.name in used])
+
+
+def _replace(repeated: Any, kept: Iterable[onnx.NodeProto | onnx.TensorProto]) -> None:
+    """Makes these members of a repeated field all of it."""
+    copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+    del repeated[:]
+    repeated.extend(copies)

@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.documents import COUNT, FROM_ZERO, NUMBER, OBJECT, list_of, one_of, take
-from icnet_deploy.errors import BackendError
+from icnet_deploy.documents import (
+    COUNT,
+    FROM_ONE,
+    FROM_ZERO,
+    NUMBER,
+    Schema,
+    list_of,
+    object_with,
+    one_of,
+)
+from icnet_deploy.errors import BackendError, InputError
 
 BINS = 8192
 """Bins of a histogram: 8 or more for each step of an 8-bit grid."""
@@ -25,20 +34,23 @@ _QUARTER = BINS // 4
 _SMALLEST = 2.0**-20  # the range of a tensor that is zero everywhere
 _ROUNDED = 1e-6  # what the JSON form's 7 digits may move a value by
 
-_FIELDS = {
-    "minimum": NUMBER,
-    "maximum": NUMBER,
-    "images": COUNT,
-    "channel_means": list_of(NUMBER),
-    "channel_highest": list_of(FROM_ZERO),
-    "histogram": OBJECT,
-}
 _HISTOGRAM = {
     "limit": FROM_ZERO,
     "bins": one_of(BINS),
     "first": COUNT,
     "counts": list_of(COUNT),
 }
+_SCHEMA = Schema(
+    "the statistics of a tensor",
+    {
+        "minimum": NUMBER,
+        "maximum": NUMBER,
+        "images": FROM_ONE,
+        "channel_means": list_of(NUMBER),
+        "channel_highest": list_of(FROM_ZERO),
+        "histogram": object_with(_HISTOGRAM),
+    },
+)
 
 Array = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
@@ -129,23 +141,27 @@ class TensorStatistics:
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> TensorStatistics:
-        """Reads the JSON form; ValueError if it is none, or contradicts itself."""
-        known = take(value, _FIELDS)
-        stored = take(known["histogram"], _HISTOGRAM)
-        first, found = stored["first"], stored["counts"]
+    def from_dict(cls, value: Mapping[str, Any], where: str) -> TensorStatistics:
+        """Reads the JSON form; InputError if it is none, or contradicts itself.
+
+        Args:
+            value: the JSON form.
+            where: it is from, for the message.
+        """
+        known = _SCHEMA.fit(value, where)
+        stored = known["histogram"]
+        first, occupied = stored["first"], stored["counts"]
         means = np.array(known["channel_means"], np.float64)
         highest = np.array(known["channel_highest"], np.float64)
         images, limit = known["images"], float(stored["limit"])
         minimum, maximum = float(known["minimum"]), float(known["maximum"])
-        total = sum(found)
+        total = sum(occupied)
         sound = (
             minimum <= maximum
             and max(-minimum, maximum) < limit
             and limit >= _SMALLEST
             and np.frexp(limit)[0] == 0.5  # a power of two
-            and first + len(found) <= BINS
-            and images > 0
+            and first + len(occupied) <= BINS
             and means.size == highest.size > 0
             and 0 < total < 2**63
             and total % (images * means.size) == 0
@@ -153,9 +169,9 @@ class TensorStatistics:
             and bool(np.isclose(highest.max(), max(-minimum, maximum), rtol=_ROUNDED))
         )
         if not sound:
-            raise ValueError("the statistics of a tensor contradict each other")
+            raise InputError(f"the statistics of {where} contradict each other")
         counts = np.zeros(BINS, np.int64)
-        counts[first : first + len(found)] = found
+        counts[first : first + len(occupied)] = occupied
         return cls(
             channels=means.size,
             minimum=minimum,

@@ -18,15 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from icnet_deploy.calibration.histogram import TensorStatistics
+from icnet_deploy.calibration.histogram import Float, TensorStatistics
 from icnet_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from icnet_deploy.calibration.equalize import Factors
-
-Float = npt.NDArray[np.float64]
 
 _TAIL = 1e-5
 _FRACTIONS = np.linspace(0.2, 1.0, 81)
@@ -53,12 +50,10 @@ class Ranges:
     """The ranges of a graph's tensors.
 
     Attributes:
-        method: how they were chosen, one of `METHODS`.
         tensors: tensor name -> its range.
         factors: the scaling of channels that the graph has when its tensors have these ranges.
     """
 
-    method: str
     tensors: Mapping[str, Range]
     factors: Factors
 
@@ -76,16 +71,15 @@ def set_ranges(statistics: Mapping[str, TensorStatistics], method: str, factors:
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r} for ranges; known: {', '.join(METHODS)}")
+    choose = METHODS[method]
     tensors = {}
-    for name, found in statistics.items():
-        low, high = min(found.minimum, 0.0), max(found.maximum, 0.0)
+    for name, values in statistics.items():
+        low, high = min(values.minimum, 0.0), max(values.maximum, 0.0)
         if high - low <= 0:  # zero everywhere
             high = 1.0
-        choose = METHODS[method]
-        limit = choose(found, -max(-low, high), max(-low, high), 254)[1]
-        low, high = choose(found, low, high, 255)
-        tensors[name] = Range(limit, low, high, found.means())
-    return Ranges(method, tensors, factors)
+        limit = choose(values, -max(-low, high), max(-low, high), 254)[1]
+        tensors[name] = Range(limit, *choose(values, low, high, 255), values.means())
+    return Ranges(tensors, factors)
 
 
 def grid(low: float, high: float, steps: int) -> tuple[float, int]:

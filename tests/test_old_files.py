@@ -87,7 +87,7 @@ def test_a_calibration_serves_again(old):
     from icnet_deploy.calibration.calibrate import Calibration
 
     for path in (old / "release").glob("*.calibration.json"):
-        calibration = Calibration.from_dict(json.loads(path.read_text()))
+        calibration = Calibration.read(path)
         assert len(calibration.images) == 8
         assert calibration.ranges("percentile").tensors
 

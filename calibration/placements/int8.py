@@ -30,15 +30,15 @@ class Int8(Placement):
         found = Pairs()
         for conv in convolutions:
             found.read_by(conv.input[0], conv)
-        made = {conv.output[0] for conv in convolutions}
+        made = [
+            conv.output[0] for conv in convolutions if graph.only_reader(conv.output[0]) is not None
+        ]
         for add in graph.nodes("Add"):
-            # The convolution that runs last is fused with the sum, if nothing else reads it.
-            branches = [n for n in add.input if n in made and graph.only_reader(n) is not None]
-            if branches:
-                branch = max(branches, key=lambda n: graph.order[graph.producers[n].name])
-                for skip in add.input:
-                    if skip != branch and skip in graph.producers:
-                        found.read_by(skip, add)
+            branches = [name for name in made if name in add.input]
+            for name in add.input:
+                # The convolution that runs last is fused with the sum, if nothing else reads it.
+                if branches and name != branches[-1] and name in graph.producers:
+                    found.read_by(name, add)
         for name in list(found.readers):
             source = graph.producers.get(name)
             if source is not None and source.op_type == "MaxPool":

@@ -1,18 +1,99 @@
-"""The fewest blocks in float that meet a budget, found from all of them in 8 bits."""
+"""The blocks of a network, and the fewest of them to keep in float so that a budget is met."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.calibration.sensitivity.bench import Cost
-from icnet_deploy.calibration.sensitivity.blocks import Block
-from icnet_deploy.evaluation.budgets import Budget
+from icnet_deploy.evaluation.budgets import Budget, Measured
 
 
-@dataclass
+@dataclass(frozen=True)
+class Block:
+    """A part of the network that is quantized alone: one that papers speak of.
+
+    Attributes:
+        name: what a table calls it.
+        modules: the names that `icnet quantize --float` takes, in the graph's order.
+        convolutions: how many it has.
+        kept: whether `icnet quantize` keeps it in float unless told otherwise.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    convolutions: int
+    kept: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {**asdict(self), "modules": list(self.modules)}
+
+
+def blocks_of(
+    layers: Sequence[str], kept: Collection[str], network: Mapping[str, Any]
+) -> list[Block]:
+    """Sorts the convolutions of a graph into blocks.
+
+    Args:
+        layers: their names, in the graph's order, e.g. `conv2_1._3x3`.
+        kept: those that stay in float by default. Where a block holds such modules and others,
+            they are a block each.
+        network: its description, as the metadata have it.
+
+    Returns:
+        The blocks, in the order in which they end in the graph.
+    """
+    from icnet_deploy.networks.blocks import block_of, block_patterns
+
+    patterns = block_patterns(network)
+    modules = [layer.split(".")[0] for layer in layers]
+    apart = {layer.split(".")[0] for layer in kept}
+    parts: dict[str, list[str]] = {}
+    for module in dict.fromkeys(modules):
+        parts.setdefault(block_of(module, patterns), []).append(module)
+    groups: list[tuple[str, list[str]]] = []
+    for name, members in parts.items():
+        rest = [module for module in members if module not in apart]
+        alone = [(module, [module]) for module in members if module in apart]
+        groups += [(name, rest), *alone] if rest else [(name, members)]
+    blocks = [
+        Block(name, tuple(own), sum(module in own for module in modules), own[0] in apart)
+        for name, own in groups
+    ]
+    return sorted(blocks, key=lambda block: modules.index(block.modules[-1]))
+
+
+def modules_of(blocks: Iterable[Block]) -> list[str]:
+    """What is to be named to the quantizer so that these blocks stay in float."""
+    return [module for block in blocks for module in block.modules]
+
+
+@dataclass(frozen=True)
+class Cost(Measured):
+    """How far a graph is from float32; points are hundredths.
+
+    `class_points` are of the classes that occur.
+    """
+
+    @property
+    def worst_class(self) -> str:
+        """The class that falls most."""
+        return min(self.class_points, key=lambda name: self.class_points[name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "miou_difference_points": round(self.miou_points, 4),
+            "class_difference_points": {n: round(p, 4) for n, p in self.class_points.items()},
+            "worst_class": self.worst_class,
+            "worst_class_difference_points": round(self.class_points[self.worst_class], 4),
+            "labels_changed_percent": round(100 * (1 - self.agreement), 4),
+        }
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One graph that was tried.
 
@@ -21,14 +102,12 @@ class Attempt:
         path: its file.
         cost: how far it is from float32.
         met: whether that is within the budget.
-        time: `summary` of its inference, once it was timed.
     """
 
     in_float: tuple[Block, ...]
     path: Path
     cost: Cost
     met: bool
-    time: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -41,32 +120,14 @@ class Attempt:
             "in_float": [block.name for block in self.in_float],
             "met": self.met,
             **self.cost.to_dict(),
-            "inference": self.time,
         }
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        budget: what was asked for.
-        attempts: every graph that was tried, in order.
-        best: the one that meets the budget with the fewest blocks in float; if none does, the one
-            that comes nearest.
-    """
-
-    budget: Budget
-    attempts: list[Attempt]
-    best: Attempt
-
-
 def search(
-    blocks: Sequence[Block],
     alone: Mapping[Block, Cost],
     budget: Budget,
     attempt: Callable[[Sequence[Block]], tuple[Path, Cost]],
-) -> Found:
+) -> tuple[list[Attempt], Attempt]:
     """Puts blocks back into float, the most costly first, until the budget is met.
 
     Then each of them but the last is tried in 8 bits again, the least costly first: a block that
@@ -75,20 +136,26 @@ def search(
     graph would be float32.
 
     Args:
-        blocks: those that the search may put back.
-        alone: what each costs when it alone is quantized.
+        alone: what each block costs when it alone is quantized; those that are kept anyway are not
+            put back.
         budget: of the whole graph.
         attempt: writes and scores the graph with these blocks in float.
+
+    Returns:
+        Every graph that was tried, in order, and the one that meets the budget with the fewest
+        blocks in float; if none does, the one that comes nearest.
     """
     attempts: list[Attempt] = []
 
     def holds(chosen: Sequence[Block]) -> bool:
         path, cost = attempt(chosen)
-        met = not budget.breaches(cost.measured())
+        met = not budget.breaches(cost)
         attempts.append(Attempt(tuple(chosen), path, cost, met))
         return met
 
-    ranked = sorted(blocks, key=lambda block: alone[block].changed, reverse=True)
+    ranked = sorted(
+        (block for block in alone if not block.kept), key=lambda block: alone[block].agreement
+    )
     chosen: list[Block] = []
     met = holds(chosen)
     for block in ranked[:-1]:
@@ -97,13 +164,12 @@ def search(
         chosen.append(block)
         met = holds(chosen)
     if not met:
-        return Found(budget, attempts, min(attempts, key=lambda a: _excess(budget, a.cost)))
+        return attempts, min(attempts, key=lambda tried: _excess(budget, tried.cost))
     for block in list(reversed(chosen[:-1])):
         fewer = [other for other in chosen if other is not block]
         if holds(fewer):
             chosen = fewer
-    best = min((a for a in attempts if a.met), key=lambda a: len(a.in_float))
-    return Found(budget, attempts, best)
+    return attempts, min((a for a in attempts if a.met), key=lambda a: len(a.in_float))
 
 
 def _excess(budget: Budget, cost: Cost) -> float:

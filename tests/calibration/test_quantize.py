@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from icnet_deploy.calibration.collect import collect, open_session
+from icnet_deploy.calibration.calibrate import collect, open_session
 from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
