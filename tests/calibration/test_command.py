@@ -127,7 +127,7 @@ def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_pat
             ["--images", "{data}/leftImg8bit", "--held-out", "{data}/leftImg8bit/val"],
             "of the split that models are scored on",
         ),
-        (["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"], "--placement both writes two"),
+        (["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"], "--placement both writes 2"),
     ],
 )
 def test_wrong_requests_are_answered_in_one_line(
