@@ -32,7 +32,7 @@ from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
 
-SAVE_EVERY = 500
+_SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
 
 
@@ -62,6 +62,7 @@ def train(
     validation: Sequence[tuple[str, Dataset]] = (),
     validate_every: int = 500,
     machines: Machines | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any] | None:
     """Trains a network and writes its checkpoint.
 
@@ -78,6 +79,7 @@ def train(
         validation: named data sets to score on while it trains.
         validate_every: steps between two scores.
         machines: what to spread the run over; None is one device.
+        callbacks: what else Lightning shall call as the run goes on.
 
     Returns:
         What the checkpoint says of its training; None in the processes that help the first.
@@ -100,7 +102,8 @@ def train(
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
     network, preprocessing = _network(config, label_set, init)
-    trainer = _trainer(config, run, resume, machines, validate_every, _epoch(datasets, config))
+    shown = [_states(run, datasets, config), Bar(), *callbacks]
+    trainer = _trainer(config, machines, validate_every, Curve(run, resume), shown)
     on_gpu = trainer.strategy.root_device.type == "cuda"
     if processes > 1 and not on_gpu:
         share_batch_norm(network)  # on CUDA Lightning puts torch's own
@@ -154,28 +157,27 @@ def _network(
     return network, checkpoint.preprocessing
 
 
-def _epoch(datasets: Sequence[Dataset], config: TrainConfig) -> int:
-    """Steps in which as many crops are drawn as there are images."""
-    return math.ceil(sum(len(d) for d in datasets) / config.batch)
-
-
-def _trainer(
-    config: TrainConfig,
-    run: Path,
-    resume: bool,
-    machines: Machines,
-    validate_every: int,
-    epoch: int,
-) -> pl.Trainer:
-    """The newest state goes to `run/last.ckpt`, the curve to `run/metrics.csv`."""
-    states = ModelCheckpoint(
+def _states(run: Path, datasets: Sequence[Dataset], config: TrainConfig) -> ModelCheckpoint:
+    """Writes the newest state to `run/last.ckpt`: as many crops are drawn in an epoch as there are
+    images."""
+    epoch = math.ceil(sum(len(d) for d in datasets) / config.batch)
+    return ModelCheckpoint(
         run,
         filename="state",
-        every_n_train_steps=max(1, min(SAVE_EVERY, epoch)),
+        every_n_train_steps=max(1, min(_SAVE_EVERY, epoch)),
         enable_version_counter=False,
         save_last=True,
         save_top_k=1,
     )
+
+
+def _trainer(
+    config: TrainConfig,
+    machines: Machines,
+    validate_every: int,
+    curve: Curve,
+    callbacks: Sequence[pl.Callback],
+) -> pl.Trainer:
     several = machines.devices * machines.nodes > 1
     return pl.Trainer(
         max_steps=config.steps,
@@ -188,8 +190,8 @@ def _trainer(
         sync_batchnorm=several and torch.cuda.is_available(),
         use_distributed_sampler=False,
         benchmark=True,  # crops are of one size: on GPUs cuDNN times its algorithms once
-        logger=Curve(run, resume),
-        callbacks=[states, Bar()],
+        logger=curve,
+        callbacks=list(callbacks),
         log_every_n_steps=max(1, min(10, config.steps // 20)),
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training room needs torch")
-pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lightning")
+pl = pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lightning")
 
 import safetensors.torch  # noqa: E402
 
 from icnet_deploy.cli import main  # noqa: E402
+from icnet_deploy.data import open_dataset  # noqa: E402
 from icnet_deploy.data.scenes import write_scenes  # noqa: E402
+from icnet_deploy.errors import CheckFailed, NotFinite  # noqa: E402
+from icnet_deploy.labels import CITYSCAPES  # noqa: E402
 from icnet_deploy.training import train as running  # noqa: E402
-from icnet_deploy.training.module import Training  # noqa: E402
+from icnet_deploy.training.config import load_config  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WILD = {
@@ -87,41 +91,72 @@ def test_weights_that_the_last_step_spoils_are_not_saved(train, tmp_path, more):
     assert states(tmp_path) == []
 
 
-def test_statistics_that_no_loss_shows_are_not_saved(train, tmp_path, monkeypatch):
+class Spoil(pl.Callback):
+    """Does something to the trained module when Lightning comes by."""
+
+    def __init__(self, when, do):
+        setattr(self, when, lambda trainer, module, *_: do(trainer, module))
+
+
+@pytest.fixture
+def spoiled(scenes, tmp_path):
+    """Trains with a callback, and scores after every step, or never."""
+
+    def go(callback, scored=True, resume=False):
+        (tmp_path / "c.toml").write_text(CONFIG.format(steps=4))
+        validation = [("scenes", open_dataset("scenes", scenes, "val"))] if scored else []
+        return running.train(
+            [open_dataset("scenes", scenes, "train")],
+            CITYSCAPES,
+            load_config(str(tmp_path / "c.toml")),
+            tmp_path / "net.safetensors",
+            tmp_path / "net.run",
+            resume,
+            None,
+            validation,
+            1,
+            callbacks=[callback],
+        )
+
+    return go
+
+
+def test_statistics_that_no_loss_shows_are_not_saved(spoiled, tmp_path):
     """In training a batch norm does not read its running statistics."""
-    follow = Training.on_train_batch_end
 
-    def spoil(self, *arguments):
-        follow(self, *arguments)
-        self.network.conv1_sub1.bn.running_var[1] = float("inf")
+    def spoil(trainer, module):
+        module.network.conv1_sub1.bn.running_var[1] = float("inf")
 
-    monkeypatch.setattr(Training, "on_train_batch_end", spoil)
-    monkeypatch.setattr(running, "SAVE_EVERY", 100)
-    code, said = train("", "--validate", "none")
-    assert code == 1
-    assert "conv1_sub1.bn.running_var (1 of 8 values)" in said
+    with pytest.raises(CheckFailed, match=r"conv1_sub1.bn.running_var \(1 of 8 values\)"):
+        spoiled(Spoil("on_train_batch_end", spoil), scored=False)
     assert not (tmp_path / "net.safetensors").exists()
 
 
-def test_a_score_is_not_taken_of_logits_that_are_no_numbers(train, tmp_path, monkeypatch):
-    start = Training.on_validation_start
+def test_a_score_is_not_taken_of_logits_that_are_no_numbers(spoiled, tmp_path):
+    def spoil(trainer, module):
+        module.best.conv6_cls.bias.data[3] = float("nan")
 
-    def spoil(self):
-        start(self)
-        self.best.conv6_cls.bias.data[3] = float("nan")
-
-    monkeypatch.setattr(Training, "on_validation_start", spoil)
-    code, said = train("", "--validate-every", "1")
-    assert code == 1
-    assert "the logits are infinite or not numbers" in said
+    with pytest.raises(NotFinite, match="the logits are infinite or not numbers"):
+        spoiled(Spoil("on_validation_start", spoil))
     assert not (tmp_path / "net.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def two_steps(scenes, tmp_path_factory):
+    """A folder with a run of two steps, which another test may go on with."""
+    folder = tmp_path_factory.mktemp("two-steps")
+    (folder / "c.toml").write_text(CONFIG.format(steps=2) + "average = 0.9")
+    argv = ["train", "--dataset", "scenes", "--data", str(scenes)]
+    argv += ["--config", str(folder / "c.toml"), "-o", str(folder / "net.safetensors")]
+    assert main(argv) == 0
+    (folder / "net.safetensors").unlink()
+    return folder
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["weight", "average", "optimizer", "schedule"])
-def test_a_state_that_is_not_finite_is_not_resumed(train, tmp_path, where, value):
-    assert train("average = 0.9", steps=2)[0] == 0
-    (tmp_path / "net.safetensors").unlink()
+def test_a_state_that_is_not_finite_is_not_resumed(train, two_steps, tmp_path, where, value):
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "net.run" / "last.ckpt"
     state = torch.load(path, weights_only=False)
     if where == "optimizer":
@@ -141,19 +176,13 @@ def test_a_state_that_is_not_finite_is_not_resumed(train, tmp_path, where, value
     assert not (tmp_path / "net.safetensors").exists()
 
 
-def test_a_resumed_run_that_diverges_stops(train, tmp_path, monkeypatch):
-    plain = Training.training_step
-    monkeypatch.setattr(running, "SAVE_EVERY", 1)
-
-    def dies(self, batch, batch_idx):
-        if self.global_step == 2:
+def test_a_resumed_run_that_diverges_stops(train, spoiled, tmp_path):
+    def dies(trainer, module):
+        if trainer.global_step == 2:
             raise RuntimeError("killed")
-        return plain(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "training_step", dies)
-        with pytest.raises(RuntimeError, match="killed"):
-            train()
+    with pytest.raises(RuntimeError, match="killed"):
+        spoiled(Spoil("on_train_batch_start", dies), scored=False)
     path = tmp_path / "net.run" / "last.ckpt"
     state = torch.load(path, weights_only=False)
     state["state_dict"]["network.conv6_cls.weight"].fill_(3e38)

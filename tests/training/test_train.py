@@ -12,11 +12,16 @@ import time
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training room needs torch")
-pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lightning")
+pl = pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lightning")
 
 from icnet_deploy.cli import main  # noqa: E402
+from icnet_deploy.data import open_dataset  # noqa: E402
 from icnet_deploy.data.scenes import write_scenes  # noqa: E402
+from icnet_deploy.labels import CITYSCAPES  # noqa: E402
 from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
+from icnet_deploy.training.config import load_config  # noqa: E402
+from icnet_deploy.training.module import optimizers  # noqa: E402
+from icnet_deploy.training.train import train  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = """
@@ -59,24 +64,22 @@ def test_learns_and_writes_a_checkpoint(scenes, tmp_path, capsys):
     assert "60 steps" in capsys.readouterr().out
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(scenes, tmp_path, monkeypatch):
-    from icnet_deploy.training import train as module
+class Dies(pl.Callback):
+    """Ends a run as it begins a step."""
 
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 5:
+            raise RuntimeError("killed")
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(scenes, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(scenes, whole, 6) == 0
-    monkeypatch.setattr(module, "SAVE_EVERY", 4)
-    plain = module.Training.training_step
-
-    def dies_at_six(self, batch, batch_idx):
-        if self.global_step == 5:
-            raise RuntimeError("killed")
-        return plain(self, batch, batch_idx)
-
-    monkeypatch.setattr(module.Training, "training_step", dies_at_six)
+    sets, config = [open_dataset("scenes", scenes, "train")], load_config(f"{whole}/c.toml")
+    out, state = broken / "net.safetensors", broken / "net.run"
     with pytest.raises(RuntimeError, match="killed"):
-        run(scenes, broken, 6)
-    assert not (broken / "net.safetensors").exists()
-    monkeypatch.setattr(module.Training, "training_step", plain)
+        train(sets, CITYSCAPES, config, out, state, callbacks=[Dies()])
+    assert not out.exists()
     assert run(scenes, broken, 6, "--resume") == 0
     a = load_checkpoint(whole / "net.safetensors").network.state_dict()
     b = load_checkpoint(broken / "net.safetensors").network.state_dict()
@@ -152,9 +155,6 @@ def test_a_run_is_not_resumed_with_other_settings(scenes, tmp_path, capsys):
 
 
 def test_sgd_on_the_papers_schedule():
-    from icnet_deploy.training.config import load_config
-    from icnet_deploy.training.module import optimizers
-
     config = load_config("paper-30k")
     made = optimizers(torch.nn.Conv2d(3, 4, 3), config)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -167,8 +167,6 @@ def test_sgd_on_the_papers_schedule():
 
 @pytest.mark.parametrize("name", ["paper-30k", "paper-90k", "camvid", "street", "demo"])
 def test_shipped_configurations_are_read(name):
-    from icnet_deploy.training.config import load_config
-
     assert load_config(name).steps >= 600
 
 
