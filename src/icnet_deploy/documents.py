@@ -212,7 +212,7 @@ class Schema:
                 fields = {**fields, "schema": FROM_ONE}
             known = take(value, fields, self.optional, self.closed)
             if self.sealed:
-                check_seal(value)
+                _check_seal(value)
             return known
         except ValueError as error:
             raise self.error(f"{where} is not {self.what}: {error}") from error
@@ -265,12 +265,8 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**marked, _SEAL: _seal(marked)}
 
 
-def check_seal(value: Mapping[str, Any]) -> None:
-    """Refuses a JSON object that is not as `sealed` left it; one that never was sealed passes.
-
-    Raises:
-        ValueError: it was changed.
-    """
+def _check_seal(value: Mapping[str, Any]) -> None:
+    """ValueError if a JSON object is not as `sealed` left it; one that never was passes."""
     if _SEAL not in value and _SEALED not in value:
         return
     if value.get(_SEALED) is not True or value.get(_SEAL) != _seal(value):
@@ -280,11 +276,6 @@ def check_seal(value: Mapping[str, Any]) -> None:
 def _seal(value: Mapping[str, Any]) -> str:
     rest = {key: one for key, one in value.items() if key != _SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def read(path: Path) -> Any:
-    """The JSON in a file, as `parse` takes it; OSError or ValueError if it is not that."""
-    return parse(path.read_text(encoding="utf-8"))
 
 
 def as_read(value: Any) -> Any:
