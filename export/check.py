@@ -17,7 +17,6 @@ from icnet_deploy.errors import BackendError, CheckFailed
 from icnet_deploy.images import read_image, resize_image
 from icnet_deploy.labels import check_labels
 from icnet_deploy.networks.checkpoint import Checkpoint
-from icnet_deploy.networks.layers import resize
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -143,8 +142,8 @@ def verify(
         else:
             _require_classes(answer, checkpoint, precision)
         for ours, theirs in zip(answer, logits, strict=True):
-            labels = _labels(ours, images.shape) if head == "logits" else ours
-            reference = _labels(theirs, images.shape)
+            labels = _labels(checkpoint, ours, images.shape) if head == "logits" else ours
+            reference = _labels(checkpoint, theirs, images.shape)
             same += int((labels == reference).sum())
             total += reference.numel()
             spreads.append(float(theirs.std()))
@@ -177,6 +176,7 @@ def _require_classes(labels: torch.Tensor, checkpoint: Checkpoint, precision: st
         ) from error
 
 
-def _labels(logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """C x h x w to uint8 H x W, the dense way."""
-    return resize(logits[None].float(), (shape[1], shape[2])).argmax(1)[0].to(torch.uint8)
+def _labels(checkpoint: Checkpoint, logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """C x h x w to uint8 H x W, the dense way, by the network's rule; `shape` is N x H x W x 3."""
+    pixels = checkpoint.network.upsample(logits[None].float(), (shape[1], shape[2]))
+    return pixels.argmax(1)[0].to(torch.uint8)

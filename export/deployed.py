@@ -9,25 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from icnet_deploy.labels import IGNORE
-from icnet_deploy.networks.layers import resize
+from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.preprocessing import Preprocessing
-from icnet_deploy.networks.registry import Network
-
-HEADS = ("logits", "labels")
 
 _NO_CLASS = float(IGNORE)
 """What a label map holds where logits are not finite: a label that every reader refuses."""
+
+_LARGEST_SUM = 3e38
+"""Beyond it float32 ends, at 3.4e38."""
+
 
 Size = tuple[int, int]
 
 _LARGE = (4097, 8193)
 """Here one number alone gives a grid; at small sizes several may."""
-
-ANY_SIZE: Sequence[Size] = tuple((64 + i, 80 + i) for i in range(16))
-"""Sizes whose sides have every remainder of 32, for a graph that takes any."""
-
-_LARGEST_SUM = 3e38
-"""Beyond it float32 ends, at 3.4e38."""
 
 
 class Deployed(nn.Module):
@@ -35,28 +30,37 @@ class Deployed(nn.Module):
 
     Args:
         network: in eval mode; it is copied, not changed.
-        preprocessing: what the network's input expects. Scales and the order of the channels are
-            folded into the convolutions that see the image, which is exact: a resize works on each
-            channel alone, and zero padding stays zero. The mean is subtracted in the graph.
+        preprocessing: what the network's input expects. Where the network says which convolutions
+            read the image, scales and the order of the channels are folded into them, which is
+            exact: a resize works on each channel alone, and zero padding stays zero. Where it does
+            not, both are operators of the graph, as subtracting the mean is.
         head: `logits` or `labels`.
-        free_size: write the pyramid's pools so that they are right at every size.
+        free_size: write the network so that it is right at every size.
     """
 
     def __init__(
-        self, network: Network, preprocessing: Preprocessing, head: str, free_size: bool = False
+        self,
+        network: SegmentationNetwork,
+        preprocessing: Preprocessing,
+        head: str,
+        free_size: bool = False,
     ) -> None:
         super().__init__()
         chosen = network.for_free_size() if free_size else network
         self.network = copy.deepcopy(chosen).eval()
         self.head = head
-        scale = torch.tensor(preprocessing.scale).view(1, 3, 1, 1)
-        mean = list(preprocessing.mean)
-        for convolution in self.network.image_convolutions():
+        mean, scale = (
+            torch.tensor(v).view(1, 3, 1, 1) for v in (preprocessing.mean, preprocessing.scale)
+        )
+        reverse = preprocessing.channels == "bgr"
+        readers = self.network.image_convolutions()
+        for convolution in readers:
             weight = convolution.weight.data * scale
-            convolution.weight.data = weight.flip(1) if preprocessing.channels == "bgr" else weight
-        if preprocessing.channels == "bgr":
-            mean.reverse()
-        self.mean = nn.Buffer(torch.tensor(mean).view(1, 3, 1, 1))
+            convolution.weight.data = weight.flip(1) if reverse else weight
+        self.mean = nn.Buffer(mean.flip(1) if reverse else mean)
+        unfolded = not readers and preprocessing.scale != (1, 1, 1)
+        self.scale = nn.Buffer(scale.flip(1) if reverse else scale) if unfolded else None
+        self.order = nn.Buffer(torch.tensor([2, 1, 0])) if reverse and not readers else None
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 N x H x W x 3, RGB, to float N x C x h x w or uint8 N x H x W.
@@ -66,11 +70,17 @@ class Deployed(nn.Module):
 
         An image with a logit that is infinite or not a number gets the label 255 everywhere.
         """
-        logits: Tensor = self.network(image.to(torch.float32).permute(0, 3, 1, 2) - self.mean)
+        x = image.to(torch.float32).permute(0, 3, 1, 2) - self.mean
+        if self.scale is not None:
+            x = x * self.scale
+        if self.order is not None:
+            x = x.index_select(1, self.order)
+        logits: Tensor = self.network(x)
         if self.head == "logits":
             return logits
         labels = labels_of(logits)
-        logits = resize(logits, (image.shape[1], image.shape[2]))
+        if self.network.upsampling != "none":
+            logits = self.network.upsample(logits, (image.shape[1], image.shape[2]))
         return lowest_argmax(logits, labels).to(torch.uint8)
 
 
@@ -96,16 +106,18 @@ def lowest_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(logits == best, labels, _NO_CLASS).amin(dim=1)
 
 
-def stride_of(network: nn.Module, sizes: Sequence[Size]) -> int | None:
+def stride_of(network: SegmentationNetwork, sizes: Sequence[Size]) -> int | None:
     """The s with which a network's logits are ceil(H / s) x ceil(W / s) at all these sizes.
 
+    It is run without numbers; what it says of itself is held against that.
+
     Args:
-        network: float N x 3 x H x W to N x C x h x w; it is copied, not changed.
+        network: it is copied, not changed.
         sizes: (height, width) in pixels.
 
     Returns:
-        None if there is no such whole number, as of PSPNet, whose pool rounds up: 1024 pixels are
-        65 times 16 there, 1025 are, too.
+        None if there is no such whole number, as of a network with a pool that rounds up: 1024
+        pixels may be 65 times 16 there, 1025 are, too.
     """
     twin = copy.deepcopy(network).to("meta").eval()
 
@@ -114,8 +126,9 @@ def stride_of(network: nn.Module, sizes: Sequence[Size]) -> int | None:
             logits = twin(torch.empty(1, 3, *size, device="meta"))
         return int(logits.shape[2]), int(logits.shape[3])
 
-    stride = round((_LARGE[0] - 1) / max(1, grid(_LARGE)[0] - 1))
-    for size in (_LARGE, *sizes):
-        if grid(size) != (-(-size[0] // stride), -(-size[1] // stride)):
-            return None
-    return stride
+    stride, seen = network.stride, [*sizes]
+    if stride is None:
+        stride = round((_LARGE[0] - 1) / max(1, grid(_LARGE)[0] - 1))
+        seen.append(_LARGE)
+    even = all(grid(size) == (-(-size[0] // stride), -(-size[1] // stride)) for size in seen)
+    return stride if even else None

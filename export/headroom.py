@@ -1,5 +1,9 @@
 """What float16 would do to a graph, before it is done: which nodes stay in float32, and why.
 
+The largest values that flow through the graph are measured by running it on images. Whole
+activations are never kept: the graph is copied with reductions beside every tensor, and only their
+scalars come out.
+
 float16 ends at 65504, keeps 11 bits from 2^-14 (6.1e-05) on, fewer and fewer below, and nothing
 below 2^-24 (6e-08), where ONNX Runtime's converter writes 6e-08 in place of zero. (IEEE 754,
 binary16.)
@@ -7,34 +11,150 @@ binary16.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from tqdm import tqdm
 
-from icnet_deploy.export.activations import Peaks
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.export.check import open_session
+from icnet_deploy.export.passes import finite_check
+from icnet_deploy.export.passes.common import attributes_of, constants_of
 
+UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
-LIMIT = 65504.0
-SMALLEST_NORMAL = 2.0**-14
-SMALLEST = 2.0**-24
+_LIMIT = 65504.0
+_SMALLEST_NORMAL = 2.0**-14
+_SMALLEST = 2.0**-24
 
-MARGIN = 4.0
-"""How far below `LIMIT` what was measured must stay. An image that was not measured may reach
+_MARGIN = 4.0
+"""How far below `_LIMIT` what was measured must stay. An image that was not measured may reach
 higher: from one image to another the peaks of the shipped network differ by up to 2.5 times."""
 
-LOSS = 0.01
+_LOSS = 0.01
 """The share of its norm that a layer's kernel may lose to rounding; of normal numbers it loses
 0.0002 to 0.0004."""
 
+_ADDING_UP = ("AveragePool", "Conv", "MatMul", "ReduceMean")
+
+
+class Probe:
+    """A graph that reports the largest values inside it.
+
+    Args:
+        model: a float32 graph with one input, `image`, uint8 N x H x W x 3; not changed.
+        largest_area: pixels of the largest image that a free-size graph is to serve: a mean over
+            the whole map adds up so many more values there. None for a graph of fixed size.
+
+    Attributes:
+        images: how many it has seen.
+        sizes: each (height, width) of them.
+        largest: float tensor -> its largest absolute value so far.
+        sums: float tensor -> the largest sum of absolute values of all that is added up for one
+            element of it. No partial sum is larger, in whatever order a kernel adds.
+    """
+
+    def __init__(self, model: onnx.ModelProto, largest_area: int | None = None) -> None:
+        self.images = 0
+        self.sizes: set[tuple[int, int]] = set()
+        self.largest: dict[str, float] = {}
+        self.sums: dict[str, float] = {}
+        self._area = largest_area
+        self._scale: dict[str, float] = {}
+        self._means: set[str] = set()
+        watched = self._instrumented(model)
+        self._session = open_session(watched.SerializeToString())
+        self._names = [output.name for output in watched.graph.output]
+
+    def look(self, image: UInt8) -> None:
+        """Runs one image, uint8 H x W x 3, RGB, of a size that the graph takes.
+
+        Raises:
+            CheckFailed: a value is not finite in float32 already.
+        """
+        height, width = image.shape[:2]
+        growth = max(1.0, self._area / (height * width)) if self._area else 1.0
+        values = self._session.run(self._names, {"image": image[None]})
+        for name, value in zip(self._names, values, strict=True):
+            kind, tensor = name.split(":", 1)
+            peak, into = abs(float(value)), self.largest
+            if not np.isfinite(peak):
+                raise CheckFailed(
+                    f"{tensor} is not finite in float32 already: the checkpoint is broken, and "
+                    "no precision mends it"
+                )
+            if kind == "all":
+                continue
+            if kind == "sum":
+                peak *= self._scale.get(tensor, 1.0) * (growth if tensor in self._means else 1.0)
+                into = self.sums
+            into[tensor] = max(into.get(tensor, 0.0), peak)
+        self.images += 1
+        self.sizes.add((height, width))
+
+    def _instrumented(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph with no outputs but the reductions of its float tensors."""
+        copied = copy.deepcopy(model)
+        graph = copied.graph
+        typed = onnx.shape_inference.infer_shapes(model).graph
+        values = (*typed.value_info, *typed.output)
+        floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+        constants = constants_of(graph)
+        del graph.output[:]
+
+        @cache
+        def magnitude(name: str) -> str:
+            if name in constants:
+                values = np.abs(numpy_helper.to_array(constants[name]))
+                graph.initializer.append(numpy_helper.from_array(values, f"abs:{name}"))
+            else:
+                graph.node.append(helper.make_node("Abs", [name], [f"abs:{name}"]))
+            return f"abs:{name}"
+
+        check = finite_check(model)  # of the logits; what it sums up is beyond any float16
+        for node in (node for node in model.graph.node if node.name not in check):
+            for tensor in floats.intersection(node.output):
+                _watch(graph, "ReduceMax", tensor, f"max:{tensor}")
+                _watch(graph, "ReduceMin", tensor, f"min:{tensor}")
+                # A maximum may drop what is not a number; a sum does not.
+                _watch(graph, "ReduceSum", tensor, f"all:{tensor}")
+                if node.op_type in _ADDING_UP:
+                    graph.node.append(self._twin(node, tensor, magnitude))
+                    _watch(graph, "ReduceMax", f"twin:{tensor}", f"sum:{tensor}")
+        return copied
+
+    def _twin(
+        self, node: onnx.NodeProto, tensor: str, magnitude: Callable[[str], str]
+    ) -> onnx.NodeProto:
+        """The same node over absolute values; it gives the sums, but for a scale."""
+        twin = copy.deepcopy(node)
+        twin.name = twin.output[0] = f"twin:{tensor}"
+        summed = 1 if node.op_type == "ReduceMean" else len(node.input)  # then come the axes
+        for index in range(summed):
+            twin.input[index] = magnitude(node.input[index])
+        if node.op_type == "ReduceMean":
+            twin.op_type = "ReduceSum"
+            self._means.add(tensor)
+        if node.op_type == "AveragePool":
+            self._scale[tensor] = float(np.prod(attributes_of(node)["kernel_shape"]))
+        return twin
+
+
+def _watch(graph: onnx.GraphProto, reduction: str, tensor: str, name: str) -> None:
+    graph.node.append(helper.make_node(reduction, [tensor], [name], keepdims=0))
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, []))
+
 
 @dataclass(frozen=True)
-class Weights:
+class _Weights:
     """What rounding to float16 does to a node's constants.
 
     Attributes:
@@ -57,14 +177,14 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class NodeReport:
+class _NodeReport:
     """One node that would become float16.
 
     Attributes:
         node, op: its name and operator.
         layer: the layer whose weights it has, or the last one before it.
         largest: the largest absolute value of its output.
-        largest_sum: see `Peaks.sums`; None for a node that adds nothing up.
+        largest_sum: see `Probe.sums`; None for a node that adds nothing up.
         weights: of its constants; None if it has none.
         reasons: why it stays in float32, in words; none if it does not.
     """
@@ -74,7 +194,7 @@ class NodeReport:
     layer: str
     largest: float
     largest_sum: float | None
-    weights: Weights | None
+    weights: _Weights | None
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -93,10 +213,10 @@ class Headroom:
 
     images: int
     sizes: tuple[tuple[int, int], ...]
-    nodes: tuple[NodeReport, ...]
+    nodes: tuple[_NodeReport, ...]
 
     @property
-    def kept(self) -> tuple[NodeReport, ...]:
+    def kept(self) -> tuple[_NodeReport, ...]:
         """The nodes that stay in float32."""
         return tuple(node for node in self.nodes if node.reasons)
 
@@ -105,8 +225,8 @@ class Headroom:
         top = max(self.nodes, key=lambda n: n.largest)
         weights = [n for n in self.nodes if n.weights]
         lines = [
-            f"FP16 headroom, {self.images} images at {sizes}; float16 ends at {LIMIT:g}, what came "
-            f"within {MARGIN:g} times of it stays in float32",
+            f"FP16 headroom, {self.images} images at {sizes}; float16 ends at {_LIMIT:g}, what "
+            f"came within {_MARGIN:g} times of it stays in float32",
             f"  largest activation  {_room(top.largest)}: {top}",
         ]
         sums = [n for n in self.nodes if n.largest_sum is not None]
@@ -124,8 +244,8 @@ class Headroom:
         return {
             "schema": 1,
             "kind": "fp16-headroom",
-            "limit": LIMIT,
-            "margin": MARGIN,
+            "limit": _LIMIT,
+            "margin": _MARGIN,
             "images": self.images,
             "sizes": [list(size) for size in self.sizes],
             "kept": [node.node for node in self.kept],
@@ -133,16 +253,33 @@ class Headroom:
         }
 
 
-def examine(model: onnx.ModelProto, peaks: Peaks) -> Headroom:
+def measure(
+    model: onnx.ModelProto, batches: Iterable[Iterable[UInt8]], largest_side: int | None = None
+) -> Headroom:
+    """Runs a float32 graph on images and says what float16 would do to it.
+
+    Args:
+        model: see `Probe`.
+        batches: images, uint8 H x W x 3, RGB.
+        largest_side: in pixels, of the images that a free-size graph is to serve.
+    """
+    probe = Probe(model, largest_side and largest_side**2)
+    for batch in tqdm(batches, desc="headroom", unit="batch", disable=None):
+        for image in batch:
+            probe.look(image)
+    return examine(model, probe)
+
+
+def examine(model: onnx.ModelProto, probe: Probe) -> Headroom:
     """Decides for every node that computes in float32 whether float16 is safe.
 
     A node stays in float32 if what it puts out or takes in, or what it adds up inside, comes
-    within `MARGIN` of the largest float16; if a tensor or its kernel is so small that float16
+    within `_MARGIN` of the largest float16; if a tensor or its kernel is so small that float16
     loses it; or if the converter does not convert its operator.
 
     Args:
         model: the float32 graph.
-        peaks: what a `Probe` saw of the same graph.
+        probe: of the same graph, with what it saw.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
@@ -160,61 +297,61 @@ def examine(model: onnx.ModelProto, peaks: Peaks) -> Headroom:
         kernels = [n for n in own if constants[n].ndim > 1 and n.endswith(".weight")]
         here = (order, _layer(kernels[0])) if kernels else before
         layers.update(dict.fromkeys(node.output, here))
-        output = next((o for o in node.output if o in peaks.largest), None)
+        output = next((o for o in node.output if o in probe.largest), None)
         if output is None:
             continue
         weights = _weights([constants[n] for n in own]) if kernels else None
         reasons = [
-            *_of_tensor("its output", peaks.largest[output]),
+            *_of_tensor("its output", probe.largest[output]),
             *(
                 reason
                 for name in dict.fromkeys(node.input)
-                if name in peaks.largest
-                for reason in _of_tensor("its input", peaks.largest[name])
+                if name in probe.largest
+                for reason in _of_tensor("its input", probe.largest[name])
             ),
-            *_of_sum(peaks.sums.get(output)),
+            *_of_sum(probe.sums.get(output)),
             *_of_weights([constants[n] for n in own], weights),
         ]
         if node.op_type in DEFAULT_OP_BLOCK_LIST:
             reasons.append("ONNX Runtime's converter leaves this operator alone")
         found.append(
-            NodeReport(
+            _NodeReport(
                 node.name,
                 node.op_type,
                 here[1],
-                peaks.largest[output],
-                peaks.sums.get(output),
+                probe.largest[output],
+                probe.sums.get(output),
                 weights,
                 tuple(reasons),
             )
         )
-    return Headroom(peaks.images, tuple(sorted(peaks.sizes)), tuple(found))
+    return Headroom(probe.images, tuple(sorted(probe.sizes)), tuple(found))
 
 
 def _of_tensor(which: str, largest: float) -> list[str]:
-    if largest > LIMIT / MARGIN:
+    if largest > _LIMIT / _MARGIN:
         return [f"{which} reaches {_room(largest)}"]
-    if 0 < largest < SMALLEST_NORMAL:
+    if 0 < largest < _SMALLEST_NORMAL:
         return [f"{which} reaches no more than {largest:.2g}, where float16 loses digits"]
     return []
 
 
 def _of_sum(largest: float | None) -> list[str]:
-    if largest is None or largest <= LIMIT / MARGIN:
+    if largest is None or largest <= _LIMIT / _MARGIN:
         return []
     return [f"what it adds up reaches {_room(largest)}"]
 
 
-def _of_weights(constants: Sequence[Float32], weights: Weights | None) -> list[str]:
+def _of_weights(constants: Sequence[Float32], weights: _Weights | None) -> list[str]:
     largest = max((float(np.abs(c).max(initial=0)) for c in constants), default=0.0)
-    if largest > LIMIT:
+    if largest > _LIMIT:
         return [f"a constant is {largest:.3g}, which float16 cannot hold"]
-    if weights is not None and weights.lost > LOSS:
+    if weights is not None and weights.lost > _LOSS:
         return [f"its kernel loses {100 * weights.lost:.2g} % of its norm"]
     return []
 
 
-def _weights(constants: Sequence[Float32]) -> Weights:
+def _weights(constants: Sequence[Float32]) -> _Weights:
     """Of a kernel, whose first axis is the output channels, and its bias."""
     from onnxruntime.transformers.float16 import convert_np_to_float16
 
@@ -223,11 +360,11 @@ def _weights(constants: Sequence[Float32]) -> Weights:
     norms = np.linalg.norm(kernel, axis=1)
     lost = np.linalg.norm(error, axis=1) / np.where(norms > 0, norms, 1)
     size = np.abs(np.concatenate([c.ravel() for c in constants]))
-    return Weights(
+    return _Weights(
         count=size.size,
         largest=float(size.max(initial=0)),
-        subnormal=int(np.count_nonzero((size > 0) & (size < SMALLEST_NORMAL))),
-        vanishing=int(np.count_nonzero((size > 0) & (size < SMALLEST))),
+        subnormal=int(np.count_nonzero((size > 0) & (size < _SMALLEST_NORMAL))),
+        vanishing=int(np.count_nonzero((size > 0) & (size < _SMALLEST))),
         lost=float(np.linalg.norm(error) / (np.linalg.norm(kernel) or 1)),
         worst_kernel=int(lost.argmax()),
         worst_lost=float(lost.max()),
@@ -240,17 +377,18 @@ def _layer(weight: str) -> str:
 
 def _room(largest: float) -> str:
     """A value, and how far it is from the end of float16."""
-    if largest > LIMIT:
-        return f"{largest:.4g}, {largest / LIMIT:.3g} times what float16 holds"
-    return f"{largest:.4g}, {LIMIT / max(largest, 1e-30):.3g} times below the end"
+    if largest > _LIMIT:
+        return f"{largest:.4g}, {largest / _LIMIT:.3g} times what float16 holds"
+    return f"{largest:.4g}, {_LIMIT / max(largest, 1e-30):.3g} times below the end"
 
 
-def _weights_in_words(nodes: Sequence[NodeReport]) -> str:
-    told = [(n, n.weights) for n in nodes if n.weights is not None]
-    worst, its = max(told, key=lambda pair: pair[1].worst_lost)
+def _weights_in_words(nodes: Sequence[_NodeReport]) -> str:
+    pairs = [(n, n.weights) for n in nodes if n.weights is not None]
+    worst, its = max(pairs, key=lambda pair: pair[1].worst_lost)
     return (
-        f"{sum(w.count for _, w in told):,}, of them {sum(w.subnormal for _, w in told):,} below "
-        f"6.1e-05 (fewer digits) and {sum(w.vanishing for _, w in told):,} below 6e-08 (lost); the "
+        f"{sum(w.count for _, w in pairs):,}, of them "
+        f"{sum(w.subnormal for _, w in pairs):,} below 6.1e-05 (fewer digits) and "
+        f"{sum(w.vanishing for _, w in pairs):,} below 6e-08 (lost); the "
         f"kernel that loses most, {100 * its.worst_lost:.2g} % of its norm, is number "
         f"{its.worst_kernel} of {worst.layer}"
     )

@@ -18,7 +18,7 @@ from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from icnet_deploy.export.check import Samples, Verification
+    from icnet_deploy.export.check import Verification
     from icnet_deploy.export.headroom import Headroom
     from icnet_deploy.networks.checkpoint import Checkpoint
 
@@ -62,7 +62,7 @@ def export(
         head: `logits` (float, N x C x h x w, for ICNet a quarter of the size) or `labels` (uint8,
             N x H x W).
         precision: `fp32` or `fp16`.
-        dynamic_size: take any size with sides from 64 pixels on; `size` is then an example.
+        dynamic_size: take any size from the network's shortest side on; `size` is then an example.
         images: photos to measure and to compare on, besides two drawn scenes.
         headroom: where the report on float16 goes, as JSON, before anything else is written.
         agreement: the least share of labels that must be PyTorch's, 0..1; None: as `check` has it.
@@ -78,8 +78,9 @@ def export(
     """
     _require_packages()
     from icnet_deploy.export.check import Samples, verify
-    from icnet_deploy.export.deployed import ANY_SIZE, Deployed, stride_of
-    from icnet_deploy.export.graph import trace
+    from icnet_deploy.export.deployed import Deployed, stride_of
+    from icnet_deploy.export.graph import LARGEST, trace
+    from icnet_deploy.export.headroom import measure
     from icnet_deploy.export.passes import rounded, to_half
     from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
@@ -88,20 +89,23 @@ def export(
         raise InputError(f"the headroom report is about float16; the precision is {precision}")
     checkpoint = load_checkpoint(weights or SHIPPED)
     size = size or _own_size(checkpoint.info)
-    sizes = [size]
-    if dynamic_size:  # not a multiple of anything, and smaller than the pyramid's bins
-        sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (96, 128)]
+    sizes, least = [size], checkpoint.network.min_side
+    if dynamic_size:  # not a multiple of anything, and nearly as small as may be
+        sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (least * 3 // 2, least * 2)]
     samples = Samples(sizes, images)
     _require_place(out)
     module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
-    model, report = trace(module, size, dynamic_size), None
+    model = trace(module, size, dynamic_size)
+    report: Headroom | None = None
     _bytes_of(model, checkpoint)
     if half:
-        report = _headroom(model, samples, dynamic_size)
+        report = measure(model, samples, LARGEST if dynamic_size else None)
         if headroom is not None:
             write_json(headroom, report.to_dict())
         to_half(model, [node.node for node in report.kept])
-    stride = stride_of(checkpoint.network, [*sizes, *ANY_SIZE] if dynamic_size else sizes)
+    # Between them these have sides of every remainder of 32, for a graph that takes any.
+    others = [(least + i, least + 16 + i) for i in range(16)] if dynamic_size else []
+    stride = stride_of(checkpoint.network, [*sizes, *others])
     metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision, stride)
     model.producer_name, model.producer_version = "icnet-deploy", __version__
     content = _bytes_of(model, checkpoint)
@@ -135,21 +139,6 @@ def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
     return content
 
 
-def _headroom(model: Any, samples: Samples, dynamic_size: bool) -> Headroom:
-    """What float16 would do to the graph, measured on every sample at its size."""
-    from tqdm import tqdm
-
-    from icnet_deploy.export.activations import Probe
-    from icnet_deploy.export.graph import LARGEST
-    from icnet_deploy.export.headroom import examine
-
-    probe = Probe(model, LARGEST * LARGEST if dynamic_size else None)
-    for batch in tqdm(samples, desc="headroom", unit="batch", disable=None):
-        for image in batch:
-            probe.look(image)
-    return examine(model, probe.peaks)
-
-
 def _require_packages() -> None:
     require("export", "export", "torch", "safetensors", "onnx", "onnxscript", "onnxsim")
     require("the check of an exported file", "cpu", "onnxruntime")
@@ -172,6 +161,8 @@ def _metadata(
         weights_sha256=checkpoint.sha256,
         training_data=_training_data(checkpoint.info),
         stride=stride,
+        upsampling=checkpoint.network.upsampling,
+        min_side=checkpoint.network.min_side,
         tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
         | {"icnet-deploy": __version__, "python": platform.python_version()},
     )
@@ -234,7 +225,9 @@ def _arguments() -> argparse.ArgumentParser:
     )
     p.add_argument("--precision", default="fp32", choices=_CHOICES, help="(default: %(default)s)")
     p.add_argument(
-        "--dynamic-size", action="store_true", help="take any size with sides from 64 pixels on"
+        "--dynamic-size",
+        action="store_true",
+        help="take any size from the network's shortest side on, 64 pixels for ICNet",
     )
     p.add_argument(
         "--image",

@@ -17,7 +17,7 @@ from icnet_deploy.export.engine.graph import SourceGraph
 from icnet_deploy.export.engine.options import BuildOptions, profile_of
 from icnet_deploy.export.engine.report import Report, errors_of, inspect, make_log, make_monitor
 
-OLDEST = (10, 12)
+_OLDEST = (10, 12)
 """The first TensorRT whose strong typing the kit's files are written for."""
 
 
@@ -52,7 +52,7 @@ def check_version(trt: ModuleType) -> None:
         UnavailableError: it is older than 10.12.
     """
     found = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    if flavour_of(trt) == "tensorrt" and found < OLDEST:
+    if flavour_of(trt) == "tensorrt" and found < _OLDEST:
         raise UnavailableError(
             f"TensorRT {trt.__version__} is installed; engines are built with 10.12 or later, "
             "which keep the precisions of the graph: upgrade TensorRT (on a Jetson: JetPack)"

@@ -13,7 +13,7 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
-from icnet_deploy.protobuf import Field, fields, fields_of
+from icnet_deploy.protobuf import fields, fields_of
 
 INPUT = "image"
 """The one input of every artefact: uint8, N x H x W x 3, RGB."""
@@ -106,18 +106,13 @@ def read_graph(path: str | Path) -> SourceGraph:
             "before a uint8 output, and may add operators of its own: build from the file that "
             "`icnet export` or `icnet quantize` wrote"
         )
-    parts = list(
-        fields_of(
-            next(f.data for f in model if f.number == _MODEL_GRAPH),
-            (_GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_INPUT),
-        )
-    )
+    content = next(f.data for f in model if f.number == _MODEL_GRAPH)
     graph = SourceGraph(
         path,
         metadata,
-        _input_shape(path, parts),
-        tuple(_node(f.data) for f in parts if f.number == _GRAPH_NODE),
-        frozenset(_half(path, (f.data for f in parts if f.number == _GRAPH_TENSOR))),
+        _input_shape(path, _inside(content, _GRAPH_INPUT)),
+        tuple(map(_node, _inside(content, _GRAPH_NODE))),
+        frozenset(_half(path, _inside(content, _GRAPH_TENSOR))),
     )
     _check_input(graph)
     require_finite_graph(path.read_bytes(), str(path), "export the network again")
@@ -137,55 +132,47 @@ def _check_input(graph: SourceGraph) -> None:
 
 
 def _node(message: bytes) -> Node:
-    keep = (_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_KIND, _NODE_DOMAIN)
-    found: dict[int, list[str]] = {number: [] for number in keep}
-    for f in fields_of(message, keep):
-        if f.number in found:
-            found[f.number].append(f.data.decode("utf-8", "replace"))
-    domain = "".join(found[_NODE_DOMAIN])
-    kind = "".join(found[_NODE_KIND])
+    domain, kind = _text(message, _NODE_DOMAIN), _text(message, _NODE_KIND)
     return Node(
-        "".join(found[_NODE_NAME]),
+        _text(message, _NODE_NAME),
         kind if domain in ("", "ai.onnx") else f"{domain}.{kind}",
-        tuple(found[_NODE_INPUT]),
-        tuple(found[_NODE_OUTPUT]),
+        tuple(name.decode("utf-8", "replace") for name in _inside(message, _NODE_INPUT)),
+        tuple(name.decode("utf-8", "replace") for name in _inside(message, _NODE_OUTPUT)),
     )
 
 
 def _half(path: Path, tensors: Iterable[bytes]) -> Iterator[str]:
     """The names of the float16 constants; refuses one that lies in another file."""
     for message in tensors:
-        kind, name = 0, ""
-        for f in fields_of(message, (_TENSOR_NAME, _TENSOR_EXTERNAL)):
-            if f.number == _TENSOR_TYPE:
-                kind = f.value
-            elif f.number == _TENSOR_NAME:
-                name = f.data.decode("utf-8", "replace")
-            elif f.number == _TENSOR_EXTERNAL:
-                raise ModelError(
-                    f"{path} keeps its weights in another file, which its SHA-256 says nothing "
-                    "about: write it as one file, as `icnet export` does"
-                )
-        if kind == _FLOAT16:
-            yield name
+        if _inside(message, _TENSOR_EXTERNAL):
+            raise ModelError(
+                f"{path} keeps its weights in another file, which its SHA-256 says nothing about: "
+                "write it as one file, as `icnet export` does"
+            )
+        if _FLOAT16 in [f.value for f in fields_of(message, ()) if f.number == _TENSOR_TYPE]:
+            yield _text(message, _TENSOR_NAME)
 
 
-def _input_shape(path: Path, parts: list[Field]) -> tuple[int | None, ...]:
+def _input_shape(path: Path, inputs: list[bytes]) -> tuple[int | None, ...]:
     """The shape in the graph's one input: ValueInfoProto 2, TypeProto 1, Tensor 2, Shape 1."""
-    values = [f.data for f in parts if f.number == _GRAPH_INPUT]
-    names = [_text(value, 1) for value in values]
+    names = [_text(value, 1) for value in inputs]
     if names != [INPUT]:
         raise ModelError(f"{path} has the inputs {names}, expected one, {INPUT!r}")
-    [kind] = [f.data for f in fields_of(values[0], (2,)) if f.number == 2]
-    [tensor] = [f.data for f in fields_of(kind, (1,)) if f.number == 1]
-    [shape] = [f.data for f in fields_of(tensor, (2,)) if f.number == 2]
-    sides: list[int | None] = []
-    for dimension in (f.data for f in fields_of(shape, (1,)) if f.number == 1):
-        fixed = [f.value for f in fields_of(dimension, ()) if f.number == 1]
-        sides.append(fixed[0] if fixed else None)
-    return tuple(sides)
+    shape = inputs[0]
+    for number in (2, 1, 2):
+        [shape] = _inside(shape, number)
+    sides = [
+        [f.value for f in fields_of(dimension, ()) if f.number == 1]
+        for dimension in _inside(shape, 1)
+    ]
+    return tuple(side[0] if side else None for side in sides)
+
+
+def _inside(message: bytes, number: int) -> list[bytes]:
+    """The bytes of all of a message's fields of that number."""
+    return [f.data for f in fields_of(message, (number,)) if f.number == number]
 
 
 def _text(message: bytes, number: int) -> str:
-    found = [f.data for f in fields_of(message, (number,)) if f.number == number]
-    return found[-1].decode("utf-8", "replace") if found else ""
+    """The text in a message's field of that number; empty where there is none."""
+    return b"".join(_inside(message, number)[-1:]).decode("utf-8", "replace")

@@ -48,10 +48,8 @@ def static_resize(model: onnx.ModelProto) -> bool:
     opset 18 would say it best, but TensorRT's parser refuses it when the batch is free. Scales are
     read by all.
 
-    Needs: 4-D Resizes with aligned corners, where the interpolation depends on sizes alone. The
-    output's size is floor(input * scale), so a quarter of a pixel is added before dividing:
-    neither rounding of the quotient nor of the product can then reach another whole number.
-    After it: no such Resize has `sizes`; what computed them is left for `simplify` to remove.
+    Needs: 4-D Resizes. After it: no Resize whose sizes are known has `sizes`; what computed them is
+    left for `simplify` to remove.
 
     Returns:
         Whether it changed the model.
@@ -64,8 +62,9 @@ def static_resize(model: onnx.ModelProto) -> bool:
         before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
         if before is None or after is None or None in (*before[2:], *after[2:]):
             continue
-        scales = [1.0, 1.0]
-        scales += [(o + 0.25) / i for o, i in zip(after[2:], before[2:], strict=True) if o and i]
+        aligned = attributes_of(node).get("coordinate_transformation_mode") == b"align_corners"
+        sides = zip(after[2:], before[2:], strict=True)
+        scales = [1.0, 1.0, *(_scale(o, i, aligned) for o, i in sides if o and i)]
         name = f"{node.output[0]}_scales_{index}"
         model.graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
         inputs = [node.input[0], "", name]
@@ -73,6 +72,20 @@ def static_resize(model: onnx.ModelProto) -> bool:
         node.input.extend(inputs)
         changed = True
     return changed
+
+
+def _scale(output: int, side: int, aligned: bool) -> float:
+    """The float32 that gives `output` pixels of `side`, as floor(side * scale).
+
+    With aligned corners the interpolation depends on the sizes alone, so a quarter of a pixel is
+    added before dividing: neither rounding of the quotient nor of the product can then reach
+    another whole number. By any other rule the scale says where a pixel lies, so it is the least
+    one that is not below the quotient.
+    """
+    if aligned:
+        return (output + 0.25) / side
+    scale = np.float32(output / side)
+    return float(scale if side * float(scale) >= output else np.nextafter(scale, np.float32(2e9)))
 
 
 def centre_first(model: onnx.ModelProto) -> bool:

@@ -100,7 +100,7 @@ def settled(scene):
     from icnet_deploy.networks.preprocessing import CAFFE
     from icnet_deploy.networks.registry import build_network
 
-    def make(description):
+    def make(description, rule=CAFFE):
         torch.manual_seed(0)
         network = build_network(description).train()
         kinds = {
@@ -108,7 +108,7 @@ def settled(scene):
         }
         for norm in kinds[BatchNorm2d]:
             norm.momentum = 1.0  # one look at the scene is enough
-        images = CAFFE.tensor(np.stack([scene, scene[:, ::-1]]))
+        images = rule.tensor(np.stack([scene, scene[:, ::-1]]))
         with torch.no_grad():
             network(images)
             logits = network.eval()(images)

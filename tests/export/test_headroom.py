@@ -14,12 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.cli import main
 from icnet_deploy.errors import CheckFailed
-from icnet_deploy.export import graph as tracing
-from icnet_deploy.export.activations import Probe
 from icnet_deploy.export.check import Samples
-from icnet_deploy.export.headroom import examine
+from icnet_deploy.export.headroom import Probe, examine
 from icnet_deploy.export.passes import finite_check, rounded, to_half
 from icnet_deploy.images import write_image
+from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 
 SCALE = 2.0**17  # a power of two: the scaled network computes the very same numbers
 
@@ -47,7 +46,7 @@ def look(model, *images, area=None):
     probe = Probe(model, area)
     for image in images:
         probe.look(image)
-    return examine(model, probe.peaks)
+    return examine(model, probe)
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +236,17 @@ def test_the_check_of_the_logits_is_not_judged(artefact, scene):
     assert len(told) > 100
 
 
-def test_the_command_measures_tells_and_writes(loud, tmp_path, monkeypatch, capsys):
-    # The scaled graph is the shipped network, so it passes the check against it.
-    monkeypatch.setattr(tracing, "trace", lambda *_: copy.deepcopy(loud))
+def test_the_command_measures_tells_and_writes(loud, tmp_path, capsys):
+    checkpoint = load_checkpoint(SHIPPED)
+    state = checkpoint.network.state_dict()
+    for name in ("_3x3.bn.weight", "_3x3.bn.bias"):
+        state[f"conv4_2.{name}"] *= SCALE
+    state["conv4_2._1x1_increase.conv.weight"] /= SCALE
+    known = (checkpoint.network, checkpoint.label_set, checkpoint.preprocessing)
+    save_checkpoint(tmp_path / "loud.safetensors", *known)
     out, told = tmp_path / "half.onnx", tmp_path / "headroom.json"
     write_image(tmp_path / "photo.png", bright(70, 80))
-    argv = ["--size", "97x161", "--precision", "fp16"]
+    argv = ["--weights", tmp_path / "loud.safetensors", "--size", "97x161", "--precision", "fp16"]
     argv += ["--image", tmp_path / "photo.png", "--headroom", told, "-o", out]
     assert main(["export", *map(str, argv)]) == 0
     printed = capsys.readouterr().out

@@ -12,7 +12,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from icnet_deploy.export import graph as export_graph
 from icnet_deploy.export.deployed import Deployed
 from icnet_deploy.export.graph import trace
 from icnet_deploy.export.passes import centre_first, pointwise_first, simplify, static_resize
@@ -217,12 +216,9 @@ def test_centre_first_leaves_what_it_cannot_swap(model):
     assert model.SerializeToString() == before
 
 
-def plain(monkeypatch, network, preprocessing):
+def plain(network, preprocessing):
     """The network's graph as it is before the rewrites."""
-    with monkeypatch.context() as patch:
-        for name in ("pointwise_first", "centre_first"):
-            patch.setattr(export_graph, name, lambda model: False)
-        return trace(Deployed(network, preprocessing, "logits"), SIZE)
+    return trace(Deployed(network, preprocessing, "logits"), SIZE, rewrites=())
 
 
 def kinds_between(model, first, last):
@@ -230,9 +226,9 @@ def kinds_between(model, first, last):
     return names[names.index(first) : len(names) - names[::-1].index(last)]
 
 
-def test_of_the_real_network_logits_and_labels_stay(monkeypatch, scene):
+def test_of_the_real_network_logits_and_labels_stay(scene):
     checkpoint = load_checkpoint(SHIPPED)
-    model = plain(monkeypatch, checkpoint.network, checkpoint.preprocessing)
+    model = plain(checkpoint.network, checkpoint.preprocessing)
     feed = {"image": np.stack([scene, scene[:, ::-1]])}
     before = run(model, feed)
     assert pointwise_first(model)
@@ -251,9 +247,9 @@ def test_of_the_real_network_logits_and_labels_stay(monkeypatch, scene):
     assert {pool.input[0] for pool in pools} == {early.output[0]}
 
 
-def test_of_pspnet_only_the_pyramid_changes(monkeypatch, settled, scene):
+def test_of_pspnet_only_the_pyramid_changes(settled, scene):
     network = settled({"architecture": "pspnet", "num_classes": 5, "width": 0.125})
-    model = plain(monkeypatch, network, CAFFE)
+    model = plain(network, CAFFE)
     before = run(model, {"image": scene[None]})
     assert pointwise_first(model)
     assert centre_first(model)

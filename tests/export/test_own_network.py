@@ -1,0 +1,164 @@
+"""A network that export has not seen: its rule of upsampling, its least side, its own input."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from icnet_deploy.export.deployed import Deployed, stride_of
+from icnet_deploy.export.engine import BuildOptions, build
+from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.export.to_onnx import export
+from icnet_deploy.labels import CITYSCAPES
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint
+from icnet_deploy.networks.preprocessing import CAFFE, Preprocessing
+from icnet_deploy.networks.registry import register
+from icnet_deploy.runtime.predictor import Predictor
+
+SIZE = (97, 161)  # no multiple of the stride
+RULE = Preprocessing((100.0, 110.0, 120.0), (0.02, 0.01, 0.03), "bgr")
+
+
+class Plain(SegmentationNetwork):
+    """Three convolutions; it says nothing of what reads the image."""
+
+    upsampling = "half-pixel"
+    min_side = 32
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.first = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False)
+        self.last = nn.Conv2d(32, num_classes, 1)
+
+    @property
+    def stride(self):
+        return 4
+
+    def heads(self, image):
+        return [self.last(self.second(self.norm(self.first(image)).relu()).relu())]
+
+
+class Whole(Plain):
+    """The same, which brings its logits to the image's size by itself."""
+
+    upsampling = "none"
+
+    @property
+    def stride(self):
+        return 1
+
+    def heads(self, image):
+        [logits] = super().heads(image)
+        return [nn.functional.interpolate(logits, image.shape[2:], mode="nearest")]
+
+
+NETWORKS = {"plain": Plain, "whole": Whole}
+FORMS = {
+    "logits": {},
+    "labels": {"head": "labels"},
+    "half-labels": {"head": "labels", "precision": "fp16"},
+    "free-labels": {"head": "labels", "dynamic_size": True},
+}
+EACH = [*(("plain", form) for form in FORMS), ("whole", "logits"), ("whole", "labels")]
+for name, network in NETWORKS.items():
+    register(f"test-{name}", network)
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory, settled):
+    """Returns a network's checkpoint, and the file of one of its forms, made when first asked for.
+
+    `export` itself compares the file with PyTorch.
+    """
+    folder = tmp_path_factory.mktemp("own")
+
+    def get(name, form):
+        weights, out = folder / f"{name}.safetensors", folder / f"{name}-{form}.onnx"
+        if not weights.exists():
+            network = settled({"num_classes": 19, "architecture": f"test-{name}"}, RULE)
+            save_checkpoint(weights, network, CITYSCAPES, RULE)
+        if not out.exists():
+            # Two classes of a network that is not trained are nearly tied more often.
+            least = 0.95 if "half" in form else 0.999
+            export(out, weights, SIZE, **FORMS[form], agreement=least)
+        return load_checkpoint(weights), out
+
+    return get
+
+
+def reference(checkpoint, image):
+    """uint8 H x W of PyTorch, by the network's own rule."""
+    with torch.inference_mode():
+        logits = checkpoint.network(checkpoint.preprocessing.tensor(image))
+        return checkpoint.network.upsample(logits, image.shape[:2]).argmax(1)[0].numpy()
+
+
+@pytest.mark.parametrize(("name", "form"), EACH)
+def test_what_is_not_folded_stays_behind_the_cast_and_the_turn(own, name, form):
+    _, out = own(name, form)
+    kinds = [n.op_type for n in onnx.load(out).graph.node if n.op_type != "Shape"]
+    turn = ["Transpose", "Sub"] if "free" in form else ["Sub", "Transpose"]
+    assert kinds[: kinds.index("Conv")] == ["Cast", *turn, "Mul", "Gather"]
+
+
+@pytest.mark.parametrize(("name", "form"), EACH)
+def test_the_file_says_what_the_network_says(own, name, form):
+    _, out = own(name, form)
+    metadata = read_onnx_metadata(out)
+    assert (metadata.upsampling, metadata.stride) == (
+        ("half-pixel", 4) if name == "plain" else ("none", 1)
+    )
+    assert (metadata.min_side, metadata.network["architecture"]) == (32, f"test-{name}")
+    resizes = [n for n in onnx.load(out).graph.node if n.op_type == "Resize"]
+    assert len(resizes) == (name == "whole" or "labels" in form)
+    for node in resizes:
+        assert bool(node.input[2]) == ("free" not in form)  # scales where the size is known
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("name", "form"), [each for each in EACH if "half" not in each[1]])
+def test_its_labels_are_pytorchs_on_every_runtime(own, scene, name, form, runtime):
+    checkpoint, out = own(name, form)
+    images = [scene, scene[:64, :96]] if "free" in form else [scene]
+    with Predictor.open(out, runtime, "cpu") as predictor:
+        for image in images:
+            image = np.ascontiguousarray(image)
+            labels = predictor.predict(image).labels
+            assert len(np.unique(labels)) > 5
+            assert (labels == reference(checkpoint, image)).mean() > 0.999
+
+
+@pytest.mark.parametrize(("name", "form"), EACH)
+def test_tensorrt_rtx_builds_it(own, name, form):
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    sizes = ((64, 64), SIZE, (128, 192)) if "free" in form else None
+    options = BuildOptions((1, 1, 2), sizes, targets=("SM86",))
+    assert build(trt, read_graph(own(name, form)[1]), options).plan[:4] == b"vtrt"
+
+
+@pytest.mark.parametrize("rule", [RULE, CAFFE, Preprocessing((1.0, 2.0, 3.0))], ids=str)
+def test_preprocessing_in_the_graph_is_exact(rule):
+    network = Plain(4).eval()
+    image = torch.randint(0, 256, (1, 97, 129, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        plain = network(rule.normalise(image))
+        deployed = Deployed(network, rule, "logits")
+        assert torch.allclose(deployed(image), plain, atol=1e-4 * float(plain.std()))
+    assert (deployed.scale is None) == (rule is not RULE)
+    assert (deployed.order is None) == (rule.channels == "rgb")
+
+
+def test_a_stride_that_is_not_true_is_not_written():
+    class Wrong(Plain):
+        stride = 8
+
+    assert stride_of(Plain(4), [(97, 161), (96, 128)]) == 4
+    assert stride_of(Wrong(4), [(97, 161)]) is None
