@@ -17,8 +17,8 @@ from icnet_deploy._version import __version__
 from icnet_deploy.calibration.calibrate import Calibration, open_session
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
-from icnet_deploy.finite import require_finite_graph
 from icnet_deploy.images import UInt8
+from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map

@@ -15,7 +15,7 @@ from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.ranges import Range, Ranges
 from icnet_deploy.errors import CheckFailed
-from icnet_deploy.finite import require_finite, require_finite_graph
+from icnet_deploy.integrity import require_finite, require_finite_graph
 
 Float32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
 from icnet_deploy.errors import CheckFailed, InputError, OutputError, require
 from icnet_deploy.files import make_folder, sha256, write_json
-from icnet_deploy.finite import require_finite_graph
+from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from icnet_deploy.documents import OBJECT, Schema, parse
 from icnet_deploy.errors import CheckFailed, LabelSetError, ModelError
 from icnet_deploy.files import replacing, sha256
-from icnet_deploy.finite import require_finite
+from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.preprocessing import Preprocessing

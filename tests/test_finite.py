@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import CheckFailed, ModelError
-from icnet_deploy.finite import require_finite, require_finite_graph
+from icnet_deploy.integrity import require_finite, require_finite_graph
 
 onnx = pytest.importorskip("onnx", reason="the graphs of this test are made by onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

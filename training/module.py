@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from icnet_deploy.data import ConfusionMatrix, Dataset, Sample, prediction_table
 from icnet_deploy.errors import CheckFailed, InputError, NotFinite
-from icnet_deploy.finite import require_finite
 from icnet_deploy.images import resize_image
+from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import IGNORE
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.checkpoint import arrays_of

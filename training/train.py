@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import CheckFailed, InputError, ModelError
 from icnet_deploy.files import make_folder, sha256
-from icnet_deploy.finite import require_finite
+from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.blocks import words

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icnet_deploy.errors import ModelError
-from icnet_deploy.finite import require_finite_graph
+from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.protobuf import fields, fields_of

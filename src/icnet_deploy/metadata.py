@@ -30,7 +30,14 @@ from icnet_deploy.documents import (
 )
 from icnet_deploy.errors import LabelSetError, ModelError
 from icnet_deploy.files import replacing
-from icnet_deploy.integrity import KEY, Entry, digest_of, find_entry, with_entry
+from icnet_deploy.integrity import (
+    KEY,
+    Entry,
+    digest_of,
+    find_entry,
+    require_finite_graph,
+    with_entry,
+)
 from icnet_deploy.labels import LabelSet
 
 _Checked = TypeVar("_Checked")
@@ -243,8 +250,6 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
             if check and metadata.digest:
                 _require_unchanged(path, file, total, entry, metadata.digest)
             elif check:  # what is stamped was looked at before
-                from icnet_deploy.finite import require_finite_graph
-
                 file.seek(0)
                 with suppress(EOFError, ValueError):  # a graph in name only: no runtime loads it
                     require_finite_graph(file.read(), str(path), "export the network again")
