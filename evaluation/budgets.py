@@ -111,10 +111,10 @@ def budget_for(precision: str, budgets: Mapping[str, Budget] = BUDGETS) -> Budge
 
 def add_budget_options(parser: argparse.ArgumentParser) -> None:
     """Adds what INT8 is allowed: a choice, where the budgets of floats follow from arithmetic."""
-    int8 = next(row for row in PRECISIONS.values() if row.calibrated)
+    calibrated = next(row for row in PRECISIONS.values() if row.calibrated)
     for name, what, default in (
-        ("miou", "mIoU", int8.miou_points),
-        ("class", "the IoU of any class", int8.class_points),
+        ("miou", "mIoU", calibrated.miou_points),
+        ("class", "the IoU of any class", calibrated.class_points),
     ):
         parser.add_argument(
             f"--max-{name}-drop",

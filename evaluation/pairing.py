@@ -163,15 +163,15 @@ def _missing(artefact: ArtefactFile) -> MissingPackage:
 
 def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
     """Why an artefact cannot work on a runtime that was named, or None."""
-    row, known = precision_of(artefact.precision), RUNTIMES.get(runtime)
-    engines = known.engines if known else runtime == "auto"
+    row, asked = precision_of(artefact.precision), RUNTIMES.get(runtime)
+    engines = asked.engines if asked else runtime == "auto"
     if artefact.is_engine:
         able = " or ".join(name for name, one in RUNTIMES.items() if one.engines)
         return None if engines else f"an engine runs on {able}"
     if runtime == ROUNDED and not (row and row.rounded):
         rounded = " or ".join(name for name, one in PRECISIONS.items() if one.rounded)
         return f"it is {artefact.precision}, not {rounded}"
-    if known is None:
+    if asked is None:
         return None  # opening it says which runtimes there are
     refused = row and row.refusal(runtime, device, engines)
     if row and refused:
@@ -217,7 +217,7 @@ def open_run(run: Run) -> Iterator[Predictor]:
 
 
 def _rounded_copy(path: Path, folder: Path) -> Path:
-    metadata = read_onnx_metadata(path)  # a file that is cut off is told in one line
+    metadata = read_onnx_metadata(path)  # says in one line of a file that is cut off
     require(f"runtime {ROUNDED!r}", "export", "onnx")
     import onnx
 

@@ -86,8 +86,8 @@ class Protocol:
 
         Fields may be younger than a result.
         """
-        known = _PROTOCOL.fit(value, where)
-        return cls(**known | {"label_sizes": tuple(known["label_sizes"])})
+        fields = _PROTOCOL.fit(value, where)
+        return cls(**fields | {"label_sizes": tuple(fields["label_sizes"])})
 
     def to_words(self) -> dict[str, str]:
         """Name -> value, as a person reads them."""
@@ -160,8 +160,7 @@ class Score:
     @classmethod
     def of(cls, dataset: Dataset, metadata: ArtefactMetadata) -> Score:
         """An empty score of an artefact; raises as the class."""
-        known = metadata.label_set, metadata.size, metadata.head, metadata.upsampling
-        return cls(dataset, *known)
+        return cls(dataset, metadata.label_set, metadata.size, metadata.head, metadata.upsampling)
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(len(self.dataset.label_set))

@@ -15,12 +15,18 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.evaluation.budgets import Budget, Measured
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Answer, Reference, answer_of
-from icnet_deploy.evaluation.score import Score, percent, require_same_protocol, size_text
+from icnet_deploy.evaluation.score import (
+    Score,
+    Size,
+    UInt8,
+    percent,
+    require_same_protocol,
+    size_text,
+)
 from icnet_deploy.metadata import ArtefactMetadata
 
-UInt8 = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]
-Key = tuple[tuple[int, int] | None, str]
+Key = tuple[Size | None, str]
 """(model size, head): what a label map depends on besides the network and the image."""
 
 AGREES, TIE, FLIP = 0, 1, 2
@@ -75,17 +81,16 @@ class References:
             largest = max(float(np.abs(each).max()) for each in logits.values())
             self.tie_margins = self._reference.tie_margins(largest)
         answers: dict[Key, Answer] = {}
-        for key, score in self.scores.items():
-            size, head = key
-            twin = (size, "labels" if head == "logits" else "logits")
-            if twin in answers and size in (None, image_size):
-                answers[key] = answers[twin]  # the heads agree where nothing is resized
-            else:
-                graph_size = size if head == "labels" else None
-                answers[key] = answer_of(
-                    logits[size], image_size, graph_size, self._reference.upsampling
+        made: dict[tuple[Size | None, Size | None], Answer] = {}
+        for (size, head), score in self.scores.items():
+            # The heads agree where nothing is resized.
+            resized_from = size if head == "labels" and size != image_size else None
+            if (size, resized_from) not in made:
+                made[size, resized_from] = answer_of(
+                    logits[size], image_size, resized_from, self._reference.upsampling
                 )
-            score.add(sample, answers[key].labels)
+            answers[size, head] = made[size, resized_from]
+            score.add(sample, answers[size, head].labels)
         return answers
 
 

@@ -69,8 +69,8 @@ class Artefact:
 
     def failure(self, runtime: str, reason: str) -> Failure:
         """A row without numbers."""
-        known = self.metadata
-        precision, size = (known.precision, size_text(known.size)) if known else ("-", "-")
+        metadata = self.metadata
+        precision, size = (metadata.precision, size_text(metadata.size)) if metadata else ("-", "-")
         return Failure(self.path.name, precision, runtime, size, reason)
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,13 +109,13 @@ class Folder:
         Raises:
             ModelError: none of them is named by any.
         """
-        known = [a.metadata.weights_sha256 for a in self.artefacts if a.metadata]
+        origins = [a.metadata.weights_sha256 for a in self.artefacts if a.metadata]
         candidates = {digest: path for path, digest in self.checkpoints.items()}
         candidates.setdefault(sha256(shipped), shipped)
-        for digest, _ in Counter(known).most_common():
+        for digest, _ in Counter(origins).most_common():
             if digest in candidates:
                 return candidates[digest]
-        if any(known):
+        if any(origins):
             raise ModelError(
                 f"no artefact in {self.path} was made from the shipped checkpoint, nor from one "
                 "in the folder: name theirs with --weights"
@@ -162,22 +162,22 @@ def _judged(file: ArtefactFile) -> Artefact:
     if file.metadata is None or file.is_engine:
         return artefact
     artefact.metadata = file.metadata
-    known, precision = file.metadata, precision_of(file.precision)
+    metadata, precision = file.metadata, precision_of(file.precision)
     needed: dict[str, object] = {
-        "the network": known.network,
-        "the preprocessing": known.preprocessing,
-        "the tools that wrote it": known.tools,
+        "the network": metadata.network,
+        "the preprocessing": metadata.preprocessing,
+        "the tools that wrote it": metadata.tools,
     }
     if precision and precision.calibrated:
-        needed["its calibration images"] = known.calibration_images
+        needed["its calibration images"] = metadata.calibration_images
     missing = [name for name, value in needed.items() if not value]
     if missing:
         artefact.problems.append(
             f"its metadata says nothing of {', '.join(missing)}: export it again"
         )
-    if not known.digest:
+    if not metadata.digest:
         artefact.notes.append(NO_DIGEST)
-    if known.training_data is None:
+    if metadata.training_data is None:
         artefact.notes.append("it does not say what its weights were trained on")
     return artefact
 
@@ -186,20 +186,20 @@ def _check_parents(artefacts: Sequence[Artefact]) -> None:
     """Follows each `parent_sha256` to a file, whose network must be the same."""
     files = {artefact.sha256: artefact for artefact in artefacts}
     for artefact in artefacts:
-        known = artefact.metadata
-        if known is None or known.parent_sha256 is None:
+        metadata = artefact.metadata
+        if metadata is None or metadata.parent_sha256 is None:
             continue
-        parent = files.get(known.parent_sha256)
+        parent = files.get(metadata.parent_sha256)
         if parent is None:
             artefact.notes.append(
-                f"its parent, SHA-256 {known.parent_sha256[:16]}..., is not in the folder"
+                f"its parent, SHA-256 {metadata.parent_sha256[:16]}..., is not in the folder"
             )
         elif parent.metadata is not None:
             artefact.notes.append(f"made from {parent.path.name}")
             differences = [
                 name
                 for name in ("weights_sha256", "label_set", "size", "head")
-                if getattr(known, name) != getattr(parent.metadata, name)
+                if getattr(metadata, name) != getattr(parent.metadata, name)
             ]
             if differences:
                 artefact.problems.append(
