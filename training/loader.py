@@ -50,17 +50,14 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
         self.config, self.start = config, start
         self.rank, self.processes = 0, 1
         self._tables = [t for t, _ in tables]
+        for name, values in (("shares", config.shares), ("scales", config.scales)):
+            if len(values) not in (0, len(datasets)):
+                raise LabelSetError(
+                    f"{len(datasets)} data sets, but the configuration has the {name} {values}"
+                )
         shares = config.shares or tuple(float(len(d)) for d in datasets)
-        if len(shares) != len(datasets) or min(shares) < 0 or sum(shares) <= 0:
-            raise LabelSetError(
-                f"{len(datasets)} data sets, but the configuration has the shares {shares}"
-            )
         self.shares = np.array(shares) / sum(shares)
         self.scales = config.scales or (1.0,) * len(datasets)
-        if len(self.scales) != len(datasets) or min(self.scales) <= 0:
-            raise LabelSetError(
-                f"{len(datasets)} data sets, but the configuration has the scales {self.scales}"
-            )
         self._cache: dict[tuple[int, int], Sample] = {}
         self._cached = 0
 

@@ -10,10 +10,10 @@ pools and both inputs of each fusion are cut alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -184,51 +184,55 @@ def channel_groups(network: SegmentationNetwork) -> list[Group]:
     """
     with torch.device("meta"):
         twin = build_network(network.description()).eval()
-    image = torch.empty(1, 3, 64, 64, device="meta")
-    watch = _Watch(image, dict(twin.state_dict(keep_vars=True)))
+    watch = _Watch(dict(twin.state_dict(keep_vars=True)))
+    image: Any = torch.empty(1, 3, twin.min_side, twin.min_side, device="meta")
+    image.channels = watch.new()
     with torch.no_grad(), watch:
-        heads = twin.heads(image)
-    fixed = {watch.channels_of(t) for t in (image, *heads)}
-    found: dict[int, list[tuple[str, int]]] = {}
+        fixed = [image, *twin.heads(image)]
+    stay = {watch.root(tensor.channels) for tensor in fixed}
+    counted: dict[int, list[tuple[str, int]]] = {}
     for name, axis, channels in watch.axes:
-        if (root := watch.root(channels)) not in fixed:
-            found.setdefault(root, []).append((name, axis))
+        if (root := watch.root(channels)) not in stay:
+            counted.setdefault(root, []).append((name, axis))
     shapes = {name: tensor.shape for name, tensor in twin.state_dict().items()}
     groups = []
-    for axes in found.values():
+    for axes in counted.values():
         kernels = tuple(name for name, axis in axes if axis == 0 and len(shapes[name]) == 4)
         layers = tuple(map(network.layer_of, kernels))
         groups.append(Group(shapes[kernels[0]][0], kernels, layers, tuple(axes)))
     return groups
 
 
+_KEEP = (F.batch_norm, F.relu, F.interpolate, F.avg_pool2d, F.max_pool2d)
+"""What leaves every channel in its place."""
+
+
 class _Watch(TorchFunctionMode):
     """Follows the channels through every operator.
 
-    Sets of channels are numbers; sets that turn out to be one are joined under one root.
+    Sets of channels are numbers, and every activation is marked with its own, as `channels`; sets
+    that turn out to be one are joined under one root.
 
     Attributes:
         axes: (name of a parameter or buffer, axis, set of channels).
     """
 
-    def __init__(self, image: Tensor, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self.axes: list[tuple[str, int, int]] = []
         self._names = {id(tensor): name for name, tensor in tensors.items()}
         self._parents: list[int] = []
-        self._sets: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # a tensor that is freed may pass its id on to another
-        self._note(image, self._new())
+
+    def new(self) -> int:
+        """A set of channels that none was before."""
+        self._parents.append(len(self._parents))
+        return self._parents[-1]
 
     def root(self, channels: int) -> int:
         """The set that these channels are of, in the end."""
         while self._parents[channels] != channels:
             channels = self._parents[channels]
         return channels
-
-    def channels_of(self, tensor: Tensor) -> int:
-        """The set of an activation's channels."""
-        return self.root(self._sets[id(tensor)])
 
     def __torch_function__(
         self,
@@ -242,34 +246,23 @@ class _Watch(TorchFunctionMode):
         if not isinstance(out, Tensor):  # a size
             return out
         if func is F.conv2d:
-            channels = self._new()
-            self._axis(args[1], 0, channels)
-            self._axis(args[1], 1, self.channels_of(args[0]))
-            self._axis(args[2], 0, channels)
-        elif func is F.batch_norm:
-            channels = self.channels_of(args[0])
-            for statistic in (*args[1:], *kwargs.values()):
-                self._axis(statistic, 0, channels)
-        elif func in (F.relu, F.interpolate, F.avg_pool2d, F.max_pool2d):
-            channels = self.channels_of(args[0])
+            self._count(args[1:2], 1, args[0].channels)
+            channels = self.new()
+        elif func in _KEEP:
+            channels = args[0].channels
         elif func in (Tensor.add, Tensor.add_):
-            channels, other = (self.channels_of(t) for t in args)
+            channels, other = (self.root(tensor.channels) for tensor in args)
             self._parents[other] = channels
         else:
             raise InputError(
                 f"the network cannot be pruned: what {func} does to channels is not known"
             )
-        self._note(out, channels)
+        if func in (F.conv2d, F.batch_norm):
+            self._count((*args[1:], *kwargs.values()), 0, channels)
+        cast(Any, out).channels = channels
         return out
 
-    def _new(self) -> int:
-        self._parents.append(len(self._parents))
-        return self._parents[-1]
-
-    def _note(self, tensor: Tensor, channels: int) -> None:
-        self._sets[id(tensor)] = channels
-        self._alive.append(tensor)
-
-    def _axis(self, tensor: Any, axis: int, channels: int) -> None:
-        if id(tensor) in self._names:
-            self.axes.append((self._names[id(tensor)], axis, channels))
+    def _count(self, tensors: Iterable[Any], axis: int, channels: int) -> None:
+        """Notes that of these the parameters and buffers have one entry a channel on an axis."""
+        names = [self._names[id(tensor)] for tensor in tensors if id(tensor) in self._names]
+        self.axes += [(name, axis, channels) for name in names]
