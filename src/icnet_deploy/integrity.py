@@ -21,14 +21,14 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from icnet_deploy.errors import IcnetError, ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.protobuf import BYTES, Field, fields, fields_of, varint, varints
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 KEY = "icnet_deploy"
 """The name of the one entry in `metadata_props` that is ours."""
@@ -264,6 +264,8 @@ def require_finite(
         ModelError, or `error`: a value is not finite; the message names the tensors, and of each
             how many values.
     """
+    import numpy as np
+
     broken = []
     for name, values in arrays:
         count = values.size - int(np.count_nonzero(np.isfinite(values)))
@@ -298,6 +300,8 @@ def require_finite_graph(
 
 def _float_tensor(message: bytes) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """A TensorProto's name and values; nothing if they are no floats."""
+    import numpy as np
+
     kind, name, parts, integers = 0, "a constant without a name", list[bytes](), list[Field]()
     for field in fields_of(message, (_FLOATS, _INTEGERS, _NAME, _RAW, _DOUBLES)):
         if field.number == _TYPE:
