@@ -45,10 +45,6 @@ def registered():
 class TestToy(NetworkContract):
     described: ClassVar = {"architecture": "toy"}
 
-    @pytest.mark.xfail(reason="the export folds into convolutions alone, as yet")
-    def test_scale_and_order_of_the_input_fold_exactly(self, network):
-        super().test_scale_and_order_of_the_input_fold_exactly(network)
-
 
 def test_a_name_is_given_once():
     with pytest.raises(ValueError, match="another network is registered as 'icnet'"):
