@@ -31,6 +31,9 @@ SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 
 _KEY, _DIGEST = "icnet_deploy", "icnet_deploy_sha256"
+_COUNTER = "num_batches_tracked"
+"""Of a batch norm, which nobody reads: it is in no file."""
+
 _NEWEST = 2
 """2 says the architecture and, for a pruned net, its channels; 1 is an ICNet without them."""
 
@@ -99,12 +102,14 @@ def save_checkpoint(
         wanted = build_network(built).state_dict()
     tensors = {}
     for name, value in network.state_dict().items():
-        if name in wanted and not name.endswith("num_batches_tracked"):
-            tensors[name] = value.detach().cpu().float().contiguous()
+        if name in wanted and not name.endswith(_COUNTER):
+            kept = value.float() if value.is_floating_point() else value
+            tensors[name] = kept.detach().cpu().contiguous()
     advice = "no checkpoint is written; train or import the network again"
     require_finite(arrays_of(tensors), "the network", advice, CheckFailed)
     for name, value in tensors.items():
-        if half and not name.endswith("running_var") and value.half().isfinite().all():
+        fits = value.is_floating_point() and value.half().isfinite().all()
+        if half and fits and not name.endswith("running_var"):
             tensors[name] = value.half()
     description = {
         "schema": _NEWEST,
@@ -155,13 +160,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(value["preprocessing"])
     except _UNREADABLE as error:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
-    names = [k for k in network.state_dict() if k.endswith("num_batches_tracked")]
-    counters = {k: torch.zeros((), dtype=torch.long) for k in names}
-    if other := [name for name, value in tensors.items() if not value.is_floating_point()]:
-        raise ModelError(f"{path}: expected floats, got {tensors[other[0]].dtype} in {other[0]}")
-    tensors = {k: v.float() for k, v in tensors.items()}
+    state = network.state_dict()
+    counters = {k: torch.zeros((), dtype=torch.long) for k in state if k.endswith(_COUNTER)}
+    for name, tensor in tensors.items():
+        floats = tensor.is_floating_point()
+        if name in state and state[name].is_floating_point() != floats:
+            raise ModelError(f"{path}: {name} holds {tensor.dtype}, expected {state[name].dtype}")
+        tensors[name] = tensor.float() if floats else tensor
     try:
         network.load_state_dict(tensors | counters, assign=True)
+        if any(buffer.is_meta for buffer in network.buffers()):  # what no state holds, as a grid
+            network = build_network(value["network"])
+            network.load_state_dict(tensors | counters)
     except RuntimeError as error:
         raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
     advice = (

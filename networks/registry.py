@@ -107,6 +107,3 @@ def cost(network: SegmentationNetwork, size: tuple[int, int] = (1025, 2049)) -> 
     kernels = [m for m in twin.modules() if isinstance(m, nn.Conv2d)]
     parameters = sum(m.weight.numel() + m.out_channels for m in kernels)
     return Cost(parameters, counter.get_total_flops() // 2)
-
-
-Network = SegmentationNetwork

@@ -18,7 +18,10 @@ from icnet_deploy.training.compress.prune import prune  # noqa: E402
 
 
 class Toy(SegmentationNetwork):
-    """Two convolutions, and half-pixel centres, as most networks have them."""
+    """Two convolutions, a buffer of whole numbers and one that no checkpoint holds.
+
+    Its logits lie at half-pixel centres, as most networks' do.
+    """
 
     upsampling = "half-pixel"
     min_side = 8
@@ -29,9 +32,12 @@ class Toy(SegmentationNetwork):
         self.num_classes, self.depth = num_classes, depth
         self.first = torch.nn.Conv2d(3, depth, 3, stride=2, padding=1)
         self.classifier = torch.nn.Conv2d(depth, num_classes, 1)
+        self.register_buffer("order", torch.arange(num_classes).flip(0))
+        self.register_buffer("scale", torch.tensor(0.5), persistent=False)
 
     def heads(self, image):
-        return [self.classifier(self.first(image).sigmoid())]
+        logits = self.classifier(self.first(image).sigmoid() * self.scale)
+        return [logits.index_select(1, self.order)]
 
 
 @pytest.fixture(autouse=True, scope="module")

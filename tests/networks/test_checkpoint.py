@@ -151,7 +151,7 @@ def test_weights_that_are_no_floats_are_refused(tmp_path, saved, kind):
     def spoil(description, tensors):
         tensors["conv6_sub2.bias"] = tensors["conv6_sub2.bias"].to(kind)
 
-    with pytest.raises(ModelError, match="expected floats"):
+    with pytest.raises(ModelError, match=r"conv6_sub2.bias holds torch.*, expected torch.float32"):
         load_checkpoint(_rewritten(saved[1], tmp_path / "bad.safetensors", spoil))
 
 
