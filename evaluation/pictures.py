@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.drawing import blend, colourise
-from icnet_deploy.images import resize_labels
+from icnet_deploy.images import UInt8, resize_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.report.html import Html, tag
 
-UInt8 = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 _WIDEST = 960  # pixels; a picture is then about 100 KB
@@ -98,18 +96,19 @@ def marks_picture(title: str, image: UInt8, marks: UInt8, colours: Mapping[int, 
         marks: uint8 H x W; values without a colour are not drawn.
         colours: value -> RGB; later ones lie on top. A mark outlives the scaling down, alone too.
     """
+    import cv2
+
     small = _shrink(image)
     grey = small.mean(axis=2, keepdims=True) * 0.35 + 16
     canvas = np.repeat(grey, 3, axis=2).astype(np.uint8)
     height, width = canvas.shape[:2]
     for value, colour in colours.items():
         rows, cols = np.nonzero(marks == value)
-        reach = 1 if len(rows) < _SPARSE * marks.size else 0
-        rows, cols = rows * height // marks.shape[0], cols * width // marks.shape[1]
-        for dy in range(-reach, reach + 1):
-            for dx in range(-reach, reach + 1):
-                y, x = np.clip(rows + dy, 0, height - 1), np.clip(cols + dx, 0, width - 1)
-                canvas[y, x] = colour
+        marked = np.zeros((height, width), np.uint8)
+        marked[rows * height // marks.shape[0], cols * width // marks.shape[1]] = 1
+        if len(rows) < _SPARSE * marks.size:
+            marked = np.asarray(cv2.dilate(marked, np.ones((3, 3), np.uint8)), np.uint8)
+        canvas[marked > 0] = colour
     return _jpeg(title, canvas)
 
 

@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import NotFinite, require
-from icnet_deploy.images import resize_image, resize_labels
+from icnet_deploy.images import UInt8, resize_image, resize_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import UPSAMPLINGS
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
 
-UInt8 = npt.NDArray[np.uint8]
 _Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 _Index = npt.NDArray[np.intp]

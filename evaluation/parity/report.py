@@ -82,33 +82,30 @@ def verdict_table(
         for row in rows
     ]
     cells += [[f.name, f.precision, f.runtime, f.size, *["-"] * 9, "failed"] for f in failures]
-    lines = [Table(header, cells, left=4).text(), ""]
-    lines += [f"past budget: {row}: {'; '.join(row.breaches())}" for row in rows if row.breaches()]
-    lines += [f"failed: {failure}" for failure in failures]
-    lines += [f"not compared: {sentence}" for sentence in left_out]
-    return "\n".join(lines + _how(rows))
+    lines = [
+        Table(header, cells, left=4).text(),
+        "",
+        *(f"past budget: {row}: {'; '.join(row.breaches())}" for row in rows if row.breaches()),
+        *(f"failed: {failure}" for failure in failures),
+        *(f"not compared: {sentence}" for sentence in left_out),
+    ]
+    return "\n".join(lines + (_how(rows) if rows else []))
 
 
 def _how(rows: Sequence[Comparison]) -> list[str]:
-    if not rows:
-        return []
     protocol = rows[0].score.protocol()
     budgets = {row.metadata.precision: row.budget for row in rows}
-    lines = [
+    rounded = [
+        f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in float32"
+    ]
+    return [
         "points: the difference from the PyTorch model, float32 on the CPU, at the same size",
         "small: accuracy on the regions below 3,000 pixels",
-    ]
-    if any(row.runtime == ROUNDED for row in rows):
-        lines.append(
-            f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in "
-            "float32"
-        )
-    lines += [f"budget of {precision}: {budget}" for precision, budget in budgets.items()]
-    lines.append(
+        *(rounded if any(row.runtime == ROUNDED for row in rows) else []),
+        *(f"budget of {precision}: {budget}" for precision, budget in budgets.items()),
         f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
-        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}"
-    )
-    return lines
+        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
+    ]
 
 
 def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[str, Any]:
