@@ -41,27 +41,23 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         count = len(self.names)
-        if not 1 <= count < IGNORE:
-            raise LabelSetError(
-                f"label set {self.name!r} has {count} classes, expected 1 to {IGNORE - 1}"
-            )
-        if len(set(self.names)) != count:
-            raise LabelSetError(f"label set {self.name!r} names a class twice")
-        if len(self.palette) != count:
-            raise LabelSetError(
-                f"label set {self.name!r} has {count} names but {len(self.palette)} colours"
-            )
-        for colour in self.palette:
-            if len(colour) != 3 or not all(0 <= int(v) <= 255 for v in colour):
-                raise LabelSetError(
-                    f"label set {self.name!r}: colour {colour!r} is not three numbers in 0..255"
-                )
-        if self.label_ids is not None and len(self.label_ids) != count:
-            raise LabelSetError(
-                f"label set {self.name!r} has {count} names but {len(self.label_ids)} label ids"
-            )
-        if not all(0 <= i <= 255 for i in self.label_ids or ()):
-            raise LabelSetError(f"label set {self.name!r} has a label id outside 0..255")
+        ids = range(count) if self.label_ids is None else self.label_ids
+        colours = [
+            colour
+            for colour in self.palette
+            if len(colour) != 3 or not all(0 <= int(v) <= 255 for v in colour)
+        ]
+        problems = {
+            f"has {count} classes, expected 1 to {IGNORE - 1}": not 1 <= count < IGNORE,
+            "names a class twice": len(set(self.names)) != count,
+            f"has {count} names but {len(self.palette)} colours": len(self.palette) != count,
+            f"has colours that are not three numbers in 0..255: {colours}": bool(colours),
+            f"has {count} names but {len(ids)} label ids": len(ids) != count,
+            "has a label id outside 0..255": not all(0 <= i <= 255 for i in ids),
+        }
+        for problem, there in problems.items():
+            if there:
+                raise LabelSetError(f"label set {self.name!r} {problem}")
 
     def __len__(self) -> int:
         return len(self.names)

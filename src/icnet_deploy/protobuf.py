@@ -10,7 +10,8 @@ import io
 from collections.abc import Container, Iterator
 from typing import BinaryIO, NamedTuple
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 are groups, long deprecated
+VARINT, BYTES = 0, 2  # wire types; 3 and 4 are groups, long deprecated
+_LENGTHS = {1: 8, 5: 4}  # of the wire types of numbers of 64 and 32 bits
 _HIGHEST = (1 << 29) - 1
 
 
@@ -19,7 +20,7 @@ class Field(NamedTuple):
 
     Attributes:
         number: 1 or more.
-        wire: the type of its value, one of the four constants.
+        wire: the type of its value, `VARINT`, `BYTES`, or 1 and 5, numbers of 64 and 32 bits.
         value: of a `VARINT`; 0 for any other type.
         data: of the other types, little-endian where it is a number; empty where it was not kept.
     """
@@ -53,20 +54,15 @@ def fields(
         if wire == VARINT:
             yield Field(number, wire, _varint(file), b"")
             continue
-        if wire == BYTES:
-            length = _varint(file)
-        elif wire in (FIXED64, FIXED32):
-            length = 8 if wire == FIXED64 else 4
-        else:
+        if wire != BYTES and wire not in _LENGTHS:
             raise ValueError(f"a field has the wire type {wire}")
+        length = _LENGTHS.get(wire) or _varint(file)
         stop = file.tell() + length
         if stop > end:
             raise EOFError(f"field {number} should end at byte {stop}")
-        if number in keep:
-            yield Field(number, wire, 0, file.read(length))
-        else:
-            file.seek(stop)
-            yield Field(number, wire, 0, b"")
+        data = file.read(length) if number in keep else b""
+        file.seek(stop)
+        yield Field(number, wire, 0, data)
 
 
 def fields_of(message: bytes, keep: Container[int]) -> Iterator[Field]:
