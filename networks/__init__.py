@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from icnet_deploy.networks.base import SegmentationNetwork
     from icnet_deploy.networks.checkpoint import (
         SHIPPED,
         Checkpoint,
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from icnet_deploy.networks.icnet import ICNet
     from icnet_deploy.networks.preprocessing import Preprocessing
     from icnet_deploy.networks.pspnet import PSPNet
-    from icnet_deploy.networks.registry import build_network
+    from icnet_deploy.networks.registry import build_network, register
 
 __all__ = [
     "SHIPPED",
@@ -23,8 +24,10 @@ __all__ = [
     "ICNet",
     "PSPNet",
     "Preprocessing",
+    "SegmentationNetwork",
     "build_network",
     "load_checkpoint",
+    "register",
     "save_checkpoint",
 ]
 
@@ -34,8 +37,10 @@ _HOMES = {
     "ICNet": "icnet",
     "PSPNet": "pspnet",
     "Preprocessing": "preprocessing",
+    "SegmentationNetwork": "base",
     "build_network": "registry",
     "load_checkpoint": "checkpoint",
+    "register": "registry",
     "save_checkpoint": "checkpoint",
 }
 

@@ -198,7 +198,7 @@ def load_config(name: str) -> TrainConfig:
     known = dict.fromkeys((*_KINDS, *settings_of_networks()), _ANY)
     schema = Schema("TOML with the settings of a training", known, optional=known, closed=True)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in schema.read(path).items()}
-    trained = {name: values.pop(name) for name in _KINDS if name in values}
+    trained: dict[str, Any] = {name: values.pop(name) for name in _KINDS if name in values}
     try:
         return TrainConfig(network=completed(values), **trained)
     except InputError as error:

@@ -17,10 +17,12 @@ import torch.nn.functional as F  # noqa: E402
 from icnet_deploy import Predictor  # noqa: E402
 from icnet_deploy.images import read_image  # noqa: E402
 from icnet_deploy.metadata import read_onnx_metadata  # noqa: E402
-from icnet_deploy.networks import registry  # noqa: E402
-from icnet_deploy.networks.base import SegmentationNetwork  # noqa: E402
-from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
-from icnet_deploy.networks.registry import register  # noqa: E402
+from icnet_deploy.networks import (  # noqa: E402
+    SegmentationNetwork,
+    load_checkpoint,
+    register,
+    registry,
+)
 
 CONFIG = """
 architecture = "toy"
