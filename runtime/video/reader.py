@@ -304,7 +304,8 @@ class _Clock:
         return self._time, self._duration
 
     def _stamp(self, frame: Any) -> int | None:
-        pts, dts = frame.pts, frame.dts
+        pts: int | None = frame.pts
+        dts: int | None = frame.dts
         if self._packets_only or (pts is None and dts is None):
             return dts
         for kind, own, other in (("dts", dts, pts), ("pts", pts, dts)):

@@ -54,7 +54,11 @@ def write_clip(
         first: the first frame's number.
     """
     with av.open(str(path), "w", format=form, options=container or {}) as out:
-        stream: Any = out.add_stream(codec, rate=RATE, options=options or {})
+        options = dict(options or {})
+        if codec == "libx264":  # whose look ahead makes another clip of small frames now and then
+            own = options.get("x264-params", "keyint=12")
+            options["x264-params"] = f"mbtree=0:rc-lookahead=0:sync-lookahead=0:{own}"
+        stream: Any = out.add_stream(codec, rate=RATE, options=options)
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         stream.codec_context.gop_size = 12

@@ -52,7 +52,8 @@ UNTOLD = {("a.mpg", "half"), ("a.mpg", "zeroed tail")}  # cut between two packet
 
 
 def cut(data, share):
-    return data[: int(len(data) * share)]
+    """The first part; it ends within a packet of a transport stream, not between two."""
+    return data[: int(len(data) * share) - 5]
 
 
 def zeroed(data, start, share):
