@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 for package in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"):
     pytest.importorskip(package, reason=f"export needs {package}")
 
+from icnet_deploy.export.headroom import measure  # noqa: E402
+from icnet_deploy.export.passes import to_half  # noqa: E402
 from icnet_deploy.export.to_onnx import export  # noqa: E402
 from icnet_deploy.metadata import read_onnx_metadata, stamped  # noqa: E402
 
@@ -16,7 +20,6 @@ FORMS = {
     "logits": {},
     "labels": {"head": "labels"},
     "half": {"precision": "fp16"},
-    "half-labels": {"head": "labels", "precision": "fp16"},
     "free": {"dynamic_size": True},
     "free-labels": {"head": "labels", "dynamic_size": True},
 }
@@ -38,7 +41,7 @@ def artefact(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def form(artefact, scene, tmp_path_factory):
-    """Returns an exported form's file, or one made of it: quantized, or of one image a run."""
+    """Returns an exported form's file, or one made of it: smaller, or of one image a run."""
     import onnx
 
     folder = tmp_path_factory.mktemp("made")
@@ -52,6 +55,10 @@ def form(artefact, scene, tmp_path_factory):
                 model = onnx.load(artefact("logits"))
                 model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
                 save(model, read_onnx_metadata(artefact("logits")), out)
+            elif name == "half-labels":
+                model = onnx.load(artefact("labels"))
+                to_half(model, [node.node for node in measure(model, [[scene]]).kept])
+                save(model, replace(read_onnx_metadata(artefact("labels")), precision="fp16"), out)
             else:
                 quantize(artefact("labels" if "labels" in name else "logits"), out, name, scene)
         return out
@@ -119,3 +126,25 @@ def settled(scene):
         return network
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_weights(tmp_path_factory, settled):
+    """Returns the checkpoint of one of `own_networks`, made when it is first asked for."""
+    import own_networks  # noqa: F401  (it registers them)
+
+    from icnet_deploy.labels import CITYSCAPES
+    from icnet_deploy.networks.checkpoint import save_checkpoint
+    from icnet_deploy.networks.preprocessing import Preprocessing
+
+    folder = tmp_path_factory.mktemp("own-weights")
+    rule = Preprocessing((100.0, 110.0, 120.0), (0.02, 0.01, 0.03), "bgr")
+
+    def get(name):
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            network = settled({"num_classes": 19, "architecture": f"test-{name}"}, rule)
+            save_checkpoint(path, network, CITYSCAPES, rule)
+        return path
+
+    return get
