@@ -16,11 +16,10 @@ from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import ROUNDED, Run, pair
 from icnet_deploy.files import make_folder, write_text
-from icnet_deploy.images import read_image, write_image
+from icnet_deploy.images import UInt8, read_image, write_image
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import UInt8
 
 _SCENES, _SEED = 3, 7
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy.typing as npt
 
 from icnet_deploy.evaluation.pairing import Run
+from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import Subject, UInt8
+from icnet_deploy.timing import Subject
 
 Span = tuple[float, float]
 """When a run of a network began and when it ended, in seconds of `time.perf_counter`."""

@@ -26,8 +26,9 @@ from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
 from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.command import command, number_type
 from icnet_deploy.documents import POSITIVE
+from icnet_deploy.images import UInt8
 from icnet_deploy.report.tables import number
-from icnet_deploy.timing import WARMUP, UInt8, summary, tellable
+from icnet_deploy.timing import WARMUP, summary, tellable
 
 
 @dataclass

@@ -26,14 +26,14 @@ from icnet_deploy.documents import parse
 from icnet_deploy.drawing import with_legend
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.images import read_image, resize_image
+from icnet_deploy.images import UInt8, read_image, resize_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
 from icnet_deploy.runtime.predict.command import write_results
 from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, Subject, UInt8, measure, summary
+from icnet_deploy.timing import WARMUP, Subject, measure, summary
 
 STAGES = ("decode", "preprocess", "inference", "label_map", "draw", "encode")
 """What `icnet predict` does with an image file, in order."""

@@ -29,12 +29,13 @@ from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.evaluation.pairing import Run
+from icnet_deploy.images import UInt8
 from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
 from icnet_deploy.runtime.predict.command import label_files
 from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, UInt8, summary
+from icnet_deploy.timing import WARMUP, summary
 
 FRAMES, FILES = "frames-to-labels", "files-to-files"
 

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from icnet_deploy.benchmarks.subjects import labelling
 from icnet_deploy.errors import DeviceError, InputError, UnavailableError
 from icnet_deploy.evaluation.reference import read_checkpoint
+from icnet_deploy.images import UInt8
 from icnet_deploy.runtime.backends.registry import DEVICES
-from icnet_deploy.timing import Subject, UInt8
+from icnet_deploy.timing import Subject
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint

@@ -33,10 +33,11 @@ from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageErro
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.files import sha256
+from icnet_deploy.images import UInt8
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import Subject, UInt8
+from icnet_deploy.timing import Subject
 
 Size = tuple[int, int]
 

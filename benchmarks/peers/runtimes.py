@@ -17,14 +17,14 @@ from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.subjects import artefact_facts, labelling
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import BackendError, InputError, ModelError
-from icnet_deploy.images import resize_image, resize_labels
+from icnet_deploy.images import UInt8, resize_image, resize_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.processes import run_tool
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.registry import check_available
 from icnet_deploy.runtime.labelmap import label_map
-from icnet_deploy.timing import Subject, UInt8
+from icnet_deploy.timing import Subject
 
 Size = tuple[int, int]
 

@@ -23,8 +23,8 @@ from icnet_deploy.benchmarks.subjects import artefact_facts
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import CACHE_VARIABLE
+from icnet_deploy.images import UInt8
 from icnet_deploy.processes import Child
-from icnet_deploy.timing import UInt8
 
 CACHES = ("cold", "cached")
 """What a process finds in the cache folder: nothing, or what one before it left there."""
