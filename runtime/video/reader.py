@@ -306,10 +306,11 @@ class _Clock:
     def _stamp(self, frame: Any) -> int | None:
         pts: int | None = frame.pts
         dts: int | None = frame.dts
-        if self._packets_only or (pts is None and dts is None):
+        given = pts if dts is None else dts
+        if self._packets_only or given is None:
             return dts
-        for kind, own, other in (("dts", dts, pts), ("pts", pts, dts)):
+        for kind, own in (("dts", dts), ("pts", pts)):
             self._failed[kind] += own is not None and own <= self._last.get(kind, own - 1)
-            self._last[kind] = other if own is None else own
+            self._last[kind] = given if own is None else own
         better = dts is None or self._failed["pts"] <= self._failed["dts"]
         return pts if better and pts is not None else dts
