@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
         if unknown := Graph(model).others_than(PLACEMENTS[placement].operators):
             named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
-            print(f"  in float, since {placement} does not know these operators: {named}")
+            print(f"  in float, since {placement} does not know how to round them: {named}")
     return 0
 
 

@@ -1,27 +1,36 @@
-"""The shipped checkpoint at a small size, drawn photos to calibrate it on, and what that gives."""
+"""A few convolutions and the shipped checkpoint, and drawn photos to calibrate them on."""
 
 from __future__ import annotations
 
 import pytest
 
-for package in ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime"):
-    pytest.importorskip(package, reason=f"an artefact to quantize needs {package}")
+for package in ("onnx", "onnxruntime"):
+    pytest.importorskip(package, reason=f"quantizing needs {package}")
 
-from icnet_deploy.export.to_onnx import export  # noqa: E402
-
-SIZE = (97, 161)
+import placement_contract as small  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def size():
-    return SIZE
+    """Of `float_file`."""
+    return small.SIZE
 
 
 @pytest.fixture(scope="session")
 def float_file(tmp_path_factory):
-    """The float32 artefact with the head `logits`."""
-    path = tmp_path_factory.mktemp("float") / "icnet-fp32.onnx"
-    export(path, size=SIZE)
+    """The float32 artefact of a few convolutions, with the head `logits`."""
+    return small.save_network(tmp_path_factory.mktemp("float") / "small-fp32.onnx")
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+    """The shipped checkpoint as a float32 artefact with the head `logits`."""
+    for package in ("torch", "onnxscript", "onnxsim"):
+        pytest.importorskip(package, reason=f"export needs {package}")
+    from icnet_deploy.export.to_onnx import export
+
+    path = tmp_path_factory.mktemp("shipped") / "icnet-fp32.onnx"
+    export(path, size=(97, 161))
     return path
 
 
@@ -41,24 +50,26 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def images(dataset):
+    """Of the size of `shipped`."""
     from icnet_deploy.calibration import choose, image_files
 
-    return choose(image_files(dataset / "leftImg8bit" / "train"), SIZE)
+    return choose(image_files(dataset / "leftImg8bit" / "train"), (97, 161))
 
 
 @pytest.fixture(scope="session")
-def calibration(float_file, images):
+def calibration(shipped, images):
+    """Of `shipped`."""
     import onnx
 
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.files import sha256
 
-    return calibrate(onnx.load(float_file), images, sha256(float_file))
+    return calibrate(onnx.load(shipped), images, sha256(shipped))
 
 
 @pytest.fixture(scope="session")
-def quantized(float_file, calibration):
-    """Returns the 8-bit graph of a placement, made when it is first asked for."""
+def quantized(shipped, calibration):
+    """Returns the 8-bit graph of `shipped` in a placement, made when it is first asked for."""
     import onnx
 
     from icnet_deploy.calibration.quantize import quantize
@@ -68,7 +79,7 @@ def quantized(float_file, calibration):
     def get(placement):
         if placement not in made:
             ranges = calibration.ranges("percentile")
-            made[placement] = quantize(onnx.load(float_file), ranges, placement)
+            made[placement] = quantize(onnx.load(shipped), ranges, placement)
         return made[placement]
 
     return get

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
+from icnet_deploy.calibration import choose, image_files
+from icnet_deploy.calibration.artefact import write_quantized
+from icnet_deploy.calibration.calibrate import calibrate
 from icnet_deploy.calibration.content import nothing_in, require_content
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
+from icnet_deploy.calibration.selection import checked_on
 from icnet_deploy.cli import main
 from icnet_deploy.data.scenes import draw_scene
-from icnet_deploy.errors import InputError
+from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.images import write_image
 
 SIZES = [(97, 161), (360, 480), (512, 1024)]
@@ -194,19 +200,25 @@ def test_labels_are_compared_on_images_that_were_not_calibrated_on(
     assert set(calibrated) == {content_hash(read_image(path)) for path in source.iterdir()}
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
 def test_a_file_that_is_nonsense_on_other_images_is_not_kept(
-    float_file, photos, size, folder, tmp_path, capsys, monkeypatch
+    placement, float_file, greys, photos, size, tmp_path
 ):
     """What is said of its own images proves nothing: those of one grey were 99.9 % alike."""
-    from icnet_deploy.calibration import command
+    flat = choose(image_files(greys), size)
+    calibration = calibrate(onnx.load(float_file), flat, "0" * 64)
+    checked = checked_on(image_files(photos(4)), [], flat)
+    out = tmp_path / "out" / "bad.onnx"
 
-    flat = [np.full((*size, 3), 100 + i, np.uint8) for i in range(12)]
-    monkeypatch.setattr(command, "require_content", lambda *_: "")
-    out = tmp_path / "out"
-    held_out = ("--held-out", photos(4))
-    assert quantize(float_file, out, "--images", folder("flat", flat), *held_out) == 1
-    assert "on 4 held-out images; at least 95% must be" in capsys.readouterr().err
-    assert [path.suffix for path in out.iterdir()] == [".json"]
+    def write(images, words):
+        how = (calibration, placement, "percentile", None)
+        return write_quantized(float_file, out, *how, images, words)
+
+    wrong = f"of the labels of the {placement} graph .* on 4 held-out images; at least 95% must be"
+    with pytest.raises(CheckFailed, match=wrong):
+        write(checked.images(), checked.words)
+    assert not out.exists()
+    assert write(flat, "its own") > 0.99
 
 
 def test_of_night_frames_scenes_are_drawn_by_night(float_file, size, folder, tmp_path, capsys):

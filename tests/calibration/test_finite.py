@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import placement_contract as small
 import pytest
 from onnx import numpy_helper
 
 from icnet_deploy.calibration.artefact import agreement, load_float
-from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.cli import main
 from icnet_deploy.errors import ModelError, NotFinite
@@ -18,7 +19,6 @@ from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 NOT_FINITE = [np.nan, np.inf, -np.inf]
-PLACEMENTS = ["int8", "int8-ort"]
 
 
 def edited(source, name, change):
@@ -31,19 +31,19 @@ def edited(source, name, change):
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)
-@pytest.mark.parametrize("name", ["conv6_cls.bias", "conv4_2._3x3.conv.weight"])
+@pytest.mark.parametrize("name", ["classifier.bias", "conv2.weight"])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_weights_that_are_not_finite_are_refused(float_file, calibration, placement, name, value):
+def test_weights_that_are_not_finite_are_refused(float_file, placement, name, value):
     bad = edited(float_file, f"network.{name}", lambda v: v.reshape(-1).__setitem__(3, value))
     with pytest.raises(ModelError, match=rf"network.{name} \(1 of"):
-        quantize(bad, calibration.ranges(), placement)
+        quantize(bad, small.calibration().ranges(), placement)
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("part", ["limit", "low", "high", "means", "factors"])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_ranges_that_are_not_finite_are_refused(float_file, calibration, placement, part, value):
-    ranges = calibration.ranges()
+def test_ranges_that_are_not_finite_are_refused(float_file, placement, part, value):
+    ranges = small.calibration().ranges()
     name = next(iter(ranges.factors if part == "factors" else ranges.tensors))
     if part == "factors":
         spoilt = np.array(ranges.factors[name])
@@ -62,21 +62,21 @@ def test_ranges_that_are_not_finite_are_refused(float_file, calibration, placeme
 def test_the_command_refuses_such_a_file_before_it_calibrates(
     float_file, dataset, tmp_path, capsys, value
 ):
-    bad = edited(float_file, "network.conv6_cls.bias", lambda v: v.__setitem__(3, value))
+    bad = edited(float_file, "network.classifier.bias", lambda v: v.__setitem__(3, value))
     path = tmp_path / "bad.onnx"
     path.write_bytes(stamped(bad.SerializeToString(), read_onnx_metadata(float_file)))
-    with pytest.raises(ModelError, match=r"network.conv6_cls.bias \(1 of 19 values\)"):
+    with pytest.raises(ModelError, match=r"network.classifier.bias \(1 of 19 values\)"):
         load_float(path)
     images = str(dataset / "leftImg8bit" / "train")
     out = tmp_path / "int8.onnx"
     assert main(["quantize", str(path), "--images", images, "-o", str(out)]) == 2
-    assert "network.conv6_cls.bias (1 of 19 values)" in capsys.readouterr().err
+    assert "network.classifier.bias (1 of 19 values)" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
 
 
-def test_two_label_maps_of_255_do_not_agree(scene_of_255, images):
+def test_two_label_maps_of_255_do_not_agree(scene_of_255):
     with pytest.raises(NotFinite):
-        agreement(scene_of_255, scene_of_255, list(images)[:1], CITYSCAPES)
+        agreement(scene_of_255, scene_of_255, small.images()[:1], CITYSCAPES)
 
 
 @pytest.fixture
@@ -95,19 +95,3 @@ def scene_of_255(size):
     tensors = [numpy_helper.from_array(v, k) for k, v in constants.items()]
     graph = helper.make_graph(nodes, "g", [image], [labels], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-
-
-def test_the_bias_of_a_filter_that_is_nothing_is_not_cut_off(float_file, calibration):
-    """Of a dead filter a bias of int32 would have steps of 1e-17."""
-    name = "network.conv4_2._3x3.conv.weight"
-    model = edited(float_file, name, lambda v: v.__setitem__(slice(0, 2), 0))
-    [conv] = [n for n in model.graph.node if name in n.input]
-    [bias] = [t for t in model.graph.initializer if t.name == conv.input[2]]
-    values = numpy_helper.to_array(bias).copy()
-    values[:2] = 0.5, -3.0
-    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
-    ranges = replace(calibration.ranges(), factors={})
-    graph = Graph(quantize(model, ranges, "int8-ort"))
-    [whole, step, _] = [graph.constants[f"{name}_bias_q{end}"] for end in ("", "_scale", "_zero")]
-    written = numpy_helper.to_array(whole) * numpy_helper.to_array(step).astype(np.float64)
-    np.testing.assert_allclose(written[:2], values[:2], rtol=1e-6)

@@ -44,7 +44,7 @@ def test_a_histogram_that_grew_is_the_histogram_of_all_values_at_once():
 
 def test_the_json_form_reads_back():
     found = statistics(np.random.default_rng(0).normal(0, 3, (1, 5, 9, 9)))
-    again = TensorStatistics.from_dict(json.loads(json.dumps(found.to_dict())))
+    again = TensorStatistics.from_dict(json.loads(json.dumps(found.to_dict())), "x")
     assert (again.counts == found.counts).all()
     assert (again.limit, again.minimum, again.images) == (found.limit, found.minimum, 1)
     np.testing.assert_allclose(again.means(), found.means(), rtol=1e-6)

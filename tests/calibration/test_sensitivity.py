@@ -8,55 +8,60 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
+import placement_contract as small
 import pytest
+from onnx import numpy_helper
 
+from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.sensitivity.report import cost_plot, markdown, sensitivity_text
 from icnet_deploy.calibration.sensitivity.run import _calibration
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of, search
+from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.evaluation.budgets import Budget
-from icnet_deploy.metadata import read_onnx_metadata, stamped
+from icnet_deploy.images import read_image, write_labels
+from icnet_deploy.labels import CITYSCAPES
+from icnet_deploy.metadata import read_onnx_metadata, write_artefact
+from icnet_deploy.runtime.predictor import Predictor
 
-SIZE = (96, 128)
 BLOCKS = [Block(name, (name,), 1, False) for name in "abcd"]
 
 
 @pytest.fixture(scope="module")
-def fragile(artefact, tmp_path_factory):
-    """The network with a CFF whose weights no 8 bits can hold, and scenes: 8 of train, 2 of val.
+def fragile(tmp_path_factory):
+    """A network with a convolution whose weights no 8 bits can hold, and scenes: 8 of train, 2 val.
 
     One channel of its input is always zero, and has weights so large that a grid over them holds
-    nothing else; in float32 they do nothing.
+    nothing else; in float32 they do nothing. The truth of val is what it answers.
     """
-    onnx = pytest.importorskip("onnx")
-    from onnx import numpy_helper
-
-    from icnet_deploy.data.scenes import write_scenes
-
     folder = tmp_path_factory.mktemp("fragile")
-    model = onnx.load(artefact)
+    model = onnx.ModelProto.FromString(small.network().SerializeToString())
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    convs = {
-        node.input[1].split(".")[1]: node for node in model.graph.node if node.op_type == "Conv"
-    }
 
     def change(name, edit):
         value = numpy_helper.to_array(constants[name]).copy()
         edit(value)
         constants[name].CopyFrom(numpy_helper.from_array(value, name))
 
-    change(convs["conv5_4_k1"].input[1], lambda value: value[0].fill(0))
-    change(convs["conv_sub4"].input[1], lambda value: value[:, 0].fill(1e4))
-    fragile = stamped(model.SerializeToString(), read_onnx_metadata(artefact))
-    (folder / "fragile.onnx").write_bytes(fragile)
-    write_scenes(folder / "scenes", 8, SIZE, 1, "train", progress=False)
-    write_scenes(folder / "scenes", 2, SIZE, 2, "val", progress=False)
+    change("network.conv2.weight", lambda value: value[0].fill(0))
+    change("network.conv2.bias", lambda value: value[:1].fill(-1))
+    change("network.conv3.weight", lambda value: value[:, 0].fill(1e4))
+    path, scenes = folder / "fragile.onnx", folder / "scenes"
+    write_artefact(path, model.SerializeToString(), small.metadata())
+    write_scenes(scenes, 8, (96, 144), 1, "train", progress=False)
+    write_scenes(scenes, 2, (96, 144), 2, "val", progress=False)
+    numbers = np.array(CITYSCAPES.label_ids, np.uint8)
+    with Predictor.open(path, "onnxruntime", "cpu") as predictor:
+        for image in scenes.glob("leftImg8bit/val/*/*.png"):
+            labels = predictor.predict(read_image(image)).labels
+            name = image.name.replace("leftImg8bit", "gtFine_labelIds")
+            write_labels(scenes / "gtFine/val" / image.parent.name / name, numbers[labels])
     return folder
 
 
 @pytest.fixture
 def sensitivity(fragile, run):
     """A function that runs the command on it."""
-    pytest.importorskip("onnxruntime")
 
     def do(*arguments, placement="int8-ort"):
         data = ["--dataset", "scenes", "--data", fragile / "scenes", "--placement", placement]
@@ -65,27 +70,22 @@ def sensitivity(fragile, run):
     return do
 
 
-@pytest.mark.parametrize("placement", ["int8", "int8-ort"])
-def test_the_fragile_block_costs_most_and_is_kept_in_float(
-    placement, sensitivity, tmp_path, monkeypatch
-):
-    if placement == "int8":
-        pytest.importorskip("openvino")
-    # A random network is in doubt about more pixels than a trained one: 96 % are alike here.
-    monkeypatch.setattr("icnet_deploy.calibration.artefact.LEAST_AGREEMENT", 0.85)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_fragile_block_costs_most_and_is_kept_in_float(placement, sensitivity, tmp_path):
+    pytest.importorskip(cpu_runtime(placement))
     files = ["--json", tmp_path / "s.json", "--report", tmp_path / "s.html"]
     files += ["--plot", tmp_path / "s.svg", "--trade-off", tmp_path / "t.svg"]
-    budget = ["--max-miou-drop", "3", "--max-class-drop", "6", "--rounds", "3"]
+    budget = ["--max-miou-drop", "40", "--max-class-drop", "100", "--rounds", "3"]
     out = tmp_path / "out.onnx"
     done = sensitivity(*budget, *files, "-o", out, placement=placement)
     assert done.code == 0, done.err
     result = json.loads((tmp_path / "s.json").read_text())
     changed = {b["name"]: b["labels_changed_percent"] for b in result["blocks"]}
-    assert max(changed, key=changed.get) == "CFF 24"
-    assert changed["CFF 24"] > 2 * sorted(changed.values())[-2]
-    assert result["together"]["labels_changed_percent"] > changed["CFF 24"] / 2
+    assert max(changed, key=changed.get) == "conv3"
+    assert changed["conv3"] > 2 * sorted(changed.values())[-2]
+    assert result["together"]["labels_changed_percent"] > changed["conv3"] / 2
     found = result["search"]
-    assert [a["in_float"] for a in found["attempts"]] == [[], ["CFF 24"]]
+    assert [a["in_float"] for a in found["attempts"]] == [[], ["conv3"]]
     assert [a["met"] for a in found["attempts"]] == [False, True]
     assert (
         found["attempts"][0]["labels_changed_percent"]
@@ -94,25 +94,15 @@ def test_the_fragile_block_costs_most_and_is_kept_in_float(
     assert all(len(a["inference"]["samples_ms"]) == 3 for a in found["attempts"])
     metadata = read_onnx_metadata(out)
     assert metadata.precision == placement
-    assert {"conv_sub4", "conv3_1_sub2_proj", "conv6_cls"} <= set(
-        metadata.tools["float"].split(", ")
-    )
+    assert set(metadata.tools["float"].split(", ")) == {"conv3", "conv4", "classifier"}
     assert metadata.calibration_images == tuple(result["calibration_images"])
-    assert in_eight_bits(out).isdisjoint({"conv_sub4", "conv3_1_sub2_proj"})
-    assert "conv_sub2" in in_eight_bits(out)
-    assert "CFF 24" in done.out
+    names = [t.name for t in onnx.load(out).graph.initializer if t.name.endswith("weight_q")]
+    assert {name.split(".")[1] for name in names} == {"conv1", "conv2", "conv5", "conv6"}
+    assert "met with conv3 in float" in done.out
     assert "icnet verify on others is the proof" in done.out
     assert (tmp_path / "t.svg").read_text().count("<circle") == 3
-    assert "CFF 24" in (tmp_path / "s.svg").read_text()
+    assert "conv3" in (tmp_path / "s.svg").read_text()
     assert (tmp_path / "s.html").read_text().count("<svg") == 2
-
-
-def in_eight_bits(path: Path) -> set[str]:
-    """The modules whose weights are stored as int8."""
-    import onnx
-
-    names = [t.name for t in onnx.load(path).graph.initializer if t.name.endswith("weight_q")]
-    return {name.split(".")[1] for name in names}
 
 
 def test_a_budget_that_none_meets_is_a_failed_check(sensitivity, tmp_path):
@@ -135,7 +125,6 @@ def test_images_that_were_calibrated_on_are_not_scored(sensitivity):
 
 
 def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
-    pytest.importorskip("onnxruntime")
     args = argparse.Namespace(
         exif=None,
         model=fragile / "fragile.onnx",
