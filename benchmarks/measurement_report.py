@@ -47,7 +47,7 @@ def report_page(
         scores: mIoU of what was timed, for the plot of speed against it.
     """
     everything = [each for measured in files.values() for each in measured]
-    names = ", ".join(dict.fromkeys(kind_row(each).title for each in everything))
+    names = ", ".join(dict.fromkeys(kind_row(each.kind).title for each in everything))
     where = "; ".join(dict.fromkeys(machine_words(each) for each in everything))
     parts: list[Html | list[Html]] = [
         tag("p", f"{names}. {where}.", class_="quiet"),
@@ -78,10 +78,8 @@ def _headline(measured: Sequence[Measurement], in_turn: bool) -> Html:
         if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")
             values[f"of the time of {who(whole[0])}"] = f"{ratio:.2f}"
-    for kind, row in KINDS.items():
-        if row.best is None:
-            continue
-        name, choose, words = row.best
+    bests = {kind: row.best for kind, row in KINDS.items() if row.best}
+    for kind, (name, choose, words) in bests.items():
         rows = [each for each in measured if each.kind == kind and name in each.values]
         if rows:
             best = choose(rows, key=lambda each: _size_of(each, name))
@@ -120,14 +118,15 @@ def _speed(measured: Sequence[Measurement], scores: Sequence[KnownScore]) -> lis
 
 
 def _section(table: MeasuredTable, heading: str) -> list[Html]:
+    kind, scope = table.measured[0].kind, table.measured[0].scope
     parts = [
-        tag(heading, kind_row(table.measured[0]).title),
-        tag("p", f"Covers ({table.scope}): {SCOPES[table.scope]}."),
+        tag(heading, kind_row(kind).title),
+        tag("p", f"Covers ({scope}): {SCOPES[scope]}."),
         table.html(),
         *(tag("p", _sentence(note), class_="quiet") for note in table.notes),
     ]
     sampled = [each for each in table.measured if is_summary(each.values.get("total"))]
-    if table.kind == "latency" and sampled:
+    if kind == "latency" and sampled:
         parts.append(tag("div", sample_plot(sampled), class_="scroll"))
     for each in table.measured:
         parts += _lists(each)

@@ -40,34 +40,25 @@ class MeasuredTable(Table):
 
     measured: Sequence[Measurement] = ()
 
-    @property
-    def kind(self) -> str:
-        """See `Measurement.kind`."""
-        return self.measured[0].kind
-
-    @property
-    def scope(self) -> str:
-        """See `Measurement.scope`."""
-        return self.measured[0].scope
-
 
 def tables(measured: Sequence[Measurement]) -> list[MeasuredTable]:
     """A table for each group of measurements that may be compared, in order of appearance."""
     groups: dict[tuple[str, ...], list[Measurement]] = {}
     for each in measured:
-        kind = kind_row(each)
-        settings = [str(each.setting.get(name)) for name in ("size", *kind.alike)]
+        alike = ("size", *kind_row(each.kind).alike)
+        settings = [str(each.setting.get(name)) for name in alike]
         places = (repr(each.machine), repr(each.versions))
         groups.setdefault((each.kind, each.scope, *settings, *places), []).append(each)
-    return [kind_row(group[0]).table(group) for group in groups.values()]
+    return [kind_row(group[0].kind).table(group) for group in groups.values()]
 
 
 def text(measured: Sequence[Measurement]) -> str:
     """For a terminal: every table with its scope, then the ratios across scopes."""
     parts = []
     for table in tables(measured):
-        scope = f"scope, {table.scope}: {SCOPES[table.scope]}"
-        parts.append(replace(table, notes=["", *table.notes, scope]).text())
+        scope = table.measured[0].scope
+        notes = ["", *table.notes, f"scope, {scope}: {SCOPES[scope]}"]
+        parts.append(replace(table, notes=notes).text())
     across = across_scopes(measured)
     return "\n\n".join([*parts, *(["\n".join(across)] if across else [])])
 
@@ -77,7 +68,8 @@ def markdown_of(kind: str, measured: Sequence[Measurement]) -> str:
     of_kind = [each for each in measured if each.kind == kind]
     parts = []
     for table in tables(of_kind):
-        notes = "\n".join(f"{note}." for note in [*table.notes, f"Scope: {SCOPES[table.scope]}"])
+        covers = f"Scope: {SCOPES[table.measured[0].scope]}"
+        notes = "\n".join(f"{note}." for note in [*table.notes, covers])
         parts.append(f"{table.without(KINDS[kind].rarely_read).markdown()}\n{notes}\n")
     across = "".join(f"- {line}\n" for line in across_scopes(of_kind))
     return "\n".join(parts) + (across and f"\n{across}")
@@ -350,6 +342,6 @@ KINDS: dict[str, Kind] = {
 """The benchmark -> what is said of what it measured."""
 
 
-def kind_row(each: Measurement) -> Kind:
-    """What is said of a measurement of its kind."""
-    return KINDS.get(each.kind) or Kind(each.kind)
+def kind_row(kind: str) -> Kind:
+    """What is said of a kind of measurement."""
+    return KINDS.get(kind) or Kind(kind)

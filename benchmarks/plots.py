@@ -279,18 +279,14 @@ def _free_place(
             continue
         if any(other.meets(box) for other in taken):
             continue
-        leader = _leader(x, y, box) if far else None
+        # An upright line from the point's rim to the label above or below it.
+        rim = y - _RADIUS - 0.5, y + _RADIUS + 0.5
+        top, bottom = (box.bottom, rim[0]) if box.bottom < y else (rim[1], box.top)
+        leader = _Box(x - 1, top, x + 1, bottom) if far else None
         if leader is None or not any(other.meets(leader) for other in taken):
             return box, leader
         second = second or (box, leader)
     return second or (_Box(x, y, x + width, y + _LINE), None)  # too wide, or the plot is full
-
-
-def _leader(x: float, y: float, box: _Box) -> _Box:
-    """The upright line from a point's rim to a label above or below it."""
-    if box.bottom < y:
-        return _Box(x - 1, box.bottom, x + 1, y - _RADIUS - 0.5)
-    return _Box(x - 1, y + _RADIUS + 0.5, x + 1, box.top)
 
 
 def _around(x: float, y: float, width: float) -> Iterator[tuple[float, float, bool]]:

@@ -281,16 +281,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     matching = match(*(read_measurements(path) for path in (arguments.first, arguments.second)))
     found = changes(matching.pairs)
-    print(_table(found).text())
-    for scope in dict.fromkeys(first.scope for first, _ in matching.pairs):
-        print(f"\nscope, {scope}: {SCOPES[scope]}")
-    for line in [*warnings(matching.pairs), *matching.only()]:
-        print(line)
+    scopes = dict.fromkeys(first.scope for first, _ in matching.pairs)
+    covers = [f"\nscope, {scope}: {SCOPES[scope]}" for scope in scopes]
+    notes = [*covers, *warnings(matching.pairs), *matching.only()]
+    print("\n".join([_table(found).text(), *notes]))
     if arguments.max_slowdown:
         late = slowdowns(found, arguments.max_slowdown)
-        if late:
-            late[0] = f"past --max-slowdown {arguments.max_slowdown:g}: {late[0]}"
-        failed = [*late, *lost(matching)]
-        if failed:
-            raise CheckFailed("; ".join(failed))
+        past = f"past --max-slowdown {arguments.max_slowdown:g}: " if late else ""
+        if failed := [*late, *lost(matching)]:
+            raise CheckFailed(past + "; ".join(failed))
     return 0

@@ -8,131 +8,120 @@ that `--readme` names. The results are the files that `icnet evaluate`, `icnet p
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.measurement import read_measurements
-from icnet_deploy.benchmarks.measurement_tables import device_words, markdown_of, median_ms
+from icnet_deploy.benchmarks.measurement import Measurement, read_measurements
+from icnet_deploy.benchmarks.measurement_tables import KINDS, device_words, markdown_of, median_ms
 from icnet_deploy.benchmarks.paper.tables import markdown as paper_markdown
 from icnet_deploy.calibration.sensitivity.report import markdown as sensitivity_markdown
 from icnet_deploy.command import command, parser
+from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import write_text
+from icnet_deploy.report.tables import Table
 from tools.quantizers import markdown as quantizers_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def _rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+Results = Sequence[dict[str, Any]]
 
 
-def _scores(results: Sequence[dict[str, Any]]) -> str:
-    rows = []
-    for result in results:
-        if result["kind"] == "evaluate":
-            p, s = result["protocol"], result["score"]
-            classes = p["data_label_set"].split(", ")[-1]
-            rows.append(
-                [
-                    f"{p['dataset']} {p['split']}, {p['images']} images, {classes}",
-                    "the image's" if p["model_size"] == "image" else p["model_size"],
-                    f"{s['miou_percent']:.1f}",
-                    f"{s['pixel_accuracy_percent']:.1f}",
-                    f"{s['small_region_accuracy_percent']:.1f}",
-                ]
-            )
+def _scores(results: Results) -> str:
     header = ["scored on", "model size", "mIoU %", "pixels %", "regions below 3,000 pixels %"]
-    return _rows(header, rows)
+    scored = [(r["protocol"], r["score"]) for r in results if r["kind"] == "evaluate"]
+    rows = [
+        [
+            f"{p['dataset']} {p['split']}, {p['images']} images, "
+            f"{p['data_label_set'].split(', ')[-1]}",
+            "the image's" if p["model_size"] == "image" else p["model_size"],
+            f"{s['miou_percent']:.1f}",
+            f"{s['pixel_accuracy_percent']:.1f}",
+            f"{s['small_region_accuracy_percent']:.1f}",
+        ]
+        for p, s in scored
+    ]
+    return Table(header, rows).markdown()
 
 
-def _parity(results: Sequence[dict[str, Any]]) -> str:
-    rows = []
-    for result in results:
-        if result["kind"] == "parity":
-            for r in result["rows"]:
-                size = "any" if r["size"] is None else "x".join(map(str, r["size"]))
-                rows.append(
-                    [
-                        f"{r['precision']} {r['head']}, {size}",
-                        r["runtime"],
-                        f"{r['protocol']['dataset']}, {r['protocol']['images']} images",
-                        f"{r['miou_difference_points']:+.3f}",
-                        f"{r['agreeing_percent']:.4f}",
-                        f"{r['ties']} / {r['flips']}",
-                    ]
-                )
+def _parity(results: Results) -> str:
     header = ["artefact", "runtime", "scored on", "mIoU, points", "pixels alike %", "ties / flips"]
-    return _rows(header, rows)
+    rows = [
+        [
+            f"{r['precision']} {r['head']}, {'x'.join(map(str, r['size'] or ['any']))}",
+            r["runtime"],
+            f"{r['protocol']['dataset']}, {r['protocol']['images']} images",
+            f"{r['miou_difference_points']:+.3f}",
+            f"{r['agreeing_percent']:.4f}",
+            f"{r['ties']} / {r['flips']}",
+        ]
+        for result in results
+        if result["kind"] == "parity"
+        for r in result["rows"]
+    ]
+    return Table(header, rows).markdown()
 
 
-def _speed(results: Sequence[dict[str, Any]]) -> str:
+def _speed(results: Results) -> str:
     """What `auto` opens beside all that ran in turn with it, the slowest first."""
+    header = ["way", "precision", "on", "ms", "images a second", "times auto's"]
     parts = []
-    for result in results:
-        rows = [
-            each
-            for each in (result["rows"] if result["kind"] == "measurements" else ())
-            if (each.kind, each.scope) == ("latency", "image-to-labels")
-        ]
+    for measured in _measurements(results):
+        rows = [e for e in measured if (e.kind, e.scope) == ("latency", "image-to-labels")]
         auto = [each for each in rows if each.subject.get("auto")]
-        if not auto or len(rows) < 2:
-            continue
-        rows.sort(key=median_ms, reverse=True)
-        table = [
-            [
-                f"**{each.name}**" if each in auto else each.name,
-                each.subject["precision"],
-                device_words(each),
-                f"{median_ms(each):.1f}",
-                f"{1e3 / median_ms(each):.1f}",
-                f"{median_ms(each) / median_ms(auto[0]):.2f}",
+        if auto and len(rows) > 1:
+            table = [
+                [
+                    f"**{each.name}**" if each in auto else each.name,
+                    each.subject["precision"],
+                    device_words(each),
+                    f"{median_ms(each):.1f}",
+                    f"{1e3 / median_ms(each):.1f}",
+                    f"{median_ms(each) / median_ms(auto[0]):.2f}",
+                ]
+                for each in sorted(rows, key=median_ms, reverse=True)
             ]
-            for each in rows
-        ]
-        header = ["way", "precision", "on", "ms", "images a second", "times auto's"]
-        parts.append(_rows(header, table))
+            parts.append(Table(header, table).markdown())
     return "\n".join(parts)
 
 
-def _measured(kind: str) -> Callable[[Sequence[dict[str, Any]]], str]:
-    """The tables of one kind of benchmark, file by file: what was taken in turn stays together."""
-
-    def tables(results: Sequence[dict[str, Any]]) -> str:
-        files = [each["rows"] for each in results if each["kind"] == "measurements"]
-        return "\n".join(filter(None, (markdown_of(kind, rows) for rows in files)))
-
-    return tables
+def _measurements(results: Results) -> list[list[Measurement]]:
+    """File by file, since what was taken in turn stays together."""
+    return [each["rows"] for each in results if each["kind"] == "measurements"]
 
 
-_BENCHMARKS = ("latency", "throughput", "stages", "start", "memory", "paced")
+def _measured(kind: str, results: Results) -> str:
+    """The tables of one kind of benchmark."""
+    return "\n".join(filter(None, (markdown_of(kind, each) for each in _measurements(results))))
 
-TABLES: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
+
+_TABLES: dict[str, Callable[[Results], str]] = {
     "scores": _scores,
     "parity": _parity,
     "speed": _speed,
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,
-    **{kind: _measured(kind) for kind in _BENCHMARKS},
 }
 
 
-def with_tables(text: str, results: Sequence[dict[str, Any]]) -> str:
+def with_tables(text: str, results: Results) -> str:
     """The README's text with every table written anew.
 
     Raises:
         InputError: the text names a table that there is not.
     """
 
+    tables = _TABLES | {kind: partial(_measured, kind) for kind in KINDS}
+
     def table(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            raise InputError(f"there is no table {match[2]!r}; known: {', '.join(TABLES)}")
-        return f"{match[1]}\n{TABLES[match[2]](results)}\n{match[4]}"
+        if match[2] not in tables:
+            raise InputError(f"there is no table {match[2]!r}; known: {', '.join(tables)}")
+        return f"{match[1]}\n{tables[match[2]](results)}\n{match[4]}"
 
     return _BLOCK.sub(table, text)
 
@@ -151,7 +140,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _read(folder: Path) -> list[dict[str, Any]]:
     """Every result in order of name; a file of measurements is one of kind `measurements`."""
-    results = [json.loads(f.read_text("utf-8")) for f in sorted(folder.glob("[!.]*.json"))]
+    results = [parse(f.read_text("utf-8")) for f in sorted(folder.glob("[!.]*.json"))]
     lines = sorted(folder.glob("[!.]*.jsonl"))
     return results + [{"kind": "measurements", "rows": read_measurements(f)} for f in lines]
 

@@ -16,13 +16,13 @@ from icnet_deploy.benchmarks.arguments import (
 )
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.measurement_tables import text
-from icnet_deploy.benchmarks.peers.registry import ChosenPeers
+from icnet_deploy.benchmarks.peers.registry import open_peers, peer_names, time_outside
 from icnet_deploy.benchmarks.subjects import Artefact, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.runtime.auto.folder import kind_of
-from icnet_deploy.timing import WARMUP, Subject, measure, summary
+from icnet_deploy.timing import WARMUP, measure, summary
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,18 +72,16 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
             "of one size"
         )
     device = "cuda" if arguments.device == "cuda" else "cpu"
-    asked = arguments.peers
-    names = () if asked is None else ChosenPeers.names_of(asked, device)
-    peers = ChosenPeers(names, sizes[0], arguments.threads, arguments.weights, device)
+    names = [] if arguments.peers is None else peer_names(arguments.peers, device)
+    place = (sizes[0], arguments.threads)
     setting = {"size": list(sizes[0]), "batch": 1, "warmup": WARMUP, "rounds": arguments.rounds}
     with ExitStack() as stack:
-        runs: list[Run] = []
-        subjects: list[Subject] = []
-        for run, subject in _artefacts(arguments, stack):
-            runs.append(run)
-            subjects.append(subject)
-        outside = peers.outside(runs)
-        rows = measure([*subjects, *peers.open(runs, stack)], images, arguments.rounds)
+        opened = list(_artefacts(arguments, stack))
+        runs = [run for run, _ in opened]
+        outside = time_outside(names, runs, *place)
+        peers = open_peers(names, runs, stack, *place, arguments.weights, device)
+        subjects = [*(subject for _, subject in opened), *peers]
+        rows = measure(subjects, images, arguments.rounds)
     measured = [
         Measurement(
             "latency",
@@ -99,12 +97,10 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
 
 def _artefacts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[Run, Artefact]]:
     """Opens files on their runtimes, and what is fastest in each folder, of each precision."""
-    runs = runs_of(arguments, choose=False)
-    for run in sorted(runs, key=lambda run: kind_of(run.path) == "folder"):
-        folder = kind_of(run.path) == "folder"
+    runs = [(kind_of(run.path) == "folder", run) for run in runs_of(arguments, choose=False)]
+    for folder, run in sorted(runs, key=lambda each: each[0]):
         for precision in (folder and arguments.precision) or [None]:
             opened = open_artefact(run, arguments.threads, precision=precision)
             subject = stack.enter_context(opened)
-            where = subject.facts
-            ran = Run(run.path / where["file"], where["runtime"], where["device"])
-            yield (ran if folder else run), subject
+            file, *place = (subject.facts[name] for name in ("file", "runtime", "device"))
+            yield (Run(run.path / file, *place) if folder else run), subject

@@ -49,38 +49,27 @@ class Paced:
     latencies: list[float] = field(default_factory=list)
     finished: list[float] = field(default_factory=list)
 
-    @property
-    def labelled(self) -> int:
-        """How many frames got a label map."""
-        return len(self.latencies)
-
-    @property
-    def dropped(self) -> int:
-        """How many frames a newer one took the place of."""
-        return self.due - self.labelled
-
-    @property
-    def late(self) -> int:
-        """How many label maps missed the deadline."""
-        return sum(latency > self.deadline for latency in self.latencies)
-
     def values(self) -> dict[str, Any]:
         """See `Measurement.values`. Jitter is that of the gaps between label maps less a period."""
         off = 1e3 * (np.diff(self.finished) - self.period)
+        late = sum(latency > self.deadline for latency in self.latencies)
+        dropped = self.due - len(self.latencies)  # a newer one took their place
         return {
             "due_frames": self.due,
-            "labelled_frames": self.labelled,
-            "dropped_frames": self.dropped,
-            "late_frames": self.late,
-            "missed_percent": round(100 * (self.late + self.dropped) / self.due, 3),
+            "labelled_frames": len(self.latencies),
+            "dropped_frames": dropped,
+            "late_frames": late,
+            "missed_percent": round(100 * (late + dropped) / self.due, 3),
             "latency": summary(self.latencies),
         } | {f"jitter_{name}_ms": round(float(value), 3) for name, value in _spread(off).items()}
 
 
 def _spread(off: npt.NDArray[np.float64]) -> dict[str, float]:
     """Standard deviation and p99 of so many numbers as can tell them."""
-    spread = {"std": float(off.std())} if off.size > 1 else {}
-    return spread | ({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {})
+    return {
+        **({"std": float(off.std())} if off.size > 1 else {}),
+        **({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {}),
+    }
 
 
 def feed(

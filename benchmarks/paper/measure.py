@@ -99,20 +99,20 @@ def measure(
         for each in plan.names:
             bar.set_description(f"export {each}")
             networks[each] = _export(plan, each, folder, export)
-            jobs[each] = plan.job(each, folder)
             bar.update()
-        for each, job in jobs.items():
             bar.set_description(f"memory {each}")
+            jobs[each] = plan.job(each, folder)
             try:
-                with closing(open_worker(job)) as worker:  # alone
+                with closing(open_worker(jobs[each])) as worker:  # alone
                     networks[each]["memory_bytes"] = worker.memory_bytes
                     peaks[each] = worker.peak_bytes
             except BackendError as error:
                 networks[each]["failure"] = str(error)
             bar.update()
         together = fits(peaks.values(), available(plan.device))
-        working = {each: jobs[each] for each in peaks}
-        time_in_turn(working, plan.runs, networks, together, bar, open_worker)
+        time_in_turn(
+            {each: jobs[each] for each in peaks}, plan.runs, networks, together, bar, open_worker
+        )
         if plan.dataset is not None:
             for each in plan.checkpoints:
                 networks[each]["score"] = _score(plan, each, folder, plan.dataset)
@@ -202,19 +202,15 @@ def time_in_turn(
                 networks[name]["failure"] = str(error)
         samples, failures = interleave(turns, runs, after)
     for name, taken in samples.items():
-        if name in failures:
-            networks[name]["failure"] = failures[name]
-        else:
-            networks[name]["time"] = summary(taken)
+        networks[name]["failure"] = failures.get(name)
+        networks[name]["time"] = None if name in failures else summary(taken)
 
 
 def _score(plan: Plan, name: str, folder: Path, dataset: Dataset) -> dict[str, Any]:
     """Scores a checkpoint on the runtime that was timed; PyTorch scores on the CPU."""
-    if plan.runtime == "pytorch":
-        opened = open_model(plan.checkpoints[name], plan.size, "auto", "auto")
-    else:
-        opened = open_model(_free_batch(folder, name), None, plan.runtime, plan.device)
-    with opened as model:
+    artefact = (_free_batch(folder, name), None, plan.runtime, plan.device)
+    checkpoint = (plan.checkpoints[name], plan.size, "auto", "auto")
+    with open_model(*(checkpoint if plan.runtime == "pytorch" else artefact)) as model:
         refuse_calibration_images(dataset, {name: model.metadata.calibration_images})
         score = Score.of(dataset, model.metadata)
         samples = tqdm(dataset, desc=f"score {name}", unit="image", disable=None)

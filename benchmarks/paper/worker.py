@@ -19,7 +19,7 @@ import numpy as np
 
 from icnet_deploy.benchmarks.paper.networks import fitting_checkpoint, random_checkpoint
 from icnet_deploy.benchmarks.peers.pytorch import open_pytorch
-from icnet_deploy.benchmarks.processes.resident import available, growth, peak
+from icnet_deploy.benchmarks.processes.resident import available, difference, growth, peak
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import IcnetError, UnavailableError
 from icnet_deploy.processes import Child
@@ -88,10 +88,10 @@ def serve(job: Job, answer: Callable[[dict[str, Any]], object]) -> None:
     """The other process: loads, warms up, reports, and then runs whenever it is told to."""
     try:
         with ExitStack() as stack:
-            before = available(job.device)
+            free = available(job.device)
             run = open_network(job, stack)
             memory = growth(job.device, lambda: [run() for _ in range(WARMUP)])
-            held = peak() if job.device == "cpu" else _difference(before, available(job.device))
+            held = peak() if job.device == "cpu" else difference(available(job.device), free)
             answer({"memory_bytes": memory, "peak_bytes": held})
             for _ in sys.stdin:
                 start = time.perf_counter()
@@ -104,10 +104,6 @@ def serve(job: Job, answer: Callable[[dict[str, Any]], object]) -> None:
     except Exception as error:  # whatever it is, the other networks go on and the table says it
         words = str(error) if isinstance(error, IcnetError) else f"{type(error).__name__}: {error}"
         answer({"error": words, "kind": "BackendError"})
-
-
-def _difference(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else max(0, before - after)
 
 
 def open_network(job: Job, stack: ExitStack) -> Callable[[], Any]:

@@ -266,86 +266,89 @@ def _guarded(name: str, run: Callable[[UInt8], Any], size: Size) -> Callable[[UI
     return guarded
 
 
-@dataclass(frozen=True)
-class ChosenPeers:
-    """The peers that were asked for, to be timed beside artefacts.
+def peer_names(text: str, device: str = "cpu") -> list[str]:
+    """Reads names with commas between them, or `all`: those that run on the device or the CPU.
 
-    Attributes:
+    Raises:
+        InputError: there is no peer of a name.
+    """
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if text == "all":
+        names = [name for name, peer in PEERS.items() if {"cpu", device} & {*peer.devices}]
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        known = "; ".join(f"{name}: {peer.what}" for name, peer in PEERS.items())
+        raise InputError(f"there is no peer {', '.join(unknown)}; known: {known}; or `all`")
+    return names
+
+
+def open_peers(
+    names: Sequence[str],
+    runs: Sequence[Run],
+    stack: ExitStack,
+    size: Size,
+    threads: int | None = None,
+    weights: Path | None = None,
+    device: str = "cpu",
+    open_one: Callable[..., AbstractContextManager[Subject]] = open_peer,
+) -> list[Subject]:
+    """Opens those that take turns; one that cannot is left out, unless it was named alone.
+
+    Args:
         names: keys of `PEERS`, each once.
+        runs: the artefacts that they are timed beside, and their runtimes.
+        stack: closes them.
         size: (height, width) of the images, in pixels.
         threads: CPU threads a run; None leaves it to each.
         weights: the checkpoint of the artefacts; None is the shipped one.
         device: `cpu`, or `cuda` for those that run there.
         open_one: opens one, as `open_peer`.
+
+    Raises:
+        InputError: the only one cannot run here, or not on these files.
+        CheckFailed: one does not label as we do.
     """
+    opened = []
+    for name, peer, path in _each(names, runs, size):
+        if peer.open:
+            how = {"weights": weights, "device": peer.device(device)}
+            with _or_left_out(name, alone=len(names) == 1):
+                opened.append(stack.enter_context(open_one(name, path, size, threads, **how)))
+    return opened
 
-    names: tuple[str, ...]
-    size: Size
-    threads: int | None = None
-    weights: Path | None = None
-    device: str = "cpu"
-    open_one: Callable[..., AbstractContextManager[Subject]] = open_peer
 
-    @staticmethod
-    def names_of(text: str, device: str = "cpu") -> tuple[str, ...]:
-        """Reads names with commas between them, or `all`; InputError if there is none of a name."""
-        names = [name.strip() for name in text.split(",")]
-        if text == "all":
-            names = [name for name, row in PEERS.items() if {"cpu", device} & {*row.devices}]
-        unknown = [name for name in names if name not in PEERS]
-        if unknown:
-            known = "; ".join(f"{name}: {peer.what}" for name, peer in PEERS.items())
-            raise InputError(f"there is no peer {', '.join(unknown)}; known: {known}; or `all`")
-        return tuple(dict.fromkeys(names))
+def time_outside(
+    names: Sequence[str], runs: Sequence[Run], size: Size, threads: int | None = None
+) -> list[Measurement]:
+    """Runs those that time themselves, each on every artefact that is meant for OpenVINO.
 
-    def open(self, runs: Sequence[Run], stack: ExitStack) -> list[Subject]:
-        """Opens those that take turns; one that cannot is left out, unless it was named alone.
+    Arguments and errors are those of `open_peers`.
+    """
+    measured = []
+    for name, peer, path in _each(names, runs, size):
+        if peer.time and path:
+            with _or_left_out(name, alone=len(names) == 1):
+                measured.append(peer.time(path, _SECONDS, threads))
+    return measured
 
-        Args:
-            runs: the artefacts that they are timed beside, and their runtimes.
-            stack: closes them.
 
-        Raises:
-            InputError: the only one cannot run here, or not on these files.
-            CheckFailed: one does not label as we do.
-        """
-        opened = []
-        for name, peer, path in self._each(runs):
-            if peer.open:
-                how = {"weights": self.weights, "device": peer.device(self.device)}
-                with self._or_left_out(name):
-                    subject = self.open_one(name, path, self.size, self.threads, **how)
-                    opened.append(stack.enter_context(subject))
-        return opened
+def _each(
+    names: Sequence[str], runs: Sequence[Run], size: Size
+) -> Iterator[tuple[str, Peer, Path | None]]:
+    """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
+    bare = dict.fromkeys(run.path for run in runs if run.runtime == "openvino")
+    files = [run.path for run in runs if kind_of(run.path) == "onnx"]
+    whole = [path for path in files if _makes_labels(path, size)]
+    for name in names:
+        for path in bare if PEERS[name].runs == "artefact" else [*whole, *files, None][:1]:
+            yield name, PEERS[name], path
 
-    def outside(self, runs: Sequence[Run]) -> list[Measurement]:
-        """Runs those that time themselves, each on every artefact that is meant for OpenVINO.
 
-        Raises:
-            InputError: the only one cannot run here.
-        """
-        measured = []
-        for name, peer, path in self._each(runs):
-            if peer.time and path:
-                with self._or_left_out(name):
-                    measured.append(peer.time(path, _SECONDS, self.threads))
-        return measured
-
-    def _each(self, runs: Sequence[Run]) -> Iterator[tuple[str, Peer, Path | None]]:
-        """A bare peer runs each artefact; any other runs once, on one of its kind if it is here."""
-        bare = dict.fromkeys(run.path for run in runs if run.runtime == "openvino")
-        files = [run.path for run in runs if kind_of(run.path) == "onnx"]
-        whole = [path for path in files if _makes_labels(path, self.size)]
-        for name in self.names:
-            peer = PEERS[name]
-            for path in bare if peer.runs == "artefact" else [*whole, *files, None][:1]:
-                yield name, peer, path
-
-    @contextmanager
-    def _or_left_out(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            if len(self.names) == 1:
-                raise
-            print(f"{name} is left out: {error}", file=sys.stderr)
+@contextmanager
+def _or_left_out(name: str, alone: bool) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        if alone:
+            raise
+        print(f"{name} is left out: {error}", file=sys.stderr)

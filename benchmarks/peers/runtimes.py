@@ -32,6 +32,8 @@ _OPENVINO = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 """What its docs ask for one image at a time, and float32 by name: some processors would get
 bfloat16 by default, and that would be another job."""
 
+_THREADS = "INFERENCE_NUM_THREADS"
+
 _PREPROCESSING = ("Convert", "Transpose", "Subtract")
 """The operators between the image and the network, in OpenVINO's names."""
 
@@ -91,7 +93,7 @@ def open_openvino(
     def answer(image: UInt8) -> UInt8:
         return np.asarray(compiled(image[None])[0][0])
 
-    yield labelling(_facts(name, path, "openvino", _threads(compiled)), answer)
+    yield labelling(_facts(name, path, "openvino", compiled.get_property(_THREADS)), answer)
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def open_bare_openvino(
         check_labels(output, metadata.label_set)
         return resize_labels(output, shape)
 
-    facts = _facts(f"{path.stem}, {name}", path, "openvino", _threads(compiled))
+    facts = _facts(f"{path.stem}, {name}", path, "openvino", compiled.get_property(_THREADS))
     yield Subject(facts, label, "network", answer)
 
 
@@ -170,14 +172,8 @@ def _read(path: Path, size: Size) -> Any:
 
 
 def _compiled(model: Any, threads: int | None) -> Any:
-    config: dict[str, Any] = dict(_OPENVINO)
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    return core().compile_model(model, "CPU", config)
-
-
-def _threads(compiled: Any) -> int:
-    return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+    own = {} if threads is None else {_THREADS: threads}
+    return core().compile_model(model, "CPU", {**_OPENVINO, **own})
 
 
 def _cut(model: Any, path: Path) -> Any:
@@ -233,15 +229,14 @@ def benchmark_app(path: Path, seconds: float = 10, threads: int | None = None) -
     size = read_onnx_metadata(path).size
     if size is None:
         raise InputError(f"benchmark_app takes one size, and {path} takes any: export it at one")
-    height, width = size
-    how = ["-hint", "latency"]
+    hint = ["-hint", "latency"]
     if threads is not None:
-        how = ["-hint", "none", "-nstreams", "1", "-nthreads", str(threads), "-api", "sync"]
-    how += ["-infer_precision", "f32", "-d", "CPU", "-t", str(max(1, round(seconds)))]
-    how += ["-shape", f"image[1,{height},{width},3]"]
+        hint = ["-hint", "none", "-nstreams", "1", "-nthreads", str(threads), "-api", "sync"]
+    how = [*hint, "-infer_precision", "f32", "-d", "CPU", "-t", str(max(1, round(seconds)))]
+    how += ["-shape", f"image[1,{size[0]},{size[1]},3]"]
     report = _run(path, how)
     setting = {
-        "size": [height, width],
+        "size": list(size),
         "batch": 1,
         "own_process": True,
         "runs": int(report["execution_results"]["total number of iterations"]),

@@ -146,8 +146,9 @@ def measure_fresh(
                         if turn >= 0:
                             processes[cache].append(one)
                         bar.update()
-    setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0, "rounds": rounds}
-    setting |= {"runs": repeats} if repeats else {}
+    setting = {"size": list(image.shape[:2]), "batch": 1, "warmup": 0, "rounds": rounds} | (
+        {"runs": repeats} if repeats else {}
+    )
     measured = []
     for each, processes in zip(runs, told, strict=True):
         last = processes["cached"][-1]

@@ -36,24 +36,25 @@ def growth(device: str, work: Callable[[], object]) -> int | None:
     if device == "cuda":
         before = _gpu("used")
         work()
-        after = _gpu("used")
-        return None if before is None or after is None else max(0, after - before)
+        return difference(before, _gpu("used"))
     gc.collect()
     _return_freed_memory()
-    try:
+    before = None
+    with contextlib.suppress(OSError):
         (_SELF / "clear_refs").write_text(_RESET_PEAK)
-    except OSError:
-        work()
-        return None
-    before = _status("VmRSS")
+        before = _field(_SELF / "status", "VmRSS")
     work()
-    after = peak()
+    return difference(before, peak())
+
+
+def difference(before: int | None, after: int | None) -> int | None:
+    """How much more there was afterwards, at least 0; None where the system does not say."""
     return None if before is None or after is None else max(0, after - before)
 
 
 def peak() -> int | None:
     """The largest resident memory of this process in bytes, since its start or the last reset."""
-    return _status("VmHWM")
+    return _field(_SELF / "status", "VmHWM")
 
 
 def available(device: str) -> int | None:
@@ -61,10 +62,6 @@ def available(device: str) -> int | None:
     if device == "cuda":
         return _gpu("free")
     return _field(Path("/proc/meminfo"), "MemAvailable")
-
-
-def _status(name: str) -> int | None:
-    return _field(_SELF / "status", name)
 
 
 def _field(path: Path, name: str) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.benchmarks.measurement import read_measurements
-from icnet_deploy.benchmarks.peers.registry import PEERS, ChosenPeers, Peer
+from icnet_deploy.benchmarks.peers.registry import PEERS, Peer, open_peers, peer_names, time_outside
 from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.errors import BackendError, CheckFailed
 from icnet_deploy.evaluation.pairing import Run
@@ -146,11 +146,11 @@ def test_a_whole_peer_gets_the_file_that_makes_its_labels(artefact, labels_graph
         yield Subject({"name": name}, lambda image: {"total": 2.0})
 
     runs = [Run(artefact, "openvino", "cpu"), Run(labels_graph, "openvino", "cpu")]
-    names = ChosenPeers.names_of("onnxruntime,openvino-bare")
-    chosen = ChosenPeers(names, (96, 128), device="cuda", open_one=open_one)
+    names = peer_names("onnxruntime,openvino-bare")
+    how = {"size": (96, 128), "device": "cuda", "open_one": open_one}
     with ExitStack() as stack:
-        assert len(chosen.open(runs, stack)) == 3
-        chosen.open(runs[:1], stack)
+        assert len(open_peers(names, runs, stack, **how)) == 3
+        open_peers(names, runs[:1], stack, **how)
     assert opened == [
         ("onnxruntime", labels_graph, "cpu"),  # it runs nowhere else
         ("openvino-bare", artefact, "cpu"),
@@ -165,12 +165,11 @@ def test_all_is_every_peer_and_those_that_time_themselves_run_before(monkeypatch
         return (path.name, threads)
 
     monkeypatch.setitem(PEERS, "benchmark_app", Peer("a tool", "artefact", time=alone))
-    here = tuple(name for name, peer in PEERS.items() if "cpu" in peer.devices)
-    assert ChosenPeers.names_of("all") == here
-    assert ChosenPeers.names_of("all", "cuda") == tuple(PEERS)
-    chosen = ChosenPeers(here, (96, 128), 2)
+    here = [name for name, peer in PEERS.items() if "cpu" in peer.devices]
+    assert peer_names("all") == here
+    assert peer_names("all", "cuda") == list(PEERS)
     runs = [Run(artefact, runtime, "cpu") for runtime in ("onnxruntime", "openvino")]
-    assert chosen.outside(runs) == [("random.onnx", 2)]
+    assert time_outside(here, runs, (96, 128), 2) == [("random.onnx", 2)]
 
 
 def test_a_folder_stands_for_what_is_fastest_in_it(release, artefact, tmp_path, run):
