@@ -34,12 +34,12 @@ from icnet_deploy.report.html import Html, tag
 
 _SCORE = object_with({"miou_percent": PERCENT})
 _SCORED = {"sha256": TEXT, "runtime": TEXT, "score": _SCORE, "protocol": OBJECT}
-_ROW = object_with({"artefact": TEXT, "precision": or_null(TEXT), **_SCORED})
+_RESULT_ROW = object_with({"artefact": TEXT, "precision": or_null(TEXT), **_SCORED})
 _SIZE = or_null(list_of(COUNT, 2))
 _REFERENCE = object_with({"weights_sha256": TEXT, "score": _SCORE, "size": _SIZE, "head": TEXT})
 _KINDS: Mapping[str, Mapping[str, Any]] = {
     "evaluate": {"model": TEXT, **_SCORED},
-    "parity": {"rows": list_of(_ROW), "references": list_of(_REFERENCE)},
+    "parity": {"rows": list_of(_RESULT_ROW), "references": list_of(_REFERENCE)},
     "verify": {"parity": OBJECT},
 }
 """Kind of result -> what it holds."""

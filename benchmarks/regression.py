@@ -137,7 +137,7 @@ def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[Change]:
     found = []
     for first, second in pairs:
         for name, before in first.values.items():
-            after = second.values.get(name)
+            after: Any = second.values.get(name)
             if is_summary(before) and is_summary(after):
                 ratio = ratio_of_medians(after["samples_ms"], before["samples_ms"])
                 medians = before["median_ms"], after["median_ms"]

@@ -97,6 +97,13 @@ def labelling(facts: Mapping[str, Any], answer: Callable[[UInt8], npt.NDArray[An
     return Subject(dict(facts), label, answer=answer)
 
 
+def export(*arguments: Any, **options: Any) -> None:
+    """As `to_onnx.export`, which brings torch, so that it is imported when it is called."""
+    from icnet_deploy.export.to_onnx import export
+
+    export(*arguments, **options)
+
+
 def note_runs(backend: Backend) -> list[Span]:
     """Has a backend note when each of its runs began and ended, from whichever thread.
 

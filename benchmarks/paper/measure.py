@@ -23,6 +23,7 @@ from icnet_deploy.benchmarks.paper.networks import (
 from icnet_deploy.benchmarks.paper.tables import comparison
 from icnet_deploy.benchmarks.paper.worker import WARMUP, Job, Worker
 from icnet_deploy.benchmarks.processes.resident import available
+from icnet_deploy.benchmarks.subjects import export
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.model import open_model
@@ -79,7 +80,7 @@ def measure(
     plan: Plan,
     bar: tqdm[Any],
     open_worker: Callable[[Job], Worker] = Worker,
-    export: Callable[..., object] | None = None,
+    export: Callable[..., object] = export,
 ) -> dict[str, Any]:
     """Measures all networks of a plan and returns the JSON result.
 
@@ -87,7 +88,7 @@ def measure(
         plan: what is measured.
         bar: is told of the progress.
         open_worker: opens a network in a process of its own.
-        export: of a checkpoint; `to_onnx.export` if it is None.
+        export: of a checkpoint, as `to_onnx.export`.
 
     Raises:
         UnavailableError: a package or a device is missing. A network that fails by itself is
@@ -119,9 +120,7 @@ def measure(
     return _result(plan, networks, together)
 
 
-def _export(
-    plan: Plan, name: str, folder: Path, export: Callable[..., object] | None
-) -> dict[str, Any]:
+def _export(plan: Plan, name: str, folder: Path, export: Callable[..., object]) -> dict[str, Any]:
     """Writes a network's graph; returns what is known of it before it runs."""
     path, checkpoint = folder / f"{name}.onnx", plan.checkpoints.get(name)
     if checkpoint is None:
@@ -130,8 +129,6 @@ def _export(
     else:
         import onnx
 
-        if export is None:
-            from icnet_deploy.export.to_onnx import export
         network = fitting_checkpoint(name, checkpoint).network
         source = {"file": checkpoint.name, "sha256": sha256(checkpoint)}
         export(_free_batch(folder, name), checkpoint, plan.size, plan.head)

@@ -28,6 +28,7 @@ from icnet_deploy.benchmarks.peers.runtimes import (
     open_onnxruntime,
     open_openvino,
 )
+from icnet_deploy.benchmarks.subjects import export
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageError, InputError
 from icnet_deploy.evaluation.pairing import Run
@@ -135,7 +136,7 @@ def open_peer(
     weights: Path | None = None,
     device: str = "cpu",
     peers: Mapping[str, Peer] = PEERS,
-    export: Callable[..., object] | None = None,
+    export: Callable[..., object] = export,
 ) -> Iterator[Subject]:
     """Opens a peer, and proves on a drawn scene that it does our job.
 
@@ -153,7 +154,7 @@ def open_peer(
         weights: the checkpoint, for all but the bare peers; None is the shipped one.
         device: `cpu` or `cuda`, for those that run there.
         peers: those that there are.
-        export: as `to_onnx.export`, which it is if it is None.
+        export: as `to_onnx.export`.
 
     Yields:
         The peer. Its `label` takes uint8 H x W x 3 of that size and returns `total` alone; it
@@ -200,7 +201,7 @@ def _weights(artefact: Path | None, weights: Path | None) -> Path:
 
 
 def _labels_graph(
-    artefact: Path | None, weights: Path, size: Size, export: Callable[..., object] | None
+    artefact: Path | None, weights: Path, size: Size, export: Callable[..., object]
 ) -> Path:
     """A float32 file that takes images of that size and makes label maps."""
     if artefact is not None and _makes_labels(artefact, size, None):
@@ -215,12 +216,8 @@ def _makes_labels(path: Path, *sizes: Size | None) -> bool:
 
 
 @cache
-def _exported(
-    weights: Path, size: Size, export: Callable[..., object] | None
-) -> TemporaryDirectory[str]:
+def _exported(weights: Path, size: Size, export: Callable[..., object]) -> TemporaryDirectory[str]:
     """A folder with the export, for every peer that runs it; it goes when the process ends."""
-    if export is None:
-        from icnet_deploy.export.to_onnx import export
     folder = TemporaryDirectory(prefix="icnet-peers-")
     export(Path(folder.name) / f"{weights.stem}-labels.onnx", weights, size, head="labels")
     return folder

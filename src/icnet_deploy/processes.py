@@ -46,10 +46,14 @@ class Child:
         command = [sys.executable, "-P", *call, json.dumps(job, default=str)]
         # A pipe that nobody reads fills up.
         self._errors = TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         self.begun = time.monotonic_ns()
-        self._process: Any = subprocess.Popen(  # whose pipes are there
-            command, **pipes, text=True, env=os.environ | environment
+        self._process: Any = subprocess.Popen(  # `Any`, since its pipes are there
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | environment,
         )
         self.pid = self._process.pid
 

@@ -33,7 +33,7 @@ def test_unlike_scopes_stand_apart_and_their_ratio_says_so(timed):
     whole, other = timed("a", [110.0] * 9), timed("b", [55.0] * 9)
     bare = timed("a, bare", [100.0] * 9, scope="network", subject={"sha256": f"{'a':0<64}"})
     first, second = tables([whole, bare, other])
-    assert [first.scope, second.scope] == ["image-to-labels", "network"]
+    assert [table.measured[0].scope for table in (first, second)] == ["image-to-labels", "network"]
     assert column(first, "to the first") == ["1.00", "0.50"]
     assert column(second, "to the first") == ["1.00"]
     (line,) = across_scopes([whole, bare, other])
