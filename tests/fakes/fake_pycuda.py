@@ -36,11 +36,17 @@ class _Api:
         if code:
             raise (MemoryError if code == 2 else LogicError)(f"{name} failed: {code}")
 
-    def new(self, name, *arguments):
+    def new(self, name, *arguments, kind=ctypes.c_uint64):
         """What a call writes to its first argument, a handle or an address."""
-        found = ctypes.c_uint64()
-        self(name, ctypes.byref(found), *arguments)
-        return found.value
+        written = kind()
+        self(name, ctypes.byref(written), *arguments)
+        return written.value
+
+    def pair(self, kind, name, *arguments):
+        """What a call writes to its first two arguments."""
+        first, second = kind(), kind()
+        self(name, ctypes.byref(first), ctypes.byref(second), *arguments)
+        return first.value, second.value
 
 
 def _address(value):
@@ -48,6 +54,13 @@ def _address(value):
     if type(value) is not int and not isinstance(value, Freed):
         raise TypeError(f"Python argument types did not match C++ signature: {type(value)}")
     return ctypes.c_uint64(int(value))
+
+
+def _host(array):
+    """Where an array of the host lies, and its bytes."""
+    view = memoryview(array)
+    assert view.contiguous
+    return ctypes.c_uint64(np.asarray(array).ctypes.data), ctypes.c_size_t(view.nbytes)
 
 
 def _handle(stream):
@@ -94,9 +107,8 @@ def _classes(api):
             return self
 
         def time_since(self, event):
-            found = ctypes.c_float()
-            api("cuEventElapsedTime", ctypes.byref(found), event._handle, self._handle)
-            return found.value
+            handles = (event._handle, self._handle)
+            return api.new("cuEventElapsedTime", *handles, kind=ctypes.c_float)
 
         def __del__(self):
             api("cuEventDestroy_v2", self._handle)
@@ -130,9 +142,7 @@ def _classes(api):
             return text.value.decode()
 
         def compute_capability(self):
-            major, minor = ctypes.c_int(), ctypes.c_int()
-            api("cuDeviceComputeCapability", ctypes.byref(major), ctypes.byref(minor), 0)
-            return major.value, minor.value
+            return api.pair(ctypes.c_int, "cuDeviceComputeCapability", 0)
 
         def retain_primary_context(self):
             return Context(api.new("cuDevicePrimaryCtxRetain", self._number))
@@ -157,33 +167,24 @@ def _classes(api):
 
 def _functions(api, driver, function):
     def mem_alloc(bytes):  # noqa: A002 - PyCUDA's name
-        size = ctypes.c_size_t(bytes)
-        return Freed(api, "cuMemFree_v2", api.new("cuMemAlloc_v2", size))
+        return Freed(api, "cuMemFree_v2", api.new("cuMemAlloc_v2", ctypes.c_size_t(bytes)))
 
     def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        found = api.new("cuMemHostAlloc", ctypes.c_size_t(count), ctypes.c_uint(mem_flags))
-
-        base = Freed(api, "cuMemFreeHost", found)
-        told = {"shape": (count,), "typestr": "|u1", "data": (found, False), "version": 3}
-        base.__array_interface__ = told
+        address = api.new("cuMemHostAlloc", ctypes.c_size_t(count), ctypes.c_uint(mem_flags))
+        base = Freed(api, "cuMemFreeHost", address)
+        interface = {"shape": (count,), "typestr": "|u1", "data": (address, False), "version": 3}
+        base.__array_interface__ = interface
         array = np.asarray(base)
         assert array.base is base
         return array if array.dtype == dtype else array.view(dtype).reshape(shape)
 
     def memcpy_htod_async(dest, src, stream=None):
-        view = memoryview(src)
-        assert view.contiguous
-        source = ctypes.c_uint64(np.asarray(src).ctypes.data)
-        size = ctypes.c_size_t(view.nbytes)
-        api("cuMemcpyHtoDAsync_v2", _address(dest), source, size, _handle(stream))
+        api("cuMemcpyHtoDAsync_v2", _address(dest), *_host(src), _handle(stream))
 
     def memcpy_dtoh_async(dest, src, stream=None):
-        view = memoryview(dest)
-        assert view.contiguous
-        assert not view.readonly
-        target = ctypes.c_uint64(np.asarray(dest).ctypes.data)
-        size = ctypes.c_size_t(view.nbytes)
+        assert not memoryview(dest).readonly
+        target, size = _host(dest)
         api("cuMemcpyDtoHAsync_v2", target, _address(src), size, _handle(stream))
 
     def memcpy_dtod_async(dest, src, size, stream=None):
@@ -191,17 +192,14 @@ def _functions(api, driver, function):
         api("cuMemcpyDtoDAsync_v2", _address(dest), _address(src), count, _handle(stream))
 
     def mem_get_info():
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        api("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        return free.value, total.value
+        return api.pair(ctypes.c_size_t, "cuMemGetInfo_v2")
 
     def module_from_buffer(buffer):
         module = ModuleType("Module")
-        handle = api.new("cuModuleLoadDataEx", buffer, 0, None, None)
+        handle = ctypes.c_uint64(api.new("cuModuleLoadDataEx", buffer, 0, None, None))
 
         def get_function(name):
-            found = api.new("cuModuleGetFunction", ctypes.c_uint64(handle), name.encode())
-            return function(found)
+            return function(api.new("cuModuleGetFunction", handle, name.encode()))
 
         module.get_function = get_function
         return module

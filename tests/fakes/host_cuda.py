@@ -11,6 +11,8 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +23,7 @@ from icnet_deploy.runtime.cuda.labels import CHECK, KERNELS
 from icnet_deploy.runtime.labelmap import label_map_dense
 
 Work = Callable[[], None]
-One = TypeVar("One")
+One = TypeVar("One", bound="_Resource")
 
 _FRESH, _FREED = 0xCD, 0xDD
 
@@ -30,34 +32,47 @@ class HostFault(AssertionError):
     """A use of CUDA that a real GPU would answer with a crash or with wrong numbers."""
 
 
-class _Block:
-    def __init__(self, cuda: HostCuda, size: int) -> None:
-        self._cuda, self.size = cuda, size
-        self._memory = np.full(size + ALIGNMENT, _FRESH, np.uint8)
-        self._start = -self._memory.ctypes.data % ALIGNMENT
-        self.address = self._memory.ctypes.data + self._start
-        self.alive = True
+@dataclass(eq=False)
+class _Resource:
+    """What is taken from the GPU and given back once; it stays known, so that late uses are found.
 
-    @property
-    def array(self) -> UInt8:
-        return self._memory[self._start : self._start + self.size]
+    Attributes:
+        alive: whether it was not given back.
+    """
+
+    cuda: HostCuda
+    alive: bool = field(default=True, init=False)
+
+    def close(self) -> None:
+        self.alive = False
+
+
+@dataclass(eq=False)
+class _Block(_Resource):
+    size: int
+
+    def __post_init__(self) -> None:
+        memory = np.full(self.size + ALIGNMENT, _FRESH, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        self.array = memory[start : start + self.size]
+        self.address = self.array.ctypes.data
 
     def free(self) -> None:
-        if self.alive:
-            self._cuda._closed(self)
-            self._memory[:] = _FREED
+        self.close()
+        self.array[:] = _FREED
 
 
-class _Stream:
-    def __init__(self, cuda: HostCuda) -> None:
-        self._cuda = cuda
-        self.queue: list[Work] = []
-        self.handle = id(self)
-        self.alive = True
+@dataclass(eq=False)
+class _Stream(_Resource):
+    queue: list[Work] = field(default_factory=list)
+
+    @property
+    def handle(self) -> int:
+        return id(self)
 
     def synchronize(self) -> None:
-        self._cuda._check_current()
-        if self.handle in self._cuda._captures:
+        self.cuda._check_current()
+        if self.handle in self.cuda._captures:
             raise BackendError("a stream cannot be waited for while it is captured")
         self.run()
 
@@ -73,9 +88,9 @@ class _Stream:
 
     def wait_for(self, handle: int) -> None:
         if handle in (1, 2):
-            self._cuda.enqueue(self.handle, lambda: self._cuda.waited.append(handle))
+            self.cuda.enqueue(self.handle, partial(self.cuda.waited.append, handle))
             return
-        other = self._cuda.stream_of(handle)
+        other = self.cuda.stream_of(handle)
         # Only what it was given so far: later work does not hold this stream up.
         pending = len(other.queue)
 
@@ -84,55 +99,43 @@ class _Stream:
             for one in work:
                 one()
 
-        self._cuda.enqueue(self.handle, catch_up)
+        self.cuda.enqueue(self.handle, catch_up)
 
     def close(self) -> None:
-        if self.alive:
-            self.run()
-            self._cuda._closed(self)
+        self.run()
+        super().close()
 
 
-class _Event:
+@dataclass(eq=False)
+class _Event(_Resource):
     """Counts the works done as milliseconds: later events have larger times."""
 
-    def __init__(self, cuda: HostCuda) -> None:
-        self._cuda = cuda
-        self.time: int | None = None
-        self.alive = True
+    time: int | None = None
 
     def record(self, stream: _Stream) -> None:
         self.time = None
 
         def passed() -> None:
-            self.time = self._cuda.done
+            self.time = self.cuda.done
 
-        self._cuda.enqueue(stream.handle, passed)
+        self.cuda.enqueue(stream.handle, passed)
 
     def milliseconds_since(self, earlier: _Event) -> float:
         if self.time is None or earlier.time is None:
             raise HostFault("an event's time is asked for before the stream passed it")
         return float(self.time - earlier.time)
 
-    def close(self) -> None:
-        if self.alive:
-            self._cuda._closed(self)
 
-
-class _Graph:
-    def __init__(self, cuda: HostCuda, works: list[Work]) -> None:
-        self._cuda, self._works = cuda, works
-        self.alive = True
+@dataclass(eq=False)
+class _Graph(_Resource):
+    works: list[Work]
 
     def launch(self, stream: _Stream) -> None:
         if not self.alive:
             raise HostFault("a graph is launched after it was closed")
-        self._cuda.graph_launches += 1
-        for work in self._works:
-            self._cuda.enqueue(stream.handle, work)
-
-    def close(self) -> None:
-        if self.alive:
-            self._cuda._closed(self)
+        self.cuda.graph_launches += 1
+        for work in self.works:
+            self.cuda.enqueue(stream.handle, work)
 
 
 class HostCuda:
@@ -156,8 +159,7 @@ class HostCuda:
         self.moved = {"in": 0, "out": 0, "across": 0}
         self.waited: list[int] = []
         self.done = 0
-        self._open: list[Any] = []
-        self._freed: list[_Block] = []
+        self._made: list[_Resource] = []
         self._captures: dict[int, list[Work]] = {}
         self._thread = threading.local()
         self._lock = threading.RLock()
@@ -167,19 +169,17 @@ class HostCuda:
     @property
     def live(self) -> int:
         """How many blocks, streams, events and graphs were not freed."""
-        return len(self._open)
+        return sum(one.alive for one in self._all(_Resource))
 
     def check(self, address: int, size: int, written: bool = True) -> None:
         """Raises `HostFault` unless one live block holds `size` bytes from an address on."""
-        with self._lock:
-            blocks = [one for one in self._open if isinstance(one, _Block)]
-            for block in (*blocks, *self._freed):
-                if block.address <= address < block.address + block.size:
-                    if not block.alive:
-                        raise HostFault("memory is used after it was freed")
-                    if address + size > block.address + block.size:
-                        raise HostFault(f"{size} bytes go past the end of {block.size}")
-                    return
+        for block in self._all(_Block):
+            if block.address <= address < block.address + block.size:
+                if not block.alive:
+                    raise HostFault("memory is used after it was freed")
+                if address + size > block.address + block.size:
+                    raise HostFault(f"{size} bytes go past the end of {block.size}")
+                return
         raise HostFault(f"{address:#x} is no memory of the GPU")
 
     def enqueue(self, handle: int, work: Work) -> None:
@@ -196,10 +196,9 @@ class HostCuda:
 
     def stream_of(self, handle: int) -> _Stream:
         """The live stream of that handle."""
-        with self._lock:
-            for one in self._open:
-                if isinstance(one, _Stream) and one.handle == handle:
-                    return one
+        for stream in self._all(_Stream):
+            if stream.alive and stream.handle == handle:
+                return stream
         raise HostFault(f"{handle:#x} is no stream, or one that was closed")
 
     # -- the protocol
@@ -214,9 +213,7 @@ class HostCuda:
             self._thread.depth = depth
 
     def free_memory(self) -> int:
-        with self._lock:
-            held = [one.size for one in self._open if isinstance(one, _Block)]
-        return self.capacity - sum(held)
+        return self.capacity - sum(block.size for block in self._all(_Block) if block.alive)
 
     def allocate(self, size: int) -> _Block:
         if size > self.free_memory():
@@ -284,7 +281,7 @@ class HostCuda:
         if threads[0] < width or threads[1] < height or block[0] * block[1] > 1024:
             raise HostFault(f"{grid} blocks of {block} threads do not cover {width} x {height}")
         work = self._check_labels if kernel == CHECK else self._label_map
-        self.enqueue(stream.handle, lambda: work(kernel, *values))
+        self.enqueue(stream.handle, partial(work, kernel, *values))
 
     def _label_map(self, kernel: str, logits: int, *numbers: int) -> None:
         """What is flagged leaves the label map as it was: whoever reads it finds no labels."""
@@ -331,12 +328,9 @@ class HostCuda:
     def _opened(self, one: One) -> One:
         self._check_current()
         with self._lock:
-            self._open.append(one)
+            self._made.append(one)
         return one
 
-    def _closed(self, one: Any) -> None:
+    def _all(self, kind: type[One]) -> list[One]:
         with self._lock:
-            one.alive = False
-            self._open.remove(one)
-            if isinstance(one, _Block):
-                self._freed.append(one)
+            return [one for one in self._made if isinstance(one, kind)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fake_tensorrt.surface import parse
@@ -102,7 +103,8 @@ def _problem_of_call(use, signatures):
         return None
     count, keywords = use.call
     for text in signatures:
-        if parse(text).bind((0,) * count, dict.fromkeys(keywords, 0)) is not None:
+        with suppress(TypeError):
+            parse(text).bind((0,) * count, dict.fromkeys(keywords, 0))
             return None
     return f"{use} does not take {count} arguments and {list(keywords)}: {signatures}"
 

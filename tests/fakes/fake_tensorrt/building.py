@@ -5,23 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
 
-from fake_tensorrt.operators import refusals
+from fake_tensorrt.operators import describe, ends, refusals
 from fake_tensorrt.plan import write_plan
-from fake_tensorrt.running import ONNX_DTYPES
+from fake_tensorrt.running import new_on_gpu
 
 TIMINGS = b"fake timings "
+NO_NODE = onnx.NodeProto()
 
 # -- ILogger, Dims, IHostMemory
-
-
-def _new_logger(fake, this, min_severity):
-    this._state = SimpleNamespace(min_severity=min_severity)
 
 
 def _log(fake, this, severity, msg):
@@ -55,11 +51,6 @@ DIMS = {
 # -- Builder, INetworkDefinition
 
 
-def _new_builder(fake, this, logger):
-    fake.module.machine.require_gpu()
-    this._state = SimpleNamespace(logger=logger)
-
-
 def _create_network(fake, this, flags):
     typed = 1 << int(fake.enums["NetworkDefinitionCreationFlag"].STRONGLY_TYPED)
     always = fake.module.__version__.startswith("11.")  # accepted there, and ignored
@@ -74,18 +65,13 @@ def _create_network(fake, this, flags):
     )
 
 
-def _network_flag(fake, this, flag):
-    return bool(this._state.flags >> int(flag) & 1)
-
-
 def _tensor(fake, value, **about):
-    kind = value.type.tensor_type
-    sides = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+    kind, sides = describe(value)
     return fake.new(
         "ITensor",
         name=value.name,
-        dtype=fake.enums["DataType"].__members__[ONNX_DTYPES[kind.elem_type]],
-        shape=fake.classes["Dims"](sides),
+        dtype=fake.enums["DataType"].__members__[kind],
+        shape=fake.classes["Dims"](list(sides)),
         **about,
     )
 
@@ -94,6 +80,7 @@ def _config(fake, this):
     return fake.new(
         "IBuilderConfig",
         builder=this,
+        logger=this._state.logger,
         flags=1 << int(fake.enums["BuilderFlag"].TF32),  # on by default in the real one, too
         builder_optimization_level=3,
         max_aux_streams=-1,
@@ -160,8 +147,7 @@ def _create_cache(fake, this, serialized_timing_cache):
     about = {"version": fake.module.__version__, "compute": fake.module.machine.compute, "keys": []}
     if blob:
         if not blob.startswith(TIMINGS):
-            fake.emit(this._state.builder._state.logger, "ERROR", "the timing cache is corrupted")
-            return None
+            return fake.refuse(this, "the timing cache is corrupted")
         about = json.loads(blob.removeprefix(TIMINGS))
     return fake.new("ITimingCache", about=about)
 
@@ -170,9 +156,7 @@ def _set_cache(fake, this, cache, ignore_mismatch):
     about = cache._state.about
     here = (fake.module.__version__, list(fake.module.machine.compute))
     if (about["version"], list(about["compute"])) != here and not ignore_mismatch:
-        logger = this._state.builder._state.logger
-        fake.emit(logger, "ERROR", "the timing cache is of another device or version")
-        return False
+        return fake.refuse(this, "the timing cache is of another device or version", False)
     this._state.cache = cache
     return True
 
@@ -206,15 +190,14 @@ def _parse(fake, this, model, path=None):
         _fail(fake, this, "UNSUPPORTED_NODE", why, index, node)
     if this._state.errors:
         return False
-    constants = {tensor.name for tensor in loaded.graph.initializer}
     network.model, network.name = loaded, loaded.graph.name
-    ends = [value for value in loaded.graph.input if value.name not in constants]
-    network.inputs = [_tensor(fake, value, is_network_input=True) for value in ends]
-    network.outputs = [_tensor(fake, v, is_network_output=True) for v in loaded.graph.output]
+    inputs, outputs = ends(loaded.graph)
+    network.inputs = [_tensor(fake, value, is_network_input=True) for value in inputs]
+    network.outputs = [_tensor(fake, value, is_network_output=True) for value in outputs]
     return True
 
 
-def _fail(fake, this, code, why, index=-1, node=None):
+def _fail(fake, this, code, why, index=-1, node=NO_NODE):
     error = fake.new(
         "ParserError",
         code=fake.enums["ErrorCode"].__members__[code],
@@ -223,12 +206,11 @@ def _fail(fake, this, code, why, index=-1, node=None):
         func="parse",
         line=0,
         node=index,
-        node_name=node.name if node is not None else "",
-        node_operator=node.op_type if node is not None else "",
+        node_name=node.name,
+        node_operator=node.op_type,
     )
     this._state.errors.append(error)
-    fake.emit(this._state.logger, "ERROR", _error_text(fake, error))
-    return False
+    return fake.refuse(this, _error_text(fake, error), False)
 
 
 def _error_text(fake, this):
@@ -237,10 +219,6 @@ def _error_text(fake, this):
         f"In node {e.node} with name: {e.node_name} and operator: {e.node_operator} ({e.func}): "
     )
     return f"{where * (e.node >= 0)}{e.code.name}: {e.desc}"
-
-
-def _get_error(fake, this, index):
-    return this._state.errors[index]
 
 
 def _clear_errors(fake, this):
@@ -258,17 +236,12 @@ ERROR_FIELDS = ("code", "desc", "file", "func", "line", "node", "node_name", "no
 
 def _build(fake, this, network, config, **kernels):
     """A plan, or None with the reason in the log."""
-    emit = partial(fake.emit, this._state.logger)
-    state = config._state
+    state, where = config._state, "IBuilder::buildSerializedNetwork: Error Code"
     if problem := _unbuildable(network._state, state):
-        emit(
-            "ERROR", f"IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error ({problem})"
-        )
-        return None
+        return fake.refuse(this, f"{where} 4: API Usage Error ({problem})")
     nodes = network._state.model.graph.node
     if not _show_progress(fake, state, len(nodes)):
-        emit("ERROR", "IBuilder::buildSerializedNetwork: Error Code 10: cancelled")
-        return None
+        return fake.refuse(this, f"{where} 10: cancelled")
     model = network._state.model.SerializeToString()
     timed = _time(nodes, state.cache)
     about = _about(fake, network._state, state)
@@ -294,14 +267,12 @@ def _unbuildable(network, config):
         return "the network has no output"
     for tensor in network.inputs:
         shape = tuple(tensor.shape)
-        for profile in config.profiles:
-            for given in profile.get(tensor.name, []):
-                fits = len(given) == len(shape) and all(
-                    a in (-1, b) for a, b in zip(shape, given, strict=True)
-                )
-                if not fits:
-                    return f"profile {given} does not fit the input {tensor.name} {shape}"
-        if -1 in shape and not any(tensor.name in p for p in config.profiles):
+        profiles = [given for p in config.profiles for given in p.get(tensor.name, [])]
+        for given in profiles:
+            fits = all(a in (-1, b) for a, b in zip(shape, given, strict=False))
+            if len(given) != len(shape) or not fits:
+                return f"profile {given} does not fit the input {tensor.name} {shape}"
+        if -1 in shape and not profiles:
             return (
                 "Network has dynamic or shape inputs, but no optimization profile has been defined"
             )
@@ -364,33 +335,28 @@ def _time(nodes, cache):
     return len(new)
 
 
-def _part(items, index):
-    return items[index]
-
-
 BUILDING = {
     "Dims": DIMS,
-    "Logger": {"__init__": _new_logger, "log": _log},
+    "Logger": {"log": _log},
     "IHostMemory": {
         "nbytes": lambda fake, this: bytes.__len__(this),
         "dtype": lambda fake, this: fake.enums["DataType"].INT8,
     },
     "Builder": {
-        "__init__": _new_builder,
+        "__init__": new_on_gpu,
         "create_network": _create_network,
         "create_builder_config": _config,
         "create_optimization_profile": _profile,
         "build_serialized_network": _build,
-        "logger": lambda fake, this: this._state.logger,
     },
     "INetworkDefinition": {
-        "get_flag": _network_flag,
+        "get_flag": _flag,
         "num_inputs": lambda fake, this: len(this._state.inputs),
         "num_outputs": lambda fake, this: len(this._state.outputs),
         "num_layers": lambda fake, this: len(this._state.model.graph.node),
         "__len__": lambda fake, this: len(this._state.model.graph.node),
-        "get_input": lambda fake, this, index: _part(this._state.inputs, index),
-        "get_output": lambda fake, this, index: _part(this._state.outputs, index),
+        "get_input": lambda fake, this, index: this._state.inputs[index],
+        "get_output": lambda fake, this, index: this._state.outputs[index],
     },
     "IOptimizationProfile": {
         "set_shape": _set_shape,
@@ -416,7 +382,7 @@ BUILDING = {
         "parse_from_file": _parse_file,
         "supports_model_v2": _supports,
         "num_errors": lambda fake, this: len(this._state.errors),
-        "get_error": _get_error,
+        "get_error": lambda fake, this, index: this._state.errors[index],
         "clear_errors": _clear_errors,
     },
     "ParserError": {

@@ -6,6 +6,8 @@ import ast
 import re
 import sys
 import types
+from dataclasses import dataclass
+from functools import partial, partialmethod
 from importlib.machinery import ModuleSpec
 
 from fake_tensorrt.building import BUILDING
@@ -14,7 +16,6 @@ from fake_tensorrt.running import RUNNING
 from fake_tensorrt.surface import load_surface, parse
 
 SEVERITY = "ILogger.Severity"
-NO_MATCH = object()
 
 
 def make_fake(release, machine=None):
@@ -47,7 +48,7 @@ class _Factory:
             enum, member = value.rsplit(".", 1)
             setattr(self.module, name, self.enums[enum](int(self.enums[enum].__members__[member])))
         for name, signatures in self.surface["functions"].items():
-            setattr(self.module, name, self._function(name, signatures))
+            setattr(self.module, name, self._method("", name, signatures))
 
     def _class(self, name):
         if name in self.classes:
@@ -63,7 +64,7 @@ class _Factory:
             namespace[prop] = self._property(name, prop, access, kind)
         for method, work in self.behaviour.get(name, {}).items():  # what a surface leaves out
             if method.startswith("__") and method not in namespace:
-                namespace[method] = self._plain_method(work)
+                namespace[method] = partialmethod(partial(work, self))
         namespace["_constructible"] = about.get("constructible", False)
         cls = self.classes[name] = type(base)(name, (base,), namespace)
         if "." not in name:
@@ -88,47 +89,44 @@ class _Factory:
         except Exception as error:
             print(f"[ERROR] Exception caught in log(): {error}", file=sys.stderr)
 
+    def refuse(self, this, text, answer=None):
+        """Logs an error to an object's logger; returns what the real one answers then."""
+        self.emit(this._state.logger, "ERROR", text)
+        return answer
+
     def _find(self, name, member):
         """What models a member of a class, of its own or of a class that it comes from."""
-        for owner in (name, *self.surface["classes"][name].get("bases", [])):
-            found = self.behaviour.get(owner, {}).get(member)
-            if found is not None:
-                return found
-        return None
+        owners = (name, *self.surface["classes"].get(name, {}).get("bases", []))
+        found = (self.behaviour.get(owner, {}).get(member) for owner in owners)
+        return next((work for work in found if work is not None), None)
 
     def _method(self, name, method, signatures):
+        """A method of a class, or a function of the module, whose name is empty."""
         work = self._find(name, method)
         overloads = [parse(text) for text in signatures]
+        bound = overloads[0].bound
 
         def call(*given, **kwargs):
-            static = not overloads[0].bound
-            args = given if static else given[1:]
-            values = self._bind(method, overloads, args, kwargs)
-            if work is None:
-                if method == "__init__":
-                    given[0]._state = types.SimpleNamespace()
-                    return None
+            values = self._bind(method, overloads, given[bound:], kwargs)
+            if work is not None:
+                return work(self, *given[:bound], **values)
+            if method != "__init__":
                 raise NotImplementedError(f"the fake does not model {name}.{method}")
-            return work(self, *given[: not static], **values)
+            given[0]._state = types.SimpleNamespace(**values)
+            return None
 
         call.__name__ = method
-        return call if overloads[0].bound else staticmethod(call)
-
-    def _plain_method(self, work):
-        return lambda this, *args: work(self, this, *args)
+        return call if bound else staticmethod(call)
 
     def _bind(self, name, overloads, args, kwargs):
         for overload in overloads:
-            found = overload.bind(args, kwargs)
-            if found is None:
+            try:
+                given = overload.bind(args, kwargs)
+                values = {p.name: self.convert(p.type, v, p.default) for p, v in given.items()}
+            except (TypeError, ValueError):  # not this one
                 continue
-            values = {p.name: self.convert(p.type, v, p.default) for p, v in found.items()}
-            if any(value is NO_MATCH for value in values.values()):
-                continue
-            for parameter in overload.parameters:
-                if parameter.name not in values:
-                    values[parameter.name] = self._default(parameter.default)
-            return values
+            left = [p for p in overload.parameters if p not in given]
+            return values | {p.name: self._default(p.default) for p in left}
         types_ = "\n".join(f"    {n}. {o.text}" for n, o in enumerate(overloads, 1))
         shown = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
         raise TypeError(
@@ -143,17 +141,6 @@ class _Factory:
         owner = SEVERITY if enum[1] == "Severity" else enum[1]
         return self.enums[owner].__members__[enum[2]]
 
-    def _function(self, name, signatures):
-        overloads, work = [parse(text) for text in signatures], self.behaviour[""].get(name)
-
-        def call(*args, **kwargs):
-            values = self._bind(name, overloads, args, kwargs)
-            if work is None:
-                raise NotImplementedError(f"the fake does not model {name}")
-            return work(self, **values)
-
-        return call
-
     def _property(self, name, prop, access, kind):
         work = self._find(name, prop)
 
@@ -163,10 +150,11 @@ class _Factory:
             return vars(this._state).get(prop, self._zero(kind))
 
         def put(this, value):
-            converted = self.convert(kind, value, None if kind.split(".")[-1] in self.enums else "")
-            if converted is NO_MATCH:
-                raise TypeError(f"{name}.{prop} is a {kind}, not {value!r}")
-            setattr(this._state, prop, converted)
+            default = None if kind.split(".")[-1] in self.enums else ""
+            try:
+                setattr(this._state, prop, self.convert(kind, value, default))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{name}.{prop} is a {kind}, not {value!r}") from error
 
         return property(get if "r" in access else None, put if "w" in access else None)
 
@@ -179,42 +167,38 @@ class _Factory:
         return None if enum is None else enum(0)
 
     def convert(self, kind, value, default=None):
-        """Turns an argument into what the parameter takes, or NO_MATCH."""
+        """Turns an argument into what the parameter takes; TypeError, ValueError if it cannot."""
         if value is None and default is not None:
             return None
         name = re.sub(r"^(?:trt\.|nv\w+::(?:v_\d_\d::)?)", "", kind)
-        if name in self.enums:
-            return value if isinstance(value, self.enums[name]) else NO_MATCH
         if name == "Dims" and isinstance(value, list | tuple):
-            ints = [self.convert("int", v) for v in value]
-            return NO_MATCH if any(i is NO_MATCH for i in ints) else self.classes["Dims"](ints)
-        if name in self.classes:
-            return value if isinstance(value, self.classes[name]) else NO_MATCH
-        return _plain(kind, value)
+            return self.classes["Dims"](_whole_numbers(value))
+        if kind in CONVERTERS:
+            return CONVERTERS[kind](value)
+        expected = self.enums.get(name) or self.classes.get(name) or EXACT.get(kind, object)
+        if not isinstance(value, expected):
+            raise TypeError(f"{value!r} is no {kind}")
+        return value
 
 
-def _plain(kind, value):
-    """Converts what is no class of the module, as pybind11 does."""
-    if kind in ("int", "typing.SupportsInt"):
-        try:  # a float has no __index__; a handle of another library may have only __int__
-            whole = not isinstance(value, float | str | bytes) and value is not None
-            return int(value) if whole else NO_MATCH
-        except (TypeError, ValueError):
-            return NO_MATCH
-    if kind == "typing_extensions.Buffer":
-        try:
-            return memoryview(value)
-        except TypeError:
-            return NO_MATCH
-    if kind == "collections.abc.Sequence[typing.SupportsInt]":
-        if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
-            return NO_MATCH
-        ints = [_plain("int", v) for v in value]
-        return NO_MATCH if any(i is NO_MATCH for i in ints) else ints
-    exact = {"str": str, "bool": bool, "float": (float, int), "list": list, "tuple": tuple}
-    if kind in exact:
-        return value if isinstance(value, exact[kind]) else NO_MATCH
-    return value
+def _whole_number(value):
+    """A float has no __index__; a handle of another library may have only __int__."""
+    if isinstance(value, float | str | bytes) or value is None:
+        raise TypeError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _whole_numbers(value):
+    if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+        raise TypeError(f"{value!r} is no sequence")
+    return [_whole_number(one) for one in value]
+
+
+# How pybind11 takes what is no class of the module.
+CONVERTERS = {"int": _whole_number, "typing.SupportsInt": _whole_number}
+CONVERTERS |= {"collections.abc.Sequence[typing.SupportsInt]": _whole_numbers}
+CONVERTERS |= {"typing_extensions.Buffer": memoryview}
+EXACT = {"str": str, "bool": bool, "float": (float, int), "list": list, "tuple": tuple}
 
 
 class _Meta(type):
@@ -261,36 +245,30 @@ def _enum(name, members):
     """As pybind11's: no int, equal to its own kind only, hashed by value."""
     short = name.rpartition(".")[2]
 
+    @dataclass(frozen=True, repr=False)
     class Enum:
-        __slots__ = ("_value",)
+        value: int
 
-        def __init__(self, value):
-            if int(value) not in members.values():
-                raise ValueError(f"{value} is no {name}")
-            self._value = int(value)
-
-        @property
-        def value(self):
-            return self._value
+        def __post_init__(self):
+            object.__setattr__(self, "value", int(self.value))
+            if self.value not in members.values():
+                raise ValueError(f"{self.value} is no {name}")
 
         @property
         def name(self):
-            return next(key for key, number in members.items() if number == self._value)
-
-        def __eq__(self, other):
-            return isinstance(other, Enum) and other._value == self._value
+            return next(key for key, number in members.items() if number == self.value)
 
         def __hash__(self):
-            return hash(self._value)
+            return self.value
 
         def __repr__(self):
-            return f"<{short}.{self.name}: {self._value}>"
+            return f"<{short}.{self.name}: {self.value}>"
 
         def __str__(self):
             return f"{short}.{self.name}"
 
         def __int__(self):
-            return self._value
+            return self.value
 
         __index__ = __int__
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Machine:
     monitor: Any = None
     builds: list[dict[str, Any]] = field(default_factory=list)
     float_layers: frozenset[str] = frozenset()
-    live: dict[str, int] = field(default_factory=lambda: {"engines": 0, "contexts": 0})
+    live: Counter[str] = field(default_factory=lambda: Counter(engines=0, contexts=0))
 
     def require_gpu(self):
         """What the bindings say where TensorRT makes no builder and no runtime."""

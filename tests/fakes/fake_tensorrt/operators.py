@@ -15,6 +15,8 @@ from onnx import TensorProto, numpy_helper
 
 OPSETS = range(9, 25)
 
+ONNX_DTYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF"}
+
 FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16))
 NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
 BOOL = frozenset((TensorProto.BOOL,))
@@ -82,14 +84,32 @@ def refusals(model):
                 yield index, node, why
 
 
+def ends(graph):
+    """The inputs of an ONNX graph that are no constants, and its outputs."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants], graph.output
+
+
+def describe(value):
+    """(dtype's name, shape with -1 where free) of an ONNX graph's input or output."""
+    tensor = value.type.tensor_type
+    sides = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim]
+    return ONNX_DTYPES[tensor.elem_type], tuple(sides)
+
+
+def types_of(model):
+    """Tensor -> its ONNX type, of all whose type is known."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    types = {v.name: v.type.tensor_type.elem_type for v in values}
+    return types | {t.name: t.data_type for t in model.graph.initializer}
+
+
 class _Graph:
-    """The types of all tensors, the constants, and who reads what."""
+    """The types of all tensors, the constants, and the outputs."""
 
     def __init__(self, model):
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self.types = {v.name: v.type.tensor_type.elem_type for v in values}
-        self.types |= {t.name: t.data_type for t in model.graph.initializer}
+        self.types = types_of(model)
         self.constants = {t.name: t for t in model.graph.initializer}
         self.outputs = {v.name for v in model.graph.output}
 
@@ -107,11 +127,15 @@ def _refused(graph, node):
     return check(graph, node, attributes) if check else None
 
 
+def _first(*checks):
+    """The words of the first (refused, words) that is refused; None where none is."""
+    return next((words for refused, words in checks if refused), None)
+
+
 def _cast(graph, node, attributes):
-    from_, to = graph.types.get(node.input[0]), attributes["to"]
-    if TensorProto.UINT8 in (from_, to) and not {from_, to} & FLOATS:
-        return "uint8 converts to and from float32 and float16 only"
-    return None
+    kinds = {graph.types.get(node.input[0]), attributes["to"]}
+    narrow = TensorProto.UINT8 in kinds and not kinds & FLOATS
+    return _first((narrow, "uint8 converts to and from float32 and float16 only"))
 
 
 def _quantized(graph, node, attributes):
@@ -127,34 +151,28 @@ def _quantized(graph, node, attributes):
 
 
 def _conv(graph, node, attributes):
-    if len(attributes.get("kernel_shape", (1, 1))) not in (2, 3):
-        return "2D or 3D convolutions only"
-    return None
+    sides = len(attributes.get("kernel_shape", (1, 1)))
+    return _first((sides not in (2, 3), "2D or 3D convolutions only"))
 
 
 def _pool(graph, node, attributes):
-    if len(attributes["kernel_shape"]) not in (2, 3):
-        return "2D or 3D pooling only"
-    if set(attributes.get("dilations", (1,))) != {1}:
-        return "pooling takes no dilations"
-    if len(node.output) > 1 and node.output[1]:
-        return "the Indices output is not supported"
-    return None
+    return _first(
+        (len(attributes["kernel_shape"]) not in (2, 3), "2D or 3D pooling only"),
+        (set(attributes.get("dilations", (1,))) != {1}, "pooling takes no dilations"),
+        (any(node.output[1:]), "the Indices output is not supported"),
+    )
 
 
 def _resize(graph, node, attributes):
     mode = attributes.get("mode", b"nearest").decode()
     how = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
-    if mode not in ("nearest", "linear"):
-        return f"resize mode {mode} is not supported"
-    if how not in RESIZE_COORDINATES:
-        return f"coordinate transformation {how} is not supported"
-    if attributes.get("antialias") or attributes.get("keep_aspect_ratio_policy", b"") not in (
-        b"",
-        b"stretch",
-    ):
-        return "antialiasing and aspect ratio policies are not supported"
-    return None
+    policy = attributes.get("keep_aspect_ratio_policy", b"stretch")
+    more = attributes.get("antialias") or policy not in (b"", b"stretch")
+    return _first(
+        (mode not in ("nearest", "linear"), f"resize mode {mode} is not supported"),
+        (how not in RESIZE_COORDINATES, f"coordinate transformation {how} is not supported"),
+        (more, "antialiasing and aspect ratio policies are not supported"),
+    )
 
 
 CHECKS = {

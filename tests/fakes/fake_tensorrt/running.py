@@ -12,17 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 
-from fake_tensorrt.inspector import information
 from fake_tensorrt.machine import Fault
-from fake_tensorrt.plan import numbers, read_plan
+from fake_tensorrt.operators import describe, ends
+from fake_tensorrt.plan import information, numbers, read_plan
 
 ALIGNMENT = 256
 """What `setTensorAddress` in NvInferRuntime.h asks for."""
 
 DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32}
 DTYPES |= {"INT64": np.int64, "BOOL": np.bool_, "UINT8": np.uint8}
-
-ONNX_DTYPES = {1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF"}
 
 
 def _nptype(fake, trt_type):
@@ -32,13 +30,14 @@ def _nptype(fake, trt_type):
 
 
 def _volume(fake, iterable):
-    return int(np.prod(tuple(iterable))) if len(tuple(iterable)) else 1
+    return int(np.prod(tuple(iterable), dtype=np.int64))
 
 
 # -- Runtime
 
 
-def _new_runtime(fake, this, logger):
+def new_on_gpu(fake, this, logger):
+    """A builder or a runtime, which there is on a machine with a GPU only."""
     fake.module.machine.require_gpu()
     this._state = SimpleNamespace(logger=logger)
 
@@ -46,16 +45,14 @@ def _new_runtime(fake, this, logger):
 def _deserialize(fake, this, serialized_engine=None, **readers):
     if serialized_engine is None:
         raise NotImplementedError("the fake reads plans from memory only")
-    emit = partial(fake.emit, this._state.logger)
+    where = "IRuntime::deserializeCudaEngine: Error Code"
     try:
         version, about, model = read_plan(serialized_engine)
     except ValueError as error:
-        emit("ERROR", f"IRuntime::deserializeCudaEngine: Error Code 1: Serialization ({error})")
-        return None
+        return fake.refuse(this, f"{where} 1: Serialization ({error})")
     if problem := _incompatible(fake, this._state, version, about):
-        emit("ERROR", f"IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error ({problem})")
-        return None
-    return new_engine(fake, this, about, model)
+        return fake.refuse(this, f"{where} 6: API Usage Error ({problem})")
+    return _new_engine(fake, this, about, model)
 
 
 def _incompatible(fake, runtime, version, about):
@@ -89,11 +86,10 @@ def _incompatible(fake, runtime, version, about):
 # -- ICudaEngine
 
 
-def new_engine(fake, runtime, about, model):
+def _new_engine(fake, runtime, about, model):
     """An engine over an ONNX file; it keeps its runtime alive, as the real one does."""
     graph = onnx.load_from_string(model).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
+    inputs, outputs = ends(graph)
     made = fake.new(
         "ICudaEngine",
         runtime=runtime,
@@ -101,31 +97,20 @@ def new_engine(fake, runtime, about, model):
         about=about,
         graph=graph,
         model=model,
-        inputs={v.name: _describe(v) for v in inputs},
-        outputs={v.name: _describe(v) for v in graph.output},
+        inputs={v.name: describe(v) for v in inputs},
+        outputs={v.name: describe(v) for v in outputs},
         session=None,
         lock=threading.Lock(),
         shapes={},
     )
-    _count(fake, made, "engines")
-    return made
+    return _counted(fake, made, "engines")
 
 
-def _count(fake, made, kind):
+def _counted(fake, made, kind):
     live = fake.module.machine.live
-    live[kind] += 1
-
-    def gone():
-        live[kind] -= 1
-
-    weakref.finalize(made, gone)
-
-
-def _describe(value):
-    """(dtype's name, shape with -1 where free)."""
-    tensor = value.type.tensor_type
-    sides = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim]
-    return ONNX_DTYPES[tensor.elem_type], tuple(sides)
+    live.update([kind])
+    weakref.finalize(made, live.subtract, [kind])
+    return made
 
 
 def _session(engine):
@@ -142,88 +127,75 @@ def _session(engine):
         return engine.session
 
 
-def _tensor(engine, name):
-    return engine.inputs.get(name) or engine.outputs.get(name)
-
-
-def _lookup(fake, this, name, found, missing):
-    """What `found` makes of a tensor; an unknown name is an error in the log and a default."""
-    tensor = _tensor(this._state, name)
-    if tensor is None:
-        fake.emit(this._state.logger, "ERROR", f"Error Code 3: no tensor is called {name}")
-        return missing
-    return found(tensor)
+def _tensor(fake, this, name):
+    """(mode, dtype, shape) of a tensor; of an unknown name an error in the log and defaults."""
+    for mode, tensors in (("INPUT", this._state.inputs), ("OUTPUT", this._state.outputs)):
+        if name in tensors:
+            return mode, *tensors[name]
+    return fake.refuse(this, f"Error Code 3: no tensor is called {name}", ("NONE", "FLOAT", ()))
 
 
 def _name_at(fake, this, index):
     names = [*this._state.inputs, *this._state.outputs]
     if not 0 <= index < len(names):
-        fake.emit(this._state.logger, "ERROR", f"Error Code 3: no tensor at {index}")
-        return None
+        return fake.refuse(this, f"Error Code 3: no tensor at {index}")
     return names[index]
 
 
 def _mode(fake, this, name):
-    modes = fake.enums["TensorIOMode"]
-    engine = this._state
-    if _tensor(engine, name) is None:
-        return _lookup(fake, this, name, None, modes.NONE)
-    return modes.INPUT if name in engine.inputs else modes.OUTPUT
+    return fake.enums["TensorIOMode"].__members__[_tensor(fake, this, name)[0]]
 
 
 def _dtype(fake, this, name):
-    types = fake.enums["DataType"].__members__
-    return _lookup(fake, this, name, lambda t: types[t[0]], types["FLOAT"])
+    return fake.enums["DataType"].__members__[_tensor(fake, this, name)[1]]
 
 
 def _shape(fake, this, name):
-    dims = fake.classes["Dims"]
-    return _lookup(fake, this, name, lambda t: dims(list(t[1])), dims())
+    return fake.classes["Dims"](list(_tensor(fake, this, name)[2]))
 
 
 def _bytes(fake, this, name, profile_index=0):
-    return _lookup(fake, this, name, lambda t: np.dtype(DTYPES[t[0]]).itemsize, 0)
+    mode, kind, _ = _tensor(fake, this, name)
+    return _size((), DTYPES[kind]) if mode != "NONE" else 0
 
 
 def _profile_shape(fake, this, name, profile_index):
-    engine, dims = this._state, fake.classes["Dims"]
-    profiles = engine.about["profiles"]
-    if name not in engine.inputs or not 0 <= profile_index < max(1, len(profiles)):
-        fake.emit(engine.logger, "ERROR", f"Error Code 3: no input {name}, profile {profile_index}")
-        return []
-    return [dims(list(shape)) for shape in _range(engine, name, profile_index)]
+    engine = this._state
+    if name not in engine.inputs or not 0 <= profile_index < _profiles(fake, this):
+        return fake.refuse(this, f"Error Code 3: no input {name}, profile {profile_index}", [])
+    return [fake.classes["Dims"](list(shape)) for shape in _range(engine, name, profile_index)]
 
 
 def _range(engine, name, profile):
-    profiles = engine.about["profiles"]
-    shape = engine.inputs[name][1]
-    if not profiles or name not in profiles[profile]:
-        return [shape] * 3
-    return [tuple(shape) for shape in profiles[profile][name]]
+    """The least, best and largest shape of an input."""
+    given = (engine.about["profiles"] or [{}])[profile]
+    return [tuple(shape) for shape in given.get(name, [engine.inputs[name][1]] * 3)]
+
+
+def _size(shape, dtype):
+    """Bytes of an array."""
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _largest(engine, profile):
+    """Output -> its bytes at the profile's largest shapes."""
+    shapes = _output_shapes(engine, {n: _range(engine, n, profile)[2] for n in engine.inputs})
+    return {name: _size(shape, DTYPES[engine.outputs[name][0]]) for name, shape in shapes.items()}
 
 
 def _memory_size(fake, this, profile_index=0):
     """Room for the outputs at the profile's largest shapes, in whole 256 bytes."""
-    engine = this._state
-    largest = {name: _range(engine, name, profile_index)[2] for name in engine.inputs}
-    shapes = _output_shapes(engine, largest)
-    sizes = [np.dtype(DTYPES[engine.outputs[n][0]]).itemsize * _count_of(s) for n, s in shapes]
+    sizes = _largest(this._state, profile_index).values()
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
-def _count_of(shape):
-    return int(np.prod(shape, dtype=np.int64))
-
-
 def _output_shapes(engine, inputs):
-    """[(output, its shape)] for these input shapes, by running the graph once on zeros."""
+    """Output -> its shape for these input shapes, by running the graph once on zeros."""
     key = tuple(sorted(inputs.items()))
     if key not in engine.shapes:
         feed = {n: np.zeros(s, DTYPES[engine.inputs[n][0]]) for n, s in inputs.items()}
-        found = _session(engine).run(list(engine.outputs), feed)
-        engine.shapes[key] = [
-            (name, value.shape) for name, value in zip(engine.outputs, found, strict=True)
-        ]
+        values = _session(engine).run(list(engine.outputs), feed)
+        engine.shapes[key] = {n: v.shape for n, v in zip(engine.outputs, values, strict=True)}
     return engine.shapes[key]
 
 
@@ -242,8 +214,7 @@ def _new_context(fake, this, strategy=None, runtime_config=None):
         memory=None,
         busy=threading.Lock(),
     )
-    _count(fake, made, "contexts")
-    return made
+    return _counted(fake, made, "contexts")
 
 
 def _runtime_config(fake, this):
@@ -260,21 +231,18 @@ def _set_strategy(fake, this, strategy):
 
 def _set_input_shape(fake, this, name, shape):
     state, engine = this._state, this._state.engine._state
-    wanted = tuple(shape)
-    emit = partial(fake.emit, state.logger, "ERROR")
+    wanted, where = tuple(shape), "IExecutionContext::setInputShape: Error Code 3"
     if name not in engine.inputs:
-        emit(f"IExecutionContext::setInputShape: Error Code 3: {name} is no input")
-        return False
+        return fake.refuse(this, f"{where}: {name} is no input", False)
     low, _, high = _range(engine, name, state.profile)
     fits = len(wanted) == len(low) and all(
         a <= b <= c for a, b, c in zip(low, wanted, high, strict=True)
     )
     if not fits:
-        emit(
-            f"IExecutionContext::setInputShape: Error Code 3: API Usage Error (supplied dimensions "
-            f"{list(wanted)} of {name} are not within profile {state.profile}: {low} to {high})"
+        problem = (
+            f"{list(wanted)} of {name} are not within profile {state.profile}: {low} to {high}"
         )
-        return False
+        return fake.refuse(this, f"{where}: API Usage Error (supplied dimensions {problem})", False)
     state.shapes[name] = wanted
     return True
 
@@ -296,31 +264,21 @@ def _context_shape(fake, this, name):
     if name in known:
         return dims(list(known[name]))
     if name in engine.outputs and len(known) == len(engine.inputs):
-        return dims(list(dict(_output_shapes(engine, known))[name]))
+        return dims(list(_output_shapes(engine, known)[name]))
     return _shape(fake, state.engine, name)
 
 
 def _max_output_size(fake, this, name):
-    engine, profile = this._state.engine._state, this._state.profile
-    largest = {n: _range(engine, n, profile)[2] for n in engine.inputs}
-    shape = dict(_output_shapes(engine, largest)).get(name)
-    return (
-        -1
-        if shape is None
-        else _count_of(shape) * np.dtype(DTYPES[engine.outputs[name][0]]).itemsize
-    )
+    return _largest(this._state.engine._state, this._state.profile).get(name, -1)
 
 
 def _set_address(fake, this, name, memory):
-    state = this._state
-    emit = partial(fake.emit, state.logger, "ERROR")
-    if _tensor(state.engine._state, name) is None:
-        emit(f"IExecutionContext::setTensorAddress: Error Code 3: no tensor is called {name}")
-        return False
+    engine, where = this._state.engine._state, "IExecutionContext::setTensorAddress"
+    if name not in (*engine.inputs, *engine.outputs):
+        return fake.refuse(this, f"{where}: Error Code 3: no tensor is called {name}", False)
     if memory % ALIGNMENT:
-        emit(f"IExecutionContext::setTensorAddress: {memory:#x} is not aligned to {ALIGNMENT}")
-        return False
-    state.addresses[name] = memory
+        return fake.refuse(this, f"{where}: {memory:#x} is not aligned to {ALIGNMENT}", False)
+    this._state.addresses[name] = memory
     return True
 
 
@@ -331,8 +289,7 @@ def _get_address(fake, this, name):
 def _set_profile(fake, this, profile_index, stream_handle):
     state = this._state
     if not 0 <= profile_index < _profiles(fake, state.engine):
-        fake.emit(state.logger, "ERROR", f"Error Code 3: there is no profile {profile_index}")
-        return False
+        return fake.refuse(this, f"Error Code 3: there is no profile {profile_index}", False)
     state.profile = profile_index
     state.shapes.clear()
     return True
@@ -345,11 +302,9 @@ def _profiles(fake, engine):
 def _set_memory(fake, this, memory, size):
     needed = _memory_size(fake, this._state.engine, this._state.profile)
     if memory % ALIGNMENT or size < needed:
-        fake.emit(
-            this._state.logger, "ERROR", f"setDeviceMemory: {needed} aligned bytes are needed"
-        )
-        return
-    this._state.memory = memory
+        fake.refuse(this, f"setDeviceMemory: {needed} aligned bytes are needed")
+    else:
+        this._state.memory = memory
 
 
 def _update_memory_size(fake, this):
@@ -358,12 +313,12 @@ def _update_memory_size(fake, this):
 
 def _execute(fake, this, stream_handle):
     state, engine = this._state, this._state.engine._state
-    emit = partial(fake.emit, state.logger)
     if problem := _not_ready(fake, state, engine):
-        emit("ERROR", f"IExecutionContext::enqueueV3: Error Code 3: API Usage Error ({problem})")
-        return False
+        where = "IExecutionContext::enqueueV3: Error Code 3"
+        return fake.refuse(this, f"{where}: API Usage Error ({problem})", False)
     if not stream_handle:
-        emit("WARNING", "Using default stream in enqueueV3() may lead to performance issues")
+        text = "Using default stream in enqueueV3() may lead to performance issues"
+        fake.emit(state.logger, "WARNING", text)
     if not state.busy.acquire(blocking=False):
         raise Fault("two threads enqueue on one execution context")
     try:
@@ -390,17 +345,17 @@ def _not_ready(fake, state, engine):
 
 def _compute(machine, engine, shapes, addresses):
     """What a stream runs: reads the inputs, computes, writes the outputs."""
-    feed = {}
-    for name, shape in shapes.items():
-        view = _view(machine, addresses[name], shape, DTYPES[engine.inputs[name][0]], False)
-        feed[name] = view.copy()
+    feed = {
+        name: _view(machine, addresses[name], shape, DTYPES[engine.inputs[name][0]], False).copy()
+        for name, shape in shapes.items()
+    }
     values = _session(engine).run(list(engine.outputs), feed)
     for name, value in zip(engine.outputs, values, strict=True):
         _view(machine, addresses[name], value.shape, value.dtype, True)[...] = value
 
 
 def _view(machine, address, shape, dtype, written):
-    size = _count_of(shape) * np.dtype(dtype).itemsize
+    size = _size(shape, dtype)
     if machine.check is not None:
         machine.check(address, size, written)
     memory = (ctypes.c_ubyte * size).from_address(address)
@@ -417,13 +372,12 @@ def _inspector(fake, this):
 def _information(fake, this, format):  # noqa: A002
     if format.name != "JSON":
         raise NotImplementedError("the fake inspector writes JSON only")
-    engine = this._state.engine._state
-    return json.dumps(information(fake, engine))
+    return json.dumps(information(fake, this._state.engine._state))
 
 
 RUNNING = {
     "": {"nptype": _nptype, "volume": _volume},
-    "Runtime": {"__init__": _new_runtime, "deserialize_cuda_engine": _deserialize},
+    "Runtime": {"__init__": new_on_gpu, "deserialize_cuda_engine": _deserialize},
     "ICudaEngine": {
         "num_io_tensors": lambda fake, this: len(this._state.inputs) + len(this._state.outputs),
         "num_layers": lambda fake, this: len(this._state.graph.node),

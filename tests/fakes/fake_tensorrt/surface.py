@@ -42,17 +42,15 @@ class Signature:
     bound: bool
 
     def bind(self, args, kwargs):
-        """Parameter -> what it is given, or None where counts or names do not fit."""
-        if len(args) > len(self.parameters):
-            return None
-        found = dict(zip(self.parameters, args, strict=False))
-        names = {p.name: p for p in self.parameters if not p.positional_only}
-        for name, value in kwargs.items():
-            if name not in names or names[name] in found:
-                return None
-            found[names[name]] = value
-        missing = [p for p in self.parameters if p not in found and p.default is None]
-        return None if missing else found
+        """Parameter -> what it is given; TypeError where counts or names do not fit."""
+        given = dict(zip(self.parameters, args, strict=False))
+        free = {p.name: p for p in self.parameters if p not in given and not p.positional_only}
+        if len(args) > len(self.parameters) or not kwargs.keys() <= free.keys():
+            raise TypeError(f"too many arguments for {self.text}")
+        given |= {free[name]: value for name, value in kwargs.items()}
+        if any(p not in given and p.default is None for p in self.parameters):
+            raise TypeError(f"too few arguments for {self.text}")
+        return given
 
 
 def split(text):
@@ -69,28 +67,13 @@ def split(text):
 @cache
 def parse(text):
     """Reads one line such as `f(self: trt.X, name: str, size: int = 0) -> bool`."""
-    static = text.startswith("static ")
-    inner = text[text.index("(") + 1 : _closing(text)]
+    inner = re.fullmatch(r"[^(]*\((.*)\)(?: -> .*|  # python)", text)[1]
     found = []
     for part in split(inner):
         head, _, default = part.partition(" = ")
         name, _, kind = head.partition(":")
         found.append(Parameter(name.strip(), kind.strip(), default.strip() or None))
-    bound = not static and bool(found) and found[0].name in ("self", "this")
-    if not bound and not static and found and _names_object(text, found[0]):
-        bound = True
-    return Signature(text, tuple(found[1:] if bound else found), bound)
-
-
-def _names_object(text, first):
-    """Of `__getitem__(self: ...)` and the like pybind11 may call the object otherwise."""
-    return text.startswith("__") and first.name == "arg0" and first.type.startswith("trt.")
-
-
-def _closing(text):
-    depth = 0
-    for index in range(text.index("("), len(text)):
-        depth += (text[index] == "(") - (text[index] == ")")
-        if not depth:
-            return index
-    raise ValueError(f"no signature: {text}")
+    # Of `__getitem__(self: ...)` and the like pybind11 may call the object `arg0`.
+    of_object = r"\w+\((?:self|this)\b|__\w+\(arg0: trt\."
+    bound = re.match(of_object, text) is not None
+    return Signature(text, tuple(found[bound:]), bound)
