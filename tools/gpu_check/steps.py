@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icnet_deploy.documents import parse
 from icnet_deploy.precisions import precision_of
+from icnet_deploy.processes import run_tool
 from icnet_deploy.runtime.auto.folder import ArtefactFile
 from icnet_deploy.runtime.backends.registry import RUNTIMES
 
@@ -29,17 +29,7 @@ def run_python(
     Returns:
         What it printed; and of a failure what it was, with the last line of its errors, else "".
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=limit,
-            cwd=folder,
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"ended when the time was up: {' '.join(arguments[:4])}"
+    done = run_tool([sys.executable, *arguments], limit, folder and str(folder))
     last = (done.stderr.strip().splitlines() or [""])[-1]
     return done.stdout, f"exit code {done.returncode}: {last}" if done.returncode else ""
 
@@ -117,9 +107,7 @@ def parity(setting: Setting) -> dict[str, Any]:
     """ONNX Runtime on the device against PyTorch float32 on the CPU, a result a file."""
     results = setting.kept("parity")
     for artefact in setting.artefacts:
-        row = precision_of(artefact.precision)
-        refusal = row.refusal("onnxruntime", setting.device) if row else None
-        if refusal is not None:
+        if refusal := _refusal(artefact, "onnxruntime", setting.device):
             results[artefact.path.name] = {"left_out": refusal}
             continue
         where = ("--runtime", "onnxruntime", "--device", setting.device)
@@ -145,9 +133,9 @@ def speed(setting: Setting) -> dict[str, Any]:
     """ONNX Runtime beside PyTorch in turn, then batch by batch."""
     return setting.kept("speed") | _measured(
         setting,
-        [artefact.path for artefact in setting.artefacts if _runs(artefact, setting.device)],
+        _files(setting),
         ("--runtime", "onnxruntime", "--device", setting.device),
-        {"peers": "pytorch,pytorch-channels-last"},
+        "pytorch,pytorch-channels-last",
     )
 
 
@@ -155,30 +143,34 @@ def compiled(setting: Setting) -> dict[str, Any]:
     """PyTorch compiled, which takes minutes, beside PyTorch as it comes."""
     if setting.device == "cpu":
         return {"left_out": "a rehearsal compiles nothing"}
-    files = [artefact.path for artefact in setting.artefacts if _runs(artefact, "cuda")][:1]
     where = ("--runtime", "onnxruntime", "--device", "cuda")
-    return _measured(setting, files, where, {"peers": "pytorch,torch-compile"}, throughput=False)
+    return _measured(setting, _files(setting)[:1], where, "pytorch,torch-compile", False)
 
 
-def _runs(artefact: ArtefactFile, device: str) -> bool:
+def _files(setting: Setting) -> list[Path]:
+    """The artefacts that ONNX Runtime runs on the device."""
+    found = setting.artefacts
+    return [each.path for each in found if not _refusal(each, "onnxruntime", setting.device)]
+
+
+def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
+    """Why a runtime refuses an artefact, or None."""
     row = precision_of(artefact.precision)
-    return row is None or row.refusal("onnxruntime", device) is None
+    return row and row.refusal(runtime, device, RUNTIMES[runtime].engines)
 
 
 def _measured(
     setting: Setting,
     files: Sequence[Path],
     where: Sequence[str],
-    latency: Mapping[str, str],
+    peers: str,
     throughput: bool = True,
 ) -> dict[str, Any]:
     """The measurements of files, as `icnet benchmark` wrote them."""
     if not files:
         return {"left_out": "no artefact runs there: name a folder with --artefacts"}
     common = (*files, *where, "--size", setting.size_text, "--rounds", str(setting.rounds))
-    modes: dict[str, tuple[str, ...]] = {
-        "latency": tuple(part for name, value in latency.items() for part in (f"--{name}", value))
-    }
+    modes: dict[str, tuple[str, ...]] = {"latency": ("--peers", peers)}
     if throughput:
         batches = ",".join(map(str, setting.batches))
         modes["throughput"] = ("--scope", "frames-to-labels", "--batch", batches, "--images", "16")
@@ -211,15 +203,14 @@ def engines(setting: Setting) -> dict[str, Any]:
             setting.save()
         if built:
             where = ("--runtime", flavour, "--device", "cuda")
-            rows["speed"] = _measured(setting, built, where, {"peers": "pytorch"})
+            rows["speed"] = _measured(setting, built, where, "pytorch")
     return results
 
 
 def _engine(setting: Setting, artefact: ArtefactFile, engine: Path, flavour: str) -> dict[str, Any]:
     """Builds for this GPU as `icnet build-engine` does, and compares."""
-    row = precision_of(artefact.precision)
-    refusal = row.refusal(flavour, "cuda", engines=True) if row else None
-    if refusal is not None or setting.left < 0:
+    refusal = _refusal(artefact, flavour, "cuda")
+    if refusal or setting.left < 0:
         return {"left_out": refusal or "the time was up"}
     start = time.monotonic()
     failed = setting.icnet("build-engine", artefact.path, "-o", engine, "--with", flavour)
@@ -239,9 +230,8 @@ def run_tests(setting: Setting, options: Sequence[str], folder: Path) -> dict[st
     """Runs pytest in a folder."""
     printed, failed = setting.python("-m", "pytest", *options, folder=folder)
     lines = printed.strip().splitlines() or [failed]
-    found = {"closing": lines[-1], "failed": list(_starting(lines, ("FAILED", "ERROR")))}
+    found = {
+        "closing": lines[-1],
+        "failed": [line for line in lines if line.startswith(("FAILED", "ERROR"))],
+    }
     return found | ({"error": failed} if failed else {})
-
-
-def _starting(lines: Sequence[str], starts: tuple[str, ...]) -> Iterator[str]:
-    return (line for line in lines if line.startswith(starts))
