@@ -17,18 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from icnet_deploy.calibration import CalibrationSet, choose, stratified
+from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
+from icnet_deploy.calibration.ranges import METHODS
+from icnet_deploy.calibration.sensitivity.search import Cost
 from icnet_deploy.command import command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import Dataset, Sample, open_dataset
-from icnet_deploy.data.options import add_data_options
+from icnet_deploy.data import Sample, open_dataset
+from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError, UnavailableError
 from icnet_deploy.evaluation.score import Score, Size, percent
 from icnet_deploy.files import write_json
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import UInt8, resize_image
 from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.backends.registry import open_backend
 from icnet_deploy.runtime.labelmap import label_map
@@ -38,18 +42,22 @@ from icnet_deploy.timing import interleave
 if TYPE_CHECKING:
     import onnx
 
-    from icnet_deploy.calibration import CalibrationSet
-
-SCHEMA = 1
-
-UInt8 = npt.NDArray[np.uint8]
 Key = tuple[str, str, str]
 """Quantizer, method of its ranges, placement."""
 
-_RUNTIMES = {"int8": "openvino", "int8-ort": "onnxruntime"}
-_METHODS = ("percentile", "mse", "entropy", "minmax")
+_SCHEMA = 1
 _ORT_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _PLAIN = ("ONNX Runtime", "minmax")  # what times are told against
+
+_HEADER = (
+    "placement",
+    "quantizer",
+    "ranges",
+    "mIoU, points",
+    "lowest class",
+    "labels alike %",
+    "time",
+)
 
 _NNCF = """
 import sys, numpy as np, onnx, nncf
@@ -63,19 +71,12 @@ onnx.save(nncf.quantize(onnx.load(model), data, subset_size=len(np.load(images))
 class _Candidate:
     """One quantized file, and how it did."""
 
-    quantizer: str
-    method: str
-    placement: str
+    key: Key
     backend: Backend
     score: Score
     megabytes: float
     alike: int = 0
     pixels: int = 0
-
-    @property
-    def name(self) -> str:
-        """Unlike every other's."""
-        return f"{self.quantizer}, {self.method}, {self.placement}"
 
 
 def _ours(
@@ -87,12 +88,12 @@ def _ours(
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.calibration.quantize import quantize
 
-    found = calibrate(source, images, parent)
+    calibration = calibrate(source, images, parent)
     files = {}
-    for placement in _RUNTIMES:
-        for method in _METHODS:
+    for placement in PLACEMENTS:
+        for method in METHODS:
             path = folder / f"ours-{method}-{placement}.onnx"
-            onnx.save(quantize(source, found.ranges(method), placement), path)
+            onnx.save(quantize(source, calibration.ranges(method), placement), path)
             files["icnet-deploy", method, placement] = path
     return files
 
@@ -103,30 +104,28 @@ def _onnx_runtime(model: Path, images: UInt8, folder: Path) -> dict[Key, Path]:
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(images)
+            self.feeds = ({"image": image[None]} for image in images)
 
         def get_next(self) -> dict[str, UInt8] | None:
-            image = next(self.left, None)
-            return None if image is None else {"image": image[None]}
+            return next(self.feeds, None)
 
-    settings: dict[str, dict[str, Any]] = {
-        "int8": {
-            "activation_type": q.QuantType.QInt8,
-            "op_types_to_quantize": ["Conv"],
-            "extra_options": {
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
-        },
-        "int8-ort": {
-            "activation_type": q.QuantType.QUInt8,
-            "op_types_to_quantize": ["Conv", "Add", "Relu", "AveragePool"],
+    symmetric = {
+        "activation_type": q.QuantType.QInt8,
+        "op_types_to_quantize": ["Conv"],
+        "extra_options": {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv"],
         },
     }
+    asymmetric = {
+        "activation_type": q.QuantType.QUInt8,
+        "op_types_to_quantize": ["Conv", "Add", "Relu", "AveragePool"],
+    }
     files = {}
-    for placement, options in settings.items():
+    for placement, row in PLACEMENTS.items():
+        options: dict[str, Any] = symmetric if row.symmetric else asymmetric
         for method, name in _ORT_METHODS.items():
             path = folder / f"ort-{method}-{placement}.onnx"
             q.quantize_static(
@@ -159,38 +158,35 @@ def _nncf(python: Path, model: Path, images: UInt8, folder: Path) -> dict[Key, P
             f"NNCF failed in {python} ({last}): name an environment's interpreter that has nncf, "
             "onnx and onnxruntime"
         )
-    return {("NNCF", "its default", placement): out for placement in _RUNTIMES}
+    return {("NNCF", "its default", placement): out for placement in PLACEMENTS}
 
 
 def _measure(
     candidates: Sequence[_Candidate],
     reference: Backend,
     score: Score,
-    dataset: Dataset,
+    samples: Sequence[Sample],
     size: Size,
 ) -> None:
     """Scores all on each image before the next is decoded."""
 
     def labels(backend: Backend, sample: Sample) -> UInt8:
-        image = resize_image(sample.image, size)
-        answer = backend.run({"image": image[None]})["logits"]
+        answer = backend.run({"image": resize_image(sample.image, size)[None]})["logits"]
         height, width = sample.labels.shape
         return np.asarray(label_map(answer, (height, width))[0])
 
-    for sample in tqdm(dataset, desc="score", unit="image", disable=None):
+    for sample in tqdm(samples, desc="score", unit="image", disable=None):
         wanted = labels(reference, sample)
         score.add(sample, wanted)
         for candidate in candidates:
-            found = labels(candidate.backend, sample)
-            candidate.score.add(sample, found)
-            candidate.alike += int((found == wanted).sum())
+            answer = labels(candidate.backend, sample)
+            candidate.score.add(sample, answer)
+            candidate.alike += int((answer == wanted).sum())
             candidate.pixels += wanted.size
 
 
-def _times(
-    candidates: Sequence[_Candidate], image: UInt8, rounds: int
-) -> Mapping[str, Sequence[float]]:
-    """Processor time of a run on one thread, in turn."""
+def _times(candidates: Sequence[_Candidate], image: UInt8, rounds: int) -> dict[Key, float]:
+    """Processor time of a run on one thread, taken in turn, in seconds: the median."""
 
     def turn(backend: Backend) -> Callable[[], float]:
         def run() -> float:
@@ -201,57 +197,47 @@ def _times(
         run()  # warm
         return run
 
-    samples, _ = interleave({c.name: turn(c.backend) for c in candidates}, rounds)
-    return samples
+    turns = {str(index): turn(one.backend) for index, one in enumerate(candidates)}
+    samples = interleave(turns, rounds)[0].values()
+    return {c.key: float(np.median(s)) for c, s in zip(candidates, samples, strict=True)}
 
 
-def _row(
-    candidate: _Candidate, reference: Score, times: Mapping[str, Sequence[float]]
-) -> dict[str, Any]:
-    difference = 100 * (candidate.score.confusion.iou() - reference.confusion.iou())
-    names = reference.dataset.label_set.names
-    known = {n: float(d) for n, d in zip(names, difference, strict=True) if not np.isnan(d)}
-    lowest = min(known, key=lambda name: known[name])
-    miou = 100 * (candidate.score.confusion.miou() - reference.confusion.miou())
-    plain = f"{_PLAIN[0]}, {_PLAIN[1]}, {candidate.placement}"
+def _row(candidate: _Candidate, reference: Score, times: Mapping[Key, float]) -> dict[str, Any]:
+    quantizer, method, placement = candidate.key
+    ours, alike = candidate.score.confusion, candidate.alike / candidate.pixels
+    cost = Cost.of(ours, reference.confusion, reference.dataset.label_set.names, alike)
     return {
-        "quantizer": candidate.quantizer,
-        "ranges": candidate.method,
-        "placement": candidate.placement,
-        "runtime": _RUNTIMES[candidate.placement],
-        "miou_difference_points": round(miou, 4),
-        "class_difference_points": {n: round(d, 4) for n, d in known.items()},
-        "lowest_class": lowest,
-        "alike_percent": percent(candidate.alike / candidate.pixels),
+        "quantizer": quantizer,
+        "ranges": method,
+        "placement": placement,
+        "runtime": cpu_runtime(placement),
+        "miou_difference_points": round(cost.miou_points, 4),
+        "class_difference_points": {n: round(d, 4) for n, d in cost.class_points.items()},
+        "lowest_class": cost.worst_class,
+        "alike_percent": percent(cost.agreement),
         "megabytes": candidate.megabytes,
-        "cpu_ms_median": round(1e3 * float(np.median(times[candidate.name])), 2),
-        "time_to_plain": round(
-            float(np.median(times[candidate.name]) / np.median(times[plain])), 3
-        ),
+        "cpu_ms_median": round(1e3 * times[candidate.key], 2),
+        "time_to_plain": round(times[candidate.key] / times[(*_PLAIN, placement)], 3),
     }
 
 
 def markdown(results: Sequence[dict[str, Any]]) -> str:
     """The table of recorded results."""
-    header = ["placement", "quantizer", "ranges", "mIoU, points", "lowest class", "labels alike %"]
-    lines = [[*header, "time"], ["---"] * (len(header) + 1)]
-    for result in results:
-        if result["kind"] != "quantizers":
-            continue
-        for row in result["rows"]:
-            lowest = row["lowest_class"]
-            lines.append(
-                [
-                    f"{row['placement']} on {row['runtime']}",
-                    row["quantizer"],
-                    row["ranges"],
-                    f"{row['miou_difference_points']:+.2f}",
-                    f"{row['class_difference_points'][lowest]:+.2f} {lowest}",
-                    f"{row['alike_percent']:.2f}",
-                    f"{row['time_to_plain']:.2f}",
-                ]
-            )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = [
+        [
+            f"{row['placement']} on {row['runtime']}",
+            row["quantizer"],
+            row["ranges"],
+            f"{row['miou_difference_points']:+.2f}",
+            f"{row['class_difference_points'][row['lowest_class']]:+.2f} {row['lowest_class']}",
+            f"{row['alike_percent']:.2f}",
+            f"{row['time_to_plain']:.2f}",
+        ]
+        for result in results
+        if result["kind"] == "quantizers"
+        for row in result["rows"]
+    ]
+    return Table(_HEADER, rows).markdown()
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -273,13 +259,12 @@ def _arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns its exit code."""
     args = _arguments().parse_args(argv)
-    from icnet_deploy.calibration import choose, stratified
     from icnet_deploy.calibration.artefact import load_float
 
     source, metadata, size = load_float(args.model)
     if metadata.head != "logits":
         raise InputError(f"{args.model} has the head {metadata.head!r}: export it with `logits`")
-    dataset = open_dataset(args.dataset, args.data, args.split, args.exif).first(args.limit)
+    dataset = open_data(args)
     train = open_dataset(args.dataset, args.data, "train", args.exif)
     chosen = choose(stratified(train, args.calibration), size, exif=args.exif)
     images = np.stack(list(chosen))
@@ -295,8 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         candidates = [
             _Candidate(
-                *key,
-                open_backend(_RUNTIMES[key[2]], path, "cpu", 1, cached=False),
+                key,
+                open_backend(cpu_runtime(key[2]), path, "cpu", 1, cached=False),
                 score(),
                 round(path.stat().st_size / 1e6, 1),
             )
@@ -308,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(
         args.json,
         {
-            "schema": SCHEMA,
+            "schema": _SCHEMA,
             "kind": "quantizers",
             "model_sha256": artefact_sha256(args.model),
             "weights_sha256": metadata.weights_sha256,

@@ -139,11 +139,8 @@ class _Bench:
                 changed += int(np.count_nonzero(labels != wanted))
                 pixels += labels.size
                 confusion.add(self.score.mapped(labels), sample.labels)
-        points = 100 * (confusion.iou() - self.score.confusion.iou())
         names = self.dataset.label_set.names
-        known = {n: float(p) for n, p in zip(names, points, strict=True) if not np.isnan(p)}
-        miou = 100 * (confusion.miou() - self.score.confusion.miou())
-        return path, Cost(1 - changed / pixels, miou, known)
+        return path, Cost.of(confusion, self.score.confusion, names, 1 - changed / pixels)
 
     def _open(self, path: Path) -> Predictor:
         return Predictor.open(path, self.runtime, "cpu", cached=False)

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from icnet_deploy.data import ConfusionMatrix
 from icnet_deploy.evaluation.budgets import Budget, Measured
 
 
@@ -76,6 +79,25 @@ class Cost(Measured):
 
     `class_points` are of the classes that occur.
     """
+
+    @classmethod
+    def of(
+        cls,
+        ours: ConfusionMatrix,
+        exact: ConfusionMatrix,
+        names: Sequence[str],
+        agreement: float,
+    ) -> Cost:
+        """Compares two scores of the classes of these names, float32's the second.
+
+        Args:
+            ours, exact: on the same images.
+            names: of the classes.
+            agreement: the share of all pixels to which both give the same label, 0..1.
+        """
+        points = 100 * (ours.iou() - exact.iou())
+        occur = {n: float(p) for n, p in zip(names, points, strict=True) if not np.isnan(p)}
+        return cls(agreement, 100 * (ours.miou() - exact.miou()), occur)
 
     @property
     def worst_class(self) -> str:

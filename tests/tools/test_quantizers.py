@@ -26,24 +26,23 @@ class Backend:
 
 
 @pytest.fixture
-def rows(monkeypatch):
+def rows():
     image = np.zeros((8, 10, 3), np.uint8)
     image[4:] = 255
     sample = Sample("one", image, (image[..., 0] > 127).astype(np.uint8))
     dataset = Dataset("two", "val", CLASSES, (), lambda path: sample.labels)
-    monkeypatch.setattr(Dataset, "__iter__", lambda self: iter([sample]))
 
     def score():
         return Score(dataset, CLASSES, (8, 10))
 
     names = [("ours", "mse", 2), ("ONNX Runtime", "minmax", 5)]
     candidates = [
-        quantizers._Candidate(name, method, "int8-ort", Backend(wrong), score(), 1.0)
+        quantizers._Candidate((name, method, "int8-ort"), Backend(wrong), score(), 1.0)
         for name, method, wrong in names
     ]
     reference = score()
-    quantizers._measure(candidates, Backend(0), reference, dataset, (8, 10))
-    times = {candidates[0].name: [0.1, 0.2, 0.3], candidates[1].name: [0.4, 0.4, 0.4]}
+    quantizers._measure(candidates, Backend(0), reference, [sample], (8, 10))
+    times = {candidates[0].key: 0.2, candidates[1].key: 0.4}
     return [quantizers._row(c, reference, times) for c in candidates]
 
 
