@@ -17,7 +17,7 @@ from icnet_deploy.networks.layers import Bottleneck, ConvBN, halved, resize
 from icnet_deploy.networks.resnet import BLOCKS, ChannelCounts, ResNet50
 
 Stages = Literal["sub4", "sub24", "sub124"]
-STAGES: tuple[Stages, ...] = ("sub4", "sub24", "sub124")
+_STAGES: tuple[Stages, ...] = ("sub4", "sub24", "sub124")
 
 _SPLIT = BLOCKS.index("conv3_1") + 1
 """The medium and the low branch share the bottlenecks before it."""
@@ -46,8 +46,8 @@ class ICNet(ResNet50):
         guidance: bool = False,
         channels: Mapping[str, int] | None = None,
     ) -> None:
-        if stages not in STAGES:
-            raise ValueError(f"stages is one of {', '.join(STAGES)}; got {stages!r}")
+        if stages not in _STAGES:
+            raise ValueError(f"stages is one of {', '.join(_STAGES)}; got {stages!r}")
         c = ChannelCounts(width, channels)
         # The stem sees the half image (513x1025); conv2 is at 129x257, conv3_1 at 65x129, the rest
         # at 33x65, on conv3_1 halved.

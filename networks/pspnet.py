@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from icnet_deploy.networks.layers import Bottleneck, ConvBN
 from icnet_deploy.networks.resnet import BLOCKS, ChannelCounts, ResNet50
 
-Downsampling = Literal[8, 16, 32]
-DOWNSAMPLINGS: tuple[Downsampling, ...] = (8, 16, 32)
-
 _GEOMETRY: dict[int, tuple[dict[int, int], dict[int, int]]] = {
     8: ({3: 2}, {4: 2, 5: 4}),
     16: ({3: 2, 4: 2}, {5: 2}),
@@ -47,12 +44,12 @@ class PSPNet(ResNet50):
         self,
         num_classes: int,
         width: float = 0.5,
-        downsampling: Downsampling = 8,
+        downsampling: Literal[8, 16, 32] = 8,
         guidance: bool = False,
         channels: Mapping[str, int] | None = None,
     ) -> None:
         if downsampling not in _GEOMETRY:
-            raise ValueError(f"downsampling is one of {DOWNSAMPLINGS}; got {downsampling!r}")
+            raise ValueError(f"downsampling is one of {tuple(_GEOMETRY)}; got {downsampling!r}")
         c = ChannelCounts(width, channels)
         super().__init__(num_classes, width, c, *_GEOMETRY[downsampling])
         self.downsampling, self.guidance = downsampling, guidance

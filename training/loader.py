@@ -18,7 +18,7 @@ from icnet_deploy.training.config import TrainConfig
 
 UInt8 = npt.NDArray[np.uint8]
 
-CACHE_BYTES = 2 << 30
+_CACHE_BYTES = 2 << 30
 """Decoded images that a process, or each of its loading workers, keeps at most."""
 
 
@@ -64,14 +64,14 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
     def source(self, which: int, index: int) -> Sample:
         """Image `index` of data set `which`, with training targets for labels.
 
-        Decoded images are kept until they fill `CACHE_BYTES`.
+        Decoded images are kept until they fill `_CACHE_BYTES`.
         """
         sample = self._cache.get((which, index))
         if sample is None:
             read = self.datasets[which][index]
             sample = Sample(read.name, read.image, self._tables[which][read.labels])
             self._cached += sample.image.nbytes + sample.labels.nbytes
-            if self._cached <= CACHE_BYTES:
+            if self._cached <= _CACHE_BYTES:
                 self._cache[which, index] = sample
         return sample
 

@@ -24,7 +24,7 @@ _READERS = {"caffe": caffe_layers, "numpy": numpy_layers}
 
 
 @dataclass(frozen=True)
-class Released:
+class _Released:
     """A released file that was read.
 
     Attributes:
@@ -42,7 +42,7 @@ class Released:
     match: Match
 
 
-def read_released(path: str | Path, stages: Stages = "sub124") -> Released:
+def read_released(path: str | Path, stages: Stages = "sub124") -> _Released:
     """Reads a `.caffemodel`, or the NumPy form of one; which it is, its first bytes say.
 
     Raises:
@@ -52,7 +52,7 @@ def read_released(path: str | Path, stages: Stages = "sub124") -> Released:
     """
     path = Path(path)
     layers, form = read_layers(path)
-    return Released(path, sha256(path), form, stages, match(layers, stages))
+    return _Released(path, sha256(path), form, stages, match(layers, stages))
 
 
 def read_layers(path: Path) -> tuple[list[Layer], str]:
@@ -76,7 +76,7 @@ def read_layers(path: Path) -> tuple[list[Layer], str]:
         ) from error
 
 
-def save_released(released: Released, out: str | Path, label_set: LabelSet) -> None:
+def save_released(released: _Released, out: str | Path, label_set: LabelSet) -> None:
     """Writes the checkpoint, in float32.
 
     Args:
@@ -105,7 +105,7 @@ def save_released(released: Released, out: str | Path, label_set: LabelSet) -> N
         raise ModelError(f"{released.path} cannot be imported: {error}") from error
 
 
-def _info(released: Released) -> dict[str, Any]:
+def _info(released: _Released) -> dict[str, Any]:
     return {
         "imported": {
             "file": released.path.name,

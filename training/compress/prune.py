@@ -27,7 +27,7 @@ from icnet_deploy.networks.checkpoint import Checkpoint, load_checkpoint, save_c
 from icnet_deploy.networks.registry import build_network
 from icnet_deploy.training.config import changed_settings
 
-MULTIPLE = 8
+_MULTIPLE = 8
 """Channels are kept in multiples of it: what INT8 kernels and tensor cores are made for."""
 
 
@@ -103,7 +103,7 @@ def _info(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Group:
+class _Group:
     """Channels that can only be kept or dropped together.
 
     Attributes:
@@ -124,7 +124,7 @@ def prune(
     network: SegmentationNetwork,
     keep: float,
     original: SegmentationNetwork | None = None,
-    multiple: int = MULTIPLE,
+    multiple: int = _MULTIPLE,
 ) -> SegmentationNetwork:
     """A smaller network with the filters of largest L1 norm; `network` is left as it is.
 
@@ -171,13 +171,13 @@ def prune(
     return small.train(network.training)
 
 
-def kept_channels(channels: int, keep: float, multiple: int = MULTIPLE) -> int:
+def kept_channels(channels: int, keep: float, multiple: int = _MULTIPLE) -> int:
     """`keep` of some channels, to the nearest multiple from one multiple on, and no more than
     there are."""
     return min(channels, max(1, int(channels * keep / multiple + 0.5)) * multiple)
 
 
-def channel_groups(network: SegmentationNetwork) -> list[Group]:
+def channel_groups(network: SegmentationNetwork) -> list[_Group]:
     """The groups of a network's channels, in the order in which they are made.
 
     The channels of the image and the classes are in none of them: they stay.
@@ -199,7 +199,7 @@ def channel_groups(network: SegmentationNetwork) -> list[Group]:
     for axes in counted.values():
         kernels = tuple(name for name, axis in axes if axis == 0 and len(shapes[name]) == 4)
         layers = tuple(map(network.layer_of, kernels))
-        groups.append(Group(shapes[kernels[0]][0], kernels, layers, tuple(axes)))
+        groups.append(_Group(shapes[kernels[0]][0], kernels, layers, tuple(axes)))
     return groups
 
 
