@@ -86,7 +86,15 @@ def write_quantized(
         precision=placement,
         parent_sha256=calibration.parent_sha256,
         calibration_images=calibration.images,
-        tools=metadata.tools | _tools(method) | ({"float": ", ".join(exclude)} if exclude else {}),
+        tools={
+            **metadata.tools,
+            "icnet-deploy": __version__,
+            "onnx": version("onnx"),
+            "onnxruntime": version("onnxruntime"),
+            "python": platform.python_version(),
+            "ranges": method,
+            **({"float": ", ".join(exclude)} if exclude else {}),
+        },
     )
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
@@ -99,16 +107,6 @@ def write_quantized(
         )
     write_artefact(out, result.SerializeToString(), written)
     return share
-
-
-def _tools(method: str) -> dict[str, str]:
-    return {
-        "icnet-deploy": __version__,
-        "onnx": version("onnx"),
-        "onnxruntime": version("onnxruntime"),
-        "python": platform.python_version(),
-        "ranges": method,
-    }
 
 
 def agreement(

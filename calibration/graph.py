@@ -156,7 +156,10 @@ class Graph:
         return name
 
     def sort(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        """Takes these nodes for the graph's, each after those that make its inputs."""
+        """Takes these nodes for the graph's, each after those that make its inputs.
+
+        Constants that none of them reads go.
+        """
         waiting = list(nodes)
         graph = self.model.graph
         made = {value.name for value in graph.input} | set(self.constants) | {""}
@@ -172,13 +175,9 @@ class Graph:
             if len(late) == len(waiting):
                 raise ValueError(f"the graph has a circle at {late[0].name}")
             waiting = late
+        used = {name for node in ordered for name in node.input}
         _replace(graph.node, ordered)
-
-    def drop_unused_constants(self) -> None:
-        """Removes the constants that no node reads."""
-        used = {name for node in self.model.graph.node for name in node.input}
-        tensors = self.model.graph.initializer
-        _replace(tensors, [tensor for tensor in tensors if tensor.name in used])
+        _replace(graph.initializer, [one for one in graph.initializer if one.name in used])
 
 
 def _replace(repeated: Any, kept: Iterable[onnx.NodeProto | onnx.TensorProto]) -> None:

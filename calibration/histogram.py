@@ -150,11 +150,10 @@ class TensorStatistics:
         """
         known = _SCHEMA.fit(value, where)
         stored = known["histogram"]
-        first, occupied = stored["first"], stored["counts"]
+        first, occupied, limit = stored["first"], stored["counts"], float(stored["limit"])
         means = np.array(known["channel_means"], np.float64)
         highest = np.array(known["channel_highest"], np.float64)
-        images, limit = known["images"], float(stored["limit"])
-        minimum, maximum = float(known["minimum"]), float(known["maximum"])
+        minimum, maximum, images = (known[name] for name in ("minimum", "maximum", "images"))
         total = sum(occupied)
         sound = (
             minimum <= maximum

@@ -63,7 +63,6 @@ def quantize(
     for name, readers in pairs.readers.items():
         _reroute(graph, name, readers)
     graph.sort(chosen.finish(graph, [*result.graph.node, *added]))
-    graph.drop_unused_constants()
     del result.graph.value_info[:]
     onnx.checker.check_model(result)
     advice = "its weights are too large: no file is written; export another network"

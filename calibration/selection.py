@@ -155,8 +155,7 @@ def stratified(dataset: Dataset, count: int, seed: int = 0) -> list[Path]:
     random = np.random.default_rng(seed)
     left = np.ones(len(dataset), bool)
     seen = np.zeros(shown.shape[1], np.int64)
-    chosen: list[int] = []
-    while len(chosen) < count:
+    for _ in range(count):
         possible = left[:, None] & shown
         classes = np.flatnonzero(possible.any(axis=0))
         if classes.size:
@@ -166,10 +165,9 @@ def stratified(dataset: Dataset, count: int, seed: int = 0) -> list[Path]:
         else:
             candidates = np.flatnonzero(left)
         pick = int(random.choice(candidates))
-        chosen.append(pick)
         left[pick] = False
         seen += shown[pick]
-    return sorted(dataset.files[i][0] for i in chosen)
+    return sorted(dataset.files[i][0] for i in np.flatnonzero(~left))
 
 
 def _classes_shown(dataset: Dataset) -> npt.NDArray[np.bool_]:

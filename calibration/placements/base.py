@@ -46,14 +46,14 @@ class Placement(ABC):
         symmetric: activations are int8 on a grid around zero; else uint8 on one that holds zero.
         integer_bias: biases are int32, their step that of input and filter multiplied; else
             float32.
-        operators: those between convolutions that it knows; others stay in float, and are named.
+        operators: those that it knows between convolutions; others stay in float, and are named.
     """
 
     name: ClassVar[str]
     symmetric: ClassVar[bool] = True
     integer_bias: ClassVar[bool] = False
     operators: ClassVar[frozenset[str]] = frozenset(
-        {"Conv", "Relu", "Add", "Resize", "MaxPool", "AveragePool"}
+        {"Relu", "Add", "Resize", "MaxPool", "AveragePool"}
     )
 
     @abstractmethod

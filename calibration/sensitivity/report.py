@@ -26,8 +26,15 @@ from icnet_deploy.runtime.machine import machine, versions
 Result = Mapping[str, Any]
 
 _HEADER = ["block", "convolutions", "mIoU, points", "class that falls most", "labels changed %"]
-_TRIED = ["in float besides", "mIoU, points", "class that differs most", "labels changed %"]
-_TRIED += ["ms", "to float32", "budget"]
+_TRIED = [
+    "in float besides",
+    "mIoU, points",
+    "class that differs most",
+    "labels changed %",
+    "ms",
+    "to float32",
+    "budget",
+]
 _KEPT = "*"
 _KEPT_WORDS = f"{_KEPT} in float unless told otherwise; not in 'all others'"
 
@@ -80,19 +87,21 @@ def sensitivity_page(result: Result) -> str:
 def markdown(results: Sequence[Result]) -> str:
     """The table of recorded results: a row for each block, and columns for each result."""
     chosen = [result for result in results if result["kind"] == "sensitivity"]
-    header = ["in 8 bits"]
-    rows: dict[str, list[str]] = {}
-    marks: dict[str, str] = {}
-    for index, result in enumerate(chosen):
-        header += [f"{result['placement']}: {name}" for name in _HEADER[2:]]
-        for name, _, *measured in _costs(result).rows:
-            bare, kept, _ = name.partition(f" {_KEPT}")
-            marks[bare] = marks.get(bare) or kept
-            cells = rows.setdefault(bare, [])
-            cells += [""] * (3 * index - len(cells)) + measured
-    width = 3 * len(chosen)
-    lines = [[n + marks[n], *cells, *[""] * (width - len(cells))] for n, cells in rows.items()]
-    return Table(header, lines).markdown()
+    columns: list[dict[str, Sequence[str]]] = []
+    names: dict[str, str] = {}  # of a block -> with its mark, if it has one in any result
+    for result in chosen:
+        columns.append({})
+        for name, _, *cells in _costs(result).rows:
+            bare = name.removesuffix(f" {_KEPT}")
+            columns[-1][bare] = cells
+            names[bare] = max(name, names.get(bare, ""))
+    header = [f"{result['placement']}: {name}" for result in chosen for name in _HEADER[2:]]
+    empty = [""] * len(_HEADER[2:])
+    rows = [
+        [name, *(cell for column in columns for cell in column.get(bare, empty))]
+        for bare, name in names.items()
+    ]
+    return Table(["in 8 bits", *header], rows).markdown()
 
 
 def _summary(result: Result) -> str:

@@ -6,7 +6,7 @@ import argparse
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -235,7 +235,12 @@ def _search(
         "time": _TIME,
         "float32": times[0],
         "attempts": [
-            {**each.to_dict(), "inference": time}
+            {
+                "in_float": [block.name for block in each.in_float],
+                "met": each.met,
+                **each.cost.to_dict(),
+                "inference": time,
+            }
             for each, time in zip(attempts, times[1:], strict=True)
         ],
         "best": attempts.index(best),
@@ -263,7 +268,7 @@ def _result(
         "calibration_images": list(calibration.images),
         "protocol": bench.score.protocol().to_dict(),
         "float32": bench.score.to_dict(),
-        "blocks": [{**block.to_dict(), **cost.to_dict()} for block, cost in alone.items()],
+        "blocks": [{**asdict(block), **cost.to_dict()} for block, cost in alone.items()],
         "together": {
             "convolutions": sum(block.convolutions for block in alone if not block.kept),
             **together.to_dict(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,6 @@ class Block:
     modules: tuple[str, ...]
     convolutions: int
     kept: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {**asdict(self), "modules": list(self.modules)}
 
 
 def blocks_of(
@@ -135,14 +131,6 @@ class Attempt:
     def name(self) -> str:
         """What a table calls it."""
         return " + ".join(block.name for block in self.in_float) or "none"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {
-            "in_float": [block.name for block in self.in_float],
-            "met": self.met,
-            **self.cost.to_dict(),
-        }
 
 
 def search(
