@@ -68,24 +68,6 @@ def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentP
     return options
 
 
-def add_plot_options(options: argparse.ArgumentParser) -> None:
-    """Adds `--miou`, where the scores of what is timed are, and `--plot`: the plot as a file."""
-    options.add_argument(
-        "--miou",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE.json",
-        help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
-    )
-    options.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE.svg",
-        help="write the plot of speed against mIoU; needs --miou",
-    )
-
-
 def run_mode(
     arguments: argparse.Namespace,
     measure: Callable[[argparse.Namespace], Sequence[Measurement]],
@@ -146,7 +128,7 @@ def runs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Run]:
     if missing:
         raise InputError(f"there is no {', '.join(missing)}")
     folders = [path for path in dict.fromkeys(arguments.artefacts) if kind_of(path) == "folder"]
-    named = list(dict.fromkeys(arguments.runtime or ["auto"]))
+    named = dict.fromkeys(arguments.runtime or ["auto"])
     runs = [Run(path, runtime, arguments.device) for path in folders for runtime in named]
     if choose:
         runs = [_choose(each, arguments.threads) for each in runs]

@@ -1,7 +1,8 @@
 """What a benchmark found: one record a thing measured, and files of them as JSON Lines.
 
 A record says what its numbers cover (`scope`), what was measured, how, where, and with which
-versions, so that a line is worth something by itself.
+versions, so that a line is worth something by itself. Two of them are compared by the ratio of
+their medians, with the interval that their samples allow.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from icnet_deploy.documents import (
     COUNT,
@@ -129,8 +132,65 @@ def read_measurements(path: Path) -> list[Measurement]:
     if not numbered:
         raise InputError(f"{path} is empty: expected {_LINE.what}")
     known = [_LINE.parse(line, f"{path}, line {number},") for number, line in numbered]
-    of_the_file = ("schema", "covers")
     return [
-        Measurement(**{name: value for name, value in each.items() if name not in of_the_file})
+        Measurement(**{name: each[name] for name in each.keys() - {"schema", "covers"}})
         for each in known
     ]
+
+
+ENOUGH = 6
+"""Fewer samples than this bound no median with 95 % certainty, whatever they are: the median lies
+outside the range of n samples with a chance of 2 ** (1 - n)."""
+
+_RESAMPLINGS = 2000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times one median is another.
+
+    Attributes:
+        value: the ratio of the medians.
+        low, high: the 95 % interval of it that the samples allow; None where they are too few.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether the samples can tell it from 1; None where they are too few to say."""
+        if self.low is None or self.high is None:
+            return None
+        return not self.low <= 1 <= self.high
+
+
+def ratio_of_medians(
+    above: Sequence[float], below: Sequence[float], in_turn: bool = False
+) -> Ratio | None:
+    """The ratio of two medians, with its bootstrap percentile interval (Efron 1979).
+
+    The interval speaks of these samples. Another hour of the same machine may differ by more.
+
+    Args:
+        above, below: raw samples, of one unit.
+        in_turn: they were taken in turn, so the n-th of both met the machine in one state: they
+            are drawn again by rounds.
+
+    Returns:
+        None where the median below is 0.
+    """
+    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    if not len(a) or not len(b) or not np.median(b):
+        return None
+    value = float(np.median(a) / np.median(b))
+    if min(len(a), len(b)) < ENOUGH:
+        return Ratio(value)
+    dice = np.random.default_rng(0)  # the same samples always give the same interval
+    rows = dice.integers(len(a), size=(_RESAMPLINGS, len(a)))
+    paired = in_turn and len(a) == len(b)
+    others = rows if paired else dice.integers(len(b), size=(_RESAMPLINGS, len(b)))
+    ratios = np.median(a[rows], axis=1) / np.maximum(np.median(b[others], axis=1), 1e-12)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Ratio(value, float(low), float(high))

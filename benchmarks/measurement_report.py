@@ -72,8 +72,8 @@ def _headline(measured: Sequence[Measurement], in_turn: bool) -> Html:
     whole = [e for e in measured if e.kind == "latency" and e.scope == "image-to-labels"]
     if whole:
         best = min(whole, key=lambda each: _size_of(each, "total"))
-        size = "x".join(map(str, best.setting["size"]))
-        values[f"an image of {size}, {who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
+        height, width = best.setting["size"]
+        values[f"an image of {height}x{width}, {who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
         values["frames a second, of the same"] = f"{1e3 / _size_of(best, 'total'):.1f}"
         if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
-from icnet_deploy.benchmarks.ratio import Ratio, ratio_of_medians
+from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, Ratio, ratio_of_medians
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.timing import tellable
 
@@ -131,8 +130,8 @@ def latency_table(group: Sequence[Measurement]) -> MeasuredTable:
                 interval(ratio) if each is not group[0] else "",
             ]
         )
-    header = [*_SUBJECT, *(plain_words(name) for name in stages)]
-    header += ["total", "p10", "p90", "p99", "frames/s", "to the first", "95 %"]
+    ends = ("total", "p10", "p90", "p99", "frames/s", "to the first", "95 %")
+    header = [*_SUBJECT, *(plain_words(name) for name in stages), *ends]
     in_turn = [each for each in group if "total" in each.values]
     alone = [each.name for each in group if each not in in_turn]
     runs = " or ".join(map(str, dict.fromkeys(e.values["total"]["runs"] for e in in_turn)))
@@ -206,8 +205,7 @@ def any_table(group: Sequence[Measurement]) -> MeasuredTable:
         for name in settings
         if name not in (*apart, "batch")
     ]
-    notes = ["; ".join([_setting_words(group), *alike])]
-    return MeasuredTable(header, rows, 3, notes, group)
+    return MeasuredTable(header, rows, 3, ["; ".join([_setting_words(group), *alike])], group)
 
 
 def who(each: Measurement) -> str:

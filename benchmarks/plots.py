@@ -35,8 +35,14 @@ from icnet_deploy.report.html import Html, tag
 _SCORE = object_with({"miou_percent": PERCENT})
 _SCORED = {"sha256": TEXT, "runtime": TEXT, "score": _SCORE, "protocol": OBJECT}
 _RESULT_ROW = object_with({"artefact": TEXT, "precision": or_null(TEXT), **_SCORED})
-_SIZE = or_null(list_of(COUNT, 2))
-_REFERENCE = object_with({"weights_sha256": TEXT, "score": _SCORE, "size": _SIZE, "head": TEXT})
+_REFERENCE = object_with(
+    {
+        "weights_sha256": TEXT,
+        "score": _SCORE,
+        "size": or_null(list_of(COUNT, 2)),
+        "head": TEXT,
+    }
+)
 _KINDS: Mapping[str, Mapping[str, Any]] = {
     "evaluate": {"model": TEXT, **_SCORED},
     "parity": {"rows": list_of(_RESULT_ROW), "references": list_of(_REFERENCE)},
@@ -103,8 +109,7 @@ def find_score(measured: Measurement, scores: Sequence[KnownScore]) -> KnownScor
 
 def protocol_line(score: KnownScore) -> str:
     """What was scored, in words."""
-    protocol = score.protocol
-    return f"{protocol.dataset} {protocol.split}, {protocol.images} images"
+    return "{dataset} {split}, {images} images".format(**score.protocol.to_dict())
 
 
 def _scores(result: Mapping[str, Any], where: str) -> list[KnownScore]:
@@ -204,8 +209,8 @@ def points(
         )
         runtime = each.subject.get("runtime")
         label = each.name if not runtime or runtime in each.name else f"{each.name}, {runtime}"
-        partial = each.scope != "image-to-labels"
-        drawn.append(Point(label, 1e3 / median, score.miou_percent, partial, words))
+        rate, partial = 1e3 / median, each.scope != "image-to-labels"
+        drawn.append(Point(label, rate, score.miou_percent, partial, words))
     return drawn, notes
 
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.measurement import SCOPES, Measurement, read_measurements
+from icnet_deploy.benchmarks.measurement import (
+    ENOUGH,
+    SCOPES,
+    Measurement,
+    Ratio,
+    ratio_of_medians,
+    read_measurements,
+)
 from icnet_deploy.benchmarks.measurement_tables import (
     interval,
     is_summary,
@@ -18,7 +25,6 @@ from icnet_deploy.benchmarks.measurement_tables import (
     unit_of,
     who,
 )
-from icnet_deploy.benchmarks.ratio import ENOUGH, Ratio, ratio_of_medians
 from icnet_deploy.command import command, number_type, parser
 from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
@@ -197,8 +203,8 @@ def _held(row: Measurement) -> list[str]:
 
 def _key(row: Measurement) -> tuple[str, ...]:
     subject = [repr(row.subject.get(name)) for name in ("runtime", "device", "streams")]
-    setting = {name: value for name, value in row.setting.items() if name not in _FREE}
-    return (row.kind, row.name, *subject, repr(sorted(setting.items())))
+    setting = sorted(item for item in row.setting.items() if item[0] not in _FREE)
+    return (row.kind, row.name, *subject, repr(setting))
 
 
 def _unlike(first: Measurement, second: Measurement) -> str:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from icnet_deploy.benchmarks.arguments import (
-    add_plot_options,
     mode_parser,
     pictures,
     run_mode,
@@ -52,7 +51,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the checkpoint of the artefacts, for the peers (default: the shipped one)",
     )
-    add_plot_options(parser)
+    parser.add_argument(
+        "--miou",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE.json",
+        help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.svg",
+        help="write the plot of speed against mIoU; needs --miou",
+    )
     return parser
 
 
@@ -66,10 +78,9 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     images = pictures(arguments)
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
-        words = ", ".join(f"{height}x{width}" for height, width in sizes)
         raise InputError(
-            f"the images are of {len(sizes)} sizes ({words}), and a latency is of one: give images "
-            "of one size"
+            f"the images are of {len(sizes)} sizes ({', '.join(f'{h}x{w}' for h, w in sizes)}), "
+            "and a latency is of one: give images of one size"
         )
     device = "cuda" if arguments.device == "cuda" else "cpu"
     names = [] if arguments.peers is None else peer_names(arguments.peers, device)

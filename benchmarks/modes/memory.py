@@ -40,8 +40,9 @@ def _values(wheel: Path | None, processes: Sequence[Fresh]) -> dict[str, Any]:
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     values = partial(_values, _wheel(arguments.wheel))
     runs, image = runs_of(arguments, choose=False), pictures(arguments)[0]
-    options = (arguments.rounds, arguments.threads, arguments.runs)
-    return measure_fresh("memory", runs, image, values, *options)
+    return measure_fresh(
+        "memory", runs, image, values, arguments.rounds, arguments.threads, arguments.runs
+    )
 
 
 def _wheel(named: Path | None) -> Path | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.arguments import (
@@ -54,6 +53,8 @@ class Paced:
         off = 1e3 * (np.diff(self.finished) - self.period)
         late = sum(latency > self.deadline for latency in self.latencies)
         dropped = self.due - len(self.latencies)  # a newer one took their place
+        jitter = {"std": off.std()} if off.size > 1 else {}
+        jitter |= {"p99": np.percentile(off, 99)} if tellable(99, off.size) else {}
         return {
             "due_frames": self.due,
             "labelled_frames": len(self.latencies),
@@ -61,15 +62,7 @@ class Paced:
             "late_frames": late,
             "missed_percent": round(100 * (late + dropped) / self.due, 3),
             "latency": summary(self.latencies),
-        } | {f"jitter_{name}_ms": round(float(value), 3) for name, value in _spread(off).items()}
-
-
-def _spread(off: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Standard deviation and p99 of so many numbers as can tell them."""
-    return {
-        **({"std": float(off.std())} if off.size > 1 else {}),
-        **({"p99": float(np.percentile(off, 99))} if tellable(99, off.size) else {}),
-    }
+        } | {f"jitter_{name}_ms": round(float(value), 3) for name, value in jitter.items()}
 
 
 def feed(

@@ -178,8 +178,8 @@ def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Tim
         request.infer([batch], share_inputs=True, share_outputs=True)
         for node in request.profiling_info:
             if turn >= WARMUP and node.status == openvino.ProfilingInfo.Status.EXECUTED:
-                key = (node.node_name, node.node_type, node.exec_type)
-                times[key].append(node.real_time.total_seconds())
+                seconds = node.real_time.total_seconds()
+                times[node.node_name, node.node_type, node.exec_type].append(seconds)
     return times
 
 

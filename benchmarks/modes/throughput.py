@@ -138,7 +138,7 @@ def open_feeds(
 
 
 def _plural(streams: int) -> str:
-    return "1 stream" if streams == 1 else f"{streams} streams"
+    return f"{streams} stream{'s' * (streams != 1)}"
 
 
 def run_in_turn(feeds: Sequence[Feed], rounds: int, images: int) -> None:
@@ -169,8 +169,12 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
 
 def _cells(each: Measurement) -> list[str]:
     rate = each.values["images_per_s"]
-    shares = [number(each.values[f"{what}_percent"], 1) for what in ("busy", "cpu")]
-    return [each.setting["way"], number(rate, 2), number(1e3 / rate, 1), *shares]
+    return [
+        each.setting["way"],
+        number(rate, 2),
+        number(1e3 / rate, 1),
+        *(number(each.values[f"{what}_percent"], 1) for what in ("busy", "cpu")),
+    ]
 
 
 def _text(measured: Sequence[Measurement]) -> str:

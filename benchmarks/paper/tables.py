@@ -20,6 +20,7 @@ LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8
 """The paper's half PSPNet50 over its ICNet: 170 / 33 ms and 9.2 / 1.6 GB."""
 
 _TITLE = "The ICNet paper's tables"
+_MET = {True: "reached", False: "not reached"}
 
 
 def result_tables(result: dict[str, Any]) -> dict[str, Table]:
@@ -29,9 +30,11 @@ def result_tables(result: dict[str, Any]) -> dict[str, Table]:
 
 def _table(table: PaperTable, networks: dict[str, Any]) -> Table:
     with_memory = any(NETWORKS[name].paper.memory_gb is not None for name in table.rows)
-    header = ["network", "mIoU %", "paper", "ms", "p10 to p90", "paper", "frames/s", "paper"]
-    header += ["speed-up", "paper", "memory GB", *(["paper"] if with_memory else [])]
-    header += ["parameters M", "GMAC", "all layers GB", "live GB"]
+    header = [
+        *("network", "mIoU %", "paper", "ms", "p10 to p90", "paper", "frames/s", "paper"),
+        *("speed-up", "paper", "memory GB", *(["paper"] if with_memory else [])),
+        *("parameters M", "GMAC", "all layers GB", "live GB"),
+    ]
     rows = [_row(name, table.baseline, networks, with_memory) for name in table.rows]
     failures = {name: networks[name]["failure"] for name in table.rows}
     notes = [f"{NETWORKS[name].title}: {why}" for name, why in failures.items() if why]
@@ -111,7 +114,7 @@ def statement(result: dict[str, Any]) -> list[str]:
     rates = [one["gmac"] / one["time"]["median_ms"] * 1e3 for one in (pspnet, icnet)]
     lines = [
         f"Time: the half PSPNet50 takes {compared['time_ratio']:.1f} times ICNet's; the paper's "
-        f"{LEAST_TIME_RATIO} is {_met(compared['time_met'])}. It does "
+        f"{LEAST_TIME_RATIO} is {_MET[compared['time_met']]}. It does "
         f"{compared['gmac_ratio']:.1f} times the multiply-adds ({pspnet['gmac']:.0f} against "
         f"{icnet['gmac']:.1f} GMAC), and this runtime does {rates[0]:.0f} GMAC a second in the one "
         f"and {rates[1]:.0f} in the other."
@@ -122,7 +125,7 @@ def statement(result: dict[str, Any]) -> list[str]:
     text = (
         f"Memory: the half PSPNet50 takes {compared['memory_ratio']:.1f} times ICNet's "
         f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
-        f"paper's {LEAST_MEMORY_RATIO} is {_met(compared['memory_met'])}. All layers' outputs "
+        f"paper's {LEAST_MEMORY_RATIO} is {_MET[compared['memory_met']]}. All layers' outputs "
         f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
         f"{_gb(icnet['kept_bytes']):.3f} GB, {compared['kept_ratio']:.1f} times; what is needed at "
         f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
@@ -132,10 +135,6 @@ def statement(result: dict[str, Any]) -> list[str]:
     reuses = max(shares) < 100
     why = ": it takes the memory of outputs that are used up for new ones." if reuses else "."
     return [*lines, text + why]
-
-
-def _met(met: bool) -> str:
-    return "reached" if met else "not reached"
 
 
 def method(result: dict[str, Any]) -> dict[str, str]:

@@ -120,8 +120,9 @@ def open_network(job: Job, stack: ExitStack) -> Callable[[], Any]:
             if job.checkpoint
             else random_checkpoint(job.name)
         )
-        opened = open_pytorch("pytorch", checkpoint, job.threads, job.device, job.head)
-        answer = stack.enter_context(opened).answer
+        answer = stack.enter_context(
+            open_pytorch("pytorch", checkpoint, job.threads, job.device, job.head)
+        ).answer
         assert answer is not None  # PyTorch says what it labelled
         return partial(answer, image)
     # A model from the cache maps its weights and reads them in the first run, as if activations.

@@ -101,8 +101,9 @@ def open_pytorch(
         )
     layout = torch.channels_last if manner.channels_last else torch.contiguous_format
     dtype = torch.float16 if manner.half else torch.float32
-    network: Any = checkpoint.network.to(device, dtype)
-    network = network.to(memory_format=layout)
+    network: Any = checkpoint.network.to(  # type: ignore[call-overload]
+        device, dtype, memory_format=layout
+    )
 
     def step(pixels: torch.Tensor) -> torch.Tensor:
         x = checkpoint.preprocessing.normalise(pixels).to(dtype).contiguous(memory_format=layout)

@@ -70,10 +70,6 @@ class Peer:
     time: Callable[[Path, float, int | None], Measurement] | None = None
     devices: tuple[str, ...] = ("cpu",)
 
-    def device(self, wanted: str) -> str:
-        """The device that was wanted, if it runs there, else the one where it does."""
-        return wanted if wanted in self.devices else self.devices[0]
-
 
 _ANY = ("cpu", "cuda")
 
@@ -308,7 +304,8 @@ def open_peers(
     opened = []
     for name, peer, path in _each(names, runs, size):
         if peer.open:
-            how = {"weights": weights, "device": peer.device(device)}
+            there = device if device in peer.devices else peer.devices[0]
+            how = {"weights": weights, "device": there}
             with _or_left_out(name, alone=len(names) == 1):
                 opened.append(stack.enter_context(open_one(name, path, size, threads, **how)))
     return opened

@@ -232,8 +232,10 @@ def benchmark_app(path: Path, seconds: float = 10, threads: int | None = None) -
     hint = ["-hint", "latency"]
     if threads is not None:
         hint = ["-hint", "none", "-nstreams", "1", "-nthreads", str(threads), "-api", "sync"]
-    how = [*hint, "-infer_precision", "f32", "-d", "CPU", "-t", str(max(1, round(seconds)))]
-    how += ["-shape", f"image[1,{size[0]},{size[1]},3]"]
+    how = [
+        *(*hint, "-infer_precision", "f32", "-d", "CPU", "-t", str(max(1, round(seconds)))),
+        *("-shape", f"image[1,{size[0]},{size[1]},3]"),
+    ]
     report = _run(path, how)
     setting = {
         "size": list(size),

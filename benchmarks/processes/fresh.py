@@ -95,8 +95,8 @@ def run_fresh(
     spans = np.diff(np.array(marks, np.int64)) / 1e9
     seconds = dict(zip(STAGES, spans.tolist(), strict=True))
     facts = {name: answer[name] for name in ("precision", "runtime", "device")}
-    total = {"total": (ended - child.begun) / 1e9}
-    return Fresh(seconds | total, answer["resident"], each.path / answer["file"], facts)
+    seconds["total"] = (ended - child.begun) / 1e9
+    return Fresh(seconds, answer["resident"], each.path / answer["file"], facts)
 
 
 def measure_fresh(
@@ -152,8 +152,9 @@ def measure_fresh(
     measured = []
     for each, processes in zip(runs, told, strict=True):
         last = processes["cached"][-1]
-        auto = last.file != each.path
-        facts = artefact_facts(last.file, auto=auto, **last.facts, threads=threads)
+        facts = artefact_facts(
+            last.file, auto=last.file != each.path, **last.facts, threads=threads
+        )
         for cache in CACHES:
             how = {**setting, "cache": cache}
             measured.append(Measurement(kind, "process", facts, how, values(processes[cache])))

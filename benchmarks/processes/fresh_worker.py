@@ -74,10 +74,5 @@ def _note(job: dict[str, Any], held: dict[str, int | None], stage: str) -> None:
                     held[stage] = 1024 * int(line.split()[1])
 
 
-def main(argv: list[str]) -> None:
-    """Serves what the one argument says as JSON, and prints the answer as one line of JSON."""
-    print(json.dumps(serve(argv[0])), flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(json.dumps(serve(sys.argv[1])), flush=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icnet_deploy.benchmarks.ratio import ENOUGH, ratio_of_medians
+from icnet_deploy.benchmarks.measurement import ENOUGH, ratio_of_medians
 
 
 def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says():
