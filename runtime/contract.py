@@ -107,10 +107,9 @@ def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> 
     if batch not in (None, 1):
         raise ModelError(f"the model takes {batch} images at a time, expected 1 or any number")
     # A model of free sides may be described by one size, never one of fixed sides as free.
-    fits = metadata.size is not None or (height is None and width is None)
-    if height not in (None, size[0]) or width not in (None, size[1]):
-        fits = False
-    if not fits or channels not in (None, 3):
+    free = metadata.size is not None or (height is None and width is None)
+    fits = height in (None, size[0]) and width in (None, size[1])
+    if not (free and fits) or channels not in (None, 3):
         raise ModelError(f"the model's input is {spec}, its metadata says {wanted}")
 
 
@@ -126,24 +125,21 @@ def _check_output(
         listed = ", ".join(str(spec) for spec in outputs)
         raise ModelError(f"the model has no output {metadata.head!r}; it has {listed}")
     wanted = _expected(metadata, metadata.size)
-    if metadata.head == "labels":
-        if spec.dtype != np.uint8 or len(spec.shape) != 3:
-            raise ModelError(f"the model's output is {spec}, expected {wanted}")
+    finished = metadata.head == "labels"
+    dtypes, sides = ((np.uint8,), 3) if finished else ((np.float32, np.float16), 4)
+    if spec.dtype not in dtypes or len(spec.shape) != sides:
+        raise ModelError(f"the model's output is {spec}, expected {wanted}")
+    if not finished and spec.shape[1] not in (None, len(metadata.label_set)):
+        raise ModelError(
+            f"the model's output is {spec}, but its label set {metadata.label_set.name!r} has "
+            f"{len(metadata.label_set)} classes"
+        )
+    grid = spec.shape[-2:]
+    if finished or metadata.size is None:  # where the sides are free, the output's are, too
         size = metadata.size or (None, None)
-        fits = all(side in (None, want) for side, want in zip(spec.shape[1:], size, strict=True))
+        fits = all(side in (None, want) for side, want in zip(grid, size, strict=True))
     else:
-        if spec.dtype not in (np.float32, np.float16) or len(spec.shape) != 4:
-            raise ModelError(f"the model's output is {spec}, expected {wanted}")
-        if spec.shape[1] not in (None, len(metadata.label_set)):
-            raise ModelError(
-                f"the model's output is {spec}, but its label set {metadata.label_set.name!r} has "
-                f"{len(metadata.label_set)} classes"
-            )
-        grid = spec.shape[2:]
-        if metadata.size is None:
-            fits = grid == (None, None)
-        else:
-            fits = _fits_grid(grid, metadata.size, _stride(metadata))
+        fits = _fits_grid(grid, metadata.size, _stride(metadata))
     if not fits or spec.shape[0] not in (None, batch):
         raise ModelError(
             f"the model's output is {spec}, and its metadata says {wanted}: it is another model's; "

@@ -311,16 +311,15 @@ def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
     """Which cells have corners of different classes: rows.cells x columns.cells."""
     near, far = corner[: rows.cells], corner[rows.step :]
     left, right = slice(0, columns.cells), slice(columns.step, None)
-    differs: npt.NDArray[np.bool_] = near[:, left] != near[:, right]
-    differs |= near[:, left] != far[:, left]
-    differs |= near[:, left] != far[:, right]
+    first = near[:, left]
+    others = (near[:, right], far[:, left], far[:, right])
+    differs: npt.NDArray[np.bool_] = np.logical_or.reduce([first != other for other in others])
     return differs
 
 
 def _spread(corner: npt.NDArray[Any], rows: _Axis, columns: _Axis) -> npt.NDArray[Any]:
     """Gives every pixel what stands at its cell's near corner."""
-    wide = corner[: rows.cells].take(columns.cell, axis=1)
-    return wide.take(rows.cell, axis=0)
+    return corner[: rows.cells].take(columns.cell, axis=1).take(rows.cell, axis=0)
 
 
 def _fill_cells(

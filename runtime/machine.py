@@ -119,10 +119,7 @@ def package_version(name: str) -> str | None:
 
 def cpu() -> dict[str, Any]:
     """Model, the number of cores that this process may use, and the flags that matter."""
-    info: dict[str, str] = {}
-    for line in _lines("/proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        info.setdefault(key.strip(), value.strip())
+    info = _facts("/proc/cpuinfo")
     present = set(info.get("flags", "").split())
     return {
         "model": info.get("model name") or platform.processor() or platform.machine(),
@@ -145,17 +142,18 @@ def exact_int8(flags: Iterable[str]) -> bool | None:
 
 
 def _memory_gib() -> float | None:
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemTotal:"):
-            return round(int(line.split()[1]) / 2**20, 1)
-    return None
+    total = _facts("/proc/meminfo").get("MemTotal")
+    return round(int(total.split()[0]) / 2**20, 1) if total else None
 
 
-def _lines(path: str) -> list[str]:
+def _facts(path: str) -> dict[str, str]:
+    """What a file of lines `name: value` says, where a name is there twice the first time."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []
+        return {}
+    parts = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def gpus() -> list[dict[str, str]]:
@@ -171,8 +169,7 @@ def gpus() -> list[dict[str, str]]:
 
 def label_maps() -> dict[str, str]:
     """What makes label maps of logits on the CPU here, `compiled` or `numpy`, and why."""
-    made, why = kind()
-    return {"kind": made, "why": why}
+    return dict(zip(("kind", "why"), kind(), strict=True))
 
 
 def _tried(look: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any] | None:
@@ -206,12 +203,9 @@ def _auto() -> dict[str, Any]:
         return {"runtime": None, "device": None, "why": str(error)}
     if device == "cuda":
         return {"runtime": runtime, "device": device, "why": f"{runtime} ran a convolution on CUDA"}
-    why = f"no CUDA that works with {', '.join(ranked('cuda'))}; "
-    faster = ranked(device)[: ranked(device).index(runtime)]
-    if faster:
-        why += f"{', '.join(faster)} is not installed"
-    else:
-        why += f"{runtime} is the fastest on a CPU"
+    faster = ", ".join(ranked(device)[: ranked(device).index(runtime)])
+    here = f"{faster} is not installed" if faster else f"{runtime} is the fastest on a CPU"
+    why = f"no CUDA that works with {', '.join(ranked('cuda'))}; {here}"
     return {"runtime": runtime, "device": device, "why": why}
 
 

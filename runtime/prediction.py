@@ -23,7 +23,7 @@ from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
 from icnet_deploy.runtime.contract import INPUT, Size, check_answer
-from icnet_deploy.runtime.cuda.array import (
+from icnet_deploy.runtime.cuda.base import (
     DeviceArray,
     DeviceFrame,
     DeviceLabels,

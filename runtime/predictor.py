@@ -254,9 +254,6 @@ class Predictor:
             raise BackendError("the predictor is closed: load the model again")
         return self._backend
 
-    def _open_backend(self) -> Backend:
-        return self.backend
-
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) in pixels that the artefact takes, or None: each image at its own."""

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.labels import IGNORE
+
 Colour = tuple[float, float, float]
 Points = npt.NDArray[np.float64]
 Corners = list[tuple[float, float, float]]
@@ -18,29 +20,32 @@ _FAR = 20_000.0  # pixels; what lies further outside than this is clamped
 _MARGIN = 256  # pixels by which the noise tile is larger than the image
 
 
-class Id(IntEnum):
-    """Cityscapes trainIds."""
-
-    ROAD = 0
-    SIDEWALK = 1
-    BUILDING = 2
-    WALL = 3
-    FENCE = 4
-    POLE = 5
-    LIGHT = 6
-    SIGN = 7
-    VEGETATION = 8
-    TERRAIN = 9
-    SKY = 10
-    PERSON = 11
-    RIDER = 12
-    CAR = 13
-    TRUCK = 14
-    BUS = 15
-    TRAIN = 16
-    MOTORCYCLE = 17
-    BICYCLE = 18
-    IGNORED = 255
+Id = IntEnum(
+    "Id",
+    [
+        "ROAD",
+        "SIDEWALK",
+        "BUILDING",
+        "WALL",
+        "FENCE",
+        "POLE",
+        "LIGHT",
+        "SIGN",
+        "VEGETATION",
+        "TERRAIN",
+        "SKY",
+        "PERSON",
+        "RIDER",
+        "CAR",
+        "TRUCK",
+        "BUS",
+        "TRAIN",
+        "MOTORCYCLE",
+        "BICYCLE",
+    ],
+    start=0,
+)
+"""Cityscapes trainIds, in their order."""
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -126,7 +131,7 @@ class Canvas:
         h, w = camera.size
         self.camera, self.haze, self.clear, self.grain = camera, haze, clear, grain
         self.image = np.zeros((h, w, 3), np.uint8)
-        self.labels = np.full((h, w), Id.IGNORED, np.uint8)
+        self.labels = np.full((h, w), IGNORE, np.uint8)
         self._noise = _noise_tile((h + _MARGIN, w + _MARGIN), h, grain)
 
     def faded(self, colour: Colour, z: float) -> Colour:

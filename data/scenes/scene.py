@@ -13,6 +13,7 @@ import numpy.typing as npt
 from icnet_deploy.data.scenes import people, surroundings, vehicles
 from icnet_deploy.data.scenes.paint import Camera, Canvas, Colour, Id, flat, mix, shade
 from icnet_deploy.data.scenes.vehicles import Place
+from icnet_deploy.labels import IGNORE
 
 Rng = np.random.Generator
 Jobs = list[tuple[float, Callable[[Rng], None]]]
@@ -263,7 +264,7 @@ def _bonnet(canvas: Canvas, rng: Rng) -> None:
         [edge, [[1.05 * w, 1.1 * h], [-0.05 * w, 1.1 * h]]]
     )
     tone: Colour = (colour, colour, colour * 1.05)
-    canvas.fill(points, tone, Id.IGNORED, 0.05)
+    canvas.fill(points, tone, IGNORE, 0.05)
 
 
 def _photograph(image: npt.NDArray[np.uint8], rng: Rng, grain: Rng) -> npt.NDArray[np.uint8]:

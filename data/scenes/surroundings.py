@@ -16,6 +16,7 @@ from icnet_deploy.data.scenes.paint import (
     mix,
     shade,
 )
+from icnet_deploy.labels import IGNORE
 
 _WALLS: tuple[Colour, ...] = (
     (168, 150, 128), (140, 92, 74), (190, 182, 168), (120, 118, 116), (176, 160, 108),
@@ -312,6 +313,6 @@ def clutter(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> Non
     """A bin or a box: nothing that is scored."""
     wide, tall = float(rng.uniform(0.25, 0.5)), float(rng.uniform(0.6, 1.2))
     colour: Colour = tuple(float(v) for v in rng.uniform(30, 200, 3))  # type: ignore[assignment]
-    canvas.world(facing(x - wide, x + wide, 0, tall, z), colour, Id.IGNORED, 0.15)
+    canvas.world(facing(x - wide, x + wide, 0, tall, z), colour, IGNORE, 0.15)
     lid = facing(x - wide, x + wide, tall, tall + 0.1, z)
-    canvas.world(lid, shade(colour, 0.7), Id.IGNORED)
+    canvas.world(lid, shade(colour, 0.7), IGNORE)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import BackendError
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels
+from icnet_deploy.runtime.cuda.base import DeviceArray, DeviceFrame, DeviceLabels
 
 Array = npt.NDArray[Any]
 

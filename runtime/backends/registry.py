@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 from icnet_deploy.errors import DeviceError, InputError, MissingPackage, UnavailableError
 from icnet_deploy.runtime.backends.base import Backend
+from icnet_deploy.runtime.cuda import installed
 
 DEVICES = ("cpu", "cuda")
 
@@ -126,7 +126,7 @@ def _either(names: Iterable[str]) -> str:
 def require_package(name: str, device: str) -> None:
     """Refuses a runtime whose package is not installed (MissingPackage)."""
     runtime = RUNTIMES[name]
-    if not _installed(runtime.package):
+    if not installed(runtime.package):
         raise MissingPackage(
             runtime.package, extra=runtime.extras[device], purpose=f"runtime {name!r}"
         )
@@ -187,7 +187,7 @@ def auto_runtime(device: str) -> str:
     """
     *others, last = names = ranked(device)
     for name in names:
-        if _installed(RUNTIMES[name].package):
+        if installed(RUNTIMES[name].package):
             return name
     without = "".join(
         f"without {name} (the extra {RUNTIMES[name].extras[device]!r}), " for name in others
@@ -231,10 +231,3 @@ def _runs_on_cuda(name: str) -> bool:
     with suppress(UnavailableError), known.working("cuda") as module:
         return "cpu" not in known.extras or bool(module.cuda_works())
     return False
-
-
-def _installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ImportError:  # an import hook that forbids it
-        return False

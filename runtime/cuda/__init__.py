@@ -33,7 +33,7 @@ def open_cuda(adapter: str = "auto") -> Cuda:
     if adapter != "auto" and adapter not in ADAPTERS:
         raise InputError(f"unknown CUDA adapter {adapter!r}; known: auto, {', '.join(ADAPTERS)}")
     wanted = ADAPTERS if adapter == "auto" else (adapter,)
-    name = next((name for name in wanted if _installed(ADAPTERS[name][0])), None)
+    name = next((name for name in wanted if installed(ADAPTERS[name][0])), None)
     if name is None:
         package = ADAPTERS[next(iter(wanted))][0]
         raise MissingPackage(package, extra="tensorrt", purpose="a TensorRT engine, or its frames,")
@@ -48,7 +48,8 @@ def open_cuda(adapter: str = "auto") -> Cuda:
     return opened
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether a package can be found; it is not imported."""
     try:
         return find_spec(package) is not None
     except ImportError:  # the parent is missing, or an import hook forbids it

@@ -8,17 +8,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from icnet_deploy.errors import BackendError, DeviceError
+from icnet_deploy.errors import DeviceError
 from icnet_deploy.runtime.cuda.base import (
-    ALIGNMENT,
     CaptureError,
     Gpu,
     OutOfMemory,
     UInt8,
+    aligned,
     failing,
 )
 
@@ -94,30 +95,28 @@ class _Stream:
             self.raw.close()
 
 
-class _Event:
-    def __init__(self, core: Any, device: Any) -> None:
-        self._raw = device.create_event(options=core.EventOptions(timing_enabled=True))
+@dataclass(frozen=True, eq=False)
+class _Owner:
+    """What has an object of `cuda.core`, whose second closing does nothing."""
 
+    raw: Any
+
+    def close(self) -> None:
+        self.raw.close()
+
+
+class _Event(_Owner):
     def record(self, stream: _Stream) -> None:
-        stream.raw.record(self._raw)
+        stream.raw.record(self.raw)
 
     def milliseconds_since(self, earlier: _Event) -> float:
-        return float(self._raw - earlier._raw)
-
-    def close(self) -> None:
-        self._raw.close()
+        return float(self.raw - earlier.raw)
 
 
-class _Graph:
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
+class _Graph(_Owner):
     def launch(self, stream: _Stream) -> None:
         with failing("replaying a CUDA graph failed"):
-            self._raw.launch(stream.raw)
-
-    def close(self) -> None:
-        self._raw.close()
+            self.raw.launch(stream.raw)
 
 
 class _CudaPython:
@@ -148,11 +147,7 @@ class _CudaPython:
         with failing(f"no {size / 2**20:.1f} MiB of the GPU's memory are left", kind=OutOfMemory):
             buffer = self._device.allocate(size, stream=self._pool_stream)
             self._pool_stream.sync()
-        block = _Block(self._device, buffer)
-        if block.address % ALIGNMENT:
-            block.free()
-            raise BackendError(f"CUDA gave memory that is not aligned to {ALIGNMENT} bytes")
-        return block
+        return aligned(_Block(self._device, buffer))
 
     def pinned(self, size: int) -> _Host:
         with failing(f"no {size / 2**20:.1f} MiB of pinned host memory are left", kind=OutOfMemory):
@@ -162,7 +157,8 @@ class _CudaPython:
         return _Stream(self._core, self._device)
 
     def event(self) -> _Event:
-        return _Event(self._core, self._device)
+        options = self._core.EventOptions(timing_enabled=True)
+        return _Event(self._device.create_event(options=options))
 
     def copy_in(self, target: int, source: UInt8, stream: _Stream) -> None:
         self.copy(target, source.ctypes.data, source.nbytes, stream)

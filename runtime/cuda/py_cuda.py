@@ -14,11 +14,11 @@ import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError
 from icnet_deploy.runtime.cuda.base import (
-    ALIGNMENT,
     CaptureError,
     Gpu,
     OutOfMemory,
     UInt8,
+    aligned,
     failing,
 )
 
@@ -123,11 +123,7 @@ class _PyCuda:
     def allocate(self, size: int) -> _Block:
         what = f"no {size / 2**20:.1f} MiB of the GPU's memory are left"
         with failing(what, self._driver.MemoryError, OutOfMemory):
-            block = _Block(self._driver.mem_alloc(size), size)
-        if block.address % ALIGNMENT:
-            block.free()
-            raise BackendError(f"CUDA gave memory that is not aligned to {ALIGNMENT} bytes")
-        return block
+            return aligned(_Block(self._driver.mem_alloc(size), size))
 
     def pinned(self, size: int) -> _Host:
         what = f"no {size / 2**20:.1f} MiB of pinned host memory are left"

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import BackendError
-from icnet_deploy.runtime.cuda.array import DeviceFrame, DeviceLabels, copy_frame
-from icnet_deploy.runtime.cuda.base import ALIGNMENT, CaptureError, OutOfMemory
+from icnet_deploy.runtime.cuda.base import (
+    ALIGNMENT,
+    CaptureError,
+    DeviceFrame,
+    DeviceLabels,
+    OutOfMemory,
+    copy_frame,
+)
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 from icnet_deploy.runtime.labelmap import label_map_dense
 

@@ -128,10 +128,6 @@ def _classes(api):
         def synchronize():
             api("cuCtxSynchronize")
 
-        @staticmethod
-        def get_device():
-            return Device(0)
-
     class Device:
         def __init__(self, number):
             self._number = number

@@ -82,7 +82,7 @@ def test_predictor_runs_what_was_built(installed, artefact, tmp_path, monkeypatc
     source, out = artefact(size=(64, 96), channels=11), tmp_path / "icnet.engine"
     cuda = HostCuda()
     installed.machine = Machine(enqueue=cuda.enqueue, check=cuda.check)
-    monkeypatch.setattr(backends, "_installed", {"tensorrt", "onnxruntime"}.__contains__)
+    monkeypatch.setattr(backends, "installed", {"tensorrt", "onnxruntime"}.__contains__)
     build_engine(source, out, installed, BuildOptions(batch=(1, 1, 4)))
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8))
     with Predictor.from_engine(out, require_manifest=True, cuda=cuda) as engine:

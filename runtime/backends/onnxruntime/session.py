@@ -4,13 +4,18 @@ ONNX Runtime by itself answers a CUDA provider that cannot start with a session 
 line in its log. Here that is a `DeviceError`.
 
 On CUDA inputs and outputs are bound to the GPU's memory once and used again. A model whose shapes
-are fixed runs as a CUDA graph, and so does one image where only the batch is free.
+are fixed runs as a CUDA graph, which is captured for one shape only, and so does one image where
+only the batch is free. What ONNX Runtime asks of such a session: every node on CUDA (but those that
+only compute shapes), no control flow, and inputs and outputs that stay where they are. What it
+finds at the opening it refuses there. The capture itself, after a run to warm up, is part of the
+first run, and can fail.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -21,11 +26,6 @@ import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
 from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
-from icnet_deploy.runtime.backends.onnxruntime.cuda_graph import (
-    GraphBackend,
-    sides_to_fix,
-    without_graph,
-)
 from icnet_deploy.runtime.cores import usable_cores
 
 CUDA_OPTIONS = {
@@ -78,16 +78,20 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise BackendError("the model was closed")
         check_feed(self.inputs, feed)
-        names = [spec.name for spec in self.outputs]
         try:
-            values = self._session.run(names, dict(feed))
+            values = self._values_of(feed)
         except Exception as error:  # ONNX Runtime's errors have no common root but this
             raise BackendError(f"ONNX Runtime failed to run the model: {error}") from error
-        return dict(zip(names, values, strict=True))
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
         """See `Backend.close`."""
         self._session = None
+
+    def _values_of(self, feed: Mapping[str, Array]) -> list[Array]:
+        """Runs it; an array for each output."""
+        values: list[Array] = self._session.run([spec.name for spec in self.outputs], dict(feed))
+        return values
 
 
 class _BoundBackend(OnnxRuntimeBackend):
@@ -103,28 +107,21 @@ class _BoundBackend(OnnxRuntimeBackend):
         self._shape: tuple[int, ...] | None = None
         self._input: Any = None
 
-    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """See `Backend.run`."""
-        if self._session is None:
-            raise BackendError("the model was closed")
-        check_feed(self.inputs, feed)
-        name = self.inputs[0].name
-        image = np.ascontiguousarray(feed[name])
-        try:
-            if image.shape == self._shape:
-                self._input.update_inplace(image)
-            else:
-                self._bind(name, image)
-            self._session.run_with_iobinding(self._binding)
-            values = self._binding.copy_outputs_to_cpu()
-        except Exception as error:  # as above
-            raise BackendError(f"ONNX Runtime failed to run the model: {error}") from error
-        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
-
     def close(self) -> None:
         """See `Backend.close`."""
         super().close()
         self._binding = self._input = None
+
+    def _values_of(self, feed: Mapping[str, Array]) -> list[Array]:
+        name = self.inputs[0].name
+        image = np.ascontiguousarray(feed[name])
+        if image.shape == self._shape:
+            self._input.update_inplace(image)
+        else:
+            self._bind(name, image)
+        self._session.run_with_iobinding(self._binding)
+        values: list[Array] = self._binding.copy_outputs_to_cpu()
+        return values
 
     def _bind(self, name: str, image: Array) -> None:
         """Takes memory for images of a new shape, and for what comes of them."""
@@ -143,6 +140,88 @@ class _BoundBackend(OnnxRuntimeBackend):
             )
             self._binding.bind_ortvalue_output(spec.name, value)
         self._shape = image.shape
+
+
+class _GraphBackend:
+    """A graph for one shape, and a session for all others that is opened when there is one.
+
+    A graph whose first run fails is given up with a warning: the session then takes its place.
+    """
+
+    def __init__(
+        self,
+        graph: Backend,
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        open_plain: Callable[[], Backend],
+    ) -> None:
+        """Takes the graph's backend, the inputs and outputs of the whole, and what opens it."""
+        self.inputs, self.outputs = specs
+        self._graph: Backend | None = graph
+        self._plain: Backend | None = None
+        self._open: Callable[[], Backend] | None = open_plain
+        self._captured = False
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Backend.run`."""
+        if self._open is None:
+            raise BackendError("the model was closed")
+        check_feed(self.inputs, feed)
+        if (
+            self._graph is not None
+            and feed[self.inputs[0].name].shape == self._graph.inputs[0].shape
+        ):
+            try:
+                values = self._graph.run(feed)
+                self._captured = True
+                return values
+            except BackendError as error:
+                if self._captured:
+                    raise
+                reason = str(error)
+            # Past the handler, whose traceback would hold the session, and with it a stream that
+            # is still capturing: other sessions could then take no memory.
+            self._graph.close()
+            self._graph = None
+            _without_graph(reason)
+        if self._plain is None:
+            try:
+                self._plain = self._open()
+            except UnavailableError as error:
+                raise BackendError(str(error)) from error
+        return self._plain.run(feed)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        for each in (self._graph, self._plain):
+            if each is not None:
+                each.close()
+        self._graph = self._plain = self._open = None
+
+
+def _sides_to_fix(session: Any) -> dict[str, int] | None:
+    """Which free sides of a session's input are to be fixed so that a graph can be captured.
+
+    Returns:
+        The batch's name and 1, where only the batch is free and has a name; {} where all is fixed;
+        None where there can be no graph.
+    """
+    if len(session.get_inputs()) != 1:
+        return None
+    batch, *sides = session.get_inputs()[0].shape
+    if not all(isinstance(side, int) for side in sides):
+        return None
+    if isinstance(batch, int):
+        return {}
+    return {batch: 1} if batch else None
+
+
+def _without_graph(reason: str) -> None:
+    """Warns that a model goes without."""
+    warnings.warn(
+        f"the model runs without a CUDA graph, a little slower: {reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def open_model(
@@ -178,18 +257,18 @@ def _open_cuda(model: str, threads: int | None, tf32: bool) -> Backend:
     session = open_plain()
     plain = bound(session)
     # Only now is it known what a graph may be captured of, and it is asked for at the start.
-    sides = sides_to_fix(session)
+    sides = _sides_to_fix(session)
     if sides is None:
         return plain
     try:
         graph = [(CUDA, options | {"enable_cuda_graph": "1"})]
         single = bound(open_session(model, graph, threads, sides))
     except DeviceError as error:
-        without_graph(str(error))
+        _without_graph(str(error))
         return plain
     if any(None in spec.shape for spec in single.inputs + single.outputs):
         return plain  # it would write where the last run's memory was
-    return GraphBackend(single, (plain.inputs, plain.outputs), lambda: bound(open_plain()))
+    return _GraphBackend(single, (plain.inputs, plain.outputs), lambda: bound(open_plain()))
 
 
 def open_session(

@@ -300,8 +300,11 @@ def _machine() -> dict[str, Any]:
 
 def _specs(read: list[Any], compiled: list[Any]) -> tuple[TensorSpec, ...]:
     """Reads inputs or outputs, whose order compiling keeps; a dynamic side is free."""
-    specs = []
-    for port, run in zip(read, compiled, strict=True):
-        sides = tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape)
-        specs.append(TensorSpec(port.any_name, sides, np.dtype(run.element_type.to_dtype())))
-    return tuple(specs)
+    return tuple(
+        TensorSpec(
+            port.any_name,
+            tuple(None if side.is_dynamic else side.get_length() for side in port.partial_shape),
+            np.dtype(run.element_type.to_dtype()),
+        )
+        for port, run in zip(read, compiled, strict=True)
+    )

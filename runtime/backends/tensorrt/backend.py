@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -24,8 +25,14 @@ from icnet_deploy.runtime.backends.base import Array, Labelled, TensorSpec, chec
 from icnet_deploy.runtime.backends.tensorrt.engine import Engine, Plan, load_engine
 from icnet_deploy.runtime.backends.tensorrt.execution import Buffers, Execution, Flag
 from icnet_deploy.runtime.contract import Size, check_answer
-from icnet_deploy.runtime.cuda.array import DeviceArray, DeviceFrame, DeviceLabels, copy_frame
-from icnet_deploy.runtime.cuda.base import Cuda, UInt8
+from icnet_deploy.runtime.cuda.base import (
+    Cuda,
+    DeviceArray,
+    DeviceFrame,
+    DeviceLabels,
+    UInt8,
+    copy_frame,
+)
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 
 
@@ -182,14 +189,12 @@ class _TensorRtBackend:
         # Logits that are not upsampled are finished at their own size, as a label map is.
         finished = head == "labels" or metadata.upsampling == "none"
         ends = [(shape[-2], shape[-1])] * len(sizes) if finished else sizes
-        total = sum(height * width for height, width in ends)
+        *starts, total = accumulate((height * width for height, width in ends), initial=0)
         block = self._buffers.pinned("label map", total)
         if head == "logits":
             source, flag = self._buffers.device("label map", total), self._flag.clear()
-            offset = 0
-            for index, size in enumerate(ends):
-                self._launch(index, source + offset, size, flag, metadata.upsampling)
-                offset += size[0] * size[1]
+            for index, (first, size) in enumerate(zip(starts, ends, strict=True)):
+                self._launch(index, source + first, size, flag, metadata.upsampling)
             self._flag.fetch()
         self._cuda.copy_out(block, source, self._stream)
         milliseconds = self._wait()
@@ -198,13 +203,11 @@ class _TensorRtBackend:
             check_labels(block, metadata.label_set)
         elif self._flag.is_set():
             raise NotFinite
-        maps, offset = [], 0
-        for size, end in zip(sizes, ends, strict=True):
-            count = end[0] * end[1]
-            labels = block[offset : offset + count].reshape(end)
+        maps = []
+        for part, size, end in zip(np.split(block, starts[1:]), sizes, ends, strict=True):
+            labels = part.reshape(end)
             resized = resize_labels(labels, size)
             maps.append(labels.copy() if resized is labels else resized)
-            offset += count
         return maps, milliseconds + (time.perf_counter() - start) * 1e3
 
     def _on_device(

@@ -51,21 +51,21 @@ class _Factory:
             setattr(self.module, name, self._method("", name, signatures))
 
     def _class(self, name):
-        if name in self.classes:
-            return self.classes[name]
-        if name in self.enums:  # an enum with methods of its own, such as DataType.itemsize
-            return self.enums[name]
+        # An enum may have methods of its own, such as DataType.itemsize.
+        if made := self.classes.get(name) or self.enums.get(name):
+            return made
         about = self.surface["classes"][name]
         base = self._class(about["bases"][0]) if about.get("bases") else _base(name)
-        namespace = {"__slots__": (), "__module__": "tensorrt", "_fake": self}
-        for method, signatures in about.get("methods", {}).items():
-            namespace[method] = self._method(name, method, signatures)
-        for prop, (access, kind) in about.get("properties", {}).items():
-            namespace[prop] = self._property(name, prop, access, kind)
-        for method, work in self.behaviour.get(name, {}).items():  # what a surface leaves out
-            if method.startswith("__") and method not in namespace:
-                namespace[method] = partialmethod(partial(work, self))
-        namespace["_constructible"] = about.get("constructible", False)
+        namespace = {  # what a surface leaves out
+            method: partialmethod(partial(work, self))
+            for method, work in self.behaviour.get(name, {}).items()
+            if method.startswith("__")
+        }
+        namespace |= {"__slots__": (), "__module__": "tensorrt", "_fake": self}
+        namespace |= {"_constructible": about.get("constructible", False)}
+        methods, properties = about.get("methods", {}), about.get("properties", {})
+        namespace |= {m: self._method(name, m, signatures) for m, signatures in methods.items()}
+        namespace |= {p: self._property(name, p, *row) for p, row in properties.items()}
         cls = self.classes[name] = type(base)(name, (base,), namespace)
         if "." not in name:
             setattr(self.module, name, cls)

@@ -14,8 +14,7 @@ from host_cuda import HostCuda, HostFault
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.cuda.array import read_frame
-from icnet_deploy.runtime.cuda.base import OutOfMemory
+from icnet_deploy.runtime.cuda.base import OutOfMemory, read_frame
 from icnet_deploy.runtime.labelmap import label_map_dense
 from icnet_deploy.runtime.loading import load_engine
 
