@@ -7,14 +7,15 @@ import hashlib
 import importlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from icnet_deploy.command import command, count, parser, size
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.errors import MissingPackage
-from icnet_deploy.export.engine.builder import build, check_version, flavour_of
+from icnet_deploy.export.engine.builder import build, flavour_of
 from icnet_deploy.export.engine.cache import EngineCache, find_gpu, write_engine
 from icnet_deploy.export.engine.graph import read_graph
 from icnet_deploy.export.engine.options import (
@@ -30,6 +31,8 @@ from icnet_deploy.export.engine.options import (
 from icnet_deploy.export.engine.report import Report
 from icnet_deploy.files import cache_folder, write_json
 from icnet_deploy.integrity import artefact_sha256
+
+T = TypeVar("T")
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -72,21 +75,19 @@ def build_engine(
 
     Raises:
         OutputError: a file cannot be written.
-        IcnetError: what `icnet_deploy.export.engine.build` raises.
+        IcnetError: what `build` raises.
     """
-    check_version(trt)
     options = options or BuildOptions()
     flavour, gpu = flavour_of(trt), None if options.targets else gpu_here()
-    options.check(flavour)
     digest = artefact_sha256(onnx) if onnx.is_file() else ""
     graph = read_graph(onnx)
     store, key = None, ""
     if cache is not None and (gpu is not None or options.targets):
         store = EngineCache(cache, flavour, trt.__version__, gpu)
-        key = store.key(digest, options.to_dict(), profile_of(graph, options))
-        if found := store.find(key):
-            write_engine(out, *found)
-            return BuiltEngine(found[1], None, True, ())
+        key = store.key(digest, asdict(options), profile_of(graph, options))
+        if kept := store.find(key):
+            write_engine(out, *kept)
+            return BuiltEngine(kept[1], None, True, ())
     built = build(trt, graph, options, store.timings() if store else b"", quiet)
     sidecar = EngineSidecar(
         engine_sha256=hashlib.sha256(built.plan).hexdigest(),
@@ -97,14 +98,12 @@ def build_engine(
         gpu=gpu,
         targets=options.targets,
         profiles=() if built.profile is None else (built.profile,),
-        options={k: v for k, v in options.to_dict().items() if k not in _ELSEWHERE},
+        options={k: v for k, v in asdict(options).items() if k not in _ELSEWHERE},
         precisions=None if built.report is None else built.report.counts(),
     )
     write_engine(out, built.plan, sidecar)
     if store:
-        store.keep(key, built.plan, sidecar)
-        if built.timing_cache:
-            store.keep_timings(built.timing_cache)
+        store.keep(key, built.plan, sidecar, built.timing_cache)
     return BuiltEngine(sidecar, built.report, False, built.warnings)
 
 
@@ -123,30 +122,24 @@ def load_tensorrt(flavour: str) -> ModuleType:
         raise MissingPackage(PACKAGES[flavour], extra=flavour, purpose="build-engine") from error
 
 
-def _batch(text: str) -> tuple[int, int, int]:
-    """Reads `4` or `1:4:8`."""
-    parts = [count(part) for part in text.split(":")]
-    if len(parts) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is not N or LEAST:BEST:LARGEST, e.g. 1:4:8")
-    return (parts[0], parts[len(parts) // 2], parts[-1])
+def _range_of(one: Callable[[str], T], words: str) -> Callable[[str], tuple[T, T, T]]:
+    """Reads one value, or the least, the best and the largest with colons between."""
 
+    def read(text: str) -> tuple[T, T, T]:
+        parts = [one(part) for part in text.split(":")]
+        if len(parts) not in (1, 3):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return (parts[0], parts[len(parts) // 2], parts[-1])
 
-def _sizes(text: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Reads `1024x2048` or three of them with colons between."""
-    parts = [size(part) for part in text.split(":")]
-    if len(parts) not in (1, 3):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH or three of them, e.g. 512x1024:1024x2048:1024x2048"
-        )
-    return (parts[0], parts[len(parts) // 2], parts[-1])
+    return read
 
 
 def _targets(text: str) -> tuple[str, ...]:
     """Reads `SM86,SM89`."""
-    found = tuple(re.split(r"[,\s]+", text.strip().upper()))
-    if unknown := [target for target in found if target not in TARGETS]:
+    targets = tuple(re.split(r"[,\s]+", text.strip().upper()))
+    if unknown := [target for target in targets if target not in TARGETS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(TARGETS)}")
-    return found
+    return targets
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -177,14 +170,14 @@ def _arguments() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--batch",
-        type=_batch,
+        type=_range_of(count, "N or LEAST:BEST:LARGEST, e.g. 1:4:8"),
         default=(1, 1, 1),
         metavar="N|LEAST:BEST:LARGEST",
         help="images a run (default: 1)",
     )
     p.add_argument(
         "--sizes",
-        type=_sizes,
+        type=_range_of(size, "HEIGHTxWIDTH or three of them, e.g. 512x1024:1024x2048:1024x2048"),
         metavar="HxW|LEAST:BEST:LARGEST",
         help="of a file that takes any size: the sizes to prepare for",
     )

@@ -47,11 +47,10 @@ class Samples(Sequence[list[UInt8]]):
     def __init__(self, sizes: Sequence[Size], images: Sequence[Path] = ()) -> None:
         for path in images:
             read_image(path)
-        self._batches: list[tuple[Size, tuple[int | Path, ...]]] = [
-            (size, tuple(range(_DRAWN))) for size in sizes
+        self._batches: list[tuple[Size, Sequence[int | Path]]] = [
+            *((size, range(_DRAWN)) for size in sizes),
+            *((sizes[0], images[i : i + _TOGETHER]) for i in range(0, len(images), _TOGETHER)),
         ]
-        for start in range(0, len(images), _TOGETHER):
-            self._batches.append((sizes[0], tuple(images[start : start + _TOGETHER])))
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -125,7 +124,7 @@ def verify(
     """
     least = LEAST_AGREEMENT[precision] if agreement is None else agreement
     session = open_session(model)
-    same = total = count = 0
+    same = total = 0
     largest, spreads = 0.0, []
     for batch in tqdm(batches, desc="check", unit="batch", disable=None):
         images = np.stack(batch)
@@ -147,9 +146,8 @@ def verify(
             same += int((labels == reference).sum())
             total += reference.numel()
             spreads.append(float(theirs.std()))
-            count += 1
     result = Verification(
-        count, same / total, largest if head == "logits" else None, float(np.mean(spreads))
+        len(spreads), same / total, largest if head == "logits" else None, float(np.mean(spreads))
     )
     if result.agreement < least:
         raise CheckFailed(

@@ -12,7 +12,7 @@ binary16.)
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -281,19 +281,17 @@ def examine(model: onnx.ModelProto, probe: Probe) -> Headroom:
         model: the float32 graph.
         probe: of the same graph, with what it saw.
     """
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
-
     constants = {
         t.name: numpy_helper.to_array(t)
         for t in model.graph.initializer
         if t.data_type == TensorProto.FLOAT
     }
     layers: dict[str, tuple[int, str]] = {}
-    found = []
+    nodes = []
     for order, node in enumerate(model.graph.node):
         own = [n for n in node.input if n in constants and node.op_type != "Resize"]
         before = max((layers[n] for n in node.input if n in layers), default=(-1, "the input"))
-        # What comes after a layer is told by its name; a bare constant, as the mean's, is none.
+        # What comes after a layer is called by its name; a bare constant, as the mean's, is none.
         kernels = [n for n in own if constants[n].ndim > 1 and n.endswith(".weight")]
         here = (order, _layer(kernels[0])) if kernels else before
         layers.update(dict.fromkeys(node.output, here))
@@ -301,20 +299,7 @@ def examine(model: onnx.ModelProto, probe: Probe) -> Headroom:
         if output is None:
             continue
         weights = _weights([constants[n] for n in own]) if kernels else None
-        reasons = [
-            *_of_tensor("its output", probe.largest[output]),
-            *(
-                reason
-                for name in dict.fromkeys(node.input)
-                if name in probe.largest
-                for reason in _of_tensor("its input", probe.largest[name])
-            ),
-            *_of_sum(probe.sums.get(output)),
-            *_of_weights([constants[n] for n in own], weights),
-        ]
-        if node.op_type in DEFAULT_OP_BLOCK_LIST:
-            reasons.append("ONNX Runtime's converter leaves this operator alone")
-        found.append(
+        nodes.append(
             _NodeReport(
                 node.name,
                 node.op_type,
@@ -322,33 +307,38 @@ def examine(model: onnx.ModelProto, probe: Probe) -> Headroom:
                 probe.largest[output],
                 probe.sums.get(output),
                 weights,
-                tuple(reasons),
+                tuple(_reasons(node, output, probe, [constants[n] for n in own], weights)),
             )
         )
-    return Headroom(probe.images, tuple(sorted(probe.sizes)), tuple(found))
+    return Headroom(probe.images, tuple(sorted(probe.sizes)), tuple(nodes))
 
 
-def _of_tensor(which: str, largest: float) -> list[str]:
-    if largest > _LIMIT / _MARGIN:
-        return [f"{which} reaches {_room(largest)}"]
-    if 0 < largest < _SMALLEST_NORMAL:
-        return [f"{which} reaches no more than {largest:.2g}, where float16 loses digits"]
-    return []
+def _reasons(
+    node: onnx.NodeProto,
+    output: str,
+    probe: Probe,
+    constants: Sequence[Float32],
+    weights: _Weights | None,
+) -> Iterator[str]:
+    """Why a node stays in float32; nothing where it need not."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
-
-def _of_sum(largest: float | None) -> list[str]:
-    if largest is None or largest <= _LIMIT / _MARGIN:
-        return []
-    return [f"what it adds up reaches {_room(largest)}"]
-
-
-def _of_weights(constants: Sequence[Float32], weights: _Weights | None) -> list[str]:
-    largest = max((float(np.abs(c).max(initial=0)) for c in constants), default=0.0)
-    if largest > _LIMIT:
-        return [f"a constant is {largest:.3g}, which float16 cannot hold"]
-    if weights is not None and weights.lost > _LOSS:
-        return [f"its kernel loses {100 * weights.lost:.2g} % of its norm"]
-    return []
+    inputs = [("its input", name) for name in dict.fromkeys(node.input)]
+    for which, name in [("its output", output), *inputs]:
+        largest = probe.largest.get(name, 0.0)
+        if largest > _LIMIT / _MARGIN:
+            yield f"{which} reaches {_room(largest)}"
+        elif 0 < largest < _SMALLEST_NORMAL:
+            yield f"{which} reaches no more than {largest:.2g}, where float16 loses digits"
+    if (total := probe.sums.get(output, 0.0)) > _LIMIT / _MARGIN:
+        yield f"what it adds up reaches {_room(total)}"
+    constant = max((float(np.abs(c).max(initial=0)) for c in constants), default=0.0)
+    if constant > _LIMIT:
+        yield f"a constant is {constant:.3g}, which float16 cannot hold"
+    elif weights is not None and weights.lost > _LOSS:
+        yield f"its kernel loses {100 * weights.lost:.2g} % of its norm"
+    if node.op_type in DEFAULT_OP_BLOCK_LIST:
+        yield "ONNX Runtime's converter leaves this operator alone"
 
 
 def _weights(constants: Sequence[Float32]) -> _Weights:

@@ -93,7 +93,9 @@ def export(
     if dynamic_size:  # not a multiple of anything, and nearly as small as may be
         sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (least * 3 // 2, least * 2)]
     samples = Samples(sizes, images)
-    _require_place(out)
+    make_folder(out.parent)  # what cannot be written is refused before the long work
+    if out.is_dir():
+        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
     module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
     model = trace(module, size, dynamic_size)
     report: Headroom | None = None
@@ -121,13 +123,6 @@ def export(
         return verify(gpu, checkpoint, head, precision, samples, agreement)
 
     return Exported(write_artefact(out, content, metadata, check), report)
-
-
-def _require_place(out: Path) -> None:
-    """Refuses a file that cannot be written before the long work, not after it."""
-    make_folder(out.parent)
-    if out.is_dir():
-        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
 
 
 def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
@@ -182,12 +177,6 @@ def _own_size(info: dict[str, Any]) -> tuple[int, int]:
             height, width = origin["size"]
             return int(height), int(width)
     return _USUAL
-
-
-def _default_size(weights: Path | None) -> tuple[int, int]:
-    from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
-
-    return _own_size(load_checkpoint(weights or SHIPPED).info)
 
 
 def _training_data(info: dict[str, Any]) -> str | None:
@@ -253,7 +242,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports one file; exit code 0 done, 1 it failed its check, 2 the request was wrong."""
     args = _arguments().parse_args(argv)
     _require_packages()
-    height, width = at = args.size or _default_size(args.weights)
+    from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
+
+    at = args.size or _own_size(load_checkpoint(args.weights or SHIPPED).info)
+    height, width = at
     where = "anysize" if args.dynamic_size else f"{height}x{width}"
     out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
     check, headroom = export(

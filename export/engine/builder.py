@@ -45,14 +45,14 @@ def flavour_of(trt: ModuleType) -> str:
     return "tensorrt-rtx" if hasattr(trt, "ComputeCapability") else "tensorrt"
 
 
-def check_version(trt: ModuleType) -> None:
+def _check_version(trt: ModuleType) -> None:
     """Refuses a TensorRT that is too old.
 
     Raises:
         UnavailableError: it is older than 10.12.
     """
-    found = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    if flavour_of(trt) == "tensorrt" and found < _OLDEST:
+    version = tuple(int(part) for part in trt.__version__.split(".")[:2])
+    if flavour_of(trt) == "tensorrt" and version < _OLDEST:
         raise UnavailableError(
             f"TensorRT {trt.__version__} is installed; engines are built with 10.12 or later, "
             "which keep the precisions of the graph: upgrade TensorRT (on a Jetson: JetPack)"
@@ -83,7 +83,7 @@ def build(
         BackendError: TensorRT failed to build, or to load what it built.
         CheckFailed: the engine runs a layer in another precision than the graph says.
     """
-    check_version(trt)
+    _check_version(trt)
     options.check(flavour_of(trt))
     profile = profile_of(graph, options)
     monitor = make_monitor(trt, quiet)
@@ -149,14 +149,7 @@ def _build(
         _explain_failure(trt, options, errors_of(log))
     data = bytes(plan)
     warnings = tuple(text for severity, text in log.lines if severity == "WARNING")
-    report = inspect(
-        trt,
-        data,
-        graph,
-        loads=not options.targets,
-        host_code=options.version_compatible,
-        log=log,
-    )
+    report = inspect(trt, data, graph, not options.targets, options.version_compatible, log)
     return Built(data, profile, report, _timings(trt, config), warnings)
 
 

@@ -83,29 +83,12 @@ class EngineCache:
             pass
         return None
 
-    def keep(self, key: str, plan: bytes, sidecar: EngineSidecar) -> None:
-        """Adds an engine.
+    def keep(self, key: str, plan: bytes, sidecar: EngineSidecar, timings: bytes = b"") -> None:
+        """Adds an engine, and puts the measurements, which TensorRT has added to, in place.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        self._make()
-        write_engine(self._engine(key), plan, sidecar)
-
-    def timings(self) -> bytes:
-        """TensorRT's measurements of earlier builds; empty if there are none."""
-        try:
-            return self._timings().read_bytes()
-        except OSError:
-            return b""
-
-    def keep_timings(self, timings: bytes) -> None:
-        """Replaces the measurements, which TensorRT has added to."""
-        self._make()
-        with replacing(self._timings()) as temporary:
-            temporary.write_bytes(timings)
-
-    def _make(self) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -113,6 +96,17 @@ class EngineCache:
                 f"cannot make the cache's folder {self.folder}: {error.strerror or error}; name "
                 "another with --cache, or build with --no-cache"
             ) from error
+        write_engine(self._engine(key), plan, sidecar)
+        if timings:
+            with replacing(self._timings()) as temporary:
+                temporary.write_bytes(timings)
+
+    def timings(self) -> bytes:
+        """TensorRT's measurements of earlier builds; empty if there are none."""
+        try:
+            return self._timings().read_bytes()
+        except OSError:
+            return b""
 
     def _engine(self, key: str) -> Path:
         return self.folder / f"{key}.engine"
@@ -135,18 +129,17 @@ def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu | None:
         cuda = load("libcuda.so.1")
     except OSError:
         return None
-    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    ):
         return None
-    if cuda.cuDeviceGetName(name, len(name), device):
-        return None
-    capability = []
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        if cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
-            return None
-        capability.append(value.value)
-    return Gpu(name.value.decode(), (capability[0], capability[1]), _driver(load, cuda))
+    return Gpu(name.value.decode(), (major.value, minor.value), _driver(load, cuda))
 
 
 def _driver(load: Callable[[str], Any], cuda: Any) -> str:

@@ -66,19 +66,19 @@ class SourceGraph:
     def precisions(self) -> dict[str, str]:
         """Convolution -> `int8` or `fp16`, of those that the graph does not leave in float32."""
         makers = {name: node for node in self.nodes for name in node.outputs}
-        found = {}
+        precisions = {}
         for node in self.nodes:
             if node.kind != "Conv":
                 continue
             made = [makers[name] for name in node.inputs[:2] if name in makers]
             if [maker.kind for maker in made] == ["DequantizeLinear"] * 2:
-                found[node.name] = "int8"
+                precisions[node.name] = "int8"
             elif node.inputs[1] in self.half:
-                found[node.name] = "fp16"
-        return found
+                precisions[node.name] = "fp16"
+        return precisions
 
 
-def read_graph(path: str | Path) -> SourceGraph:
+def read_graph(path: Path) -> SourceGraph:
     """Reads an artefact, and refuses what TensorRT would refuse, or would build wrongly.
 
     Raises:
@@ -86,7 +86,6 @@ def read_graph(path: str | Path) -> SourceGraph:
             TensorRT's; it was optimized by ONNX Runtime; it keeps weights in another file; its
             input does not feed a Cast first; a weight is not finite.
     """
-    path = Path(path)
     metadata = read_onnx_metadata(path)
     row = precision_of(metadata.precision)
     if row is not None and (why := row.refusal("tensorrt", "cuda", engines=True)):

@@ -8,9 +8,8 @@ Source: samples/trtexec and samples/common/sampleOptions.cpp of TensorRT 10.16 a
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from icnet_deploy.engine_sidecar import Profile
 from icnet_deploy.errors import InputError
@@ -60,10 +59,6 @@ class BuildOptions:
     version_compatible: bool = False
     targets: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, for the sidecar and the cache's key."""
-        return asdict(self)
-
     def check(self, flavour: str) -> None:
         """Refuses values out of range, and what a flavour of TensorRT does not do.
 
@@ -75,8 +70,7 @@ class BuildOptions:
         """
         if self.level not in LEVELS or self.hardware not in HARDWARE:
             raise InputError(f"no such level or hardware compatibility: {self}")
-        unknown = [target for target in self.targets if target not in TARGETS]
-        if unknown:
+        if unknown := [target for target in self.targets if target not in TARGETS]:
             raise InputError(f"no target is called {unknown[0]!r}; known: {', '.join(TARGETS)}")
         if flavour == "tensorrt" and self.targets:
             raise InputError(

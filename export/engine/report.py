@@ -203,10 +203,10 @@ def _layer(value: Any) -> Layer:
 def _precision(layer: dict[str, Any]) -> str:
     """Of its weights where it has any, else of its first input."""
     weights, inputs = layer.get("Weights"), layer.get("Inputs")
-    told = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    types = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
-        told += [str(inputs[0].get(key, "")) for key in _TYPE_KEYS]
-    for text in told:
+        types += [str(inputs[0].get(key, "")) for key in _TYPE_KEYS]
+    for text in types:
         for name, pattern in _PRECISIONS.items():
             if pattern.search(text):
                 return name

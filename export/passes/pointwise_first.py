@@ -62,9 +62,8 @@ def _move(
     if len(ways) != 1 or not region:
         return False
     [(source, count)] = ways.items()
-    if _shrinks(shapes.get(source), shapes.get(conv.output[0])):
-        return False
-    if not _apart(graph, region, conv, makers):
+    shrinks = _shrinks(shapes.get(source), shapes.get(conv.output[0]))
+    if shrinks or not _apart(graph, region, conv, makers):
         return False
     for tensor in conv.input[2:]:
         bias = numpy_helper.to_array(constants[tensor])
@@ -142,10 +141,8 @@ def _sized_by(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[o
 
 def _shrinks(before: tuple[int | None, ...] | None, after: tuple[int | None, ...] | None) -> bool:
     """Whether there are known to be fewer pixels after than before: then the later, the cheaper."""
-    sides = (*(before or (None,))[2:], *(after or (None,))[2:])
-    if before is None or after is None or None in sides:
-        return False
-    return math.prod(s or 0 for s in after[2:]) < math.prod(s or 0 for s in before[2:])
+    pixels = [math.prod(s or 0 for s in shape[2:]) if shape else 0 for shape in (before, after)]
+    return 0 < pixels[1] < pixels[0]
 
 
 def _apart(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 import onnx
@@ -120,57 +120,50 @@ def drop_round_trips(model: onnx.ModelProto) -> bool:
     outputs = {value.name for value in graph.output}
     values = (*graph.value_info, *graph.input, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
-    renamed: dict[str, str] = {}
-    gone, shortened = [], False
-    for up in graph.node:
+    changed = False
+    for up in list(graph.node):
         down = makers.get(up.input[0]) if _casts_to(up, TensorProto.FLOAT) else None
         if down is None or not _casts_to(down, TensorProto.FLOAT16):
             continue
         whole, back = down.input[0], up.output[0]
         if types.get(whole) != TensorProto.FLOAT:  # an integer: cast it at once
-            up.input[0], shortened = whole, True
-            continue
-        if back not in outputs:
-            renamed[back] = whole
+            up.input[0] = whole
+        elif back not in outputs:
+            graph.node.remove(up)
+            _rename(graph, back, whole)
         elif whole in makers and whole not in outputs:
-            renamed[whole] = back  # the graph's output keeps its name; what makes it takes it
+            graph.node.remove(up)
+            _rename(graph, whole, back)  # the graph's output keeps its name; what makes it takes it
         else:
             continue
-        gone.append(up)
-    for node in gone:
-        graph.node.remove(node)
-    _rename(graph.node, renamed)
-    _remove_unused(graph, outputs)
+        changed = True
     sort_nodes(graph)
-    return shortened or bool(gone)
+    _remove_unread(graph, outputs)
+    return changed
 
 
 def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
     return node.op_type == "Cast" and attributes_of(node)["to"] == kind
 
 
-def _rename(nodes: Iterable[onnx.NodeProto], renamed: dict[str, str]) -> None:
-    def final(name: str) -> str:
-        while name in renamed:  # a value may pass several such pairs
-            name = renamed[name]
-        return name
-
-    for node in nodes:
+def _rename(graph: onnx.GraphProto, tensor: str, name: str) -> None:
+    for node in graph.node:
         for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name in renamed:
-                    names[index] = final(name)
+            for index in [i for i, each in enumerate(names) if each == tensor]:
+                names[index] = name
 
 
-def _remove_unused(graph: onnx.GraphProto, outputs: set[str]) -> None:
-    """Takes out the nodes that nothing reads, and what the graph says of tensors that are gone."""
-    while True:
-        read = outputs.union(*(node.input for node in graph.node))
-        dead = [node for node in graph.node if not read.intersection(node.output)]
-        if not dead:
-            break
-        for node in dead:
+def _remove_unread(graph: onnx.GraphProto, outputs: set[str]) -> None:
+    """Takes out the nodes that nothing reads, and what the graph says of tensors that are gone.
+
+    The graph is sorted.
+    """
+    read = set(outputs)
+    for node in reversed(list(graph.node)):
+        if read.isdisjoint(node.output):
             graph.node.remove(node)
+        else:
+            read.update(node.input)
     made = makers_of(graph)
     for value in [v for v in graph.value_info if v.name not in made]:
         graph.value_info.remove(value)

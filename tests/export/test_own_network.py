@@ -9,8 +9,9 @@ import torch
 from own_networks import Plain
 
 from icnet_deploy.export.deployed import Deployed, stride_of
-from icnet_deploy.export.engine import BuildOptions, build
+from icnet_deploy.export.engine.builder import build
 from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.export.to_onnx import export
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.networks.checkpoint import load_checkpoint

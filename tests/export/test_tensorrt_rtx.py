@@ -13,10 +13,10 @@ from fake_tensorrt.operators import TYPES, refusals
 
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError
-from icnet_deploy.export import engine
 from icnet_deploy.export.build_engine import build_engine, main
-from icnet_deploy.export.engine import BuildOptions
+from icnet_deploy.export.engine import builder
 from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 TARGETS = ("SM86", "SM89", "SM120")
@@ -27,7 +27,7 @@ MADE = ["static", "int8", "int8-labels"]
 
 
 def build(trt, path, options):
-    return engine.build(trt, read_graph(path), options)
+    return builder.build(trt, read_graph(path), options)
 
 
 @pytest.fixture(scope="session")

@@ -19,16 +19,16 @@ from icnet_deploy.errors import (
     ModelError,
     UnavailableError,
 )
-from icnet_deploy.export import engine
-from icnet_deploy.export.engine import BuildOptions
+from icnet_deploy.export.engine import builder
 from icnet_deploy.export.engine.graph import read_graph
+from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.export.engine.report import inspect, make_log, read_report
 
 make = onnx.helper.make_node
 
 
 def build(trt, path, options, **how):
-    return engine.build(trt, read_graph(path), options, **how)
+    return builder.build(trt, read_graph(path), options, **how)
 
 
 def test_what_is_asked_of_tensorrt(trt, artefact):

@@ -21,8 +21,8 @@ from icnet_deploy.command import command
 from icnet_deploy.engine_sidecar import Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError
 from icnet_deploy.export import build_engine as building
-from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.cache import find_gpu
+from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import cache_folder, sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor

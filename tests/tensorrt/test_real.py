@@ -15,8 +15,8 @@ import pytest
 
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.export.build_engine import PACKAGES, build_engine, main
-from icnet_deploy.export.engine import BuildOptions
 from icnet_deploy.export.engine.cache import find_gpu
+from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import sha256
 from icnet_deploy.runtime import Predictor
 
