@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import onnx
@@ -26,7 +27,6 @@ from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import cache_folder, sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.backends import registry as backends
 
 GPU = Gpu("NVIDIA Orin", (8, 7), "540.4.0")
 
@@ -52,6 +52,7 @@ def main(argv=None):
 def installed(trt, monkeypatch):
     """The fake as the `tensorrt` that the command imports."""
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(trt, "__spec__", ModuleSpec("tensorrt", None))
     return trt
 
 
@@ -77,12 +78,11 @@ def test_an_engine_and_what_lies_beside_it(trt, artefact, tmp_path):
     assert out.read_bytes()[:4] == b"ftrt"
 
 
-def test_predictor_runs_what_was_built(installed, artefact, tmp_path, monkeypatch):
+def test_predictor_runs_what_was_built(installed, artefact, tmp_path):
     """From the file to the label map, the sidecar required, on memory of this process."""
     source, out = artefact(size=(64, 96), channels=11), tmp_path / "icnet.engine"
     cuda = HostCuda()
     installed.machine = Machine(enqueue=cuda.enqueue, check=cuda.check)
-    monkeypatch.setattr(backends, "installed", {"tensorrt", "onnxruntime"}.__contains__)
     build_engine(source, out, installed, BuildOptions(batch=(1, 1, 4)))
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8))
     with Predictor.from_engine(out, require_manifest=True, cuda=cuda) as engine:
