@@ -33,8 +33,8 @@ from icnet_deploy.benchmarks.plots import (
 from icnet_deploy.command import command, parser
 from icnet_deploy.files import write_text
 from icnet_deploy.report.html import Html, figures, page, tag
-from icnet_deploy.report.html import where as where_it_was
 from icnet_deploy.report.tables import Table
+from icnet_deploy.report.tables import where as where_it_was
 
 
 def report_page(

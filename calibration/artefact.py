@@ -23,7 +23,7 @@ from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map
 
-LEAST_AGREEMENT = 0.95
+_LEAST_AGREEMENT = 0.95
 """A file whose labels differ more from the float32 graph's than this share is nonsense."""
 
 
@@ -76,7 +76,7 @@ def write_quantized(
         The share of labels that agree with the float32 file's, 0..1.
 
     Raises:
-        CheckFailed: it is below `LEAST_AGREEMENT`.
+        CheckFailed: it is below `_LEAST_AGREEMENT`.
         OutputError: the file cannot be written.
     """
     model, metadata, _ = load_float(source)
@@ -99,10 +99,10 @@ def write_quantized(
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
     share = agreement(model, result, checked_on, metadata.label_set)
-    if not share >= LEAST_AGREEMENT:
+    if not share >= _LEAST_AGREEMENT:
         raise CheckFailed(
             f"only {share:.2%} of the labels of the {placement} graph are those of {source}, on "
-            f"{where}; at least {LEAST_AGREEMENT:.0%} must be: calibrate on images like "
+            f"{where}; at least {_LEAST_AGREEMENT:.0%} must be: calibrate on images like "
             "those that the model will see, and more of them. No file was written"
         )
     write_artefact(out, result.SerializeToString(), written)

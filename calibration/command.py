@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         dest="exclude",
-        help="a layer or block that stays in float, such as conv_sub4; may be repeated (default: "
-        "the classifier and convolutions that see the image made smaller)",
+        help="a layer or block that stays in float, as `icnet sensitivity` names them; may be "
+        "repeated (default: the classifier and convolutions that see the image made smaller)",
     )
     p.add_argument(
         "--calibration",

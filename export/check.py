@@ -24,7 +24,7 @@ Size = tuple[int, int]
 _TOGETHER = 2  # images a batch: enough to prove the batch axis, and no more memory than that
 _DRAWN = 2
 
-LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.995}
+_LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.995}
 """The share of pixels whose label must be PyTorch's. Float16 changes labels at borders, where two
 classes are nearly tied; what it costs in mIoU is for `icnet parity` to say."""
 
@@ -115,14 +115,14 @@ def verify(
         precision: `fp32` or `fp16`.
         batches: images, uint8 H x W x 3, RGB; those of one batch are of one size and are run at
             once, so that the batch axis is proved, too.
-        agreement: the least share of labels that must be PyTorch's, 0..1; None: `LEAST_AGREEMENT`
+        agreement: the least share of labels that must be PyTorch's, 0..1; None: `_LEAST_AGREEMENT`
             of the precision.
 
     Raises:
         CheckFailed: the labels agree less than that; a logit, of the graph or of the checkpoint, is
             not finite; or a label is no class.
     """
-    least = LEAST_AGREEMENT[precision] if agreement is None else agreement
+    least = _LEAST_AGREEMENT[precision] if agreement is None else agreement
     session = open_session(model)
     same = total = 0
     largest, spreads = 0.0, []

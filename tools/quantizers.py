@@ -8,7 +8,6 @@ runs in an environment of its own, whose interpreter `--nncf` names.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from icnet_deploy.evaluation.score import Score, Size, percent
 from icnet_deploy.files import write_json
 from icnet_deploy.images import UInt8, resize_image
 from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.processes import run_tool
 from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.backends.registry import open_backend
@@ -146,11 +146,8 @@ def _nncf(python: Path, model: Path, images: UInt8, folder: Path) -> dict[Key, P
     """NNCF's file, which is tried in both places."""
     np.save(folder / "images.npy", images)
     out = folder / "nncf.onnx"
-    done = subprocess.run(
-        [python, "-c", _NNCF, model, folder / "images.npy", out],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_tool(
+        [str(each) for each in (python, "-c", _NNCF, model, folder / "images.npy", out)]
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -12,8 +12,8 @@ from icnet_deploy.benchmarks.paper.networks import (
     PaperTable,
     tables_of,
 )
-from icnet_deploy.report.html import facts, page, tag, where
-from icnet_deploy.report.tables import Table, number
+from icnet_deploy.report.html import page, tag
+from icnet_deploy.report.tables import Table, facts, number, where
 from icnet_deploy.runtime.machine import machine, versions
 
 LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.report.html import Html, facts, page, tag, where
+from icnet_deploy.report.html import Html, page, tag
 from icnet_deploy.report.svg import (
     WIDTH,
     Scale,
@@ -20,7 +20,7 @@ from icnet_deploy.report.svg import (
     x_axis,
     y_axis,
 )
-from icnet_deploy.report.tables import Table, number, signed
+from icnet_deploy.report.tables import Table, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
 
 Result = Mapping[str, Any]

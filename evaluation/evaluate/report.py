@@ -23,8 +23,8 @@ from icnet_deploy.evaluation.pictures import (
 )
 from icnet_deploy.evaluation.score import Protocol, Score, UInt8, percent
 from icnet_deploy.labels import IGNORE, LabelSet
-from icnet_deploy.report.html import Html, facts, figures, page, tag, where
-from icnet_deploy.report.tables import Table, number, signed
+from icnet_deploy.report.html import Html, figures, page, tag
+from icnet_deploy.report.tables import Table, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
 
 _WRONG = 1

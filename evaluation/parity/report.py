@@ -23,8 +23,8 @@ from icnet_deploy.evaluation.pictures import (
 )
 from icnet_deploy.evaluation.reference import Answer
 from icnet_deploy.evaluation.score import UInt8, size_text
-from icnet_deploy.report.html import Html, facts, page, tag, where
-from icnet_deploy.report.tables import Table, number, signed
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.tables import Table, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
 
 SCHEMA = 1

@@ -28,8 +28,8 @@ from icnet_deploy.evaluation.score import Protocol, size_text
 from icnet_deploy.files import is_leftover, sha256
 from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata
 from icnet_deploy.precisions import precision_of
-from icnet_deploy.report.html import page, tag, where
-from icnet_deploy.report.tables import Table
+from icnet_deploy.report.html import page, tag
+from icnet_deploy.report.tables import Table, where
 from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,

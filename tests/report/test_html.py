@@ -2,7 +2,8 @@
 
 from report_page import Reader, check_page
 
-from icnet_deploy.report.html import Html, facts, figures, page, tag, where
+from icnet_deploy.report.html import Html, figures, page, tag
+from icnet_deploy.report.tables import facts, where
 
 
 def test_text_is_escaped_and_elements_are_not():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 _VOID = frozenset({"img", "circle", "line", "polyline", "rect"})
 
@@ -53,15 +52,6 @@ def page(title: str, *body: str | Iterable[str]) -> str:
     )
 
 
-def facts(values: Mapping[str, object]) -> Html:
-    """A table of names and values in words."""
-    rows = [
-        tag("tr", tag("th", name), tag("td", str(value), class_="wrap"))
-        for name, value in values.items()
-    ]
-    return tag("div", tag("table", tag("tbody", rows)), class_="scroll")
-
-
 def figures(values: Mapping[str, str]) -> Html:
     """The few numbers that a reader came for, large."""
     return tag(
@@ -72,13 +62,6 @@ def figures(values: Mapping[str, str]) -> Html:
         ],
         class_="figures",
     )
-
-
-def where(machine: Mapping[str, Any]) -> list[Html]:
-    """The machine and the versions that a result was made with."""
-    words = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in machine.items()}
-    shown = {name.replace("_", " "): value for name, value in words.items() if value}
-    return [tag("h2", "Machine and versions"), facts(shown)]
 
 
 PALETTE = """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from icnet_deploy.report.html import Html, tag
 
@@ -81,3 +82,19 @@ def signed(value: float | None, digits: int = 3) -> str:
         return "-"
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
+
+
+def facts(values: Mapping[str, object]) -> Html:
+    """A table of names and values in words."""
+    rows = [
+        tag("tr", tag("th", name), tag("td", str(value), class_="wrap"))
+        for name, value in values.items()
+    ]
+    return tag("div", tag("table", tag("tbody", rows)), class_="scroll")
+
+
+def where(machine: Mapping[str, Any]) -> list[Html]:
+    """The machine and the versions that a result was made with."""
+    words = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in machine.items()}
+    shown = {name.replace("_", " "): value for name, value in words.items() if value}
+    return [tag("h2", "Machine and versions"), facts(shown)]
