@@ -31,7 +31,7 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
 from icnet_deploy.runtime.machine import machine, versions
 
-SCHEMA = 2
+_SCHEMA = 2
 
 SCOPES: Mapping[str, str] = {
     "image-to-labels": "one image at a time, uint8 image in memory to uint8 label map in memory: "
@@ -59,7 +59,7 @@ _VALUE = Kind(
 _LINE = Schema(
     "a measurement as `icnet benchmark ... --json` writes them, JSON Lines",
     {
-        "schema": one_of(SCHEMA),
+        "schema": one_of(_SCHEMA),
         "kind": TEXT,
         "scope": one_of(*SCOPES),
         "covers": TEXT,
@@ -109,7 +109,7 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"schema": SCHEMA, **asdict(self), "covers": SCOPES[self.scope]}
+        return {"schema": _SCHEMA, **asdict(self), "covers": SCOPES[self.scope]}
 
 
 def write_measurements(path: Path, measured: Sequence[Measurement]) -> None:

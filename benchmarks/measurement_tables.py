@@ -90,7 +90,7 @@ def mode_text(
         notes: how it was measured.
         left: how many columns, from the first, hold words.
     """
-    rows = [[*subject_cells(each), *cells(each)] for each in measured]
+    rows = [[*_subject_cells(each), *cells(each)] for each in measured]
     return Table([*_SUBJECT, *header], rows, left, how(measured, notes)).text()
 
 
@@ -101,7 +101,7 @@ def how(measured: Sequence[Measurement], notes: Sequence[str]) -> list[str]:
     return ["", machine_words(measured[0]), *notes, *covers]
 
 
-def subject_cells(each: Measurement) -> list[str]:
+def _subject_cells(each: Measurement) -> list[str]:
     """The artefact, its precision, and what ran it."""
     row = each.subject
     return [row["name"], row["precision"], f"{row['runtime']}, {row['device']}"]
@@ -112,12 +112,12 @@ def p90(summary: Mapping[str, Any], digits: int = 1) -> str:
     return _cell(summary, "p90_ms", digits)
 
 
-def latency_table(group: Sequence[Measurement]) -> MeasuredTable:
+def _latency_table(group: Sequence[Measurement]) -> MeasuredTable:
     """Milliseconds by stage, percentiles, frames a second, and the ratio to the first row."""
     stages = [name for name in _STAGES if any(name in each.values for each in group)]
     rows = []
     for each in group:
-        total, ratio = each.values.get("total"), ratio_to(each, group[0])
+        total, ratio = each.values.get("total"), _ratio_to(each, group[0])
         median = median_ms(each)
         rows.append(
             [
@@ -151,7 +151,7 @@ def median_ms(each: Measurement) -> float:
     return float(total["median_ms"] if total else each.values["median_ms"])
 
 
-def ratio_to(each: Measurement, first: Measurement) -> Ratio | None:
+def _ratio_to(each: Measurement, first: Measurement) -> Ratio | None:
     """How many times the first's total it takes; they were taken in turn."""
     if "total" not in each.values or "total" not in first.values:
         below = median_ms(first)
@@ -169,7 +169,7 @@ def across_scopes(measured: Sequence[Measurement]) -> list[str]:
             like = all(each.setting[name] == other.setting[name] for name in ("size", "batch"))
             one_file = each.subject.get("sha256") == other.subject.get("sha256") is not None
             if like and one_file and each.scope == "image-to-labels" and other.scope != each.scope:
-                ratio = ratio_to(each, other)
+                ratio = _ratio_to(each, other)
                 alone = "" if "total" in other.values else ", and did not run in turn"
                 lines.append(
                     f"across scopes: {who(each)} ({each.scope}) takes "
@@ -179,7 +179,7 @@ def across_scopes(measured: Sequence[Measurement]) -> list[str]:
     return lines
 
 
-def any_table(group: Sequence[Measurement]) -> MeasuredTable:
+def _any_table(group: Sequence[Measurement]) -> MeasuredTable:
     """Any other kind: medians and p90 of what has samples, numbers with their units."""
     settings = [name for name in _common(group, "setting") if name != "size"]
     apart = [name for name in settings if len({repr(e.setting.get(name)) for e in group}) > 1]
@@ -317,7 +317,7 @@ class Kind:
     """
 
     title: str
-    table: Callable[[Sequence[Measurement]], MeasuredTable] = any_table
+    table: Callable[[Sequence[Measurement]], MeasuredTable] = _any_table
     alike: Sequence[str] = ("batch",)
     best: tuple[str, Callable[..., Measurement], str] | None = None
     rarely_read: Sequence[str] = ()
@@ -325,7 +325,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "latency": Kind(
-        "Latency", latency_table, rarely_read=("preprocess", "p10", "p99", "frames/s", "95 %")
+        "Latency", _latency_table, rarely_read=("preprocess", "p10", "p99", "frames/s", "95 %")
     ),
     # Which asks what a batch is worth.
     "throughput": Kind("Throughput", alike=(), best=("images_per_s", max, "images a second")),

@@ -121,10 +121,11 @@ def _scores(result: Mapping[str, Any], where: str) -> list[KnownScore]:
         return [_score(Path(result["model"]).name, result, result["protocol"], where)]
     scores = [_score(row["artefact"], row, row["protocol"], where) for row in result["rows"]]
     # The checkpoints that the artefacts were compared with, each scored as its artefacts were.
-    for told in result["references"]:
-        like = [r for r in result["rows"] if all(r.get(k) == told[k] for k in ("size", "head"))]
+    for reference in result["references"]:
+        kind = (reference["size"], reference["head"])
+        like = [row for row in result["rows"] if (row.get("size"), row.get("head")) == kind]
         if like:
-            row = {**told, "sha256": told["weights_sha256"], "runtime": "pytorch"}
+            row = {**reference, "sha256": reference["weights_sha256"], "runtime": "pytorch"}
             scores.append(_score("checkpoint", row, like[0]["protocol"], where))
     return scores
 
@@ -335,7 +336,7 @@ def sample_plot(rows: Sequence[Measurement]) -> Html:
         name = f"{row.name}, {device_words(row)}"
         parts.append(svg.text(name, x.start + 4, top + 14, "start", "name"))
         p10, q1, median, q3, p90 = np.percentile(taken, [10, 25, 50, 75, 90]).tolist()
-        told = f"{name}: median {median:.2f} ms, p10 {p10:.2f}, p90 {p90:.2f}, {len(taken)} runs"
+        words = f"{name}: median {median:.2f} ms, p10 {p10:.2f}, p90 {p90:.2f}, {len(taken)} runs"
         y = top + 36
         box = [
             svg.across(y, x(p10), x(p90), "quiet"),
@@ -348,6 +349,6 @@ def sample_plot(rows: Sequence[Measurement]) -> Html:
             tag("circle", cx=x(value), cy=round(y + place, 1), r=1.8, class_="first pale")
             for value, place in zip(taken.tolist(), places.tolist(), strict=True)
         ]
-        parts.append(svg.hover(told, box, cloud))
+        parts.append(svg.hover(words, box, cloud))
         top += _ROW
     return svg.drawing("every run's time", (svg.WIDTH, bottom + 48), parts)

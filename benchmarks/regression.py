@@ -41,7 +41,7 @@ and rates: a stage of 10 microseconds may double and nobody is slower."""
 
 
 @dataclass(frozen=True)
-class Matching:
+class _Matching:
     """Which row of one file is which of the other.
 
     Attributes:
@@ -63,7 +63,7 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Change:
+class _Change:
     """One value in both files.
 
     Attributes:
@@ -104,7 +104,7 @@ class Change:
         return self.ratio.value
 
 
-def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matching:
+def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> _Matching:
     """Pairs rows by kind, name, runtime, device, streams and setting.
 
     Raises:
@@ -132,29 +132,29 @@ def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> Matchi
                     f"{_what(row)} cannot be compared: {_unlike(row, other)}. Measure both in one "
                     "way"
                 )
-    matching = Matching(pairs, missing, left)
+    matching = _Matching(pairs, missing, left)
     if not pairs:
         raise InputError(f"the files have no row in common ({'; '.join(matching.only())})")
     return matching
 
 
-def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[Change]:
+def changes(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[_Change]:
     """Every value that both rows of a pair have."""
-    found = []
+    values = []
     for first, second in pairs:
         for name, before in first.values.items():
             after: Any = second.values.get(name)
             if is_summary(before) and is_summary(after):
                 ratio = ratio_of_medians(after["samples_ms"], before["samples_ms"])
                 medians = before["median_ms"], after["median_ms"]
-                found.append(Change(first, second, name, *medians, ratio, True))
+                values.append(_Change(first, second, name, *medians, ratio, True))
             elif NUMBER.fits(before) and NUMBER.fits(after):
                 ratio = Ratio(after / before) if before else None
-                found.append(Change(first, second, name, before, after, ratio, False))
-    return found
+                values.append(_Change(first, second, name, before, after, ratio, False))
+    return values
 
 
-def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
+def _warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
     """Sentences on what else differs between the two, each once."""
     notes: dict[str, None] = {}
     for first, second in pairs:
@@ -169,16 +169,16 @@ def warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
     return list(notes)
 
 
-def slowdowns(found: Sequence[Change], limit: float) -> list[str]:
+def slowdowns(values: Sequence[_Change], limit: float) -> list[str]:
     """Sentences on what is slower than allowed, and by more than its samples leave in doubt."""
     return [
         f"{who(change.first)}, {change.name}: {change.slowdown():.3f} times as slow"
-        for change in found
+        for change in values
         if change.slowdown() > limit and change.name in _held(change.first)
     ]
 
 
-def lost(matching: Matching) -> list[str]:
+def lost(matching: _Matching) -> list[str]:
     """Sentences on what `slowdowns` would be held to and the second file does not tell.
 
     A baseline's row that was not measured again, or that lacks the value, is not known to be fast.
@@ -238,10 +238,10 @@ def _short(value: Any) -> str:
     return f"{words[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", words) else words
 
 
-def _table(found: Sequence[Change]) -> Table:
+def _table(values: Sequence[_Change]) -> Table:
     header = ["kind", "what", "value", "A", "B", "B / A", "95 %", "verdict"]
     rows = []
-    for change in found:
+    for change in values:
         _, divisor, digits = ("ms", 1, 2) if change.sampled else unit_of(change.name)
         rows.append(
             [
@@ -286,13 +286,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet benchmark compare`; returns its exit code."""
     arguments = _parser().parse_args(argv)
     matching = match(*(read_measurements(path) for path in (arguments.first, arguments.second)))
-    found = changes(matching.pairs)
+    values = changes(matching.pairs)
     scopes = dict.fromkeys(first.scope for first, _ in matching.pairs)
     covers = [f"\nscope, {scope}: {SCOPES[scope]}" for scope in scopes]
-    notes = [*covers, *warnings(matching.pairs), *matching.only()]
-    print("\n".join([_table(found).text(), *notes]))
+    notes = [*covers, *_warnings(matching.pairs), *matching.only()]
+    print("\n".join([_table(values).text(), *notes]))
     if arguments.max_slowdown:
-        late = slowdowns(found, arguments.max_slowdown)
+        late = slowdowns(values, arguments.max_slowdown)
         past = f"past --max-slowdown {arguments.max_slowdown:g}: " if late else ""
         if failed := [*late, *lost(matching)]:
             raise CheckFailed(past + "; ".join(failed))

@@ -28,10 +28,10 @@ from tools.quantizers import markdown as quantizers_markdown
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-Results = Sequence[dict[str, Any]]
+_Results = Sequence[dict[str, Any]]
 
 
-def _scores(results: Results) -> str:
+def _scores(results: _Results) -> str:
     header = ["scored on", "model size", "mIoU %", "pixels %", "regions below 3,000 pixels %"]
     scored = [(r["protocol"], r["score"]) for r in results if r["kind"] == "evaluate"]
     rows = [
@@ -48,7 +48,7 @@ def _scores(results: Results) -> str:
     return Table(header, rows).markdown()
 
 
-def _parity(results: Results) -> str:
+def _parity(results: _Results) -> str:
     header = ["artefact", "runtime", "scored on", "mIoU, points", "pixels alike %", "ties / flips"]
     rows = [
         [
@@ -66,7 +66,7 @@ def _parity(results: Results) -> str:
     return Table(header, rows).markdown()
 
 
-def _speed(results: Results) -> str:
+def _speed(results: _Results) -> str:
     """What `auto` opens beside all that ran in turn with it, the slowest first."""
     header = ["way", "precision", "on", "ms", "images a second", "times auto's"]
     parts = []
@@ -89,17 +89,17 @@ def _speed(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _measurements(results: Results) -> list[list[Measurement]]:
+def _measurements(results: _Results) -> list[list[Measurement]]:
     """File by file, since what was taken in turn stays together."""
     return [each["rows"] for each in results if each["kind"] == "measurements"]
 
 
-def _measured(kind: str, results: Results) -> str:
+def _measured(kind: str, results: _Results) -> str:
     """The tables of one kind of benchmark."""
     return "\n".join(filter(None, (markdown_of(kind, each) for each in _measurements(results))))
 
 
-_TABLES: dict[str, Callable[[Results], str]] = {
+_TABLES: dict[str, Callable[[_Results], str]] = {
     "scores": _scores,
     "parity": _parity,
     "speed": _speed,
@@ -109,7 +109,7 @@ _TABLES: dict[str, Callable[[Results], str]] = {
 }
 
 
-def with_tables(text: str, results: Results) -> str:
+def with_tables(text: str, results: _Results) -> str:
     """The README's text with every table written anew.
 
     Raises:

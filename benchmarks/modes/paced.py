@@ -31,7 +31,7 @@ from icnet_deploy.timing import WARMUP, summary, tellable
 
 
 @dataclass
-class Paced:
+class _Paced:
     """What came of a series of frames.
 
     Attributes:
@@ -74,7 +74,7 @@ def feed(
     after: Callable[[int], object] = lambda frames: None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
-) -> Paced:
+) -> _Paced:
     """Labels frames that are due every 1/rate seconds, whether or not the last one is done.
 
     Of the frames that come while one is worked on only the newest waits. When each is due is
@@ -91,22 +91,22 @@ def feed(
         sleep: waits for so many seconds.
     """
     period = 1 / rate
-    found = Paced(period, period if deadline is None else deadline, max(1, round(rate * seconds)))
+    series = _Paced(period, period if deadline is None else deadline, max(1, round(rate * seconds)))
     start = clock()
     taken = -1
-    while taken < found.due - 1:
+    while taken < series.due - 1:
         wait = start + (taken + 1) * period - clock()
         if wait > 0:
             sleep(wait)
-        newest = min(found.due - 1, math.floor((clock() - start) / period))
+        newest = min(series.due - 1, math.floor((clock() - start) / period))
         newest = max(newest, taken + 1)  # rounding may put the frame slept for a hair ahead
         label(images[newest % len(images)])
         done = clock()
-        found.latencies.append(done - (start + newest * period))
-        found.finished.append(done)
+        series.latencies.append(done - (start + newest * period))
+        series.finished.append(done)
         after(newest - taken)
         taken = newest
-    return found
+    return series
 
 
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:

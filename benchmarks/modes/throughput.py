@@ -37,7 +37,7 @@ from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, summary
 
-FRAMES, FILES = "frames-to-labels", "files-to-files"
+_FRAMES, _FILES = "frames-to-labels", "files-to-files"
 
 
 @dataclass
@@ -106,14 +106,14 @@ def _ways(
     arguments: argparse.Namespace, images: Sequence[UInt8], items: Sequence[Item]
 ) -> Iterator[tuple[str, str, int, int, Callable[[Predictor, int], None]]]:
     """Name, scope, streams, batch, and what labels so many images with a predictor."""
-    if FRAMES in arguments.scope:
+    if _FRAMES in arguments.scope:
         for streams in arguments.streams:
-            yield _plural(streams), FRAMES, streams, 1, partial(stream, images)
+            yield _plural(streams), _FRAMES, streams, 1, partial(stream, images)
         for batch in arguments.batch:
-            yield f"batches of {batch}", FRAMES, 1, batch, partial(batches, images, batch)
-    if FILES in arguments.scope:
+            yield f"batches of {batch}", _FRAMES, 1, batch, partial(batches, images, batch)
+    if _FILES in arguments.scope:
         for streams in arguments.streams:
-            yield f"files, {_plural(streams)}", FILES, streams, 1, partial(files, items)
+            yield f"files, {_plural(streams)}", _FILES, streams, 1, partial(files, items)
 
 
 def open_feeds(
@@ -132,7 +132,7 @@ def open_feeds(
         subject, spans = opened[streams]
         setting = {"size": list(images[0].shape[:2]), "batch": batch, "warmup": WARMUP}
         setting |= {"way": way, "rounds": arguments.rounds, "images": arguments.images}
-        if scope == FILES:
+        if scope == _FILES:
             setting["format"] = ", ".join(sorted({item.path.suffix[1:] for item in items}))
         yield Feed(scope, subject.facts, setting, partial(label, subject.predictor), spans)
 
@@ -158,7 +158,7 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     runs, images = runs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
-        files = islice(cycle(images), arguments.images if FILES in arguments.scope else 0)
+        files = islice(cycle(images), arguments.images if _FILES in arguments.scope else 0)
         items = image_files(list(files), ["png", "jpg"], folder)
         feeds = [
             feed for each in runs for feed in open_feeds(arguments, each, images, items, stack)
@@ -214,9 +214,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scope",
         type=numbers(_scope),
-        default=[FRAMES, FILES],
+        default=[_FRAMES, _FILES],
         metavar="NAME,...",
-        help=f"{FRAMES}: streams and batches; {FILES}: image files (default: both)",
+        help=f"{_FRAMES}: streams and batches; {_FILES}: image files (default: both)",
     )
     parser.add_argument(
         "--images", type=count, default=30, metavar="N", help="in a pass (default: 30)"
@@ -226,8 +226,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _scope(text: str) -> str:
-    if text not in (FRAMES, FILES):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {FRAMES} nor {FILES}")
+    if text not in (_FRAMES, _FILES):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {_FRAMES} nor {_FILES}")
     return text
 
 

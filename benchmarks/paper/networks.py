@@ -25,7 +25,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Figures:
+class _Figures:
     """What the paper reports: Cityscapes val, one TitanX, Caffe, 1024x2048, batch 1.
 
     Attributes:
@@ -51,7 +51,7 @@ class PaperNetwork:
 
     title: str
     description: dict[str, Any]
-    paper: Figures
+    paper: _Figures
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,18 @@ BASELINE, ICNET = "pspnet50-half", "sub124"
 """The two networks that the paper sets against one another."""
 
 NETWORKS = {
-    "sub4": PaperNetwork("sub4", _icnet("sub4"), Figures(59.6, 18, 0.6)),
-    "sub24": PaperNetwork("sub24", _icnet("sub24"), Figures(66.5, 25, 1.1)),
-    "sub124": PaperNetwork("sub124 = ICNet", _icnet("sub124"), Figures(67.7, 33, 1.6)),
+    "sub4": PaperNetwork("sub4", _icnet("sub4"), _Figures(59.6, 18, 0.6)),
+    "sub24": PaperNetwork("sub24", _icnet("sub24"), _Figures(66.5, 25, 1.1)),
+    "sub124": PaperNetwork("sub124 = ICNet", _icnet("sub124"), _Figures(67.7, 33, 1.6)),
     "pspnet50-half": PaperNetwork(
-        "PSPNet50, half the kernels", _pspnet(0.5, 8), Figures(67.9, 170, 9.2)
+        "PSPNet50, half the kernels", _pspnet(0.5, 8), _Figures(67.9, 170, 9.2)
     ),
     "pspnet50-quarter": PaperNetwork(
-        "PSPNet50, a quarter of the kernels", _pspnet(0.25, 8), Figures(59.4, 72)
+        "PSPNet50, a quarter of the kernels", _pspnet(0.25, 8), _Figures(59.4, 72)
     ),
-    "pspnet50": PaperNetwork("PSPNet50, downsampling 8", _pspnet(1.0, 8), Figures(71.7, 446)),
-    "pspnet50-16": PaperNetwork("PSPNet50, downsampling 16", _pspnet(1.0, 16), Figures(70.2, 177)),
-    "pspnet50-32": PaperNetwork("PSPNet50, downsampling 32", _pspnet(1.0, 32), Figures(67.1, 131)),
+    "pspnet50": PaperNetwork("PSPNet50, downsampling 8", _pspnet(1.0, 8), _Figures(71.7, 446)),
+    "pspnet50-16": PaperNetwork("PSPNet50, downsampling 16", _pspnet(1.0, 16), _Figures(70.2, 177)),
+    "pspnet50-32": PaperNetwork("PSPNet50, downsampling 32", _pspnet(1.0, 32), _Figures(67.1, 131)),
 }
 
 TABLES = (
@@ -181,12 +181,12 @@ def fitting_checkpoint(name: str, path: Path) -> Checkpoint:
     from icnet_deploy.networks.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    wanted, found = NETWORKS[name].description, checkpoint.network.description()
-    free = {"num_classes"} | ({"width"} if found.get("channels") else set())
-    wrong = [k for k, value in wanted.items() if k not in free and found.get(k) != value]
+    wanted, held = NETWORKS[name].description, checkpoint.network.description()
+    free = {"num_classes"} | ({"width"} if held.get("channels") else set())
+    wrong = [k for k, value in wanted.items() if k not in free and held.get(k) != value]
     if wrong:
-        told = ", ".join(f"{k} {found.get(k)} where {wanted[k]} is due" for k in wrong)
-        raise ModelError(f"the checkpoint {path} does not hold the network {name}: {told}")
+        differences = ", ".join(f"{k} {held.get(k)} where {wanted[k]} is due" for k in wrong)
+        raise ModelError(f"the checkpoint {path} does not hold the network {name}: {differences}")
     return checkpoint
 
 

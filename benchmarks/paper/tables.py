@@ -16,7 +16,7 @@ from icnet_deploy.report.html import page, tag
 from icnet_deploy.report.tables import Table, facts, number, where
 from icnet_deploy.runtime.machine import machine, versions
 
-LEAST_TIME_RATIO, LEAST_MEMORY_RATIO = 5.2, 5.8
+_LEAST_TIME_RATIO, _LEAST_MEMORY_RATIO = 5.2, 5.8
 """The paper's half PSPNet50 over its ICNet: 170 / 33 ms and 9.2 / 1.6 GB."""
 
 _TITLE = "The ICNet paper's tables"
@@ -78,7 +78,7 @@ def comparison(networks: dict[str, Any]) -> dict[str, Any] | None:
     Args:
         networks: name -> what was found, as in the result.
     """
-    if not {BASELINE, ICNET} <= {name for name, found in networks.items() if found["time"]}:
+    if not {BASELINE, ICNET} <= {name for name, network in networks.items() if network["time"]}:
         return None
     pspnet, icnet = networks[BASELINE], networks[ICNET]
 
@@ -90,11 +90,11 @@ def comparison(networks: dict[str, Any]) -> dict[str, Any] | None:
     memory = ratio("memory_bytes")
     return {
         "time_ratio": time,
-        "time_ratio_wanted": LEAST_TIME_RATIO,
-        "time_met": time >= LEAST_TIME_RATIO,
+        "time_ratio_wanted": _LEAST_TIME_RATIO,
+        "time_met": time >= _LEAST_TIME_RATIO,
         "memory_ratio": memory,
-        "memory_ratio_wanted": LEAST_MEMORY_RATIO,
-        "memory_met": None if memory is None else memory >= LEAST_MEMORY_RATIO,
+        "memory_ratio_wanted": _LEAST_MEMORY_RATIO,
+        "memory_met": None if memory is None else memory >= _LEAST_MEMORY_RATIO,
         "gmac_ratio": ratio("gmac"),
         "kept_ratio": ratio("kept_bytes"),
         "live_ratio": ratio("live_bytes"),
@@ -114,7 +114,7 @@ def statement(result: dict[str, Any]) -> list[str]:
     rates = [one["gmac"] / one["time"]["median_ms"] * 1e3 for one in (pspnet, icnet)]
     lines = [
         f"Time: the half PSPNet50 takes {compared['time_ratio']:.1f} times ICNet's; the paper's "
-        f"{LEAST_TIME_RATIO} is {_MET[compared['time_met']]}. It does "
+        f"{_LEAST_TIME_RATIO} is {_MET[compared['time_met']]}. It does "
         f"{compared['gmac_ratio']:.1f} times the multiply-adds ({pspnet['gmac']:.0f} against "
         f"{icnet['gmac']:.1f} GMAC), and this runtime does {rates[0]:.0f} GMAC a second in the one "
         f"and {rates[1]:.0f} in the other."
@@ -125,7 +125,7 @@ def statement(result: dict[str, Any]) -> list[str]:
     text = (
         f"Memory: the half PSPNet50 takes {compared['memory_ratio']:.1f} times ICNet's "
         f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
-        f"paper's {LEAST_MEMORY_RATIO} is {_MET[compared['memory_met']]}. All layers' outputs "
+        f"paper's {_LEAST_MEMORY_RATIO} is {_MET[compared['memory_met']]}. All layers' outputs "
         f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
         f"{_gb(icnet['kept_bytes']):.3f} GB, {compared['kept_ratio']:.1f} times; what is needed at "
         f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
@@ -154,7 +154,7 @@ def method(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def summary_line(result: dict[str, Any]) -> str:
+def _summary_line(result: dict[str, Any]) -> str:
     """The runtime, device and machine in one line."""
     where = result["machine"]
     if result["device"] == "cuda":
@@ -173,7 +173,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         if result["kind"] != "paper":
             continue
-        parts.append(f"### {summary_line(result)}\n")
+        parts.append(f"### {_summary_line(result)}\n")
         for title, table in result_tables(result).items():
             parts += [f"**{title}**\n", table.markdown(right=True)]
             parts += [f"{note}\n" for note in table.notes]
@@ -184,7 +184,7 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
 
 def paper_text(result: dict[str, Any]) -> str:
     """A result of the kind `paper` for the terminal."""
-    lines = [f"{_TITLE} on {summary_line(result)}"]
+    lines = [f"{_TITLE} on {_summary_line(result)}"]
     for title, table in result_tables(result).items():
         lines += ["", title, table.text()]
     compared = statement(result)
@@ -203,7 +203,7 @@ def paper_page(result: dict[str, Any]) -> str:
     ]
     return page(
         _TITLE,
-        tag("p", summary_line(result)),
+        tag("p", _summary_line(result)),
         [tag("h2", "The half PSPNet50 against ICNet"), *compared] if compared else [],
         *shown,
         tag("h2", "How it was measured"),

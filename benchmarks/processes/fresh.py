@@ -26,7 +26,7 @@ from icnet_deploy.files import CACHE_VARIABLE
 from icnet_deploy.images import UInt8
 from icnet_deploy.processes import Child
 
-CACHES = ("cold", "cached")
+_CACHES = ("cold", "cached")
 """What a process finds in the cache folder: nothing, or what one before it left there."""
 
 STAGES = ("python", "import", "image", "load", "first_label_map")
@@ -36,11 +36,11 @@ image's array, read from the disk; the model; its first label map."""
 
 @dataclass(frozen=True)
 class Fresh:
-    """What one process told of itself.
+    """What one process said of itself.
 
     Attributes:
         seconds: stage -> how long it took, and `total`: from the moment it was asked for to the
-            line in which it told that it has the label map.
+            line in which it said that it has the label map.
         resident: `import`, `load` and `peak` -> bytes; empty if that was not asked for.
         file: the artefact in it.
         facts: its `precision`, `runtime` and `device`.
@@ -126,10 +126,10 @@ def measure_fresh(
         run_one: as `run_fresh`.
 
     Returns:
-        Two of each, by `CACHES`.
+        Two of each, by `_CACHES`.
     """
-    told: list[dict[str, list[Fresh]]] = [{cache: [] for cache in CACHES} for _ in runs]
-    steps = len(runs) * (1 + rounds * len(CACHES))
+    rows: list[dict[str, list[Fresh]]] = [{cache: [] for cache in _CACHES} for _ in runs]
+    steps = len(runs) * (1 + rounds * len(_CACHES))
     memory = {"repeats": repeats, "memory": True} if repeats else {}
     with (
         TemporaryDirectory(prefix="icnet-fresh-") as place,
@@ -138,10 +138,10 @@ def measure_fresh(
         path = Path(place) / "image.npy"
         np.save(path, image)
         for turn in range(-1, rounds):
-            for each, processes in zip(runs, told, strict=True):
+            for each, processes in zip(runs, rows, strict=True):
                 bar.set_postfix_str(f"{each.path.name}, {each.runtime}")
                 with TemporaryDirectory(prefix="icnet-cache-") as folder:
-                    for cache in CACHES[: 1 if turn < 0 else None]:
+                    for cache in _CACHES[: 1 if turn < 0 else None]:
                         one = run_one(each, path, Path(folder), threads, **memory)
                         if turn >= 0:
                             processes[cache].append(one)
@@ -150,12 +150,12 @@ def measure_fresh(
         {"runs": repeats} if repeats else {}
     )
     measured = []
-    for each, processes in zip(runs, told, strict=True):
+    for each, processes in zip(runs, rows, strict=True):
         last = processes["cached"][-1]
         facts = artefact_facts(
             last.file, auto=last.file != each.path, **last.facts, threads=threads
         )
-        for cache in CACHES:
+        for cache in _CACHES:
             how = {**setting, "cache": cache}
             measured.append(Measurement(kind, "process", facts, how, values(processes[cache])))
     return measured

@@ -13,7 +13,6 @@ import pytest
 from fake_backend import FakeBackend
 
 from icnet_deploy.benchmarks.modes.throughput import (
-    FRAMES,
     Feed,
     batches,
     files,
@@ -31,6 +30,7 @@ from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.predict.inputs import find_items
 
 SIZE = (64, 64)
+FRAMES = "frames-to-labels"
 IMAGE = np.zeros((*SIZE, 3), np.uint8)
 
 
