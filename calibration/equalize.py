@@ -100,19 +100,19 @@ def _constants(
         Of each its name, the shape of a factor for each channel of the group beside it, and
         whether it makes the group.
     """
-    found: list[tuple[str, tuple[int, ...], bool]] = []
+    constants: list[tuple[str, tuple[int, ...], bool]] = []
     for name in tensors:
         source = graph.producers.get(name)
         if source is None or name in graph.outputs:
             return None
         if graph.is_plain(source):
-            found.append((source.input[1], (-1, 1, 1, 1), True))
-            found += [(bias, (-1,), True) for bias in source.input[2:]]
+            constants.append((source.input[1], (-1, 1, 1, 1), True))
+            constants += [(bias, (-1,), True) for bias in source.input[2:]]
         elif source.op_type not in _CHANNEL_WISE:
             return None
         for node in graph.readers[name]:
             if graph.is_plain(node):
-                found.append((node.input[1], (1, -1, 1, 1), False))
+                constants.append((node.input[1], (1, -1, 1, 1), False))
             elif node.op_type not in _CHANNEL_WISE:
                 return None
-    return found
+    return constants

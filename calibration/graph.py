@@ -79,14 +79,14 @@ class Graph:
         Raises:
             InputError: a name is none of the graph's.
         """
-        found = [node for node in self.model.graph.node if self.is_plain(node)]
-        unknown = sorted(set(exclude).difference(*map(self._names, found)))
+        plain = [node for node in self.model.graph.node if self.is_plain(node)]
+        unknown = sorted(set(exclude).difference(*map(self._names, plain)))
         if unknown:
-            known = dict.fromkeys(self.layer(n).split(".")[0] for n in found)
+            known = dict.fromkeys(self.layer(n).split(".")[0] for n in plain)
             raise InputError(
                 f"the graph has no layer or block {unknown[0]!r}; blocks: {', '.join(known)}"
             )
-        return [node for node in found if self._names(node).isdisjoint(exclude)]
+        return [node for node in plain if self._names(node).isdisjoint(exclude)]
 
     def _names(self, node: onnx.NodeProto) -> set[str]:
         layer = self.layer(node)
@@ -94,16 +94,16 @@ class Graph:
 
     def image_layers(self) -> dict[str, bool]:
         """The convolutions that see the image itself, and whether a Resize made it smaller."""
-        found: dict[str, bool] = {}
+        layers: dict[str, bool] = {}
         waiting = [(value.name, False) for value in self.model.graph.input]
         while waiting:
             tensor, small = waiting.pop()
             for node in self.readers.get(tensor, []):
                 if node.op_type == "Conv":
-                    found[self.layer(node)] = small
+                    layers[self.layer(node)] = small
                 else:
                     waiting += [(name, small or node.op_type == "Resize") for name in node.output]
-        return found
+        return layers
 
     def float_layers(self) -> tuple[str, ...]:
         """The layers that stay in float unless others are named.
@@ -112,16 +112,16 @@ class Graph:
         Convolutions that see the image made smaller: all that follows rests on them, and they are
         less than a hundredth of the products. What sees all of it is faster in 8 bits.
         """
-        found = dict.fromkeys(name for name, small in self.image_layers().items() if small)
+        kept = dict.fromkeys(name for name, small in self.image_layers().items() if small)
         waiting = sorted(self.outputs)
         while waiting:
             node = self.producers.get(waiting.pop())
             if node is not None and node.op_type == "Conv":
-                found[self.layer(node)] = None
+                kept[self.layer(node)] = None
             elif node is not None:
                 waiting += node.input
         known = {self.layer(node) for node in self.convolutions()}
-        return tuple(name for name in found if name in known)
+        return tuple(name for name in kept if name in known)
 
     def others_than(self, operators: Collection[str]) -> Counter[str]:
         """How many nodes between convolutions are of none of these operators, by operator.

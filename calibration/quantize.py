@@ -74,11 +74,11 @@ def _require_finite(model: onnx.ModelProto, ranges: Ranges) -> None:
     """Refuses what 8 bits would hide; see `quantize`."""
     advice = "export the network again"
     require_finite_graph(model.SerializeToString(), "the float32 graph", advice)
-    found = {
+    numbers = {
         name: np.array([r.limit, r.low, r.high, *r.means]) for name, r in ranges.tensors.items()
     }
     advice = "remove what is kept of it (calibration.json), and calibrate again"
-    require_finite([*found.items(), *ranges.factors.items()], "the calibration", advice)
+    require_finite([*numbers.items(), *ranges.factors.items()], "the calibration", advice)
 
 
 def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:

@@ -94,14 +94,14 @@ def rounded(values: Float, low: float, high: float, steps: int) -> Float:
     return np.asarray((np.clip(np.rint(values / scale) + zero, 0, steps) - zero) * scale)
 
 
-def _minmax(found: TensorStatistics, low: float, high: float, steps: int) -> tuple[float, float]:
+def _minmax(tensor: TensorStatistics, low: float, high: float, steps: int) -> tuple[float, float]:
     return low, high
 
 
 def _percentile(
-    found: TensorStatistics, low: float, high: float, steps: int
+    tensor: TensorStatistics, low: float, high: float, steps: int
 ) -> tuple[float, float]:
-    values, shares = found.bins()
+    values, shares = tensor.bins()
     if low == -high:  # symmetric: of the absolute values
         order = np.argsort(np.abs(values))
         end = float(np.abs(values)[order][_reached(shares[order], 1 - _TAIL)])
@@ -125,8 +125,10 @@ def _searched(
 ) -> Callable[[TensorStatistics, float, float, int], tuple[float, float]]:
     """The method that takes the range of least cost: both ends drawn in alike, then each alone."""
 
-    def search(found: TensorStatistics, low: float, high: float, steps: int) -> tuple[float, float]:
-        values, shares = found.bins()
+    def search(
+        tensor: TensorStatistics, low: float, high: float, steps: int
+    ) -> tuple[float, float]:
+        values, shares = tensor.bins()
 
         def best(candidates: list[tuple[float, float]]) -> tuple[float, float]:
             return min(candidates, key=lambda c: cost(values, shares, c[0], c[1], steps))

@@ -192,10 +192,10 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DatasetError(f"the folder of images {folder} does not exist")
-    found = find_files(folder, IMAGE_SUFFIXES)
-    if not found.files:
+    listing = find_files(folder, IMAGE_SUFFIXES)
+    if not listing.files:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return list(found.files)
+    return list(listing.files)
 
 
 class Checked(NamedTuple):

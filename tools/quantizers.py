@@ -47,7 +47,7 @@ Key = tuple[str, str, str]
 
 _SCHEMA = 1
 _ORT_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-_PLAIN = ("ONNX Runtime", "minmax")  # what times are told against
+_PLAIN = ("ONNX Runtime", "minmax")  # what times are compared with
 
 _HEADER = (
     "placement",

@@ -27,9 +27,9 @@ class Int8(Placement):
 
     def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
         """See `Placement`."""
-        found = Pairs()
+        pairs = Pairs()
         for conv in convolutions:
-            found.read_by(conv.input[0], conv)
+            pairs.read_by(conv.input[0], conv)
         made = [
             conv.output[0] for conv in convolutions if graph.only_reader(conv.output[0]) is not None
         ]
@@ -38,15 +38,15 @@ class Int8(Placement):
             for name in add.input:
                 # The convolution that runs last is fused with the sum, if nothing else reads it.
                 if branches and name != branches[-1] and name in graph.producers:
-                    found.read_by(name, add)
-        for name in list(found.readers):
+                    pairs.read_by(name, add)
+        for name in list(pairs.readers):
             source = graph.producers.get(name)
             if source is not None and source.op_type == "MaxPool":
                 # The largest of rounded values is the largest value rounded, on the same grid:
                 # nothing changes but that the pool and what makes its input work in 8 bits.
-                found.read_by(source.input[0], source)
-                found.ranged_as[source.input[0]] = name
-        return found
+                pairs.read_by(source.input[0], source)
+                pairs.ranged_as[source.input[0]] = name
+        return pairs
 
     def arrange(self, model: onnx.ModelProto) -> bool:
         """See `_own_layout`."""

@@ -25,21 +25,21 @@ class Int8Ort(Placement):
 
     def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
         """See `Placement`."""
-        found = Pairs()
+        pairs = Pairs()
         for conv in convolutions:
-            found.readers[conv.input[0]] = None
-            found.readers[graph.after_relu(conv.output[0])] = None
+            pairs.readers[conv.input[0]] = None
+            pairs.readers[graph.after_relu(conv.output[0])] = None
         for add in graph.nodes("Add"):
-            if all(name in found.readers for name in add.input):
-                found.readers[graph.after_relu(add.output[0])] = None
-        for name in list(found.readers):
+            if all(name in pairs.readers for name in add.input):
+                pairs.readers[graph.after_relu(add.output[0])] = None
+        for name in list(pairs.readers):
             source = graph.producers.get(name)
             if source is not None and source.op_type == "MaxPool":
-                found.readers[source.input[0]] = None
-                found.ranged_as[name] = source.input[0]
+                pairs.readers[source.input[0]] = None
+                pairs.ranged_as[name] = source.input[0]
         for name in graph.outputs:
-            found.readers.pop(name, None)
-        return found
+            pairs.readers.pop(name, None)
+        return pairs
 
     def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
         """Leaves out each ReLU that a grid from zero on does the work of.

@@ -47,29 +47,29 @@ _SHARES = (-1, -0.5, 0, 0.5, 1)
 def sensitivity_text(result: Result) -> str:
     """A result for the terminal."""
     lines = [_summary(result), "", _costs(result).text()]
-    found = result["search"]
-    if found:
+    search = result["search"]
+    if search:
         lines += [
             "",
-            f"budget: {_budget(found)}",
-            _tried(found).text(),
-            _verdict(found),
-            f"time: {found['time']}",
+            f"budget: {_budget(search)}",
+            _tried(search).text(),
+            _verdict(search),
+            f"time: {search['time']}",
         ]
     return "\n".join(lines)
 
 
 def sensitivity_page(result: Result) -> str:
     """A result as one HTML document."""
-    found = result["search"]
+    search = result["search"]
     searched = []
-    if found:
+    if search:
         searched = [
             tag("h2", "Search"),
-            tag("p", f"Budget: {_budget(found)}. {_verdict(found)}"),
-            tag("p", f"Time: {found['time']}", class_="quiet"),
-            tag("figure", trade_off_plot(found)),
-            _tried(found).html(),
+            tag("p", f"Budget: {_budget(search)}. {_verdict(search)}"),
+            tag("p", f"Time: {search['time']}", class_="quiet"),
+            tag("figure", trade_off_plot(search)),
+            _tried(search).html(),
         ]
     return page(
         "What quantizing each block costs",
@@ -136,8 +136,8 @@ def _cells(cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _tried(found: Mapping[str, Any]) -> Table:
-    reference = found["float32"]["median_ms"]
+def _tried(search: Mapping[str, Any]) -> Table:
+    reference = search["float32"]["median_ms"]
     rows = [
         [
             " + ".join(a["in_float"]) or "none",
@@ -148,7 +148,7 @@ def _tried(found: Mapping[str, Any]) -> Table:
             number(a["inference"]["median_ms"] / reference),
             "met" if a["met"] else "not met",
         ]
-        for a in found["attempts"]
+        for a in search["attempts"]
     ]
     return Table(_TRIED, rows)
 
@@ -159,16 +159,16 @@ def _most(points: Mapping[str, float]) -> str:
     return f"{signed(points[name], 2)} {name}"
 
 
-def _budget(found: Mapping[str, Any]) -> str:
-    budget = found["budget"]
+def _budget(search: Mapping[str, Any]) -> str:
+    budget = search["budget"]
     return (
         f"mIoU within {budget['miou_points']:g} points, every class within "
         f"{budget['class_points']:g}"
     )
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    best = found["attempts"][found["best"]]
+def _verdict(search: Mapping[str, Any]) -> str:
+    best = search["attempts"][search["best"]]
     kept = " + ".join(best["in_float"]) or "no further block"
     if best["met"]:
         return f"met with {kept} in float, on these images: icnet verify on others is the proof"
@@ -212,15 +212,15 @@ def cost_plot(result: Result) -> Html:
     return drawing("what quantizing each block alone costs", (WIDTH, bottom + 12), parts)
 
 
-def trade_off_plot(found: Mapping[str, Any]) -> Html:
+def trade_off_plot(search: Mapping[str, Any]) -> Html:
     """Time against mIoU: float32, and every graph that the search tried.
 
     Args:
-        found: the `search` of a result of the kind `sensitivity`.
+        search: the `search` of a result of the kind `sensitivity`.
     """
-    attempts, budget = found["attempts"], found["budget"]["miou_points"]
-    best = attempts[found["best"]]
-    times = [found["float32"]["median_ms"], *(a["inference"]["median_ms"] for a in attempts)]
+    attempts, budget = search["attempts"], search["budget"]["miou_points"]
+    best = attempts[search["best"]]
+    times = [search["float32"]["median_ms"], *(a["inference"]["median_ms"] for a in attempts)]
     slowest = round_up(max(times))
     reach = round_up(max(budget, *(abs(a["miou_difference_points"]) for a in attempts)))
     x = Scale(0, slowest, _LEFT, _RIGHT)
