@@ -8,6 +8,7 @@ of it is found. What a GPU would answer with a crash or with wrong numbers is a 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,8 +77,8 @@ class _Stream(_Resource):
             raise BackendError("a stream cannot be waited for while it is captured")
         self.run()
 
-    def run(self) -> None:
-        work, self.queue = self.queue, []
+    def run(self, count: int = sys.maxsize) -> None:
+        work, self.queue = self.queue[:count], self.queue[count:]
         for one in work:
             try:
                 one()
@@ -92,14 +93,7 @@ class _Stream(_Resource):
             return
         other = self.cuda.stream_of(handle)
         # Only what it was given so far: later work does not hold this stream up.
-        pending = len(other.queue)
-
-        def catch_up() -> None:
-            work, other.queue = other.queue[:pending], other.queue[pending:]
-            for one in work:
-                one()
-
-        self.cuda.enqueue(self.handle, catch_up)
+        self.cuda.enqueue(self.handle, partial(other.run, len(other.queue)))
 
     def close(self) -> None:
         self.run()

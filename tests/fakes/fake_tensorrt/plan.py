@@ -66,10 +66,6 @@ def information(fake, engine):
 def _fused(graph):
     """Groups of nodes that run as one: a convolution, its Q/DQ before it and the ReLU after it."""
     producers = {name: node for node in graph.node for name in node.output}
-    readers = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     groups = []
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Relu"):
@@ -78,7 +74,7 @@ def _fused(graph):
         if node.op_type == "Conv":
             before = [producers[name] for name in node.input if name in producers]
             group = [n for n in before if n.op_type == "DequantizeLinear"] + group
-            after = readers.get(node.output[0], [])
+            after = [n for n in graph.node if node.output[0] in n.input]
             group += [n for n in after if n.op_type == "Relu"][:1]
         groups.append(group)
     return groups
