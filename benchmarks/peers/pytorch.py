@@ -31,20 +31,20 @@ class _Manner:
     Attributes:
         channels_last: in memory; otherwise channels first.
         half: weights and activations are float16.
-        compiled: the mode of `torch.compile`; None: not compiled.
+        compiled: by `torch.compile` as it comes.
     """
 
     channels_last: bool = True
     half: bool = False
-    compiled: str | None = None
+    compiled: bool = False
 
 
 _MANNERS = {
     "pytorch": _Manner(channels_last=False),
     "pytorch-channels-last": _Manner(),
     "pytorch-fp16": _Manner(half=True),
-    "torch-compile": _Manner(compiled="default"),
-    "torch-compile-fp16": _Manner(half=True, compiled="max-autotune"),
+    "torch-compile": _Manner(compiled=True),
+    "torch-compile-fp16": _Manner(half=True, compiled=True),
 }
 
 
@@ -114,7 +114,7 @@ def open_pytorch(
         return dense.argmax(1).to(torch.uint8)
 
     # With `fullgraph` what cannot be compiled is an error, not a part that runs uncompiled.
-    run = torch.compile(step, fullgraph=True, mode=manner.compiled) if manner.compiled else step
+    run = torch.compile(step, fullgraph=True) if manner.compiled else step
 
     def answer(image: UInt8) -> npt.NDArray[Any]:
         with torch.inference_mode():

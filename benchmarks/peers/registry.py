@@ -90,9 +90,7 @@ PEERS: dict[str, Peer] = {
         open_pytorch,
         devices=_ANY,
     ),
-    "torch-compile-fp16": Peer(
-        "the same in float16, tuned as far as it goes", "weights", open_pytorch, devices=("cuda",)
-    ),
+    "torch-compile-fp16": Peer("the same in float16", "weights", open_pytorch, devices=("cuda",)),
     "onnxruntime": Peer(
         "ONNX Runtime with its default options, float32, the label map in the graph",
         "labels",
@@ -304,8 +302,10 @@ def open_peers(
     opened = []
     for name, peer, path in _each(names, runs, size):
         if peer.open:
-            there = device if device in peer.devices else peer.devices[0]
-            how = {"weights": weights, "device": there}
+            how = {
+                "weights": weights,
+                "device": device if device in peer.devices else peer.devices[0],
+            }
             with _or_left_out(name, alone=len(names) == 1):
                 opened.append(stack.enter_context(open_one(name, path, size, threads, **how)))
     return opened
