@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -178,11 +180,9 @@ def fence(
         thick = 0.05 * canvas.camera.scale(near)
         tint = canvas.faded(shade(colour, 0.75), near)
         for a in np.arange(near, far, pitch):
-            low, high = canvas.camera.project([(x, 0, a), (x, height, a)])
-            canvas.bar(low, high, thick * 0.6, tint)
+            canvas.bar(*canvas.camera.project([(x, 0, a), (x, height, a)]), thick * 0.6, tint)
         for y in (0.15, height):
-            a_, b_ = canvas.camera.project([(x, y, near), (x, y, far)])
-            canvas.bar(a_, b_, thick, tint)
+            canvas.bar(*canvas.camera.project([(x, y, near), (x, y, far)]), thick, tint)
 
 
 def crown(
@@ -264,11 +264,9 @@ def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) 
     _pole(canvas, rng, x, z, height + 0.3, 0.16)
     heads, lit = [(x, height)], int(rng.integers(3))
     if rng.random() < 0.4:
-        reach = -3.0 if x > 0 else 3.0
-        a, b = canvas.camera.project([(x, height + 1.8, z), (x + reach, height + 1.8, z)])
-        low = canvas.camera.project([(x, height, z)])[0]
-        for p, q in ((low, a), (a, b)):
-            thick = 0.14 * canvas.camera.scale(z)
+        reach, thick = -3.0 if x > 0 else 3.0, 0.14 * canvas.camera.scale(z)
+        arm = [(x, height, z), (x, height + 1.8, z), (x + reach, height + 1.8, z)]
+        for p, q in pairwise(canvas.camera.project(arm)):
             canvas.bar(p, q, thick, canvas.faded((70, 72, 74), z), Id.POLE)
         heads.append((x + reach, height + 1.6))
     lamps: tuple[Colour, ...] = ((60, 235, 130), (250, 190, 50), (250, 50, 40))
