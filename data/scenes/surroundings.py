@@ -180,9 +180,11 @@ def fence(
         thick = 0.05 * canvas.camera.scale(near)
         tint = canvas.faded(shade(colour, 0.75), near)
         for a in np.arange(near, far, pitch):
-            canvas.bar(*canvas.camera.project([(x, 0, a), (x, height, a)]), thick * 0.6, tint)
+            low, high = canvas.camera.project([(x, 0, a), (x, height, a)])
+            canvas.bar(low, high, thick * 0.6, tint)
         for y in (0.15, height):
-            canvas.bar(*canvas.camera.project([(x, y, near), (x, y, far)]), thick, tint)
+            start, end = canvas.camera.project([(x, y, near), (x, y, far)])
+            canvas.bar(start, end, thick, tint)
 
 
 def crown(
