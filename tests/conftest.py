@@ -47,7 +47,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def lively():
+def lively(one_thread):
     """Makes a network's batch norms random, in place, so that each of them matters."""
 
     import torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,20 @@ from icnet_deploy.networks.icnet import ICNet  # noqa: E402
 from icnet_deploy.networks.preprocessing import STREET, Preprocessing  # noqa: E402
 
 
-@pytest.fixture
-def saved(tmp_path, lively):
-    network = lively(ICNet(11, width=0.25, stages="sub24", guidance=True))
-    path = tmp_path / "net.safetensors"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, lively):
+    """A network, and its checkpoint, which stays as it is."""
+    network = lively(ICNet(11, width=0.125, stages="sub24", guidance=True))
+    path = tmp_path_factory.mktemp("whole") / "net.safetensors"
     save_checkpoint(path, network, CAMVID, STREET, {"steps": 3})
     return network, path
+
+
+@pytest.fixture
+def saved(tmp_path, whole):
+    """The same, for a test to change the file."""
+    network, path = whole
+    return network, Path(shutil.copy(path, tmp_path))
 
 
 def test_a_checkpoint_of_schema_1_is_an_icnet(tmp_path, saved):
@@ -46,7 +55,7 @@ def test_a_checkpoint_of_schema_1_is_an_icnet(tmp_path, saved):
 
 
 def test_half_keeps_small_variances(tmp_path, lively):
-    network = lively(ICNet(11, width=0.25))
+    network = lively(ICNet(11, width=0.125))
     network.conv1_sub1.bn.running_var.fill_(1e-9)
     save_checkpoint(tmp_path / "half.safetensors", network, CAMVID, STREET, half=True)
     read = load_checkpoint(tmp_path / "half.safetensors").network
@@ -58,7 +67,7 @@ def test_half_keeps_small_variances(tmp_path, lively):
 
 def test_label_set_must_fit(tmp_path):
     with pytest.raises(LabelSetError, match="5 classes"):
-        save_checkpoint(tmp_path / "x.safetensors", ICNet(5, width=0.25), CITYSCAPES, STREET)
+        save_checkpoint(tmp_path / "x.safetensors", ICNet(5, width=0.125), CITYSCAPES, STREET)
     assert not list(tmp_path.iterdir())
 
 
@@ -96,7 +105,7 @@ def _rewritten(path, out, change):
         lambda d, t: d["network"].update(width=0.5),
         lambda d, t: d["network"].update(stages="sub5"),
         lambda d, t: d["network"].update(architecture="pspnet"),
-        lambda d, t: d["network"].update(channels={"conv1_2_3x3": 8}),
+        lambda d, t: d["network"].update(channels={"conv1_2_3x3": 12}),
         lambda d, t: d["network"].update(channels={"conv1_2_3x3": 10**18}),
         lambda d, t: d["network"].update(channels=["conv1_2_3x3"]),
         lambda d, t: d["network"].update(channels={"conv9": 8}),
@@ -158,7 +167,7 @@ def test_weights_that_are_no_floats_are_refused(tmp_path, saved, kind):
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("value", NOT_FINITE)
 def test_values_that_are_not_finite_are_not_saved(tmp_path, lively, value, half):
-    network = lively(ICNet(11, width=0.25))
+    network = lively(ICNet(11, width=0.125))
     network.conv6_cls.bias.data[3] = value
     with pytest.raises(CheckFailed, match=r"conv6_cls.bias \(1 of 11 values\)"):
         save_checkpoint(tmp_path / "x.safetensors", network, CAMVID, STREET, half=half)
@@ -166,7 +175,7 @@ def test_values_that_are_not_finite_are_not_saved(tmp_path, lively, value, half)
 
 
 def test_what_float16_cannot_hold_is_saved_as_float32(tmp_path, lively):
-    network = lively(ICNet(11, width=0.25))
+    network = lively(ICNet(11, width=0.125))
     network.conv6_cls.bias.data[3] = 70000.0
     save_checkpoint(tmp_path / "half.safetensors", network, CAMVID, STREET, half=True)
     read = load_checkpoint(tmp_path / "half.safetensors").network
