@@ -1,7 +1,5 @@
 """What the benchmarks of artefacts ask in the same words, and how they keep what they measured."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`icnet benchmark`: finds the benchmark that was asked for and hands the arguments on."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module

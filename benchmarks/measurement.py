@@ -5,8 +5,6 @@ versions, so that a line is worth something by itself. Two of them are compared 
 their medians, with the interval that their samples allow.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

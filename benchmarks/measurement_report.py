@@ -3,8 +3,6 @@
 `icnet benchmark report` makes it of recorded measurements.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

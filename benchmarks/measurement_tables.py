@@ -3,8 +3,6 @@
 A kind of measurement that is not in `KINDS` has a table, too; its row there says what is its own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`icnet benchmark compare`: two files of measurements, row by row, and what their samples tell."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

@@ -1,7 +1,5 @@
 """What is timed: artefacts on their runtimes, and when their networks are at work."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

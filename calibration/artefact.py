@@ -1,7 +1,5 @@
 """Writes 8-bit artefacts of a float32 one: metadata, a check against their origin, whole or not."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Collection, Iterable
 from dataclasses import replace

@@ -12,8 +12,6 @@ Two pictures are the same if little but noise tells them apart: 0.02 of their sp
 of one crossroads seconds apart differ by 0.09.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

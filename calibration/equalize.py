@@ -12,8 +12,6 @@ ranges were, and those are rounded, too: so a factor is the square root of what 
 equal.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 

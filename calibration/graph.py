@@ -1,7 +1,5 @@
 """Reading and rewiring an ONNX graph: who makes a tensor, who reads it, what a layer is called."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """A tensor's histogram with the ranges that were chosen of it, as SVG."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

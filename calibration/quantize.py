@@ -1,7 +1,5 @@
 """Writes Q/DQ pairs and 8-bit weights into a float32 graph, where a placement wants them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np

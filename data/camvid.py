@@ -1,7 +1,5 @@
 """CamVid in its three layouts: indices, colours a split, and the original's 32 colours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

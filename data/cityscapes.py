@@ -1,7 +1,5 @@
 """Cityscapes' layout and its label ids; drawn scenes are written in it, too."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How the classes of one label set answer for those of another."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

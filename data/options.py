@@ -1,7 +1,5 @@
 """What `icnet evaluate` and `icnet parity` ask in the same words."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

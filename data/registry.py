@@ -1,7 +1,5 @@
 """The data sets by name: a reader each, which is all that a new one needs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -12,8 +12,6 @@ logits are within a margin, which is what each arithmetic does to a logit. The n
 - INT8: one step of an 8-bit grid over -32..32, the range of ICNet's logits, is 0.25.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

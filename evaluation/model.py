@@ -1,7 +1,5 @@
 """Whatever `icnet evaluate` is given, opened as one thing that labels images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which artefact is compared on which runtime, and what is left out, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Pictures in reports: drawn, scaled down and encoded at once, so that few bytes are kept."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

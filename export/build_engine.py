@@ -1,7 +1,5 @@
 """`icnet build-engine`, also run as `python export/build_engine.py`: an ONNX file -> an engine."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib

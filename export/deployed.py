@@ -1,7 +1,5 @@
 """The network as it is deployed: uint8 image in, logits or label map out."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

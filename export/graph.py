@@ -1,7 +1,5 @@
 """From a module to an ONNX graph that every runtime reads."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -9,8 +9,6 @@ below 2^-24 (6e-08), where ONNX Runtime's converter writes 6e-08 in place of zer
 binary16.)
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The networks, their checkpoints and their weights. Needs torch, once a name is used."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -4,8 +4,6 @@ A network of one's own is a subclass with `heads`, and `register(name, cls)` mak
 name; `tests/networks/network_contract.py` holds it to what it says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any, ClassVar, Self

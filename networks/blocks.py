@@ -3,8 +3,6 @@
 Neither needs torch: an artefact's metadata holds the description.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

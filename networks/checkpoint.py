@@ -2,8 +2,6 @@
 network around them. Nothing in it is executed when it is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

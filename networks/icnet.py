@@ -5,8 +5,6 @@ the net's natural 1025x2049; at any other size each part is upsampled to the siz
 fused with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What both networks are made of: convolution with batch norm, bottleneck, pyramid pooling."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ features themselves, and follows them with a 3x3. Here the pooled features are s
 they are, and the convolution that follows is a 1x1: the low branch of ICNet on the whole image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Any of the networks, from its description."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature

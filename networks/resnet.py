@@ -4,8 +4,6 @@ A released layer's name is a module's path without its dots: `conv2_1._1x1_reduc
 `conv2_1_1x1_reduce`, so weights map one to one.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Self

@@ -6,8 +6,6 @@
 Every name below is imported from its module when it is first used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

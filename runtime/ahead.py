@@ -1,7 +1,5 @@
 """Doing the next items' work in other threads while the caller is busy with this one."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Holds a loaded model to its metadata, and each of its answers, too."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`icnet doctor`: what this machine can run, and what to install for the rest."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict

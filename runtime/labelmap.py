@@ -10,8 +10,6 @@ native/labelmap.c is the fast way, where installation could compile it. NumPy se
 not, and says what the compiled way must return, to the byte. docs/label-map.md tells more.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From a file to the backend that runs it, and what is known of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What this machine has: processor, memory, GPUs, packages, and what the runtimes find."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

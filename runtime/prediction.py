@@ -4,8 +4,6 @@
 comes of it: a `Prediction`.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ that `--readme` names. The results are the files that `icnet evaluate`, `icnet p
 `icnet benchmark` (JSON Lines) wrote into `benchmarks/results/`.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Callable, Sequence

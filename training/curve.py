@@ -1,7 +1,5 @@
 """What is seen of a run while it goes on: a bar, a table of losses and scores, and their plot."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from pathlib import Path

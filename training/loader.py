@@ -1,7 +1,5 @@
 """The mix of data sets that training draws from: crops, resized, mirrored and in other colours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

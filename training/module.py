@@ -4,8 +4,6 @@ Its loss is label guidance: cross-entropy at every head (Zhao et al., arXiv 1704
 4.3).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Training by several processes as if by one: batch norm over the whole batch, and shared means."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch

@@ -1,7 +1,5 @@
 """Runs a training with PyTorch Lightning, checkpointing as it goes."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """`icnet benchmark latency`: artefacts and peers timed in turn, one image at a time."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

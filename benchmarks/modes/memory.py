@@ -1,7 +1,5 @@
 """`icnet benchmark memory`: what a process holds that labels images, and the files' sizes."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from functools import partial

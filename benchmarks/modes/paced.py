@@ -1,7 +1,5 @@
 """`icnet benchmark paced`: frames at a fixed rate, as a camera gives them, and what is missed."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import time

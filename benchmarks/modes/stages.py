@@ -4,8 +4,6 @@ With `--layers` also operator by operator, by the runtime's own profile. Profili
 itself, so it is taken in runs of its own, and only its shares are compared with other times.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections import defaultdict

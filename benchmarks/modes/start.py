@@ -1,7 +1,5 @@
 """`icnet benchmark start`: from the start of a process to its first label map."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Any

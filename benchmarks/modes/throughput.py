@@ -1,7 +1,5 @@
 """`icnet benchmark throughput`: images a second, in streams, in batches, and from file to file."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence

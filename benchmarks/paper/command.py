@@ -1,7 +1,5 @@
 """`icnet benchmark paper`: the tables of the ICNet paper, measured on this machine."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measures the networks of the paper's tables: each in a process of its own, timed in turn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass

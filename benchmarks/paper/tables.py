@@ -1,7 +1,5 @@
 """The paper's tables from a recorded result, for the terminal, HTML and Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -2,8 +2,6 @@
 want of memory the others go on.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

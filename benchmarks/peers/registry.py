@@ -7,8 +7,6 @@ Both are held to our label map before they are timed. A row in `PEERS` adds one.
 `docs/decisions/peers.md` says where each is recommended.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager

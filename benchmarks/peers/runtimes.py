@@ -1,7 +1,5 @@
 """ONNX Runtime and OpenVINO by themselves, each as its own documentation runs a network."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -4,8 +4,6 @@ OpenVINO compiles a model when it is first loaded and keeps the result; so every
 an empty cache folder (`cold`), and once more with what the first process left there (`cached`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing

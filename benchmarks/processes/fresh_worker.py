@@ -3,8 +3,6 @@
 It is run as a file, so that no more is imported than a user's program imports; see `fresh`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

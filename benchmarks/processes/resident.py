@@ -5,8 +5,6 @@ On the processor it is this process's resident memory, as the Linux kernel keeps
 allocator of its own: another process that allocates there meanwhile is counted, too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

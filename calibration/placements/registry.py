@@ -1,7 +1,5 @@
 """The placements by name. A new one is an entry here and a row in `precisions`."""
 
-from __future__ import annotations
-
 from icnet_deploy.calibration.placements.base import Placement
 from icnet_deploy.calibration.placements.int8 import Int8
 from icnet_deploy.calibration.placements.int8_ort import Int8Ort

@@ -1,7 +1,5 @@
 """`icnet sensitivity`: what quantizing each block costs, and the fewest to keep in float."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

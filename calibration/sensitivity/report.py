@@ -1,7 +1,5 @@
 """What `icnet sensitivity` found, as text, HTML, Markdown and SVG."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The run of `icnet sensitivity`: 8-bit graphs against float32 on the same runtime."""
 
-from __future__ import annotations
-
 import argparse
 import zlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Drawn scenes as a data set: drawn when asked for, or written as Cityscapes (`icnet scenes`)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

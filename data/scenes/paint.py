@@ -1,7 +1,5 @@
 """The camera, and the canvas that carries an image and its label map through the same polygons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum

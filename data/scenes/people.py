@@ -1,7 +1,5 @@
 """Pedestrians, riders, bicycles and motorcycles."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Puts a street together, far to near, and lights and photographs it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Sky, ground, facades, walls, fences and vegetation; poles, lights, signs and clutter."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import cv2

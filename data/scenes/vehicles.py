@@ -1,7 +1,5 @@
 """Cars, trucks, buses and trams: side profiles extruded to their width, seen from any angle."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

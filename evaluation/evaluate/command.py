@@ -1,7 +1,5 @@
 """`icnet evaluate`: the score of a model on a data set, or of two models against each other."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -4,8 +4,6 @@ Below the curves stands how many regions each bin holds, since a mean over three
 one over a thousand; and what is larger than the axis has a place of its own, beside the curve.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

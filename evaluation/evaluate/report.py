@@ -1,7 +1,5 @@
 """What `icnet evaluate` shows, on the screen and as HTML: one model, or two against each other."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

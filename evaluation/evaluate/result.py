@@ -1,7 +1,5 @@
 """What `icnet evaluate` finds: the score of a model, recorded or fresh, and of two side by side."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`icnet parity`: proves that artefacts, on their runtimes, are the PyTorch model."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

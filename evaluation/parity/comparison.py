@@ -1,7 +1,5 @@
 """One artefact on one runtime against the reference: what is counted, and what is read off it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

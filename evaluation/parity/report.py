@@ -1,7 +1,5 @@
 """The result of `icnet parity`, for the screen, as JSON and as HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Runs artefacts beside the reference, image by image: what `icnet parity` and `verify` share."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager

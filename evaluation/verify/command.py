@@ -1,7 +1,5 @@
 """`icnet verify`: the gate that a folder of artefacts passes before it is given to anyone."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ That is a table for the screen, JSON, HTML, and the folder's record, where `Pred
 what passed.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

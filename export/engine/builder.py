@@ -4,8 +4,6 @@ The module comes as an argument. Precision comes from the graph alone: the netwo
 typed, by a flag in 10.x, always in 11.x, and no builder flag touches a precision but TF32's.
 """
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from types import ModuleType

@@ -7,8 +7,6 @@ another one is worse than a build. An entry is an engine and its sidecar; one wh
 what the sidecar says is built anew.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Field numbers: onnx.proto of ONNX 1.17, unchanged since the first release.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ typed; in 11 it always is, and CUDA graphs, no transfers and spinning are what i
 Source: samples/trtexec and samples/common/sampleOptions.cpp of TensorRT 10.16 and 11.1.
 """
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from pathlib import Path

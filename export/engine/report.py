@@ -9,8 +9,6 @@ The report's layout is TensorRT's own and not stable: a tensor's type is in "For
 ("N/A due to dynamic shapes") counts as unknown and is no error.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections import Counter

@@ -1,7 +1,5 @@
 """What the passes share: who makes a tensor, the tensors' shapes, and the order of the nodes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import onnx

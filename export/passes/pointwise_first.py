@@ -7,8 +7,6 @@ a class; the 1x1 that follows pyramid pooling sees the features once, and what i
 and summed has as many channels as it makes.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 

@@ -1,7 +1,5 @@
 """Float16: weights and activations in half precision, and what a GPU would make of such a file."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small rewrites: constants folded, resizes told their scales, the mean taken before the turn."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 from onnx import numpy_helper

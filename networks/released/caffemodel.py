@@ -4,8 +4,6 @@ Field numbers are those of BVLC's `caffe.proto`. The layers' types are not looke
 own build of Caffe names them differently from the published definition.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

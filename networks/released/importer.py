@@ -1,7 +1,5 @@
 """A released file in, a checkpoint out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

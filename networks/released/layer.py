@@ -1,7 +1,5 @@
 """What both file formats come down to: named layers with named tensors."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass

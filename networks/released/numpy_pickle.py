@@ -5,8 +5,6 @@ resolves to a stand-in of this file or to nothing, and not even NumPy's own func
 with what the file says, since a forged dtype makes NumPy take numbers for addresses.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import re

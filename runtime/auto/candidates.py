@@ -1,7 +1,5 @@
 """What of a folder of artefacts can be run on this machine, and why the rest cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ What is remembered is keyed by all that the answer hangs on: the candidates' byt
 can run, the processor and the cores that this process may use, GPUs, versions, threads, streams.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress

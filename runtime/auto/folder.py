@@ -4,8 +4,6 @@ Nobody else asks whether something is a folder, an engine or an ONNX file, or li
 of a folder; `Predictor.open` asks here. Each file's metadata and bytes are read once.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -5,8 +5,6 @@ that memory holds three models at most; in the end those two are timed in turn, 
 whatever else the machine does meets both alike.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

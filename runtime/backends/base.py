@@ -1,7 +1,5 @@
 """The contract between `Predictor` and a runtime: four members, and what a feed must be."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable

@@ -3,8 +3,6 @@
 `open_backend` opens an ONNX file in one; `choose` says what `auto` means for one on this machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 before it is called.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.util import find_spec
 

@@ -4,8 +4,6 @@ labelmap.cu is their one source, compiled where it runs. They give what `label_m
 the byte, and what it refuses they flag.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

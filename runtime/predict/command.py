@@ -1,7 +1,5 @@
 """`icnet predict`: labels images, folders and videos, and draws what it found."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from contextlib import closing

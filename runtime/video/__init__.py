@@ -1,7 +1,5 @@
 """Videos and animations in, videos out, frame by frame."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from icnet_deploy.runtime.video.frames import JPEG_SUFFIXES, Frame, FrameReader, PictureReader

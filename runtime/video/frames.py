@@ -1,7 +1,5 @@
 """What a reader of videos or animations gives: frames with their times, and what was wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Videos read with PyAV: the frames as a viewer shows them, their times, and what is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path

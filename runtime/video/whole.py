@@ -1,7 +1,5 @@
 """Whether a video is whole: what its container states, against what was read of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path

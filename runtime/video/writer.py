@@ -1,7 +1,5 @@
 """Videos written with PyAV: MP4 files of H.264 that browsers and phones play."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """ICNet from PyTorch to ONNX, and one `Predictor` over the runtimes that serve it."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from icnet_deploy._version import __version__

@@ -4,8 +4,6 @@ Rooms are named as text and imported only when their command is asked for, so th
 imports no room and `icnet predict` never loads torch.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module

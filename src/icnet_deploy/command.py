@@ -1,7 +1,5 @@
 """What every command shares: its parser, its argument types, and how errors become exit codes."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import functools

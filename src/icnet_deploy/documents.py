@@ -5,8 +5,6 @@ text that says "false" is no truth value, and true is no number. What is made to
 that nobody wrote.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

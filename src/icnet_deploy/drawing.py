@@ -1,7 +1,5 @@
 """Label maps as pictures: colours, overlays, and a legend of the classes."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -6,8 +6,6 @@ swapped or cut off is found before TensorRT is asked to load it, which runs what
 it holds a digest, too.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -17,8 +17,6 @@
 Messages say what was given, what was expected, and what to do.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 

@@ -1,7 +1,5 @@
 """Files: replaced whole or not at all, found in folders, kept from run to run."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -3,8 +3,6 @@
 OpenCV and Pillow are imported when first used.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Whoever needs to know what a precision is for asks its row; nobody compares names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

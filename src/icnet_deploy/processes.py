@@ -1,7 +1,5 @@
 """The processes that we start: a child that answers in lines of JSON, and others' tools."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -4,8 +4,6 @@ A message is a sequence of fields, each with a tag (its number and its wire type
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Container, Iterator
 from typing import BinaryIO, NamedTuple

@@ -1,7 +1,5 @@
 """How things are timed against one another: in turn, and told by percentiles of the raw samples."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

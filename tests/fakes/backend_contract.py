@@ -6,8 +6,6 @@
 Their fixtures, `tiny_model`, `write_graph` and `blocks`, are those of tests/runtime.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 

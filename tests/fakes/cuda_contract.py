@@ -1,7 +1,5 @@
 """What every adapter to CUDA must do, on a GPU, on the fake driver or on host memory."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -4,8 +4,6 @@ From its documentation and `src/wrapper/wrap_cudadrv.cpp`. PyCUDA comes as sourc
 CUDA toolkit, so a test cannot count on it; where it is installed, driven.py takes the real one.
 """
 
-from __future__ import annotations
-
 import ctypes
 from importlib.machinery import ModuleSpec
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Networks that the product does not know of until they are registered, as a user's would be."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from icnet_deploy.networks.base import SegmentationNetwork

@@ -4,8 +4,6 @@ It computes what `FakeBackend.of_colours` does, less a constant a pixel, so that
 can be held to the fake.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -7,8 +7,6 @@ annotated `Any`, is known by its name (`ARGUMENTS`), and so is what only another
 (`KEPT`).
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from contextlib import suppress

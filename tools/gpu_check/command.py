@@ -4,8 +4,6 @@ docs/gpu.md says what each step needs. Results are written as they come; one ste
 not stop the next.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

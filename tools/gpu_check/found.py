@@ -1,7 +1,5 @@
 """What is there, what the device can do at most, and what a frame takes at least."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

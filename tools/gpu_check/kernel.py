@@ -1,7 +1,5 @@
 """The label map's kernel on real logits: equal to the dense way, and its time beside its bytes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

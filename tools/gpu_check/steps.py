@@ -1,7 +1,5 @@
 """The steps: each runs `icnet` in a process of its own, so that one that dies ends no other."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Sequence

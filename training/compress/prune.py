@@ -8,8 +8,6 @@ so the layers of a residual chain, its projection, both branches that read `conv
 pools and both inputs of each fusion are cut alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,8 +11,6 @@ finds at the opening it refuses there. The capture itself, after a run to warm u
 first run, and can fail.
 """
 
-from __future__ import annotations
-
 import base64
 import warnings
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """OpenVINO on the CPU."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

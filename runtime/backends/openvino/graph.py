@@ -4,8 +4,6 @@ None of it touches the file: other runtimes are as fast, or faster, with the gra
 What each gains is in docs/graph.md.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ An engine is a program, and loading it runs it. So its bytes are held to the sid
 before TensorRT sees them, and host code in it is not allowed unless it was asked for.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import threading

@@ -1,7 +1,5 @@
 """One execution context of TensorRT on one stream: its shapes, its buffers, and its CUDA graph."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from math import prod

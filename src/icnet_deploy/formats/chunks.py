@@ -4,8 +4,6 @@ Their headers, and whether all chunks are there (PNG specification, third editio
 ISO/IEC 15444-1; AVIF's are Pillow's to read).
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 

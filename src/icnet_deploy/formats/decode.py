@@ -4,8 +4,6 @@ OpenCV decodes what every version since 4.10 decodes alike and Pillow is no fast
 decodes the rest, and whatever is asked for as a palette's indices.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

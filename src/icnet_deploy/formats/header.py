@@ -1,7 +1,5 @@
 """What a picture's file says of itself: the parts that every format has in its own way."""
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 from typing import Any

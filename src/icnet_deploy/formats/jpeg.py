@@ -1,7 +1,5 @@
 """JPEG: its header, the pictures that follow each other, and whether the codes are whole."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from collections.abc import Iterator

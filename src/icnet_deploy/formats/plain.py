@@ -3,8 +3,6 @@
 Netpbm's are read here: decoders disagree about ranges other than 0 to 255.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """TIFF: the directories of its pages, and whether what they point at is in the file."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """HTML without a template engine: elements that escape what they are given, parts, and the page."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping
 

@@ -1,7 +1,5 @@
 """Drawings as SVG: the ground and the style of all of them, axes, bars, and words that hover."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

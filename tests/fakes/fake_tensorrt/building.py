@@ -1,7 +1,5 @@
 """How a fake parses and builds: what it refuses, and a plan that carries the ONNX file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

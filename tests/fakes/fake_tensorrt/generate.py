@@ -1,7 +1,5 @@
 """Makes the module: enums, classes, their methods and properties, from a surface."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

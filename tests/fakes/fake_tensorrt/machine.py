@@ -1,7 +1,5 @@
 """What a test sets and sees of the machine that a fake `tensorrt` runs on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any

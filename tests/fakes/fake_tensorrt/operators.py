@@ -7,8 +7,6 @@ with INT64 wherever it has INT32, since 10.0 knows INT64, and BF16 wherever it h
 An operator that is not here is in none of the kit's graphs: it is refused until it is looked up.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper

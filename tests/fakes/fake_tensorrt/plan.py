@@ -9,8 +9,6 @@ IEngineInspector Usage from TensorRT 10.x to 11.x" (11.3.0), and reports that us
 of 10.x engines.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 

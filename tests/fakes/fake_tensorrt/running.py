@@ -1,7 +1,5 @@
 """How a fake's engines load and run: with ONNX Runtime, on memory of this process."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import threading

@@ -1,7 +1,5 @@
 """Reads a recorded surface, and the signatures in it."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
