@@ -108,7 +108,7 @@ def build_engine(
 _ELSEWHERE = ("batch", "sizes", "targets")  # the sidecar has them as profiles and targets
 
 
-def load_tensorrt(flavour: str) -> ModuleType:
+def _load_tensorrt(flavour: str) -> ModuleType:
     """Imports `tensorrt` or `tensorrt_rtx`.
 
     Raises:
@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(
     argv: Sequence[str] | None,
-    load: Callable[[str], ModuleType] = load_tensorrt,
+    load: Callable[[str], ModuleType] = _load_tensorrt,
     gpu_here: Callable[[], Gpu | None] = find_gpu,
 ) -> int:
     """The command with what it asks of the machine: a TensorRT by its flavour, and the GPU."""

@@ -1,7 +1,7 @@
 """What a network says of itself, so that whoever trains, exports, measures or prunes one asks it.
 
 A network of one's own is a subclass with `heads`, and `register(name, cls)` makes it known by a
-name; `tests/networks/network_contract.py` holds it to what it says.
+name; `tests/contracts/network_contract.py` holds it to what it says.
 """
 
 from collections.abc import Mapping

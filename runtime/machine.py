@@ -30,7 +30,7 @@ _DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True)
-class Package:
+class _Package:
     """A package that some part of the product uses.
 
     Attributes:
@@ -47,8 +47,8 @@ class Package:
 
 
 PACKAGES = (
-    Package("numpy", ("numpy",), None, "arrays"),
-    Package(
+    _Package("numpy", ("numpy",), None, "arrays"),
+    _Package(
         "opencv",
         (
             *("opencv-python-headless", "opencv-python"),
@@ -57,27 +57,27 @@ PACKAGES = (
         None,
         "images",
     ),
-    Package("pillow", ("pillow",), None, "palettes, animations, TIFF and AVIF"),
-    Package("tqdm", ("tqdm",), None, "progress bars"),
-    Package("av", ("av",), "video", "videos and animations"),
-    Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
-    Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
-    Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
-    Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines"),
-    Package(
+    _Package("pillow", ("pillow",), None, "palettes, animations, TIFF and AVIF"),
+    _Package("tqdm", ("tqdm",), None, "progress bars"),
+    _Package("av", ("av",), "video", "videos and animations"),
+    _Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
+    _Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
+    _Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
+    _Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines"),
+    _Package(
         "tensorrt_rtx",
         ("tensorrt-rtx", "tensorrt-rtx-cu13"),
         "tensorrt-rtx",
         "engines for RTX GPUs",
     ),
-    Package("cuda-core", ("cuda-core",), "tensorrt", "drive the GPU for an engine"),
-    Package("pycuda", ("pycuda",), None, "drive the GPU, another way"),
-    Package("torch", ("torch",), "export", "export, training, the reference of parity"),
-    Package("safetensors", ("safetensors",), "export", "checkpoints"),
-    Package("onnx", ("onnx",), "export", "export"),
-    Package("onnxscript", ("onnxscript",), "export", "export"),
-    Package("onnxsim", ("onnxsim",), "export", "export"),
-    Package("pytorch-lightning", ("pytorch-lightning",), "train", "training"),
+    _Package("cuda-core", ("cuda-core",), "tensorrt", "drive the GPU for an engine"),
+    _Package("pycuda", ("pycuda",), None, "drive the GPU, another way"),
+    _Package("torch", ("torch",), "export", "export, training, the reference of parity"),
+    _Package("safetensors", ("safetensors",), "export", "checkpoints"),
+    _Package("onnx", ("onnx",), "export", "export"),
+    _Package("onnxscript", ("onnxscript",), "export", "export"),
+    _Package("onnxsim", ("onnxsim",), "export", "export"),
+    _Package("pytorch-lightning", ("pytorch-lightning",), "train", "training"),
 )
 
 

@@ -29,7 +29,7 @@ _METAL: tuple[Colour, ...] = ((96, 98, 100), (140, 142, 140), (58, 66, 62), (110
 _NEAR, _REACH = 0.4, 140.0  # metres
 
 
-def pick(rng: np.random.Generator, colours: tuple[Colour, ...], spread: float = 0.15) -> Colour:
+def _pick(rng: np.random.Generator, colours: tuple[Colour, ...], spread: float = 0.15) -> Colour:
     """One of the colours, brighter or darker and tinted by up to `spread`."""
     r, g, b = colours[int(rng.integers(len(colours)))]
     tint = 1 + rng.uniform(-spread, spread, 3) * 0.35 + rng.uniform(-spread, spread)
@@ -131,7 +131,7 @@ def facade(
     canvas: Canvas, rng: np.random.Generator, x: float, z0: float, z1: float, height: float
 ) -> None:
     """A building along the street: its flank at x from z1 back to z0, and the end that faces us."""
-    colour = pick(rng, _WALLS)
+    colour = _pick(rng, _WALLS)
     outward = 12.0 if x > 0 else -12.0
     light = float(rng.uniform(0.65, 1.1))
     roof = float(rng.uniform(0, 2.5)) if rng.random() < 0.5 else 0.0
@@ -152,7 +152,7 @@ def wall(
     canvas: Canvas, rng: np.random.Generator, x: float, z0: float, z1: float, height: float
 ) -> None:
     """A free-standing wall along the street, with courses and a coping."""
-    colour = pick(rng, _WALLS, 0.25)
+    colour = _pick(rng, _WALLS, 0.25)
     for near in np.arange(z0, z1, 3.0)[::-1]:
         far = min(near + 3.0, z1)
         canvas.world(along(x, 0, height, near, far), colour, Id.WALL, 0.12)
@@ -166,7 +166,7 @@ def fence(
     canvas: Canvas, rng: np.random.Generator, x: float, z0: float, z1: float, height: float
 ) -> None:
     """Rails and bars along the street; what is seen through it is labelled fence, too."""
-    colour = pick(rng, ((60, 60, 62), (120, 96, 70), (150, 150, 150), (50, 70, 54)), 0.3)
+    colour = _pick(rng, ((60, 60, 62), (120, 96, 70), (150, 150, 150), (50, 70, 54)), 0.3)
     dense, pitch = bool(rng.random() < 0.4), float(rng.uniform(0.18, 0.5))
     for near in np.arange(z0, z1, 2.0)[::-1]:
         far = min(near + 2.0, z1)
@@ -213,11 +213,11 @@ def crown(
 def tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A trunk and a crown; a bare or conical one now and then."""
     height, girth = float(rng.uniform(4, 11)), float(rng.uniform(0.15, 0.5))
-    bark = pick(rng, ((74, 62, 50), (96, 88, 78), (52, 44, 38)))
+    bark = _pick(rng, ((74, 62, 50), (96, 88, 78), (52, 44, 38)))
     low, high = canvas.camera.project([(x, 0, z), (x + float(rng.normal(0, 0.3)), height, z)])
     canvas.bar(low, high, girth * canvas.camera.scale(z), canvas.faded(bark, z), Id.VEGETATION)
     spread = float(rng.uniform(0.22, 0.4)) * height
-    crown(canvas, rng, (x, height * 0.75, z), (spread, height * 0.35), pick(rng, _LEAVES, 0.3))
+    crown(canvas, rng, (x, height * 0.75, z), (spread, height * 0.35), _pick(rng, _LEAVES, 0.3))
 
 
 def skyline(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -225,9 +225,9 @@ def skyline(canvas: Canvas, rng: np.random.Generator) -> None:
     z = _REACH
     for x in np.arange(-110, 110, float(rng.uniform(6, 14))):
         high, wide = float(rng.uniform(4, 26)), float(rng.uniform(8, 20))
-        colour, leafy = pick(rng, _WALLS), bool(rng.random() < 0.45)
+        colour, leafy = _pick(rng, _WALLS), bool(rng.random() < 0.45)
         if leafy:
-            crown(canvas, rng, (x, high * 0.3, z), (wide * 0.7, high * 0.4), pick(rng, _LEAVES), 9)
+            crown(canvas, rng, (x, high * 0.3, z), (wide * 0.7, high * 0.4), _pick(rng, _LEAVES), 9)
         else:
             canvas.world(facing(x, x + wide, 0, high, z), colour, Id.BUILDING, 0.08)
             _openings(canvas, rng, np.array([x, z]), np.array([1.0, 0.0]), wide, high)

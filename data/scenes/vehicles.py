@@ -9,8 +9,8 @@ import numpy.typing as npt
 from icnet_deploy.data.scenes.paint import Canvas, Colour, Corners, Id, mix, shade
 
 Array = npt.NDArray[np.float64]
-GLASS: Colour = (44, 52, 62)
-TYRE: Colour = (26, 26, 28)
+_GLASS: Colour = (44, 52, 62)
+_TYRE: Colour = (26, 26, 28)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _wheels(
                 [(along + r * np.cos(t), side, radius + r * np.sin(t)) for t in turn]
                 for r in (radius, radius * 0.6)
             )
-            _panel(canvas, place, tyre, TYRE, label, place.z)
+            _panel(canvas, place, tyre, _TYRE, label, place.z)
             _panel(canvas, place, rim, (120.0, 120.0, 124.0))
 
 
@@ -139,12 +139,12 @@ def car(canvas: Canvas, rng: np.random.Generator, place: Place, sun: float) -> N
     body = [(-e, 0.3), (e, 0.3), (e, 0.72), (nose, belt), (tail, belt), (-e, belt - 0.05)]
     cabin = [(tail, belt), (nose, belt), (nose - 0.8, roof), (tail + slope, roof)]
     under = [(-e + 0.2, 0.12), (e - 0.2, 0.12), (e - 0.2, 0.3), (-e + 0.2, 0.3)]
-    _solid(canvas, place, np.array(under), half * 0.95, TYRE, Id.CAR, sun)
+    _solid(canvas, place, np.array(under), half * 0.95, _TYRE, Id.CAR, sun)
     _solid(canvas, place, np.array(body), half, paint, Id.CAR, sun)
     _wheels(canvas, place, [-e + 0.8, e - 0.85], 0.32, half + 0.01, Id.CAR)
     _solid(canvas, place, np.array(cabin), half * 0.86, paint, Id.CAR, sun)
     h = half * 0.87
-    glass = mix(GLASS, (170, 190, 205), float(rng.uniform(0, 0.45)))
+    glass = mix(_GLASS, (170, 190, 205), float(rng.uniform(0, 0.45)))
     mid = (tail + nose - 0.4) / 2
     low, high = belt + 0.05, roof - 0.1
     _both_sides(
@@ -188,7 +188,7 @@ def _coach(
     stripe: Colour = tuple(float(v) for v in rng.uniform(20, 235, 3))  # type: ignore[assignment]
     band = [(-e, 0.8), (e, 0.8), (e, 1.15), (-e, 1.15)]
     _both_sides(canvas, place, band, half + 0.01, stripe)
-    glass = mix(GLASS, (150, 170, 185), float(rng.uniform(0, 0.5)))
+    glass = mix(_GLASS, (150, 170, 185), float(rng.uniform(0, 0.5)))
     for start in np.arange(-e + 0.3, e - 1.3, 1.5):
         pane = [(start, 1.4), (start + 1.35, 1.4), (start + 1.35, 2.5), (start, 2.5)]
         _both_sides(canvas, place, pane, half + 0.01, glass)
@@ -246,10 +246,10 @@ def truck(canvas: Canvas, rng: np.random.Generator, place: Place, sun: float) ->
     for profile, h, paint in order if np.cos(place.yaw) < 0 else order[::-1]:
         _solid(canvas, place, profile, h, paint, Id.TRUCK, sun)
     pane = [(e - 1.5, 1.5), (e - 0.15, 1.5), (e - 0.35, 2.3), (e - 1.5, 2.3)]
-    _both_sides(canvas, place, pane, half * 0.96, GLASS)
+    _both_sides(canvas, place, pane, half * 0.96, _GLASS)
     k = half * 0.8
     screen = [(e + 0.0, k, 1.5), (e - 0.2, k, 2.4), (e - 0.2, -k, 2.4), (e + 0.0, -k, 1.5)]
-    _panel(canvas, place, screen, GLASS)
+    _panel(canvas, place, screen, _GLASS)
     if not flat:
         box = (-0.02, 0.02, 1.0, top - 0.05)
         _ends(canvas, place, (-e - 0.01, e + 9), box, shade(cargo, 0.5), shade(cargo, 0.5))

@@ -24,7 +24,7 @@ KERNELS: Mapping[np.dtype[Any], str] = {
 CHECK = "check_labels"
 """The kernel that looks for labels that are no class."""
 
-BLOCK = (32, 8)
+_BLOCK = (32, 8)
 """Threads in x and y: a warp writes 32 bytes of a row, and reads one stretch of the logits."""
 
 
@@ -109,5 +109,5 @@ def _launch(
     cuda: Cuda, stream: Any, name: str, arguments: list[np.generic], size: tuple[int, int]
 ) -> None:
     """A thread a pixel."""
-    grid = (-(-size[1] // BLOCK[0]), -(-size[0] // BLOCK[1]))
-    cuda.launch(cuda.kernel(source(), name), grid, BLOCK, arguments, stream)
+    grid = (-(-size[1] // _BLOCK[0]), -(-size[0] // _BLOCK[1]))
+    cuda.launch(cuda.kernel(source(), name), grid, _BLOCK, arguments, stream)
