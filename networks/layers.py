@@ -29,7 +29,11 @@ def halved(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, and ReLU unless `relu=False`."""
+    """Convolution without bias, batch norm, and ReLU unless `relu=False`.
+
+    Attributes:
+        cout: channels of the output.
+    """
 
     def __init__(
         self,
@@ -44,12 +48,7 @@ class ConvBN(nn.Module):
         padding = dilation * (kernel - 1) // 2
         self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, bias=False)
         self.bn = nn.BatchNorm2d(cout, eps=BN_EPS, momentum=0.05)
-        self.relu = relu
-
-    @property
-    def cout(self) -> int:
-        """Channels of the output."""
-        return self.conv.out_channels
+        self.relu, self.cout = relu, cout
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn(self.conv(x))
@@ -84,11 +83,7 @@ class Bottleneck(nn.Module):
         self._3x3 = ConvBN(reduce, mid, 3, dilation=dilation)
         self._1x1_increase = ConvBN(mid, cout, 1, relu=False)
         self._1x1_proj = ConvBN(cin, cout, 1, stride, relu=False) if proj else None
-
-    @property
-    def cout(self) -> int:
-        """Channels of the output."""
-        return self._1x1_increase.cout
+        self.cout = cout
 
     def forward(self, x: Tensor) -> Tensor:
         skip = x if self._1x1_proj is None else self._1x1_proj(x)
