@@ -248,8 +248,7 @@ def _print_result(out: Path, built: BuiltEngine) -> None:
     if sidecar.precisions is None:
         print("layers: not inspected, since there is no GPU here that could load it")
     else:
-        counts = sorted(sidecar.precisions.items())
-        print("layers: " + ", ".join(f"{number} in {kind}" for kind, number in counts))
+        print("layers: " + ", ".join(f"{n} in {k}" for k, n in sorted(sidecar.precisions.items())))
     for warning in built.warnings:
         print(f"TensorRT warns: {warning}")
     print(f"beside it: {sidecar_path(out)}")

@@ -120,10 +120,9 @@ class Probe:
         check = finite_check(model)  # of the logits; what it sums up is beyond any float16
         for node in (node for node in model.graph.node if node.name not in check):
             for tensor in floats.intersection(node.output):
-                _watch(graph, "ReduceMax", tensor, f"max:{tensor}")
-                _watch(graph, "ReduceMin", tensor, f"min:{tensor}")
                 # A maximum may drop what is not a number; a sum does not.
-                _watch(graph, "ReduceSum", tensor, f"all:{tensor}")
+                for reduction, kind in (("Max", "max"), ("Min", "min"), ("Sum", "all")):
+                    _watch(graph, f"Reduce{reduction}", tensor, f"{kind}:{tensor}")
                 if node.op_type in _ADDING_UP:
                     graph.node.append(self._twin(node, tensor, magnitude))
                     _watch(graph, "ReduceMax", f"twin:{tensor}", f"sum:{tensor}")
@@ -135,8 +134,8 @@ class Probe:
         """The same node over absolute values; it gives the sums, but for a scale."""
         twin = copy.deepcopy(node)
         twin.name = twin.output[0] = f"twin:{tensor}"
-        summed = 1 if node.op_type == "ReduceMean" else len(node.input)  # then come the axes
-        for index in range(summed):
+        # What a mean reads besides are its axes.
+        for index in range(1 if node.op_type == "ReduceMean" else len(node.input)):
             twin.input[index] = magnitude(node.input[index])
         if node.op_type == "ReduceMean":
             twin.op_type = "ReduceSum"
@@ -221,7 +220,6 @@ class Headroom:
     def __str__(self) -> str:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
         top = max(self.nodes, key=lambda n: n.largest)
-        weights = [n for n in self.nodes if n.weights]
         lines = [
             f"FP16 headroom, {self.images} images at {sizes}; float16 ends at {_LIMIT:g}, what "
             f"came within {_MARGIN:g} times of it stays in float32",
@@ -231,8 +229,8 @@ class Headroom:
         if sums:
             heaviest = max(sums, key=lambda n: n.largest_sum or 0)
             lines.append(f"  largest inner sum   {_room(heaviest.largest_sum or 0)}: {heaviest}")
-        if weights:
-            lines.append(f"  weights             {_weights_in_words(weights)}")
+        if any(n.weights for n in self.nodes):
+            lines.append(f"  weights             {_weights_in_words(self.nodes)}")
         lines.append(f"  kept in float32     {len(self.kept) or 'none'}")
         lines += [f"    {node}: {'; '.join(node.reasons)}" for node in self.kept]
         return "\n".join(lines)

@@ -244,8 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _require_packages()
     from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
-    at = args.size or _own_size(load_checkpoint(args.weights or SHIPPED).info)
-    height, width = at
+    height, width = at = args.size or _own_size(load_checkpoint(args.weights or SHIPPED).info)
     where = "anysize" if args.dynamic_size else f"{height}x{width}"
     out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
     check, headroom = export(

@@ -119,9 +119,9 @@ def _sizes(
             f"{graph.path} takes images of any size, and TensorRT must know which to prepare for: "
             "give --sizes, e.g. 512x1024:1024x2048:1024x2048"
         )
-    for low, high in zip(options.sizes, options.sizes[1:], strict=False):
-        if low[0] > high[0] or low[1] > high[1]:
-            raise InputError(f"the sizes {options.sizes} are no range: least, best, largest")
+    pairs = zip(options.sizes, options.sizes[1:], strict=False)
+    if any(low[0] > high[0] or low[1] > high[1] for low, high in pairs):
+        raise InputError(f"the sizes {options.sizes} are no range: least, best, largest")
     return options.sizes
 
 

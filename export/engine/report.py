@@ -167,8 +167,9 @@ def inspect(
         if loads:
             raise BackendError(f"TensorRT cannot load the engine that it built: {errors_of(log)}")
         return None
-    inspector = engine.create_engine_inspector()
-    report = read_report(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    report = read_report(
+        engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    )
     if broken := list(report.broken(graph.precisions())):
         raise CheckFailed(
             f"TensorRT {trt.__version__} did not keep the graph's precisions: "

@@ -65,9 +65,7 @@ def static_resize(model: onnx.ModelProto) -> bool:
         scales = [1.0, 1.0, *(_scale(o, i, aligned) for o, i in sides if o and i)]
         name = f"{node.output[0]}_scales_{index}"
         model.graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
-        inputs = [node.input[0], "", name]
-        del node.input[:]
-        node.input.extend(inputs)
+        node.input[:] = [node.input[0], "", name]
         changed = True
     return changed
 
@@ -109,9 +107,8 @@ def centre_first(model: onnx.ModelProto) -> bool:
             continue
         *_, width, channels = shapes.get(transpose.input[0], (None, None))
         alone = [node for node in graph.node if sub.input[0] in node.input] == [sub]
-        if attributes_of(transpose).get("perm") != _CHANNELS_FIRST or not width or not alone:
-            continue
-        if list(mean.dims) != [1, channels, 1, 1]:
+        turned = attributes_of(transpose).get("perm") == _CHANNELS_FIRST
+        if not (turned and width and alone and list(mean.dims) == [1, channels, 1, 1]):
             continue
         row = np.tile(numpy_helper.to_array(mean).reshape(1, 1, 1, -1), (1, 1, width, 1))
         wide = numpy_helper.from_array(row, f"{mean.name}_row")
