@@ -45,9 +45,11 @@ check: $(VENV)/installed
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > /dev/null
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types build/wheel/*.whl
 	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
+	cd build && MYPYPATH=types:.. ../$(BIN)/mypy --config-file ../pyproject.toml -p tools
 
+# A process for each of two cores; a file's tests stay together, and share what they made.
 test: demo check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed

@@ -27,7 +27,7 @@ def run_python(
     Returns:
         What it printed; and of a failure what it was, with the last line of its errors, else "".
     """
-    done = run_tool([sys.executable, *arguments], limit, folder and str(folder))
+    done = run_tool([sys.executable, *arguments], limit, str(folder) if folder else None)
     last = (done.stderr.strip().splitlines() or [""])[-1]
     return done.stdout, f"exit code {done.returncode}: {last}" if done.returncode else ""
 
@@ -154,7 +154,7 @@ def _files(setting: Setting) -> list[Path]:
 def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
     """Why a runtime refuses an artefact, or None."""
     row = precision_of(artefact.precision)
-    return row and row.refusal(runtime, device, RUNTIMES[runtime].engines)
+    return row.refusal(runtime, device, RUNTIMES[runtime].engines) if row else None
 
 
 def _measured(
@@ -167,7 +167,8 @@ def _measured(
     """The measurements of files, as `icnet benchmark` wrote them."""
     if not files:
         return {"left_out": "no artefact runs there: name a folder with --artefacts"}
-    common = (*files, *where, "--size", setting.size_text, "--rounds", str(setting.rounds))
+    rounds = ("--size", setting.size_text, "--rounds", str(setting.rounds))
+    common: tuple[str | Path, ...] = (*files, *where, *rounds)
     modes: dict[str, tuple[str, ...]] = {"latency": ("--peers", peers)}
     if throughput:
         batches = ",".join(map(str, setting.batches))
