@@ -47,9 +47,9 @@ check: $(VENV)/installed
 	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
 	cd build && MYPYPATH=types:.. ../$(BIN)/mypy --config-file ../pyproject.toml -p tools
 
-# A process for each of two cores; a file's tests stay together, and share what they made.
+# A process for each of two cores, which begin at either half and end together.
 test: demo check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed

@@ -76,7 +76,7 @@ class Plan:
 
 def measure(
     plan: Plan,
-    bar: tqdm[Any],
+    bar: Any,
     open_worker: Callable[[Job], Worker] = Worker,
     export: Callable[..., object] = export,
 ) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def time_in_turn(
     runs: int,
     networks: dict[str, dict[str, Any]],
     together: bool,
-    bar: tqdm[Any],
+    bar: Any,
     open_worker: Callable[[Job], Worker] = Worker,
 ) -> None:
     """Times networks in turn and notes it; one that fails is noted as such.
