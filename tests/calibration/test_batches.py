@@ -48,9 +48,10 @@ def test_a_batch_and_streams_are_image_by_image_to_the_byte(artefacts, dataset, 
     assert len({labels.tobytes() for labels in wanted}) == len(pictures) == 16
     with Predictor.from_onnx(path, runtime, "cpu", threads=2, streams=2) as predictor:
         streamed = list(predictor.stream(pictures))
-    for found in (together, streamed):
-        same = [(one.labels == labels).mean() for one, labels in zip(found, wanted, strict=True)]
+    for how, found in (("batch", together), ("streams", streamed)):
+        pairs = zip(found, wanted, strict=True)
+        same = [float((one.labels == labels).mean()) for one, labels in pairs]
         if PRECISIONS[precision].meant_for(runtime) or runtime == "openvino":
-            assert same == [1] * len(pictures)
+            assert set(same) == {1}, how
         else:  # int8 on ONNX Runtime: float sums, whose order hangs on how threads share them
-            assert min(same) > 0.999
+            assert min(same) > 0.999, how

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
+from icnet_deploy.errors import ModelError
+from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.runtime import Predictor, open_backend
 from icnet_deploy.runtime.backends.openvino import backend as open_vino
 
@@ -207,3 +211,35 @@ def test_a_cache_that_cannot_be_written_is_done_without(tiny_model, tmp_path, mo
     monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(open_vino, "replacing", lambda path: (_ for _ in ()).throw(OSError))
     np.testing.assert_array_equal(logits(path, image), first)
+
+
+def test_a_model_compiled_wrongly_for_several_streams_is_compiled_anew(tiny_model):
+    """OpenVINO does so now and then on a busy machine; here the wrong one is another model."""
+    other = replace(CITYSCAPES, palette=CITYSCAPES.palette[::-1])
+    config = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 2}
+
+    def compiled(path):
+        core = open_vino.core()
+        compile_model = partial(core.compile_model, device_name="CPU", config=config)
+        return open_vino.compile_for(core.read_model(path), compile_model)
+
+    path = tiny_model()
+    sound, wrong = compiled(path), compiled(tiny_model(label_set=other))
+    answers = iter([wrong, wrong, sound])
+    assert open_vino.load_alike(lambda: next(answers), sound, 2, path) is sound
+    with pytest.raises(ModelError, match=r"compiled .* wrongly for 2 streams, 3 times"):
+        open_vino.load_alike(lambda: wrong, sound, 2, path)
+
+
+def test_several_streams_are_loaded_beside_one_that_they_are_held_to(tiny_model, monkeypatch):
+    loads = []
+    load = open_vino._load
+    monkeypatch.setattr(
+        open_vino, "_load", lambda *a: loads.append(a[2]["NUM_STREAMS"]) or load(*a)
+    )
+    for size in ((64, 96), None):
+        with Predictor.open(tiny_model(size=size), "openvino", "cpu", streams=2) as predictor:
+            predictor.warmup(1)
+    with Predictor.open(tiny_model(), "openvino", "cpu"):
+        pass
+    assert loads == [1, 2, 1, 2, 1]
