@@ -148,7 +148,7 @@ def load_alike(
     """Loads a model for several streams until it answers as one for a single stream does.
 
     On a busy machine OpenVINO 2026.4 now and then compiles INT8 for several streams so that all of
-    them label wrongly, for as long as the model is open, and says nothing. One stream never did.
+    them label wrongly, for as long as the model is open (docs/decisions/openvino-streams.md).
 
     Args:
         load: compiles the model for so many streams.
