@@ -22,7 +22,7 @@ def read(name: str, root: Path, split: str) -> Dataset:
         DatasetError: there is no image of that split, or one has no labels.
     """
     suffix = "_leftImg8bit.png"
-    images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{suffix}"))
+    images = sorted((root / "leftImg8bit" / split).glob(f"[!.]*/[!.]*{suffix}"))
     files = []
     for image in images:
         base = image.name.removesuffix(suffix)

@@ -101,6 +101,32 @@ def artefact(tmp_path_factory, checkpoint) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def labels_graph(tmp_path_factory, artefact):
+    """The artefact with a head that makes label maps, as an export's: no second export is made."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(artefact)
+    scales = helper.make_tensor("out_scales", TensorProto.FLOAT, [4], [1, 1, 4, 4])
+    model.graph.initializer.append(scales)
+    how = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    model.graph.node.extend(
+        [
+            helper.make_node("Resize", ["logits", "", "out_scales"], ["dense"], **how),
+            helper.make_node("ArgMax", ["dense"], ["best"], axis=1, keepdims=0),
+            helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
+        ]
+    )
+    del model.graph.output[:]
+    shape = ["N", 96, 128]
+    model.graph.output.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, shape))
+    metadata = dataclasses.replace(read_onnx_metadata(artefact), head="labels")
+    path = tmp_path_factory.mktemp("labels") / "labels.onnx"
+    path.write_bytes(stamped(model.SerializeToString(), metadata))
+    return path
+
+
 @pytest.fixture
 def describe(artefact, tmp_path):
     """A function that copies the artefact with other metadata, and with its graph edited."""

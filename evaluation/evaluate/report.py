@@ -81,23 +81,12 @@ def comparison_text(result: Mapping[str, Any]) -> str:
 
 def _model_words(result: Result, name: str | None = None) -> str:
     """A model's file or name, how its network was built, and what ran it."""
-    network = network_words(result.get("network", {}))
+    from icnet_deploy.networks.blocks import words
+
+    network = words(result.get("network", {}))
     name = name or names([result])[0]
     ran = f"{result['runtime']}, {result['device']}"
     return f"{name} ({network}; {ran})" if network else f"{name} ({ran})"
-
-
-def network_words(network: Mapping[str, Any]) -> str:
-    """How a network was built, e.g. `icnet, sub24, width 0.5`; empty where it is not known."""
-    if not network:
-        return ""
-    words = [str(network.get("architecture", "icnet"))]
-    if "stages" in network:
-        words.append(str(network["stages"]))
-    words += [f"{name} {network[name]}" for name in ("downsampling", "width") if name in network]
-    if network.get("channels"):
-        words.append("pruned")
-    return ", ".join(words)
 
 
 def _difference_rows(result: Mapping[str, Any]) -> list[list[str]]:

@@ -95,6 +95,12 @@ class TestCityscapes(ReaderContract):
     def write_labels(self, path, indices):
         write_labels(path, np.frombuffer(CITYSCAPES.train_to_label_ids(), np.uint8)[indices])
 
+    def test_a_hidden_folder_is_no_city(self, tmp_path):
+        image, _ = self.write(tmp_path)
+        hidden = image.parent.with_name(".ipynb_checkpoints") / f"b-checkpoint{image.name}"
+        write_image(hidden, noise())
+        assert len(open_dataset(self.name, tmp_path)) == 1
+
 
 class TestScenes(TestCityscapes):
     name = "scenes"

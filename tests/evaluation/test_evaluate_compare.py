@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.evaluate.report import comparison_text, network_words
+from icnet_deploy.evaluation.evaluate.report import comparison_text
 from icnet_deploy.evaluation.evaluate.result import compare, names, read_result, save_prediction
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.images import read_grey, read_image, write_labels
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
+from icnet_deploy.networks.blocks import words
 
 TWO = LabelSet("two", ("floor", "wall"), ((0, 0, 0), (255, 255, 255)))
 THREE = LabelSet("two", ("floor", "wall", "door"), ((0, 0, 0), (255, 255, 255), (9, 9, 9)))
@@ -111,10 +112,10 @@ def test_names_tell_two_results_apart(pair):
 
 
 def test_how_a_network_was_built():
-    assert network_words({}) == ""
-    assert network_words({"stages": "sub4", "width": 1.0}) == "icnet, sub4, width 1.0"
+    assert words({}) == ""
+    assert words({"stages": "sub4", "width": 1.0}) == "icnet, sub4, width 1.0"
     built = {"architecture": "pspnet", "downsampling": 8, "width": 0.5, "channels": {"conv1": 3}}
-    assert network_words(built) == "pspnet, downsampling 8, width 0.5, pruned"
+    assert words(built) == "pspnet, downsampling 8, width 0.5, pruned"
 
 
 def test_only_results_are_read(tmp_path, pair):
@@ -180,20 +181,20 @@ def test_two_models_at_once_are_two_results_compared(run, checkpoint, artefact, 
     assert "A: image; B: 96x128" in page
 
 
-def test_artefacts_at_another_size_than_the_images(run, artefact, graph_labels, large, tmp_path):
+def test_artefacts_at_another_size_than_the_images(run, artefact, labels_graph, large, tmp_path):
     out = tmp_path / "score.json"
-    for path in (artefact, graph_labels):
+    for path in (artefact, labels_graph):
         assert run("evaluate", path, *ON_SCENES, large, "--json", out).code == 0
         told = json.loads(out.read_text())
         assert told["protocol"]["model_size"] == "96x128"
         by_nearest = "nearest neighbour" in told["protocol"]["logits_resize"]
-        assert by_nearest == (path == graph_labels)
+        assert by_nearest == (path == labels_graph)
         assert told["network"]["stages"] == "sub124"
         assert told["score"]["miou_percent"] > 0
 
 
-def test_a_label_map_is_not_compared_with_logits(run, checkpoint, graph_labels, large):
-    done = run("evaluate", checkpoint, "--against", graph_labels, *ON_SCENES, large)
+def test_a_label_map_is_not_compared_with_logits(run, checkpoint, labels_graph, large):
+    done = run("evaluate", checkpoint, "--against", labels_graph, *ON_SCENES, large)
     assert done.code == 2
     assert "logits_resize" in done.err
 

@@ -139,12 +139,12 @@ def test_a_labeller_that_answers_one_class_is_caught(spoilt, describe):
 
 
 def test_both_heads_are_held_to_a_reference_of_their_own(
-    run, artefact, graph_labels, checkpoint, large, tmp_path
+    run, artefact, labels_graph, checkpoint, large, tmp_path
 ):
     """On images of another size the label map of the graph is resized, the logits are not."""
     out = tmp_path / "parity.json"
     arguments = ("--weights", checkpoint, "--runtime", "onnxruntime", "--json", out)
-    done = run("parity", artefact, graph_labels, *ON_SCENES, large, "--limit", 1, *arguments)
+    done = run("parity", artefact, labels_graph, *ON_SCENES, large, "--limit", 1, *arguments)
     assert done.code == 0, done
     rows = json.loads(out.read_text())["rows"]
     assert [row["head"] for row in rows] == ["logits", "labels"]
