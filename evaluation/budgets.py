@@ -1,7 +1,8 @@
-"""How far an artefact may be from the reference, by its precision.
+"""How far an artefact may be from the reference, by its precision, and what an interval says of it.
 
-A budget bounds the difference in either direction: parity says that two files are one model, and
-a model that scores better than the reference is another model as well.
+Of a float a rise is as much a fault as a fall: it must be the same model, so its budget bounds
+both. Of INT8 it bounds what is lost: a rise is shown, and fails nothing, unless
+`--max-...-change` says so.
 
 A pixel whose label differs is a tie where the reference itself could hardly tell: its two best
 logits are within a margin, which is what each arithmetic does to a logit. The network states it
@@ -20,6 +21,8 @@ from typing import Any
 from icnet_deploy.command import number_type
 from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import ModelError
+from icnet_deploy.evaluation.confidence.differences import Differences
+from icnet_deploy.evaluation.verdicts import Judgement, judge, judge_alike, limit_words, loss
 from icnet_deploy.precisions import PRECISIONS
 
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
@@ -46,15 +49,33 @@ class Budget:
 
     Attributes:
         tie_margin: the reference's two best logits within this are a tie.
-        miou_points: largest difference of mIoU, in points.
-        class_points: largest difference of one class's IoU, in points, or None.
+        miou_points: how far mIoU may fall, in points, or None: it is not held.
+        class_points: how far one class's IoU may fall, in points, or None.
         agreement: least share of pixels that agree, 0..1, or None.
+        miou_rises, class_rises: whether a rise is held to the same limit as a fall.
     """
 
     tie_margin: float
-    miou_points: float
+    miou_points: float | None
     class_points: float | None = None
     agreement: float | None = None
+    miou_rises: bool = True
+    class_rises: bool = True
+
+    def judge(self, differences: Differences) -> Judgement:
+        """Holds every difference to its limit."""
+        n = differences.images
+        findings = []
+        if self.agreement is not None and differences.alike is not None:
+            findings.append(judge_alike(differences.alike, self.agreement, n))
+        if self.miou_points is not None:
+            points, both = self.miou_points, self.miou_rises
+            findings.append(judge("mIoU", differences.miou, points, both, n))
+        if self.class_points is not None:
+            for name, interval in differences.classes.items():
+                points, both = self.class_points, self.class_rises
+                findings.append(judge(name, interval, points, both, n, differences.seen[name]))
+        return Judgement(tuple(findings))
 
     def breaches(self, measured: Measured) -> list[str]:
         """Every limit that is passed, in words; none if the artefact is within its budget."""
@@ -64,7 +85,9 @@ class Budget:
                 f"{100 * measured.agreement:.4f} % of pixels agree, at least "
                 f"{100 * self.agreement:g} % must"
             )
-        if not abs(measured.miou_points) <= self.miou_points + _ROUNDING:
+        if self.miou_points is not None and not (
+            loss(measured.miou_points, self.miou_rises) <= self.miou_points + _ROUNDING
+        ):
             breaches.append(
                 f"mIoU differs by {measured.miou_points:+.4f} points, at most "
                 f"{self.miou_points:g} may it"
@@ -74,14 +97,16 @@ class Budget:
                 f"IoU of {name} differs by {points:+.3f} points, at most {self.class_points:g} "
                 "may it"
                 for name, points in measured.class_points.items()
-                if not abs(points) <= self.class_points + _ROUNDING
+                if not loss(points, self.class_rises) <= self.class_points + _ROUNDING
             ]
         return breaches
 
     def __str__(self) -> str:
-        limits = [f"mIoU within {self.miou_points:g} points"]
+        limits = []
+        if self.miou_points is not None:
+            limits.append(f"mIoU {limit_words(self.miou_points, self.miou_rises)}")
         if self.class_points is not None:
-            limits.append(f"every class within {self.class_points:g}")
+            limits.append(f"every class {limit_words(self.class_points, self.class_rises)}")
         if self.agreement is not None:
             limits.append(f"{100 * self.agreement:g} % of pixels alike")
         return ", ".join(limits)
@@ -92,7 +117,14 @@ class Budget:
 
 
 BUDGETS = {
-    name: Budget(row.tie_margin, row.miou_points, row.class_points, row.agreement)
+    name: Budget(
+        row.tie_margin,
+        row.miou_points,
+        row.class_points,
+        row.agreement,
+        miou_rises=not row.calibrated,
+        class_rises=not row.calibrated,
+    )
     for name, row in PRECISIONS.items()
 }
 """Precision -> budget."""
@@ -114,22 +146,30 @@ def add_budget_options(parser: argparse.ArgumentParser) -> None:
         ("miou", "mIoU", calibrated.miou_points),
         ("class", "the IoU of any class", calibrated.class_points),
     ):
-        parser.add_argument(
+        limits = parser.add_mutually_exclusive_group()
+        limits.add_argument(
             f"--max-{name}-drop",
             type=number_type(PERCENT),
             metavar="POINTS",
-            help=f"of INT8 artefacts: how far {what} may be from the reference's, in points, up or "
-            f"down (default: {default:g})",
+            help=f"of INT8 artefacts: by how many points {what} may fall below the reference's; a "
+            f"rise fails nothing (default: {default:g})",
+        )
+        limits.add_argument(
+            f"--max-{name}-change",
+            type=number_type(PERCENT),
+            metavar="POINTS",
+            help="the same, and a rise by more fails, too",
         )
 
 
 def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
     """`BUDGETS` with the limits of INT8 that were asked for."""
-    asked = {
-        "miou_points": arguments.max_miou_drop,
-        "class_points": arguments.max_class_drop,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {}
+    for name in ("miou", "class"):
+        for kind in ("drop", "change"):
+            points = getattr(arguments, f"max_{name}_{kind}")
+            if points is not None:
+                given |= {f"{name}_points": points, f"{name}_rises": kind == "change"}
     return {
         name: replace(budget, **given) if PRECISIONS[name].calibrated else budget
         for name, budget in BUDGETS.items()

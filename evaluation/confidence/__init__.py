@@ -1,0 +1,1 @@
+"""How sure a difference of two scores is: intervals from a paired bootstrap over groups."""

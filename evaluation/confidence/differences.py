@@ -1,0 +1,239 @@
+"""Differences of two models' scores on the same images, each with a confidence interval.
+
+The same images go through both models, so both are drawn anew together (paired; E. Miller, "Adding
+error bars to evals", arXiv 2411.00640), and what is drawn is a group of images: the frames of a
+drive are no independent images. With few groups blocks of successive images are drawn (`resample`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.confidence.resample import Images, Resamples, resample
+
+Float = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+"""How often an interval covers the true difference: as measured in `tests/evaluation`."""
+
+FEWEST_GROUPS = 10
+"""With fewer groups than this, what was found says nothing about others: blocks are drawn."""
+
+FEWEST_IMAGES = 6
+"""A class seen on fewer images, or groups where groups are drawn, is not decided."""
+
+FEWEST_PIXELS = 1000
+"""A class seen on fewer pixels than this is not decided."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference, and between which bounds it lies.
+
+    Attributes:
+        value: what was measured.
+        low, high: the bounds, in the same unit.
+        groups: how many groups of images it rests on.
+        effective_images: how many independent images would tell as much.
+    """
+
+    value: float
+    low: float
+    high: float
+    groups: int
+    effective_images: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "value": round(self.value, 6),
+            "low": round(self.low, 6),
+            "high": round(self.high, 6),
+            "groups": self.groups,
+            "effective_images": round(self.effective_images, 1),
+        }
+
+
+class Seen(NamedTuple):
+    """On how much a class was seen in the truth.
+
+    Attributes:
+        images: or groups, where groups are drawn.
+        pixels: of all images.
+    """
+
+    images: int
+    pixels: int
+
+    def enough(self) -> bool:
+        """Whether anything can be said of the class."""
+        return self.images >= FEWEST_IMAGES and self.pixels >= FEWEST_PIXELS
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How one model's scores differ from another's: the first minus the second.
+
+    Attributes:
+        images: how many images both were scored on.
+        groups: of how many groups they are.
+        block: how many successive images are drawn together; None where groups are drawn.
+        level: of each interval.
+        miou: the difference of mIoU, in points, over the classes that were seen enough; over all
+            of the truth where none was.
+        left_out: the classes of the truth that are not in it.
+        classes: class -> the difference of its IoU, in points, for each class of the truth. Those
+            that were seen enough hold at the level all together.
+        seen: class -> on how much it was seen.
+        pixel_accuracy: of the share of labelled pixels that are right, in points.
+        small_regions: of the accuracy on small regions, in points; None if there are none.
+        alike: the share of pixels to which both give the same label, 0..1; None where that was not
+            counted.
+    """
+
+    images: int
+    groups: int
+    block: int | None
+    level: float
+    miou: Interval
+    left_out: tuple[str, ...]
+    classes: dict[str, Interval]
+    seen: dict[str, Seen]
+    pixel_accuracy: Interval
+    small_regions: Interval | None
+    alike: Interval | None
+
+    def basis(self) -> str:
+        """What the intervals rest on, in a sentence that stands first in a result."""
+        worth = f"as much as {self.miou.effective_images:.0f} independent ones"
+        images = f"{self.images} image{'s' if self.images != 1 else ''}"
+        if self.groups >= FEWEST_GROUPS:
+            return f"{images} of {self.groups} groups tell {worth}"
+        few = "one group" if self.groups == 1 else f"only {self.groups} groups"
+        if self.groups == self.images:
+            return f"{images}, too few to say anything of others: at least {FEWEST_GROUPS}"
+        return (
+            f"{images} of {few} (a drive, a scene: --group-by) tell {worth}, and nothing about "
+            f"other groups: a verdict for those needs {FEWEST_GROUPS}"
+        )
+
+    def shown(self, name: str) -> Interval:
+        """The interval of a class, or of `mIoU`."""
+        return self.miou if name == "mIoU" else self.classes[name]
+
+
+def differences(
+    ours: Sequence[ImageCounts],
+    theirs: Sequence[ImageCounts],
+    names: Sequence[str],
+    *,
+    alike: Sequence[tuple[int, int]] | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Differences:
+    """Compares two models image by image.
+
+    Args:
+        ours, theirs: the counts of the same images in the same order, each of C classes; the
+            images of a group follow each other in time.
+        names: of the C classes.
+        alike: of each image how many pixels both label alike, and how many there are.
+        level: of the intervals; a sequence of looks needs more than `LEVEL` at each.
+        seed: of the resamples: the same seed gives the same intervals.
+
+    Raises:
+        ValueError: they are not of the same images, or there is none, or none has a truth.
+    """
+    if [one.name for one in ours] != [one.name for one in theirs] or not ours:
+        raise ValueError("two models are compared on the same images, and on one at least")
+    groups = [one.group for one in ours]
+    count = len(set(groups))
+    ratios = _ratios(ours, theirs, alike)
+    truth = np.array([one.truth for one in ours])
+    drawn = count >= FEWEST_GROUPS
+    seen = _seen(truth, groups if drawn else None)
+    occurs = np.array([one.pixels > 0 for one in seen])
+    if not occurs.any():
+        raise ValueError("no pixel of the truth is labelled")
+    decided = np.array([one.enough() for one in seen])
+    mean = decided if decided.any() else occurs
+    images = Images(ratios, groups, mean)
+    classes = len(names)
+    accuracy, small, same, miou = range(classes, classes + 4)
+    together = np.append(decided, np.zeros(4, bool))
+    resamples: dict[int | None, Resamples] = {}  # by the length of blocks
+
+    def of(*columns: int) -> Resamples:
+        block = None if drawn else images.block(columns)
+        if block not in resamples:
+            resamples[block] = resample(images, block, level, seed)
+        return resamples[block]
+
+    def interval(known: Resamples, index: int, reach: float, scale: float = 1.0) -> Interval:
+        value = float(known.values[index])
+        low, high = max(value - reach, -100.0), min(value + reach, 100.0)
+        return Interval(value * scale, low * scale, high * scale, count, known.effective(index))
+
+    def alone(index: int, scale: float = 1.0) -> Interval:
+        known = of(index)
+        return interval(known, index, known.reach(index), scale)
+
+    joint = of(*np.flatnonzero(decided))
+    reaches = joint.reaches(together).tolist()
+    shown = np.flatnonzero(occurs)
+    return Differences(
+        images=len(ours),
+        groups=count,
+        block=None if drawn else images.block([miou]),
+        level=level,
+        miou=alone(miou),
+        left_out=tuple(names[i] for i in shown if not mean[i]),
+        classes={
+            names[i]: interval(joint, i, reaches[i]) if decided[i] else alone(i) for i in shown
+        },
+        seen={names[i]: seen[i] for i in shown},
+        pixel_accuracy=alone(accuracy),
+        small_regions=alone(small) if any(one.small_regions for one in ours) else None,
+        alike=None if alike is None else alone(same, 0.01),
+    )
+
+
+def _ratios(
+    ours: Sequence[ImageCounts],
+    theirs: Sequence[ImageCounts],
+    alike: Sequence[tuple[int, int]] | None,
+) -> Float:
+    """Of each image (numerator, denominator) of ours and of theirs, n x 4 x K.
+
+    K are the C classes, the accuracy of pixels, that of small regions, and the pixels alike.
+    """
+
+    def pairs(one: ImageCounts) -> tuple[Float, Float]:
+        union = one.truth + one.predicted - one.right
+        above = [*one.right, one.right.sum(), one.small_right]
+        return np.array(above, float), np.array([*union, one.truth.sum(), one.small_regions], float)
+
+    same = [(0, 1)] * len(ours) if alike is None else alike
+    rows = []
+    for a, b, (equal, pixels) in zip(ours, theirs, same, strict=True):
+        (up, under), (other_up, other_under) = pairs(a), pairs(b)
+        last = (equal, pixels, 0, pixels)
+        four = (up, under, other_up, other_under)
+        rows.append([np.append(one, more) for one, more in zip(four, last, strict=True)])
+    return np.array(rows)
+
+
+def _seen(truth: npt.NDArray[np.int64], groups: Sequence[str] | None) -> list[Seen]:
+    """On how many images, or groups if they are given, and pixels each class is."""
+    shown = truth > 0
+    if groups is not None:
+        labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+        shown = np.array([shown[labels == label].any(axis=0) for label in range(labels.max() + 1)])
+    counts = zip(shown.sum(axis=0), truth.sum(axis=0), strict=True)
+    return [Seen(int(images), int(pixels)) for images, pixels in counts]
