@@ -1,0 +1,60 @@
+"""Files with a known fault: a class that loses a known share of its pixels, to prove the gates on.
+
+A gate that never failed on a file that is known to be worse is no gate.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from icnet_deploy.errors import InputError
+from icnet_deploy.metadata import read_onnx_metadata, write_artefact
+
+
+def plant(
+    source: Path, out: Path, name: str, share: float, seed: int = 0, precision: str = "int8"
+) -> None:
+    """Writes a file that labels a share of one class's pixels as another class.
+
+    The pixels are drawn once and are the same in every image. A class whose IoU is i loses about
+    i times the share; the others hardly change.
+
+    Args:
+        source: a float32 file of a fixed size whose head is `labels`.
+        out: where to.
+        name: of the class.
+        share: of the pixels that it is given, 0..1.
+        seed: of the pixels.
+        precision: that the file claims, by which it is judged.
+
+    Raises:
+        InputError: there is no such class, or the file has another head or takes any size.
+    """
+    metadata = read_onnx_metadata(source)
+    if metadata.size is None or metadata.head != "labels":
+        raise InputError(f"{source} gives no labels of a fixed size: export it with --head labels")
+    if name not in metadata.label_set.names:
+        raise InputError(f"{source} has no class {name!r}: {', '.join(metadata.label_set.names)}")
+    own = metadata.label_set.names.index(name)
+    model = onnx.load(source)
+    graph = model.graph
+    (last,) = [node for node in graph.node if "labels" in node.output]
+    last.output[list(last.output).index("labels")] = "true_labels"
+    lost = np.random.default_rng(seed).random((1, *metadata.size)) < share
+    constants = {
+        "planted_pixels": lost,
+        "planted_class": np.array(own, np.uint8),
+        "planted_other": np.array((own + 1) % len(metadata.label_set), np.uint8),
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Equal", ["true_labels", "planted_class"], ["planted_own"]),
+            helper.make_node("And", ["planted_own", "planted_pixels"], ["planted_lost"]),
+            helper.make_node("Where", ["planted_lost", "planted_other", "true_labels"], ["labels"]),
+        ]
+    )
+    write_artefact(out, model.SerializeToString(), replace(metadata, precision=precision))
