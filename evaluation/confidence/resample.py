@@ -235,6 +235,13 @@ class Resamples:
         return float(self.images * min(1.0, self.naive[index] / self.errors[index] ** 2))
 
 
+def _how_often(drawn: npt.NDArray[np.int64], count: int) -> Float:
+    """How often each of so many units is in each row of draws, float64."""
+    rows = len(drawn)
+    places = drawn + count * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
+
+
 def resample(images: Images, block: int | None, level: float, seed: int) -> Resamples:
     """Draws units anew, at least 2,000 times.
 
@@ -254,7 +261,7 @@ def resample(images: Images, block: int | None, level: float, seed: int) -> Resa
     parts = []
     for start in range(0, rounds, 1000):  # of weights: 4 MB for 500 units
         some = min(1000, rounds - start)
-        weights = random.multinomial(draws, np.full(count, 1 / count), some).astype(np.float64)
+        weights = _how_often(random.integers(0, count, (some, draws)), count)
         sums = (weights @ units.sums.reshape(count, -1)).reshape(some, *units.sums.shape[1:])
         far = np.abs(_values(sums, images.mean) - images.values)
         spread = rise * (weights @ squares - (weights @ units.terms) ** 2 / draws)
