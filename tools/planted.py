@@ -1,8 +1,11 @@
-"""Files with a known fault: a class that loses a known share of its pixels, to prove the gates on.
+"""`python -m tools.planted`: a file with a known fault, to prove the gates on.
 
-A gate that never failed on a file that is known to be worse is no gate.
+One class loses a known share of its pixels. A gate that never failed on a file that is known to be
+worse is no gate.
 """
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from icnet_deploy.command import command, number_type, parser
+from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import InputError
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 
@@ -58,3 +63,29 @@ def plant(
         ]
     )
     write_artefact(out, model.SerializeToString(), replace(metadata, precision=precision))
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = parser(
+        "python -m tools.planted",
+        "Write a file that labels a share of one class's pixels as another class.",
+        "python -m tools.planted icnet-labels.onnx --class road --percent 1 -o planted.onnx",
+    )
+    p.add_argument("source", type=Path, metavar="FILE", help="float32, with the head labels")
+    p.add_argument("--class", required=True, dest="name", metavar="NAME", help="that loses pixels")
+    p.add_argument("--percent", required=True, type=number_type(PERCENT), help="of its pixels")
+    p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="where to")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    plant(args.source, args.out, args.name, args.percent / 100)
+    print(f"{args.out}: {args.percent:g} % of the pixels of {args.name} have another label")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
