@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, UInt8, images_in, listed
+from icnet_deploy.data.groups import named
 from icnet_deploy.errors import DatasetError
 from icnet_deploy.images import ImageFile, read_grey
 from icnet_deploy.labels import CAMVID, IGNORE
+
+_DRIVE = named("^([^_]+)_")  # 0016E5_07959.png is a frame of the drive 0016E5
 
 
 def read(root: Path, split: str) -> Dataset:
@@ -48,6 +51,7 @@ def read(root: Path, split: str) -> Dataset:
         reader,
         "SPLIT/ and SPLITannot/, SPLIT/ and SPLIT_labels/, or 701_StillsRaw_full/, "
         "LabeledApproved_full/ and SPLIT.txt",
+        group_of=_DRIVE,
     )
 
 

@@ -6,17 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, UInt8, listed
+from icnet_deploy.data.groups import GroupOf, named
 from icnet_deploy.images import read_grey
 from icnet_deploy.labels import CITYSCAPES, IGNORE
 
+_SEQUENCE = named(r"^(.+_\d+)_\d+_leftImg8bit\.")  # CITY_SEQUENCE of CITY_SEQUENCE_FRAME
 
-def read(name: str, root: Path, split: str) -> Dataset:
+
+def read(name: str, root: Path, split: str, group_of: GroupOf = _SEQUENCE) -> Dataset:
     """Reads `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`, and their label ids below `gtFine/`.
 
     Args:
         name: `cityscapes`, or that of another data set in this layout.
         root: its folder.
         split: a folder in each of the two.
+        group_of: how the group of an image is told.
 
     Raises:
         DatasetError: there is no image of that split, or one has no labels.
@@ -37,6 +41,7 @@ def read(name: str, root: Path, split: str) -> Dataset:
         _label_ids,
         "leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and "
         "gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png",
+        group_of,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.data.groups import GroupOf, asked, folder
 from icnet_deploy.errors import DatasetError, ImageError
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.labels import IGNORE, LabelSet
@@ -26,12 +27,14 @@ class Sample:
         image: uint8 H x W x 3, RGB, 0..255.
         labels: uint8 H x W, indices of the data set's label set; 255 is ignored.
         other: the same image with EXIF's orientation treated the other way, where it has one.
+        group: what the image belongs to, a drive or a patient; empty: it stands alone.
     """
 
     name: str
     image: UInt8
     labels: UInt8
     other: UInt8 | None = None
+    group: str = ""
 
     def content_hashes(self) -> tuple[str, ...]:
         """The content hash of the image, and of the same image turned otherwise by EXIF."""
@@ -51,6 +54,9 @@ class Dataset(Sequence[Sample]):
         read_labels: decodes a label file into indices of `label_set`, with 255 for ignored.
         exif: of images that have an EXIF orientation: "apply" if masks were drawn on the turned
             picture, "ignore" if on the stored pixels; None if that is not known.
+        root: the folder that it was read from, if it was.
+        group_of: how its reader tells the group of an image.
+        group_by: a regular expression that the user gave for it instead; see `groups.asked`.
     """
 
     name: str
@@ -59,6 +65,9 @@ class Dataset(Sequence[Sample]):
     files: tuple[tuple[Path, Path], ...]
     read_labels: Callable[[Path], UInt8]
     exif: str | None = field(default=None, kw_only=True)
+    root: Path | None = field(default=None, kw_only=True)
+    group_of: GroupOf = field(default=folder, kw_only=True)
+    group_by: str | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -93,7 +102,22 @@ class Dataset(Sequence[Sample]):
                 f"{len(self.label_set)} classes"
             )
         other = opened.rgb(not self.turn) if opened.orientation != 1 else None
-        return Sample(image_file.stem.removesuffix("_leftImg8bit"), image, labels, other)
+        name = image_file.stem.removesuffix("_leftImg8bit")
+        return Sample(name, image, labels, other, self._group(image_file))
+
+    def groups(self) -> tuple[str, ...]:
+        """The group of each image, in their order: a drive, a patient, a scene. Decodes nothing.
+
+        Raises:
+            InputError: `group_by` is no regular expression, or finds nothing in a file's name.
+        """
+        return tuple(self._group(image) for image, _ in self.files)
+
+    def _group(self, image: Path) -> str:
+        below = PurePosixPath(image.parent.name, image.name)
+        if self.root is not None and image.is_relative_to(self.root):
+            below = PurePosixPath(*image.relative_to(self.root).parts)
+        return (self.group_of if self.group_by is None else asked(self.group_by))(below)
 
     def _require_size(self, image: ImageFile, label_file: Path) -> None:
         """Compares sizes before a pixel is decoded."""
@@ -175,6 +199,7 @@ def listed(
     files: list[tuple[Path, Path]],
     read_labels: Callable[[Path], UInt8],
     layout: str,
+    group_of: GroupOf = folder,
 ) -> Dataset:
     """The data set of files that a reader has found.
 
@@ -186,6 +211,7 @@ def listed(
         files: (image file, label file) pairs, sorted by name.
         read_labels: see `Dataset.read_labels`.
         layout: what should be in the folder, in words.
+        group_of: see `Dataset.group_of`; without it the images of a folder are one group.
 
     Raises:
         DatasetError: there is no file, or a label file is missing.
@@ -199,7 +225,7 @@ def listed(
         raise DatasetError(
             f"{len(missing)} of {len(files)} {name} images have no labels; first: {missing[0]}"
         )
-    return Dataset(name, split, label_set, tuple(files), read_labels)
+    return Dataset(name, split, label_set, tuple(files), read_labels, root=root, group_of=group_of)
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -132,6 +132,11 @@ class RegionAccuracy:
             np.add.at(self.regions, where, 1)
             np.add.at(self.total, where, hits[keep] / sizes[keep])
 
+    def __iadd__(self, other: RegionAccuracy) -> RegionAccuracy:
+        self.regions += other.regions
+        self.total += other.total
+        return self
+
     def rule(self) -> str:
         """What counts as a region, and the bins, in words."""
         return (

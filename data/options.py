@@ -21,10 +21,19 @@ def add_data_options(parser: argparse.ArgumentParser, required: bool = True) -> 
         metavar="N",
         help="score N images, spread evenly over the split (default: all)",
     )
+    parser.add_argument(
+        "--group-by",
+        metavar="REGEX",
+        help="which images belong together (a drive, a patient): those in whose file names it "
+        "finds the same, by its first (...) if it has one; with a / it is searched in their paths "
+        "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes)",
+    )
     add_exif_option(parser)
 
 
 def open_data(arguments: argparse.Namespace) -> Dataset:
-    """Opens the data set that was asked for; DatasetError if it is not there or is empty."""
-    dataset = open_dataset(arguments.dataset, arguments.data, arguments.split, exif=arguments.exif)
+    """Opens the data set that was asked for; raises as `open_dataset`."""
+    dataset = open_dataset(
+        arguments.dataset, arguments.data, arguments.split, arguments.exif, arguments.group_by
+    )
     return dataset.first(arguments.limit)

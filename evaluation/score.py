@@ -20,6 +20,8 @@ from icnet_deploy.data import (
 )
 from icnet_deploy.documents import COUNT, TEXT, Schema, list_of
 from icnet_deploy.errors import DatasetError, InputError
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
 from icnet_deploy.metadata import UPSAMPLINGS, ArtefactMetadata
 
@@ -142,7 +144,7 @@ class Score:
         head: `logits`, or `labels` for a model whose graph makes the label map.
         upsampling: by which rule of `metadata.UPSAMPLINGS` its logits become pixels.
         confusion, regions: the counts so far, in the classes of the data set.
-        images: how many samples were added.
+        images_counted: what intervals are made of: a value for each image, in order.
 
     Raises:
         LabelSetError: the model's classes cannot answer for those of the data set.
@@ -155,7 +157,7 @@ class Score:
     upsampling: str = UPSAMPLINGS[0]
     confusion: ConfusionMatrix = field(init=False)
     regions: RegionAccuracy = field(init=False, default_factory=RegionAccuracy)
-    images: int = field(init=False, default=0)
+    images_counted: list[ImageCounts] = field(init=False, default_factory=list)
 
     @classmethod
     def of(cls, dataset: Dataset, metadata: ArtefactMetadata) -> Score:
@@ -177,6 +179,27 @@ class Score:
         check_labels(labels, self.label_set)
         return np.asarray(self._table[labels])
 
+    def count(self, sample: Sample, labels: UInt8) -> ImageScore:
+        """What `add` would add for one label map; adds nothing, and raises as `add`."""
+        return _counted(self.mapped(labels), sample.labels, self.confusion.classes)
+
+    def take(self, sample: Sample, one: ImageScore) -> None:
+        """Adds what was counted of one image, now or in an earlier run.
+
+        Args:
+            sample: the image and its truth.
+            one: what `count` gave for that image.
+        """
+        name = sample.name
+        self.confusion += one.confusion
+        self.regions += one.regions
+        self.images_counted.append(
+            ImageCounts.of(name, sample.group or name, one.confusion, one.regions)
+        )
+        self._label_sizes.add((sample.labels.shape[0], sample.labels.shape[1]))
+        self._seen.update(np.ascontiguousarray(sample.image).data)
+        self._seen.update(np.ascontiguousarray(sample.labels).data)
+
     def add(self, sample: Sample, labels: UInt8) -> UInt8:
         """Counts one label map.
 
@@ -192,13 +215,13 @@ class Score:
             BackendError: a label is none of the model's classes.
         """
         mapped = self.mapped(labels)
-        self.confusion.add(mapped, sample.labels)
-        self.regions.add(mapped, sample.labels)
-        self._label_sizes.add((sample.labels.shape[0], sample.labels.shape[1]))
-        self._seen.update(np.ascontiguousarray(sample.image).data)
-        self._seen.update(np.ascontiguousarray(sample.labels).data)
-        self.images += 1
+        self.take(sample, _counted(mapped, sample.labels, self.confusion.classes))
         return mapped
+
+    @property
+    def images(self) -> int:
+        """How many images were added."""
+        return len(self.images_counted)
 
     def protocol(self) -> Protocol:
         """How the images so far were scored."""
@@ -270,6 +293,13 @@ class Score:
                 if self.regions.regions[index]
             ],
         }
+
+
+def _counted(mapped: UInt8, truth: UInt8, classes: int) -> ImageScore:
+    one = ImageScore(ConfusionMatrix(classes), RegionAccuracy())
+    one.confusion.add(mapped, truth)
+    one.regions.add(mapped, truth)
+    return one
 
 
 def score_dataset(

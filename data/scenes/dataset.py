@@ -39,7 +39,16 @@ class DrawnScenes(Dataset):
         if not 0 <= index < self.total:
             raise IndexError(index)
         scene = draw_scene((SEED, index), self.size)
-        return Sample(f"scene_{index:03}", scene.image, scene.labels)
+        name = _name(index)
+        return Sample(name, scene.image, scene.labels, group=name)
+
+    def groups(self) -> tuple[str, ...]:
+        """Each scene is a group of its own."""
+        return tuple(map(_name, range(self.total)))
+
+
+def _name(index: int) -> str:
+    return f"scene_{index:03}"
 
 
 def drawn_scenes(count: int, size: tuple[int, int]) -> DrawnScenes:

@@ -1,10 +1,12 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from icnet_deploy.data import content_hash
 from icnet_deploy.errors import BackendError, DatasetError, InputError, LabelSetError, NotFinite
+from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.evaluation.score import (
     Protocol,
     Score,
@@ -46,6 +48,50 @@ def test_what_is_no_class_of_the_model_is_not_counted_but_refused(memory, label,
 def test_counts_run_over_all_images(memory):
     score = scored(memory([[0, 0]], [[1, 1]], label_set=TWO), TWO, [[0, 0]], [[0, 1]])
     assert score.to_dict()["iou_percent"] == {"floor": pytest.approx(200 / 3), "wall": 50.0}
+
+
+def test_every_image_is_counted_by_itself_with_its_group(memory):
+    dataset = memory([[0, 0, 1]], [[1, 1, 255]], label_set=TWO)
+    dataset.samples[1] = dataclasses.replace(dataset.samples[1], group="drive")
+    score = scored(dataset, TWO, [[0, 1, 1]], [[0, 1, 1]])
+    first, second = score.images_counted
+    assert (first.name, first.group) == ("s0", "s0")
+    assert (second.name, second.group) == ("s1", "drive")
+    assert [first.right.tolist(), first.truth.tolist(), first.predicted.tolist()] == [
+        [1, 1], [2, 1], [1, 2],
+    ]  # fmt: skip
+    assert [second.right.tolist(), second.truth.tolist(), second.predicted.tolist()] == [
+        [0, 1], [0, 2], [1, 1],
+    ]  # fmt: skip
+
+
+def test_a_score_of_kept_counts_is_that_of_label_maps(memory):
+    rng = np.random.default_rng(3)
+    truths = np.kron(rng.integers(0, 2, (3, 4, 5)), np.ones((1, 6, 6))).astype(np.uint8)
+    dataset = memory(*truths, label_set=TWO)
+    predictions = rng.integers(0, 2, truths.shape).astype(np.uint8)
+    fresh = scored(dataset, TWO, *predictions)
+    again = Score(dataset, TWO, (2, 4))
+    for sample, labels in zip(dataset, predictions, strict=True):
+        kept = json.loads(json.dumps(again.count(sample, labels).to_dict()))
+        again.take(sample, ImageScore.from_dict(kept, 2))
+    assert again.to_dict() == fresh.to_dict()
+    assert again.protocol() == fresh.protocol()
+    assert np.array_equal(again.confusion.counts, fresh.confusion.counts)
+    assert [one.to_dict() for one in again.images_counted] == [
+        one.to_dict() for one in fresh.images_counted
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("confusion", [[1, 2]]), ("confusion", [[1], [2, 3]]), ("regions", [1 << 70]), ("regions", 1)],
+)
+def test_kept_counts_that_do_not_fit_are_refused(memory, key, value):
+    dataset = memory([[0, 1]], label_set=TWO)
+    kept = Score(dataset, TWO, None).count(dataset[0], np.uint8([[0, 1]])).to_dict()
+    with pytest.raises(InputError, match=r"kept\.json"):
+        ImageScore.from_dict({**kept, key: value}, 2, "kept.json")
 
 
 def test_small_regions_count_one_by_one(memory):

@@ -1,0 +1,78 @@
+"""Which images belong together: the frames of a drive, the slices of a patient.
+
+Frames of a drive are no independent images, so intervals are made of groups. The group of an image
+is read off its file's path below the data set's folder; nothing is decoded.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from icnet_deploy.errors import InputError
+
+GroupOf = Callable[[PurePosixPath], str]
+"""From a file's path below the data set's folder to the group of its image."""
+
+
+def alone(path: PurePosixPath) -> str:
+    """Each image is a group of its own."""
+    return str(path)
+
+
+def folder(path: PurePosixPath) -> str:
+    """The images of a folder are one group: so few groups claim the least."""
+    return str(path.parent)
+
+
+def named(pattern: str) -> GroupOf:
+    """What a pattern finds in a file's name; the folder of a file in whose name it finds nothing.
+
+    Args:
+        pattern: a regular expression; see `_found`.
+    """
+    regex = re.compile(pattern)
+    return lambda path: _found(regex, path.name) or folder(path)
+
+
+def asked(pattern: str) -> GroupOf:
+    """What a user's pattern finds, in a file's name or, if it holds a `/`, in its path.
+
+    Args:
+        pattern: a regular expression; see `_found`.
+
+    Raises:
+        InputError: it is none; or, of what is returned, it finds nothing.
+    """
+    regex = _parse(pattern)
+
+    def group(path: PurePosixPath) -> str:
+        text = str(path) if "/" in pattern else path.name
+        name = _found(regex, text)
+        if not name:
+            raise InputError(
+                f"--group-by {pattern} finds nothing in {text}; expected a regular expression that "
+                "finds the group's name in every image's, e.g. '^[^_]+' for what stands before the "
+                "first _; one with a / is searched in the path below the data set's folder"
+            )
+        return name
+
+    return group
+
+
+def _parse(pattern: str) -> re.Pattern[str]:
+    """Compiles a user's regular expression; InputError if it is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"--group-by {pattern} is not a regular expression: {error}; expected one that finds "
+            "the group's name in a file's, e.g. '^[^_]+'"
+        ) from error
+
+
+def _found(regex: re.Pattern[str], text: str) -> str:
+    """The first group of the first match, or the whole match if it has none; "" for no match."""
+    match = regex.search(text)
+    if match is None:
+        return ""
+    return (match[1] if regex.groups else None) or match[0]
