@@ -67,13 +67,13 @@ PALETTE = """
   color-scheme: light dark;
   --paper: #fbfbfa; --card: #ffffff; --ink: #1d2126; --quiet: #5d6670; --line: #dde1e5;
   --good: #12693f; --good-paper: #dcf3e5; --bad: #a31621; --bad-paper: #fde2e1; --mark: #2457b8;
-  --other: #b4501a;
+  --other: #b4501a; --unsure: #8f5f00; --unsure-paper: #fbefcf;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --card: #1c2024; --ink: #e8eaed; --quiet: #9aa4ae; --line: #333a41;
     --good: #7fe0ab; --good-paper: #143a28; --bad: #ff9d97; --bad-paper: #4a1a1c; --mark: #8ab4ff;
-    --other: #ffab73;
+    --other: #ffab73; --unsure: #f0c552; --unsure-paper: #45360d;
   }
 }
 """
@@ -101,8 +101,9 @@ th { color: var(--quiet); font-weight: 600; }
 thead th { white-space: normal; vertical-align: bottom; min-width: 4rem; }
 .n { text-align: right; }
 .badge { display: inline-block; padding: 0 .55em; border-radius: 1em; font-weight: 600; }
-.good { color: var(--good); background: var(--good-paper); }
-.bad { color: var(--bad); background: var(--bad-paper); }
+.good, .within { color: var(--good); background: var(--good-paper); }
+.bad, .past { color: var(--bad); background: var(--bad-paper); }
+.undecided { color: var(--unsure); background: var(--unsure-paper); }
 .figures { display: grid; gap: .75rem; margin: 1rem 0 0;
   grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .figures div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;

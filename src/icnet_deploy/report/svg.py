@@ -33,8 +33,18 @@ svg.drawing { display: block; width: 760px; min-width: 30rem; max-width: 100%; h
 .drawing .hollow.second { stroke: var(--other, #b4501a); }
 .drawing .pale { opacity: .55; }
 .drawing .faint { opacity: .3; }
+.drawing .within { fill: var(--good, #12693f); }
+.drawing .past { fill: var(--bad, #a31621); }
+.drawing .undecided { fill: var(--unsure, #8f5f00); }
+.drawing .hollow.undecided { fill: var(--card, #ffffff); stroke: var(--unsure, #8f5f00); }
+.drawing .whisker { fill: none; stroke-width: 1.5; }
+.drawing .whisker.within { stroke: var(--good, #12693f); }
+.drawing .whisker.past { stroke: var(--bad, #a31621); }
+.drawing .whisker.undecided { stroke: var(--unsure, #8f5f00); }
+.drawing .beyond { fill: var(--bad, #a31621); opacity: .07; }
 """.replace('"', "'")
-"""First, second and third: the colours of what is set against one another."""
+"""First, second and third: the colours of what is set against one another. Within, past and
+undecided: those of verdicts; what lies beyond a limit is shaded."""
 
 
 def drawing(label: str, size: tuple[float, float], parts: Iterable[str]) -> Html:
@@ -127,6 +137,27 @@ def bar(x: tuple[float, float], y: tuple[float, float], kind: str) -> Html:
         height=round(bottom - top, 1),
         class_=kind,
     )
+
+
+def whisker(scale: Scale, ends: tuple[float, float], y: float, kind: str) -> Iterator[Html]:
+    """A level line between two values with a cap at each; an end beyond the scale is an arrow.
+
+    Args:
+        scale: from left to right.
+        ends: the lower value, and the higher.
+        y: the place of the line.
+        kind: its colour.
+    """
+    kind, half = f"whisker {kind}", 4
+    left, right = (scale(min(max(end, scale.low), scale.high)) for end in ends)
+    yield across(y, left, right, kind)
+    for value, x in zip(ends, (left, right), strict=True):
+        if scale.low <= value <= scale.high:
+            yield upright(x, y - half, y + half, kind)
+        else:
+            back = round(x + half if value < scale.low else x - half, 1)
+            points = f"{back},{y - half} {x},{y} {back},{y + half}"
+            yield tag("polyline", points=points, class_=kind)
 
 
 def hover(words: str, *drawn: str | Iterable[str]) -> Html:
