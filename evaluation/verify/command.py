@@ -1,7 +1,7 @@
 """`icnet verify`: the gate that a folder of artefacts passes before it is given to anyone."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from icnet_deploy.command import add_output_options, check_outputs, command
@@ -10,7 +10,7 @@ from icnet_deploy.data import Dataset
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
-from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
+from icnet_deploy.evaluation.budgets import BUDGETS, Budget, add_budget_options, chosen_budgets
 from icnet_deploy.evaluation.pairing import open_run, pair
 from icnet_deploy.evaluation.parity.report import PICTURES, Failure
 from icnet_deploy.evaluation.parity.run import Opener, compare
@@ -52,7 +52,8 @@ def verify(
     folder: Folder,
     dataset: Dataset,
     weights: Path,
-    arguments: argparse.Namespace,
+    budgets: Mapping[str, Budget] = BUDGETS,
+    pictures: int = 0,
     opener: Opener = open_run,
 ) -> Result:
     """Runs what can be run, and gathers what is wrong with the rest.
@@ -61,7 +62,8 @@ def verify(
         folder: as `read_folder` judged it.
         dataset: labelled images.
         weights: the checkpoint of the artefacts.
-        arguments: the limits of INT8 (`add_budget_options`), and `report`.
+        budgets: precision -> what is allowed.
+        pictures: how many images to draw for a report.
         opener: opens a run.
 
     Raises:
@@ -77,8 +79,8 @@ def verify(
         pairing,
         dataset,
         weights=weights,
-        budgets=chosen_budgets(arguments),
-        pictures=PICTURES if arguments.report else 0,
+        budgets=budgets,
+        pictures=pictures,
         opener=opener,
     )
     reasons: list[tuple[Path, str, IcnetError]] = [
@@ -105,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = open_data(arguments)
     check_outputs(arguments)
     weights = arguments.weights or folder.weights(shipped_checkpoint())
-    result = verify(folder, dataset, weights, arguments)
+    pictures = PICTURES if arguments.report else 0
+    result = verify(folder, dataset, weights, chosen_budgets(arguments), pictures)
     print(result)
     print(record(result))
     if arguments.json:

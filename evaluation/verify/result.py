@@ -31,7 +31,9 @@ from icnet_deploy.report.tables import Table, where
 from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefacts
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,
-    Verdict,
+    PAST,
+    WITHIN,
+    Entry,
     Verdicts,
     read_verdicts,
     write_verdicts,
@@ -315,7 +317,7 @@ def record(result: Result) -> str:
         known = read_verdicts(folder.path)
     except InputError:  # of a newer version, or damaged: it is written anew
         known = Verdicts()
-    renewed = known.renewed(_verdicts_of(result), (a.sha256 for a in folder.artefacts))
+    renewed = known.renewed(_entries(result), (a.sha256 for a in folder.artefacts))
     try:
         write_verdicts(folder.path, renewed)
     except OutputError as error:
@@ -323,8 +325,8 @@ def record(result: Result) -> str:
     return f"recorded for `auto`: {folder.path / NAME}"
 
 
-def _verdicts_of(result: Result) -> Iterator[Verdict]:
-    """A verdict for each row, and for each failure that is not this machine's."""
+def _entries(result: Result) -> Iterator[Entry]:
+    """An entry for each row, and for each failure that is not this machine's."""
     here: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": machine()["cpu"],
@@ -334,12 +336,12 @@ def _verdicts_of(result: Result) -> Iterator[Verdict]:
     artefacts = {artefact.path.name: artefact for artefact in result.folder.artefacts}
     for row in result.rows:
         breaches = row.breaches()
-        yield Verdict(
+        yield Entry(
             file=row.artefact.name,
             sha256=row.sha256,
             runtime=row.runtime,
             device=row.device,
-            passed=not breaches,
+            verdict=PAST if breaches else WITHIN,
             reason="; ".join(breaches),
             miou_points=round(row.miou_points(), 6),
             scored_on=_scored_on(row.score.protocol()),
@@ -351,12 +353,12 @@ def _verdicts_of(result: Result) -> Iterator[Verdict]:
         if failure in result.untried or not artefact.sha256:
             continue
         anywhere = failure.runtime == "-" or artefact.file.is_engine
-        yield Verdict(
+        yield Entry(
             file=failure.name,
             sha256=artefact.sha256,
             runtime=None if anywhere else failure.runtime,
             device=None,
-            passed=False,
+            verdict=PAST,
             reason=failure.reason,
             miou_points=None,
             scored_on="",

@@ -10,7 +10,7 @@ from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.folder import ArtefactFile, digests, read_artefacts
-from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts
+from icnet_deploy.runtime.auto.verdicts import UNDECIDED, Entry, Verdicts, read_verdicts
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, require_package
 
 _NO_SIDECAR = (
@@ -20,6 +20,9 @@ _NO_SIDECAR = (
 _Described = tuple[ArtefactFile, ArtefactMetadata]
 """An artefact that says what it is."""
 
+Place = tuple[str, str, str]
+"""A SHA-256, a runtime and a device."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -28,7 +31,7 @@ class Request:
     Attributes:
         runtime, device, threads, streams: as for `Predictor.from_onnx`; `auto` is any.
         precision: choose among artefacts of this precision only; None: among all.
-        unverified: choose among files that `icnet verify` did not pass, too.
+        unverified: choose among files that `icnet verify` did not pass, too, and by speed alone.
         size: choose among files that take this (height, width) only; None: all must be of one.
     """
 
@@ -75,7 +78,7 @@ class Candidate:
         return f"{self.file} on {self.runtime}, {self.device}"
 
     @property
-    def place(self) -> tuple[str, str, str]:
+    def place(self) -> Place:
         """What it is, whatever the file is called: its SHA-256, the runtime and the device."""
         return self.sha256, self.runtime, self.device
 
@@ -88,13 +91,15 @@ class Offer:
         candidates: the likely fastest first.
         left_out: a sentence for every file and place that is none.
         notes: the `place` of a candidate -> what its user should know, in words.
+        undecided: the `place` of a candidate that is -> what of it, in words.
         unverified: how many of these lack nothing but a verdict.
         missing: how many lack a package.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    notes: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    notes: dict[Place, str] = field(default_factory=dict)
+    undecided: dict[Place, str] = field(default_factory=dict)
     unverified: int = 0
     missing: int = 0
 
@@ -132,6 +137,7 @@ def find_candidates(
                 candidate = Candidate(*described, runtime, device)
                 if request.unverified or _is_verified(folder, candidate, verdicts, offer, here):
                     offer.candidates.append(candidate)
+    _prefer_within(offer)
     if not offer.candidates:
         raise _nothing(folder, offer)
     offer.candidates.sort(key=_likely)
@@ -258,14 +264,16 @@ def _missing(runtime: str, device: str, here: Any) -> MissingPackage | None:
 def _is_verified(
     folder: Path, candidate: Candidate, verdicts: Verdicts, offer: Offer, here: Any
 ) -> bool:
-    verdict = verdicts.of(*candidate.place)
-    if verdict is not None and verdict.passed:
-        why = _other_sums(folder, candidate, verdict, here)
+    entry = verdicts.of(*candidate.place)
+    if entry is not None and entry.passed:
+        why = _other_sums(folder, candidate, entry, here)
         if not why or here.exact_int8(here.cpu()["flags"]) is not False:
             offer.notes[candidate.place] = why
+            if entry.verdict == UNDECIDED:
+                offer.undecided[candidate.place] = entry.undecided
             return True
-    elif verdict is not None:
-        why = f"it did not pass `icnet verify`: {verdict.reason}"
+    elif entry is not None:
+        why = f"it did not pass `icnet verify`: {entry.reason}"
     elif verdicts.changed(candidate.file, candidate.sha256):
         why = "it was changed after `icnet verify` looked at it"
     else:
@@ -275,7 +283,24 @@ def _is_verified(
     return False
 
 
-def _other_sums(folder: Path, candidate: Candidate, verdict: Verdict, here: Any) -> str:
+def _prefer_within(offer: Offer) -> None:
+    """Leaves out what is undecided where something is within its limits, and else says so."""
+    within = [one for one in offer.candidates if one.place not in offer.undecided]
+    if within:
+        offer.left_out += [
+            f"{one}: `icnet verify` left it undecided, and a file that is within its limits is "
+            f"preferred: {offer.undecided[one.place]}"
+            for one in offer.candidates
+            if one.place in offer.undecided
+        ]
+        offer.candidates = within
+        return
+    for place, what in offer.undecided.items():
+        said = f"`icnet verify` left it undecided, and no file here is within its limits: {what}"
+        offer.notes[place] = "; ".join(filter(None, [said, offer.notes[place]]))
+
+
+def _other_sums(folder: Path, candidate: Candidate, entry: Entry, here: Any) -> str:
     """What differs for INT8 that passed on a processor of another kind; "" for all else.
 
     Where sums that were exact saturate, the file that passed there fails its budget here.
@@ -283,12 +308,12 @@ def _other_sums(folder: Path, candidate: Candidate, verdict: Verdict, here: Any)
     row = precision_of(candidate.precision)
     if row is None or row.bits != 8 or candidate.device != "cpu":
         return ""
-    exact = here.exact_int8(verdict.cpu_flags), here.exact_int8(here.cpu()["flags"])
+    exact = here.exact_int8(entry.cpu_flags), here.exact_int8(here.cpu()["flags"])
     if exact[0] is None or exact[0] == exact[1]:
         return ""
     sums = {True: "in 32 bits", False: "in 16 bits, which saturate", None: "in its own way"}
     return (
-        f"it was verified on {verdict.processor}, which sums products of INT8 {sums[exact[0]]}; "
+        f"it was verified on {entry.processor}, which sums products of INT8 {sums[exact[0]]}; "
         f"this processor sums them {sums[exact[1]]}, so its labels may differ: run `icnet verify "
         f"{folder}` here"
     )

@@ -2,6 +2,9 @@
 
 A verdict holds for a file's bytes, by their SHA-256, on one runtime and device. A file that is
 changed later has none, whatever its name.
+
+Until version 0.2 a file passed or failed; since then there is a third verdict, undecided. Such a
+file passes, by the word that earlier versions read, so that they read the record, too.
 """
 
 from __future__ import annotations
@@ -34,11 +37,16 @@ NAME = "verified.json"
 _SCHEMA = 1
 """Raised when a reader of today could misunderstand the file."""
 
+PAST, UNDECIDED, WITHIN = "past", "undecided", "within"
+"""What a file is of its limits, as `icnet_deploy.evaluation.verdicts` says it; the worst first."""
+
+_WORST_FIRST = (PAST, UNDECIDED, WITHIN)
+
 RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
 
 _WHAT = "a record of `icnet verify FOLDER`, which writes it anew"
 _RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=_SCHEMA)
-_VERDICT = Schema(
+_ENTRY = Schema(
     _WHAT,
     {
         "file": TEXT,
@@ -50,25 +58,28 @@ _VERDICT = Schema(
         ),
         "device": or_null(one_of(*DEVICES)),
         "passed": BOOL,
+        "verdict": one_of(*_WORST_FIRST),
         "miou_points": or_null(NUMBER),
         **dict.fromkeys(("reason", "scored_on", "limits", "date", "processor"), TEXT),
         "versions": object_of(TEXT),
         "cpu_flags": list_of(TEXT),
+        "undecided": TEXT,
     },
-    optional=("cpu_flags",),
+    optional=("cpu_flags", "verdict", "undecided"),  # younger than the first records
 )
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Entry:
     """What was found of one file, on one runtime and device.
 
     Attributes:
         file, sha256: the file.
         runtime: what ran it; None for a fault that it has wherever it is run.
         device: `cpu` or `cuda`; None for either.
-        passed: whether it is within its limits.
-        reason: why not, in words; empty if it passed.
+        verdict: `within` its limits, `past` one, or `undecided`; what cannot be loaded or compared
+            is `past`, too.
+        reason: why it is past, in words; empty if it is not.
         miou_points: difference of mIoU from the PyTorch model, in points; None if none was scored.
         scored_on: the images, in words.
         limits: what it was held to, in words.
@@ -77,13 +88,14 @@ class Verdict:
         cpu_flags: its instructions that matter; see `machine.cpu`. Empty in a record that does not
             tell.
         versions: name -> version of what was used.
+        undecided: what is, and what would decide it, in words; empty if nothing is.
     """
 
     file: str
     sha256: str
     runtime: str | None
     device: str | None
-    passed: bool
+    verdict: str
     reason: str
     miou_points: float | None
     scored_on: str
@@ -92,6 +104,12 @@ class Verdict:
     processor: str
     versions: dict[str, str] = field(default_factory=dict)
     cpu_flags: tuple[str, ...] = ()
+    undecided: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing says that it is past a limit."""
+        return self.verdict != PAST
 
     def covers(self, runtime: str, device: str) -> bool:
         """Whether it speaks of that runtime on that device."""
@@ -102,36 +120,36 @@ class Verdict:
 class Verdicts:
     """All verdicts of a folder."""
 
-    verdicts: tuple[Verdict, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
-    def of(self, sha256: str, runtime: str, device: str) -> Verdict | None:
-        """What is known of a file there: a failure if there is one, else a pass; None: nothing."""
-        known = [v for v in self.verdicts if v.sha256 == sha256 and v.covers(runtime, device)]
-        return min(known, key=lambda verdict: verdict.passed, default=None)
+    def of(self, sha256: str, runtime: str, device: str) -> Entry | None:
+        """What is known of a file there: the worst of several; None: nothing."""
+        known = [e for e in self.entries if e.sha256 == sha256 and e.covers(runtime, device)]
+        return min(known, key=lambda entry: _WORST_FIRST.index(entry.verdict), default=None)
 
     def changed(self, file: str, sha256: str) -> bool:
         """Whether a file of that name was looked at, and none of these bytes."""
-        known = {verdict.sha256 for verdict in self.verdicts if verdict.file == file}
+        known = {entry.sha256 for entry in self.entries if entry.file == file}
         return bool(known) and sha256 not in known
 
-    def renewed(self, new: Iterable[Verdict], present: Iterable[str]) -> Verdicts:
+    def renewed(self, new: Iterable[Entry], present: Iterable[str]) -> Verdicts:
         """Takes in what was found now, and keeps what was found elsewhere of files still there.
 
         Args:
-            new: verdicts; each replaces those that it covers.
+            new: entries; each replaces those that it covers.
             present: the SHA-256 of every file in the folder.
         """
         new, present = tuple(new), set(present)
         places = {(one.sha256, one.runtime, one.device) for one in new}
         looked_at = {one.sha256 for one in new}
 
-        def stands(old: Verdict) -> bool:
+        def stands(old: Entry) -> bool:
             anywhere = old.runtime is None or old.device is None  # was looked for again
             place = (old.sha256, old.runtime, old.device)
             renewed = old.sha256 in looked_at if anywhere else place in places
             return old.sha256 in present and not renewed
 
-        return Verdicts((*filter(stands, self.verdicts), *new))
+        return Verdicts((*filter(stands, self.entries), *new))
 
 
 def read_verdicts(folder: Path) -> Verdicts:
@@ -142,19 +160,29 @@ def read_verdicts(folder: Path) -> Verdicts:
     """
     path = folder / NAME
     record = _RECORD.read_if_there(path) or {"verdicts": ()}
-    return Verdicts(tuple(_verdict(value, path) for value in record["verdicts"]))
+    return Verdicts(tuple(_entry(value, path) for value in record["verdicts"]))
 
 
-def _verdict(value: Any, path: Path) -> Verdict:
-    fields = _VERDICT.fit(value, str(path))
-    verdict = Verdict(**fields | {"cpu_flags": tuple(fields.get("cpu_flags", ()))})
-    everywhere = verdict.runtime is None or verdict.device is None
-    if verdict.passed and (everywhere or verdict.reason or verdict.miou_points is None):
-        raise InputError(
-            f"{path} is not {_WHAT}: the verdict of {verdict.file} says that it passed, and not "
-            "where, by how much, or why it did not"
-        )
-    return verdict
+def _entry(value: Any, path: Path) -> Entry:
+    fields = _ENTRY.fit(value, str(path))
+    passed = fields.pop("passed")
+    fields.setdefault("verdict", WITHIN if passed else PAST)
+    entry = Entry(**fields | {"cpu_flags": tuple(fields.get("cpu_flags", ()))})
+    if problem := _contradiction(entry, passed):
+        raise InputError(f"{path} is not {_WHAT}: the verdict of {entry.file} says {problem}")
+    return entry
+
+
+def _contradiction(entry: Entry, passed: bool) -> str:
+    """How an entry contradicts itself, in words; empty if it does not."""
+    everywhere = entry.runtime is None or entry.device is None
+    if passed and (everywhere or entry.reason or entry.miou_points is None):
+        return "that it passed, and not where, by how much, or why it did not"
+    if passed != entry.passed:
+        return f"{entry.verdict}, and that it {'passed' if passed else 'did not pass'}"
+    if bool(entry.undecided) != (entry.verdict == UNDECIDED):
+        return f"{entry.verdict}, and {'what is' if entry.undecided else 'not what is'} undecided"
+    return ""
 
 
 def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
@@ -163,5 +191,5 @@ def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    values = [asdict(verdict) for verdict in verdicts.verdicts]
+    values = [asdict(entry) | {"passed": entry.passed} for entry in verdicts.entries]
     write_json(folder / NAME, {"schema": _SCHEMA, "kind": "verified", "verdicts": values})

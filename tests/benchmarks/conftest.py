@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from icnet_deploy.files import sha256
-from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, write_verdicts
+from icnet_deploy.runtime.auto.verdicts import Entry, Verdicts, write_verdicts
 
 
 @pytest.fixture
@@ -14,6 +14,6 @@ def release(artefact, tmp_path):
     folder = tmp_path / "release"
     folder.mkdir()
     shutil.copy(artefact, folder / "street.onnx")
-    told = (sha256(artefact), "openvino", "cpu", True, "", 0.0, "2 images", "0.3 points")
-    write_verdicts(folder, Verdicts((Verdict("street.onnx", *told, "2026-01-01", "a processor"),)))
+    told = (sha256(artefact), "openvino", "cpu", "within", "", 0.0, "2 images", "0.3 points")
+    write_verdicts(folder, Verdicts((Entry("street.onnx", *told, "2026-01-01", "a processor"),)))
     return folder

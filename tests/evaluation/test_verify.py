@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from argparse import Namespace
 from collections import Counter
 from contextlib import contextmanager
 
@@ -26,7 +25,7 @@ from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto import folder
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
-from icnet_deploy.runtime.auto.verdicts import Verdict, Verdicts, read_verdicts, write_verdicts
+from icnet_deploy.runtime.auto.verdicts import Entry, Verdicts, read_verdicts, write_verdicts
 
 FEW = ("--limit", "2")
 
@@ -135,8 +134,8 @@ def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, unins
 
 
 def test_a_record_is_renewed_and_no_stray_file(run, release):
-    record = Verdict(
-        "a.onnx", sha256(release / "a.onnx"), "openvino", "cpu", False, "it failed", None,
+    record = Entry(
+        "a.onnx", sha256(release / "a.onnx"), "openvino", "cpu", "past", "it failed", None,
         *[""] * 4,
     )  # fmt: skip
     write_verdicts(release, Verdicts((record,)))
@@ -302,7 +301,7 @@ def test_external_data_that_change_after_it_are_found(run, external):
     assert done.code == 1
     assert "external data" in done.out
     assert "are missing" in done.out
-    assert read_verdicts(external).verdicts == ()
+    assert read_verdicts(external).entries == ()
 
 
 @pytest.fixture
@@ -310,9 +309,8 @@ def held(release, checkpoint):
     """A function that holds the folder to its limits, as the command does: its result."""
 
     def verify_release(opener=open_run):
-        arguments = Namespace(max_miou_drop=None, max_class_drop=None, report=None)
         scenes = drawn_scenes(2, (96, 128))
-        return verify(read_folder(release), scenes, checkpoint, arguments, opener)
+        return verify(read_folder(release), scenes, checkpoint, opener=opener)
 
     return verify_release
 
@@ -328,7 +326,7 @@ def test_a_file_that_changes_while_it_is_compared_does_not_pass(release, held):
     assert result.bad_files() == ["a.onnx"]
     assert "changed while it was compared" in str(result)
     record(result)
-    assert not any(verdict.passed for verdict in read_verdicts(release).verdicts)
+    assert not any(entry.passed for entry in read_verdicts(release).entries)
 
 
 def test_each_file_is_read_once(release, held, monkeypatch):

@@ -23,7 +23,7 @@ from icnet_deploy.runtime.auto.folder import digests, read_artefacts
 from icnet_deploy.runtime.auto.race import ROUNDS
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,
-    Verdict,
+    Entry,
     Verdicts,
     read_verdicts,
     write_verdicts,
@@ -33,17 +33,21 @@ from icnet_deploy.runtime.predict.command import main as predict
 SPEEDS = {("fp32", "onnxruntime"): 3.0, ("fp32", "openvino"): 2.0, ("int8", "openvino"): 1.0}
 
 
-def verdict(path, runtime="openvino", passed=True, device="cpu", **fields):
+UNSURE = "bus -0.900 points [-1.700, -0.100], at most 1 points lost"
+
+
+def verdict(path, runtime="openvino", word="within", device="cpu", **fields):
     """What `icnet verify` would write of a file."""
     told = {
-        "reason": "" if passed else "mIoU differs by +2.0000 points, at most 0.3 may it",
+        "reason": "mIoU -2.000 points, at most 0.3 points lost" if word == "past" else "",
+        "undecided": UNSURE if word == "undecided" else "",
         "miou_points": 0.01,
         "scored_on": "2 images of scenes val, 64x96",
         "limits": "mIoU within 0.3 points",
         "date": "2026-01-01T00:00:00+00:00",
         "processor": "a processor",
     }
-    return Verdict(path.name, sha256(path), runtime, device, passed, **(told | fields))
+    return Entry(path.name, sha256(path), runtime, device, word, **(told | fields))
 
 
 @pytest.fixture(autouse=True)
@@ -172,13 +176,13 @@ def test_another_machine_or_version_measures_anew(folder, clock, other):
 
 def test_what_failed_or_changed_or_was_not_looked_at_is_not_taken(folder, clock):
     a, b = folder / "a.onnx", folder / "b.onnx"
-    record(folder, verdict(a), verdict(a, "onnxruntime", device="cuda"), verdict(b, passed=False))
+    record(folder, verdict(a), verdict(a, "onnxruntime", device="cuda"), verdict(b, word="past"))
     file, runtime, why = chosen(folder, clock)
     assert (file, runtime, why.measured, clock.runs) == ("a.onnx", "openvino", None, [])
     assert "a.onnx on onnxruntime, cpu: not verified there" in why.left_out
     assert any("b.onnx on openvino, cpu: it did not pass" in said for said in why.left_out)
     assert "the only candidate" in str(why)
-    record(folder, verdict(a), verdict(b), verdict(b, None, device=None, passed=False))
+    record(folder, verdict(a), verdict(b), verdict(b, None, "past", None))
     assert chosen(folder, clock)[0] == "a.onnx"  # a fault of the file outweighs a pass
 
     record(folder, verdict(a), verdict(b))
@@ -188,6 +192,33 @@ def test_what_failed_or_changed_or_was_not_looked_at_is_not_taken(folder, clock)
     assert "b.onnx on openvino, cpu: it was changed after `icnet verify` looked at it" in (
         why.left_out
     )
+
+
+def test_an_undecided_file_is_taken_only_where_none_is_within(folder, clock, capsys):
+    a, b = folder / "a.onnx", folder / "b.onnx"
+    unsure = (verdict(b, word="undecided"), verdict(a, "onnxruntime", "undecided"))
+    record(folder, verdict(a), *unsure)
+    file, runtime, why = chosen(folder, clock)
+    assert (file, runtime, why.note, clock.runs) == ("a.onnx", "openvino", "", [])
+    said = "`icnet verify` left it undecided, and a file that is within its limits is preferred: "
+    assert {f"b.onnx on openvino, cpu: {said}{UNSURE}",
+            f"a.onnx on onnxruntime, cpu: {said}{UNSURE}"} <= {*why.left_out}  # fmt: skip
+
+    for taken in (  # what is within does not run where it was asked to, or is gone
+        chosen(folder, clock, runtime="onnxruntime"),
+        chosen(folder, clock, precision="int8"),
+    ):
+        assert "no file here is within its limits: bus -0.900 points" in taken[2].note
+    record(folder, verdict(a, word="past"), *unsure)
+    file, runtime, why = chosen(folder, clock)
+    assert (file, len(why.candidates)) == ("b.onnx", 2)  # the fastest of the undecided ones
+    assert doctor.main(["--model", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "note: `icnet verify` left it undecided, and no file here is within its limits" in said
+    assert chosen(folder, clock, unverified=True)[2].note == ""
+
+    record(folder, verdict(a, word="undecided"), verdict(a))  # the worst that is known of it
+    assert "left it undecided" in chosen(folder, clock, runtime="openvino")[2].note
 
 
 def test_a_change_that_keeps_size_and_time_is_found_before_it_is_opened(folder, clock):
@@ -352,7 +383,7 @@ def test_several_networks_or_sizes_are_refused(folder, tiny_model, other):
 def test_of_several_sizes_the_one_that_is_asked_for_is_chosen(folder, tiny_model, clock, capsys):
     z = folder / "z.onnx"
     shutil.move(tiny_model(size=(96, 64)), z)
-    record(folder, *read_verdicts(folder).verdicts, verdict(z))
+    record(folder, *read_verdicts(folder).entries, verdict(z))
     file, _, why = chosen(folder, clock, size=(96, 64))
     assert file == "z.onnx"
     assert "a.onnx: it is of 64x96, and 96x64 was asked for" in why.left_out

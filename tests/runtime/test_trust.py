@@ -17,7 +17,7 @@ from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.auto.candidates import Request, find_candidates
 from icnet_deploy.runtime.auto.choice import open_fastest, remembered_choices
 from icnet_deploy.runtime.auto.folder import digests, read_artefacts
-from icnet_deploy.runtime.auto.verdicts import NAME, Verdict, Verdicts, write_verdicts
+from icnet_deploy.runtime.auto.verdicts import NAME, Entry, Verdicts, write_verdicts
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def verify(folder, *names, runtimes=("onnxruntime",)):
     """Writes what `icnet verify` would, of files that pass."""
     told = ("", 0.01, "2 images", "mIoU within 0.3 points", "2026-01-01T00:00:00+00:00", "a cpu")
     verdicts = [
-        Verdict(name, artefact_sha256(folder / name), runtime, "cpu", True, *told)
+        Entry(name, artefact_sha256(folder / name), runtime, "cpu", "within", *told)
         for name in names
         for runtime in runtimes
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -10,18 +11,18 @@ import pytest
 from icnet_deploy.errors import InputError
 from icnet_deploy.runtime.auto.verdicts import (
     NAME,
-    Verdict,
+    Entry,
     Verdicts,
     read_verdicts,
     write_verdicts,
 )
 
-A = Verdict(
+A = Entry(
     "a.onnx",
     "a" * 64,
     "openvino",
     "cpu",
-    True,
+    "within",
     "",
     0.01,
     "2 images of scenes val, 64x96",
@@ -36,15 +37,16 @@ A = Verdict(
 def test_the_record_keeps_what_was_found_elsewhere(tmp_path):
     on_gpu = replace(A, device="cuda")
     gone = replace(A, file="b.onnx", sha256="b" * 64)
-    everywhere = replace(A, runtime=None, device=None, passed=False)
-    old = (on_gpu, replace(A, passed=False), everywhere, gone)
+    everywhere = replace(A, runtime=None, device=None, verdict="past")
+    old = (on_gpu, replace(A, verdict="past"), everywhere, gone)
     new = Verdicts(old).renewed([A], [A.sha256])
-    assert new.verdicts == (on_gpu, A)
+    assert new.entries == (on_gpu, A)
     write_verdicts(tmp_path, new)
     assert read_verdicts(tmp_path) == new
 
 
-FAILED = replace(A, passed=False, reason="mIoU differs by +2.0 points, at most 0.3 may it")
+FAILED = replace(A, verdict="past", reason="mIoU -2.0 points, at most 0.3 points lost")
+UNSURE = replace(A, verdict="undecided", undecided="bus -0.9 points [-1.7, -0.1]")
 
 NOT_A_VERDICT = [
     {"passed": "false"},
@@ -69,11 +71,24 @@ NOT_A_VERDICT = [
     {"cpu_flags": [1]},
     {"versions": {"openvino": None}},
     {"versions": []},
+    {"verdict": "passed"},
+    {"verdict": None},
+    {"undecided": None},
+    # past, and contradicts itself
+    {"verdict": "within"},
+    {"verdict": "undecided", "undecided": "bus"},
+    {"undecided": "bus"},
     # passed, and contradicts itself
     {"passed": True, "runtime": None},
     {"passed": True, "device": None},
     {"passed": True, "miou_points": None},
     {"passed": True, "reason": "mIoU differs"},
+    {"passed": True, "verdict": "past"},
+    {"passed": True, "verdict": "undecided"},
+    {"passed": True, "undecided": "bus"},
+    {"passed": True, "verdict": "undecided", "undecided": "bus", "miou_points": None},
+    {"passed": True, "verdict": "undecided", "undecided": "bus", "runtime": None},
+    {"passed": True, "verdict": "undecided", "undecided": "bus", "reason": "mIoU differs"},
 ]
 
 
@@ -88,7 +103,11 @@ def test_what_is_not_as_it_is_written_is_refused(tmp_path, fields):
         read_verdicts(tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in Verdict.__dataclass_fields__ if n != "cpu_flags"])
+YOUNGER = ("cpu_flags", "verdict", "undecided")
+NEEDED = [name for name in Entry.__dataclass_fields__ if name not in YOUNGER]
+
+
+@pytest.mark.parametrize("name", [*NEEDED, "passed"])
 def test_a_field_that_is_missing_is_refused(tmp_path, name):
     write_verdicts(tmp_path, Verdicts((A,)))
     path = tmp_path / NAME
@@ -133,17 +152,34 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
         read_verdicts(tmp_path)
 
 
-def test_a_record_without_the_processors_flags_is_read(tmp_path):
-    """As the first of version 0.1 were."""
-    write_verdicts(tmp_path, Verdicts((A,)))
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    """The first of version 0.1 were without flags, and those until 0.2 knew no undecided."""
+    write_verdicts(tmp_path, Verdicts((A, FAILED)))
     path = tmp_path / NAME
     value = json.loads(path.read_text())
-    del value["verdicts"][0]["cpu_flags"]
-    value["verdicts"][0]["of a later version"] = 1
+    for entry in value["verdicts"]:
+        for name in YOUNGER:
+            del entry[name]
+        entry["of a later version"] = 1
     path.write_text(json.dumps(value))
-    assert read_verdicts(tmp_path).verdicts == (replace(A, cpu_flags=()),)
+    assert read_verdicts(tmp_path).entries == (
+        replace(A, cpu_flags=()),
+        replace(FAILED, cpu_flags=()),
+    )
 
 
-def test_of_two_verdicts_that_contradict_each_other_the_failure_counts():
-    for order in ((A, FAILED), (FAILED, A)):
+def test_an_earlier_version_reads_what_is_undecided_as_passed(tmp_path):
+    """It knew: passed is true, and then there is a place, a difference and no reason."""
+    write_verdicts(tmp_path, Verdicts((UNSURE,)))
+    assert read_verdicts(tmp_path).entries == (UNSURE,)
+    value = json.loads((tmp_path / NAME).read_text())
+    (entry,) = value["verdicts"]
+    assert (value["schema"], entry["passed"], entry["reason"]) == (1, True, "")
+    assert None not in (entry["runtime"], entry["device"], entry["miou_points"])
+
+
+def test_of_several_verdicts_of_one_file_the_worst_counts():
+    for order in itertools.permutations((A, UNSURE, FAILED)):
         assert Verdicts(order).of(A.sha256, "openvino", "cpu") == FAILED
+        passed = tuple(entry for entry in order if entry.passed)
+        assert Verdicts(passed).of(A.sha256, "openvino", "cpu") == UNSURE
