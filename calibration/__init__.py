@@ -3,6 +3,6 @@
 The modules that need the onnx package are imported by their names; this one needs NumPy alone.
 """
 
-from icnet_deploy.calibration.selection import CalibrationSet, choose, image_files, stratified
+from icnet_deploy.calibration.selection import CalibrationSet, choose, stratified
 
-__all__ = ["CalibrationSet", "choose", "image_files", "stratified"]
+__all__ = ["CalibrationSet", "choose", "stratified"]

@@ -19,15 +19,13 @@ from icnet_deploy.calibration.selection import (
     CalibrationSet,
     checked_on,
     choose,
-    image_files,
     stratified,
 )
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import DATASETS, open_dataset
+from icnet_deploy.data import DATASETS, image_files, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.files import find_files, make_folder, sha256
-from icnet_deploy.images import IMAGE_SUFFIXES
+from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import kind_of
@@ -194,9 +192,7 @@ def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[
     if args.images is not None:
         if args.exif:
             raise InputError("--exif is for the images of a data set; those of --images are turned")
-        files = image_files(args.images)
-        if left_out := find_files(args.images, IMAGE_SUFFIXES).says_left_out():
-            print(f"{args.images}: {len(files)} images; {left_out}")
+        files = image_files(args.images, print)
         order = np.random.default_rng(args.seed).permutation(len(files))
         chosen = [files[i] for i in sorted(order[: _count(args, len(files), keep_back)])]
         return chosen, sorted(set(files) - set(chosen))

@@ -23,8 +23,7 @@ from icnet_deploy.calibration.content import nothing_in
 from icnet_deploy.data import Dataset, content_hashes, open_image
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.files import find_files
-from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, UInt8, resize_image
+from icnet_deploy.images import ImageFile, UInt8, resize_image
 from icnet_deploy.labels import IGNORE
 
 Size = tuple[int, int]
@@ -182,20 +181,6 @@ def _classes_shown(dataset: Dataset) -> npt.NDArray[np.bool_]:
             raise DatasetError(f"labels of a calibration image: {error}") from error
         shown[index] = counts[: shown.shape[1]] > _LEAST_SHARE * max(int(counts.sum()), 1)
     return shown
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, linked sub-folders included, sorted.
-
-    Raises:
-        DatasetError: there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise DatasetError(f"the folder of images {folder} does not exist")
-    listing = find_files(folder, IMAGE_SUFFIXES)
-    if not listing.files:
-        raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return list(listing.files)
 
 
 class Checked(NamedTuple):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,10 @@ class Dataset(Sequence[Sample]):
         root: the folder that it was read from, if it was.
         group_of: how its reader tells the group of an image.
         group_by: a regular expression that the user gave for it instead; see `groups.asked`.
+        labelled: whether anything is known of what the images show.
     """
+
+    labelled: ClassVar[bool] = True
 
     name: str
     split: str
@@ -103,7 +107,7 @@ class Dataset(Sequence[Sample]):
             )
         other = opened.rgb(not self.turn) if opened.orientation != 1 else None
         name = image_file.stem.removesuffix("_leftImg8bit")
-        return Sample(name, image, labels, other, self._group(image_file))
+        return Sample(name, image, labels, other, self.group(image_file))
 
     def groups(self) -> tuple[str, ...]:
         """The group of each image, in their order: a drive, a patient, a scene. Decodes nothing.
@@ -111,13 +115,17 @@ class Dataset(Sequence[Sample]):
         Raises:
             InputError: `group_by` is no regular expression, or finds nothing in a file's name.
         """
-        return tuple(self._group(image) for image, _ in self.files)
+        return tuple(self.group(image) for image, _ in self.files)
 
-    def _group(self, image: Path) -> str:
-        below = PurePosixPath(image.parent.name, image.name)
+    def group(self, image: Path) -> str:
+        """The group of one of the image files; raises as `groups`."""
+        return (self.group_of if self.group_by is None else asked(self.group_by))(self.below(image))
+
+    def below(self, image: Path) -> PurePosixPath:
+        """The path of an image file below the data set's folder."""
         if self.root is not None and image.is_relative_to(self.root):
-            below = PurePosixPath(*image.relative_to(self.root).parts)
-        return (self.group_of if self.group_by is None else asked(self.group_by))(below)
+            return PurePosixPath(*image.relative_to(self.root).parts)
+        return PurePosixPath(image.parent.name, image.name)
 
     def _require_size(self, image: ImageFile, label_file: Path) -> None:
         """Compares sizes before a pixel is decoded."""

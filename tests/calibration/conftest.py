@@ -51,7 +51,8 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(dataset):
     """Of the size of `shipped`."""
-    from icnet_deploy.calibration import choose, image_files
+    from icnet_deploy.calibration import choose
+    from icnet_deploy.data import image_files
 
     return choose(image_files(dataset / "leftImg8bit" / "train"), (97, 161))
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from icnet_deploy.calibration import choose, image_files
+from icnet_deploy.calibration import choose
 from icnet_deploy.calibration.artefact import write_quantized
 from icnet_deploy.calibration.calibrate import calibrate
+from icnet_deploy.data import image_files
 from icnet_deploy.export.to_onnx import export
 from icnet_deploy.files import sha256
 from icnet_deploy.images import read_image

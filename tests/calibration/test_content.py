@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import pytest
 
-from icnet_deploy.calibration import choose, image_files
+from icnet_deploy.calibration import choose
 from icnet_deploy.calibration.artefact import write_quantized
 from icnet_deploy.calibration.calibrate import calibrate
 from icnet_deploy.calibration.content import nothing_in, require_content
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.selection import checked_on
 from icnet_deploy.cli import main
+from icnet_deploy.data import image_files
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.images import write_image

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icnet_deploy.calibration import CalibrationSet, choose, image_files, stratified
-from icnet_deploy.data import Dataset, content_hash
+from icnet_deploy.calibration import CalibrationSet, choose, stratified
+from icnet_deploy.data import Dataset, content_hash, image_files
 from icnet_deploy.errors import DatasetError, ImageError, InputError
 from icnet_deploy.images import ImageFile, read_image, resize_image, write_image
 from icnet_deploy.labels import LabelSet

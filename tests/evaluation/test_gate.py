@@ -34,9 +34,10 @@ def precisions(artefact, tmp_path_factory):
     """
     import onnx
 
-    from icnet_deploy.calibration import choose, image_files
+    from icnet_deploy.calibration import choose
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.calibration.quantize import quantize
+    from icnet_deploy.data import image_files
     from icnet_deploy.export.passes import to_half
 
     folder = tmp_path_factory.mktemp("precisions")
