@@ -29,6 +29,8 @@ Mask = npt.NDArray[np.bool_]
 _BEYOND = 100  # resamples that lie beyond the bounds of an interval: at 95 %, of 2,000
 _BLOCKS = 1.5  # times the length that makes the error of the variance least: coverage wants longer
 
+_ROUNDING = 1e-9  # points: two models that answer alike deviate by no more, which is nothing
+
 _LEAST = 0.3
 """Of the standard error: a resample's own is no less, for one whose units happen to be alike has
 none, and would make the interval endless."""
@@ -266,8 +268,9 @@ def resample(images: Images, block: int | None, level: float, seed: int) -> Resa
         far = np.abs(_values(sums, images.mean) - images.values)
         spread = rise * (weights @ squares - (weights @ units.terms) ** 2 / draws)
         own = units.weight * np.sqrt(np.maximum(spread, 0))
+        far[far < _ROUNDING] = 0.0
         with np.errstate(invalid="ignore", divide="ignore"):
-            parts.append(far / np.maximum(own, _LEAST * errors))
+            parts.append(np.where(far == 0, 0.0, far / np.maximum(own, _LEAST * errors)))
     deviations = np.concatenate(parts)
     deviations[np.isnan(deviations)] = np.inf  # a class that is in none of those drawn
     count = len(images.ratios)
