@@ -1,6 +1,7 @@
 """Differences as bars with their intervals: verdicts by shape and word, and axes that fit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,21 @@ from report_page import Reader, check_page
 
 from icnet_deploy.evaluation.budgets import BUDGETS
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
-from icnet_deploy.evaluation.confidence.differences import Interval, Seen, differences
+from icnet_deploy.evaluation.confidence.differences import (
+    FEWEST_GROUPS,
+    FEWEST_IMAGES,
+    FEWEST_PIXELS,
+    Interval,
+    Seen,
+    differences,
+)
 from icnet_deploy.evaluation.interval_plot import Bar, difference_plot, interval_plot
 from icnet_deploy.evaluation.verdicts import Verdict, judge
 from icnet_deploy.report.html import page
 from icnet_deploy.report.svg import alone
+from tools.coverage import FRAMES, read_counts
 
+DOCS = Path(__file__).parents[2] / "docs"
 HARDLY = Seen(2, 400)
 
 
@@ -194,3 +204,43 @@ def test_it_stands_in_a_page_and_alone():
     assert "prefers-color-scheme: dark" in alone(picture)
     assert "<A> & B" in words(Reader(picture))
     assert all(str(verdict) in "".join(words(Reader(picture))) for verdict in Verdict)
+
+
+def documented():
+    """The rows of the page's example: class, three numbers, verdict."""
+    lines = (DOCS / "verdicts.md").read_text("utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    start = cells.index(["class", "measured", "from", "to", "verdict"]) + 2
+    return [row for row in cells[start : start + 4] if len(row) == 5]
+
+
+def test_the_picture_on_the_page_is_drawn_of_the_numbers_beside_it():
+    rows = []
+    for name, *numbers, verdict in documented():
+        value, low, high = map(float, numbers)
+        finding = judge(name, Interval(value, low, high, 40, 40.0), 1.0, False, 40)
+        assert str(finding.verdict) == verdict.partition(",")[0]
+        rows.append(Bar(name, finding.interval, finding.verdict))
+    assert {row.verdict for row in rows} == set(Verdict)
+    title = "IoU of each class, INT8 minus float32"
+    drawn_ = alone(interval_plot(rows, 1.0, title=title))
+    assert (DOCS / "verdicts.svg").read_text("utf-8") == drawn_
+    assert "within, risen" in drawn_
+
+
+def test_the_page_says_what_the_code_does():
+    text = " ".join((DOCS / "verdicts.md").read_text("utf-8").split())
+    pole = judge("pole", Interval(-0.8, -1.4, -0.2, 40, 40.0), 1.0, False, 40)
+    assert f"About {pole.more_images} more images would decide it" in text
+    assert f"**Fewer than {FEWEST_GROUPS} groups.**" in text
+    assert f"at least {FEWEST_IMAGES} images (of {FEWEST_GROUPS} groups or more: " in text
+    assert f"{FEWEST_IMAGES} groups) and {FEWEST_PIXELS:,} pixels" in text
+    counts = read_counts()
+    ours, theirs, alike = (each[:FRAMES] for each in (counts.ours, counts.theirs, counts.alike))
+    assert len({one.group for one in ours}) == 1
+    drive = differences(ours, theirs, counts.classes, alike=alike).alike
+    assert f"as much as {drive.effective_images:.0f} independent images" in text
+    apart = [replace(one, group=one.name) for one in ours]
+    naive = differences(apart, theirs, counts.classes, alike=alike).alike
+    for found in (drive, naive):
+        assert f"{100 * found.low:.2f} to {100 * found.high:.2f} %" in text

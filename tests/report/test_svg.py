@@ -74,6 +74,21 @@ def test_bars_and_lines_are_drawn_whichever_end_comes_first():
     assert Reader(svg.upright(1.26, 0, 9)).elements[0][1]["x2"] == "1.3"
 
 
+def test_a_whisker_has_caps_and_an_arrow_where_it_leaves_the_plot():
+    scale = svg.Scale(-1, 1, 100, 300)
+    within = Reader("".join(svg.whisker(scale, (-0.5, 0.5), 20, "past"))).elements
+    assert [name for name, _ in within] == ["line"] * 3  # itself and two caps
+    assert (within[0][1]["x1"], within[0][1]["x2"]) == ("150.0", "250.0")
+    assert {one["class"] for _, one in within} == {"whisker past"}
+    cut = Reader("".join(svg.whisker(scale, (-9, 0.5), 20, "past"))).elements
+    assert [name for name, _ in cut] == ["line", "polyline", "line"]
+    assert cut[1][1]["points"] == "104.0,16 100.0,20 104.0,24"  # which points to the left
+    outside = Reader("".join(svg.whisker(scale, (2, 3), 20, "past"))).elements
+    assert [one["points"] for name, one in outside if name == "polyline"] == [
+        "296.0,16 300.0,20 296.0,24"
+    ] * 2
+
+
 def test_what_hovers_says_its_words_before_it_is_drawn():
     reader = Reader(svg.hover("10 ms <A>", svg.bar((0, 1), (0, 1), "first")))
     assert [name for name, _ in reader.elements] == ["g", "title", "rect"]
