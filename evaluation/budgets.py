@@ -20,9 +20,16 @@ from typing import Any
 
 from icnet_deploy.command import number_type
 from icnet_deploy.documents import PERCENT
-from icnet_deploy.errors import ModelError
+from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.evaluation.confidence.differences import Differences
-from icnet_deploy.evaluation.verdicts import Judgement, judge, judge_alike, limit_words, loss
+from icnet_deploy.evaluation.verdicts import (
+    Judgement,
+    Verdict,
+    judge,
+    judge_alike,
+    limit_words,
+    loss,
+)
 from icnet_deploy.precisions import PRECISIONS
 
 _ROUNDING = 1e-9  # a difference of exactly the budget is within it
@@ -174,3 +181,37 @@ def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
         name: replace(budget, **given) if PRECISIONS[name].calibrated else budget
         for name, budget in BUDGETS.items()
     }
+
+
+def add_undecided_option(parser: argparse.ArgumentParser) -> None:
+    """Adds what becomes of a verdict that the images do not decide."""
+    parser.add_argument(
+        "--undecided",
+        choices=("pass", "fail"),
+        default="pass",
+        help="what an undecided verdict does to the exit code: pass keeps 0, fail gives 1, as for "
+        "a release (default: pass)",
+    )
+
+
+def require_verdicts(verdicts: Mapping[str, Verdict], arguments: argparse.Namespace) -> None:
+    """Fails a command for what is past its budget, and for what is undecided if that was asked.
+
+    Args:
+        verdicts: what was judged -> its verdict.
+        arguments: of `add_undecided_option`.
+
+    Raises:
+        CheckFailed: one fails; it names each.
+    """
+    said = {Verdict.PAST: "past their budget"}
+    if arguments.undecided == "fail":
+        said[Verdict.UNDECIDED] = "undecided (--undecided fail)"
+    failed = {kind: [name for name, v in verdicts.items() if v is kind] for kind in said}
+    reasons = [
+        f"{len(names)} of {len(verdicts)} are {said[kind]}: {', '.join(names)}"
+        for kind, names in failed.items()
+        if names
+    ]
+    if reasons:
+        raise CheckFailed("; ".join(reasons))

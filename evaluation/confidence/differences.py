@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
 from icnet_deploy.evaluation.confidence.resample import Images, Resamples, resample
+from icnet_deploy.report.tables import bounded
 
 Float = npt.NDArray[np.float64]
 
@@ -48,6 +49,10 @@ class Interval:
     high: float
     groups: int
     effective_images: float
+
+    def text(self, digits: int = 3) -> str:
+        """As a table shows it: `-0.021 [-0.052, +0.009]`."""
+        return bounded(self.value, self.low, self.high, digits)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -176,8 +181,8 @@ def differences(
         return resamples[block]
 
     def interval(known: Resamples, index: int, reach: float, scale: float = 1.0) -> Interval:
-        value = float(known.values[index])
-        low, high = max(value - reach, -100.0), min(value + reach, 100.0)
+        value, least = float(known.values[index]), 0.0 if index == same else -100.0
+        low, high = max(value - reach, least), min(value + reach, 100.0)
         return Interval(value * scale, low * scale, high * scale, count, known.effective(index))
 
     def alone(index: int, scale: float = 1.0) -> Interval:

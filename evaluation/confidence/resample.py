@@ -226,6 +226,8 @@ class Resamples:
         )
 
     def _times(self, deviations: Float, error: float) -> float:
+        if self.images < 2:
+            return float("inf")  # one says nothing of others, however it is drawn
         if error == 0:
             return 0.0  # and not zero times infinity
         return float(error * np.quantile(deviations, self.level, method="higher"))

@@ -7,10 +7,15 @@ from pathlib import Path
 from icnet_deploy.command import add_output_options, check_outputs, command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import add_data_options, open_data
-from icnet_deploy.errors import CheckFailed
-from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
+from icnet_deploy.evaluation.budgets import (
+    add_budget_options,
+    add_undecided_option,
+    chosen_budgets,
+    require_verdicts,
+)
 from icnet_deploy.evaluation.pairing import onnx_runtimes, pair
-from icnet_deploy.evaluation.parity.report import PICTURES, parity_page, to_dict, verdict_table
+from icnet_deploy.evaluation.parity.page import PICTURES, parity_page
+from icnet_deploy.evaluation.parity.report import to_dict, verdict_table
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.precisions import PRECISIONS
@@ -49,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the checkpoint that the artefacts were made from (default: the shipped one)",
     )
     add_budget_options(parser)
+    add_undecided_option(parser)
     add_output_options(parser)
     return parser
 
@@ -75,7 +81,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(arguments.json, to_dict(rows, pairing.left_out))
     if arguments.report:
         write_text(arguments.report, parity_page(rows, pairing.left_out))
-    failed = sum(bool(row.breaches()) for row in rows)
-    if failed:
-        raise CheckFailed(f"{failed} of {len(rows)} rows are past their budget")
+    require_verdicts({str(row): row.judgement().verdict for row in rows}, arguments)
     return 0

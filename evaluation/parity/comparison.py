@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import ModelError
-from icnet_deploy.evaluation.budgets import Budget, Measured
+from icnet_deploy.evaluation.budgets import Budget
+from icnet_deploy.evaluation.confidence.differences import (
+    LEVEL,
+    Differences,
+    Interval,
+    differences,
+)
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.reference import Answer, Reference, answer_of
 from icnet_deploy.evaluation.score import (
@@ -21,9 +26,9 @@ from icnet_deploy.evaluation.score import (
     require_same_protocol,
     size_text,
 )
+from icnet_deploy.evaluation.verdicts import Judgement, Verdict, loss
 from icnet_deploy.metadata import ArtefactMetadata
 
-Float64 = npt.NDArray[np.float64]
 Key = tuple[Size | None, str]
 """(model size, head): what a label map depends on besides the network and the image."""
 
@@ -92,6 +97,24 @@ class References:
         return answers
 
 
+class PixelCounts(NamedTuple):
+    """How the labels of one image differ from the reference's.
+
+    Attributes:
+        pixels: of the image, labelled or not.
+        ties, flips: those that differ; see `difference_map`.
+    """
+
+    pixels: int
+    ties: int
+    flips: int
+
+    @property
+    def alike(self) -> int:
+        """The pixels that do not differ."""
+        return self.pixels - self.ties - self.flips
+
+
 @dataclass
 class Comparison:
     """A row of the parity table while images are added to it.
@@ -106,7 +129,8 @@ class Comparison:
         reference: of the reference at the same size and head, read when all images are in.
         budget: what it is held to.
         gallery: the images on which it differs most from the reference.
-        pixels, ties, flips: counts so far; ties and flips are the pixels that differ.
+        level: of the intervals on which its verdict rests.
+        pixel_counts: of each image so far.
     """
 
     artefact: Path
@@ -119,9 +143,9 @@ class Comparison:
     reference: Score
     budget: Budget
     gallery: Gallery = field(default_factory=lambda: Gallery(0))
-    pixels: int = field(init=False, default=0)
-    ties: int = field(init=False, default=0)
-    flips: int = field(init=False, default=0)
+    level: float = LEVEL
+    pixel_counts: list[PixelCounts] = field(init=False, default_factory=list)
+    _known: dict[tuple[int, float], Differences] = field(init=False, default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name} on {self.runtime}"
@@ -144,50 +168,84 @@ class Comparison:
             )
         marks = difference_map(answer, labels, self.budget.tie_margin)
         counts = np.bincount(marks.ravel(), minlength=3)
-        self.pixels += marks.size
-        self.ties += int(counts[TIE])
-        self.flips += int(counts[FLIP])
+        self.pixel_counts.append(PixelCounts(marks.size, int(counts[TIE]), int(counts[FLIP])))
         self.score.add(sample, labels)
         return marks
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels were compared."""
+        return sum(one.pixels for one in self.pixel_counts)
+
+    @property
+    def ties(self) -> int:
+        """How many of them differ where the reference could hardly tell."""
+        return sum(one.ties for one in self.pixel_counts)
+
+    @property
+    def flips(self) -> int:
+        """How many of them differ elsewhere."""
+        return sum(one.flips for one in self.pixel_counts)
 
     def agreement(self) -> float:
         """Share of all pixels, labelled or not, at which artefact and reference agree, 0..1."""
         return 1 - (self.ties + self.flips) / self.pixels
 
-    def class_points(self) -> dict[str, float]:
-        """Class -> difference of its IoU from the reference's, in points.
+    def differences(self, level: float | None = None) -> Differences:
+        """How its scores differ from the reference's on the images so far, each with an interval.
 
-        Of the classes that occur in the truth: one that does not has an IoU of 0 as soon as a
-        single pixel is given it, and none at all otherwise.
+        Args:
+            level: of the intervals; None for the row's own.
+
+        Raises:
+            InputError: the two were scored on other images, or otherwise.
+            DatasetError: no pixel of the truth is labelled.
         """
-        require_same_protocol(self.score.protocol(), self.reference.protocol())
-        points: Float64 = 100 * (self.score.confusion.iou() - self.reference.confusion.iou())
-        occurs = self.reference.confusion.counts.sum(axis=1) > 0
-        names = self.score.dataset.label_set.names
-        return {names[i]: float(points[i]) for i in np.flatnonzero(occurs)}
+        key = (self.score.images, self.level if level is None else level)
+        if key not in self._known:
+            require_same_protocol(self.score.protocol(), self.reference.protocol())
+            self.score.require_truth()
+            self._known[key] = differences(
+                self.score.images_counted,
+                self.reference.images_counted,
+                self.score.dataset.label_set.names,
+                alike=[(one.alike, one.pixels) for one in self.pixel_counts],
+                level=key[1],
+            )
+        return self._known[key]
 
-    def miou_points(self) -> float:
-        """Mean of `class_points`: the difference of mIoU over the classes of the truth."""
-        return float(np.mean(list(self.class_points().values())))
-
-    def worst_class(self) -> tuple[str, float]:
-        """The class whose IoU differs most, and by how many points."""
-        return max(self.class_points().items(), key=lambda item: abs(item[1]))
-
-    def small_region_points(self) -> float:
-        """Difference of the accuracy on small regions, in points; NaN if there are none."""
-        return 100 * (self.score.regions.small() - self.reference.regions.small())
+    def judgement(self) -> Judgement:
+        """What its budget says of these differences."""
+        return self.budget.judge(self.differences())
 
     def breaches(self) -> list[str]:
-        """Every limit of its budget that it passes, in words."""
-        measured = Measured(self.agreement(), self.miou_points(), self.class_points())
-        return self.budget.breaches(measured)
+        """Every limit of its budget that it is past, in words."""
+        return [str(finding) for finding in self.judgement().of(Verdict.PAST)]
+
+    def miou_points(self) -> float:
+        """The difference of mIoU, in points; see `Differences.miou`."""
+        return self.differences().miou.value
+
+    def worst_class(self) -> tuple[str, Interval]:
+        """The class that lost most, one that is past its limit first, and its difference.
+
+        Of the classes that were seen enough, if any was; where a rise counts as much as a fall, the
+        one that changed most.
+        """
+        known = self.differences()
+        past = {finding.what for finding in self.judgement().of(Verdict.PAST)}
+        seen = {name for name in known.classes if known.seen[name].enough()}
+        classes = known.classes.items()
+        return max(
+            [item for item in classes if item[0] in seen] or classes,
+            key=lambda item: (item[0] in past, loss(item[1].value, self.budget.class_rises)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form of the row."""
-        name, points = self.worst_class()
-        size = self.metadata.size
-        breaches = self.breaches()
+        name, worst = self.worst_class()
+        size, known, judgement = self.metadata.size, self.differences(), self.judgement()
+        small, alike = known.small_regions, known.alike
         return {
             "artefact": str(self.artefact),
             "sha256": self.sha256,
@@ -196,18 +254,22 @@ class Comparison:
             "precision": self.metadata.precision,
             "runtime": self.runtime,
             "device": self.device,
-            "verdict": "fail" if breaches else "pass",
-            "breaches": breaches,
-            "miou_difference_points": round(self.miou_points(), 6),
-            "worst_class": {"name": name, "points": round(points, 6)},
-            "iou_difference_points": {k: round(v, 6) for k, v in self.class_points().items()},
+            "verdict": str(judgement.verdict),
+            "findings": judgement.to_dict(),
+            "more_images": judgement.more_images(),
+            "miou_difference_points": known.miou.to_dict(),
+            "not_in_miou": list(known.left_out),
+            "worst_class": {"name": name, "points": worst.to_dict()},
+            "iou_difference_points": {k: v.to_dict() for k, v in known.classes.items()},
+            "pixel_accuracy_difference_points": known.pixel_accuracy.to_dict(),
             "agreeing_percent": percent(self.agreement()),
+            "agreement": alike and alike.to_dict(),
             "pixels": self.pixels,
             "differing_pixels": self.ties + self.flips,
             "ties": self.ties,
             "flips": self.flips,
             "tie_margin": self.budget.tie_margin,
-            "small_region_difference_points": percent(self.small_region_points() / 100),
+            "small_region_difference_points": small and small.to_dict(),
             "score": self.score.to_dict(),
             "protocol": self.score.protocol().to_dict(),
         }

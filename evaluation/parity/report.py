@@ -1,38 +1,18 @@
-"""The result of `icnet parity`, for the screen, as JSON and as HTML."""
+"""The result of `icnet parity`, for the screen and as JSON."""
 
 from collections.abc import Sequence
-from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.confidence.differences import FEWEST_IMAGES, FEWEST_PIXELS
 from icnet_deploy.evaluation.pairing import ROUNDED
-from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
-from icnet_deploy.evaluation.pictures import (
-    Exhibit,
-    class_legend,
-    exhibit,
-    label_picture,
-    legend,
-    marks_picture,
-    overlay,
-    photo,
-)
-from icnet_deploy.evaluation.reference import Answer
-from icnet_deploy.evaluation.score import UInt8, size_text
-from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.tables import Table, facts, number, signed, where
+from icnet_deploy.evaluation.parity.comparison import Comparison
+from icnet_deploy.evaluation.score import size_text
+from icnet_deploy.evaluation.verdicts import Finding, Verdict
+from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the JSON result; raised when a reader of today could misunderstand it."""
-
-PICTURES = 12
-"""Sets of pictures in a report: about 0.4 MB each."""
-
-# Blue-green against orange-red: told apart with every common colour blindness, and on grey.
-_COLOURS = {TIE: (0, 200, 255), FLIP: (255, 90, 0)}
 
 
 class Failure(NamedTuple):
@@ -54,10 +34,37 @@ class Failure(NamedTuple):
         return f"{self.name}{where}: {self.reason}"
 
 
+def headline(rows: Sequence[Comparison]) -> str:
+    """What the intervals rest on, and what would decide the rows that are undecided: one line."""
+    least = min(rows, key=lambda row: row.differences().miou.effective_images)
+    undecided = [row for row in rows if row.judgement().verdict is Verdict.UNDECIDED]
+    words = f"{least.differences().basis()}."
+    if undecided:
+        words += f" Undecided: {'; '.join(f'{row}, {_remedy(row)}' for row in undecided)}."
+    return words
+
+
+def _remedy(row: Comparison) -> str:
+    """What would decide an undecided row."""
+    judgement = row.judgement()
+    if not judgement.findings:
+        return "which nothing limits"
+    more = judgement.more_images()
+    if more is None:
+        return "which no number of images decides, as a difference lies at its limit"
+    return f"which about {rounded_up(more):,} more images would decide"
+
+
+def rounded_up(count: int) -> int:
+    """A number of images to two digits, upwards: nobody knows it better."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // step) * step
+
+
 def verdict_table(
     rows: Sequence[Comparison], left_out: Sequence[str] = (), failures: Sequence[Failure] = ()
 ) -> str:
-    """The table for the screen, what is wrong with any row, and how they were scored.
+    """What the intervals rest on, the table for the screen, and what is to be said of its rows.
 
     Args:
         rows: what was compared.
@@ -65,8 +72,8 @@ def verdict_table(
         failures: what could not be.
     """
     header = [
-        "artefact", "precision", "runtime", "size", "mIoU %", "points", "worst class", "points",
-        "agree %", "ties", "flips", "small %", "points", "verdict",
+        "artefact", "precision", "runtime", "size", "verdict", "mIoU %", "points", "worst class",
+        "points", "agree %", "ties", "flips", "small",
     ]  # fmt: skip
     cells = [
         [
@@ -74,20 +81,78 @@ def verdict_table(
             row.metadata.precision,
             row.runtime,
             size_text(row.metadata.size),
-            *_numbers(row),
-            "past budget" if row.breaches() else "within",
+            str(row.judgement().verdict),
+            *numbers(row),
         ]
         for row in rows
     ]
-    cells += [[f.name, f.precision, f.runtime, f.size, *["-"] * 9, "failed"] for f in failures]
+    dashes = ["-"] * (len(header) - 5)
+    cells += [[f.name, f.precision, f.runtime, f.size, "failed", *dashes] for f in failures]
     lines = [
-        Table(header, cells, left=4).text(),
+        *([headline(rows), ""] if rows else []),
+        Table(header, cells, left=5).text(),
         "",
-        *(f"past budget: {row}: {'; '.join(row.breaches())}" for row in rows if row.breaches()),
+        *(f"{row}: {sentence}" for row in rows for sentence in sentences(row)),
         *(f"failed: {failure}" for failure in failures),
         *(f"not compared: {sentence}" for sentence in left_out),
     ]
     return "\n".join(lines + (_how(rows) if rows else []))
+
+
+def sentences(row: Comparison) -> list[str]:
+    """What is past, what is undecided and why, and what rose beyond a limit of falls."""
+    past = [f"past its budget: {finding}" for finding in row.judgement().of(Verdict.PAST)]
+    return [*past, *_undecided(row), *_risen(row)]
+
+
+def _undecided(row: Comparison) -> list[str]:
+    """A sentence for mIoU and pixels alike, and one for all the classes of each reason."""
+    judgement, known = row.judgement(), row.differences()
+    if not judgement.findings:
+        return [
+            "undecided: nothing limits it. Give labelled images (--dataset and --data), or "
+            "--min-agreement PERCENT of pixels that must be alike"
+        ]
+    lines, crossed, endless, unseen = [], [], [], []
+    for finding in judgement.of(Verdict.UNDECIDED):
+        if finding.what not in known.seen:
+            lines.append(f"undecided: {finding}")
+        elif not known.seen[finding.what].enough():
+            unseen.append(finding)
+        else:
+            (endless if finding.more_images is None else crossed).append(finding)
+    if crossed:
+        more = rounded_up(max(finding.more_images or 0 for finding in crossed))
+        lines.append(
+            f"undecided: {_named(crossed)}: {crossed[0].limit} lies in the interval; about "
+            f"{more:,} more images would decide"
+        )
+    if endless:
+        lines.append(f"undecided: {_named(endless)}: it lies at the limit, {endless[0].limit}")
+    if unseen:
+        of = "images" if known.block is not None else "groups"
+        lines.append(
+            f"undecided: {_named(unseen)}: seen on fewer than {FEWEST_IMAGES} {of} or "
+            f"{FEWEST_PIXELS:,} pixels"
+        )
+    return lines
+
+
+def _named(findings: Sequence[Finding]) -> str:
+    return ", ".join(finding.what for finding in findings)
+
+
+def _risen(row: Comparison) -> list[str]:
+    """The classes that rose by more than they might have fallen."""
+    limit = row.budget.class_points
+    if limit is None or row.budget.class_rises:
+        return []
+    risen = [
+        f"{name} {difference.text(2)} points"
+        for name, difference in row.differences().classes.items()
+        if difference.value > limit
+    ]
+    return [f"rose, which is no fault of INT8: {', '.join(risen)}"] if risen else []
 
 
 def _how(rows: Sequence[Comparison]) -> list[str]:
@@ -97,8 +162,10 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
         f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in float32"
     ]
     return [
-        "points: the difference from the PyTorch model, float32 on the CPU, at the same size",
-        "small: accuracy on the regions below 3,000 pixels",
+        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, and "
+        f"between which bounds it lies ({100 * rows[0].level:g} %)",
+        "within: all between the bounds is within the budget; past: nothing is; undecided: else",
+        "small: points on the regions below 3,000 pixels",
         *(rounded if any(row.runtime == ROUNDED for row in rows) else []),
         *(f"budget of {precision}: {budget}" for precision, budget in budgets.items()),
         f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
@@ -116,6 +183,9 @@ def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[st
         "kind": "parity",
         "versions": versions(),
         "machine": machine(),
+        "level": rows[0].level,
+        "groups": rows[0].differences().groups,
+        "basis": headline(rows),
         "protocol": protocol,
         "budgets": {row.metadata.precision: row.budget.to_dict() for row in rows},
         "references": [
@@ -133,206 +203,18 @@ def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[st
     }
 
 
-def offer_difference(
-    row: Comparison, sample: Sample, answer: Answer, marks: UInt8, labels: UInt8
-) -> None:
-    """Shows a row's gallery an image, which ranks by how many of its pixels differ.
-
-    Args:
-        row: what is compared.
-        sample: the image.
-        answer: the reference's.
-        marks: the image's `difference_map`.
-        labels: the artefact's label map, uint8 H x W.
-    """
-    ties, flips = int(np.count_nonzero(marks == TIE)), int(np.count_nonzero(marks == FLIP))
-
-    def draw() -> Exhibit:
-        label_set = row.score.label_set
-        share = 100 * (ties + flips) / marks.size
-        return Exhibit(
-            f"{sample.name} · {row}",
-            f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
-            f"Ties: {ties:,}. Real flips: {flips:,}.",
-            (
-                photo("Input", sample.image),
-                overlay(
-                    "Reference: PyTorch, over the input", sample.image, answer.labels, label_set
-                ),
-                label_picture("The artefact's labels", labels, label_set),
-                marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
-            ),
-        )
-
-    row.gallery.offer(ties + flips, draw)
-
-
-def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
-    """The whole report as one HTML document.
-
-    At most `PICTURES` images are shown, the worst of every row before any second one.
-
-    Args:
-        rows: of the table.
-        left_out: a sentence for each file and runtime that was not compared.
-    """
-    failed, count = sum(bool(row.breaches()) for row in rows), len(rows)
-    verdict = f"{failed} of {count} past budget" if failed else f"all {count} within budget"
-    return page(
-        "Parity with the PyTorch model",
-        tag("p", badge(verdict, good=not failed)),
-        parity_sections(rows, left_out),
-        where(machine() | versions()),
-    )
-
-
-def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list[Html]:
-    """What `parity_page` shows, from the protocol's first words to the artefacts' hashes."""
-    protocol = rows[0].score.protocol()
-    turns = chain.from_iterable(zip_longest(*(row.gallery.exhibits() for row in rows)))
-    shown = [one for one in turns if one is not None][:PICTURES]
-    return [
-        tag(
-            "p",
-            f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
-            "the PyTorch network in float32 on the CPU.",
-        ),
-        tag("h2", "Verdicts"),
-        _summary(rows),
-        *_breaches(rows),
-        *(tag("p", f"Not compared: {sentence}") for sentence in left_out),
-        tag("h2", "What the columns mean"),
-        *_meanings(rows),
-        tag("h2", "IoU a class"),
-        _classes(rows),
-        *_exhibits(rows, shown),
-        *_protocols(rows),
-    ]
-
-
-def badge(text: str, good: bool) -> Html:
-    """A verdict in its colour."""
-    return tag("span", text, class_="badge good" if good else "badge bad")
-
-
-def _summary(rows: Sequence[Comparison]) -> Html:
-    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
-    header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
-    header += ["Small regions %", "points"]
-    cells = [
-        [
-            row.name,
-            row.runtime,
-            badge("past budget" if row.breaches() else "within", good=not row.breaches()),
-            row.metadata.precision,
-            size_text(row.metadata.size, "the image's"),
-            *_numbers(row, ","),
-        ]
-        for row in rows
-    ]
-    return Table(header, cells, left=5).html()
-
-
-def _numbers(row: Comparison, grouping: str = "") -> list[str]:
+def numbers(row: Comparison, grouping: str = "") -> list[str]:
     """The cells of mIoU to small regions; `grouping` is what parts thousands."""
-    name, points = row.worst_class()
+    known = row.differences()
+    name, worst = row.worst_class()
+    small = known.small_regions
     return [
         number(100 * row.score.confusion.miou()),
-        signed(row.miou_points()),
-        name if float(signed(points)) else "-",
-        signed(points),
+        known.miou.text(),
+        name if float(signed(worst.value, 2)) else "-",
+        worst.text(2),
         number(100 * row.agreement(), 4),
         f"{row.ties:{grouping}}",
         f"{row.flips:{grouping}}",
-        number(100 * row.score.regions.small()),
-        signed(row.small_region_points(), 2),
+        signed(small and small.value, 2),
     ]
-
-
-def _breaches(rows: Sequence[Comparison]) -> list[Html]:
-    return [
-        tag("p", tag("strong", f"{row}: "), "; ".join(row.breaches()), ".")
-        for row in rows
-        if row.breaches()
-    ]
-
-
-def _meanings(rows: Sequence[Comparison]) -> list[Html]:
-    margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
-    ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
-    text = (
-        "Points are hundredths: the difference from the reference at the same size. That of the "
-        "mIoU is the mean over the classes that occur in the truth. A pixel whose label differs is "
-        "a tie where the reference's own two best logits are within a margin that the arithmetic "
-        f"explains ({ties}), and a real flip elsewhere. Small regions are connected areas of one "
-        "true class below 3,000 pixels: the mean share of their pixels that is right."
-    )
-    if any(row.runtime == ROUNDED for row in rows):
-        text += (
-            f" The runtime '{ROUNDED}' is ONNX Runtime with every float16 value rounded, as on a "
-            "GPU; CPUs compute such files in float32."
-        )
-    budgets = [
-        [
-            precision,
-            "-" if budget.agreement is None else f"{100 * budget.agreement:g}",
-            f"{budget.miou_points:g}",
-            "-" if budget.class_points is None else f"{budget.class_points:g}",
-        ]
-        for precision, budget in {row.metadata.precision: row.budget for row in rows}.items()
-    ]
-    header = ["Budget of", "Agree %, at least", "mIoU points, at most", "A class's, at most"]
-    return [tag("p", text, class_="quiet"), Table(header, budgets).html()]
-
-
-def _classes(rows: Sequence[Comparison]) -> Html:
-    """IoU of the references, and every row's differences, class by class."""
-    references = {row.key: row.reference for row in rows}
-    several = len({size for size, _ in references}) < len(references)
-    header = ["Class"]
-    for size, head in references:
-        of_head = f", {head} head" if several else ""
-        header.append(f"Reference, {size_text(size, 'image size')}{of_head}")
-    header += map(str, rows)
-    columns = [score.confusion.iou() for score in references.values()]
-    points = [row.class_points() for row in rows]
-    body = [
-        [
-            name,
-            *(number(100 * column[i]) for column in columns),
-            *(signed(of.get(name)) for of in points),
-        ]
-        for i, name in enumerate(rows[0].score.dataset.label_set.names)
-    ]
-    means = [number(100 * score.confusion.miou()) for score in references.values()]
-    body.append(["mean", *means, *(signed(row.miou_points()) for row in rows)])
-    return Table(header, body).html()
-
-
-def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html]:
-    if not shown:
-        return []
-    names = {TIE: "tie", FLIP: "real flip"}
-    chips = [(names[mark], colour) for mark, colour in _COLOURS.items()]
-    return [
-        tag("h2", "Where they differ most"),
-        tag(
-            "p",
-            "Difference maps mark every pixel whose label differs; where there are few, each is "
-            "drawn larger than it is.",
-            class_="quiet",
-        ),
-        legend(chips),
-        class_legend(rows[0].score.label_set),
-        *(exhibit(one) for one in shown),
-    ]
-
-
-def _protocols(rows: Sequence[Comparison]) -> list[Html]:
-    protocols = [row.score.protocol().to_words() for row in rows]
-    words = {
-        name: "; ".join(dict.fromkeys(protocol[name] for protocol in protocols))
-        for name in protocols[0]
-    }
-    files = {str(row): f"SHA-256 {row.sha256}" for row in rows}
-    return [tag("h2", "Protocol"), facts(words), tag("h2", "Artefacts"), facts(files)]

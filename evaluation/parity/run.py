@@ -4,18 +4,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from icnet_deploy.data import Dataset
+from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget, budget_for
+from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.pairing import ROUNDED, Pairing, Run, open_run
-from icnet_deploy.evaluation.parity.comparison import Comparison, References
-from icnet_deploy.evaluation.parity.report import offer_difference
+from icnet_deploy.evaluation.parity.comparison import Comparison, Key, References
+from icnet_deploy.evaluation.parity.page import offer_difference
 from icnet_deploy.evaluation.pictures import Gallery
-from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
+from icnet_deploy.evaluation.reference import Answer, Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import ArtefactFile
@@ -25,6 +27,8 @@ Failures = dict[Run, IcnetError]
 """Run -> why it cannot be compared."""
 
 Opener = Callable[[Run], AbstractContextManager[Predictor]]
+Look = Callable[[int, list[Comparison]], bool]
+"""From how many images were compared, and the rows so far: whether that is enough."""
 
 
 def compare(
@@ -36,6 +40,8 @@ def compare(
     pictures: int = 0,
     strict: bool = False,
     opener: Opener = open_run,
+    level: float = LEVEL,
+    look: Look | None = None,
 ) -> tuple[list[Comparison], Failures]:
     """Compares artefacts on runtimes with the checkpoint that they were made from.
 
@@ -50,6 +56,8 @@ def compare(
         pictures: how many images to draw for a report, the worst of each row first.
         strict: raise the error of a run that cannot be compared; else it is left out.
         opener: opens a run.
+        level: of the intervals on which the rows' verdicts rest.
+        look: is shown the rows after each image, and ends the run by returning True.
 
     Returns:
         A row for each run, with its pictures; and what was left out.
@@ -79,17 +87,8 @@ def compare(
             return [], attempt.failures
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         references = References(reference, keys, dataset)
-        rows: dict[Run, Comparison] = {}
-        for sample in tqdm(dataset, desc="parity", unit="image", disable=None):
-            answers = references.answers(sample)
-            rows = rows or _rows(left, files, references, budgets, pictures)
-            for run, row in rows.items():
-                if run in attempt.failures:
-                    continue
-                with attempt(run):
-                    labels = left[run].predict(sample.image).labels
-                    marks = row.add(sample, answers[row.key], labels)
-                    offer_difference(row, sample, answers[row.key], marks, labels)
+        start = partial(_rows, left, files, references, budgets, pictures, level)
+        rows = _compare_images(dataset, references, left, start, attempt, look)
         for run in rows:
             with attempt(run):
                 _require_unchanged(files[run.path])
@@ -123,6 +122,40 @@ class _Attempt:
             self.failures |= {run: error for run in runs if run not in self.failures}
 
 
+def _compare_images(
+    dataset: Dataset,
+    references: References,
+    opened: Mapping[Run, Predictor],
+    start: Callable[[], dict[Run, Comparison]],
+    attempt: _Attempt,
+    look: Look | None,
+) -> dict[Run, Comparison]:
+    """Adds image after image to the rows that `start` gives once the reference has answered one."""
+    rows: dict[Run, Comparison] = {}
+    at_most = "parity" if look is None else "parity, at most"  # what the bar's time to go is
+    with tqdm(dataset, desc=at_most, unit="image", disable=None) as bar:
+        for images, sample in enumerate(bar, 1):
+            answers = references.answers(sample)
+            rows = rows or start()
+            for run in [run for run in rows if run not in attempt.failures]:
+                with attempt(run):
+                    _add(rows[run], opened[run], sample, answers)
+            whole = [row for run, row in rows.items() if run not in attempt.failures]
+            if not whole or (look is not None and look(images, whole)):
+                break
+    return rows
+
+
+def _add(
+    row: Comparison, predictor: Predictor, sample: Sample, answers: Mapping[Key, Answer]
+) -> None:
+    """Runs one artefact on one image and counts what it answers."""
+    answer = answers[row.key]
+    labels = predictor.predict(sample.image).labels
+    marks = row.add(sample, answer, labels)
+    offer_difference(row, sample, answer, marks, labels)
+
+
 def _refuse_calibrated(
     opened: Mapping[Run, Predictor], dataset: Dataset, attempt: _Attempt
 ) -> None:
@@ -142,6 +175,7 @@ def _rows(
     references: References,
     budgets: Mapping[str, Budget],
     pictures: int,
+    level: float,
 ) -> dict[Run, Comparison]:
     """The rows, still empty, once the reference has answered the first image.
 
@@ -165,6 +199,7 @@ def _rows(
             reference=reference,
             budget=budget if margin is None else replace(budget, tie_margin=margin),
             gallery=Gallery(min(2, -(-pictures // len(opened)))),
+            level=level,
         )
     return rows
 

@@ -12,7 +12,8 @@ from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget, add_budget_options, chosen_budgets
 from icnet_deploy.evaluation.pairing import open_run, pair
-from icnet_deploy.evaluation.parity.report import PICTURES, Failure
+from icnet_deploy.evaluation.parity.page import PICTURES
+from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.parity.run import Opener, compare
 from icnet_deploy.evaluation.reference import shipped_checkpoint
 from icnet_deploy.evaluation.verify.result import Folder, Result, read_folder, record

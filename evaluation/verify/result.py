@@ -15,14 +15,10 @@ from icnet_deploy.documents import parse
 from icnet_deploy.errors import InputError, ModelError, OutputError
 from icnet_deploy.evaluation.model import kind_of_model
 from icnet_deploy.evaluation.parity.comparison import Comparison
-from icnet_deploy.evaluation.parity.report import (
-    Failure,
-    badge,
-    parity_sections,
-    to_dict,
-    verdict_table,
-)
+from icnet_deploy.evaluation.parity.page import badge, parity_sections
+from icnet_deploy.evaluation.parity.report import Failure, to_dict, verdict_table
 from icnet_deploy.evaluation.score import Protocol, size_text
+from icnet_deploy.evaluation.verdicts import Verdict as Held
 from icnet_deploy.files import is_leftover, sha256
 from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata
 from icnet_deploy.precisions import precision_of
@@ -279,7 +275,7 @@ class Result:
         verdict = f"{len(bad)} of {count} do not pass" if bad else f"all {count} pass"
         return page(
             "Release check",
-            tag("p", badge(verdict, good=not bad)),
+            tag("p", badge(verdict, Held.PAST if bad else Held.WITHIN)),
             tag("h2", "Files"),
             Table(
                 ["File", "Verdict", "Precision", "SHA-256", "Notes"],
@@ -298,7 +294,7 @@ class Result:
 def _cells(artefact: Artefact, bad: bool) -> list[str]:
     return [
         artefact.path.name,
-        badge("fails" if bad else "passes", good=not bad),
+        badge("fails" if bad else "passes", Held.PAST if bad else Held.WITHIN),
         artefact.metadata.precision if artefact.metadata else "-",
         f"{artefact.sha256[:16]}...",
         "; ".join(artefact.notes),

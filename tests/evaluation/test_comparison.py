@@ -5,16 +5,20 @@ import pytest
 
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.evaluation.budgets import BUDGETS
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
 from icnet_deploy.evaluation.parity.comparison import (
     AGREES,
     FLIP,
     TIE,
     Comparison,
+    PixelCounts,
     References,
     difference_map,
 )
+from icnet_deploy.evaluation.parity.report import sentences
 from icnet_deploy.evaluation.reference import answer_of
 from icnet_deploy.evaluation.score import Score
+from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 
@@ -65,13 +69,89 @@ def test_a_row_counts_what_differs(memory):
     assert (row.pixels, row.ties, row.flips) == (6, 1, 3)  # unlabelled pixels are compared, too
     assert row.agreement() == pytest.approx(2 / 6)
     # The reference: floor 4 of 5, wall none of 1. The artefact: floor 2 of 4, wall 1 of 3.
-    assert row.class_points() == pytest.approx({"floor": -30.0, "wall": 100 / 3})
+    classes = row.differences().classes
+    assert classes["floor"].value == pytest.approx(-30)
+    assert classes["wall"].value == pytest.approx(100 / 3)
     assert row.miou_points() == pytest.approx((-30 + 100 / 3) / 2)
-    assert row.worst_class() == ("wall", pytest.approx(100 / 3))
-    assert len(row.breaches()) == 2
+    assert row.worst_class() == ("wall", classes["wall"])  # of a float a rise is as bad
     told = row.to_dict()
-    assert told["verdict"] == "fail"
+    assert told["verdict"] == "undecided"  # one image says nothing of others
+    assert told["miou_difference_points"] == row.differences().miou.to_dict()
     assert (told["ties"], told["flips"], told["differing_pixels"]) == (1, 3, 4)
+
+
+def test_differences_are_those_of_the_images_so_far(memory):
+    dataset = memory(*[[[0, 0, 0, 0, 1, 1]]] * 2, label_set=TWO)
+    row = comparison(dataset)
+    for sample, labels in zip(dataset, ([0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1]), strict=True):
+        row.reference.add(sample, answer().labels)
+        row.add(sample, answer(), np.array([labels], np.uint8))
+        known = row.differences()
+        assert known.images == row.score.images
+        assert known.alike.value == pytest.approx(row.agreement())
+        assert row.differences() is known
+        assert row.differences(0.99) is not known
+        assert row.differences(0.99).level == 0.99
+    row.level = 0.98
+    assert row.differences().level == 0.98
+
+
+def counted(row, ours, theirs, truth=(1000, 1000), images=12):
+    """Adds images to a row: functions give the right pixels of each class, of so many in truth."""
+
+    def counts(right, index):
+        right = np.array(right)
+        return ImageCounts(str(index), str(index), right, np.array(truth), right, 0, 0.0)
+
+    for index in range(images):
+        row.score.images_counted.append(counts(ours(index), index))
+        row.reference.images_counted.append(counts(theirs(index), index))
+        row.pixel_counts.append(PixelCounts(1000, 0, 0))
+    for score in (row.score, row.reference):
+        score.confusion.counts[0, 0] += 1  # there is a truth
+    return row
+
+
+def test_int8_is_held_to_what_it_loses_and_shows_what_rose(memory):
+    """The worst class is the one that fell; one that rose far beyond the limit fails nothing."""
+
+    def ours(index):
+        return 900 - index % 2, 990 + index % 3
+
+    row = counted(comparison(memory(label_set=TWO), "int8"), ours, lambda index: (900, 900))
+    name, worst = row.worst_class()
+    assert (name, worst.value < 0) == ("floor", True)
+    assert row.differences().classes["wall"].low > 5
+    assert row.judgement().verdict is Verdict.WITHIN
+    assert [line.partition(" +")[0] for line in sentences(row)] == [
+        "rose, which is no fault of INT8: wall"
+    ]
+
+
+def test_the_worst_class_is_past_its_limit_if_one_is(memory):
+    """One that fell further, and is not known well enough, comes after it."""
+
+    def ours(index):
+        return 870 + index % 2, 900 * (index > 0)
+
+    row = counted(comparison(memory(label_set=TWO), "int8"), ours, lambda index: (900, 900))
+    values = {name: one.value for name, one in row.differences().classes.items()}
+    assert values["wall"] < values["floor"] < -1
+    assert row.worst_class()[0] == "floor"
+    assert row.judgement().verdict is Verdict.PAST
+
+
+def test_undecided_classes_are_named_together(memory):
+    """A sentence for each reason, whatever number of classes: not one for each class."""
+
+    def ours(index):
+        return 900 - 40 * (index % 2), 900 - 40 * (index % 3), 9
+
+    row = comparison(memory(label_set=THREE), "int8", THREE)
+    counted(row, ours, lambda index: (890, 870, 9), truth=(1000, 1000, 10))
+    told = [line.split(": ")[1] for line in sentences(row)]
+    assert told[1:] == ["floor, wall", "roof"]
+    assert told[0].startswith("mIoU")
 
 
 def test_a_class_without_truth_does_not_swing_the_difference(memory):
@@ -80,7 +160,8 @@ def test_a_class_without_truth_does_not_swing_the_difference(memory):
     labels = np.array([[0, 0, 0, 1, 1, 0]], np.uint8)
     row.reference.add(dataset[0], labels)
     row.add(dataset[0], answer(), np.array([[0, 0, 0, 1, 2, 0]], np.uint8))
-    assert row.class_points() == {"floor": 0.0, "wall": -50.0}
+    points = {name: one.value for name, one in row.differences().classes.items()}
+    assert points == {"floor": 0.0, "wall": -50.0}
     assert row.miou_points() == -25.0
 
 
@@ -91,7 +172,7 @@ def test_scores_of_other_images_are_not_compared(memory):
     row.reference.add(dataset[1], answer().labels)
     row.add(dataset[0], answer(), answer().labels)
     with pytest.raises(InputError, match="images: 1 and 2"):
-        row.breaches()
+        row.judgement()
 
 
 def test_labels_of_another_size_are_refused(memory):

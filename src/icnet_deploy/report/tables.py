@@ -84,6 +84,11 @@ def signed(value: float | None, digits: int = 3) -> str:
     return text[1:] if float(text) == 0 else text
 
 
+def bounded(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A difference and its bounds: `-0.021 [-0.052, +0.009]`."""
+    return f"{signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
+
+
 def facts(values: Mapping[str, object]) -> Html:
     """A table of names and values in words."""
     rows = [

@@ -1,0 +1,240 @@
+"""The result of `icnet parity` as HTML."""
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.pairing import ROUNDED
+from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
+from icnet_deploy.evaluation.parity.report import headline, numbers, sentences
+from icnet_deploy.evaluation.pictures import (
+    Exhibit,
+    class_legend,
+    exhibit,
+    label_picture,
+    legend,
+    marks_picture,
+    overlay,
+    photo,
+)
+from icnet_deploy.evaluation.reference import Answer
+from icnet_deploy.evaluation.score import UInt8, size_text
+from icnet_deploy.evaluation.verdicts import Verdict, limit_words
+from icnet_deploy.report.html import Html, page, tag
+from icnet_deploy.report.tables import Table, facts, number, where
+from icnet_deploy.runtime.machine import machine, versions
+
+PICTURES = 12
+"""Sets of pictures in a report: about 0.4 MB each."""
+
+# Blue-green against orange-red: told apart with every common colour blindness, and on grey.
+_COLOURS = {TIE: (0, 200, 255), FLIP: (255, 90, 0)}
+
+
+def offer_difference(
+    row: Comparison, sample: Sample, answer: Answer, marks: UInt8, labels: UInt8
+) -> None:
+    """Shows a row's gallery an image, which ranks by how many of its pixels differ.
+
+    Args:
+        row: what is compared.
+        sample: the image.
+        answer: the reference's.
+        marks: the image's `difference_map`.
+        labels: the artefact's label map, uint8 H x W.
+    """
+    ties, flips = int(np.count_nonzero(marks == TIE)), int(np.count_nonzero(marks == FLIP))
+
+    def draw() -> Exhibit:
+        label_set = row.score.label_set
+        share = 100 * (ties + flips) / marks.size
+        return Exhibit(
+            f"{sample.name} · {row}",
+            f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
+            f"Ties: {ties:,}. Real flips: {flips:,}.",
+            (
+                photo("Input", sample.image),
+                overlay(
+                    "Reference: PyTorch, over the input", sample.image, answer.labels, label_set
+                ),
+                label_picture("The artefact's labels", labels, label_set),
+                marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
+            ),
+        )
+
+    row.gallery.offer(ties + flips, draw)
+
+
+def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
+    """The whole report as one HTML document.
+
+    At most `PICTURES` images are shown, the worst of every row before any second one.
+
+    Args:
+        rows: of the table.
+        left_out: a sentence for each file and runtime that was not compared.
+    """
+    return page(
+        "Parity with the PyTorch model",
+        tag("p", badges([row.judgement().verdict for row in rows])),
+        parity_sections(rows, left_out),
+        where(machine() | versions()),
+    )
+
+
+def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list[Html]:
+    """What `parity_page` shows, from the protocol's first words to the artefacts' hashes."""
+    protocol = rows[0].score.protocol()
+    turns = chain.from_iterable(zip_longest(*(row.gallery.exhibits() for row in rows)))
+    shown = [one for one in turns if one is not None][:PICTURES]
+    return [
+        tag("p", headline(rows)),
+        tag(
+            "p",
+            f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
+            "the PyTorch network in float32 on the CPU.",
+        ),
+        tag("h2", "Verdicts"),
+        tag("p", _VERDICTS.format(level=100 * rows[0].level)),
+        _summary(rows),
+        *(
+            tag("p", tag("strong", f"{r}: "), sentence, ".")
+            for r in rows
+            for sentence in sentences(r)
+        ),
+        *(tag("p", f"Not compared: {sentence}") for sentence in left_out),
+        tag("h2", "What the columns mean"),
+        *_meanings(rows),
+        tag("h2", "IoU a class"),
+        _classes(rows),
+        *_exhibits(rows, shown),
+        *_protocols(rows),
+    ]
+
+
+def badge(text: str, verdict: Verdict) -> Html:
+    """A verdict in its colour."""
+    return tag("span", text, class_=f"badge {verdict}")
+
+
+def badges(verdicts: Sequence[Verdict]) -> list[Html]:
+    """How many there are of each verdict, the worst first."""
+    counts = {verdict: verdicts.count(verdict) for verdict in Verdict}
+    return [
+        tag("span", badge(f"{count} of {len(verdicts)} {verdict}", verdict), " ")
+        for verdict, count in counts.items()
+        if count
+    ]
+
+
+_VERDICTS = (
+    "A row is within its budget if each difference is, with all that lies between its bounds, and "
+    "past it if one difference lies beyond its limit with both its bounds. It is undecided if a "
+    "limit lies between the bounds of a difference, or too little of a class was seen: more images "
+    "then decide it. The bounds in brackets hold in {level:g} % of cases."
+)
+
+
+def _summary(rows: Sequence[Comparison]) -> Html:
+    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
+    header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
+    header += ["Small regions, points"]
+    cells = [
+        [
+            row.name,
+            row.runtime,
+            badge(row.judgement().verdict, row.judgement().verdict),
+            row.metadata.precision,
+            size_text(row.metadata.size, "the image's"),
+            *numbers(row, ","),
+        ]
+        for row in rows
+    ]
+    return Table(header, cells, left=5).html()
+
+
+def _meanings(rows: Sequence[Comparison]) -> list[Html]:
+    margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
+    ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
+    text = (
+        "Points are hundredths: the difference from the reference at the same size. That of the "
+        "mIoU is the mean over the classes of the truth that were seen enough. A pixel whose "
+        "label differs is a tie where the reference's own two best logits are within a margin that "
+        f"the arithmetic explains ({ties}), and a real flip elsewhere. Small regions are connected "
+        "areas of one true class below 3,000 pixels: the mean share of their pixels that is right."
+    )
+    if any(row.runtime == ROUNDED for row in rows):
+        text += (
+            f" The runtime '{ROUNDED}' is ONNX Runtime with every float16 value rounded, as on a "
+            "GPU; CPUs compute such files in float32."
+        )
+    budgets = [
+        [
+            precision,
+            "-" if budget.agreement is None else f"at least {100 * budget.agreement:g} %",
+            _limit(budget.miou_points, budget.miou_rises),
+            _limit(budget.class_points, budget.class_rises),
+        ]
+        for precision, budget in {row.metadata.precision: row.budget for row in rows}.items()
+    ]
+    table = Table(["Budget of", "Pixels alike", "mIoU", "Any class"], budgets, left=4)
+    return [tag("p", text, class_="quiet"), table.html()]
+
+
+def _limit(points: float | None, rises: bool) -> str:
+    return "-" if points is None else limit_words(points, rises)
+
+
+def _classes(rows: Sequence[Comparison]) -> Html:
+    """IoU of the references, and every row's differences, class by class."""
+    references = {row.key: row.reference for row in rows}
+    several = len({size for size, _ in references}) < len(references)
+    header = ["Class"]
+    for size, head in references:
+        of_head = f", {head} head" if several else ""
+        header.append(f"Reference, {size_text(size, 'image size')}{of_head}")
+    header += map(str, rows)
+    columns = [score.confusion.iou() for score in references.values()]
+    differences = [row.differences() for row in rows]
+    body = [
+        [
+            name,
+            *(number(100 * column[i]) for column in columns),
+            *(of.classes[name].text() if name in of.classes else "-" for of in differences),
+        ]
+        for i, name in enumerate(rows[0].score.dataset.label_set.names)
+    ]
+    means = [number(100 * score.confusion.miou()) for score in references.values()]
+    body.append(["mean", *means, *(of.miou.text() for of in differences)])
+    return Table(header, body).html()
+
+
+def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html]:
+    if not shown:
+        return []
+    names = {TIE: "tie", FLIP: "real flip"}
+    chips = [(names[mark], colour) for mark, colour in _COLOURS.items()]
+    return [
+        tag("h2", "Where they differ most"),
+        tag(
+            "p",
+            "Difference maps mark every pixel whose label differs; where there are few, each is "
+            "drawn larger than it is.",
+            class_="quiet",
+        ),
+        legend(chips),
+        class_legend(rows[0].score.label_set),
+        *(exhibit(one) for one in shown),
+    ]
+
+
+def _protocols(rows: Sequence[Comparison]) -> list[Html]:
+    protocols = [row.score.protocol().to_words() for row in rows]
+    words = {
+        name: "; ".join(dict.fromkeys(protocol[name] for protocol in protocols))
+        for name in protocols[0]
+    }
+    files = {str(row): f"SHA-256 {row.sha256}" for row in rows}
+    return [tag("h2", "Protocol"), facts(words), tag("h2", "Artefacts"), facts(files)]
