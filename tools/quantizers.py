@@ -11,7 +11,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from icnet_deploy.calibration import CalibrationSet, choose, stratified
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.ranges import METHODS
+from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.calibration.sensitivity.search import Cost
 from icnet_deploy.command import command, count
 from icnet_deploy.command import parser as make_parser
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 Key = tuple[str, str, str]
 """Quantizer, method of its ranges, placement."""
 
-_SCHEMA = 1
+_SCHEMA = 2
 _ORT_METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _PLAIN = ("ONNX Runtime", "minmax")  # what times are compared with
 
@@ -69,14 +70,13 @@ onnx.save(nncf.quantize(onnx.load(model), data, subset_size=len(np.load(images))
 
 @dataclass
 class _Candidate:
-    """One quantized file, and how it did."""
+    """One quantized file, and how it did; `alike` as `Cost.of` takes it."""
 
     key: Key
     backend: Backend
     score: Score
     megabytes: float
-    alike: int = 0
-    pixels: int = 0
+    alike: list[tuple[int, int]] = field(default_factory=list)
 
 
 def _ours(
@@ -178,8 +178,7 @@ def _measure(
         for candidate in candidates:
             answer = labels(candidate.backend, sample)
             candidate.score.add(sample, answer)
-            candidate.alike += int((answer == wanted).sum())
-            candidate.pixels += wanted.size
+            candidate.alike.append((int((answer == wanted).sum()), wanted.size))
 
 
 def _times(candidates: Sequence[_Candidate], image: UInt8, rounds: int) -> dict[Key, float]:
@@ -201,15 +200,16 @@ def _times(candidates: Sequence[_Candidate], image: UInt8, rounds: int) -> dict[
 
 def _row(candidate: _Candidate, reference: Score, times: Mapping[Key, float]) -> dict[str, Any]:
     quantizer, method, placement = candidate.key
-    ours, alike = candidate.score.confusion, candidate.alike / candidate.pixels
-    cost = Cost.of(ours, reference.confusion, reference.dataset.label_set.names, alike)
+    ours, exact = candidate.score.images_counted, reference.images_counted
+    cost = Cost.of(ours, exact, reference.dataset.label_set.names, candidate.alike)
+    found = cost.differences
     return {
         "quantizer": quantizer,
         "ranges": method,
         "placement": placement,
         "runtime": cpu_runtime(placement),
-        "miou_difference_points": round(cost.miou_points, 4),
-        "class_difference_points": {n: round(d, 4) for n, d in cost.class_points.items()},
+        "miou_difference_points": found.miou.to_dict(),
+        "class_difference_points": {n: one.to_dict() for n, one in found.classes.items()},
         "lowest_class": cost.worst_class,
         "alike_percent": percent(cost.agreement),
         "megabytes": candidate.megabytes,
@@ -225,8 +225,9 @@ def markdown(results: Sequence[dict[str, Any]]) -> str:
             f"{row['placement']} on {row['runtime']}",
             row["quantizer"],
             row["ranges"],
-            f"{row['miou_difference_points']:+.2f}",
-            f"{row['class_difference_points'][row['lowest_class']]:+.2f} {row['lowest_class']}",
+            points_text(row["miou_difference_points"]),
+            f"{points_text(row['class_difference_points'][row['lowest_class']])} "
+            f"{row['lowest_class']}",
             f"{row['alike_percent']:.2f}",
             f"{row['time_to_plain']:.2f}",
         ]

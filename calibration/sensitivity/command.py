@@ -9,10 +9,17 @@ from icnet_deploy.command import add_output_options, check_outputs, command, cou
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import add_data_options
 from icnet_deploy.errors import InputError, OutputError, require
-from icnet_deploy.evaluation.budgets import add_budget_options, chosen_budgets
+from icnet_deploy.evaluation.budgets import (
+    add_budget_options,
+    add_undecided_option,
+    chosen_budgets,
+)
 from icnet_deploy.files import make_folder
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.backends.registry import check_available
+
+_SEARCHES = ("max_miou_drop", "max_miou_change", "max_class_drop", "max_class_change", "out")
+"""The options that ask for a search."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,8 +27,8 @@ def _parser() -> argparse.ArgumentParser:
         "icnet sensitivity",
         "Quantizes each block of a float32 ONNX file alone, all others in float, and scores it\n"
         "against float32 on the runtime that the placement is for. With a budget or -o it then\n"
-        "searches the fewest blocks to keep in float, and exits with 1 if none suffice.\n"
-        "Prove what it finds on images that it was not searched on: icnet verify.",
+        "searches the fewest blocks to keep in float on half of the images, proves what it found\n"
+        "on the others, and exits with 1 if no graph keeps the budget.",
         "icnet sensitivity icnet.onnx --dataset camvid --data CamVid --placement int8 "
         "--max-miou-drop 0.1 --max-class-drop 0.5 -o icnet-int8.onnx",
     )
@@ -36,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
         "kept there if there are none (default: MODEL.calibration.json)",
     )
     add_budget_options(p)
+    add_undecided_option(p)
+    p.add_argument(
+        "--proof-split",
+        metavar="NAME",
+        help="prove what the search finds on this split, and let it see all of --split (default: "
+        "it sees half of the groups of --split, or of each where they are few)",
+    )
     p.add_argument("--rounds", type=count, default=10, metavar="N", help="of timing (default: 10)")
     add_output_options(p)
     p.add_argument("--plot", type=Path, metavar="FILE", help="draw the blocks' costs as SVG")
@@ -46,11 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `icnet sensitivity`; exit code 0 done, 1 no graph meets the budget, 2 wrong request."""
+    """Runs `icnet sensitivity`; exit code 0 done, 1 no graph keeps the budget, 2 wrong request."""
     args = _parser().parse_args(argv)
     cache = args.calibration or args.model.parent / f"{args.model.stem}.calibration.json"
-    asked = (args.max_miou_drop, args.max_class_drop, args.out)
-    searches = any(option is not None for option in asked)
+    searches = any(getattr(args, name) is not None for name in _SEARCHES)
     _check(args, cache, searches)
     from icnet_deploy.calibration.sensitivity.run import run
 
@@ -62,8 +75,20 @@ def _check(args: argparse.Namespace, cache: Path, searches: bool) -> None:
     """Finds before the long work what would stop it."""
     require("icnet sensitivity", "export", "onnx")
     check_available(cpu_runtime(args.placement), "cpu")
-    if args.trade_off is not None and not searches:
-        raise InputError("--trade-off draws a search: give --max-miou-drop or --max-class-drop")
+    for option, given, what in (
+        ("--trade-off", args.trade_off, "draws"),
+        ("--proof-split", args.proof_split, "proves"),
+    ):
+        if given is not None and not searches:
+            raise InputError(
+                f"{option} {what} a search: give --max-miou-drop or --max-class-drop, or leave it "
+                "out"
+            )
+    if args.proof_split == args.split:
+        raise InputError(
+            f"--proof-split {args.proof_split} is the split that the search sees: name another, or "
+            "leave it out to have the split parted"
+        )
     check_outputs(args)
     for path in (args.plot, args.trade_off, args.out, cache):
         if path is not None:

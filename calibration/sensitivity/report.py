@@ -1,24 +1,14 @@
-"""What `icnet sensitivity` found, as text, HTML, Markdown and SVG."""
+"""What `icnet sensitivity` found, as text, HTML and Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
+from icnet_deploy.evaluation.parity.report import rounded_up
 from icnet_deploy.evaluation.score import Protocol
+from icnet_deploy.evaluation.verdicts import Verdict, loss
 from icnet_deploy.report.html import Html, page, tag
-from icnet_deploy.report.svg import (
-    WIDTH,
-    Scale,
-    across,
-    bar,
-    drawing,
-    hover,
-    round_up,
-    text,
-    upright,
-    x_axis,
-    y_axis,
-)
-from icnet_deploy.report.tables import Table, facts, number, signed, where
+from icnet_deploy.report.tables import Table, bounded, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
 
 Result = Mapping[str, Any]
@@ -33,53 +23,62 @@ _TRIED = [
     "to float32",
     "budget",
 ]
+_PROVED = ["in float besides", "held", "points", "limit", "verdict"]
 _KEPT = "*"
 _KEPT_WORDS = f"{_KEPT} in float unless told otherwise; not in 'all others'"
 
-# In units of a drawing's viewBox.
-_NAMES, _PANEL, _GAP, _ROW, _TOP = 150, 250, 70, 22, 44  # of the bars
-_LEFT, _RIGHT, _UPPER, _LOWER, _HEIGHT = 70, 720, 40, 330, 380
-_SHARES = (-1, -0.5, 0, 0.5, 1)
-
 
 def sensitivity_text(result: Result) -> str:
-    """A result for the terminal."""
-    lines = [_summary(result), "", _costs(result).text()]
+    """A result for the terminal; the first line says what it rests on, and what is undecided."""
+    lines = [_first_line(result), _summary(result), "", _costs(result).text()]
     search = result["search"]
     if search:
-        lines += [
-            "",
-            f"budget: {_budget(search)}",
-            _tried(search).text(),
-            _verdict(search),
-            f"time: {search['time']}",
-        ]
+        lines += ["", f"budget: {search['limits']}", _tried(search).text()]
+        if search["proof"]:
+            lines += ["", _proved(search["proof"]).text()]
+        lines += [_verdict(search), f"time: {search['time']}"]
     return "\n".join(lines)
 
 
-def sensitivity_page(result: Result) -> str:
-    """A result as one HTML document."""
+def sensitivity_page(result: Result, proof: Html | None) -> str:
+    """A result as one HTML document.
+
+    Args:
+        result: of the kind `sensitivity`.
+        proof: a drawing of what was proved; None where nothing was.
+    """
     search = result["search"]
-    searched = []
-    if search:
-        searched = [
-            tag("h2", "Search"),
-            tag("p", f"Budget: {_budget(search)}. {_verdict(search)}"),
-            tag("p", f"Time: {search['time']}", class_="quiet"),
-            tag("figure", trade_off_plot(search)),
-            _tried(search).html(),
-        ]
+    protocol = Protocol.from_dict(result["protocol"])
     return page(
         "What quantizing each block costs",
+        tag("p", _first_line(result)),
         tag("p", _summary(result)),
         tag("figure", cost_plot(result)),
         _costs(result).html(),
         tag("p", _KEPT_WORDS, class_="quiet"),
-        *searched,
+        _search_section(search, proof) if search else [],
         tag("h2", "Protocol"),
-        facts(Protocol.from_dict(result["protocol"]).to_words()),
+        facts(protocol.to_words()),
         *where(machine() | versions()),
     )
+
+
+def _search_section(search: Mapping[str, Any], drawn: Html | None) -> list[Html]:
+    parts = [
+        tag("h2", "Search"),
+        tag("p", f"Budget: {search['limits']}."),
+        tag("p", f"Time: {search['time']}", class_="quiet"),
+        tag("figure", trade_off_plot(search)),
+        _tried(search).html(),
+        tag("h2", "Proof"),
+        tag("p", _verdict(search)),
+    ]
+    proof = search["proof"]
+    if proof:
+        words = Protocol.from_dict(proof["protocol"]).to_words()
+        parts += [tag("figure", drawn)] if drawn else []
+        parts += [_proved(proof).html(), tag("h3", "Protocol of the proof"), facts(words)]
+    return parts
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -102,13 +101,33 @@ def markdown(results: Sequence[Result]) -> str:
     return Table(["in 8 bits", *header], rows).markdown()
 
 
+def _first_line(result: Result) -> str:
+    """What the intervals rest on, those of the proof where there is one, and what is undecided."""
+    proof = result["search"] and result["search"]["proof"]
+    if not proof:
+        return f"{result['basis']}."
+    line = f"The proof: {proof['basis']}."
+    if proof["verdict"] != Verdict.UNDECIDED:
+        return line
+    last = proof["trials"][-1]
+    names = [one["what"] for one in last["findings"] if one["verdict"] == Verdict.UNDECIDED]
+    remedy = "which no number of images decides, as a difference lies at its limit"
+    if last["more_images"] is not None:
+        remedy = f"which about {rounded_up(last['more_images']):,} more images would decide"
+    return f"{line} Undecided: {', '.join(names)}, {remedy}."
+
+
 def _summary(result: Result) -> str:
-    protocol = result["protocol"]
-    return (
+    protocol, search = result["protocol"], result["search"]
+    words = (
         f"{result['placement']} on {result['runtime']}: each block alone in 8 bits, against "
         f"float32 ({number(result['float32']['miou_percent'])} % mIoU) on {protocol['images']} "
         f"images of {protocol['dataset']} {protocol['split']}"
     )
+    if search and search["proof"]:
+        other = search["proof"]["protocol"]
+        words += f"; the search saw these, and not the {other['images']} of the proof"
+    return words
 
 
 def _costs(result: Result) -> Table:
@@ -126,22 +145,34 @@ def _costs(result: Result) -> Table:
 
 
 def _cells(cost: Mapping[str, Any]) -> list[str]:
-    worst = signed(cost["worst_class_difference_points"], 2)
     return [
-        signed(cost["miou_difference_points"], 2),
-        f"{worst} {cost['worst_class']}",
-        number(cost["labels_changed_percent"]),
+        points_text(cost["miou_difference_points"]),
+        f"{points_text(cost['worst_class_difference_points'])} {cost['worst_class']}",
+        number(_value(cost["labels_changed_percent"])),
     ]
+
+
+def points_text(difference: Mapping[str, float] | float) -> str:
+    """A recorded difference, in points, with its interval, which results of schema 1 lack."""
+    if not isinstance(difference, Mapping):
+        return signed(difference, 2)
+    return bounded(difference["value"], difference["low"], difference["high"], 2)
+
+
+def _value(number: Mapping[str, float] | float) -> float:
+    """The number itself, with an interval or, as in schema 1, without one."""
+    return number["value"] if isinstance(number, Mapping) else number
 
 
 def _tried(search: Mapping[str, Any]) -> Table:
     reference = search["float32"]["median_ms"]
+    rises = search["budget"]["class_rises"]
     rows = [
         [
-            " + ".join(a["in_float"]) or "none",
-            signed(a["miou_difference_points"], 2),
-            _most(a["class_difference_points"]),
-            number(a["labels_changed_percent"]),
+            _names(a),
+            points_text(a["miou_difference_points"]),
+            _most(a["class_difference_points"], rises),
+            number(a["labels_changed_percent"]["value"]),
             number(a["inference"]["median_ms"], 1),
             number(a["inference"]["median_ms"] / reference),
             "met" if a["met"] else "not met",
@@ -151,96 +182,43 @@ def _tried(search: Mapping[str, Any]) -> Table:
     return Table(_TRIED, rows)
 
 
-def _most(points: Mapping[str, float]) -> str:
-    """Up or down: a budget binds both."""
-    name = max(points, key=lambda name: abs(points[name]))
-    return f"{signed(points[name], 2)} {name}"
+def _proved(proof: Mapping[str, Any]) -> Table:
+    """What was past of each graph but the last, and all of the last."""
+    *before, last = proof["trials"]
+    found = [(trial, one) for trial in before for one in trial["findings"]]
+    shown = [(trial, one) for trial, one in found if one["verdict"] == Verdict.PAST]
+    shown += [(last, one) for one in last["findings"]]
+    rows = [
+        [_names(trial), one["what"], points_text(one["difference"]), one["limit"], one["verdict"]]
+        for trial, one in shown
+    ]
+    return Table(_PROVED, rows, left=2)
 
 
-def _budget(search: Mapping[str, Any]) -> str:
-    budget = search["budget"]
-    return (
-        f"mIoU within {budget['miou_points']:g} points, every class within "
-        f"{budget['class_points']:g}"
-    )
+def _names(graph: Mapping[str, Any]) -> str:
+    return " + ".join(graph["in_float"]) or "none"
+
+
+def _most(classes: Mapping[str, Mapping[str, float]], rises: bool) -> str:
+    """The class that is nearest to its limit, or furthest beyond."""
+    name = max(classes, key=lambda name: loss(classes[name]["value"], rises))
+    return f"{points_text(classes[name])} {name}"
 
 
 def _verdict(search: Mapping[str, Any]) -> str:
-    best = search["attempts"][search["best"]]
-    kept = " + ".join(best["in_float"]) or "no further block"
-    if best["met"]:
-        return f"met with {kept} in float, on these images: icnet verify on others is the proof"
-    return f"met by none; nearest with {kept} in float"
-
-
-def cost_plot(result: Result) -> Html:
-    """Bars of what each block costs: the labels that change, and mIoU and the worst class.
-
-    Args:
-        result: of the kind `sensitivity`.
-    """
-    rows = [*result["blocks"], {"name": "all others", **result["together"]}]
-    middles = [_TOP + _ROW * (index + 0.5) for index in range(len(rows))]
-    bottom = _TOP + _ROW * len(rows)
-    changed = [row["labels_changed_percent"] for row in rows]
-    kinds = {"miou_difference_points": "first", "worst_class_difference_points": "second"}
-    most = round_up(max(changed))
-    reach = round_up(max(abs(row[name]) for row in rows for name in kinds))
-    x = Scale(0, most, _NAMES, _NAMES + _PANEL)
-    points = Scale(-reach, reach, x.end + _GAP, x.end + _GAP + _PANEL)
-    parts = [
-        text(f"labels that change, 0 to {most:g} %", x.start, _TOP - 14, "start"),
-        text(f"-{reach:g}", points.start, _TOP - 14, "start"),
-        text("mIoU (above), worst class, points", points(0), _TOP - 14, "middle"),
-        text(f"+{reach:g}", points.end, _TOP - 14, "end"),
-        upright(points(0), _TOP - 6, bottom, "zero"),
-    ]
-    for row, share, middle in zip(rows, changed, middles, strict=True):
-        parts += [
-            text(row["name"], _NAMES - 8, middle + 4, "end", "name"),
-            bar((x.start, x(share)), (middle - 6, middle + 6), "first"),
-            text(f"{share:.2f}", x(share) + 4, middle + 4, "start"),
-        ]
-        for place, (name, kind) in zip((middle - 4, middle + 4), kinds.items(), strict=True):
-            words = f"{row['name']}: {row[name]:+.3f} points"
-            if kind == "second":
-                words += f", {row['worst_class']}"
-            drawn = bar((points(0), points(row[name])), (place - 3, place + 3), kind)
-            parts.append(hover(words, drawn))
-    return drawing("what quantizing each block alone costs", (WIDTH, bottom + 12), parts)
-
-
-def trade_off_plot(search: Mapping[str, Any]) -> Html:
-    """Time against mIoU: float32, and every graph that the search tried.
-
-    Args:
-        search: the `search` of a result of the kind `sensitivity`.
-    """
-    attempts, budget = search["attempts"], search["budget"]["miou_points"]
-    best = attempts[search["best"]]
-    times = [search["float32"]["median_ms"], *(a["inference"]["median_ms"] for a in attempts)]
-    slowest = round_up(max(times))
-    reach = round_up(max(budget, *(abs(a["miou_difference_points"]) for a in attempts)))
-    x = Scale(0, slowest, _LEFT, _RIGHT)
-    y = Scale(-reach, reach, _LOWER, _UPPER)
-    levels = [(share * reach, f"{share * reach:+g}" if share else "0") for share in _SHARES]
-    steps = [(share * slowest, f"{share * slowest:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    words = "inference of one image, median, ms; the number is how many blocks are in float"
-    parts = [
-        text("mIoU minus float32's, points", _LEFT, _UPPER - 14, "start"),
-        *y_axis(y, levels, _LEFT, _RIGHT, zero=0),
-        *x_axis(x, steps, _LOWER, words),
-        *(across(y(end), _LEFT, _RIGHT, "limit") for end in (-budget, budget)),
-        *_dot("float32", x(times[0]), y(0), "third", "float32"),
-    ]
-    for attempt, time in zip(attempts, times[1:], strict=True):
-        points, names = attempt["miou_difference_points"], attempt["in_float"]
-        words = f"{' + '.join(names) or 'none'} in float: {points:+.3f} points, {time:.1f} ms"
-        kind = "first" if attempt is best and attempt["met"] else "second"
-        parts += _dot(words, x(time), y(points), kind, str(len(names)))
-    return drawing("time against mIoU of every graph that was tried", (WIDTH, _HEIGHT), parts)
-
-
-def _dot(words: str, x: float, y: float, kind: str, label: str) -> list[Html]:
-    drawn = tag("circle", cx=x, cy=y, r=4.5, class_=kind)
-    return [hover(words, drawn), text(label, x, y - 8, "middle")]
+    proof = search["proof"]
+    if not proof:
+        nearest = _names(search["attempts"][search["best"]])
+        return f"the search: met by none; nearest with {nearest} in float; nothing is proved"
+    last = proof["trials"][-1]
+    met = _names(search["attempts"][search["best"]])
+    words = f"the search: met with {met} in float; the proof: "
+    images = f"{proof['protocol']['images']} other images ({proof['rule']})"
+    words += f"{proof['verdict']} with {_names(last)} in float on {images}"
+    looks = proof["candidates"]
+    if looks > 1:
+        words += (
+            f"; {len(proof['trials'])} of {looks} graphs that might be proved were, at intervals "
+            f"of {100 * proof['level']:.4g} %, so that {looks} looks err no more often than one"
+        )
+    return words

@@ -1,16 +1,12 @@
 """The run of `icnet sensitivity`: 8-bit graphs against float32 on the same runtime."""
 
 import argparse
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from icnet_deploy.calibration.artefact import load_float, write_quantized
 from icnet_deploy.calibration.calibrate import (
@@ -20,40 +16,29 @@ from icnet_deploy.calibration.calibrate import (
     save_calibration,
 )
 from icnet_deploy.calibration.content import require_content
-from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placements.registry import cpu_runtime
-from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.selection import FEWEST, choose, stratified
-from icnet_deploy.calibration.sensitivity.report import (
-    cost_plot,
-    sensitivity_page,
-    sensitivity_text,
-    trade_off_plot,
-)
-from icnet_deploy.calibration.sensitivity.search import (
-    Attempt,
-    Block,
-    Cost,
-    blocks_of,
-    modules_of,
-    search,
-)
-from icnet_deploy.data import ConfusionMatrix, Dataset, open_dataset
+from icnet_deploy.calibration.sensitivity.bench import METHOD, Bench, Graphs
+from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
+from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, halves, prove, refuse_seen
+from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
+from icnet_deploy.calibration.sensitivity.search import Attempt, Block, Cost, modules_of, search
+from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.data.options import open_data
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.evaluation.budgets import Budget
-from icnet_deploy.evaluation.score import Score, refuse_calibration_images
+from icnet_deploy.evaluation.interval_plot import difference_plot
+from icnet_deploy.evaluation.score import refuse_calibration_images
+from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.files import sha256, write_json, write_text
 from icnet_deploy.images import resize_image
 from icnet_deploy.integrity import artefact_sha256
-from icnet_deploy.metadata import write_artefact
+from icnet_deploy.report.html import Html
 from icnet_deploy.report.svg import alone as as_file
 from icnet_deploy.runtime.machine import machine, versions
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, Subject, measure, summary
 
-_SCHEMA = 1
-_METHOD = "percentile"  # how ranges are chosen: as `icnet quantize` does it
+_SCHEMA = 2
 _CALIBRATED = 32  # images, and they are drawn as `icnet quantize` draws them
 _CHECKED = 8
 _TIMED = 3  # images
@@ -64,84 +49,39 @@ _TIME = (
 )
 
 
-class _Bench:
-    """Scores 8-bit graphs of one float32 file on one data set.
-
-    The float32 graph runs once; its label maps are kept packed, about 1 % of their size.
-
-    Args:
-        source: the float32 file.
-        calibration: of that file.
-        placement: a key of `PLACEMENTS`.
-        dataset: labelled images, none of which was calibrated on.
-        folder: where the graphs are written; the caller removes it.
+class _Costs(NamedTuple):
+    """What quantizing costs.
 
     Attributes:
-        metadata, size: of the float32 file.
-        dataset: see above.
-        runtime: the one that the placement is for and that a CPU has.
-        blocks, kept: of the network, in the graph's order, and those that stay in float by default.
-        score: of the float32 graph.
-
-    Raises:
-        ModelError: the file is no float32 artefact of one size.
-        UnavailableError: the placement's runtime is missing.
-        DatasetError: no image has a labelled pixel.
+        alone: of each block.
+        path: of the graph that `icnet quantize` writes.
+        together: of that one.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        calibration: Calibration,
-        placement: str,
-        dataset: Dataset,
-        folder: Path,
-    ) -> None:
-        self._model, self.metadata, self.size = load_float(source)
-        self._ranges = calibration.ranges(_METHOD)
-        self._written = replace(
-            self.metadata,
-            precision=placement,
-            parent_sha256=calibration.parent_sha256,
-            calibration_images=calibration.images,
-        )
-        self.dataset, self._folder = dataset, folder
-        self.runtime = cpu_runtime(placement)
-        graph = Graph(self._model)
-        layers = [graph.layer(node) for node in graph.convolutions()]
-        self.blocks = blocks_of(layers, graph.float_layers(), self.metadata.network)
-        self.kept = [block for block in self.blocks if block.kept]
-        self.score = Score(dataset, self.metadata.label_set, self.size, self.metadata.head)
-        self._wanted: list[bytes] = []
-        with self._open(source) as predictor:
-            for sample in tqdm(dataset, desc="float32", unit="image", disable=None):
-                labels = predictor.predict(sample.image).labels
-                self.score.add(sample, labels)
-                self._wanted.append(zlib.compress(labels.tobytes(), 1))
-        self.score.require_truth()
+    alone: dict[Block, Cost]
+    path: Path
+    together: Cost
 
-    def cost(self, in_float: Iterable[Block], words: str) -> tuple[Path, Cost]:
-        """Writes and scores the 8-bit graph with these blocks in float; `words` say which it is."""
-        content = quantize(
-            self._model, self._ranges, self._written.precision, modules_of(in_float)
-        ).SerializeToString()
-        path = self._folder / f"{len(list(self._folder.iterdir()))}.onnx"
-        write_artefact(path, content, self._written)
-        confusion = ConfusionMatrix(len(self.dataset.label_set))
-        changed = pixels = 0
-        shown = tqdm(self.dataset, desc=words, unit="image", disable=None)
-        with self._open(path) as predictor:
-            for sample, packed in zip(shown, self._wanted, strict=True):
-                labels = predictor.predict(sample.image).labels
-                wanted = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(labels.shape)
-                changed += int(np.count_nonzero(labels != wanted))
-                pixels += labels.size
-                confusion.add(self.score.mapped(labels), sample.labels)
-        names = self.dataset.label_set.names
-        return path, Cost.of(confusion, self.score.confusion, names, 1 - changed / pixels)
 
-    def _open(self, path: Path) -> Predictor:
-        return Predictor.open(path, self.runtime, "cpu", cached=False)
+class _Proved(NamedTuple):
+    """A proof, and the images that it rests on."""
+
+    proof: Proof
+    bench: Bench
+
+
+class _Found(NamedTuple):
+    """What a search ended with.
+
+    Attributes:
+        attempts: every graph that was tried.
+        best: the one that met the budget with the fewest blocks in float, or came nearest.
+        proved: the graphs that met it; None where none did.
+    """
+
+    attempts: list[Attempt]
+    best: Attempt
+    proved: _Proved | None
 
 
 def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
@@ -153,34 +93,41 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
         budget: of a search; None: each block is scored, and none is searched.
 
     Raises:
-        CheckFailed: no graph meets the budget.
+        CheckFailed: no graph meets the budget, or the proof is undecided and that was to fail.
     """
     dataset = open_data(args)
+    parts = None if budget is None else _parts(args, dataset)
     calibration = _calibration(args, cache)
     refuse_calibration_images(dataset, {str(cache): calibration.images})
+    if args.proof_split is not None and parts is not None:
+        refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
+        refuse_seen(parts)
     with TemporaryDirectory(prefix="icnet-sensitivity-") as folder:
-        bench = _Bench(args.model, calibration, args.placement, dataset, Path(folder))
-        alone: dict[Block, Cost] = {}
-        for number, block in enumerate(bench.blocks, 1):
-            words = f"{block.name} ({number} of {len(bench.blocks)})"
-            path, alone[block] = bench.cost((b for b in bench.blocks if b is not block), words)
-            path.unlink()
-        together = bench.cost(bench.kept, "all others")
-        result = _result(args, calibration, bench, alone, together[1])
-        best = None
-        if budget is not None:
-            result["search"], best = _search(args, bench, alone, together, budget)
-    print(sensitivity_text(result))
-    if args.json:
-        write_json(args.json, result)
-    if args.report:
-        write_text(args.report, sensitivity_page(result))
-    if args.plot:
-        write_text(args.plot, as_file(cost_plot(result)))
-    if args.trade_off:
-        write_text(args.trade_off, as_file(trade_off_plot(result["search"])))
-    if budget is not None and best is not None:
-        _finish(args, bench, budget, best, calibration)
+        graphs = Graphs(args.model, calibration, args.placement, Path(folder))
+        bench = Bench(graphs, dataset if parts is None else parts.seen)
+        costs = _costs(graphs, bench)
+        result = _result(args, calibration, graphs, bench, costs)
+        if parts is None or budget is None:
+            _show(args, result, None)
+            return
+        found = _search(graphs, bench, parts, costs, budget)
+        times = _times(graphs, bench.dataset, found.attempts, args.rounds)
+        result["search"] = _search_json(budget, found, parts, times)
+    drawn = None
+    if found.proved is not None:
+        last = found.proved.proof.last
+        title = f"the proof, {last.attempt.name} in float"
+        drawn = difference_plot(last.cost.differences, budget, title)
+    _show(args, result, drawn)
+    _finish(args, graphs, parts.seen, found, budget, calibration)
+
+
+def _parts(args: argparse.Namespace, dataset: Dataset) -> Parts:
+    """The images that the search sees, and those that it does not."""
+    if args.proof_split is None:
+        return halves(dataset)
+    other = open_data(argparse.Namespace(**{**vars(args), "split": args.proof_split}))
+    return Parts(dataset, other, f"the split {other.split}")
 
 
 def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
@@ -199,37 +146,72 @@ def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
     if note := require_content(images.files, images, FEWEST):
         print(f"note: {note}")
-    save_calibration(cache, calibrate(model, images, parent), _METHOD)
+    save_calibration(cache, calibrate(model, images, parent), METHOD)
     return Calibration.read(cache)  # rounded as in the file, so that the next run finds the same
 
 
-def _search(
-    args: argparse.Namespace,
-    bench: _Bench,
-    alone: Mapping[Block, Cost],
-    together: tuple[Path, Cost],
-    budget: Budget,
-) -> tuple[dict[str, Any], Attempt]:
-    """Searches, and times float32 and every graph that was tried; its JSON form, and the best."""
+def _costs(graphs: Graphs, bench: Bench) -> _Costs:
+    """Scores the graph of each block, and the one of all that are quantized by default."""
+    alone: dict[Block, Cost] = {}
+    for number, block in enumerate(graphs.blocks, 1):
+        words = f"{block.name} ({number} of {len(graphs.blocks)})"
+        path = graphs.write(b for b in graphs.blocks if b is not block)
+        alone[block] = bench.cost(path, words)
+        path.unlink()
+    path = graphs.write(graphs.kept)
+    return _Costs(alone, path, bench.cost(path, "all others"))
+
+
+def _search(graphs: Graphs, bench: Bench, parts: Parts, costs: _Costs, budget: Budget) -> _Found:
+    """Searches on the images that it may see, and proves on the others."""
 
     def attempt(chosen: Sequence[Block]) -> tuple[Path, Cost]:
         if not chosen:
-            return together
-        return bench.cost([*bench.kept, *chosen], f"search, {len(chosen)} in float")
+            return costs.path, costs.together
+        path = graphs.write([*graphs.kept, *chosen])
+        return path, bench.cost(path, f"search, {len(chosen)} in float")
 
-    attempts, best = search(alone, budget, attempt)
-    paths = [args.model, *(each.path for each in attempts)]
-    images = [sample.image for sample in bench.dataset.first(_TIMED)]
+    attempts, best = search(costs.alone, budget, attempt)
+    if not best.met:
+        return _Found(attempts, best, None)
+    unseen = Bench(graphs, parts.unseen, " for the proof")
+
+    def score(tried: Attempt, level: float) -> Cost:
+        return unseen.cost(tried.path, f"proof, {len(tried.in_float)} in float", level)
+
+    return _Found(attempts, best, _Proved(prove(attempts, budget, score), unseen))
+
+
+def _times(
+    graphs: Graphs, dataset: Dataset, attempts: Sequence[Attempt], rounds: int
+) -> list[dict[str, Any]]:
+    """Times float32 and every graph that was tried, in turn."""
+    images = [sample.image for sample in dataset.first(_TIMED)]
     with ExitStack() as stack:
         subjects = []
-        for path in paths:
-            opened = stack.enter_context(Predictor.open(path, bench.runtime, "cpu"))
+        for path in (graphs.source, *(each.path for each in attempts)):
+            opened = stack.enter_context(Predictor.open(path, graphs.runtime, "cpu"))
             label = lambda image, one=opened: one.predict(image).timings_ms  # noqa: E731
-            subjects.append(Subject({"name": path.stem, "runtime": bench.runtime}, label))
-        rows = measure(subjects, images, args.rounds)
-    times = [summary(row.stages["inference"]) for row in rows]
+            subjects.append(Subject({"name": path.stem, "runtime": graphs.runtime}, label))
+        rows = measure(subjects, images, rounds)
+    return [summary(row.stages["inference"]) for row in rows]
+
+
+def _search_json(
+    budget: Budget, found: _Found, parts: Parts, times: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    proof = None
+    if found.proved is not None:
+        score = found.proved.bench.score
+        proof = {
+            "rule": parts.rule,
+            "protocol": score.protocol().to_dict(),
+            "image_names": [one.name for one in score.images_counted],
+            **found.proved.proof.to_dict(found.attempts),
+        }
     return {
         "budget": budget.to_dict(),
+        "limits": str(budget),
         "time": _TIME,
         "float32": times[0],
         "attempts": [
@@ -239,18 +221,19 @@ def _search(
                 **each.cost.to_dict(),
                 "inference": time,
             }
-            for each, time in zip(attempts, times[1:], strict=True)
+            for each, time in zip(found.attempts, times[1:], strict=True)
         ],
-        "best": attempts.index(best),
-    }, best
+        "best": found.attempts.index(found.best),
+        "proof": proof,
+    }
 
 
 def _result(
     args: argparse.Namespace,
     calibration: Calibration,
-    bench: _Bench,
-    alone: Mapping[Block, Cost],
-    together: Cost,
+    graphs: Graphs,
+    bench: Bench,
+    costs: _Costs,
 ) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
@@ -259,39 +242,68 @@ def _result(
         "machine": machine(),
         "artefact": args.model.name,
         "sha256": artefact_sha256(args.model),
-        "weights_sha256": bench.metadata.weights_sha256,
+        "weights_sha256": graphs.metadata.weights_sha256,
         "placement": args.placement,
-        "runtime": bench.runtime,
-        "ranges": _METHOD,
+        "runtime": graphs.runtime,
+        "ranges": METHOD,
         "calibration_images": list(calibration.images),
         "protocol": bench.score.protocol().to_dict(),
+        "image_names": [one.name for one in bench.score.images_counted],
+        "basis": costs.together.differences.basis(),
+        "level": costs.together.differences.level,
         "float32": bench.score.to_dict(),
-        "blocks": [{**asdict(block), **cost.to_dict()} for block, cost in alone.items()],
+        "blocks": [{**asdict(block), **cost.to_dict()} for block, cost in costs.alone.items()],
         "together": {
-            "convolutions": sum(block.convolutions for block in alone if not block.kept),
-            **together.to_dict(),
+            "convolutions": sum(block.convolutions for block in costs.alone if not block.kept),
+            **costs.together.to_dict(),
         },
         "search": None,
     }
 
 
+def _show(args: argparse.Namespace, result: Mapping[str, Any], proof: Html | None) -> None:
+    """Prints the result, and writes the files that were asked for."""
+    print(sensitivity_text(result))
+    if args.json:
+        write_json(args.json, result)
+    if args.report:
+        write_text(args.report, sensitivity_page(result, proof))
+    if args.plot:
+        write_text(args.plot, as_file(cost_plot(result)))
+    if args.trade_off:
+        write_text(args.trade_off, as_file(trade_off_plot(result["search"])))
+
+
 def _finish(
     args: argparse.Namespace,
-    bench: _Bench,
+    graphs: Graphs,
+    seen: Dataset,
+    found: _Found,
     budget: Budget,
-    best: Attempt,
     calibration: Calibration,
 ) -> None:
-    """Writes what was found, or says that nothing was."""
-    if not best.met:
+    """Writes what was proved or is undecided, or says that nothing was found."""
+    advice = "Calibrate on more images, widen the budget, or use fp16"
+    if found.proved is None:
         raise CheckFailed(
-            f"no graph meets the budget; nearest is the one with {best.name} in float: "
-            f"{'; '.join(budget.breaches(best.cost))}. Calibrate on more images, widen the "
-            "budget, or use fp16"
+            f"no graph meets the budget; nearest is the one with {found.best.name} in float: "
+            f"{'; '.join(budget.breaches(found.best.cost))}. {advice}"
         )
-    if args.out is None:
-        return
-    kept = modules_of([*bench.kept, *best.in_float])
-    checked = (resize_image(s.image, bench.size) for s in bench.dataset.first(_CHECKED))
-    write_quantized(args.model, args.out, calibration, args.placement, _METHOD, kept, checked)
-    print(f"{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}")
+    proof = found.proved.proof
+    attempt, _, judgement = proof.last
+    if proof.verdict is Verdict.PAST:
+        past = "; ".join(map(str, judgement.of(Verdict.PAST)))
+        raise CheckFailed(
+            "no graph that met the budget in the search keeps it on the images of the proof; the "
+            f"last is the one with {attempt.name} in float: {past}. {advice}"
+        )
+    if args.out is not None:
+        kept = modules_of([*graphs.kept, *attempt.in_float])
+        checked = (resize_image(s.image, graphs.size) for s in seen.first(_CHECKED))
+        write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
+        print(f"{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}")
+    if proof.verdict is Verdict.UNDECIDED and args.undecided == "fail":
+        raise CheckFailed(
+            f"the proof is undecided: {'; '.join(map(str, judgement.of(Verdict.UNDECIDED)))}. Give "
+            "more images, or let it pass without --undecided fail"
+        )

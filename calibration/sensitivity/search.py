@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from icnet_deploy.data import ConfusionMatrix
 from icnet_deploy.evaluation.budgets import Budget, Measured
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.confidence.differences import (
+    LEVEL,
+    Differences,
+    Interval,
+    differences,
+)
+from icnet_deploy.evaluation.verdicts import loss
 
 
 @dataclass(frozen=True)
@@ -73,27 +78,35 @@ def modules_of(blocks: Iterable[Block]) -> list[str]:
 class Cost(Measured):
     """How far a graph is from float32; points are hundredths.
 
-    `class_points` are of the classes that occur.
+    `miou_points` and `class_points` are the values of `differences`.
+
+    Attributes:
+        differences: from float32, with intervals; `alike` is counted.
     """
+
+    differences: Differences
 
     @classmethod
     def of(
         cls,
-        ours: ConfusionMatrix,
-        exact: ConfusionMatrix,
+        ours: Sequence[ImageCounts],
+        exact: Sequence[ImageCounts],
         names: Sequence[str],
-        agreement: float,
+        alike: Sequence[tuple[int, int]],
+        level: float = LEVEL,
     ) -> Cost:
         """Compares two scores of the classes of these names, float32's the second.
 
         Args:
-            ours, exact: on the same images.
+            ours, exact: the counts of the same images in the same order.
             names: of the classes.
-            agreement: the share of all pixels to which both give the same label, 0..1.
+            alike: of each image how many pixels both label alike, and how many there are.
+            level: of the intervals.
         """
-        points = 100 * (ours.iou() - exact.iou())
-        occur = {n: float(p) for n, p in zip(names, points, strict=True) if not np.isnan(p)}
-        return cls(agreement, 100 * (ours.miou() - exact.miou()), occur)
+        found = differences(ours, exact, names, alike=alike, level=level)
+        agreement = sum(same for same, _ in alike) / sum(pixels for _, pixels in alike)
+        points = {name: interval.value for name, interval in found.classes.items()}
+        return cls(agreement, found.miou.value, points, found)
 
     @property
     def worst_class(self) -> str:
@@ -102,13 +115,22 @@ class Cost(Measured):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
+        found = self.differences
+        classes = {name: interval.to_dict() for name, interval in found.classes.items()}
         return {
-            "miou_difference_points": round(self.miou_points, 4),
-            "class_difference_points": {n: round(p, 4) for n, p in self.class_points.items()},
+            "miou_difference_points": found.miou.to_dict(),
+            "class_difference_points": classes,
             "worst_class": self.worst_class,
-            "worst_class_difference_points": round(self.class_points[self.worst_class], 4),
-            "labels_changed_percent": round(100 * (1 - self.agreement), 4),
+            "worst_class_difference_points": classes[self.worst_class],
+            "labels_changed_percent": self._changed().to_dict(),
         }
+
+    def _changed(self) -> Interval:
+        """The share of labels that are not float32's, in percent."""
+        alike = self.differences.alike
+        assert alike is not None  # `of` counts it
+        low, high = (min(max(100 * (1 - end), 0.0), 100.0) for end in (alike.high, alike.low))
+        return replace(alike, value=100 * (1 - alike.value), low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -184,8 +206,10 @@ def search(
 
 def _excess(budget: Budget, cost: Cost) -> float:
     """By how many points the worst of the limits is passed."""
-    passed = abs(cost.miou_points) - budget.miou_points
+    passed = []
+    if budget.miou_points is not None:
+        passed.append(loss(cost.miou_points, budget.miou_rises) - budget.miou_points)
     if budget.class_points is not None:
-        worst = max(map(abs, cost.class_points.values()))
-        passed = max(passed, worst - budget.class_points)
-    return passed
+        lost = (loss(points, budget.class_rises) for points in cost.class_points.values())
+        passed.append(max(lost) - budget.class_points)
+    return max(passed, default=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import pytest
 from onnx import numpy_helper
 
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
-from icnet_deploy.calibration.sensitivity.report import cost_plot, markdown, sensitivity_text
+from icnet_deploy.calibration.sensitivity.plots import cost_plot
+from icnet_deploy.calibration.sensitivity.report import markdown, sensitivity_text
 from icnet_deploy.calibration.sensitivity.run import _calibration
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of, search
 from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.evaluation.budgets import Budget
+from icnet_deploy.evaluation.confidence.differences import Differences, Interval, Seen
 from icnet_deploy.images import read_image, write_labels
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
@@ -29,10 +32,12 @@ BLOCKS = [Block(name, (name,), 1, False) for name in "abcd"]
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory):
-    """A network with a convolution whose weights no 8 bits can hold, and scenes: 8 of train, 2 val.
+    """A network with a convolution whose weights no 8 bits can hold, and scenes.
+
+    These are 8 of train, 2 of val and 10 of test.
 
     One channel of its input is always zero, and has weights so large that a grid over them holds
-    nothing else; in float32 they do nothing. The truth of val is what it answers.
+    nothing else; in float32 they do nothing. The truth of val and test is what it answers.
     """
     folder = tmp_path_factory.mktemp("fragile")
     model = onnx.ModelProto.FromString(small.network().SerializeToString())
@@ -50,12 +55,14 @@ def fragile(tmp_path_factory):
     write_artefact(path, model.SerializeToString(), small.metadata())
     write_scenes(scenes, 8, (96, 144), 1, "train", progress=False)
     write_scenes(scenes, 2, (96, 144), 2, "val", progress=False)
+    write_scenes(scenes, 10, (96, 144), 3, "test", progress=False)
     numbers = np.array(CITYSCAPES.label_ids, np.uint8)
     with Predictor.open(path, "onnxruntime", "cpu") as predictor:
-        for image in scenes.glob("leftImg8bit/val/*/*.png"):
+        for image in scenes.glob("leftImg8bit/[vt]*[lt]/*/*.png"):  # val and test
             labels = predictor.predict(read_image(image)).labels
             name = image.name.replace("leftImg8bit", "gtFine_labelIds")
-            write_labels(scenes / "gtFine/val" / image.parent.name / name, numbers[labels])
+            split, city = image.parts[-3:-1]
+            write_labels(scenes / "gtFine" / split / city / name, numbers[labels])
     return folder
 
 
@@ -75,15 +82,17 @@ def test_the_fragile_block_costs_most_and_is_kept_in_float(placement, sensitivit
     pytest.importorskip(cpu_runtime(placement))
     files = ["--json", tmp_path / "s.json", "--report", tmp_path / "s.html"]
     files += ["--plot", tmp_path / "s.svg", "--trade-off", tmp_path / "t.svg"]
+    own = placement == "int8"  # parts the split; else another one is the proof
     budget = ["--max-miou-drop", "40", "--max-class-drop", "100", "--rounds", "3"]
+    budget += [] if own else ["--proof-split", "test"]
     out = tmp_path / "out.onnx"
     done = sensitivity(*budget, *files, "-o", out, placement=placement)
     assert done.code == 0, done.err
     result = json.loads((tmp_path / "s.json").read_text())
-    changed = {b["name"]: b["labels_changed_percent"] for b in result["blocks"]}
+    changed = {b["name"]: b["labels_changed_percent"]["value"] for b in result["blocks"]}
     assert max(changed, key=changed.get) == "conv3"
     assert changed["conv3"] > 2 * sorted(changed.values())[-2]
-    assert result["together"]["labels_changed_percent"] > changed["conv3"] / 2
+    assert result["together"]["labels_changed_percent"]["value"] > changed["conv3"] / 2
     found = result["search"]
     assert [a["in_float"] for a in found["attempts"]] == [[], ["conv3"]]
     assert [a["met"] for a in found["attempts"]] == [False, True]
@@ -98,11 +107,26 @@ def test_the_fragile_block_costs_most_and_is_kept_in_float(placement, sensitivit
     assert metadata.calibration_images == tuple(result["calibration_images"])
     names = [t.name for t in onnx.load(out).graph.initializer if t.name.endswith("weight_q")]
     assert {name.split(".")[1] for name in names} == {"conv1", "conv2", "conv5", "conv6"}
-    assert "met with conv3 in float" in done.out
-    assert "icnet verify on others is the proof" in done.out
+    assert "met with conv3 in float; the proof: undecided" in done.out
+    few = "1 image, too few to say anything of others: at least 10"
+    first = f"The proof: {few}. Undecided: " if own else "The proof: 10 images of 10 groups tell "
+    assert done.out.startswith(first)
+    seen, unseen = result["image_names"], found["proof"]["image_names"]
+    assert (len(seen), len(unseen)) == ((1, 1) if own else (2, 10))
+    assert seen != unseen
+    assert found["proof"]["protocol"]["split"] == ("val" if own else "test")
+    assert found["proof"]["trials"][0]["attempt"] == 1
     assert (tmp_path / "t.svg").read_text().count("<circle") == 3
     assert "conv3" in (tmp_path / "s.svg").read_text()
-    assert (tmp_path / "s.html").read_text().count("<svg") == 2
+    assert (tmp_path / "s.html").read_text().count("<svg") == 3
+
+
+def test_an_undecided_proof_fails_if_that_is_asked_for_and_leaves_the_file(sensitivity, tmp_path):
+    limits = ["--max-miou-drop", "40", "--max-class-drop", "100", "--rounds", "1"]
+    done = sensitivity(*limits, "--undecided", "fail", "-o", tmp_path / "out.onnx")
+    assert done.code == 1
+    assert "the proof is undecided: " in done.err
+    assert (tmp_path / "out.onnx").is_file()
 
 
 def test_a_budget_that_none_meets_is_a_failed_check(sensitivity, tmp_path):
@@ -112,6 +136,7 @@ def test_a_budget_that_none_meets_is_a_failed_check(sensitivity, tmp_path):
     assert done.code == 1
     assert "no graph meets the budget; nearest is the one with" in done.err
     found = json.loads(result.read_text())["search"]
+    assert found["proof"] is None
     assert len(found["attempts"]) == sum(
         not b["kept"] for b in json.loads(result.read_text())["blocks"]
     )
@@ -119,9 +144,10 @@ def test_a_budget_that_none_meets_is_a_failed_check(sensitivity, tmp_path):
 
 
 def test_images_that_were_calibrated_on_are_not_scored(sensitivity):
-    done = sensitivity("--split", "train")
-    assert done.code == 2
-    assert "was used to calibrate" in done.err
+    for split in ("--split",), ("--max-miou-drop", "1", "--proof-split"):
+        done = sensitivity(*split, "train")
+        assert done.code == 2
+        assert "was used to calibrate" in done.err
 
 
 def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
@@ -142,6 +168,12 @@ def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
 def test_wrong_requests_are_told_before_the_work(sensitivity, fragile, tmp_path):
     done = sensitivity("--trade-off", tmp_path / "t.svg")
     assert (done.code, "draws a search" in done.err) == (2, True)
+    done = sensitivity("--proof-split", "test")
+    assert (done.code, "proves a search" in done.err) == (2, True)
+    done = sensitivity("--proof-split", "val", "--max-miou-drop", "1")
+    assert (done.code, "is the split that the search sees" in done.err) == (2, True)
+    done = sensitivity("--limit", "1", "--max-miou-drop", "1")
+    assert (done.code, "or another split with --proof-split" in done.err) == (2, True)
     done = sensitivity("-o", fragile / "fragile.onnx")
     assert (done.code, "is the file that is quantized" in done.err) == (2, True)
     other = tmp_path / "other.json"
@@ -173,8 +205,28 @@ def test_every_convolution_is_in_one_block():
     assert sorted(modules_of(blocks)) == sorted({layer.split(".")[0] for layer in layers})
 
 
+def interval(value):
+    return Interval(value, value - 0.25, value + 0.25, 12, 12.0)
+
+
 def cost(points, changed=0.0):
-    return Cost(1 - changed, points / 2, {"road": points, "sky": 0.0})
+    classes = {"road": interval(points), "sky": interval(0.0)}
+    alike = replace(interval(0), value=1 - changed, low=0.9 - changed, high=1.0)
+    found = Differences(
+        images=12,
+        groups=12,
+        block=None,
+        level=0.95,
+        miou=interval(points / 2),
+        left_out=(),
+        classes=classes,
+        seen=dict.fromkeys(classes, Seen(12, 10**6)),
+        pixel_accuracy=interval(0),
+        small_regions=None,
+        alike=alike,
+    )
+    values = {name: one.value for name, one in classes.items()}
+    return Cost(1 - changed, points / 2, values, found)
 
 
 def searched(needed, limit=1.0):
@@ -209,19 +261,37 @@ def test_the_tables_and_bars_say_what_was_measured():
         "kind": "sensitivity",
         "placement": "int8",
         "runtime": "openvino",
-        "protocol": {"images": 2, "dataset": "camvid", "split": "val"},
+        "basis": "12 images of 12 groups tell as much as 12 independent ones",
+        "protocol": {"images": 12, "dataset": "camvid", "split": "val"},
         "float32": {"miou_percent": 61.5},
         "blocks": [{**block, **cost(-0.5, 0.02).to_dict()}],
         "together": {"convolutions": 4, **cost(-1.0, 0.05).to_dict()},
         "search": None,
     }
-    words = [line.split() for line in sensitivity_text(result).splitlines()]
-    assert ["conv2", "4", "-0.25", "-0.50", "road", "2.00"] in words
-    assert ["all", "others", "4", "-0.50", "-1.00", "road", "5.00"] in words
-    ort = {**result, "placement": "int8-ort", "blocks": [{**result["blocks"][0], "kept": True}]}
-    lines = markdown([result, ort, {"kind": "parity"}]).splitlines()
-    assert lines[2] == "| conv2 * | -0.25 | -0.50 road | 2.00 | -0.25 | -0.50 road | 2.00 |"
+    lines = sensitivity_text(result).splitlines()
+    assert lines[0] == f"{result['basis']}."
+    row = ["conv2", "4", "-0.25 [-0.50, 0.00]", "-0.50 [-0.75, -0.25] road", "2.00"]
+    assert row in [re.split("  +", line) for line in lines]
+    del row[1]
+    assert markdown([result, {"kind": "parity"}]).splitlines()[2] == f"| {' | '.join(row)} |"
     plot = cost_plot(result)
-    assert "conv2: -0.250 points" in plot
+    assert "conv2: -0.250 points [-0.500, +0.000]" in plot
+    assert plot.count('class="whisker') == 3 * 3 * 2  # a line and its caps
     changed = [float(width) for width in re.findall(r'width="([\d.]+)" height="12', plot)]
     assert np.isclose(changed[1] / changed[0], 2.5)
+
+
+def test_results_that_were_recorded_without_intervals_are_read():
+    block = {
+        "name": "conv2",
+        "convolutions": 4,
+        "kept": False,
+        "miou_difference_points": -0.25,
+        "worst_class": "road",
+        "worst_class_difference_points": -0.5,
+        "labels_changed_percent": 2.0,
+    }
+    old = {"kind": "sensitivity", "placement": "int8", "together": block, "blocks": [block]}
+    ort = {**old, "placement": "int8-ort", "blocks": [{**block, "kept": True}]}
+    lines = markdown([old, ort]).splitlines()
+    assert lines[2] == "| conv2 * | -0.25 | -0.50 road | 2.00 | -0.25 | -0.50 road | 2.00 |"

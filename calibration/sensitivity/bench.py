@@ -1,0 +1,136 @@
+"""Where 8-bit graphs are written and scored against float32 on the same runtime."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from icnet_deploy.calibration.artefact import load_float
+from icnet_deploy.calibration.calibrate import Calibration
+from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.placements.registry import cpu_runtime
+from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of
+from icnet_deploy.data import ConfusionMatrix, Dataset, RegionAccuracy
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.confidence.differences import LEVEL
+from icnet_deploy.evaluation.score import Score
+from icnet_deploy.metadata import write_artefact
+from icnet_deploy.runtime.predictor import Predictor
+
+METHOD = "percentile"
+"""How ranges are chosen: as `icnet quantize` does it."""
+
+
+class Graphs:
+    """Writes 8-bit graphs of one float32 file.
+
+    Args:
+        source: the float32 file.
+        calibration: of that file.
+        placement: a key of `PLACEMENTS`.
+        folder: where the graphs are written; the caller removes it.
+
+    Attributes:
+        source: see above.
+        metadata, size: of the float32 file.
+        runtime: the one that the placement is for and that a CPU has.
+        blocks, kept: of the network, in the graph's order, and those that stay in float by default.
+
+    Raises:
+        ModelError: the file is no float32 artefact of one size.
+        UnavailableError: the placement's runtime is missing.
+    """
+
+    def __init__(
+        self, source: Path, calibration: Calibration, placement: str, folder: Path
+    ) -> None:
+        self.source = source
+        self._model, self.metadata, self.size = load_float(source)
+        self._ranges = calibration.ranges(METHOD)
+        self._written = replace(
+            self.metadata,
+            precision=placement,
+            parent_sha256=calibration.parent_sha256,
+            calibration_images=calibration.images,
+        )
+        self._folder = folder
+        self.runtime = cpu_runtime(placement)
+        graph = Graph(self._model)
+        layers = [graph.layer(node) for node in graph.convolutions()]
+        self.blocks = blocks_of(layers, graph.float_layers(), self.metadata.network)
+        self.kept = [block for block in self.blocks if block.kept]
+
+    def write(self, in_float: Iterable[Block]) -> Path:
+        """Writes the 8-bit graph with these blocks in float."""
+        content = quantize(
+            self._model, self._ranges, self._written.precision, modules_of(in_float)
+        ).SerializeToString()
+        path = self._folder / f"{len(list(self._folder.iterdir()))}.onnx"
+        write_artefact(path, content, self._written)
+        return path
+
+    def open(self, path: Path) -> Predictor:
+        """Opens one of them, or the float32 file, as it is scored."""
+        return Predictor.open(path, self.runtime, "cpu", cached=False)
+
+
+class Bench:
+    """Scores graphs on one data set.
+
+    The float32 graph runs once; its label maps are kept packed, about 1 % of their size.
+
+    Args:
+        graphs: what writes them.
+        dataset: labelled images, none of which was calibrated on.
+        words: what the images are for.
+
+    Attributes:
+        dataset: see above.
+        score: of the float32 graph.
+        hashes: the content hashes of the images.
+
+    Raises:
+        DatasetError: no image has a labelled pixel.
+    """
+
+    def __init__(self, graphs: Graphs, dataset: Dataset, words: str = "") -> None:
+        self._graphs, self.dataset = graphs, dataset
+        metadata = graphs.metadata
+        self.score = Score(dataset, metadata.label_set, graphs.size, metadata.head)
+        self.hashes: set[str] = set()
+        self._wanted: list[bytes] = []
+        with graphs.open(graphs.source) as predictor:
+            for sample in tqdm(dataset, desc=f"float32{words}", unit="image", disable=None):
+                labels = predictor.predict(sample.image).labels
+                self.score.add(sample, labels)
+                self.hashes.update(sample.content_hashes())
+                self._wanted.append(zlib.compress(labels.tobytes(), 1))
+        self.score.require_truth()
+
+    def cost(self, path: Path, words: str, level: float = LEVEL) -> Cost:
+        """Scores a graph.
+
+        Args:
+            path: its file.
+            words: which it is.
+            level: of the intervals.
+        """
+        counted: list[ImageCounts] = []
+        alike: list[tuple[int, int]] = []
+        regions = RegionAccuracy()  # none: a cost has no part of them, and they take long to find
+        shown = tqdm(self.dataset, desc=words, unit="image", disable=None)
+        rows = zip(shown, self._wanted, self.score.images_counted, strict=True)
+        with self._graphs.open(path) as predictor:
+            for sample, packed, exact in rows:
+                labels = predictor.predict(sample.image).labels
+                wanted = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(labels.shape)
+                alike.append((int(np.count_nonzero(labels == wanted)), labels.size))
+                confusion = ConfusionMatrix(len(self.dataset.label_set))
+                confusion.add(self.score.mapped(labels), sample.labels)
+                counted.append(ImageCounts.of(exact.name, exact.group, confusion, regions))
+        names = self.dataset.label_set.names
+        return Cost.of(counted, self.score.images_counted, names, alike, level)
