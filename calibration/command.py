@@ -8,25 +8,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import METHODS
+from icnet_deploy.calibration.rebuilds.draws import Chosen, Draws, draw_each
+from icnet_deploy.calibration.rebuilds.options import IMAGES, add_rebuild_options, check_rebuilds
 from icnet_deploy.calibration.selection import (
     CHECKED,
     FEWEST,
     CalibrationSet,
-    checked_on,
-    choose,
-    stratified,
+    Pool,
+    choose_each,
 )
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import DATASETS, image_files, open_dataset
+from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import make_folder, sha256
 from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import kind_of
 
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
     )
+    add_rebuild_options(p)
     return p
 
 
@@ -131,14 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from icnet_deploy.calibration.graph import Graph
     from icnet_deploy.calibration.histogram_plot import write_histogram
 
-    model, _, size = load_float(args.model)
     placements = tuple(PLACEMENTS) if args.placement == "both" else (args.placement,)
+    check_rebuilds(args, placements)
+    model, metadata, size = load_float(args.model)
     outs = _outs(args.model, args.out, placements)
-    held_out = _held_out(args)
-    files, kept_back = _files(args, keep_back=not held_out)
-    images = choose(files, size, held_out, "apply" if args.images else args.exif)
-    if note := require_content(files, images, FEWEST):
-        print(f"note: {note}")
+    chosen = _choose(args, size, metadata.label_set)
+    images = chosen.sets[0]
     cache = args.calibration or next(iter(outs.values())).parent / (
         f"{args.model.stem}.calibration.json"
     )
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.histogram:
         tensor, target = args.histogram
         write_histogram(Path(target), calibration, tensor, args.method)
-    checked = checked_on(held_out, kept_back, images)
+    checked = chosen.checked(0)
     for placement, out in outs.items():
         share = write_quantized(
             args.model,
@@ -163,7 +163,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown := Graph(model).others_than(PLACEMENTS[placement].operators):
             named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
             print(f"  in float, since {placement} does not know how to round them: {named}")
+    if args.rebuilds:
+        from icnet_deploy.calibration.rebuilds.run import run
+
+        run(args, chosen, outs)
     return 0
+
+
+def _choose(args: argparse.Namespace, size: tuple[int, int], label_set: LabelSet) -> Chosen:
+    """Chooses the images of every build, and those that builds are measured on."""
+    pool, val = _pool(args), _val(args)
+    named = [photos(folder, args.group_by) for folder in args.held_out]
+    held_out = [image for each in (*named, *val) for image, _ in each.files]
+    count = _count(args, len(pool.files), keep_back=not held_out)
+    most = args.rebuild_images or IMAGES
+    if args.rebuilds:
+        draws = draw_each(pool, count, args.seed, args.rebuilds, 0 if held_out else most)
+    else:
+        draws = Draws((args.seed,), (pool.draw(count, args.seed),))
+    sets = choose_each(draws.files, size, held_out, "apply" if args.images else args.exif)
+    for seed, each in zip(draws.seeds, sets, strict=True):
+        if note := require_content(each.files, each, FEWEST):
+            print(f"note: {note}" + (f" (the draw of seed {seed})" if args.rebuilds else ""))
+    chosen = Chosen(pool, draws, sets, held_out)
+    return chosen.measured_on([*val, *named], label_set, most) if args.rebuilds else chosen
 
 
 def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str, Path]:
@@ -185,17 +208,14 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     return files
 
 
-def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[Path]]:
-    """The images to calibrate on, and the others; there are some, if they are to be kept back."""
+def _pool(args: argparse.Namespace) -> Pool:
+    """The images that may be calibrated on."""
     if (args.images is None) == (args.dataset is None):
         raise InputError("name the calibration images: either --dataset and --data, or --images")
     if args.images is not None:
         if args.exif:
             raise InputError("--exif is for the images of a data set; those of --images are turned")
-        files = image_files(args.images, print)
-        order = np.random.default_rng(args.seed).permutation(len(files))
-        chosen = [files[i] for i in sorted(order[: _count(args, len(files), keep_back)])]
-        return chosen, sorted(set(files) - set(chosen))
+        return Pool(photos(args.images, args.group_by, print))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
     if args.split in _SCORED:
@@ -203,9 +223,7 @@ def _files(args: argparse.Namespace, keep_back: bool) -> tuple[list[Path], list[
             f"--split {args.split}: models are scored on it, and one calibrated on it would be "
             "flattered; calibrate on train"
         )
-    dataset = open_dataset(args.dataset, args.data, args.split)
-    chosen = stratified(dataset, _count(args, len(dataset), keep_back), args.seed)
-    return chosen, sorted({image for image, _ in dataset.files} - set(chosen))
+    return Pool(open_dataset(args.dataset, args.data, args.split, args.exif, args.group_by))
 
 
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
@@ -214,12 +232,12 @@ def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
     return min(int(args.count), total - spare)
 
 
-def _held_out(args: argparse.Namespace) -> list[Path]:
-    images = [file for folder in args.held_out for file in image_files(folder)]
-    if args.dataset is not None and args.data is not None:
-        with suppress(DatasetError):  # not every copy of a data set holds its val split
-            images += [image for image, _ in open_dataset(args.dataset, args.data, "val").files]
-    return images
+def _val(args: argparse.Namespace) -> list[Dataset]:
+    """The part of the data set that models are scored on, if this copy holds it."""
+    if args.dataset is not None:
+        with suppress(DatasetError):
+            return [open_dataset(args.dataset, args.data, "val", args.exif, args.group_by)]
+    return []
 
 
 def _calibration(

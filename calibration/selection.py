@@ -7,11 +7,11 @@ nothing agrees on all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -70,7 +70,7 @@ class CalibrationSet:
 
     def first(self, count: int) -> CalibrationSet:
         """The same set cut to `count` images spread evenly over it, or all of them."""
-        files, hashes = _spread(self.files, count), _spread(self.hashes[: len(self)], count)
+        files, hashes = spread(self.files, count), spread(self.hashes[: len(self)], count)
         return CalibrationSet(tuple(files), tuple(hashes), self.size, self.turn)
 
 
@@ -91,26 +91,29 @@ def choose(
         InputError: there are too few, two are the same, or one is among those held out.
         ImageError: one cannot be decoded, or is too small or of another shape than the graph's.
     """
-    if len(files) < FEWEST:
+    return choose_each([files], size, held_out, exif)[0]
+
+
+def choose_each(
+    draws: Sequence[Sequence[Path]],
+    size: Size,
+    held_out: Iterable[Path] = (),
+    exif: str | None = "apply",
+) -> list[CalibrationSet]:
+    """Makes a set of each of several draws as `choose` does; each image is decoded once."""
+    if fewest := next((len(files) for files in draws if len(files) < FEWEST), None):
         raise InputError(
-            f"{len(files)} images are too few to calibrate on: give at least {FEWEST}, better 32"
+            f"{fewest} images are too few to calibrate on: give at least {FEWEST}, better 32"
         )
     turn = exif != "ignore"
-    owners: dict[str, Path] = {}
-    stored: dict[str, Path] = {}
+    hashes: dict[Path, tuple[str, ...]] = {}
+    files = dict.fromkeys(chain.from_iterable(draws))
     for file in tqdm(files, desc="check", unit="image", disable=None):
         image = open_image(file, exif)
         _require_size(file, image.size(turn), size)
-        digest, *others = content_hashes(image)[:: 1 if turn else -1]
-        if digest in owners:
-            raise InputError(
-                f"{file} shows the same pixels as {owners[digest]}: an image counted twice would "
-                "weigh twice; remove one"
-            )
-        owners[digest] = file
-        stored |= dict.fromkeys(others, file)
-    hashes = (*owners, *stored)
-    owners = stored | owners
+        hashes[file] = content_hashes(image)[:: 1 if turn else -1]
+    sets = [_set_of(draw, hashes, size, turn) for draw in draws]
+    owners = {digest: file for file, digests in hashes.items() for digest in digests}
     for file in tqdm(list(held_out), desc="compare with held-out", unit="image", disable=None):
         for digest in content_hashes(ImageFile(file)):
             if digest in owners:
@@ -119,7 +122,23 @@ def choose(
                     "on: a model calibrated on it would be flattered; take images of a training "
                     "split"
                 )
-    return CalibrationSet(tuple(files), hashes, size, turn)
+    return sets
+
+
+def _set_of(
+    files: Sequence[Path], hashes: Mapping[Path, tuple[str, ...]], size: Size, turn: bool
+) -> CalibrationSet:
+    owners: dict[str, Path] = {}
+    for file in files:
+        digest = hashes[file][0]
+        if digest in owners:
+            raise InputError(
+                f"{file} shows the same pixels as {owners[digest]}: an image counted twice would "
+                "weigh twice; remove one"
+            )
+        owners[digest] = file
+    others = dict.fromkeys(digest for file in files for digest in hashes[file][1:])
+    return CalibrationSet(tuple(files), (*owners, *others), size, turn)
 
 
 def _require_size(file: Path, own: Size, size: Size) -> None:
@@ -132,6 +151,48 @@ def _require_size(file: Path, own: Size, size: Size) -> None:
         )
     if max(scales) > _MOST_DISTORTED * min(scales):
         raise ImageError(f"{text}: resized it would be distorted; calibrate on images of its shape")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images that may be calibrated on, of which some are drawn.
+
+    Attributes:
+        dataset: a training split, whose draws are `stratified`, or photos without labels.
+    """
+
+    dataset: Dataset
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The images, in the order that draws number them: the data set's, or photos by name."""
+        files = [image for image, _ in self.dataset.files]
+        return tuple(files if self.dataset.labelled else sorted(files))
+
+    def draw(self, count: int, seed: int, without: Collection[Path] = ()) -> list[Path]:
+        """Draws images; the same seed draws the same.
+
+        Args:
+            count: how many; all of them where there are no more.
+            seed: of the draw.
+            without: images that are not drawn.
+
+        Returns:
+            The image files, sorted.
+        """
+        left = np.array([file not in without for file in self.files], bool)
+        if count >= left.sum():
+            chosen = np.flatnonzero(left)
+        elif self.dataset.labelled:
+            chosen = _stratified(self._shown, count, seed, left)
+        else:
+            order = np.random.default_rng(seed).permutation(len(self.files))
+            chosen = order[left[order]][:count]
+        return sorted(self.files[index] for index in chosen)
+
+    @cached_property
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        return _classes_shown(self.dataset)
 
 
 def stratified(dataset: Dataset, count: int, seed: int = 0) -> list[Path]:
@@ -148,11 +209,15 @@ def stratified(dataset: Dataset, count: int, seed: int = 0) -> list[Path]:
     Returns:
         The image files, sorted.
     """
-    if count >= len(dataset):
-        return sorted(image for image, _ in dataset.files)
-    shown = _classes_shown(dataset)
+    return Pool(dataset).draw(count, seed)
+
+
+def _stratified(
+    shown: npt.NDArray[np.bool_], count: int, seed: int, allowed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.intp]:
+    """Which of the allowed images are drawn, of the classes that each of all shows."""
     random = np.random.default_rng(seed)
-    left = np.ones(len(dataset), bool)
+    left = allowed.copy()
     seen = np.zeros(shown.shape[1], np.int64)
     for _ in range(count):
         possible = left[:, None] & shown
@@ -166,7 +231,7 @@ def stratified(dataset: Dataset, count: int, seed: int = 0) -> list[Path]:
         pick = int(random.choice(candidates))
         left[pick] = False
         seen += shown[pick]
-    return sorted(dataset.files[i][0] for i in np.flatnonzero(~left))
+    return np.flatnonzero(allowed & ~left)
 
 
 def _classes_shown(dataset: Dataset) -> npt.NDArray[np.bool_]:
@@ -246,11 +311,11 @@ def _drawn(size: Size, brightness: float) -> Iterator[UInt8]:
 
 def _some(files: Sequence[Path], shows: Callable[[Path], bool]) -> list[Path]:
     """Up to `CHECKED` files that show something, spread evenly over all if these do."""
-    tried = dict.fromkeys((*_spread(files, CHECKED), *_spread(files, _TRIED)))
+    tried = dict.fromkeys((*spread(files, CHECKED), *spread(files, _TRIED)))
     return list(islice(filter(shows, tried), CHECKED))
 
 
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
+def spread(items: Sequence[Item], count: int) -> list[Item]:
     """Up to `count` of them, spread evenly over all."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[index] for index in chosen]

@@ -1,0 +1,1 @@
+"""`icnet quantize --rebuilds K`: what changes when the calibration images are drawn anew."""

@@ -1,0 +1,175 @@
+"""What rebuilds found, as text, HTML and Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from icnet_deploy.evaluation.confidence.differences import Interval
+from icnet_deploy.evaluation.interval_plot import Bar, interval_plot
+from icnet_deploy.evaluation.score import Protocol
+from icnet_deploy.report.html import page, tag
+from icnet_deploy.report.tables import Table, facts, number, signed, where
+from icnet_deploy.runtime.machine import machine, versions
+
+Result = Mapping[str, Any]
+
+_MARK = "*"
+_MARK_WORDS = f"{_MARK} seen too little in these images to say anything of it"
+
+
+def rebuilds_text(result: Result) -> str:
+    """A result for the terminal."""
+    lines = [_summary(result)]
+    for row in result["placements"]:
+        lines += [
+            "",
+            f"{_name(row)}: {row['basis']}",
+            *_sentences(row),
+            "",
+            _builds(row).text(),
+            "",
+            _classes(row).text(),
+        ]
+    return "\n".join([*lines, "", *_notes(result)])
+
+
+def rebuilds_page(result: Result) -> str:
+    """A result as one HTML document."""
+    parts = []
+    for row in result["placements"]:
+        bars = [
+            Bar(f"seed {build['seed']}", Interval(**build["miou_difference_points"]), None)
+            for build in row["builds"]
+        ]
+        title = "mIoU minus float32's, of each build"
+        parts += [
+            tag("h2", _name(row)),
+            tag("p", row["basis"], class_="quiet"),
+            *(tag("p", sentence) for sentence in _sentences(row)),
+            tag("figure", interval_plot(bars, None, unit="points", title=title)),
+            _builds(row).html(),
+            _classes(row).html(),
+            *(tag("p", note, class_="quiet") for note in _classes(row).notes if note),
+        ]
+    return page(
+        "What changes when it is built again",
+        tag("p", _summary(result)),
+        *parts,
+        *(tag("p", note, class_="quiet") for note in _notes(result)),
+        tag("h2", "Protocol"),
+        facts(Protocol.from_dict(result["protocol"]).to_words()),
+        *where(machine() | versions()),
+    )
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The table of recorded results: a row for each placement."""
+    header = [
+        "placement",
+        "builds",
+        "mIoU, points",
+        "class that moves most",
+        "two builds alike %",
+        "ms",
+    ]
+    rows = []
+    for result in results:
+        if result["kind"] != "rebuilds":
+            continue
+        for row in result["placements"]:
+            spread = row["spread"]
+            name, most = _moves_most(row)
+            points, alike, times = spread["miou_points"], spread["alike"], spread["latency_ms"]
+            rows.append(
+                [
+                    _name(row),
+                    str(len(row["builds"])),
+                    _from_to(points, 2, signed),
+                    f"{name}, {_from_to(most, 2, signed)}",
+                    f"{number(100 * alike['median'])}, at least {number(100 * alike['lowest'])}",
+                    _from_to(times, 1, number),
+                ]
+            )
+    return Table(header, rows).markdown()
+
+
+def _summary(result: Result) -> str:
+    builds, measured = result["draws"], result["measured"]
+    return (
+        f"{len(builds)} builds of {result['artefact']}, each calibrated on {result['count']} "
+        f"images of its own draw (seeds {builds[0]['seed']} to {builds[-1]['seed']}; two draws "
+        f"share {number(result['shared_percent'], 0)} % of theirs), measured on "
+        f"{measured['words']}; none was calibrated on any of these"
+    )
+
+
+def _name(row: Result) -> str:
+    return f"{row['placement']} on {row['runtime']}"
+
+
+def _from_to(spread: Mapping[str, float], digits: int, words: Any) -> str:
+    return f"{words(spread['lowest'], digits)} to {words(spread['highest'], digits)}"
+
+
+def _moves_most(row: Result) -> tuple[str, Mapping[str, float]]:
+    """The class that moves most, of those that were seen enough if any was."""
+    classes: Mapping[str, Mapping[str, float]] = row["spread"]["iou_points"]
+    enough = {k: v for k, v in classes.items() if k not in row["seen_too_little"]} or classes
+    return next(iter(enough.items()))
+
+
+def _sentences(row: Result) -> list[str]:
+    """What a user sees who builds again."""
+    spread = row["spread"]
+    points, alike, times = spread["miou_points"], spread["alike"], spread["latency_ms"]
+    name, most = _moves_most(row)
+    return [
+        f"labels: two builds give {number(100 * alike['median'], 3)} % of the pixels the same "
+        f"label (the median of all pairs; {number(100 * alike['lowest'], 3)} % at least)",
+        f"mIoU: moves by {number(points['range'])} points from one build to another, "
+        f"{_from_to(points, 2, signed)} against float32 (median {signed(points['median'], 2)})",
+        f"classes: {name} moves most, by {number(most['range'])} points, "
+        f"{_from_to(most, 2, signed)} against float32",
+        f"time: {_from_to(times, 2, number)} ms an image, which differ by "
+        f"{number(100 * times['range'] / times['median'], 1)} %",
+    ]
+
+
+def _builds(row: Result) -> Table:
+    header = ["build", "mIoU - float32's, points", "labels of float32 %", "ms"]
+    rows = [["float32", "", "", number(row["float32"]["latency"]["median_ms"])]]
+    for build in row["builds"]:
+        alike = build["agreement"]
+        cells = [
+            _bounded(build["miou_difference_points"]),
+            number(100 * alike["value"], 3),
+            number(build["latency"]["median_ms"]),
+        ]
+        rows.append([f"seed {build['seed']}", *cells])
+    return Table(header, rows)
+
+
+def _bounded(interval: Mapping[str, float]) -> str:
+    low, high = signed(interval["low"], 2), signed(interval["high"], 2)
+    return f"{signed(interval['value'], 2)} [{low}, {high}]"
+
+
+def _classes(row: Result) -> Table:
+    little = row["seen_too_little"]
+    rows = [
+        [
+            f"{name} {_MARK}" if name in little else name,
+            *(signed(each[key], 2) for key in ("lowest", "median", "highest")),
+            number(each["range"]),
+        ]
+        for name, each in row["spread"]["iou_points"].items()
+    ]
+    header = ["IoU - float32's, points", "lowest", "median", "highest", "moves by"]
+    return Table(header, rows, notes=[_MARK_WORDS] if little else [])
+
+
+def _notes(result: Result) -> list[str]:
+    truth = "" if result["measured"]["labelled"] else "mIoU is against float32's own label map; "
+    return [
+        f"{truth}float32 is measured on the same runtime as the builds",
+        f"time: {result['time']}; {result['rounds']} rounds",
+    ]
