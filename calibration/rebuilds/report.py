@@ -7,22 +7,24 @@ from icnet_deploy.evaluation.confidence.differences import Interval
 from icnet_deploy.evaluation.interval_plot import Bar, interval_plot
 from icnet_deploy.evaluation.score import Protocol
 from icnet_deploy.report.html import page, tag
-from icnet_deploy.report.tables import Table, facts, number, signed, where
+from icnet_deploy.report.tables import Table, bounded, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
 
 Result = Mapping[str, Any]
 
+_MUCH = 50  # percent of their images that two draws share
 _MARK = "*"
+_HARDLY = 0.005  # points, which a table rounds to 0
 _MARK_WORDS = f"{_MARK} seen too little in these images to say anything of it"
 
 
 def rebuilds_text(result: Result) -> str:
     """A result for the terminal."""
-    lines = [_summary(result)]
+    lines = [_basis(result), _summary(result)]
     for row in result["placements"]:
         lines += [
             "",
-            f"{_name(row)}: {row['basis']}",
+            _name(row),
             *_sentences(row),
             "",
             _builds(row).text(),
@@ -43,15 +45,15 @@ def rebuilds_page(result: Result) -> str:
         title = "mIoU minus float32's, of each build"
         parts += [
             tag("h2", _name(row)),
-            tag("p", row["basis"], class_="quiet"),
             *(tag("p", sentence) for sentence in _sentences(row)),
             tag("figure", interval_plot(bars, None, unit="points", title=title)),
             _builds(row).html(),
             _classes(row).html(),
-            *(tag("p", note, class_="quiet") for note in _classes(row).notes if note),
+            *(tag("p", note, class_="quiet") for note in _classes(row).notes),
         ]
     return page(
         "What changes when it is built again",
+        tag("p", _basis(result)),
         tag("p", _summary(result)),
         *parts,
         *(tag("p", note, class_="quiet") for note in _notes(result)),
@@ -92,13 +94,22 @@ def markdown(results: Sequence[Result]) -> str:
     return Table(header, rows).markdown()
 
 
+def _basis(result: Result) -> str:
+    """What the intervals rest on: those of the build that rests on least."""
+    builds = [build for row in result["placements"] for build in row["builds"]]
+    least = min(builds, key=lambda each: each["miou_difference_points"]["effective_images"])
+    return str(least["basis"])
+
+
 def _summary(result: Result) -> str:
-    builds, measured = result["draws"], result["measured"]
+    builds, shared = result["draws"], result["shared_percent"]
+    seeds = ", ".join(str(each["seed"]) for each in builds)
+    more = ": wholly other images would move more" if shared > _MUCH else ""
     return (
         f"{len(builds)} builds of {result['artefact']}, each calibrated on {result['count']} "
-        f"images of its own draw (seeds {builds[0]['seed']} to {builds[-1]['seed']}; two draws "
-        f"share {number(result['shared_percent'], 0)} % of theirs), measured on "
-        f"{measured['words']}; none was calibrated on any of these"
+        f"images of its own draw (seeds {seeds}; two draws share {number(shared, 0)} % of "
+        f"theirs{more}), measured on {result['measured']['words']}; none was calibrated on any of "
+        "these"
     )
 
 
@@ -138,33 +149,32 @@ def _builds(row: Result) -> Table:
     header = ["build", "mIoU - float32's, points", "labels of float32 %", "ms"]
     rows = [["float32", "", "", number(row["float32"]["latency"]["median_ms"])]]
     for build in row["builds"]:
-        alike = build["agreement"]
+        miou = build["miou_difference_points"]
         cells = [
-            _bounded(build["miou_difference_points"]),
-            number(100 * alike["value"], 3),
+            bounded(miou["value"], miou["low"], miou["high"], 2),
+            number(100 * build["agreement"]["value"], 3),
             number(build["latency"]["median_ms"]),
         ]
         rows.append([f"seed {build['seed']}", *cells])
     return Table(header, rows)
 
 
-def _bounded(interval: Mapping[str, float]) -> str:
-    low, high = signed(interval["low"], 2), signed(interval["high"], 2)
-    return f"{signed(interval['value'], 2)} [{low}, {high}]"
-
-
 def _classes(row: Result) -> Table:
-    little = row["seen_too_little"]
+    """The classes that move, the one that moves most first."""
+    little, classes = row["seen_too_little"], row["spread"]["iou_points"]
+    moved = {name: each for name, each in classes.items() if each["range"] >= _HARDLY}
     rows = [
         [
             f"{name} {_MARK}" if name in little else name,
             *(signed(each[key], 2) for key in ("lowest", "median", "highest")),
             number(each["range"]),
         ]
-        for name, each in row["spread"]["iou_points"].items()
+        for name, each in moved.items()
     ]
     header = ["IoU - float32's, points", "lowest", "median", "highest", "moves by"]
-    return Table(header, rows, notes=[_MARK_WORDS] if little else [])
+    still = len(classes) - len(moved)
+    notes = [f"{still} more classes move by less than {_HARDLY:g} points"] if still else []
+    return Table(header, rows, notes=[_MARK_WORDS, *notes] if set(little) & set(moved) else notes)
 
 
 def _notes(result: Result) -> list[str]:

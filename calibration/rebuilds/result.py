@@ -95,11 +95,6 @@ class Rebuilt:
     pixels: int
     latency: Mapping[str, Any]
 
-    def basis(self) -> str:
-        """What the intervals rest on; see `Differences.basis`: of the build with the least."""
-        least = min(self.builds, key=lambda each: each.differences.miou.effective_images)
-        return least.differences.basis()
-
     def pairs_alike(self) -> Spread:
         """The share of pixels that two builds label alike, 0..1, over all pairs."""
         pairs = combinations(range(len(self.builds)), 2)
@@ -131,7 +126,6 @@ class Rebuilt:
         return {
             "placement": self.placement,
             "runtime": self.runtime,
-            "basis": self.basis(),
             "float32": {"latency": dict(self.latency)},
             "builds": [each.to_dict() for each in self.builds],
             "alike_by_pair": [

@@ -1,7 +1,5 @@
 """Builds anew with other calibration images, and measures all builds side by side."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
