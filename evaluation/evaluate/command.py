@@ -11,18 +11,20 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.evaluate.report import (
+from icnet_deploy.evaluation.evaluate.compared import compare
+from icnet_deploy.evaluation.evaluate.compared_report import (
     compare_page,
     comparison_text,
-    evaluate_page,
     offer_contrast,
+)
+from icnet_deploy.evaluation.evaluate.report import (
+    evaluate_page,
     offer_errors,
     plot_of,
     score_text,
 )
 from icnet_deploy.evaluation.evaluate.result import (
-    Evaluation,
-    compare,
+    Evaluations,
     evaluate,
     read_result,
     require_same_data,
@@ -104,7 +106,7 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
 
 def _score(
     paths: Sequence[Path], dataset: Dataset, gallery: Gallery, arguments: argparse.Namespace
-) -> list[Evaluation]:
+) -> Evaluations:
     """Scores the models among MODEL and OTHER, and saves and draws what was asked for."""
     folder: Path | None = arguments.save_predictions
 
@@ -160,20 +162,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     scored = [path for path in paths if not _is_result(path)]
     drawn = arguments.report is not None and len(scored) == len(paths)
     gallery = Gallery(_PICTURES if drawn else 0)
-    fresh: list[Evaluation] = []
+    fresh = Evaluations([], None)
     if scored:
         dataset = open_data(arguments)
         for result in filter(None, results):
             require_same_data(result, dataset)
         fresh = _score(scored, dataset, gallery, arguments)
-        if arguments.save_predictions and not fresh[0].score.has_truth():
+        if arguments.save_predictions and not fresh.models[0].score.has_truth():
             print(
                 f"{len(dataset)} label maps are in {arguments.save_predictions}; no pixel of "
                 "these images is labelled, so there is nothing to score"
             )
             return 0
-        fresh[0].score.require_truth()
-    fresh_ones = iter(fresh)
+        fresh.models[0].score.require_truth()
+    fresh_ones = iter(fresh.models)
     results = [result or next(fresh_ones).to_dict() for result in results]
     _finish(arguments, results, fresh, gallery)
     return 0
@@ -182,18 +184,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _finish(
     arguments: argparse.Namespace,
     results: list[dict[str, Any]],
-    fresh: list[Evaluation],
+    fresh: Evaluations,
     gallery: Gallery,
 ) -> None:
     """Prints the results and writes the files that were asked for."""
+    label_set = fresh.models[0].score.dataset.label_set if fresh.models else None
     if len(results) == 2:
-        outcome = compare(*results)
-        print(comparison_text(outcome))
-        page = compare_page(outcome, gallery, fresh[0].score.dataset.label_set if fresh else None)
+        compared = compare(results[0], results[1], fresh.alike)
+        outcome, text = compared.to_dict(), comparison_text(compared)
+        page = compare_page(compared, gallery, label_set) if arguments.report else ""
     else:
-        outcome = results[0]
-        print(score_text(outcome))
-        page = evaluate_page(outcome, fresh[0].score, gallery)
+        outcome, text = results[0], score_text(results[0])
+        page = evaluate_page(outcome, fresh.models[0].score, gallery) if arguments.report else ""
+    print(text)
     if arguments.json:
         write_json(arguments.json, outcome)
     if arguments.report:

@@ -1,11 +1,11 @@
-"""What `icnet evaluate` finds: the score of a model, recorded or fresh, and of two side by side."""
+"""What `icnet evaluate` finds of a model, fresh or recorded."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from icnet_deploy.documents import (
     or_null,
 )
 from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
 from icnet_deploy.evaluation.model import Model
 from icnet_deploy.evaluation.score import (
     OF_THE_MODEL,
@@ -39,7 +40,7 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.machine import machine, versions
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 
 _TIME_SCOPE = (
@@ -82,13 +83,27 @@ class Evaluation:
             "device": self.model.device,
             "protocol": self.score.protocol().to_dict(),
             "score": self.score.to_dict(),
+            "images": [one.to_dict() for one in self.score.images_counted],
             "time": {"milliseconds": round(1e3 * self.seconds, 3), "scope": _TIME_SCOPE},
         }
 
 
+class Evaluations(NamedTuple):
+    """What `evaluate` found.
+
+    Attributes:
+        models: an evaluation each.
+        alike: of each image how many pixels the first two label alike, and how many there are;
+            None for one model.
+    """
+
+    models: list[Evaluation]
+    alike: list[tuple[int, int]] | None
+
+
 def evaluate(
     models: Sequence[Model], dataset: Dataset, look: _Look = lambda sample, labels: None
-) -> list[Evaluation]:
+) -> Evaluations:
     """Scores models on a data set, image by image: each image goes through all of them in turn.
 
     Args:
@@ -104,6 +119,7 @@ def evaluate(
     refuse_calibration_images(dataset, calibrated)
     scores = [Score.of(dataset, model.metadata) for model in models]
     seconds: list[list[float]] = [[] for _ in models]
+    alike: list[tuple[int, int]] = []
     for sample in tqdm(dataset, desc="evaluate", unit="image", disable=None):
         mapped = []
         for model, score, spent in zip(models, scores, seconds, strict=True):
@@ -113,11 +129,15 @@ def evaluate(
             mapped.append(score.add(sample, labels))
         for score in scores[1:]:  # at the first image, not after the last
             require_same_protocol(scores[0].protocol(), score.protocol(), but=OF_THE_MODEL)
+        if len(mapped) > 1:
+            same = int(np.count_nonzero(mapped[0] == mapped[1]))
+            alike.append((same, mapped[0].size))
         look(sample, mapped)
-    return [
+    evaluations = [
         Evaluation(model, score, statistics.median(spent))
         for model, score, spent in zip(models, scores, seconds, strict=True)
     ]
+    return Evaluations(evaluations, alike or None)
 
 
 def save_prediction(folder: Path, label_set: LabelSet, name: str, labels: UInt8) -> None:
@@ -158,10 +178,12 @@ _RESULT = Schema(
         **dict.fromkeys(("runtime", "device"), TEXT),
         "protocol": OBJECT,
         "score": object_with(_SCORE),
+        "images": list_of(OBJECT),
         "time": object_with({"milliseconds": FROM_ZERO, "scope": TEXT}),
     },
-    optional=("versions", "machine", "sha256", "network"),
+    optional=("versions", "machine", "sha256", "network", "images"),
     newest=SCHEMA,
+    most_bytes=64 << 20,
 )
 
 
@@ -173,7 +195,27 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     result = _RESULT.read(path)
     Protocol.from_dict(result["protocol"], str(path))
+    image_counts(result, str(path))
     return result
+
+
+def image_counts(result: Result, where: str = "the result") -> list[ImageCounts] | None:
+    """The counts of each image of a result; None if it was recorded before they were kept.
+
+    Raises:
+        InputError: they are none, or not of its images and classes.
+    """
+    if "images" not in result:
+        return None
+    counts = [ImageCounts.from_dict(one, f"an image of {where}") for one in result["images"]]
+    images, classes = result["protocol"]["images"], len(result["score"]["iou_percent"])
+    shapes = {a.shape for one in counts for a in (one.right, one.truth, one.predicted)}
+    if len(counts) != images or shapes != {(classes,)}:
+        raise InputError(
+            f"{where} holds counts of {len(counts)} images that do not fit its protocol and "
+            f"score; expected {images} images of {classes} classes: score the model again"
+        )
+    return counts
 
 
 def require_same_data(result: Result, dataset: Dataset) -> None:
@@ -193,61 +235,6 @@ def require_same_data(result: Result, dataset: Dataset) -> None:
 
 def _data(name: str, split: str, images: int) -> str:
     return f"{images} images of {name} {split}"
-
-
-def compare(first: Result, second: Result) -> dict[str, Any]:
-    """Sets one score against another; every difference is the first minus the second, in points.
-
-    Returns:
-        A JSON value: both results, and the differences. A class without an IoU in one of the two
-        has none as a difference.
-
-    Raises:
-        InputError: they were scored in unlike ways, or on unlike images.
-    """
-    left, right = (Protocol.from_dict(result["protocol"]) for result in (first, second))
-    require_same_protocol(left, right, but=OF_THE_MODEL)
-    a, b = first["score"], second["score"]
-    if _sizes(a) != _sizes(b) or list(a["iou_percent"]) != list(b["iou_percent"]):
-        raise InputError(
-            "the two results count other regions or classes, so they are of different ground "
-            "truths: score both models on the same images"
-        )
-    points = {name: _minus(iou, b["iou_percent"][name]) for name, iou in a["iou_percent"].items()}
-    common = [value for value in points.values() if value is not None]
-    return {
-        "schema": SCHEMA,
-        "kind": "compare",
-        "models": [dict(first), dict(second)],
-        "difference": {
-            "miou_points": _minus(a["miou_percent"], b["miou_percent"]),
-            "miou_points_over_common_classes": round(statistics.fmean(common), 6)
-            if common
-            else None,
-            "iou_points": points,
-            "pixel_accuracy_points": _minus(
-                a["pixel_accuracy_percent"], b["pixel_accuracy_percent"]
-            ),
-            "small_region_accuracy_points": _minus(
-                a["small_region_accuracy_percent"], b["small_region_accuracy_percent"]
-            ),
-            "regions": [
-                {
-                    **{key: one[key] for key in ("from_pixels", "to_pixels", "regions")},
-                    "points": _minus(one["accuracy_percent"], other["accuracy_percent"]),
-                }
-                for one, other in zip(a["regions"], b["regions"], strict=True)
-            ],
-        },
-    }
-
-
-def _sizes(score: Mapping[str, Any]) -> list[tuple[int, int]]:
-    return [(one["from_pixels"], one["regions"]) for one in score["regions"]]
-
-
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else round(a - b, 6)
 
 
 def names(results: Sequence[Result]) -> list[str]:

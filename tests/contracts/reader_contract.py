@@ -84,6 +84,18 @@ class ReaderContract:
         second = [sample.name for sample in open_dataset(self.name, tmp_path, "train")]
         assert [name[0] for name in second] == ["d"]
 
+    def test_every_image_says_its_group_without_being_decoded(self, tmp_path):
+        for name in ("c", "a", "b"):
+            self.write(tmp_path, name)
+        dataset = open_dataset(self.name, tmp_path)
+        groups = tuple(sample.group for sample in dataset)
+        for image, _ in dataset.files:
+            image.write_bytes(b"none")
+        assert dataset.groups() == groups
+        assert all(groups)
+        own = open_dataset(self.name, tmp_path, group_by="^.")
+        assert own.groups() == ("a", "b", "c")
+
     def test_labels_of_another_size_are_refused_with_both_sizes(self, tmp_path):
         self.write(tmp_path, indices=self.indices((5, 11)))
         with pytest.raises(DatasetError, match=r"5x11.*4x12"):

@@ -27,14 +27,16 @@ def test_a_checkpoint_is_scored(run, checkpoint, scenes, tmp_path):
     done = run("evaluate", checkpoint, *ON_SCENES, scenes, "--size", "64x96", "--json", out)
     assert (done.code, done.err) == (0, "")
     told = json.loads(out.read_text())
-    assert told["schema"] == 1
+    assert told["schema"] == 2
     assert told["runtime"] == "pytorch"
     assert told["protocol"]["model_size"] == "64x96"
     assert told["protocol"]["images"] == 3
     assert {"numpy", "python", "icnet-deploy", "torch"} <= set(told["versions"])
     assert told["machine"]["cores"] >= 1
     assert told["time"]["milliseconds"] > 0
+    assert len({one["group"] for one in told["images"]}) == 3
     expected = expected_score(checkpoint, scenes, (64, 96))
+    assert sum(sum(one["truth"]) for one in told["images"]) == expected.counts.sum()
     assert told["score"]["miou_percent"] == pytest.approx(100 * expected.miou(), abs=1e-5)
     for name, iou in zip(CITYSCAPES.names, expected.iou(), strict=True):
         share = told["score"]["iou_percent"][name]
@@ -123,6 +125,8 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
     assert "--device cuda" in evaluate(extra=("--device", "cuda"))
     assert "--size is for a checkpoint" in evaluate(artefact, extra=("--size", "64x64"))
     assert "unknown runtime 'abacus'" in evaluate(artefact, extra=("--runtime", "abacus"))
+    assert "is not a regular expression" in evaluate(extra=("--group-by", "("))
+    assert "--group-by ^drive finds nothing in" in evaluate(extra=("--group-by", "^drive"))
     (tmp_path / "file").write_text("")
     assert "cannot write" in evaluate(extra=("--json", tmp_path / "file" / "a.json"))
     assert "folder of that name" in evaluate(extra=("--report", tmp_path / "empty"))

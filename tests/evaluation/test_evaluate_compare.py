@@ -1,11 +1,17 @@
+import dataclasses
 import json
+import re
+import statistics
 
 import numpy as np
 import pytest
+from report_page import check_page
 
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.evaluate.report import comparison_text
-from icnet_deploy.evaluation.evaluate.result import compare, names, read_result, save_prediction
+from icnet_deploy.evaluation.evaluate.compared import compare
+from icnet_deploy.evaluation.evaluate.compared_report import compare_page, comparison_text
+from icnet_deploy.evaluation.evaluate.result import names, read_result, save_prediction
+from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.images import read_grey, read_image, write_labels
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet
@@ -22,11 +28,12 @@ def truth():
     return labels
 
 
-def result(dataset, prediction, label_set=TWO, size=None, model="a.onnx"):
+def result(dataset, *predictions, label_set=TWO, size=None, model="a.onnx"):
     score = Score(dataset, label_set, size)
-    score.add(dataset[0], prediction)
+    for sample, prediction in zip(dataset, predictions, strict=True):
+        score.add(sample, prediction)
     return {
-        "schema": 1,
+        "schema": 2,
         "kind": "evaluate",
         "model": model,
         "runtime": "onnxruntime",
@@ -34,6 +41,7 @@ def result(dataset, prediction, label_set=TWO, size=None, model="a.onnx"):
         "network": {"stages": "sub24", "width": 0.5},
         "protocol": score.protocol().to_dict(),
         "score": score.to_dict(),
+        "images": [one.to_dict() for one in score.images_counted],
         "time": {"milliseconds": 1.0, "scope": "all"},
     }
 
@@ -50,21 +58,118 @@ def pair(memory):
     )
 
 
+def recorded_before(one):
+    """The same result as version 0.1 wrote it."""
+    return {**{key: value for key, value in one.items() if key != "images"}, "schema": 1}
+
+
+# floor: 7,200 of 7,600 against 7,200 of 8,000; wall: 400 of 800 against none.
+FLOOR = 100 * (7200 / 7600 - 7200 / 8000)
+REGIONS = [
+    {"from_pixels": 0, "to_pixels": 3000, "regions": 1, "points": 50},
+    {"from_pixels": 6000, "to_pixels": 9000, "regions": 1, "points": 0},
+]
+
+
 def test_differences_worked_out_by_hand(pair):
-    found = compare(*pair)
-    assert found["kind"] == "compare"
+    found = compare(*pair).to_dict()
+    assert (found["schema"], found["kind"]) == (2, "compare")
     assert found["models"] == list(pair)
     points = found["difference"]
-    # floor: 7,200 of 7,600 against 7,200 of 8,000; wall: 400 of 800 against none.
-    floor = 100 * (7200 / 7600 - 7200 / 8000)
-    assert points["iou_points"] == {"floor": pytest.approx(floor, abs=1e-5), "wall": 50}
-    assert points["miou_points"] == pytest.approx((floor + 50) / 2, abs=1e-5)
+    wanted = {"floor": pytest.approx(FLOOR, abs=1e-5), "wall": 50}
+    assert {name: one["value"] for name, one in points["iou_points"].items()} == wanted
+    assert points["miou_points"]["value"] == pytest.approx((FLOOR + 50) / 2, abs=1e-5)
+    assert points["pixel_accuracy_points"]["value"] == 5
+    assert points["small_region_accuracy_points"]["value"] == 50
+    assert points["regions"] == REGIONS
+    assert points["pixels_alike_percent"] is None  # nobody ran both
+    assert points["hardly_seen"] == ["floor", "wall"]  # on one image
+    assert set(points["miou_points"]) == {"value", "low", "high", "groups", "effective_images"}
+
+
+def test_results_of_an_older_version_are_compared_without_intervals(pair, tmp_path):
+    old = recorded_before(pair[1])
+    (tmp_path / "b.json").write_text(json.dumps(old))
+    compared = compare(pair[0], read_result(tmp_path / "b.json"))
+    points = compared.to_dict()["difference"]
+    assert points["iou_points"] == {"floor": pytest.approx(FLOOR, abs=1e-5), "wall": 50}
+    assert points["miou_points"] == pytest.approx((FLOOR + 50) / 2, abs=1e-5)
     assert points["pixel_accuracy_points"] == 5
     assert points["small_region_accuracy_points"] == 50
-    assert points["regions"] == [
-        {"from_pixels": 0, "to_pixels": 3000, "regions": 1, "points": 50},
-        {"from_pixels": 6000, "to_pixels": 9000, "regions": 1, "points": 0},
+    assert points["regions"] == REGIONS
+    text = comparison_text(compared)
+    assert text.startswith("no intervals: b.onnx was recorded without the counts of each image")
+    assert "score it again" in text.splitlines()[0]
+    assert "[" not in text
+    assert "No intervals: b.onnx" in compare_page(compared, Gallery(0), None)
+
+
+@pytest.fixture
+def drives(memory):
+    """Twelve drives of two frames: A finds the wall, of which B misses a part of every frame.
+
+    A door stands on one frame alone.
+    """
+    truths = [truth() for _ in range(24)]
+    truths[3][:40, :30] = 2
+    dataset = memory(*truths, label_set=THREE)
+    dataset.samples[:] = [
+        dataclasses.replace(sample, group=f"drive {i // 2}")
+        for i, sample in enumerate(dataset.samples)
     ]
+    missed = [one.copy() for one in truths]
+    for i, one in enumerate(missed):
+        one[: 10 + i % 3, 90:] = 0
+    same = [(int((a == b).sum()), a.size) for a, b in zip(truths, missed, strict=True)]
+    ours = result(dataset, *truths, label_set=THREE, model="a.onnx")
+    theirs = result(dataset, *missed, label_set=THREE, model="b.onnx")
+    return compare(ours, theirs, same)
+
+
+def test_every_difference_has_its_interval(drives):
+    points = drives.to_dict()["difference"]
+    wall = points["iou_points"]["wall"]
+    assert 12.5 < wall["low"] < wall["value"] < wall["high"] < 15
+    assert wall["value"] == pytest.approx(100 * 264 / 1920, abs=1e-3)
+    assert wall["groups"] == 12
+    alike = points["pixels_alike_percent"]
+    assert alike["low"] < alike["value"] < alike["high"] < 100
+    assert alike["value"] == pytest.approx(100 - 13.75 / 10, abs=1e-6)
+    assert points["hardly_seen"] == points["miou_left_out"] == ["door"]
+    floor = points["iou_points"]["floor"]["value"]
+    assert points["miou_points"]["value"] == pytest.approx((floor + wall["value"]) / 2, abs=1e-5)
+
+
+def test_the_screen_says_first_what_the_intervals_rest_on(drives):
+    text = comparison_text(drives)
+    assert text.splitlines()[0] == drives.basis()
+    assert "24 images of 12 groups" in drives.basis()
+    assert re.search(
+        r"^wall +100\.00 +86\.25 +\+13\.75 \[\+1\d\.\d\d, \+1\d\.\d\d\]$", text, re.MULTILINE
+    )
+    assert re.search(r"^door \(few\) +100\.00 +100\.00", text, re.MULTILINE)
+    assert "door: seen on too little to say anything" in text
+    assert "it leaves out door" in text
+    # Of three classes, without an interval; and of the two that it runs over.
+    a, b = (statistics.fmean(one.values()) for one in drives.scores("iou_percent"))
+    assert re.search(rf"^mIoU % +{a:.2f} +{b:.2f} +\+{a - b:.2f}$", text, re.MULTILINE)
+    assert re.search(r"^mIoU % of the classes seen enough +100\.00 .*\[", text, re.MULTILINE)
+    assert re.search(r"^A and B label 98\.6[23] % of all pixels alike \[", text, re.MULTILINE)
+
+
+def test_the_page_has_the_basis_and_the_intervals_drawn(drives):
+    reader = check_page(compare_page(drives, Gallery(0), None))
+    words = "".join(reader.text)
+    assert drives.basis() in words
+    assert "between which bounds it lies" in words
+    assert "wall: +13.75 points, between" in words
+
+
+def test_results_of_unlike_groups_are_not_compared(drives):
+    other = json.loads(json.dumps(drives.second))
+    other["images"][4]["group"] = "drive 1"
+    with pytest.raises(InputError, match=r"s4 of the group drive 2 .* s4 of drive 1.*--group-by"):
+        compare(drives.first, other)
 
 
 def test_the_screen_states_both_protocols_and_how_many_regions(pair):
@@ -94,10 +199,14 @@ def test_means_over_unlike_classes_are_told(memory):
     dataset = memory(truth(), label_set=THREE)
     door = truth()
     door[0, 0] = 2
-    found = compare(result(dataset, truth(), THREE), result(dataset, door, THREE))
-    assert found["difference"]["iou_points"]["door"] is None
-    assert found["difference"]["miou_points"] > 30  # a perfect floor and wall, and no door
-    assert 0 < found["difference"]["miou_points_over_common_classes"] < 0.01
+    found = compare(
+        result(dataset, truth(), label_set=THREE), result(dataset, door, label_set=THREE)
+    )
+    points = found.to_dict()["difference"]
+    assert points["iou_points"]["door"] is None
+    assert found.plain("miou") > 30  # a perfect floor and wall, and no door
+    assert 0 < points["miou_points_over_common_classes"] < 0.01
+    assert 0 < points["miou_points"]["value"] < 0.01
     assert "door: in no ground truth" in comparison_text(found)
 
 
@@ -138,6 +247,9 @@ def test_only_results_are_read(tmp_path, pair):
         json.dumps({**pair[0], "score": {**pair[0]["score"], "miou_percent": 1e9}}),
         json.dumps({**pair[0], "score": {**pair[0]["score"], "iou_percent": {"road": True}}}),
         json.dumps({**pair[0], "score": {**pair[0]["score"], "regions": [{}]}}),
+        json.dumps({**pair[0], "images": []}),
+        json.dumps({**pair[0], "images": [{**pair[0]["images"][0], "right": [1]}]}),
+        json.dumps({**pair[0], "images": [{**pair[0]["images"][0], "truth": [1.5, 2]}]}),
         json.dumps(pair[0]).replace('"miou_percent": ', '"miou_percent": 1e999, "old": '),
     ]
     for text in broken:
@@ -170,6 +282,8 @@ def test_two_models_at_once_are_two_results_compared(run, checkpoint, artefact, 
     again = ("--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg")
     done = run("evaluate", tmp_path / "a.json", "--against", tmp_path / "b.json", *again)
     assert done.code == 0
+    assert at_once["difference"]["pixels_alike_percent"]["value"] > 0
+    at_once["difference"]["pixels_alike_percent"] = None  # both must run for that
     assert json.loads((tmp_path / "c.json").read_text())["difference"] == at_once["difference"]
     assert (tmp_path / "c.svg").read_text() == (tmp_path / "ab.svg").read_text()
     done = run("evaluate", checkpoint, "--against", tmp_path / "b.json", *data, *again)
