@@ -9,6 +9,7 @@ cut off, that was damaged, or that comes from another journal is as if it were n
 image is done again.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -35,7 +36,7 @@ SCHEMA = 1
 
 _SUFFIX = ".jsonl"
 _OLDEST = 30 * 24 * 3600  # seconds since its last line after which nobody goes on with a journal
-_LONGEST = 4 << 20  # bytes of a line; 150 classes take 60 KB
+_LONGEST = 4 << 20  # bytes of a line; 19 classes take 4 KB, 150 at most 160
 
 _LINE = Schema(
     "what `icnet parity` keeps of an image",
@@ -53,7 +54,7 @@ _LINE = Schema(
 )
 
 
-class Counted(Protocol):
+class _Counted(Protocol):
     """What is kept of one image: it has a JSON form."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Counted(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Counted)
+T = TypeVar("T", bound=_Counted)
 
 
 class Journal(Generic[T]):
@@ -85,6 +86,11 @@ class Journal(Generic[T]):
         known = {} if path is None else _read(path, key, read)
         self.before = len(known)
         self._known = known if resume else {}
+
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """One that keeps nothing."""
+        return cls(None, "", _nothing, resume=False)
 
     def get(self, image: str) -> T | None:
         """What is kept of an image (`image_key`); None if it is to be done."""
@@ -165,9 +171,11 @@ class Kept:
             what: name -> all that the numbers depend on, besides the image, this version, its
                 packages and the processor; JSON values.
         """
+        if self._folder is None:
+            return Journal.of_nothing()
         key = _digest({**what, "here": _here()})
         if key not in self._journals:
-            path = self._folder and self._folder / f"{key}{_SUFFIX}"
+            path = self._folder / f"{key}{_SUFFIX}"
             self._journals[key] = Journal(path, key, read, self.resume)
         return self._journals[key]
 
@@ -193,8 +201,18 @@ class Kept:
         if kind is None or issubclass(kind, CheckFailed):
             for journal in self._journals.values():
                 journal.forget()
-        elif issubclass(kind, KeyboardInterrupt) and self._folder and self._journals:
+        elif issubclass(kind, KeyboardInterrupt) and self._journals:
             _say("what was done is kept: the same command with --resume goes on where it was")
+
+
+def add_resume_option(parser: argparse.ArgumentParser) -> None:
+    """Adds whether a run goes on where one that was killed had come to."""
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where a run that was killed had come to: what was counted of each image is "
+        f"kept below ${CACHE_VARIABLE} until a run has its answer",
+    )
 
 
 def image_key(sample: Sample) -> str:
@@ -204,6 +222,10 @@ def image_key(sample: Sample) -> str:
         digest.update(f"{'x'.join(map(str, array.shape))}:".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _nothing(value: Mapping[str, Any]) -> Any:
+    raise InputError(f"nothing is kept, and so not {value}")
 
 
 def _read(path: Path, key: str, read: Callable[[Mapping[str, Any]], T]) -> dict[str, T]:

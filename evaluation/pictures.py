@@ -51,20 +51,30 @@ class Gallery:
     """Keeps the exhibits of the few images that rank highest, however many are offered."""
 
     count: int
-    _kept: list[tuple[float, Exhibit]] = field(init=False, default_factory=list)
+    _kept: list[tuple[float, Exhibit | Callable[[], Exhibit]]] = field(
+        init=False, default_factory=list
+    )
 
-    def offer(self, rank: float, make: Callable[[], Exhibit]) -> None:
-        """Shows an image; `make` draws it, and is called only if it is kept for now."""
+    def offer(self, rank: float, make: Callable[[], Exhibit], later: bool = False) -> None:
+        """Shows an image.
+
+        Args:
+            rank: how high it ranks; of two that rank alike, the first is kept.
+            make: draws it; is called only if it is kept for now.
+            later: call `make` only in `exhibits`: it takes long, and others may rank higher.
+        """
         full = len(self._kept) >= self.count
         if self.count == 0 or (full and rank <= self._kept[-1][0]):
             return
-        self._kept.append((rank, make()))
+        self._kept.append((rank, make if later else make()))
         self._kept.sort(key=lambda item: -item[0])
         del self._kept[self.count :]
 
     def exhibits(self) -> list[Exhibit]:
-        """The kept ones, highest rank first."""
-        return [exhibit for _, exhibit in self._kept]
+        """The kept ones, highest rank first, each drawn by now."""
+        drawn = [(rank, one if isinstance(one, Exhibit) else one()) for rank, one in self._kept]
+        self._kept = [*drawn]
+        return [exhibit for _, exhibit in drawn]
 
 
 def photo(title: str, image: UInt8) -> Picture:

@@ -23,7 +23,7 @@ from icnet_deploy.metadata import UPSAMPLINGS
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
 
-_Float32 = npt.NDArray[np.float32]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 _Index = npt.NDArray[np.intp]
 Size = tuple[int, int]
@@ -44,7 +44,7 @@ class Answer:
         upsampling: by which rule of `metadata.UPSAMPLINGS`.
     """
 
-    logits: _Float32
+    logits: Float32
     labels: UInt8
     upsampled: Size
     upsampling: str = UPSAMPLINGS[0]
@@ -117,7 +117,7 @@ class Reference:
         other.size = size
         return other
 
-    def logits(self, image: UInt8) -> _Float32:
+    def logits(self, image: UInt8) -> Float32:
         """Runs the network on an image of any size.
 
         Args:
@@ -144,7 +144,7 @@ class Reference:
 
 
 def answer_of(
-    logits: _Float32,
+    logits: Float32,
     image_size: Size,
     model_size: Size | None = None,
     upsampling: str = UPSAMPLINGS[0],
@@ -168,7 +168,7 @@ def answer_of(
     return Answer(logits, labels, at, upsampling)
 
 
-def dense_labels(logits: _Float32, size: Size, upsampling: str = UPSAMPLINGS[0]) -> UInt8:
+def dense_labels(logits: Float32, size: Size, upsampling: str = UPSAMPLINGS[0]) -> UInt8:
     """Upsamples logits bilinearly and takes the largest at every pixel.
 
     The interpolation runs in float64: torch's float32 places a pixel wrong by up to 1e-4 of a
@@ -202,7 +202,7 @@ def dense_labels(logits: _Float32, size: Size, upsampling: str = UPSAMPLINGS[0])
 
 
 def margins_at(
-    logits: _Float32,
+    logits: Float32,
     size: Size,
     rows: _Index,
     cols: _Index,

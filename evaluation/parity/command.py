@@ -13,6 +13,7 @@ from icnet_deploy.evaluation.budgets import (
     chosen_budgets,
     require_verdicts,
 )
+from icnet_deploy.evaluation.kept import Kept, add_resume_option
 from icnet_deploy.evaluation.pairing import onnx_runtimes, pair
 from icnet_deploy.evaluation.parity.page import PICTURES, parity_page
 from icnet_deploy.evaluation.parity.report import to_dict, verdict_table
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_budget_options(parser)
     add_undecided_option(parser)
+    add_resume_option(parser)
     add_output_options(parser)
     return parser
 
@@ -68,18 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairing = pair(arguments.artefacts, arguments.runtime, arguments.device)
     for error in pairing.without.values():
         raise error
-    rows, _ = compare(
-        pairing,
-        dataset,
-        weights=arguments.weights,
-        budgets=chosen_budgets(arguments),
-        pictures=PICTURES if arguments.report else 0,
-        strict=True,
-    )
-    print(verdict_table(rows, pairing.left_out))
-    if arguments.json:
-        write_json(arguments.json, to_dict(rows, pairing.left_out))
-    if arguments.report:
-        write_text(arguments.report, parity_page(rows, pairing.left_out))
+    with Kept.below_cache(arguments.resume) as kept:
+        rows, _ = compare(
+            pairing,
+            dataset,
+            weights=arguments.weights,
+            budgets=chosen_budgets(arguments),
+            pictures=PICTURES if arguments.report else 0,
+            strict=True,
+            kept=kept,
+        )
+        print(verdict_table(rows, pairing.left_out))
+        if arguments.json:
+            write_json(arguments.json, to_dict(rows, pairing.left_out))
+        if arguments.report:
+            write_text(arguments.report, parity_page(rows, pairing.left_out))
     require_verdicts({str(row): row.judgement().verdict for row in rows}, arguments)
     return 0

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icnet_deploy.data import Dataset, Sample
+from icnet_deploy.data import Sample
+from icnet_deploy.documents import COUNT, OBJECT, Schema
 from icnet_deploy.errors import ModelError
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.confidence.differences import (
@@ -16,11 +17,13 @@ from icnet_deploy.evaluation.confidence.differences import (
     Interval,
     differences,
 )
+from icnet_deploy.evaluation.image_score import ImageScore
+from icnet_deploy.evaluation.kept import Journal
+from icnet_deploy.evaluation.parity.references import Key, truth
 from icnet_deploy.evaluation.pictures import Gallery
-from icnet_deploy.evaluation.reference import Answer, Reference, answer_of
+from icnet_deploy.evaluation.reference import Answer
 from icnet_deploy.evaluation.score import (
     Score,
-    Size,
     UInt8,
     percent,
     require_same_protocol,
@@ -28,9 +31,6 @@ from icnet_deploy.evaluation.score import (
 )
 from icnet_deploy.evaluation.verdicts import Judgement, Verdict, loss
 from icnet_deploy.metadata import ArtefactMetadata
-
-Key = tuple[Size | None, str]
-"""(model size, head): what a label map depends on besides the network and the image."""
 
 AGREES, TIE, FLIP = 0, 1, 2
 
@@ -54,49 +54,6 @@ def difference_map(answer: Answer, labels: UInt8, tie_margin: float) -> UInt8:
     return marks
 
 
-class References:
-    """The reference's answers and scores, worked out once for each size, head and image.
-
-    Args:
-        reference: at any size.
-        keys: each (model size, head) that artefacts will be compared at.
-        dataset: what is scored.
-
-    Attributes:
-        scores: (model size, head) -> the score so far.
-        tie_margins: bits of a precision -> what the network takes for a tie, in logits; known from
-            the first image on, whose largest logit it may depend on.
-    """
-
-    def __init__(self, reference: Reference, keys: set[Key], dataset: Dataset) -> None:
-        self.tie_margins: Mapping[int, float] = {}
-        self._reference = reference
-        self._sizes = {size: reference.at(size) for size, _ in keys}
-        self.scores = {
-            key: Score(dataset, reference.label_set, *key, reference.upsampling) for key in keys
-        }
-
-    def answers(self, sample: Sample) -> dict[Key, Answer]:
-        """Answers one image for every key, and adds the answers to the scores."""
-        image_size = (sample.image.shape[0], sample.image.shape[1])
-        logits = {size: at.logits(sample.image) for size, at in self._sizes.items()}
-        if not self.tie_margins:
-            largest = max(float(np.abs(each).max()) for each in logits.values())
-            self.tie_margins = self._reference.tie_margins(largest)
-        answers: dict[Key, Answer] = {}
-        made: dict[tuple[Size | None, Size | None], Answer] = {}
-        for (size, head), score in self.scores.items():
-            # The heads agree where nothing is resized.
-            resized_from = size if head == "labels" and size != image_size else None
-            if (size, resized_from) not in made:
-                made[size, resized_from] = answer_of(
-                    logits[size], image_size, resized_from, self._reference.upsampling
-                )
-            answers[size, head] = made[size, resized_from]
-            score.add(sample, answers[size, head].labels)
-        return answers
-
-
 class PixelCounts(NamedTuple):
     """How the labels of one image differ from the reference's.
 
@@ -110,9 +67,42 @@ class PixelCounts(NamedTuple):
     flips: int
 
     @property
+    def differing(self) -> int:
+        """Those that differ."""
+        return self.ties + self.flips
+
+    @property
     def alike(self) -> int:
-        """The pixels that do not differ."""
-        return self.pixels - self.ties - self.flips
+        """Those that do not."""
+        return self.pixels - self.differing
+
+
+class Compared(NamedTuple):
+    """All that a row is made of, of one image.
+
+    Attributes:
+        score: of the artefact's labels.
+        pixels: how they differ from the reference's.
+    """
+
+    score: ImageScore
+    pixels: PixelCounts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"score": self.score.to_dict(), **self.pixels._asdict()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], classes: int) -> "Compared":
+        """Reads the JSON form of an image of a data set of so many classes."""
+        fields = _COMPARED.fit(value, "an image")
+        return cls(ImageScore.from_dict(fields.pop("score"), classes), PixelCounts(**fields))
+
+
+_COMPARED = Schema(
+    "what is kept of an image that was compared",
+    {"score": OBJECT, **dict.fromkeys(PixelCounts._fields, COUNT)},
+)
 
 
 @dataclass
@@ -130,6 +120,7 @@ class Comparison:
         budget: what it is held to.
         gallery: the images on which it differs most from the reference.
         level: of the intervals on which its verdict rests.
+        journal: what is kept of each image.
         pixel_counts: of each image so far.
     """
 
@@ -144,6 +135,7 @@ class Comparison:
     budget: Budget
     gallery: Gallery = field(default_factory=lambda: Gallery(0))
     level: float = LEVEL
+    journal: Journal[Compared] = field(default_factory=Journal.of_nothing)
     pixel_counts: list[PixelCounts] = field(init=False, default_factory=list)
     _known: dict[tuple[int, float], Differences] = field(init=False, default_factory=dict)
 
@@ -155,8 +147,16 @@ class Comparison:
         """Which of the reference's answers this artefact is held to."""
         return self.metadata.size, self.metadata.head
 
-    def add(self, sample: Sample, answer: Answer, labels: UInt8) -> UInt8:
-        """Counts one image; returns its `difference_map`.
+    def count(self, sample: Sample, answer: Answer, labels: UInt8) -> tuple[Compared, UInt8]:
+        """Compares one image; adds nothing.
+
+        Args:
+            sample: the image and its truth.
+            answer: the reference's.
+            labels: the artefact's, uint8 H x W.
+
+        Returns:
+            What `take` adds, and the image's `difference_map`.
 
         Raises:
             ModelError: the labels' size is not the image's.
@@ -168,8 +168,19 @@ class Comparison:
             )
         marks = difference_map(answer, labels, self.budget.tie_margin)
         counts = np.bincount(marks.ravel(), minlength=3)
-        self.pixel_counts.append(PixelCounts(marks.size, int(counts[TIE]), int(counts[FLIP])))
-        self.score.add(sample, labels)
+        pixels = PixelCounts(marks.size, int(counts[TIE]), int(counts[FLIP]))
+        score = self.score.count(truth(sample, answer, self.score), labels)
+        return Compared(score, pixels), marks
+
+    def take(self, sample: Sample, one: Compared) -> None:
+        """Adds what `count` gave for an image, now or in an earlier run."""
+        self.score.take(sample, one.score)
+        self.pixel_counts.append(one.pixels)
+
+    def add(self, sample: Sample, answer: Answer, labels: UInt8) -> UInt8:
+        """Counts one image and takes it; returns its `difference_map`, and raises as `count`."""
+        one, marks = self.count(sample, answer, labels)
+        self.take(sample, one)
         return marks
 
     @property

@@ -33,10 +33,10 @@ PICTURES = 12
 _COLOURS = {TIE: (0, 200, 255), FLIP: (255, 90, 0)}
 
 
-def offer_difference(
+def difference_exhibit(
     row: Comparison, sample: Sample, answer: Answer, marks: UInt8, labels: UInt8
-) -> None:
-    """Shows a row's gallery an image, which ranks by how many of its pixels differ.
+) -> Exhibit:
+    """Draws where a row differs from the reference on an image.
 
     Args:
         row: what is compared.
@@ -46,25 +46,19 @@ def offer_difference(
         labels: the artefact's label map, uint8 H x W.
     """
     ties, flips = int(np.count_nonzero(marks == TIE)), int(np.count_nonzero(marks == FLIP))
-
-    def draw() -> Exhibit:
-        label_set = row.score.label_set
-        share = 100 * (ties + flips) / marks.size
-        return Exhibit(
-            f"{sample.name} · {row}",
-            f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
-            f"Ties: {ties:,}. Real flips: {flips:,}.",
-            (
-                photo("Input", sample.image),
-                overlay(
-                    "Reference: PyTorch, over the input", sample.image, answer.labels, label_set
-                ),
-                label_picture("The artefact's labels", labels, label_set),
-                marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
-            ),
-        )
-
-    row.gallery.offer(ties + flips, draw)
+    label_set = row.score.label_set
+    share = 100 * (ties + flips) / marks.size
+    return Exhibit(
+        f"{sample.name} · {row}",
+        f"Pixels that differ: {ties + flips:,} of {marks.size:,} ({share:.4f} %). "
+        f"Ties: {ties:,}. Real flips: {flips:,}.",
+        (
+            photo("Input", sample.image),
+            overlay("Reference: PyTorch, over the input", sample.image, answer.labels, label_set),
+            label_picture("The artefact's labels", labels, label_set),
+            marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
+        ),
+    )
 
 
 def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:

@@ -13,11 +13,13 @@ from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget, budget_for
 from icnet_deploy.evaluation.confidence.differences import LEVEL
+from icnet_deploy.evaluation.kept import Journal, Kept, image_key
 from icnet_deploy.evaluation.pairing import ROUNDED, Pairing, Run, open_run
-from icnet_deploy.evaluation.parity.comparison import Comparison, Key, References
-from icnet_deploy.evaluation.parity.page import offer_difference
-from icnet_deploy.evaluation.pictures import Gallery
-from icnet_deploy.evaluation.reference import Answer, Reference, shipped_checkpoint
+from icnet_deploy.evaluation.parity.comparison import Compared, Comparison
+from icnet_deploy.evaluation.parity.page import difference_exhibit
+from icnet_deploy.evaluation.parity.references import Answers, References
+from icnet_deploy.evaluation.pictures import Exhibit, Gallery
+from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import ArtefactFile
@@ -42,6 +44,7 @@ def compare(
     opener: Opener = open_run,
     level: float = LEVEL,
     look: Look | None = None,
+    kept: Kept | None = None,
 ) -> tuple[list[Comparison], Failures]:
     """Compares artefacts on runtimes with the checkpoint that they were made from.
 
@@ -58,6 +61,7 @@ def compare(
         opener: opens a run.
         level: of the intervals on which the rows' verdicts rest.
         look: is shown the rows after each image, and ends the run by returning True.
+        kept: takes and gives what is counted of each image; None: nothing is kept.
 
     Returns:
         A row for each run, with its pictures; and what was left out.
@@ -86,8 +90,9 @@ def compare(
         if not left:
             return [], attempt.failures
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
-        references = References(reference, keys, dataset)
-        start = partial(_rows, left, files, references, budgets, pictures, level)
+        kept = kept or Kept()
+        references = References(reference, keys, dataset, kept)
+        start = partial(_rows, left, files, references, budgets, pictures, level, kept)
         rows = _compare_images(dataset, references, left, start, attempt, look)
         for run in rows:
             with attempt(run):
@@ -135,25 +140,61 @@ def _compare_images(
     at_most = "parity" if look is None else "parity, at most"  # what the bar's time to go is
     with tqdm(dataset, desc=at_most, unit="image", disable=None) as bar:
         for images, sample in enumerate(bar, 1):
-            answers = references.answers(sample)
+            image = image_key(sample)
+            answers = references.add(sample, image)
             rows = rows or start()
             for run in [run for run in rows if run not in attempt.failures]:
+                again = partial(_draw, rows[run], opened[run], references, dataset, images - 1)
                 with attempt(run):
-                    _add(rows[run], opened[run], sample, answers)
+                    _add(rows[run], opened[run], sample, image, answers, again)
             whole = [row for run, row in rows.items() if run not in attempt.failures]
             if not whole or (look is not None and look(images, whole)):
                 break
+    for run, row in rows.items():
+        with attempt(run):
+            row.gallery.exhibits()  # are drawn while the models are open
     return rows
 
 
 def _add(
-    row: Comparison, predictor: Predictor, sample: Sample, answers: Mapping[Key, Answer]
+    row: Comparison,
+    predictor: Predictor,
+    sample: Sample,
+    image: str,
+    answers: Answers,
+    again: Callable[[], Exhibit],
 ) -> None:
-    """Runs one artefact on one image and counts what it answers."""
-    answer = answers[row.key]
+    """Adds one image, which one artefact is run on unless what it would answer is kept.
+
+    Args:
+        row: what is added to.
+        predictor: runs the artefact.
+        sample: the image and its truth.
+        image: its `image_key`.
+        answers: the reference's.
+        again: draws it, running both again.
+    """
+    one = row.journal.get(image)
+    draw = again
+    if one is None:
+        answer = answers[row.key]
+        labels = predictor.predict(sample.image).labels
+        one, marks = row.count(sample, answer, labels)
+        row.journal.add(image, one)
+        draw = partial(difference_exhibit, row, sample, answer, marks, labels)
+    row.take(sample, one)
+    row.gallery.offer(one.pixels.differing, draw, later=draw is again)
+
+
+def _draw(
+    row: Comparison, predictor: Predictor, references: References, dataset: Dataset, index: int
+) -> Exhibit:
+    """Draws where a row differs on an image that was taken from what is kept."""
+    sample = dataset[index]
+    answer = references.answers(sample)[row.key]
     labels = predictor.predict(sample.image).labels
-    marks = row.add(sample, answer, labels)
-    offer_difference(row, sample, answer, marks, labels)
+    _, marks = row.count(sample, answer, labels)
+    return difference_exhibit(row, sample, answer, marks, labels)
 
 
 def _refuse_calibrated(
@@ -176,6 +217,7 @@ def _rows(
     budgets: Mapping[str, Budget],
     pictures: int,
     level: float,
+    kept: Kept,
 ) -> dict[Run, Comparison]:
     """The rows, still empty, once the reference has answered the first image.
 
@@ -188,6 +230,7 @@ def _rows(
         reference = references.scores[metadata.size, metadata.head]
         budget = budget_for(metadata.precision, budgets)
         margin = references.tie_margins.get(PRECISIONS[metadata.precision].bits)
+        budget = budget if margin is None else replace(budget, tie_margin=margin)
         rows[run] = Comparison(
             artefact=path,
             name=path.name if names[path.name] == 1 else str(path),
@@ -197,11 +240,28 @@ def _rows(
             device=predictor.device,
             score=Score.of(reference.dataset, metadata),
             reference=reference,
-            budget=budget if margin is None else replace(budget, tie_margin=margin),
+            budget=budget,
             gallery=Gallery(min(2, -(-pictures // len(opened)))),
             level=level,
         )
+        rows[run].journal = _journal(kept, rows[run], run, references)
+    kept.say_before()
     return rows
+
+
+def _journal(kept: Kept, row: Comparison, run: Run, references: References) -> Journal[Compared]:
+    """What is kept of a row's images: by all that its numbers depend on."""
+    return kept.journal(
+        partial(Compared.from_dict, classes=len(row.score.dataset.label_set)),
+        kind="artefact",
+        artefact=row.sha256,
+        metadata=row.metadata.to_json(),
+        runtime=row.runtime,
+        device=row.device,
+        tf32=run.tf32,
+        tie_margin=row.budget.tie_margin,
+        **references.scored_on(),
+    )
 
 
 def _read(artefact: ArtefactFile, run: Run, opener: Opener) -> None:

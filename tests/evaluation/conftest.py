@@ -17,6 +17,12 @@ def large(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    """No test takes what another, or a user of this machine, left below the cache."""
+    monkeypatch.setenv("ICNET_CACHE", "off")
+
+
 @pytest.fixture
 def uninstall(monkeypatch):
     """A function that takes packages away from this machine until the test ends."""
