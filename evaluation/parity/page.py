@@ -73,6 +73,7 @@ def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str
     return page(
         "Parity with the PyTorch model",
         tag("p", badges([row.judgement().verdict for row in rows])),
+        tag("p", headline(rows)),
         parity_sections(rows, left_out),
         where(machine() | versions()),
     )
@@ -84,7 +85,6 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
     turns = chain.from_iterable(zip_longest(*(row.gallery.exhibits() for row in rows)))
     shown = [one for one in turns if one is not None][:PICTURES]
     return [
-        tag("p", headline(rows)),
         tag(
             "p",
             f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "

@@ -102,21 +102,21 @@ def verdict_table(
 def sentences(row: Comparison) -> list[str]:
     """What is past, what is undecided and why, and what rose beyond a limit of falls."""
     past = [f"past its budget: {finding}" for finding in row.judgement().of(Verdict.PAST)]
-    return [*past, *_undecided(row), *_risen(row)]
+    return [*past, *(f"undecided: {why}" for why in undecided(row)), *_risen(row)]
 
 
-def _undecided(row: Comparison) -> list[str]:
+def undecided(row: Comparison) -> list[str]:
     """A sentence for mIoU and pixels alike, and one for all the classes of each reason."""
     judgement, known = row.judgement(), row.differences()
     if not judgement.findings:
         return [
-            "undecided: nothing limits it. Give labelled images (--dataset and --data), or "
+            "nothing limits it. Give labelled images (--dataset and --data), or "
             "--min-agreement PERCENT of pixels that must be alike"
         ]
     lines, crossed, endless, unseen = [], [], [], []
     for finding in judgement.of(Verdict.UNDECIDED):
         if finding.what not in known.seen:
-            lines.append(f"undecided: {finding}")
+            lines.append(str(finding))
         elif not known.seen[finding.what].enough():
             unseen.append(finding)
         else:
@@ -124,16 +124,15 @@ def _undecided(row: Comparison) -> list[str]:
     if crossed:
         more = rounded_up(max(finding.more_images or 0 for finding in crossed))
         lines.append(
-            f"undecided: {_named(crossed)}: {crossed[0].limit} lies in the interval; about "
+            f"{_named(crossed)}: {crossed[0].limit} lies in the interval; about "
             f"{more:,} more images would decide"
         )
     if endless:
-        lines.append(f"undecided: {_named(endless)}: it lies at the limit, {endless[0].limit}")
+        lines.append(f"{_named(endless)}: it lies at the limit, {endless[0].limit}")
     if unseen:
         of = "images" if known.block is not None else "groups"
         lines.append(
-            f"undecided: {_named(unseen)}: seen on fewer than {FEWEST_IMAGES} {of} or "
-            f"{FEWEST_PIXELS:,} pixels"
+            f"{_named(unseen)}: seen on fewer than {FEWEST_IMAGES} {of} or {FEWEST_PIXELS:,} pixels"
         )
     return lines
 

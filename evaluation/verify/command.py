@@ -9,30 +9,45 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
-from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
-from icnet_deploy.evaluation.budgets import BUDGETS, Budget, add_budget_options, chosen_budgets
+from icnet_deploy.errors import CheckFailed, IcnetError, UnavailableError
+from icnet_deploy.evaluation.budgets import (
+    BUDGETS,
+    Budget,
+    add_budget_options,
+    add_undecided_option,
+    chosen_budgets,
+)
+from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.pairing import open_run, pair
 from icnet_deploy.evaluation.parity.page import PICTURES
 from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.parity.run import Opener, compare
 from icnet_deploy.evaluation.reference import shipped_checkpoint
-from icnet_deploy.evaluation.verify.result import Folder, Result, read_folder, record
+from icnet_deploy.evaluation.verdicts import Verdict
+from icnet_deploy.evaluation.verify.folder import Folder, read_folder
+from icnet_deploy.evaluation.verify.looks import Looks, Watch
+from icnet_deploy.evaluation.verify.record import record
+from icnet_deploy.evaluation.verify.result import FAILED, Result
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 
-_DRAWN = 10  # scenes, unless --limit says otherwise
+_LOOKS = Looks()
 
 
 def _parser() -> argparse.ArgumentParser:
+    looks = ", ".join(map(str, _LOOKS.counts))
     parser = make_parser(
         "icnet verify",
         "Checks a folder of artefacts before a release: every file loads on every installed\n"
         "runtime that its precision is meant for, says where it comes from, and stays within its\n"
-        "budget of the PyTorch model. Exits with 1 if a file does not; the others are still run.\n"
+        "budget of the PyTorch model. Exits with 1 if a file fails or is past its budget; the\n"
+        "others are still run. What the images do not decide is undecided (--undecided).\n"
         f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
-        "what passed.\n"
-        f"Without --dataset it draws {_DRAWN} scenes (or --limit) of the largest artefact's size,\n"
-        f"with a seed that no training used ({SEED}).",
+        "what passed, and what is undecided only where nothing is within its budget.\n"
+        f"Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
+        f"training used ({SEED}). It looks after {looks} scenes, and ends\n"
+        "as soon as every row is decided, or where the next look would end after more than\n"
+        f"{_LOOKS.seconds / 60:g} minutes. With --limit N it draws N and looks once.",
         "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the artefacts are")
@@ -45,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "if it is in the folder or is the shipped one)",
     )
     add_budget_options(parser)
+    add_undecided_option(parser)
     add_output_options(parser)
     return parser
 
@@ -56,6 +72,7 @@ def verify(
     budgets: Mapping[str, Budget] = BUDGETS,
     pictures: int = 0,
     opener: Opener = open_run,
+    looks: Watch | None = None,
 ) -> Result:
     """Runs what can be run, and gathers what is wrong with the rest.
 
@@ -66,6 +83,7 @@ def verify(
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report.
         opener: opens a run.
+        looks: decides when there are images enough; None: when all are compared.
 
     Raises:
         ModelError: the checkpoint cannot be read.
@@ -83,6 +101,8 @@ def verify(
         budgets=budgets,
         pictures=pictures,
         opener=opener,
+        level=LEVEL if looks is None else looks.looks.level,
+        look=looks,
     )
     reasons: list[tuple[Path, str, IcnetError]] = [
         *((path, "-", why) for path, why in pairing.without.items()),
@@ -92,33 +112,42 @@ def verify(
         failures.append(artefacts[path].failure(runtime, str(why)))
         if isinstance(why, UnavailableError):
             untried.append(failures[-1])
-    return Result(folder, weights, rows, failures, untried, pairing.left_out)
+    return Result(folder, weights, rows, failures, untried, pairing.left_out, looks)
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet verify`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    if (arguments.dataset is None) != (arguments.data is None):
-        raise InputError("--dataset and --data go together: a layout, and its folder")
     folder = read_folder(arguments.folder)
-    if arguments.dataset is None:
-        dataset: Dataset = drawn_scenes(arguments.limit or _DRAWN, folder.largest_size())
+    looks = None
+    if arguments.dataset is not None or arguments.data is not None:
+        dataset: Dataset = open_data(arguments)
     else:
-        dataset = open_data(arguments)
+        if arguments.limit is None:
+            looks = Watch(_LOOKS)
+        dataset = drawn_scenes(arguments.limit or _LOOKS.counts[-1], folder.largest_size())
     check_outputs(arguments)
     weights = arguments.weights or folder.weights(shipped_checkpoint())
     pictures = PICTURES if arguments.report else 0
-    result = verify(folder, dataset, weights, chosen_budgets(arguments), pictures)
+    result = verify(folder, dataset, weights, chosen_budgets(arguments), pictures, looks=looks)
     print(result)
     print(record(result))
     if arguments.json:
         write_json(arguments.json, result.to_dict())
     if arguments.report:
         write_text(arguments.report, result.page())
-    bad = result.bad_files()
-    if bad:
-        raise CheckFailed(
-            f"{len(bad)} of {len(folder.artefacts)} artefacts do not pass: {', '.join(bad)}"
-        )
+    _require_verdicts(result.verdicts(), arguments.undecided == "fail")
     return 0
+
+
+def _require_verdicts(verdicts: Mapping[str, str], undecided_fails: bool) -> None:
+    """Raises CheckFailed for what may not be released; it names each file."""
+    bad = {
+        word: [name for name, found in verdicts.items() if found == word]
+        for word in (FAILED, Verdict.PAST, *[Verdict.UNDECIDED] * undecided_fails)
+    }
+    listed = [f"{word}: {', '.join(names)}" for word, names in bad.items() if names]
+    if listed:
+        count = sum(map(len, bad.values()))
+        raise CheckFailed(f"{count} of {len(verdicts)} artefacts do not pass ({'; '.join(listed)})")

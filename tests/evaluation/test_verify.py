@@ -19,7 +19,8 @@ from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import default_runtimes, open_run
 from icnet_deploy.evaluation.verify.command import verify
-from icnet_deploy.evaluation.verify.result import read_folder, record
+from icnet_deploy.evaluation.verify.folder import read_folder
+from icnet_deploy.evaluation.verify.record import record
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
@@ -62,12 +63,14 @@ def test_a_folder_in_order_passes(run, release, tmp_path):
     assert "not artefacts: README.md, older/" in done.out
     assert f"2 images of scenes drawn with seed {drawn.SEED}, label sizes 96x128" in done.out
     told = json.loads(out.read_text())
-    assert (told["kind"], told["verdict"], told["failures"]) == ("verify", "pass", [])
+    assert (told["kind"], told["verdict"], told["failures"]) == ("verify", "within", [])
+    assert (told["schema"], told["looks"]) == (2, None)
     (file,) = told["artefacts"]
+    assert file["verdict"] == "within"
     assert file["sha256"] == sha256(release / "a.onnx")
     assert file["metadata"]["precision"] == "fp32"
     assert [row["runtime"] for row in told["parity"]["rows"]] == default_runtimes()
-    assert "all 1 pass" in page.read_text()
+    assert "1 of 1 within" in page.read_text()
 
 
 def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
@@ -92,7 +95,9 @@ def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
     assert done.code == 1
     bad = ["cut", "e", "foreign", "misnamed", "operator", "other", "silent", "text"]
     names = [f"{name}.engine" if name == "e" else f"{name}.onnx" for name in bad]
-    assert done.err == f"icnet: error: 8 of 9 artefacts do not pass: {', '.join(names)}\n"
+    assert done.err == (
+        f"icnet: error: 8 of 9 artefacts do not pass (failed: {', '.join(names)})\n"
+    )
     told = json.loads(out.read_text())
     why = {}
     for failure in told["failures"]:
@@ -106,7 +111,9 @@ def test_bad_files_are_named_and_the_others_go_on(run, release, add, tmp_path):
     assert "of towns" in why["misnamed.onnx"]
     assert "NoSuchOperator" in why["operator.onnx"]
     assert {row["artefact"] for row in told["parity"]["rows"]} == {str(release / "a.onnx")}
-    assert "8 of 9 do not pass" in page.read_text()
+    assert told["verdict"] == "failed"
+    for said in ("8 of 9 failed", "1 of 9 within"):
+        assert said in page.read_text()
 
 
 def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, uninstall):
@@ -160,7 +167,9 @@ def test_nothing_but_broken_files(run, release, tmp_path):
     assert "Nothing could be compared" in page.read_text()
 
 
-def test_a_file_past_its_budget_fails(run, release, add):
+@pytest.fixture
+def with_worse(release, add):
+    """The folder, and in it `b.onnx`, of which a class is given where others were."""
     from onnx import numpy_helper
 
     def corrupt(graph):
@@ -169,10 +178,57 @@ def test_a_file_past_its_budget_fails(run, release, add):
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
 
     add("b.onnx", corrupt)
-    done = run("verify", release, *FEW)
+    return release
+
+
+def known_of(release, name):
+    return read_verdicts(release).of(sha256(release / name), "onnxruntime", "cpu")
+
+
+def test_a_file_past_its_budget_fails_at_the_first_look(run, with_worse, tmp_path):
+    out, page = tmp_path / "v.json", tmp_path / "v.html"
+    done = run("verify", with_worse, "--json", out, "--report", page)
     assert done.code == 1
-    assert "1 of 2 artefacts do not pass: b.onnx" in done.err
-    assert "past budget: b.onnx on onnxruntime" in done.out
+    assert done.err == "icnet: error: 1 of 2 artefacts do not pass (past: b.onnx)\n"
+    basis = done.out.splitlines()[0]
+    assert basis.startswith("10 images of 10 groups tell as much as ")
+    assert "Undecided" not in basis
+    assert "b.onnx on onnxruntime: past its budget: " in done.out
+    assert "looks: looked after 10, 20, 40 and 80 scenes at most" in done.out
+    told = json.loads(out.read_text())
+    assert told["verdict"] == "past"
+    assert {a["file"]: a["verdict"] for a in told["artefacts"]} == {
+        "a.onnx": "within",
+        "b.onnx": "past",
+    }
+    assert told["looks"]["ended_after"] == told["parity"]["protocol"]["images"] == 10
+    assert told["parity"]["level"] == told["looks"]["level"] == 0.9875
+    entry = known_of(with_worse, "b.onnx")
+    assert (entry.verdict, entry.undecided) == ("past", "")
+    assert "points lost" in entry.reason or "within 0.01 points" in entry.reason
+    html = page.read_text()
+    assert html.index("1 of 2 past") < html.index(basis) < html.index("<h2")
+    assert html.count(basis) == 1
+
+
+def test_what_few_images_do_not_decide_fails_only_a_release(run, with_worse, tmp_path):
+    out, page = tmp_path / "v.json", tmp_path / "v.html"
+    done = run("verify", with_worse, *FEW, "--json", out, "--report", page)
+    assert (done.code, done.err) == (0, "")
+    basis = done.out.splitlines()[0]
+    assert basis.startswith("2 images, too few")
+    assert "Undecided: b.onnx on onnxruntime" in basis
+    told = json.loads(out.read_text())
+    assert told["verdict"] == "undecided"
+    assert [a["verdict"] for a in told["artefacts"]] == ["within", "undecided"]
+    assert "1 of 2 undecided" in page.read_text()
+    entry = known_of(with_worse, "b.onnx")
+    assert (entry.verdict, entry.passed, entry.reason) == ("undecided", True, "")
+    assert "more images would decide" in entry.undecided
+    again = run("verify", with_worse, *FEW, "--undecided", "fail")
+    assert again.code == 1
+    assert again.err == "icnet: error: 1 of 2 artefacts do not pass (undecided: b.onnx)\n"
+    assert known_of(with_worse, "b.onnx").passed
 
 
 def test_scored_images_are_not_calibrated_on(run, release, add):
@@ -181,7 +237,7 @@ def test_scored_images_are_not_calibrated_on(run, release, add):
     done = run("verify", release, *FEW)
     assert done.code == 1
     assert "the image scene_001 was used to calibrate" in done.out
-    assert "1 of 2 artefacts do not pass: seen.onnx" in done.err
+    assert "1 of 2 artefacts do not pass (failed: seen.onnx)" in done.err
 
 
 def test_int8_without_its_calibration_or_its_runtime(run, release, add, uninstall):
@@ -192,7 +248,7 @@ def test_int8_without_its_calibration_or_its_runtime(run, release, add, uninstal
     assert done.code == 1
     assert "blind.onnx: its metadata says nothing of its calibration images" in done.out
     assert 'icnet-deploy[openvino]"' in done.out
-    assert "2 of 3 artefacts do not pass: blind.onnx, c.onnx" in done.err
+    assert "2 of 3 artefacts do not pass (failed: blind.onnx, c.onnx)" in done.err
 
 
 def test_parents_are_followed(release, add):
@@ -223,7 +279,7 @@ def test_the_checkpoint_is_the_one_that_the_artefacts_name(release, checkpoint):
     [
         (("{tmp}/nowhere",), "there is no folder"),
         (("{tmp}",), "no artefact in"),
-        (("{release}", "--dataset", "scenes"), "go together"),
+        (("{release}", "--dataset", "scenes"), "--dataset scenes says half"),
         (("{release}", "--dataset", "kitti", "--data", "{tmp}"), "unknown data set"),
         (("{release}", "--weights", "{tmp}/none.safetensors"), "there is no such file"),
         (("{release}", "--max-miou-drop", "-1"), "--max-miou-drop"),
@@ -323,7 +379,7 @@ def test_a_file_that_changes_while_it_is_compared_does_not_pass(release, held):
             yield predictor
 
     result = held(changing)
-    assert result.bad_files() == ["a.onnx"]
+    assert result.verdicts() == {"a.onnx": "failed"}
     assert "changed while it was compared" in str(result)
     record(result)
     assert not any(entry.passed for entry in read_verdicts(release).entries)
