@@ -22,7 +22,7 @@ from icnet_deploy.report.svg import (
 Result = Mapping[str, Any]
 
 # In units of a drawing's viewBox.
-_NAMES, _PANEL, _GAP, _ROW, _TOP = 150, 250, 70, 22, 44  # of the bars
+_NAMES, _PANEL, _GAP, _ROW, _TOP = 150, 250, 70, 26, 44  # of the bars
 _LEFT, _RIGHT, _UPPER, _LOWER, _HEIGHT = 70, 720, 40, 330, 380
 _SHARES = (-1, -0.5, 0, 0.5, 1)
 
@@ -60,9 +60,9 @@ def cost_plot(result: Result) -> Html:
         parts += [
             text(row["name"], _NAMES - 8, middle + 4, "end", "name"),
             hover(words, drawn, whisker(x, ends, middle, "first")),
-            text(f"{share:.2f}", x(min(max(ends), most)) + 4, middle - 4, "start"),
+            text(f"{share:.2f}", x(min(max(ends), most)) + 6, middle + 4, "start"),
         ]
-        for place, (name, kind) in zip((middle - 4, middle + 4), _KINDS.items(), strict=True):
+        for place, (name, kind) in zip((middle - 5, middle + 5), _KINDS.items(), strict=True):
             words = f"{row['name']}: {_words(row[name], 'points')}"
             if kind == "second":
                 words += f", {row['worst_class']}"

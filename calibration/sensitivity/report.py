@@ -109,12 +109,23 @@ def _first_line(result: Result) -> str:
     line = f"The proof: {proof['basis']}."
     if proof["verdict"] != Verdict.UNDECIDED:
         return line
-    last = proof["trials"][-1]
-    names = [one["what"] for one in last["findings"] if one["verdict"] == Verdict.UNDECIDED]
-    remedy = "which no number of images decides, as a difference lies at its limit"
-    if last["more_images"] is not None:
-        remedy = f"which about {rounded_up(last['more_images']):,} more images would decide"
-    return f"{line} Undecided: {', '.join(names)}, {remedy}."
+    return f"{line} Undecided: {_remedies(proof['trials'][-1]['findings'])}."
+
+
+def _remedies(findings: Sequence[Mapping[str, Any]]) -> str:
+    """What is undecided, and what would decide it."""
+    undecided = [one for one in findings if one["verdict"] == Verdict.UNDECIDED]
+    crossed = [one for one in undecided if one["more_images"] is not None]
+    at_limit = [one["what"] for one in undecided if one["more_images"] is None]
+    parts = []
+    if crossed:
+        more = rounded_up(max(one["more_images"] for one in crossed))
+        names = ", ".join(one["what"] for one in crossed)
+        parts.append(f"{names}, which about {more:,} more images would decide")
+    if at_limit:
+        lies = "lies" if len(at_limit) == 1 else "lie"
+        parts.append(f"{', '.join(at_limit)}, which {lies} at the limit, so that no number decides")
+    return "; ".join(parts)
 
 
 def _summary(result: Result) -> str:

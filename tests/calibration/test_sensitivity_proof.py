@@ -184,6 +184,11 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
     lines = sensitivity_text(result).splitlines()
     basis = "The proof: 24 images of 24 groups tell as much as 24 independent ones."
     assert lines[0].startswith(f"{basis} Undecided: mIoU, road, which about ")
+    assert lines[0].endswith(" more images would decide.")
+    result["search"]["proof"]["trials"][-1]["findings"][1]["more_images"] = None
+    first = sensitivity_text(result).splitlines()[0]
+    assert "Undecided: mIoU, which about " in first
+    assert first.endswith("; road, which lies at the limit, so that no number decides.")
     assert "the search saw these, and not the 24 of the proof" in lines[1]
     text = "\n".join(lines)
     assert "the proof: undecided with a in float on 24 other images (every other group)" in text
