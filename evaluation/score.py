@@ -39,6 +39,9 @@ _EXIF = {
 }
 
 
+_NO_LABELS = "there are no labels: the truth is the reference's own label map"
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Everything about a score that is not the model: two scores that differ here differ in kind.
@@ -245,6 +248,7 @@ class Score:
             regions=self.regions.rule(),
             images_sha256=self._seen.hexdigest(),
             exif=_EXIF[self.dataset.exif],
+            **({} if self.dataset.labelled else {"label_resize": _NO_LABELS}),
         )
 
     def _logits_resize(self) -> str:

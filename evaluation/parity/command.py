@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from icnet_deploy.command import add_output_options, check_outputs, command
+from icnet_deploy.command import add_output_options, check_outputs, command, number_type
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.documents import PERCENT
 from icnet_deploy.evaluation.budgets import (
+    Budget,
     add_budget_options,
     add_undecided_option,
     chosen_budgets,
@@ -28,17 +31,21 @@ def _parser() -> argparse.ArgumentParser:
         for row in PRECISIONS.values()
         if row.runtimes
     )
+    agreements = ", ".join(
+        f"{100 * row.agreement:g} for {row.name}" for row in PRECISIONS.values() if row.agreement
+    )
     parser = make_parser(
         "icnet parity",
-        "Compares artefacts with the PyTorch model on labelled images: every artefact on every\n"
-        "runtime is held to a budget by its precision. Exits with 1 if a row is past its budget.",
+        "Compares artefacts with the PyTorch model on labelled images, or on photos that have no\n"
+        "labels: every artefact on every runtime is held to a budget by its precision. A row is\n"
+        "within it, past it, or undecided: the images do not tell. Exits with 1 if one is past it.",
         "icnet parity icnet.onnx icnet.fp16.onnx --dataset scenes --data scenes "
         "--report parity.html",
     )
     parser.add_argument(
         "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
     )
-    add_data_options(parser)
+    add_data_options(parser, images=True)
     parser.add_argument(
         "--runtime",
         action="append",
@@ -55,10 +62,25 @@ def _parser() -> argparse.ArgumentParser:
         help="the checkpoint that the artefacts were made from (default: the shipped one)",
     )
     add_budget_options(parser)
+    parser.add_argument(
+        "--min-agreement",
+        type=number_type(PERCENT),
+        metavar="PERCENT",
+        help="of every precision: the least share of pixels that must be labelled as the reference "
+        f"does (default: {agreements}); without labels no other limit is held",
+    )
     add_undecided_option(parser)
     add_resume_option(parser)
     add_output_options(parser)
     return parser
+
+
+def _budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
+    budgets = chosen_budgets(arguments)
+    if arguments.min_agreement is None:
+        return budgets
+    least = arguments.min_agreement / 100
+    return {name: replace(budget, agreement=least) for name, budget in budgets.items()}
 
 
 @command
@@ -75,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pairing,
             dataset,
             weights=arguments.weights,
-            budgets=chosen_budgets(arguments),
+            budgets=_budgets(arguments),
             pictures=PICTURES if arguments.report else 0,
             strict=True,
             kept=kept,

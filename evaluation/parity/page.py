@@ -6,9 +6,10 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
-from icnet_deploy.evaluation.parity.report import headline, numbers, sentences
+from icnet_deploy.evaluation.parity.report import columns, headline, numbers, sentences
 from icnet_deploy.evaluation.pictures import (
     Exhibit,
     class_legend,
@@ -89,6 +90,7 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
             "p",
             f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
             "the PyTorch network in float32 on the CPU.",
+            "" if rows[0].score.dataset.labelled else _NO_LABELS,
         ),
         tag("h2", "Verdicts"),
         tag("p", _VERDICTS.format(level=100 * rows[0].level)),
@@ -101,6 +103,8 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
         *(tag("p", f"Not compared: {sentence}") for sentence in left_out),
         tag("h2", "What the columns mean"),
         *_meanings(rows),
+        tag("h2", "The differences and their limits"),
+        *map(_plot, rows),
         tag("h2", "IoU a class"),
         _classes(rows),
         *_exhibits(rows, shown),
@@ -131,10 +135,16 @@ _VERDICTS = (
 )
 
 
+_NO_LABELS = (
+    " The images have no labels, so the reference's own label map is the truth, which gives it "
+    "100 % of everything. Points say how far the artefact is from that, and no budget limits them: "
+    "budgets limit what is lost of people's labels."
+)
+
+
 def _summary(rows: Sequence[Comparison]) -> Html:
-    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size", "mIoU %", "points"]
-    header += ["Worst class", "points", "Agree %", "Ties", "Real flips"]
-    header += ["Small regions, points"]
+    header = ["Artefact", "Runtime", "Verdict", "Precision", "Size"]
+    header += [f"{name[0].upper()}{name[1:]}" for name in columns(rows[0].score.dataset.labelled)]
     cells = [
         [
             row.name,
@@ -147,6 +157,13 @@ def _summary(rows: Sequence[Comparison]) -> Html:
         for row in rows
     ]
     return Table(header, cells, left=5).html()
+
+
+def _plot(row: Comparison) -> Html:
+    """The differences of a row against its limits; a sentence where there is none."""
+    if row.ties + row.flips == 0:
+        return tag("p", f"{row} labels every pixel as the reference does.")
+    return difference_plot(row.differences(), row.budget, str(row))
 
 
 def _meanings(rows: Sequence[Comparison]) -> list[Html]:
@@ -183,7 +200,8 @@ def _limit(points: float | None, rises: bool) -> str:
 
 def _classes(rows: Sequence[Comparison]) -> Html:
     """IoU of the references, and every row's differences, class by class."""
-    references = {row.key: row.reference for row in rows}
+    labelled = rows[0].score.dataset.labelled  # else each of its classes has 100 %
+    references = {row.key: row.reference for row in rows} if labelled else {}
     several = len({size for size, _ in references}) < len(references)
     header = ["Class"]
     for size, head in references:

@@ -71,10 +71,8 @@ def verdict_table(
         left_out: a sentence for each file and runtime that was not.
         failures: what could not be.
     """
-    header = [
-        "artefact", "precision", "runtime", "size", "verdict", "mIoU %", "points", "worst class",
-        "points", "agree %", "ties", "flips", "small",
-    ]  # fmt: skip
+    labelled = not rows or rows[0].score.dataset.labelled
+    header = ["artefact", "precision", "runtime", "size", "verdict", *columns(labelled)]
     cells = [
         [
             row.name,
@@ -86,7 +84,7 @@ def verdict_table(
         ]
         for row in rows
     ]
-    dashes = ["-"] * (len(header) - 5)
+    dashes = ["-"] * len(columns(labelled))
     cells += [[f.name, f.precision, f.runtime, f.size, "failed", *dashes] for f in failures]
     lines = [
         *([headline(rows), ""] if rows else []),
@@ -113,7 +111,10 @@ def undecided(row: Comparison) -> list[str]:
             "nothing limits it. Give labelled images (--dataset and --data), or "
             "--min-agreement PERCENT of pixels that must be alike"
         ]
-    lines, crossed, endless, unseen = [], [], [], []
+    lines: list[str] = []
+    crossed: list[Finding] = []
+    endless: list[Finding] = []
+    unseen: list[Finding] = []
     for finding in judgement.of(Verdict.UNDECIDED):
         if finding.what not in known.seen:
             lines.append(str(finding))
@@ -124,21 +125,26 @@ def undecided(row: Comparison) -> list[str]:
     if crossed:
         more = rounded_up(max(finding.more_images or 0 for finding in crossed))
         lines.append(
-            f"{_named(crossed)}: {crossed[0].limit} lies in the interval; about "
-            f"{more:,} more images would decide"
+            f"the limit, {crossed[0].limit}, lies between the bounds of "
+            f"{_named(crossed)}; about {more:,} more images would decide"
         )
     if endless:
-        lines.append(f"{_named(endless)}: it lies at the limit, {endless[0].limit}")
+        lines.append(
+            f"the difference of {_named(endless)} lies at the limit, "
+            f"{endless[0].limit}: no number of images decides"
+        )
     if unseen:
         of = "images" if known.block is not None else "groups"
         lines.append(
-            f"{_named(unseen)}: seen on fewer than {FEWEST_IMAGES} {of} or {FEWEST_PIXELS:,} pixels"
+            f"too little was seen of {_named(unseen)}: {FEWEST_IMAGES} {of} and "
+            f"{FEWEST_PIXELS:,} pixels are needed"
         )
     return lines
 
 
 def _named(findings: Sequence[Finding]) -> str:
-    return ", ".join(finding.what for finding in findings)
+    *others, last = (finding.what for finding in findings)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _risen(row: Comparison) -> list[str]:
@@ -156,17 +162,23 @@ def _risen(row: Comparison) -> list[str]:
 
 def _how(rows: Sequence[Comparison]) -> list[str]:
     protocol = rows[0].score.protocol()
-    budgets = {row.metadata.precision: row.budget for row in rows}
+    budgets = {row.metadata.precision: str(row.budget) for row in rows}
     rounded = [
         f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in float32"
     ]
+    reference = "the PyTorch model, float32 on the CPU, at the same size"
+    photos = (
+        "no labels: mIoU and classes are by the reference's own label map, which has 100 %; no "
+        "budget limits them, since budgets limit what is lost of people's labels"
+    )
     return [
-        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, and "
-        f"between which bounds it lies ({100 * rows[0].level:g} %)",
-        "within: all between the bounds is within the budget; past: nothing is; undecided: else",
-        "small: points on the regions below 3,000 pixels",
+        f"points: the difference from {reference}, and between which bounds it lies "
+        f"({100 * rows[0].level:g} %)",
+        "within: all between the bounds is within the budget; past: none of it; undecided: a part",
+        "small points: of the accuracy on regions below 3,000 pixels",
         *(rounded if any(row.runtime == ROUNDED for row in rows) else []),
-        *(f"budget of {precision}: {budget}" for precision, budget in budgets.items()),
+        *([] if rows[0].score.dataset.labelled else [photos]),
+        *(f"budget of {precision}: {budget or 'none'}" for precision, budget in budgets.items()),
         f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
         f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
     ]
@@ -183,6 +195,7 @@ def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[st
         "versions": versions(),
         "machine": machine(),
         "level": rows[0].level,
+        "labelled": rows[0].score.dataset.labelled,
         "groups": rows[0].differences().groups,
         "basis": headline(rows),
         "protocol": protocol,
@@ -202,18 +215,38 @@ def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[st
     }
 
 
+def columns(labelled: bool) -> list[str]:
+    """What `numbers` are."""
+    scores = ["mIoU points", "worst class", "its points"]
+    alike = ["agree %", "ties", "flips"]
+    return [*(["mIoU %", *scores, *alike] if labelled else [*alike, *scores]), "small points"]
+
+
 def numbers(row: Comparison, grouping: str = "") -> list[str]:
-    """The cells of mIoU to small regions; `grouping` is what parts thousands."""
+    """The cells of mIoU to small regions; `grouping` is what parts thousands.
+
+    Without labels the share of pixels alike, with its bounds, comes first.
+    """
     known = row.differences()
     name, worst = row.worst_class()
     small = known.small_regions
-    return [
-        number(100 * row.score.confusion.miou()),
+    scores = [
         known.miou.text(),
         name if float(signed(worst.value, 2)) else "-",
         worst.text(2),
-        number(100 * row.agreement(), 4),
-        f"{row.ties:{grouping}}",
-        f"{row.flips:{grouping}}",
-        signed(small and small.value, 2),
     ]
+    counts = [f"{row.ties:{grouping}}", f"{row.flips:{grouping}}"]
+    last = signed(small and small.value, 2)
+    if not row.score.dataset.labelled:
+        return [alike_text(row), *counts, *scores, last]
+    miou = number(100 * row.score.confusion.miou())
+    return [miou, *scores, number(100 * row.agreement(), 4), *counts, last]
+
+
+def alike_text(row: Comparison) -> str:
+    """The share of pixels alike, in percent, and its bounds."""
+    alike = row.differences().alike
+    value = number(100 * row.agreement(), 4)
+    if alike is None:
+        return value
+    return f"{value} [{number(100 * alike.low, 4)}, {number(100 * alike.high, 4)}]"

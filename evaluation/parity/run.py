@@ -53,7 +53,7 @@ def compare(
 
     Args:
         pairing: what is run on what, and what was read of it, which is not read again.
-        dataset: labelled images.
+        dataset: images; the reference's answers stand for the labels of those that have none.
         weights: the checkpoint, or None for the one that is shipped.
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report, the worst of each row first.
@@ -89,6 +89,8 @@ def compare(
         left = {run: predictor for run, predictor in opened.items() if run not in attempt.failures}
         if not left:
             return [], attempt.failures
+        if not dataset.labelled:  # the truth is the reference's answer, of its classes
+            dataset = replace(dataset, label_set=reference.label_set)
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         kept = kept or Kept()
         references = References(reference, keys, dataset, kept)
@@ -229,6 +231,8 @@ def _rows(
         path, metadata = run.path, predictor.metadata
         reference = references.scores[metadata.size, metadata.head]
         budget = budget_for(metadata.precision, budgets)
+        if not reference.dataset.labelled:  # what may be lost is lost of people's labels
+            budget = replace(budget, miou_points=None, class_points=None)
         margin = references.tie_margins.get(PRECISIONS[metadata.precision].bits)
         budget = budget if margin is None else replace(budget, tie_margin=margin)
         rows[run] = Comparison(

@@ -16,7 +16,7 @@ from icnet_deploy.evaluation.parity.comparison import (
     difference_map,
 )
 from icnet_deploy.evaluation.parity.references import References
-from icnet_deploy.evaluation.parity.report import sentences
+from icnet_deploy.evaluation.parity.report import headline, sentences
 from icnet_deploy.evaluation.reference import answer_of
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.evaluation.verdicts import Verdict
@@ -146,13 +146,25 @@ def test_undecided_classes_are_named_together(memory):
     """A sentence for each reason, whatever number of classes: not one for each class."""
 
     def ours(index):
-        return 900 - 40 * (index % 2), 900 - 40 * (index % 3), 9
+        a, b = 40 * (index % 2), 40 * (index % 3)
+        return 900 - a, 900 - b, 900 - b, 9, 900 - a
 
-    row = comparison(memory(label_set=THREE), "int8", THREE)
-    counted(row, ours, lambda index: (890, 870, 9), truth=(1000, 1000, 10))
-    told = [line.split(": ")[1] for line in sentences(row)]
-    assert told[1:] == ["floor, wall", "roof"]
-    assert told[0].startswith("mIoU")
+    names = ("floor", "wall", "door", "roof", "tree")
+    five = LabelSet("five", names, tuple((9 * n,) * 3 for n in range(5)))
+    row = comparison(memory(label_set=five), "int8", five)
+    truth = (1000, 1000, 1000, 10, 1000)
+    counted(row, ours, lambda index: (885, 870, 869, 9, 885), truth)
+    mean, crossed, endless, unseen = sentences(row)
+    assert mean.startswith("undecided: mIoU -0.")
+    assert (
+        "at most 1 points lost, lies between the bounds of floor, door and tree; about" in crossed
+    )
+    assert "the difference of wall lies at the limit" in endless
+    assert "too little was seen of roof: 6 groups and 1,000 pixels are needed" in unseen
+    assert headline([row]).startswith("12 images of 12 groups tell as much as ")
+    assert headline([row]).endswith(
+        "which no number of images decides, as a difference lies at its limit."
+    )
 
 
 def test_a_class_without_truth_does_not_swing_the_difference(memory):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from icnet_deploy.data import content_hash, open_dataset
+from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import InputError, MissingPackage
 from icnet_deploy.evaluation import pairing
 from icnet_deploy.evaluation.pairing import Pairing, Run
+from icnet_deploy.evaluation.parity.report import headline, sentences
 from icnet_deploy.evaluation.parity.run import compare
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.metadata import read_onnx_metadata
@@ -42,14 +44,14 @@ def dozen(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("dozen")
     write_scenes(root, 12, (48, 64), 0, "val")
-    return root
+    return open_dataset("scenes", root)
 
 
 @pytest.fixture
 def spoilt(checkpoint, scenes):
     """A function that compares files whose labels are spoilt: their rows."""
 
-    def compare_spoilt(spoil, *paths, runtimes=("onnxruntime",), data=scenes, **options):
+    def compare_spoilt(spoil, *paths, runtimes=("onnxruntime",), data=None, **options):
         @contextmanager
         def opener(run):
             metadata = read_onnx_metadata(run.path)
@@ -58,7 +60,7 @@ def spoilt(checkpoint, scenes):
         runs = [Run(path, runtime, "cpu") for path in paths for runtime in runtimes]
         known = Pairing({path: ArtefactFile(path) for path in paths}, runs)
         options |= {"weights": checkpoint, "strict": True, "opener": opener}
-        return compare(known, open_dataset("scenes", data), **options)[0]
+        return compare(known, data or open_dataset("scenes", scenes), **options)[0]
 
     return compare_spoilt
 
@@ -177,6 +179,45 @@ def test_a_look_ends_the_run(spoilt, artefact, dozen):
     assert seen == [(1, [1, 1]), (2, [2, 2]), (3, [3, 3])]
     assert [row.score.images for row in rows] == [3, 3]
     assert rows[0].differences().level == 0.99
+
+
+def test_photos_are_compared_by_the_references_own_map(spoilt, describe, dozen):
+    """What may be lost of people's labels limits nothing; pixels alike are what is judged."""
+    path = describe("int8.onnx", precision="int8")
+
+    def worse(index, labels):
+        labels[labels == labels[-1, 0]] = 0
+
+    (row,) = spoilt(worse, path, data=photos(dozen.root / "leftImg8bit"))
+    assert {score for score in row.reference.confusion.iou() if score == score} == {1.0}
+    assert row.miou_points() < -1
+    assert row.score.protocol().label_resize.startswith("there are no labels")
+    assert row.score.protocol().images_sha256 == row.reference.protocol().images_sha256
+    assert (row.judgement().findings, row.judgement().verdict) == ((), "undecided")
+    (sentence,) = sentences(row)
+    assert "nothing limits it" in sentence
+    assert "--min-agreement" in sentence
+    assert headline([row]).endswith("Undecided: int8.onnx on onnxruntime, which nothing limits.")
+
+
+def test_a_run_on_photos(run, artefact, checkpoint, scenes, tmp_path):
+    out, report = tmp_path / "parity.json", tmp_path / "parity.html"
+    arguments = ("--images", scenes / "leftImg8bit", "--weights", checkpoint, "--json", out)
+    one = ("--runtime", "onnxruntime", "--limit", 2)
+    done = run("parity", artefact, *arguments, *one, "--report", report, "--min-agreement", 99)
+    assert done.code == 0, done
+    assert done.out.startswith("2 images of one group")
+    result = json.loads(out.read_text())
+    assert not result["labelled"]
+    (row,) = result["rows"]
+    assert row["score"]["miou_percent"] > 99
+    assert row["agreement"]["value"] == pytest.approx(row["agreeing_percent"] / 100)
+    assert [(each["what"], each["limit"]) for each in row["findings"]] == [
+        ("pixels alike", "at least 99 %")
+    ]
+    assert "The images have no labels" in report.read_text()
+    given = ("--min-agreement", 100, "--undecided", "fail")
+    assert run("parity", artefact, *arguments, *one, *given).code == (row["differing_pixels"] > 0)
 
 
 def test_both_heads_are_held_to_a_reference_of_their_own(
