@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from icnet_deploy.data import (
     ConfusionMatrix,
@@ -340,7 +341,8 @@ def refuse_calibration_images(dataset: Dataset, calibrated: Mapping[str, Collect
     owners = {digest: name for name, digests in calibrated.items() for digest in digests}
     if not owners:
         return
-    for sample in dataset:
+    bar = tqdm(dataset, "not of the calibration", unit="image", disable=None, leave=False)
+    for sample in bar:
         owner = next((owners[h] for h in sample.content_hashes() if h in owners), None)
         if owner is not None:
             raise InputError(

@@ -18,6 +18,7 @@ from icnet_deploy.evaluation.budgets import (
     chosen_budgets,
 )
 from icnet_deploy.evaluation.confidence.differences import LEVEL
+from icnet_deploy.evaluation.kept import Kept, add_resume_option
 from icnet_deploy.evaluation.pairing import open_run, pair
 from icnet_deploy.evaluation.parity.page import PICTURES
 from icnet_deploy.evaluation.parity.report import Failure
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_budget_options(parser)
     add_undecided_option(parser)
+    add_resume_option(parser)
     add_output_options(parser)
     return parser
 
@@ -73,6 +75,7 @@ def verify(
     pictures: int = 0,
     opener: Opener = open_run,
     looks: Watch | None = None,
+    kept: Kept | None = None,
 ) -> Result:
     """Runs what can be run, and gathers what is wrong with the rest.
 
@@ -84,6 +87,7 @@ def verify(
         pictures: how many images to draw for a report.
         opener: opens a run.
         looks: decides when there are images enough; None: when all are compared.
+        kept: as of `compare`.
 
     Raises:
         ModelError: the checkpoint cannot be read.
@@ -103,6 +107,7 @@ def verify(
         opener=opener,
         level=LEVEL if looks is None else looks.looks.level,
         look=looks,
+        kept=kept,
     )
     reasons: list[tuple[Path, str, IcnetError]] = [
         *((path, "-", why) for path, why in pairing.without.items()),
@@ -130,13 +135,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_outputs(arguments)
     weights = arguments.weights or folder.weights(shipped_checkpoint())
     pictures = PICTURES if arguments.report else 0
-    result = verify(folder, dataset, weights, chosen_budgets(arguments), pictures, looks=looks)
-    print(result)
-    print(record(result))
-    if arguments.json:
-        write_json(arguments.json, result.to_dict())
-    if arguments.report:
-        write_text(arguments.report, result.page())
+    budgets = chosen_budgets(arguments)
+    with Kept.below_cache(arguments.resume) as kept:
+        result = verify(folder, dataset, weights, budgets, pictures, looks=looks, kept=kept)
+        print(result)
+        print(record(result))
+        if arguments.json:
+            write_json(arguments.json, result.to_dict())
+        if arguments.report:
+            write_text(arguments.report, result.page())
     _require_verdicts(result.verdicts(), arguments.undecided == "fail")
     return 0
 

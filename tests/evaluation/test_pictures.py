@@ -18,6 +18,14 @@ def test_the_gallery_keeps_the_worst_and_draws_no_more_than_it_must():
         gallery.offer(rank, lambda rank=rank: draw(rank))
     assert [e.title for e in gallery.exhibits()] == ["5", "3"]
     assert drawn == [3, 1, 2, 5]
+    drawn.clear()
+    for rank in (4, 7, 9, 9, 6):  # the two of 9 rank alike
+        gallery.offer(rank, lambda rank=rank: draw(rank), later=True)
+    assert drawn == []
+    assert [e.title for e in gallery.exhibits()] == ["9", "9"]
+    assert drawn == [9, 9]
+    assert [e.title for e in gallery.exhibits()] == ["9", "9"]  # drawn once
+    assert drawn == [9, 9]
     none = Gallery(0)
     none.offer(1, lambda: draw(9))
     assert none.exhibits() == []

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from icnet_deploy.evaluation import kept
+from icnet_deploy.evaluation.pairing import default_runtimes
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime.predictor import Predictor
@@ -114,6 +115,25 @@ def interrupted(parity, **changes):
     assert (done.code, done.told) == (130, None)
     assert "--resume goes on where it was" in done.err
     assert done.err.endswith("icnet: interrupted\n")
+
+
+def test_verify_goes_on(run, calls, cache, artefact, checkpoint, scenes, tmp_path):
+    """The folder's record, too, is that of a run that was not interrupted."""
+    release, out = tmp_path / "release", tmp_path / "verify.json"
+    release.mkdir()
+    shutil.copy(artefact, release)
+    shutil.copy(checkpoint, release)
+    command = ("verify", release, "--dataset", "scenes", "--data", scenes, "--json", out)
+    each = len(default_runtimes())
+    calls.stop_at = 2 * each + 1  # of the third image
+    assert run(*command).code == 130
+    assert not out.exists()
+    calls.predictions, calls.stop_at = 0, None
+    done = run(*command, "--resume")
+    assert (done.code, calls.predictions, list(cache.iterdir())) == (0, each, [])
+    resumed = json.loads(out.read_text())
+    assert run(*command).code == 0
+    assert json.loads(out.read_text()) == resumed
 
 
 def test_a_run_that_is_not_told_to_go_on_begins_anew(parity, cache):
