@@ -15,6 +15,7 @@ from typing import Any
 from icnet_deploy.benchmarks.measurement import Measurement, read_measurements
 from icnet_deploy.benchmarks.measurement_tables import KINDS, device_words, markdown_of, median_ms
 from icnet_deploy.benchmarks.paper.tables import markdown as paper_markdown
+from icnet_deploy.calibration.rebuilds.report import markdown as rebuilds_markdown
 from icnet_deploy.calibration.sensitivity.report import markdown as sensitivity_markdown
 from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
@@ -104,6 +105,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "paper": paper_markdown,
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,
+    "rebuilds": rebuilds_markdown,
 }
 
 

@@ -158,7 +158,7 @@ class Chosen:
         return replace(self, measured=Measured(words, dataset.first(most)))
 
 
-def _others(dataset: Dataset, kept_back: Collection[Path], hashes: Collection[str]) -> Dataset:
+def _others(dataset: Dataset, kept_back: Collection[Path], hashes: set[str]) -> Dataset:
     """Those kept back that can be read and show none of the images with these content hashes."""
 
     def fits(file: Path) -> bool:
@@ -166,7 +166,6 @@ def _others(dataset: Dataset, kept_back: Collection[Path], hashes: Collection[st
             return file in kept_back and not hashes & set(content_hashes(ImageFile(file)))
         return False
 
-    hashes = set(hashes)
     files = tuple(pair for pair in dataset.files if fits(pair[0]))
     if len(files) < CHECKED:
         raise InputError(
