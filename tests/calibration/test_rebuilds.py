@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from icnet_deploy.calibration.rebuilds.draws import draw_each
+from icnet_deploy.calibration.rebuilds.draws import Chosen, Draws, draw_each
 from icnet_deploy.calibration.rebuilds.report import markdown, rebuilds_text
 from icnet_deploy.calibration.rebuilds.result import Build, Rebuilt, Spread
 from icnet_deploy.calibration.selection import Pool
@@ -21,6 +21,7 @@ from icnet_deploy.evaluation.confidence.counts import ImageCounts
 from icnet_deploy.evaluation.confidence.differences import differences
 from icnet_deploy.files import sha256
 from icnet_deploy.images import read_image, write_image
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -175,6 +176,24 @@ def test_a_kept_back_image_that_is_calibrated_on_by_another_name_is_not_measured
     asked = ["--count", "8", "--rebuilds", "2", "-o", str(tmp_path / "out")]
     assert main(["quantize", str(float_file), "--images", str(copies), *asked]) == 2
     assert "of the 8 images that were kept back to measure on, 7 can be" in capsys.readouterr().err
+
+
+def test_what_is_measured_on_is_held_out_or_else_kept_back(dataset, folder):
+    train, kept_back = open_dataset("scenes", dataset, "train"), Pool(photos(folder)).files[:9]
+    classes = LabelSet("two", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    chosen = Chosen(
+        Pool(train), Draws((0,), ((),), [image for image, _ in train.files[:9]]), [], []
+    )
+    measured = chosen.measured_on([], classes, 40).measured
+    assert measured.dataset.labelled
+    assert measured.dataset.label_set == train.label_set
+    assert str(measured) == "9 images that were kept back from all draws of scenes train"
+    measured = chosen.measured_on([photos(folder)], classes, 5).measured
+    assert str(measured) == f"5 held-out images of photos {folder.name}"
+    assert measured.dataset.label_set == classes  # of the model whose own map is the truth
+    chosen = Chosen(Pool(photos(folder)), Draws((0,), ((),), kept_back[:7]), [], [])
+    with pytest.raises(InputError, match="7 can be read"):
+        chosen.measured_on([], classes, 40)
 
 
 @pytest.mark.parametrize(
