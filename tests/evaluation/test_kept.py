@@ -131,6 +131,8 @@ def test_bytes_that_are_no_lines_are_no_lines(two, monkeypatch):
         {"device": "cuda"},
         {"tf32": True},
         {"weights": "3" * 64},
+        {"tie_margin": 0.25},
+        {"label_set": {"names": ["road"]}},
     ],
 )
 def test_another_run_has_a_journal_of_its_own(two, change):
