@@ -173,6 +173,9 @@ def _more_images(interval: Interval, end: float, images: int) -> float:
 
 
 def _undecided(finding: Finding, need: float) -> Finding:
+    least, most = (0 if finding.what == ALIKE else -100), 100
+    if not (finding.interval.low > least or finding.interval.high < most):  # as NaN is not
+        return replace(finding, why="on so few images it may be anything")
     if not need < _MOST_IMAGES:
         why = "the limit lies in the interval, and the difference so near it that no number of "
         return replace(finding, why=f"{why}images decides it")

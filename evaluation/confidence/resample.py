@@ -31,6 +31,8 @@ _BLOCKS = 1.5  # times the length that makes the error of the variance least: co
 
 _ROUNDING = 1e-9  # points: two models that answer alike deviate by no more, which is nothing
 
+_LACKING = 0.01  # of resamples: of a class that more of them lack, they say too little
+
 _LEAST = 0.3
 """Of the standard error: a resample's own is no less, for one whose units happen to be alike has
 none, and would make the interval endless."""
@@ -219,11 +221,17 @@ class Resamples:
         return self._times(self.deviations[:, index], self.errors[index])
 
     def reaches(self, together: Mask) -> Float:
-        """How far the intervals of some numbers reach that hold all together; others are 0."""
-        most = self.deviations[:, together].max(axis=1, initial=0.0)
-        return np.array(
-            [self._times(most, e) if t else 0.0 for e, t in zip(self.errors, together, strict=True)]
-        )
+        """How far the intervals of some numbers reach that hold all together; others are 0.
+
+        A class that many resamples lack, as one seen in a single passage of a drive, has no bounds,
+        and widens no other's.
+        """
+        lacking = np.isinf(self.deviations)
+        endless = lacking.mean(axis=0) > _LACKING
+        known = np.where(lacking, 0.0, self.deviations)
+        most = known[:, together & ~endless].max(axis=1, initial=0.0)
+        bounded = np.array([self._times(most, error) for error in self.errors])
+        return np.where(together, np.where(endless, np.inf, bounded), 0.0)
 
     def _times(self, deviations: Float, error: float) -> float:
         if self.images < 2:
