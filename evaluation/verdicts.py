@@ -173,8 +173,8 @@ def _more_images(interval: Interval, end: float, images: int) -> float:
 
 
 def _undecided(finding: Finding, need: float) -> Finding:
-    least, most = (0 if finding.what == ALIKE else -100), 100
-    if not (finding.interval.low > least or finding.interval.high < most):  # as NaN is not
+    least = 0 if finding.what == ALIKE else -100
+    if not finding.interval.low > least:  # as is what is not a number
         return replace(finding, why="on so few images it may be anything")
     if not need < _MOST_IMAGES:
         why = "the limit lies in the interval, and the difference so near it that no number of "
