@@ -131,6 +131,10 @@ class Kept:
         resume: take what is kept.
         folder: holds the journals, or None: nothing is kept.
 
+    Attributes:
+        answered: whether what the command has at its end is all that was asked for; else the
+            journals stay.
+
     Raises:
         InputError: it is to take what is kept, and nothing can be.
     """
@@ -142,6 +146,7 @@ class Kept:
                 f"no home folder; set {CACHE_VARIABLE} to a folder, or leave --resume out"
             )
         self.resume = resume
+        self.answered = True
         self._folder = folder
         self._journals: dict[str, Journal[Any]] = {}
         if folder is None:
@@ -199,7 +204,7 @@ class Kept:
         where: TracebackType | None,
     ) -> None:
         if kind is None or issubclass(kind, CheckFailed):
-            for journal in self._journals.values():
+            for journal in self._journals.values() if self.answered else ():
                 journal.forget()
         elif issubclass(kind, KeyboardInterrupt) and self._journals:
             _say("what was done is kept: the same command with --resume goes on where it was")

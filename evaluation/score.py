@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -326,13 +326,15 @@ def score_dataset(
     score.require_truth()
 
 
-def refuse_calibration_images(dataset: Dataset, calibrated: Mapping[str, Collection[str]]) -> None:
+def refuse_calibration_images(
+    samples: Iterable[Sample], calibrated: Mapping[str, Collection[str]]
+) -> None:
     """Refuses to score a model on images that its INT8 ranges were fitted to.
 
     Done before any model runs: it costs a second decoding, only where there is something to find.
 
     Args:
-        dataset: what is to be scored.
+        samples: what is to be scored.
         calibrated: artefact -> content hashes of its calibration images.
 
     Raises:
@@ -341,8 +343,9 @@ def refuse_calibration_images(dataset: Dataset, calibrated: Mapping[str, Collect
     owners = {digest: name for name, digests in calibrated.items() for digest in digests}
     if not owners:
         return
-    bar = tqdm(dataset, "not of the calibration", unit="image", disable=None, leave=False)
-    for sample in bar:
+    # A bar only where it takes a while: one image beside another bar does not.
+    what = "not of the calibration"
+    for sample in tqdm(samples, what, unit="image", delay=1, disable=None, leave=False):
         owner = next((owners[h] for h in sample.content_hashes() if h in owners), None)
         if owner is not None:
             raise InputError(

@@ -1,7 +1,7 @@
 """Runs artefacts beside the reference, image by image: what `icnet parity` and `verify` share."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -85,7 +85,8 @@ def compare(
             with attempt(run):
                 _require_origin(run.path, predictor, reference)
                 budget_for(predictor.metadata.precision, budgets)
-        _refuse_calibrated(opened, dataset, attempt)
+        if look is None:  # else each image when its turn comes: most may never be looked at
+            _refuse_calibrated(opened, dataset, attempt)
         left = {run: predictor for run, predictor in opened.items() if run not in attempt.failures}
         if not left:
             return [], attempt.failures
@@ -142,6 +143,8 @@ def _compare_images(
     at_most = "parity" if look is None else "parity, at most"  # what the bar's time to go is
     with tqdm(dataset, desc=at_most, unit="image", disable=None) as bar:
         for images, sample in enumerate(bar, 1):
+            if look is not None:
+                _refuse_calibrated(opened, [sample], attempt)
             image = image_key(sample)
             answers = references.add(sample, image)
             rows = rows or start()
@@ -200,16 +203,16 @@ def _draw(
 
 
 def _refuse_calibrated(
-    opened: Mapping[Run, Predictor], dataset: Dataset, attempt: _Attempt
+    opened: Mapping[Run, Predictor], samples: Iterable[Sample], attempt: _Attempt
 ) -> None:
-    """One look through the data set for all artefacts that were calibrated on the same images."""
+    """One look through the images for all artefacts that were calibrated on the same images."""
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run, predictor in opened.items():
         groups[predictor.metadata.calibration_images].append(run)
     for images, runs in groups.items():
         with attempt(*runs):
             names = ", ".join(dict.fromkeys(str(run.path) for run in runs))
-            refuse_calibration_images(dataset, {names: images})
+            refuse_calibration_images(samples, {names: images})
 
 
 def _rows(

@@ -26,7 +26,7 @@ from icnet_deploy.evaluation.parity.run import Opener, compare
 from icnet_deploy.evaluation.reference import shipped_checkpoint
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.evaluation.verify.folder import Folder, read_folder
-from icnet_deploy.evaluation.verify.looks import Looks, Watch
+from icnet_deploy.evaluation.verify.looks import Ending, Looks, Watch
 from icnet_deploy.evaluation.verify.record import record
 from icnet_deploy.evaluation.verify.result import FAILED, Result
 from icnet_deploy.files import write_json, write_text
@@ -144,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(arguments.json, result.to_dict())
         if arguments.report:
             write_text(arguments.report, result.page())
+        kept.answered = looks is None or looks.ending is not Ending.TIME
     _require_verdicts(result.verdicts(), arguments.undecided == "fail")
     return 0
 

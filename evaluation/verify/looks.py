@@ -113,22 +113,22 @@ class Watch:
         return self.ending is not None
 
     def __str__(self) -> str:
-        counts, level = self.looks.counts, 100 * self.looks.level
+        counts = self.looks.counts
         text = (
-            f"looked after {', '.join(map(str, counts[:-1]))} and {counts[-1]} scenes at most, so "
-            f"the bounds of each look hold in {level:g} % of cases, and those of all looks "
-            f"together in {100 - 100 * self.looks.error:g} %"
+            f"after {', '.join(map(str, counts[:-1]))} and {counts[-1]} scenes; the bounds of each "
+            f"look hold in {100 * self.looks.level:g} % of cases, and so those of all together in "
+            f"{100 - 100 * self.looks.error:g} %"
         )
         if self.ending is None:
             return text
-        text += f"; ended after {self.images}: {self.ending}"
+        text += f". Ended after {self.images} scenes: {self.ending}"
         if self.ending is not Ending.TIME:
             return text
         following = next(count for count in counts if count > self.images)
         return (
             f"{text} ({following} scenes: about {self._next / 60:.0f} minutes, and "
-            f"{self.looks.seconds / 60:g} are allowed). To go on: --limit {counts[-1]}, or your "
-            "own images with --dataset and --data"
+            f"{self.looks.seconds / 60:g} are allowed). To go on: --limit {counts[-1]} --resume, "
+            "or your own images with --dataset and --data"
         )
 
     def to_dict(self) -> dict[str, Any]:

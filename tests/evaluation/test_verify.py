@@ -18,8 +18,10 @@ from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import default_runtimes, open_run
+from icnet_deploy.evaluation.verify import command
 from icnet_deploy.evaluation.verify.command import verify
 from icnet_deploy.evaluation.verify.folder import read_folder
+from icnet_deploy.evaluation.verify.looks import Looks
 from icnet_deploy.evaluation.verify.record import record
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
@@ -194,7 +196,8 @@ def test_a_file_past_its_budget_fails_at_the_first_look(run, with_worse, tmp_pat
     assert basis.startswith("10 images of 10 groups tell as much as ")
     assert "Undecided" not in basis
     assert "b.onnx on onnxruntime: past its budget: " in done.out
-    assert "looks: looked after 10, 20, 40 and 80 scenes at most" in done.out
+    assert "\nlooks: after 10, 20, 40 and 80 scenes; the bounds of each" in done.out
+    assert "Ended after 10 scenes: every row is decided" in done.out
     told = json.loads(out.read_text())
     assert told["verdict"] == "past"
     assert {a["file"]: a["verdict"] for a in told["artefacts"]} == {
@@ -231,10 +234,24 @@ def test_what_few_images_do_not_decide_fails_only_a_release(run, with_worse, tmp
     assert known_of(with_worse, "b.onnx").passed
 
 
-def test_scored_images_are_not_calibrated_on(run, release, add):
+def test_a_run_that_time_ends_keeps_what_it_counted(run, with_worse, tmp_path, monkeypatch):
+    monkeypatch.setenv("ICNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(command, "_LOOKS", Looks(counts=(2, 4), seconds=0))
+    done = run("verify", with_worse)
+    assert done.code == 0
+    assert "Ended after 2 scenes: the next would take too long" in done.out
+    assert "To go on: --limit 4 --resume" in done.out
+    again = run("verify", with_worse, "--limit", "4", "--resume")
+    assert again.err.splitlines()[0] == "icnet: 2 images of this are kept: it goes on there"
+    assert again.out.startswith("4 images")
+    assert not [*(tmp_path / "cache" / "scores").iterdir()]
+
+
+@pytest.mark.parametrize("images", [FEW, ()], ids=["a number", "looks"])
+def test_scored_images_are_not_calibrated_on(run, release, add, images):
     digest = content_hash(draw_scene((drawn.SEED, 1), (96, 128)).image)
     add("seen.onnx", precision="int8", calibration_images=(digest,))
-    done = run("verify", release, *FEW)
+    done = run("verify", release, *images)
     assert done.code == 1
     assert "the image scene_001 was used to calibrate" in done.out
     assert "1 of 2 artefacts do not pass (failed: seen.onnx)" in done.err
