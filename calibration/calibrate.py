@@ -143,6 +143,18 @@ def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
     write_text(path, f'{head}, "tensors": {{\n{lines}\n}}}}\n')
 
 
+def calibrate_and_keep(
+    path: Path, model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str, method: str
+) -> Calibration:
+    """Calibrates and writes the JSON form; what it returns is rounded as in the file.
+
+    So whoever finds the file quantizes to the same bytes. Raises as `calibrate` and
+    `save_calibration`.
+    """
+    save_calibration(path, calibrate(model, images, parent_sha256), method)
+    return Calibration.read(path)
+
+
 def load_calibration(
     path: Path, parent_sha256: str, images: CalibrationSet | None = None
 ) -> Calibration | None:

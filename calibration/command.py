@@ -244,14 +244,18 @@ def _calibration(
     args: argparse.Namespace, model: onnx.ModelProto, images: CalibrationSet, cache: Path
 ) -> Calibration:
     """The calibration of this model and these images, from the cache or made now."""
-    from icnet_deploy.calibration.calibrate import calibrate, load_calibration, save_calibration
+    from icnet_deploy.calibration.calibrate import (
+        calibrate_and_keep,
+        load_calibration,
+        save_calibration,
+    )
 
     parent = artefact_sha256(args.model)
     calibration = load_calibration(cache, parent, images)
     if calibration is None:
-        calibration = calibrate(model, images, parent)
+        calibration = calibrate_and_keep(cache, model, images, parent, args.method)
         print(f"{cache}: ranges of {len(calibration.statistics)} tensors on {len(images)} images")
     else:
         print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
-    save_calibration(cache, calibration, args.method)
+        save_calibration(cache, calibration, args.method)
     return calibration

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from icnet_deploy.calibration.artefact import load_float, write_quantized
-from icnet_deploy.calibration.calibrate import calibrate
+from icnet_deploy.calibration.calibrate import calibrate_and_keep
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.rebuilds.draws import Chosen, Measured
 from icnet_deploy.calibration.rebuilds.options import ROUNDS
@@ -81,7 +81,8 @@ def _build(
     seed, images = chosen.draws.seeds[index], chosen.sets[index]
     print(f"build {index + 1} of {len(chosen.sets)}, seed {seed}")
     model, *_ = load_float(args.model)
-    calibration = calibrate(model, images, artefact_sha256(args.model))
+    kept, parent = folder / f"{seed}.calibration.json", artefact_sha256(args.model)
+    calibration = calibrate_and_keep(kept, model, images, parent, args.method)
     checked = chosen.checked(index)
     files = {placement: folder / f"{seed}-{placement}.onnx" for placement in placements}
     for placement, out in files.items():

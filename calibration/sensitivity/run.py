@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from icnet_deploy.calibration.artefact import load_float, write_quantized
 from icnet_deploy.calibration.calibrate import (
     Calibration,
-    calibrate,
+    calibrate_and_keep,
     load_calibration,
-    save_calibration,
 )
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.selection import FEWEST, choose, stratified
@@ -146,8 +145,7 @@ def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
     if note := require_content(images.files, images, FEWEST):
         print(f"note: {note}")
-    save_calibration(cache, calibrate(model, images, parent), METHOD)
-    return Calibration.read(cache)  # rounded as in the file, so that the next run finds the same
+    return calibrate_and_keep(cache, model, images, parent, METHOD)
 
 
 def _costs(graphs: Graphs, bench: Bench) -> _Costs:

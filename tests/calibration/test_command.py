@@ -83,6 +83,16 @@ def test_the_ranges_are_kept_and_used_again_only_for_the_same_images(
     assert json.loads(cache.read_text())["images"] != value["images"]
 
 
+def test_kept_ranges_make_the_file_that_was_made_when_they_were_kept(
+    done, float_file, dataset, tmp_path, capsys
+):
+    source = ["--dataset", "scenes", "--data", str(dataset), "--count", "8", "--placement", "int8"]
+    for words in ("ranges of 12 tensors", "used again"):
+        assert main(["quantize", str(float_file), *source, "-o", str(tmp_path)]) == 0
+        assert words in capsys.readouterr().out
+        assert sha256(tmp_path / "small-int8.onnx") == sha256(done / "small-int8.onnx")
+
+
 def test_operators_that_stay_in_float_are_named(dataset, tmp_path, capsys):
     odd = save_network(tmp_path / "odd.onnx", odd=True)
     source = ["--dataset", "scenes", "--data", str(dataset), "--placement", "int8"]
