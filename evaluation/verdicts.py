@@ -6,8 +6,6 @@ little was seen. Where only falls count, each of the first two is wrong only if 
 interval is: with an interval of 95 %, in at most 2.5 % of cases (a test of non-inferiority).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any

@@ -5,8 +5,6 @@ known. Images are drawn from it with replacement, as if somebody had gone out an
 the share of draws is counted in which an interval holds the world's difference.
 """
 
-from __future__ import annotations
-
 import argparse
 import lzma
 import os

@@ -55,7 +55,7 @@ class Images:
     @cached_property
     def values(self) -> Float:
         """float64 of S: what was measured, in hundredths."""
-        return _values(self.ratios.sum(axis=0)[None], self.mean)[0]
+        return np.asarray(_values(self.ratios.sum(axis=0)[None], self.mean)[0])
 
     @cached_property
     def terms(self) -> Float:
