@@ -16,6 +16,7 @@ import numpy as np
 from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
 from icnet_deploy.benchmarks.measurement_tables import device_words, median_ms, who
 from icnet_deploy.documents import (
+    BOOL,
     COUNT,
     OBJECT,
     PERCENT,
@@ -53,8 +54,8 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
 _ALL = {name: kind for fields in _KINDS.values() for name, kind in fields.items()}
 _RESULT = Schema(
     "JSON of icnet evaluate, icnet parity or icnet verify, which tell mIoU",
-    {"kind": one_of(*_KINDS), "precision": or_null(TEXT), **_ALL},
-    optional=("precision", *_ALL),
+    {"kind": one_of(*_KINDS), "precision": or_null(TEXT), "labelled": BOOL, **_ALL},
+    optional=("precision", "labelled", *_ALL),
 )
 
 # How logits were resized is the model's head, which is its own affair, too.
@@ -86,8 +87,8 @@ def read_scores(paths: Sequence[Path]) -> list[KnownScore]:
     """Reads result files.
 
     Raises:
-        InputError: a file is none of these, or two scores are of different protocols, whose
-            points must not stand in one picture.
+        InputError: a file is none of these, or was made without labels, or two scores are of
+            different protocols, whose points must not stand in one picture.
     """
     known = [score for path in paths for score in _scores(_RESULT.read(path), str(path))]
     for each in known[1:]:
@@ -117,6 +118,11 @@ def _scores(result: Mapping[str, Any], where: str) -> list[KnownScore]:
     replace(_RESULT, fields=_KINDS[kind], optional=()).fit(result, where)
     if kind == "verify":
         return _scores(_RESULT.fit(result["parity"], where), where)
+    if not result.get("labelled", True):
+        raise InputError(
+            f"{where} was made without labels, so its mIoU is by the reference's own map; expected "
+            "one by people's labels: give icnet parity --dataset and --data"
+        )
     if kind == "evaluate":
         return [_score(Path(result["model"]).name, result, result["protocol"], where)]
     scores = [_score(row["artefact"], row, row["protocol"], where) for row in result["rows"]]

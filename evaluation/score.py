@@ -249,7 +249,7 @@ class Score:
             regions=self.regions.rule(),
             images_sha256=self._seen.hexdigest(),
             exif=_EXIF[self.dataset.exif],
-            **({} if self.dataset.labelled else {"label_resize": _NO_LABELS}),
+            label_resize=Protocol.label_resize if self.dataset.labelled else _NO_LABELS,
         )
 
     def _logits_resize(self) -> str:

@@ -7,7 +7,7 @@ that `--readme` names. The results are the files that `icnet evaluate`, `icnet p
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import write_text
-from icnet_deploy.report.tables import Table
+from icnet_deploy.report.tables import Table, bounded
 from tools.quantizers import markdown as quantizers_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -54,7 +54,7 @@ def _parity(results: _Results) -> str:
             f"{r['precision']} {r['head']}, {'x'.join(map(str, r['size'] or ['any']))}",
             r["runtime"],
             f"{r['protocol']['dataset']}, {r['protocol']['images']} images",
-            f"{r['miou_difference_points']:+.3f}",
+            _difference(r["miou_difference_points"]) if result.get("labelled", True) else "-",
             f"{r['agreeing_percent']:.4f}",
             f"{r['ties']} / {r['flips']}",
         ]
@@ -63,6 +63,13 @@ def _parity(results: _Results) -> str:
         for r in result["rows"]
     ]
     return Table(header, rows).markdown()
+
+
+def _difference(points: float | Mapping[str, float]) -> str:
+    """A recorded difference, with its interval if it has one, as those of schema 2 on do."""
+    if isinstance(points, Mapping):
+        return bounded(points["value"], points["low"], points["high"])
+    return f"{points:+.3f}"
 
 
 def _speed(results: _Results) -> str:

@@ -169,9 +169,8 @@ def differences(
     decided = np.array([one.enough() for one in seen])
     mean = decided if decided.any() else occurs
     images = Images(ratios, groups, mean)
-    classes = len(names)
-    accuracy, small, same, miou = range(classes, classes + 4)
-    together = np.append(decided, np.zeros(4, bool))
+    accuracy, small, same, miou = range(len(names), len(names) + 4)
+    ends = _ends(ratios, mean)
     resamples: dict[int | None, Resamples] = {}  # by the length of blocks
 
     def of(*columns: int) -> Resamples:
@@ -181,8 +180,8 @@ def differences(
         return resamples[block]
 
     def interval(known: Resamples, index: int, reach: float, scale: float = 1.0) -> Interval:
-        value, least = float(known.values[index]), 0.0 if index == same else -100.0
-        low, high = max(value - reach, least), min(value + reach, 100.0)
+        value = float(known.values[index])
+        low, high = np.clip((value - reach, value + reach), *ends[index]).tolist()
         return Interval(value * scale, low * scale, high * scale, count, known.effective(index))
 
     def alone(index: int, scale: float = 1.0) -> Interval:
@@ -190,8 +189,8 @@ def differences(
         return interval(known, index, known.reach(index), scale)
 
     joint = of(*np.flatnonzero(decided))
-    reaches = joint.reaches(together).tolist()
-    shown = np.flatnonzero(occurs)
+    reaches = joint.reaches(np.append(decided, np.zeros(4, bool))).tolist()
+    shown = np.flatnonzero(occurs).tolist()
     return Differences(
         images=len(ours),
         groups=count,
@@ -232,6 +231,20 @@ def _ratios(
         four = (up, under, other_up, other_under)
         rows.append([np.append(one, more) for one, more in zip(four, last, strict=True)])
     return np.array(rows)
+
+
+def _ends(ratios: Float, mean: npt.NDArray[np.bool_]) -> Float:
+    """The least and the most that each number can be, S x 2, in points.
+
+    Nobody is better than who is right everywhere, as a reference is by its own label map; and the
+    share of pixels alike is no difference.
+    """
+    _, _, right, of = ratios.sum(axis=0)
+    perfect = right == of
+    perfect = np.append(perfect, perfect[: len(mean)][mean].all())
+    ends = np.stack([np.full(len(perfect), -100.0), np.where(perfect, 0.0, 100.0)], axis=1)
+    ends[len(mean) + 2, 0] = 0.0
+    return ends
 
 
 def _seen(truth: npt.NDArray[np.int64], groups: Sequence[str] | None) -> list[Seen]:

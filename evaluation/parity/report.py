@@ -57,7 +57,7 @@ def _remedy(row: Comparison) -> str:
 
 def rounded_up(count: int) -> int:
     """A number of images to two digits, upwards: nobody knows it better."""
-    step = 10 ** max(len(str(count)) - 2, 0)
+    step = int("1" + "0" * (len(str(count)) - 2))
     return -(-count // step) * step
 
 
@@ -161,24 +161,30 @@ def _risen(row: Comparison) -> list[str]:
 
 
 def _how(rows: Sequence[Comparison]) -> list[str]:
-    protocol = rows[0].score.protocol()
-    budgets = {row.metadata.precision: str(row.budget) for row in rows}
-    rounded = [
-        f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in float32"
-    ]
-    reference = "the PyTorch model, float32 on the CPU, at the same size"
-    photos = (
-        "no labels: mIoU and classes are by the reference's own label map, which has 100 %; no "
-        "budget limits them, since budgets limit what is lost of people's labels"
-    )
-    return [
-        f"points: the difference from {reference}, and between which bounds it lies "
-        f"({100 * rows[0].level:g} %)",
+    """What the columns mean, what is allowed, and how it was scored."""
+    protocol, first = rows[0].score.protocol(), rows[0].differences()
+    lines = [
+        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, and "
+        f"between which bounds it lies ({100 * first.level:g} %)",
         "within: all between the bounds is within the budget; past: none of it; undecided: a part",
         "small points: of the accuracy on regions below 3,000 pixels",
-        *(rounded if any(row.runtime == ROUNDED for row in rows) else []),
-        *([] if rows[0].score.dataset.labelled else [photos]),
-        *(f"budget of {precision}: {budget or 'none'}" for precision, budget in budgets.items()),
+    ]
+    if first.left_out:
+        lines.append(f"not in mIoU points: too little was seen of {', '.join(first.left_out)}")
+    if any(row.runtime == ROUNDED for row in rows):
+        lines.append(
+            f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in "
+            "float32"
+        )
+    if not rows[0].score.dataset.labelled:
+        lines.append(
+            "no labels: mIoU and classes are by the reference's own label map, which has 100 %; no "
+            "budget limits them, since budgets limit what is lost of people's labels"
+        )
+    budgets = {row.metadata.precision: str(row.budget) for row in rows}
+    lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
+    return [
+        *lines,
         f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
         f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
     ]
@@ -236,7 +242,7 @@ def numbers(row: Comparison, grouping: str = "") -> list[str]:
         worst.text(2),
     ]
     counts = [f"{row.ties:{grouping}}", f"{row.flips:{grouping}}"]
-    last = signed(small and small.value, 2)
+    last = signed(small.value if small else None, 2)
     if not row.score.dataset.labelled:
         return [alike_text(row), *counts, *scores, last]
     miou = number(100 * row.score.confusion.miou())

@@ -64,6 +64,16 @@ def test_a_score_is_the_files_own_on_that_runtime_if_there_is_one(timed, scores)
     assert find_score(timed("b", [1.0], subject={"precision": "int8"}), known) is None
 
 
+def test_results_without_labels_tell_no_miou(scores, tmp_path):
+    """Of a folder's check, too, whose comparison is a part of it."""
+    path = scores(("a.onnx", digest("a"), "openvino", 100.0))
+    result = json.loads(path.read_text()) | {"labelled": False}
+    for known in (result, {"kind": "verify", "parity": result}):
+        path.write_text(json.dumps(known))
+        with pytest.raises(InputError, match="without labels"):
+            read_scores([path])
+
+
 def test_who_has_no_score_is_named_and_whose_is_another_files_is_told(timed, scores):
     known = read_scores([scores(("a.onnx", digest("a"), "openvino", 60.0))])
     again = timed("a", [20.0], subject={"sha256": digest("new")})

@@ -191,6 +191,7 @@ def test_photos_are_compared_by_the_references_own_map(spoilt, describe, dozen):
     (row,) = spoilt(worse, path, data=photos(dozen.root / "leftImg8bit"))
     assert {score for score in row.reference.confusion.iou() if score == score} == {1.0}
     assert row.miou_points() < -1
+    assert row.differences().miou.high <= 0  # nobody beats the reference by its own map
     assert row.score.protocol().label_resize.startswith("there are no labels")
     assert row.score.protocol().images_sha256 == row.reference.protocol().images_sha256
     assert (row.judgement().findings, row.judgement().verdict) == ((), "undecided")

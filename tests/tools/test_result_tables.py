@@ -35,7 +35,7 @@ def test_recorded_results_name_no_path_of_a_machine():
     assert files
     for file in files:
         result = json.loads(file.read_text("utf-8"))
-        assert result["schema"] == 1
+        assert result["schema"] in (1, 2)
         rows = result.get("rows", [])
         model = [result["model"]] if "model" in result else [r.get("artefact", "") for r in rows]
         assert not any(Path(m).is_absolute() for m in model)
@@ -58,6 +58,23 @@ def test_a_changed_number_is_noticed(tmp_path, monkeypatch, capsys):
 def test_an_unknown_table_is_refused():
     with pytest.raises(InputError, match="no table"):
         with_tables("<!-- results: nosuch -->\n<!-- end -->", [])
+
+
+def test_a_difference_is_shown_with_its_interval_if_it_was_recorded(tmp_path):
+    """Results of before there were intervals are read, too; photos have no mIoU by labels."""
+    row = json.loads((RESULTS / "parity-scenes-int8.json").read_text())["rows"][0]
+    interval = {"value": -0.021, "low": -0.0519, "high": 0.009}
+    results = [
+        {"kind": "parity", "rows": [{**row, "miou_difference_points": points}], **more}
+        for points, more in (
+            (-0.021, {}),
+            (interval, {"labelled": True}),
+            (interval, {"labelled": False}),
+        )
+    ]
+    page = with_tables("<!-- results: parity -->\n<!-- end -->", results)
+    shown = [line.split(" | ")[3] for line in page.splitlines() if line.startswith("| int8")]
+    assert shown == ["-0.021", "-0.021 [-0.052, +0.009]", "-"]
 
 
 def test_each_kind_of_benchmark_has_its_tables_file_by_file(timed, tmp_path):
