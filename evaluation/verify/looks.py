@@ -94,19 +94,20 @@ class Watch:
         self.ending: Ending | None = None
         self._clock = clock
         self._began = clock()
-        self._first = 0.0  # the first image warms up the models
+        self._before = (0, self._began)  # images and seconds from which the pace is taken
         self._next = 0.0
 
     def __call__(self, images: int, rows: Sequence[Comparison]) -> bool:
         """Whether so many images are enough."""
         now = self._clock()
-        if images == 1:
-            self._first = now
+        if images == 1 and images not in self.looks.counts:
+            self._before = images, now  # it warmed up the models
         if images not in self.looks.counts:
             return False
         decided = all(row.judgement().verdict is not Verdict.UNDECIDED for row in rows)
-        pace = (now - self._first) / max(images - 1, 1)
-        elapsed = now - self._began
+        # Of the images since the look before: what is kept of a run before this one takes no time.
+        pace = (now - self._before[1]) / (images - self._before[0])
+        elapsed, self._before = now - self._began, (images, now)
         self.images, self.ending = images, self.looks.after(images, decided, elapsed, pace)
         if self.ending is Ending.TIME:
             self._next = self.looks.end_of_next(images, elapsed, pace)
@@ -127,8 +128,8 @@ class Watch:
         following = next(count for count in counts if count > self.images)
         return (
             f"{text} ({following} scenes: about {self._next / 60:.0f} minutes, and "
-            f"{self.looks.seconds / 60:g} are allowed). To go on: --limit {counts[-1]} --resume, "
-            "or your own images with --dataset and --data"
+            f"{self.looks.seconds / 60:g} are allowed). To go on: the same command with "
+            "--resume, or your own images with --dataset and --data"
         )
 
     def to_dict(self) -> dict[str, Any]:

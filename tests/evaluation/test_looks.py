@@ -71,7 +71,7 @@ def test_it_ends_when_all_is_decided_or_time_or_scenes_run_out(
     assert Looks().after(images, decided, elapsed, an_image) is ending
 
 
-def watched(verdicts, seconds_an_image=1.0, loading=0.0):
+def watched(verdicts, seconds_an_image=1.0, loading=0.0, kept=0):
     """A watch that saw images until it ended; each look found the next of `verdicts`."""
     now = [0.0]
     watch = Watch(Looks(), clock=lambda: now[0])
@@ -79,7 +79,7 @@ def watched(verdicts, seconds_an_image=1.0, loading=0.0):
     row = SimpleNamespace(judgement=lambda: SimpleNamespace(verdict=next(left)))
     now[0] = loading
     for images in range(1, 1000):
-        now[0] += seconds_an_image
+        now[0] += seconds_an_image if images > kept else 0
         if watch(images, [row]):
             return watch
     raise AssertionError("it never ends")
@@ -107,8 +107,11 @@ def test_a_watch_ends_before_a_look_that_would_take_too_long():
     watch = watched(UNDECIDED, seconds_an_image=6)
     assert (watch.images, watch.ending) == (40, Ending.TIME)  # 240 seconds; 80 would take 480
     assert "80 scenes: about 8 minutes, and 5 are allowed" in str(watch)
-    assert "--limit 80 --resume" in str(watch)
+    assert "To go on: the same command with --resume" in str(watch)
     # what loading takes is taken once, and is in the sum
     assert watched(UNDECIDED, seconds_an_image=3, loading=50).images == 80
     assert watched(UNDECIDED, seconds_an_image=3, loading=70).images == 40
     assert watched(UNDECIDED, seconds_an_image=3, loading=1000).images == 10
+    # the first 20 are kept of a run before: the pace is that of the others
+    assert watched(UNDECIDED, seconds_an_image=6, kept=20).images == 40
+    assert watched(UNDECIDED, seconds_an_image=6, kept=40).images == 80
