@@ -20,17 +20,22 @@ from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 
 
 def plant(
-    source: Path, out: Path, name: str, share: float, seed: int = 0, precision: str = "int8"
+    source: Path,
+    out: Path,
+    names: tuple[str, str],
+    share: float,
+    seed: int = 0,
+    precision: str = "int8",
 ) -> None:
     """Writes a file that labels a share of one class's pixels as another class.
 
     The pixels are drawn once and are the same in every image. A class whose IoU is i loses about
-    i times the share; the others hardly change.
+    i times the share; the other loses the more the rarer it is.
 
     Args:
         source: a float32 file of a fixed size whose head is `labels`.
         out: where to.
-        name: of the class.
+        names: of the class that loses pixels, and of the one that is given them.
         share: of the pixels that it is given, 0..1.
         seed: of the pixels.
         precision: that the file claims, by which it is judged.
@@ -41,9 +46,11 @@ def plant(
     metadata = read_onnx_metadata(source)
     if metadata.size is None or metadata.head != "labels":
         raise InputError(f"{source} gives no labels of a fixed size: export it with --head labels")
-    if name not in metadata.label_set.names:
-        raise InputError(f"{source} has no class {name!r}: {', '.join(metadata.label_set.names)}")
-    own = metadata.label_set.names.index(name)
+    known = metadata.label_set.names
+    for name in names:
+        if name not in known:
+            raise InputError(f"{source} has no class {name!r}; it has {', '.join(known)}")
+    own, other = map(known.index, names)
     model = onnx.load(source)
     graph = model.graph
     (last,) = [node for node in graph.node if "labels" in node.output]
@@ -52,7 +59,7 @@ def plant(
     constants = {
         "planted_pixels": lost,
         "planted_class": np.array(own, np.uint8),
-        "planted_other": np.array((own + 1) % len(metadata.label_set), np.uint8),
+        "planted_other": np.array(other, np.uint8),
     }
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
     graph.node.extend(
@@ -69,10 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.planted",
         "Write a file that labels a share of one class's pixels as another class.",
-        "python -m tools.planted icnet-labels.onnx --class road --percent 1 -o planted.onnx",
+        "python -m tools.planted icnet-labels.onnx --classes road building --percent 1 "
+        "-o planted.onnx",
     )
     p.add_argument("source", type=Path, metavar="FILE", help="float32, with the head labels")
-    p.add_argument("--class", required=True, dest="name", metavar="NAME", help="that loses pixels")
+    p.add_argument(
+        "--classes",
+        required=True,
+        nargs=2,
+        metavar=("FROM", "TO"),
+        help="the one that loses pixels, and the one that is given them",
+    )
     p.add_argument("--percent", required=True, type=number_type(PERCENT), help="of its pixels")
     p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="where to")
     return p
@@ -82,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _parser().parse_args(argv)
-    plant(args.source, args.out, args.name, args.percent / 100)
-    print(f"{args.out}: {args.percent:g} % of the pixels of {args.name} have another label")
+    own, other = args.classes
+    plant(args.source, args.out, (own, other), args.percent / 100)
+    print(f"{args.out}: {args.percent:g} % of the pixels of {own} are {other}")
     return 0
 
 
