@@ -52,7 +52,7 @@ class Finding:
 
     def __str__(self) -> str:
         i = self.interval
-        if self.what == ALIKE:
+        if self.what == _ALIKE:
             text = f"{i.value:.4f} % of pixels are alike [{i.low:.4f}, {i.high:.4f}]"
         else:
             text = f"{self.what} {i.value:+.3f} points [{i.low:+.3f}, {i.high:+.3f}]"
@@ -70,7 +70,7 @@ class Finding:
         }
 
 
-ALIKE = "pixels alike"
+_ALIKE = "pixels alike"
 """`Finding.what` of the share of pixels on which both agree."""
 
 
@@ -150,10 +150,10 @@ def judge_alike(share: Interval, least: float, images: int) -> Finding:
     percent = replace(share, value=100 * share.value, low=100 * share.low, high=100 * share.high)
     limit = f"at least {100 * least:g} %"
     if share.low >= least - _ROUNDING:
-        return Finding(ALIKE, percent, limit, Verdict.WITHIN)
+        return Finding(_ALIKE, percent, limit, Verdict.WITHIN)
     if share.high < least - _ROUNDING:
-        return Finding(ALIKE, percent, limit, Verdict.PAST)
-    finding = Finding(ALIKE, percent, limit, Verdict.UNDECIDED)
+        return Finding(_ALIKE, percent, limit, Verdict.PAST)
+    finding = Finding(_ALIKE, percent, limit, Verdict.UNDECIDED)
     return _undecided(finding, _more_images(percent, 100 * least, images))
 
 
@@ -171,7 +171,7 @@ def _more_images(interval: Interval, end: float, images: int) -> float:
 
 
 def _undecided(finding: Finding, need: float) -> Finding:
-    least = 0 if finding.what == ALIKE else -100
+    least = 0 if finding.what == _ALIKE else -100
     if not finding.interval.low > least:  # as is what is not a number
         return replace(finding, why="on so few images it may be anything")
     if not need < _MOST_IMAGES:

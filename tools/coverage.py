@@ -123,7 +123,7 @@ def read_counts(path: Path = COUNTS) -> _Counts:
     """Reads the counts that are kept in the repository."""
     value = parse(lzma.decompress(path.read_bytes()))
     ours, theirs = (
-        [ImageCounts.from_dict(one) for one in value[name]] for name in ("int8", "float32")
+        [ImageCounts.from_dict(one) for one in value[name]] for name in ("ours", "theirs")
     )
     return _Counts(ours, theirs, [(a, b) for a, b in value["alike"]], value["classes"])
 

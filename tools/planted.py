@@ -17,6 +17,10 @@ from icnet_deploy.command import command, number_type, parser
 from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import InputError
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
+from icnet_deploy.precisions import PRECISIONS
+
+_CLAIMED = next(name for name, row in PRECISIONS.items() if row.calibrated)
+"""The precision that the file claims: its budget is the one that holds classes."""
 
 
 def plant(
@@ -25,7 +29,6 @@ def plant(
     names: tuple[str, str],
     share: float,
     seed: int = 0,
-    precision: str = "int8",
 ) -> None:
     """Writes a file that labels a share of one class's pixels as another class.
 
@@ -38,7 +41,6 @@ def plant(
         names: of the class that loses pixels, and of the one that is given them.
         share: of the pixels that it is given, 0..1.
         seed: of the pixels.
-        precision: that the file claims, by which it is judged.
 
     Raises:
         InputError: there is no such class, or the file has another head or takes any size.
@@ -69,7 +71,7 @@ def plant(
             helper.make_node("Where", ["planted_lost", "planted_other", "true_labels"], ["labels"]),
         ]
     )
-    write_artefact(out, model.SerializeToString(), replace(metadata, precision=precision))
+    write_artefact(out, model.SerializeToString(), replace(metadata, precision=_CLAIMED))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,9 +5,7 @@ error bars to evals", arXiv 2411.00640), and what is drawn is a group of images:
 drive are no independent images. With few groups blocks of successive images are drawn (`resample`).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,7 +86,6 @@ class Differences:
     Attributes:
         images: how many images both were scored on.
         groups: of how many groups they are.
-        block: how many successive images are drawn together; None where groups are drawn.
         level: of each interval.
         miou: the difference of mIoU, in points, over the classes that were seen enough; over all
             of the truth where none was.
@@ -104,7 +101,6 @@ class Differences:
 
     images: int
     groups: int
-    block: int | None
     level: float
     miou: Interval
     left_out: tuple[str, ...]
@@ -113,6 +109,11 @@ class Differences:
     pixel_accuracy: Interval
     small_regions: Interval | None
     alike: Interval | None
+
+    @property
+    def drawn(self) -> str:
+        """What the intervals are drawn of: `groups`, or `images` where groups are too few."""
+        return "groups" if self.groups >= FEWEST_GROUPS else "images"
 
     def basis(self) -> str:
         """What the intervals rest on, in a sentence that stands first in a result."""
@@ -127,10 +128,6 @@ class Differences:
             f"{images} of {few} (a drive, a scene: --group-by) tell {worth}, and nothing about "
             f"other groups: a verdict for those needs {FEWEST_GROUPS}"
         )
-
-    def shown(self, name: str) -> Interval:
-        """The interval of a class, or of `mIoU`."""
-        return self.miou if name == "mIoU" else self.classes[name]
 
 
 def differences(
@@ -158,54 +155,76 @@ def differences(
     if [one.name for one in ours] != [one.name for one in theirs] or not ours:
         raise ValueError("two models are compared on the same images, and on one at least")
     groups = [one.group for one in ours]
-    count = len(set(groups))
-    ratios = _ratios(ours, theirs, alike)
-    truth = np.array([one.truth for one in ours])
-    drawn = count >= FEWEST_GROUPS
-    seen = _seen(truth, groups if drawn else None)
+    drawn = len(set(groups)) >= FEWEST_GROUPS
+    seen = _seen(np.array([one.truth for one in ours]), groups if drawn else None)
     occurs = np.array([one.pixels > 0 for one in seen])
     if not occurs.any():
         raise ValueError("no pixel of the truth is labelled")
     decided = np.array([one.enough() for one in seen])
     mean = decided if decided.any() else occurs
-    images = Images(ratios, groups, mean)
+    ratios = _ratios(ours, theirs, alike)
+    intervals = _Intervals(Images(ratios, groups, mean), _ends(ratios, mean), drawn, level, seed)
+    shown = np.flatnonzero(occurs)
+    together = intervals.together(np.flatnonzero(decided))
     accuracy, small, same, miou = range(len(names), len(names) + 4)
-    ends = _ends(ratios, mean)
-    resamples: dict[int | None, Resamples] = {}  # by the length of blocks
-
-    def of(*columns: int) -> Resamples:
-        block = None if drawn else images.block(columns)
-        if block not in resamples:
-            resamples[block] = resample(images, block, level, seed)
-        return resamples[block]
-
-    def interval(known: Resamples, index: int, reach: float, scale: float = 1.0) -> Interval:
-        value = float(known.values[index])
-        low, high = np.clip((value - reach, value + reach), *ends[index]).tolist()
-        return Interval(value * scale, low * scale, high * scale, count, known.effective(index))
-
-    def alone(index: int, scale: float = 1.0) -> Interval:
-        known = of(index)
-        return interval(known, index, known.reach(index), scale)
-
-    joint = of(*np.flatnonzero(decided))
-    reaches = joint.reaches(np.append(decided, np.zeros(4, bool))).tolist()
-    shown = np.flatnonzero(occurs).tolist()
     return Differences(
         images=len(ours),
-        groups=count,
-        block=None if drawn else images.block([miou]),
+        groups=len(set(groups)),
         level=level,
-        miou=alone(miou),
+        miou=intervals.of(miou),
         left_out=tuple(names[i] for i in shown if not mean[i]),
-        classes={
-            names[i]: interval(joint, i, reaches[i]) if decided[i] else alone(i) for i in shown
-        },
+        classes={names[i]: together.get(i) or intervals.of(i) for i in shown},
         seen={names[i]: seen[i] for i in shown},
-        pixel_accuracy=alone(accuracy),
-        small_regions=alone(small) if any(one.small_regions for one in ours) else None,
-        alike=None if alike is None else alone(same, 0.01),
+        pixel_accuracy=intervals.of(accuracy),
+        small_regions=intervals.of(small) if any(one.small_regions for one in ours) else None,
+        alike=None if alike is None else intervals.share(same),
     )
+
+
+class _Intervals:
+    """Intervals of one comparison, each from blocks of its own length.
+
+    Args:
+        images: what is compared.
+        ends: the least and the most that each number can be, S x 2.
+        whole: draw whole groups; else blocks.
+        level: of the intervals.
+        seed: of the resamples.
+    """
+
+    def __init__(self, images: Images, ends: Float, whole: bool, level: float, seed: int) -> None:
+        self._images, self._ends = images, ends
+        self._whole, self._level, self._seed = whole, level, seed
+        self._groups = len(images.members)
+        self._known: dict[int | None, Resamples] = {}  # by the length of blocks
+
+    def of(self, index: int) -> Interval:
+        """Of one difference, in points."""
+        known = self._resamples([index])
+        return self._interval(known, index, known.reach(index))
+
+    def share(self, index: int) -> Interval:
+        """Of what is a share and no difference, 0..1."""
+        points = self.of(index)
+        ends = (points.value / 100, points.low / 100, points.high / 100)
+        return Interval(*ends, points.groups, points.effective_images)
+
+    def together(self, indices: npt.NDArray[np.intp]) -> dict[int, Interval]:
+        """Of several differences, in points, that hold all at once."""
+        known = self._resamples(indices)
+        reaches = known.reaches(indices).items()
+        return {index: self._interval(known, index, reach) for index, reach in reaches}
+
+    def _resamples(self, indices: Iterable[int]) -> Resamples:
+        block = None if self._whole else self._images.block(indices)
+        if block not in self._known:
+            self._known[block] = resample(self._images, block, self._level, self._seed)
+        return self._known[block]
+
+    def _interval(self, known: Resamples, index: int, reach: float) -> Interval:
+        value = float(known.values[index])
+        low, high = np.clip((value - reach, value + reach), *self._ends[index]).tolist()
+        return Interval(value, low, high, self._groups, known.effective(index))
 
 
 def _ratios(

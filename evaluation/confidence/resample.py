@@ -69,9 +69,9 @@ class Images:
         return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
 
     def block(self, columns: Iterable[int]) -> int:
-        """The longest of the blocks that some of the numbers ask for; see `block_length`."""
+        """The longest of the blocks that some of the numbers ask for; see `_block_length`."""
         series = ([self.terms[one, column] for one in self.members] for column in columns)
-        return max(map(block_length, series), default=1)
+        return max(map(_block_length, series), default=1)
 
     def naive(self) -> Float:
         """float64 of S: the variances if every image were independent."""
@@ -135,7 +135,7 @@ def _blocks(values: Float, length: int) -> Float:
     return np.asarray(running[length : length + count] - running[:count])
 
 
-def block_length(series: Sequence[Float]) -> int:
+def _block_length(series: Sequence[Float]) -> int:
     """How many successive images are drawn together, from how they correlate.
 
     D. Politis and H. White, "Automatic block-length selection for the dependent bootstrap",
@@ -218,27 +218,29 @@ class Resamples:
 
     def reach(self, index: int) -> float:
         """How far the interval of a number reaches to both sides."""
-        return self._times(self.deviations[:, index], self.errors[index])
+        return self._times(self.deviations[:, index], index)
 
-    def reaches(self, together: Mask) -> Float:
-        """How far the intervals of some numbers reach that hold all together; others are 0.
+    def reaches(self, indices: npt.NDArray[np.intp]) -> dict[int, float]:
+        """How far the intervals of several numbers reach that hold all together.
 
         A class that many resamples lack, as one seen in a single passage of a drive, has no bounds,
         and widens no other's.
         """
-        lacking = np.isinf(self.deviations)
+        deviations = self.deviations[:, indices]
+        lacking = np.isinf(deviations)
         endless = lacking.mean(axis=0) > _LACKING
-        known = np.where(lacking, 0.0, self.deviations)
-        most = known[:, together & ~endless].max(axis=1, initial=0.0)
-        bounded = np.array([self._times(most, error) for error in self.errors])
-        return np.where(together, np.where(endless, np.inf, bounded), 0.0)
+        most = np.where(lacking, 0.0, deviations)[:, ~endless].max(axis=1, initial=0.0)
+        return {
+            index: float("inf") if lost else self._times(most, index)
+            for index, lost in zip(indices.tolist(), endless, strict=True)
+        }
 
-    def _times(self, deviations: Float, error: float) -> float:
+    def _times(self, deviations: Float, index: int) -> float:
         if self.images < 2:
             return float("inf")  # one says nothing of others, however it is drawn
-        if error == 0:
+        if self.errors[index] == 0:
             return 0.0  # and not zero times infinity
-        return float(error * np.quantile(deviations, self.level, method="higher"))
+        return float(self.errors[index] * np.quantile(deviations, self.level, method="higher"))
 
     def effective(self, index: int) -> float:
         """How many independent images would tell as much of a number; at most all of them."""

@@ -134,9 +134,8 @@ def undecided(row: Comparison) -> list[str]:
             f"{endless[0].limit}: no number of images decides"
         )
     if unseen:
-        of = "images" if known.block is not None else "groups"
         lines.append(
-            f"too little was seen of {_named(unseen)}: {FEWEST_IMAGES} {of} and "
+            f"too little was seen of {_named(unseen)}: {FEWEST_IMAGES} {known.drawn} and "
             f"{FEWEST_PIXELS:,} pixels are needed"
         )
     return lines

@@ -187,7 +187,7 @@ def test_a_class_in_one_passage_of_a_drive_widens_no_other():
 def test_groups_are_drawn_from_ten_on_and_blocks_below(group, groups):
     found = differences(*scored(60, group), NAMES)
     assert found.groups == groups
-    assert (found.block is None) == (groups >= FEWEST_GROUPS)
+    assert (found.drawn == "groups") == (groups >= FEWEST_GROUPS)
     assert ("nothing about other groups" in found.basis()) == (groups < FEWEST_GROUPS)
 
 
