@@ -164,7 +164,7 @@ def differences(
     mean = decided if decided.any() else occurs
     ratios = _ratios(ours, theirs, alike)
     intervals = _Intervals(Images(ratios, groups, mean), _ends(ratios, mean), drawn, level, seed)
-    shown = np.flatnonzero(occurs)
+    shown = np.flatnonzero(occurs).tolist()
     together = intervals.together(np.flatnonzero(decided))
     accuracy, small, same, miou = range(len(names), len(names) + 4)
     return Differences(
