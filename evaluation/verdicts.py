@@ -58,6 +58,11 @@ class Finding:
             text = f"{self.what} {i.value:+.3f} points [{i.low:+.3f}, {i.high:+.3f}]"
         return f"{text}, {self.limit}" + (f": {self.why}" if self.why else "")
 
+    @property
+    def endless(self) -> bool:
+        """Whether so few images were seen that the interval has no lower end."""
+        return not self.interval.low > (0 if self.what == _ALIKE else -100)  # as NaN is not
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {
@@ -108,7 +113,8 @@ def loss(points: float, rises: bool) -> float:
 
 def limit_words(points: float, rises: bool) -> str:
     """A limit in words."""
-    return f"within {points:g} points" if rises else f"at most {points:g} points lost"
+    size = f"{points:g} point{'' if points == 1 else 's'}"
+    return f"within {size}" if rises else f"at most {size} lost"
 
 
 def judge(
@@ -171,8 +177,7 @@ def _more_images(interval: Interval, end: float, images: int) -> float:
 
 
 def _undecided(finding: Finding, need: float) -> Finding:
-    least = 0 if finding.what == _ALIKE else -100
-    if not finding.interval.low > least:  # as is what is not a number
+    if finding.endless:
         return replace(finding, why="on so few images it may be anything")
     if not need < _MOST_IMAGES:
         why = "the limit lies in the interval, and the difference so near it that no number of "

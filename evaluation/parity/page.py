@@ -73,7 +73,7 @@ def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str
     """
     return page(
         "Parity with the PyTorch model",
-        tag("p", badges([row.judgement().verdict for row in rows])),
+        tag("p", _badges([row.judgement().verdict for row in rows])),
         tag("p", headline(rows)),
         parity_sections(rows, left_out),
         where(machine() | versions()),
@@ -117,7 +117,7 @@ def badge(text: str, verdict: Verdict) -> Html:
     return tag("span", text, class_=f"badge {verdict}")
 
 
-def badges(verdicts: Sequence[Verdict]) -> list[Html]:
+def _badges(verdicts: Sequence[Verdict]) -> list[Html]:
     """How many there are of each verdict, the worst first."""
     counts = {verdict: verdicts.count(verdict) for verdict in Verdict}
     return [
@@ -128,10 +128,10 @@ def badges(verdicts: Sequence[Verdict]) -> list[Html]:
 
 
 _VERDICTS = (
-    "A row is within its budget if each difference is, with all that lies between its bounds, and "
-    "past it if one difference lies beyond its limit with both its bounds. It is undecided if a "
-    "limit lies between the bounds of a difference, or too little of a class was seen: more images "
-    "then decide it. The bounds in brackets hold in {level:g} % of cases."
+    "Each difference has an interval, in brackets, which holds the true difference in {level:g} % "
+    "of cases. A row is within its budget if each interval is within its limit, past it if one is "
+    "wholly beyond its limit, and undecided else: a limit lies in an interval, or too little of a "
+    "class was seen, and more images would tell."
 )
 
 
@@ -144,7 +144,7 @@ _NO_LABELS = (
 
 def _summary(rows: Sequence[Comparison]) -> Html:
     header = ["Artefact", "Runtime", "Verdict", "Precision", "Size"]
-    header += [f"{name[0].upper()}{name[1:]}" for name in columns(rows[0].score.dataset.labelled)]
+    header += [_title(name) for name in columns(rows[0].score.dataset.labelled)]
     cells = [
         [
             row.name,
@@ -157,6 +157,10 @@ def _summary(rows: Sequence[Comparison]) -> Html:
         for row in rows
     ]
     return Table(header, cells, left=5).html()
+
+
+def _title(name: str) -> str:
+    return name if name.startswith("mIoU") else f"{name[0].upper()}{name[1:]}"
 
 
 def _plot(row: Comparison) -> Html:

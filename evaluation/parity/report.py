@@ -50,9 +50,11 @@ def _remedy(row: Comparison) -> str:
     if not judgement.findings:
         return "which nothing limits"
     more = judgement.more_images()
-    if more is None:
-        return "which no number of images decides, as a difference lies at its limit"
-    return f"which about {rounded_up(more):,} more images would decide"
+    if more is not None:
+        return f"which about {rounded_up(more):,} more images would decide"
+    if any(finding.endless for finding in judgement.of(Verdict.UNDECIDED)):
+        return "of which so few images say nothing"
+    return "which no number of images decides, as a difference lies at its limit"
 
 
 def rounded_up(count: int) -> int:
@@ -112,27 +114,33 @@ def undecided(row: Comparison) -> list[str]:
             "--min-agreement PERCENT of pixels that must be alike"
         ]
     lines: list[str] = []
-    crossed: list[Finding] = []
-    endless: list[Finding] = []
     unseen: list[Finding] = []
+    endless: list[Finding] = []
+    near: list[Finding] = []
+    crossed: list[Finding] = []
     for finding in judgement.of(Verdict.UNDECIDED):
         if finding.what not in known.seen:
             lines.append(str(finding))
         elif not known.seen[finding.what].enough():
             unseen.append(finding)
+        elif finding.endless:
+            endless.append(finding)
         else:
-            (endless if finding.more_images is None else crossed).append(finding)
+            (near if finding.more_images is None else crossed).append(finding)
     if crossed:
         more = rounded_up(max(finding.more_images or 0 for finding in crossed))
+        several = "s" if len(crossed) > 1 else ""
         lines.append(
-            f"the limit, {crossed[0].limit}, lies between the bounds of "
-            f"{_named(crossed)}; about {more:,} more images would decide"
+            f"the limit, {crossed[0].limit}, lies in the interval{several} of {_named(crossed)}; "
+            f"about {more:,} more images would decide"
+        )
+    if near:
+        lines.append(
+            f"the difference of {_named(near)} lies at the limit, {near[0].limit}: no number of "
+            "images decides"
         )
     if endless:
-        lines.append(
-            f"the difference of {_named(endless)} lies at the limit, "
-            f"{endless[0].limit}: no number of images decides"
-        )
+        lines.append(f"on so few images {_named(endless)} may differ by anything")
     if unseen:
         lines.append(
             f"too little was seen of {_named(unseen)}: {FEWEST_IMAGES} {known.drawn} and "
@@ -163,9 +171,9 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     """What the columns mean, what is allowed, and how it was scored."""
     protocol, first = rows[0].score.protocol(), rows[0].differences()
     lines = [
-        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, and "
-        f"between which bounds it lies ({100 * first.level:g} %)",
-        "within: all between the bounds is within the budget; past: none of it; undecided: a part",
+        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, with "
+        f"its interval, which holds the true difference in {100 * first.level:g} % of cases",
+        "within: the whole interval is within the limit; past: all of it beyond; undecided: else",
         "small points: of the accuracy on regions below 3,000 pixels",
     ]
     if first.left_out:
@@ -230,7 +238,7 @@ def columns(labelled: bool) -> list[str]:
 def numbers(row: Comparison, grouping: str = "") -> list[str]:
     """The cells of mIoU to small regions; `grouping` is what parts thousands.
 
-    Without labels the share of pixels alike, with its bounds, comes first.
+    Without labels the share of pixels alike, with its interval, comes first.
     """
     known = row.differences()
     name, worst = row.worst_class()
@@ -243,13 +251,13 @@ def numbers(row: Comparison, grouping: str = "") -> list[str]:
     counts = [f"{row.ties:{grouping}}", f"{row.flips:{grouping}}"]
     last = signed(small.value if small else None, 2)
     if not row.score.dataset.labelled:
-        return [alike_text(row), *counts, *scores, last]
+        return [_alike_text(row), *counts, *scores, last]
     miou = number(100 * row.score.confusion.miou())
     return [miou, *scores, number(100 * row.agreement(), 4), *counts, last]
 
 
-def alike_text(row: Comparison) -> str:
-    """The share of pixels alike, in percent, and its bounds."""
+def _alike_text(row: Comparison) -> str:
+    """The share of pixels alike, in percent, with its interval."""
     alike = row.differences().alike
     value = number(100 * row.agreement(), 4)
     if alike is None:

@@ -91,7 +91,7 @@ def test_the_limits_of_int8_can_be_chosen():
     assert told["fp32"] == BUDGETS["fp32"]
     assert told["fp16"] == BUDGETS["fp16"]
     assert chosen("--max-class-drop", "0")["int8"].class_points == 0
-    limits = "mIoU at most 0.1 points lost, every class at most 1 points lost"
+    limits = "mIoU at most 0.1 points lost, every class at most 1 point lost"
     assert str(told["int8"]) == limits
     changed = chosen("--max-class-change", "0.4")["int8"]
     assert (changed.class_points, changed.class_rises, changed.miou_rises) == (0.4, True, False)
@@ -105,7 +105,7 @@ def difference(value, reach, **classes):
         return Interval(value, value - reach, value + reach, 40, 40.0)
 
     return Differences(
-        images=40, groups=40, block=None, level=0.95, miou=interval(value, reach), left_out=(),
+        images=40, groups=40, level=0.95, miou=interval(value, reach), left_out=(),
         classes={name: interval(*one[:2]) for name, one in classes.items()},
         seen={name: Seen(one[2], 10_000) for name, one in classes.items()},
         pixel_accuracy=interval(0, 0), small_regions=None, alike=Interval(0.99985, 0.9998, 0.99995,

@@ -156,15 +156,20 @@ def test_undecided_classes_are_named_together(memory):
     counted(row, ours, lambda index: (885, 870, 869, 9, 885), truth)
     mean, crossed, endless, unseen = sentences(row)
     assert mean.startswith("undecided: mIoU -0.")
-    assert (
-        "at most 1 points lost, lies between the bounds of floor, door and tree; about" in crossed
-    )
+    assert "at most 1 point lost, lies in the intervals of floor, door and tree; about" in crossed
     assert "the difference of wall lies at the limit" in endless
     assert "too little was seen of roof: 6 groups and 1,000 pixels are needed" in unseen
     assert headline([row]).startswith("12 images of 12 groups tell as much as ")
     assert headline([row]).endswith(
         "which no number of images decides, as a difference lies at its limit."
     )
+
+
+def test_one_image_decides_nothing(memory):
+    row = counted(comparison(memory(label_set=TWO), "int8"), *[lambda i: (900, 900)] * 2, images=1)
+    assert row.judgement().verdict is Verdict.UNDECIDED
+    assert "mIoU +0.000 points [-100.000, +100.000]" in sentences(row)[0]
+    assert headline([row]).endswith("a.onnx on fake, of which so few images say nothing.")
 
 
 def test_a_class_without_truth_does_not_swing_the_difference(memory):

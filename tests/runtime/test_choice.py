@@ -33,7 +33,7 @@ from icnet_deploy.runtime.predict.command import main as predict
 SPEEDS = {("fp32", "onnxruntime"): 3.0, ("fp32", "openvino"): 2.0, ("int8", "openvino"): 1.0}
 
 
-UNSURE = "bus -0.900 points [-1.700, -0.100], at most 1 points lost"
+UNSURE = "bus -0.900 points [-1.700, -0.100], at most 1 point lost"
 
 
 def verdict(path, runtime="openvino", word="within", device="cpu", **fields):
