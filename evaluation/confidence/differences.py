@@ -181,6 +181,27 @@ def differences(
     )
 
 
+def share(
+    counts: Sequence[tuple[int, int]],
+    groups: Sequence[str],
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """What share of the pixels is of a kind, 0..1.
+
+    Args:
+        counts: of each image how many are of the kind, and how many there are.
+        groups: of each image; those of one group follow each other in time.
+        level: of the interval.
+        seed: of the resamples.
+    """
+    ratios = np.array([[[few], [all_], [0], [all_]] for few, all_ in counts], float)
+    ends = np.array([[0.0, 100.0]] * 2)  # of the share, and of the mean, which is the same
+    whole = len(set(groups)) >= FEWEST_GROUPS
+    return _Intervals(Images(ratios, groups, np.array([True])), ends, whole, level, seed).share(0)
+
+
 class _Intervals:
     """Intervals of one comparison, each from blocks of its own length.
 

@@ -16,6 +16,7 @@ from icnet_deploy.evaluation.confidence.differences import (
     Differences,
     Interval,
     differences,
+    share,
 )
 from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.evaluation.kept import Journal
@@ -225,6 +226,18 @@ class Comparison:
             )
         return self._known[key]
 
+    def shares(self) -> dict[str, Interval]:
+        """What share of the pixels is alike, a tie or a flip, 0..1 each."""
+        groups = [one.group for one in self.score.images_counted]
+        return {
+            kind: share(
+                [(getattr(one, kind), one.pixels) for one in self.pixel_counts],
+                groups,
+                level=self.level,
+            )
+            for kind in ("alike", "ties", "flips")
+        }
+
     def judgement(self) -> Judgement:
         """What its budget says of these differences."""
         return self.budget.judge(self.differences())
@@ -256,7 +269,7 @@ class Comparison:
         """The JSON form of the row."""
         name, worst = self.worst_class()
         size, known, judgement = self.metadata.size, self.differences(), self.judgement()
-        small, alike = known.small_regions, known.alike
+        small, shares = known.small_regions, self.shares()
         return {
             "artefact": str(self.artefact),
             "sha256": self.sha256,
@@ -274,11 +287,13 @@ class Comparison:
             "iou_difference_points": {k: v.to_dict() for k, v in known.classes.items()},
             "pixel_accuracy_difference_points": known.pixel_accuracy.to_dict(),
             "agreeing_percent": percent(self.agreement()),
-            "agreement": alike and alike.to_dict(),
+            "agreement": shares["alike"].to_dict(),
             "pixels": self.pixels,
             "differing_pixels": self.ties + self.flips,
             "ties": self.ties,
+            "tie_share": shares["ties"].to_dict(),
             "flips": self.flips,
+            "flip_share": shares["flips"].to_dict(),
             "tie_margin": self.budget.tie_margin,
             "small_region_difference_points": small and small.to_dict(),
             "score": self.score.to_dict(),

@@ -6,6 +6,7 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.confidence.differences import Interval
 from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
@@ -104,6 +105,7 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
         tag("h2", "What the columns mean"),
         *_meanings(rows),
         tag("h2", "The differences and their limits"),
+        _pixels(rows),
         *map(_plot, rows),
         tag("h2", "IoU a class"),
         _classes(rows),
@@ -161,6 +163,17 @@ def _summary(rows: Sequence[Comparison]) -> Html:
 
 def _title(name: str) -> str:
     return name if name.startswith("mIoU") else f"{name[0].upper()}{name[1:]}"
+
+
+def _pixels(rows: Sequence[Comparison]) -> Html:
+    """What share of the pixels is alike, and of those that differ what share is of which kind."""
+    header = ["Pixels, %", "Alike", "Ties", "Real flips"]
+    return Table(header, [[str(row), *map(_percent, row.shares().values())] for row in rows]).html()
+
+
+def _percent(share: Interval) -> str:
+    low, high = (number(100 * end, 4) for end in (share.low, share.high))
+    return f"{number(100 * share.value, 4)} [{low}, {high}]"
 
 
 def _plot(row: Comparison) -> Html:

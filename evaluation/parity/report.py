@@ -53,7 +53,7 @@ def _remedy(row: Comparison) -> str:
     if more is not None:
         return f"which about {rounded_up(more):,} more images would decide"
     if any(finding.endless for finding in judgement.of(Verdict.UNDECIDED)):
-        return "of which so few images say nothing"
+        return "about which so few images say nothing"
     return "which no number of images decides, as a difference lies at its limit"
 
 

@@ -113,6 +113,17 @@ def counted(row, ours, theirs, truth=(1000, 1000), images=12):
     return row
 
 
+def test_shares_of_pixels_have_intervals(memory):
+    """That of pixels alike is the one that the verdict rests on."""
+    row = counted(comparison(memory(label_set=TWO)), *[lambda index: (900, 900)] * 2)
+    row.pixel_counts = [PixelCounts(1000, 30 - index, index % 3) for index in range(12)]
+    shares = row.shares()
+    assert shares["alike"] == row.differences().alike
+    assert shares["flips"].value == pytest.approx(0.001)
+    assert 0 <= shares["flips"].low < 0.001 < shares["flips"].high
+    assert row.to_dict()["tie_share"] == shares["ties"].to_dict()
+
+
 def test_int8_is_held_to_what_it_loses_and_shows_what_rose(memory):
     """The worst class is the one that fell; one that rose far beyond the limit fails nothing."""
 
@@ -169,7 +180,7 @@ def test_one_image_decides_nothing(memory):
     row = counted(comparison(memory(label_set=TWO), "int8"), *[lambda i: (900, 900)] * 2, images=1)
     assert row.judgement().verdict is Verdict.UNDECIDED
     assert "mIoU +0.000 points [-100.000, +100.000]" in sentences(row)[0]
-    assert headline([row]).endswith("a.onnx on fake, of which so few images say nothing.")
+    assert headline([row]).endswith("a.onnx on fake, about which so few images say nothing.")
 
 
 def test_a_class_without_truth_does_not_swing_the_difference(memory):
