@@ -211,7 +211,8 @@ class Predictor:
     ) -> Predictor:
         """Opens what is fastest here of the artefacts in a folder that `icnet verify` passed.
 
-        What it left undecided is taken only where nothing is within its limits. Measured once, or `anew`; `choice` says why. Arguments and errors are those of `open`.
+        What it left undecided is taken only where nothing is within its limits. Measured once, or
+        `anew`; `choice` says why. Arguments and errors are those of `open`.
         """
         from icnet_deploy.runtime.auto.candidates import Candidate, Request
         from icnet_deploy.runtime.auto.choice import open_fastest
