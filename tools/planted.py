@@ -5,6 +5,7 @@ worse is no gate.
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,9 @@ def plant(
             helper.make_node("Where", ["planted_lost", "planted_other", "true_labels"], ["labels"]),
         ]
     )
-    write_artefact(out, model.SerializeToString(), replace(metadata, precision=_CLAIMED))
+    no_image = hashlib.sha256(b"planted").hexdigest()  # the gate asks what it was calibrated on
+    claims = replace(metadata, precision=_CLAIMED, calibration_images=(no_image,))
+    write_artefact(out, model.SerializeToString(), claims)
 
 
 def _parser() -> argparse.ArgumentParser:

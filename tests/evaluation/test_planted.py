@@ -1,0 +1,67 @@
+"""The gate on files with a planted fault, on drawn scenes: what is worse fails, and nothing else.
+
+The network is the shipped checkpoint at 256x512, and the faults are small beside what it errs by.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.verify.command import main
+from icnet_deploy.export.to_onnx import export
+from icnet_deploy.networks.checkpoint import SHIPPED
+from tools.planted import plant
+
+CLASSES = "road", "building"
+LIMITS = ("--max-miou-drop", "0.3", "--max-class-drop", "0.4")
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("exact") / "exact.onnx"
+    export(path, SHIPPED, (256, 512), head="labels")
+    return path
+
+
+@pytest.fixture
+def verified(exact, tmp_path):
+    """A function that plants a fault, verifies the file, and gives the exit code and its row."""
+
+    def verified(share: float, scenes: int, *options: str):
+        folder = tmp_path / "release"
+        folder.mkdir()
+        plant(exact, folder / "planted.onnx", CLASSES, share)
+        result = tmp_path / "verify.json"
+        code = main([str(folder), "--limit", str(scenes), "--json", str(result), *LIMITS, *options])
+        (row,) = json.loads(result.read_text())["parity"]["rows"]
+        findings = {finding["what"]: finding for finding in row["findings"]}
+        return code, row, findings
+
+    return verified
+
+
+def test_a_drop_of_one_point_of_a_common_class_is_past_after_20_scenes(verified):
+    code, row, findings = verified(0.0105, 20)
+    assert code == 1
+    assert row["verdict"] == "past"
+    assert findings["road"]["verdict"] == "past"
+    assert -1.2 < findings["road"]["difference"]["value"] < -0.8
+    assert findings["mIoU"]["verdict"] == "within"
+
+
+def test_a_drop_of_two_hundredths_is_within_after_40_scenes(verified):
+    code, row, findings = verified(0.0002, 40, "--undecided", "fail")
+    assert code == 0, row["findings"]
+    assert row["verdict"] == "within"
+    assert -0.04 < findings["road"]["difference"]["value"] < -0.005
+
+
+def test_only_a_class_of_a_labels_graph_can_be_planted(exact, artefact, tmp_path):
+    with pytest.raises(InputError, match="no class 'rode'"):
+        plant(exact, tmp_path / "out.onnx", ("rode", "building"), 0.01)
+    with pytest.raises(InputError, match="--head labels"):
+        plant(artefact, tmp_path / "out.onnx", CLASSES, 0.01)
+    assert not (tmp_path / "out.onnx").exists()
