@@ -144,7 +144,7 @@ def judge(
         verdict = Verdict.UNDECIDED
     finding = Finding(what, interval, limit_words(points, rises), verdict)
     if seen is not None and not seen.enough():
-        return _too_little(finding, *seen, images)
+        return _too_little(finding, seen, images)
     if verdict is not Verdict.UNDECIDED:
         return finding
     ends = (-points, points) if rises else (-points,)
@@ -187,14 +187,14 @@ def _undecided(finding: Finding, need: float) -> Finding:
     return replace(finding, more_images=more, why=why)
 
 
-def _too_little(finding: Finding, images: int, pixels: int, total: int) -> Finding:
+def _too_little(finding: Finding, seen: Seen, total: int) -> Finding:
     """A class that was hardly seen is not decided, whatever its interval says."""
     more = None
-    if images:
-        share = min(images / FEWEST_IMAGES, pixels / FEWEST_PIXELS)
+    if seen.images:
+        share = min(seen.images / FEWEST_IMAGES, seen.pixels / FEWEST_PIXELS)
         more = max(1, round(total * (1 / max(share, 1e-9) - 1)))
     why = (
-        f"it was seen on {images} images and {pixels:,} pixels, too little to say: at least "
-        f"{FEWEST_IMAGES} images and {FEWEST_PIXELS:,} pixels are needed"
+        f"it was seen on {seen.images} {seen.of} and {seen.pixels:,} pixels, too little to say: at "
+        f"least {FEWEST_IMAGES} {seen.of} and {FEWEST_PIXELS:,} pixels are needed"
     )
     return replace(finding, verdict=Verdict.UNDECIDED, more_images=more, why=why)

@@ -69,10 +69,12 @@ class Seen(NamedTuple):
     Attributes:
         images: or groups, where groups are drawn.
         pixels: of all images.
+        of: `images` or `groups`.
     """
 
     images: int
     pixels: int
+    of: str = "images"
 
     def enough(self) -> bool:
         """Whether anything can be said of the class."""
@@ -117,7 +119,7 @@ class Differences:
 
     def basis(self) -> str:
         """What the intervals rest on, in a sentence that stands first in a result."""
-        worth = f"as much as {self.miou.effective_images:.0f} independent ones"
+        worth = f"as much of mIoU as {self.miou.effective_images:.0f} independent ones"
         images = f"{self.images} image{'s' if self.images != 1 else ''}"
         if self.groups >= FEWEST_GROUPS:
             return f"{images} of {self.groups} groups tell {worth}"
@@ -289,9 +291,10 @@ def _ends(ratios: Float, mean: npt.NDArray[np.bool_]) -> Float:
 
 def _seen(truth: npt.NDArray[np.int64], groups: Sequence[str] | None) -> list[Seen]:
     """On how many images, or groups if they are given, and pixels each class is."""
-    shown = truth > 0
+    shown, of = truth > 0, "images"
     if groups is not None:
+        of = "groups"
         labels = np.unique(np.asarray(groups), return_inverse=True)[1]
         shown = np.array([shown[labels == label].any(axis=0) for label in range(labels.max() + 1)])
     counts = zip(shown.sum(axis=0), truth.sum(axis=0), strict=True)
-    return [Seen(int(images), int(pixels)) for images, pixels in counts]
+    return [Seen(int(images), int(pixels), of) for images, pixels in counts]

@@ -261,7 +261,7 @@ def test_the_tables_and_bars_say_what_was_measured():
         "kind": "sensitivity",
         "placement": "int8",
         "runtime": "openvino",
-        "basis": "12 images of 12 groups tell as much as 12 independent ones",
+        "basis": "12 images of 12 groups tell as much of mIoU as 12 independent ones",
         "protocol": {"images": 12, "dataset": "camvid", "split": "val"},
         "float32": {"miou_percent": 61.5},
         "blocks": [{**block, **cost(-0.5, 0.02).to_dict()}],
