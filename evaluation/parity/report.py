@@ -164,7 +164,11 @@ def _risen(row: Comparison) -> list[str]:
         for name, difference in row.differences().classes.items()
         if difference.value > limit
     ]
-    return [f"rose, which is no fault of INT8: {', '.join(risen)}"] if risen else []
+    return (
+        [f"rose by more than may be lost, which is no fault of INT8: {', '.join(risen)}"]
+        if risen
+        else []
+    )
 
 
 def _how(rows: Sequence[Comparison]) -> list[str]:

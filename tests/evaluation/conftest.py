@@ -23,6 +23,17 @@ def nothing_kept(monkeypatch):
     monkeypatch.setenv("ICNET_CACHE", "off")
 
 
+@pytest.fixture(scope="session")
+def dozen(tmp_path_factory):
+    """As many images as say something of others, small: a data set."""
+    from icnet_deploy.data import open_dataset
+    from icnet_deploy.data.scenes import write_scenes
+
+    root = tmp_path_factory.mktemp("dozen")
+    write_scenes(root, 12, (48, 64), 0, "val")
+    return open_dataset("scenes", root)
+
+
 @pytest.fixture
 def uninstall(monkeypatch):
     """A function that takes packages away from this machine until the test ends."""

@@ -136,7 +136,7 @@ def test_int8_is_held_to_what_it_loses_and_shows_what_rose(memory):
     assert row.differences().classes["wall"].low > 5
     assert row.judgement().verdict is Verdict.WITHIN
     assert [line.partition(" +")[0] for line in sentences(row)] == [
-        "rose, which is no fault of INT8: wall"
+        "rose by more than may be lost, which is no fault of INT8: wall"
     ]
 
 

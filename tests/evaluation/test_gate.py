@@ -67,8 +67,8 @@ def precisions(artefact, tmp_path_factory):
 def gate(run, precisions, scenes, checkpoint, tmp_path):
     """A function that holds the four files together: exit code, output, JSON."""
 
-    def gate(*arguments, files=None):
-        told = ["--dataset", "scenes", "--data", scenes, "--weights", checkpoint]
+    def gate(*arguments, files=None, data=scenes):
+        told = ["--dataset", "scenes", "--data", data, "--weights", checkpoint]
         out = tmp_path / "gate.json"
         done = run("parity", *(files or precisions.values()), *told, "--json", out, *arguments)
         return done, json.loads(out.read_text()) if out.is_file() else None
@@ -106,14 +106,18 @@ def test_every_precision_goes_where_it_is_meant_to(gate):
 
 
 def test_the_limits_of_int8_are_the_callers_and_those_of_floats_are_not(gate, precisions):
-    done, told = gate("--max-miou-drop", "0", "--max-class-drop", "0")
+    limits = ("--max-miou-drop", "0", "--max-class-drop", "0")
+    files = [precisions["fp32"], precisions["int8-ort"]]
+    done, told = gate(*limits, "--runtime", "onnxruntime", "--undecided", "fail", files=files)
     assert done.code == 1
-    verdicts = {row["precision"]: row["verdict"] for row in told["rows"]}
-    assert verdicts == {"fp32": "pass", "fp16": "pass", "int8": "fail", "int8-ort": "fail"}
-    assert "budget of int8: mIoU within 0 points, every class within 0" in done.out
+    (line,) = done.err.splitlines()
+    assert line.endswith("1 of 2 are undecided (--undecided fail): a-int8-ort.onnx on onnxruntime")
+    assert [row["verdict"] for row in told["rows"]] == ["within", "undecided"]
+    assert "budget of fp32: mIoU within 0.01 points" in done.out
+    assert "budget of int8-ort: mIoU at most 0 points lost, every class at most 0 " in done.out
 
 
-def test_a_broken_scale_is_caught(gate, precisions, tmp_path):
+def test_a_broken_scale_is_caught(gate, precisions, dozen, tmp_path):
     import onnx
     from onnx import numpy_helper
 
@@ -122,9 +126,9 @@ def test_a_broken_scale_is_caught(gate, precisions, tmp_path):
     (scale,) = [t for t in model.graph.initializer if t.name == last]
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) / 8, scale.name))
     path = write(tmp_path / "broken.onnx", model)
-    done, _ = gate(*LOOSE, files=[path])
+    done, _ = gate("--max-miou-drop", "1", files=[path], data=dozen.root)
     assert done.code == 1
-    assert "past budget: broken.onnx" in done.out
+    assert "broken.onnx on onnxruntime: past its budget: " in done.out
 
 
 def test_named_runtimes_get_every_file_that_can_work_there(gate, precisions):

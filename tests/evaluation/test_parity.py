@@ -37,16 +37,6 @@ class Spoilt:
         return SimpleNamespace(labels=labels)
 
 
-@pytest.fixture(scope="module")
-def dozen(tmp_path_factory):
-    """As many images as say something of others, small."""
-    from icnet_deploy.data.scenes import write_scenes
-
-    root = tmp_path_factory.mktemp("dozen")
-    write_scenes(root, 12, (48, 64), 0, "val")
-    return open_dataset("scenes", root)
-
-
 @pytest.fixture
 def spoilt(checkpoint, scenes):
     """A function that compares files whose labels are spoilt: their rows."""
