@@ -190,7 +190,7 @@ def share(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """What share of the pixels is of a kind, 0..1.
+    """What share of the pixels is of a kind, in percent.
 
     Args:
         counts: of each image how many are of the kind, and how many there are.
@@ -198,10 +198,10 @@ def share(
         level: of the interval.
         seed: of the resamples.
     """
-    ratios = np.array([[[few], [all_], [0], [all_]] for few, all_ in counts], float)
+    ratios = np.array([[[few], [pixels], [0], [pixels]] for few, pixels in counts], float)
     ends = np.array([[0.0, 100.0]] * 2)  # of the share, and of the mean, which is the same
     whole = len(set(groups)) >= FEWEST_GROUPS
-    return _Intervals(Images(ratios, groups, np.array([True])), ends, whole, level, seed).share(0)
+    return _Intervals(Images(ratios, groups, np.array([True])), ends, whole, level, seed).of(0)
 
 
 class _Intervals:

@@ -226,8 +226,8 @@ class Comparison:
             )
         return self._known[key]
 
-    def shares(self) -> dict[str, Interval]:
-        """What share of the pixels is alike, a tie or a flip, 0..1 each."""
+    def pixel_percent(self) -> dict[str, Interval]:
+        """What share of the pixels is `alike`, `ties` and `flips`, in percent each."""
         groups = [one.group for one in self.score.images_counted]
         return {
             kind: share(
@@ -269,7 +269,7 @@ class Comparison:
         """The JSON form of the row."""
         name, worst = self.worst_class()
         size, known, judgement = self.metadata.size, self.differences(), self.judgement()
-        small, shares = known.small_regions, self.shares()
+        small, alike, shares = known.small_regions, known.alike, self.pixel_percent()
         return {
             "artefact": str(self.artefact),
             "sha256": self.sha256,
@@ -287,13 +287,13 @@ class Comparison:
             "iou_difference_points": {k: v.to_dict() for k, v in known.classes.items()},
             "pixel_accuracy_difference_points": known.pixel_accuracy.to_dict(),
             "agreeing_percent": percent(self.agreement()),
-            "agreement": shares["alike"].to_dict(),
+            "agreement": alike and alike.to_dict(),
             "pixels": self.pixels,
             "differing_pixels": self.ties + self.flips,
             "ties": self.ties,
-            "tie_share": shares["ties"].to_dict(),
+            "ties_percent": shares["ties"].to_dict(),
             "flips": self.flips,
-            "flip_share": shares["flips"].to_dict(),
+            "flips_percent": shares["flips"].to_dict(),
             "tie_margin": self.budget.tie_margin,
             "small_region_difference_points": small and small.to_dict(),
             "score": self.score.to_dict(),

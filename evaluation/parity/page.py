@@ -168,12 +168,13 @@ def _title(name: str) -> str:
 def _pixels(rows: Sequence[Comparison]) -> Html:
     """What share of the pixels is alike, and of those that differ what share is of which kind."""
     header = ["Pixels, %", "Alike", "Ties", "Real flips"]
-    return Table(header, [[str(row), *map(_percent, row.shares().values())] for row in rows]).html()
+    cells = [[str(row), *map(_percent, row.pixel_percent().values())] for row in rows]
+    return Table(header, cells).html()
 
 
 def _percent(share: Interval) -> str:
-    low, high = (number(100 * end, 4) for end in (share.low, share.high))
-    return f"{number(100 * share.value, 4)} [{low}, {high}]"
+    low, high = number(share.low, 4), number(share.high, 4)
+    return f"{number(share.value, 4)} [{low}, {high}]"
 
 
 def _plot(row: Comparison) -> Html:

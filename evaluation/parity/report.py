@@ -194,11 +194,11 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
         )
     budgets = {row.metadata.precision: str(row.budget) for row in rows}
     lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
-    return [
-        *lines,
-        f"{protocol.images} images of {protocol.dataset} {protocol.split}, label sizes "
-        f"{', '.join(protocol.label_sizes)}, label {protocol.ignored} ignored; {protocol.mapping}",
-    ]
+    of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
+    scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
+    scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
+    photos = f"{protocol.images} images of {of}, sizes {sizes}"
+    return [*lines, scored if rows[0].score.dataset.labelled else photos]
 
 
 def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[str, Any]:

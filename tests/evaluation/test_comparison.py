@@ -117,11 +117,11 @@ def test_shares_of_pixels_have_intervals(memory):
     """That of pixels alike is the one that the verdict rests on."""
     row = counted(comparison(memory(label_set=TWO)), *[lambda index: (900, 900)] * 2)
     row.pixel_counts = [PixelCounts(1000, 30 - index, index % 3) for index in range(12)]
-    shares = row.shares()
-    assert shares["alike"] == row.differences().alike
-    assert shares["flips"].value == pytest.approx(0.001)
-    assert 0 <= shares["flips"].low < 0.001 < shares["flips"].high
-    assert row.to_dict()["tie_share"] == shares["ties"].to_dict()
+    shares = row.pixel_percent()
+    assert shares["alike"].low == pytest.approx(100 * row.differences().alike.low)
+    assert shares["flips"].value == pytest.approx(0.1)
+    assert 0 <= shares["flips"].low < 0.1 < shares["flips"].high
+    assert row.to_dict()["ties_percent"] == shares["ties"].to_dict()
 
 
 def test_int8_is_held_to_what_it_loses_and_shows_what_rose(memory):
