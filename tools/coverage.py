@@ -65,8 +65,9 @@ class Case:
 
     def __str__(self) -> str:
         if self.correlation is None:
-            return f"{self.world}, {self.images} independent"
-        return f"{self.world}, one drive of {self.images}, correlated by {self.correlation:g}"
+            return f"{self.world}, {self.images} independent images"
+        frames = f"one drive of {self.images} frames"
+        return f"{self.world}, {frames} that correlate by {self.correlation:g}"
 
     def least(self) -> float:
         """The least that each coverage must be, in percent."""
@@ -219,14 +220,29 @@ def faults(case: Case, found: Mapping[str, float], slack: float = 0.0) -> list[s
     ]
 
 
-def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of a recorded result, for a page."""
-    drawn = [one for result in results if result["kind"] == "coverage" for one in result["cases"]]
+def _table(result: Mapping[str, Any]) -> Table:
+    """Each case by each interval."""
+    drawn = result["cases"]
     names = list(dict.fromkeys(name for one in drawn for name in one["percent"]))
-    rows = [
-        [one["drawn"], *(number(one["percent"].get(name), 1) for name in names)] for one in drawn
-    ]
-    return Table(["drawn", *names], rows).markdown()
+    rows = [[one["drawn"], *(number(one["percent"].get(k), 1) for k in names)] for one in drawn]
+    return Table(["drawn", *names], rows)
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of a recorded result, for a page: by what is drawn, over all worlds."""
+    shares: dict[str, list[float]] = {}
+    naive: dict[str, list[float]] = {}
+    for result in results:
+        for one in result["cases"] if result["kind"] == "coverage" else ():
+            drawn = one["drawn"].split(", ", 1)[1]
+            for name, percent in one["percent"].items():
+                (naive if name == _NAIVE else shares).setdefault(drawn, []).append(percent)
+
+    def ends(percents: Sequence[float]) -> str:
+        return f"{min(percents):.0f} to {max(percents):.0f}" if percents else "-"
+
+    rows = [[drawn, ends(shares[drawn]), ends(naive.get(drawn, []))] for drawn in shares]
+    return Table(["drawn", "intervals that hold the truth, %", f"{_NAIVE}, %"], rows).markdown()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for case, one in zip(chosen, found, strict=True)
         ],
     }
-    print(markdown([result]))
+    print(_table(result).text())
     if args.out:
         write_json(args.out, result)
     wrong = [fault for case, one in zip(chosen, found, strict=True) for fault in faults(case, one)]

@@ -22,6 +22,7 @@ from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
+from tools.coverage import markdown as coverage_markdown
 from tools.quantizers import markdown as quantizers_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -113,6 +114,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "quantizers": quantizers_markdown,
     "sensitivity": sensitivity_markdown,
     "rebuilds": rebuilds_markdown,
+    "coverage": coverage_markdown,
 }
 
 

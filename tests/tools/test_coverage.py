@@ -64,5 +64,8 @@ def test_the_command_writes_its_result_and_its_table(tmp_path, monkeypatch, caps
     out = tmp_path / "coverage.json"
     assert main(["--draws", "5", "--jobs", "1", "-o", str(out)]) in (0, 1)
     result = json.loads(out.read_text())
-    assert result["cases"][0]["drawn"] == "val, 10 independent"
-    assert markdown([result]) in capsys.readouterr().out
+    assert result["cases"][0]["drawn"] == "val, 10 independent images"
+    assert "val, 10 independent images" in capsys.readouterr().out
+    (row,) = [line for line in markdown([result]).splitlines() if "10 independent" in line]
+    shares = result["cases"][0]["percent"].values()
+    assert f"{min(shares):.0f} to {max(shares):.0f}" in row
