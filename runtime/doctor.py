@@ -13,6 +13,7 @@ from icnet_deploy.metadata import NO_DIGEST
 from icnet_deploy.runtime.auto.candidates import Candidate
 from icnet_deploy.runtime.auto.choice import Choice, remembered_choices
 from icnet_deploy.runtime.auto.folder import read_artefacts
+from icnet_deploy.runtime.auto.verdicts import Entry, read_verdicts
 from icnet_deploy.runtime.machine import PACKAGES, examine
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             choice = predictor.choice
         assert choice is not None
         machine |= {"choice": asdict(choice), "notes": notes(args.model)}
-        lines = [*explain(choice), *machine["notes"]]
+        entry = read_verdicts(args.model).of(*choice.winner.place)
+        lines = [*explain(choice, entry), *machine["notes"]]
     if args.json:
         write_json(args.json, machine)
     print("\n".join(lines))
@@ -71,9 +73,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def explain(choice: Choice) -> list[str]:
-    """The lines that say what of a folder was chosen, and why."""
+def explain(choice: Choice, entry: Entry | None = None) -> list[str]:
+    """The lines that say what of a folder was chosen, why, and what is known of it."""
     lines = [f"{choice.folder}: {choice.winner.file} on {choice.winner.runtime}"]
+    lines += [str(entry)] if entry else []
     lines += [f"note: {choice.note}", ""] if choice.note else [""]
     if choice.measured is None:
         lines.append("the only candidate: nothing was measured")

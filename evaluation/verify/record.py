@@ -53,6 +53,7 @@ def _entries(result: Result) -> Iterator[Entry]:
             reason="; ".join(row.breaches()),
             undecided="; ".join(undecided(row)) if verdict is Verdict.UNDECIDED else "",
             miou_points=round(row.miou_points(), 6),
+            miou_difference_points=row.differences().miou.to_dict(),
             scored_on=_scored_on(row.score.protocol()),
             limits=str(row.budget),
             **here,

@@ -24,11 +24,13 @@ from icnet_deploy.documents import (
     Schema,
     list_of,
     object_of,
+    object_with,
     one_of,
     or_null,
 )
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_json
+from icnet_deploy.report.tables import signed
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 
 NAME = "verified.json"
@@ -46,6 +48,7 @@ RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
 
 _WHAT = "a record of `icnet verify FOLDER`, which writes it anew"
 _RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=_SCHEMA)
+_INTERVAL = dict.fromkeys(("value", "low", "high", "groups", "effective_images"), NUMBER)
 _ENTRY = Schema(
     _WHAT,
     {
@@ -64,8 +67,10 @@ _ENTRY = Schema(
         "versions": object_of(TEXT),
         "cpu_flags": list_of(TEXT),
         "undecided": TEXT,
+        "miou_difference_points": or_null(object_with(_INTERVAL)),
     },
-    optional=("cpu_flags", "verdict", "undecided"),  # younger than the first records
+    # younger than the first records
+    optional=("cpu_flags", "verdict", "undecided", "miou_difference_points"),
 )
 
 
@@ -89,6 +94,8 @@ class Entry:
             tell.
         versions: name -> version of what was used.
         undecided: what is, and what would decide it, in words; empty if nothing is.
+        miou_difference_points: the same difference as `miou_points`, with the interval in which it
+            lies: `value`, `low`, `high`, `groups`, `effective_images`; None where it is not known.
     """
 
     file: str
@@ -105,11 +112,25 @@ class Entry:
     versions: dict[str, str] = field(default_factory=dict)
     cpu_flags: tuple[str, ...] = ()
     undecided: str = ""
+    miou_difference_points: dict[str, float] | None = None
 
     @property
     def passed(self) -> bool:
         """Whether nothing says that it is past a limit."""
         return self.verdict != PAST
+
+    def __str__(self) -> str:
+        words = {PAST: "past a limit", UNDECIDED: "undecided", WITHIN: "within its limits"}
+        if self.miou_points is None:
+            return words[self.verdict]
+        known = self.miou_difference_points
+        points = f"{signed(self.miou_points)} points"
+        if known is not None:
+            points += f" [{signed(known['low'])}, {signed(known['high'])}]"
+        return (
+            f"{words[self.verdict]}: mIoU {points} from the reference, on {self.scored_on}; "
+            f"limits: {self.limits}"
+        )
 
     def covers(self, runtime: str, device: str) -> bool:
         """Whether it speaks of that runtime on that device."""
@@ -182,6 +203,11 @@ def _contradiction(entry: Entry, passed: bool) -> str:
         return f"{entry.verdict}, and that it {'passed' if passed else 'did not pass'}"
     if bool(entry.undecided) != (entry.verdict == UNDECIDED):
         return f"{entry.verdict}, and {'what is' if entry.undecided else 'not what is'} undecided"
+    known = entry.miou_difference_points
+    if known is not None and not (
+        known["value"] == entry.miou_points and known["low"] <= known["value"] <= known["high"]
+    ):
+        return "two differences of mIoU, or one outside its interval"
     return ""
 
 

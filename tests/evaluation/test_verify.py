@@ -130,6 +130,7 @@ def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, unins
     assert passed.passed
     assert (passed.file, passed.reason) == ("a.onnx", "")
     assert abs(passed.miou_points) <= 0.01
+    assert passed.miou_difference_points["groups"] == 2
     assert passed.scored_on.startswith("2 images of scenes")
     assert passed.limits.startswith("mIoU within 0.01 points")
     assert "onnxruntime" in passed.versions

@@ -214,6 +214,7 @@ def test_an_undecided_file_is_taken_only_where_none_is_within(folder, clock, cap
     assert (file, len(why.candidates)) == ("b.onnx", 2)  # the fastest of the undecided ones
     assert doctor.main(["--model", str(folder)]) == 0
     said = capsys.readouterr().out
+    assert "\nundecided: mIoU +0.010 points from the reference, on 2 images of scenes" in said
     assert "note: `icnet verify` left it undecided, and no file here is within its limits" in said
     assert chosen(folder, clock, unverified=True)[2].note == ""
 
@@ -410,7 +411,7 @@ def test_doctor_explains_measures_and_lists(folder, clock, capsys, tmp_path):
     chosen(folder, clock)
     assert doctor.main(["--model", str(folder), "--json", str(tmp_path / "d.json")]) == 0
     said = capsys.readouterr().out
-    assert f"{folder}: b.onnx on openvino" in said
+    assert f"{folder}: b.onnx on openvino\nwithin its limits: mIoU +0.010 points" in said
     assert "2.00 of the fastest" in said
     assert "left out" in said
     told = json.loads((tmp_path / "d.json").read_text())["choice"]

@@ -31,6 +31,13 @@ A = Entry(
     "a processor",
     {"openvino": "2026.4.1"},
     ("avx2", "avx512_vnni"),
+    miou_difference_points={
+        "value": 0.01,
+        "low": -0.1,
+        "high": 0.12,
+        "groups": 40,
+        "effective_images": 39.5,
+    },
 )
 
 
@@ -74,6 +81,11 @@ NOT_A_VERDICT = [
     {"verdict": "passed"},
     {"verdict": None},
     {"undecided": None},
+    {"miou_difference_points": 0.01},
+    {"miou_difference_points": {"value": 0.01}},
+    {"miou_difference_points": A.miou_difference_points | {"low": "0"}},
+    {"miou_difference_points": A.miou_difference_points | {"value": 0.02}},
+    {"miou_difference_points": A.miou_difference_points | {"low": 0.1}},
     # past, and contradicts itself
     {"verdict": "within"},
     {"verdict": "undecided", "undecided": "bus"},
@@ -103,7 +115,7 @@ def test_what_is_not_as_it_is_written_is_refused(tmp_path, fields):
         read_verdicts(tmp_path)
 
 
-YOUNGER = ("cpu_flags", "verdict", "undecided")
+YOUNGER = ("cpu_flags", "verdict", "undecided", "miou_difference_points")
 NEEDED = [name for name in Entry.__dataclass_fields__ if name not in YOUNGER]
 
 
@@ -162,10 +174,8 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path):
             del entry[name]
         entry["of a later version"] = 1
     path.write_text(json.dumps(value))
-    assert read_verdicts(tmp_path).entries == (
-        replace(A, cpu_flags=()),
-        replace(FAILED, cpu_flags=()),
-    )
+    unknown = {"cpu_flags": (), "miou_difference_points": None}
+    assert read_verdicts(tmp_path).entries == (replace(A, **unknown), replace(FAILED, **unknown))
 
 
 def test_an_earlier_version_reads_what_is_undecided_as_passed(tmp_path):
