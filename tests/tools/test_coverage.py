@@ -18,7 +18,7 @@ RESULT = Path("benchmarks/results/coverage-camvid.json")
         (Case("all", 50), 200),
         (Case("bicyclist on 5", 50), 200),
         (Case("fence on 3", 10), 200),
-        (Case("val", 101, 0.8), 100),
+        (Case("val", 101, 0.8), 60),
     ],
     ids=str,
 )
