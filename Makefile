@@ -26,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/icnet scenes $(DEMO)/scenes --count 4 --size 1024x2048 --seed 7
+	$(BIN)/icnet scenes $(DEMO)/scenes --count 10 --size 1024x2048 --seed 7
 	$(BIN)/python export/to_onnx.py --size 1024x2048 --head logits -o $(DEMO)/icnet-logits.onnx
 	$(BIN)/python export/to_onnx.py --size 1024x2048 --head labels -o $(DEMO)/icnet-labels.onnx
 	$(BIN)/icnet predict $(DEMO)/scenes/leftImg8bit/val/scenes $(IMAGE) \

@@ -63,11 +63,11 @@ def run(args: argparse.Namespace, chosen: Chosen, first: Mapping[str, Path]) -> 
             rebuilt, protocol = _measure(args, chosen.measured, placement, files)
             result.setdefault("protocol", protocol.to_dict())
             result.setdefault("placements", []).append(rebuilt.to_dict())
-    print(rebuilds_text(result))
     if args.json:
         write_json(args.json, result)
     if args.report:
         write_text(args.report, rebuilds_page(result))
+    print(rebuilds_text(result))  # last: its reader may close the pipe
 
 
 def _build(

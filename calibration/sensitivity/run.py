@@ -260,8 +260,7 @@ def _result(
 
 
 def _show(args: argparse.Namespace, result: Mapping[str, Any], proof: Html | None) -> None:
-    """Prints the result, and writes the files that were asked for."""
-    print(sensitivity_text(result))
+    """Writes the files that were asked for, and prints the result."""
     if args.json:
         write_json(args.json, result)
     if args.report:
@@ -270,6 +269,7 @@ def _show(args: argparse.Namespace, result: Mapping[str, Any], proof: Html | Non
         write_text(args.plot, as_file(cost_plot(result)))
     if args.trade_off:
         write_text(args.trade_off, as_file(trade_off_plot(result["search"])))
+    print(sensitivity_text(result))  # last: its reader may close the pipe
 
 
 def _finish(

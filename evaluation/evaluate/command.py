@@ -187,7 +187,7 @@ def _finish(
     fresh: Evaluations,
     gallery: Gallery,
 ) -> None:
-    """Prints the results and writes the files that were asked for."""
+    """Writes the files that were asked for, and prints the results."""
     label_set = fresh.models[0].score.dataset.label_set if fresh.models else None
     if len(results) == 2:
         compared = compare(results[0], results[1], fresh.alike)
@@ -196,10 +196,10 @@ def _finish(
     else:
         outcome, text = results[0], score_text(results[0])
         page = evaluate_page(outcome, fresh.models[0].score, gallery) if arguments.report else ""
-    print(text)
     if arguments.json:
         write_json(arguments.json, outcome)
     if arguments.report:
         write_text(arguments.report, page)
     if arguments.plot:
         write_text(arguments.plot, plot_of(results) + "\n")
+    print(text)  # last: its reader may close the pipe

@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             strict=True,
             kept=kept,
         )
-        print(verdict_table(rows, pairing.left_out))
         if arguments.json:
             write_json(arguments.json, to_dict(rows, pairing.left_out))
         if arguments.report:
             write_text(arguments.report, parity_page(rows, pairing.left_out))
+    print(verdict_table(rows, pairing.left_out))  # last: its reader may close the pipe
     require_verdicts({str(row): row.judgement().verdict for row in rows}, arguments)
     return 0

@@ -138,13 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     budgets = chosen_budgets(arguments)
     with Kept.below_cache(arguments.resume) as kept:
         result = verify(folder, dataset, weights, budgets, pictures, looks=looks, kept=kept)
-        print(result)
-        print(record(result))
+        recorded = record(result)
         if arguments.json:
             write_json(arguments.json, result.to_dict())
         if arguments.report:
             write_text(arguments.report, result.page())
         kept.answered = looks is None or looks.ending is not Ending.TIME
+    print(f"{result}\n{recorded}")  # last: its reader may close the pipe
     _require_verdicts(result.verdicts(), arguments.undecided == "fail")
     return 0
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -179,3 +182,15 @@ def test_a_gate_takes_nothing_that_was_compiled_before(
     done = run(gate_of, *arguments)
     assert done.code == 0, done
     assert not (tmp_path / "cache" / "openvino").exists()
+
+
+def test_a_reader_that_closes_the_pipe_loses_no_result(precisions, scenes, checkpoint, tmp_path):
+    out = tmp_path / "gate.json"
+    command = [sys.executable, "-m", "icnet_deploy", "parity", precisions["fp32"], "--json", out]
+    told = ["--dataset", "scenes", "--data", scenes, "--weights", checkpoint]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*command, *told], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads(out.read_text())["rows"]
