@@ -86,7 +86,7 @@ class Differences:
     """How one model's scores differ from another's: the first minus the second.
 
     Attributes:
-        images: how many images both were scored on.
+        images: how many images with a labelled pixel both were scored on.
         groups: of how many groups they are.
         level: of each interval.
         miou: the difference of mIoU, in points, over the classes that were seen enough; over all
@@ -157,7 +157,8 @@ def differences(
     if [one.name for one in ours] != [one.name for one in theirs] or not ours:
         raise ValueError("two models are compared on the same images, and on one at least")
     groups = [one.group for one in ours]
-    drawn = len(set(groups)) >= FEWEST_GROUPS
+    labelled = [one.group for one in ours if one.truth.any()]  # the others say nothing of a score
+    drawn = len(set(labelled)) >= FEWEST_GROUPS
     seen = _seen(np.array([one.truth for one in ours]), groups if drawn else None)
     occurs = np.array([one.pixels > 0 for one in seen])
     if not occurs.any():
@@ -170,8 +171,8 @@ def differences(
     together = intervals.together(np.flatnonzero(decided))
     accuracy, small, same, miou = range(len(names), len(names) + 4)
     return Differences(
-        images=len(ours),
-        groups=len(set(groups)),
+        images=len(labelled),
+        groups=len(set(labelled)),
         level=level,
         miou=intervals.of(miou),
         left_out=tuple(names[i] for i in shown if not mean[i]),
@@ -218,7 +219,7 @@ class _Intervals:
     def __init__(self, images: Images, ends: Float, whole: bool, level: float, seed: int) -> None:
         self._images, self._ends = images, ends
         self._whole, self._level, self._seed = whole, level, seed
-        self._groups = len(images.members)
+        self._groups = sum(bool(images.labelled[one].any()) for one in images.members)
         self._known: dict[int | None, Resamples] = {}  # by the length of blocks
 
     def of(self, index: int) -> Interval:

@@ -73,10 +73,46 @@ class Images:
         series = ([self.terms[one, column] for one in self.members] for column in columns)
         return max(map(_block_length, series), default=1)
 
+    @cached_property
+    def shows(self) -> Mask:
+        """bool, n x S: whether an image says anything of a number."""
+        each = (self.ratios[:, 1] > 0) | (self.ratios[:, 3] > 0)
+        over = each[:, : len(self.mean)][:, self.mean].any(axis=1)
+        return np.concatenate([each, over[:, None]], axis=1)
+
+    @cached_property
+    def labelled(self) -> Mask:
+        """bool of n: whether an image says anything of what the mean may be of."""
+        return np.asarray(self.shows[:, : len(self.mean)].any(axis=1))
+
+    def told(self, whole: bool) -> npt.NDArray[np.intp]:
+        """How many images, or whole groups, say anything of each of the S numbers.
+
+        Of the mean it is that of the class of which the most do: where each class is on an image
+        of its own, no image says how its class varies.
+        """
+        shows = self.shows
+        if whole:
+            shows = np.stack([shows[one].any(axis=0) for one in self.members])
+        counts = np.asarray(shows.sum(axis=0))
+        counts[-1] = counts[: len(self.mean)][self.mean].max()
+        return counts
+
     def naive(self) -> Float:
         """float64 of S: the variances if every image were independent."""
         count = len(self.ratios)
         return np.asarray(count / max(count - 1, 1) * np.square(self.terms).sum(axis=0))
+
+    def apart(self) -> Float:
+        """float64 of S: the variances by leaving out one group after another (the jackknife).
+
+        A group that has most of the images is most of what was measured, and so deviates little
+        from that, linearly; left out it tells by how much it differs from the others.
+        """
+        total = self.ratios.sum(axis=0)
+        sums = np.stack([self.ratios[one].sum(axis=0) for one in self.members])
+        far = np.nan_to_num(_values(total - sums, self.mean) - self.values, posinf=0.0, neginf=0.0)
+        return np.asarray((len(sums) - 1) / len(sums) * np.square(far).sum(axis=0))
 
     def units(self, block: int | None) -> _Units:
         """What is drawn: blocks of so many images, or whole groups for None."""
@@ -105,6 +141,11 @@ class _Units(NamedTuple):
     terms: Float
     draws: int
     weight: float
+
+    def alike(self) -> bool:
+        """Whether all of them are the same numbers, as those of one image under many names are."""
+        apart = np.ptp(self.sums, axis=0)
+        return bool((apart <= _ROUNDING * np.abs(self.sums).max(axis=0)).all())
 
 
 def _values(totals: Float, mean: Mask) -> Float:
@@ -205,8 +246,11 @@ class Resamples:
         deviations: float64, R x S: how far each resample is from `values`, in its own standard
             errors; infinite where it has none.
         level: of intervals.
-        images: how many images there are.
+        images: how many images are labelled.
         naive: float64 of S, the variances if every image were independent.
+        apart: float64 of S, the variances by leaving out each thing that is drawn, one at a time.
+        told: of S: how many images, or groups where those are drawn, say anything of each.
+        alike: whether all that was drawn from is the same, so that no draw can differ.
     """
 
     values: Float
@@ -215,6 +259,9 @@ class Resamples:
     level: float
     images: int
     naive: Float
+    apart: Float
+    told: npt.NDArray[np.intp]
+    alike: bool
 
     def reach(self, index: int) -> float:
         """How far the interval of a number reaches to both sides."""
@@ -236,17 +283,20 @@ class Resamples:
         }
 
     def _times(self, deviations: Float, index: int) -> float:
-        if self.images < 2:
+        if self.told[index] < 2:
             return float("inf")  # one says nothing of others, however it is drawn
+        if self.alike and _ROUNDING < abs(self.values[index]) < 100 - _ROUNDING:
+            return float("inf")  # nor does one that is there many times; none or all is no chance
         if self.errors[index] == 0:
             return 0.0  # and not zero times infinity
         return float(self.errors[index] * np.quantile(deviations, self.level, method="higher"))
 
     def effective(self, index: int) -> float:
-        """How many independent images would tell as much of a number; at most all of them."""
-        if self.errors[index] == 0:
+        """How many independent images would tell as much of a number: 1 to all of them."""
+        variance = max(self.errors[index] ** 2, self.apart[index])
+        if variance <= _ROUNDING**2:
             return float(self.images)
-        return float(self.images * min(1.0, self.naive[index] / self.errors[index] ** 2))
+        return float(max(1.0, self.images * min(1.0, self.naive[index] / variance)))
 
 
 def _how_often(drawn: npt.NDArray[np.int64], count: int) -> Float:
@@ -285,5 +335,14 @@ def resample(images: Images, block: int | None, level: float, seed: int) -> Resa
             parts.append(np.where(far == 0, 0.0, far / np.maximum(own, _LEAST * errors)))
     deviations = np.concatenate(parts)
     deviations[np.isnan(deviations)] = np.inf  # a class that is in none of those drawn
-    count = len(images.ratios)
-    return Resamples(images.values, errors, deviations, level, count, images.naive())
+    return Resamples(
+        values=images.values,
+        errors=errors,
+        deviations=deviations,
+        level=level,
+        images=int(images.labelled.sum()),
+        naive=images.naive(),
+        apart=images.apart() if block is None else np.zeros_like(errors),
+        told=images.told(block is None),
+        alike=units.alike(),
+    )
