@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ class Dataset(Sequence[Sample]):
         name: `cityscapes`, `camvid` or `scenes`.
         split: `train`, `val`, ...
         label_set: the classes that `Sample.labels` speaks of.
-        files: (image file, label file) pairs, sorted by name.
+        files: (image file, label file) pairs, by the numbers in their names; see `by_numbers`.
         read_labels: decodes a label file into indices of `label_set`, with 255 for ignored.
         exif: of images that have an EXIF orientation: "apply" if masks were drawn on the turned
             picture, "ignore" if on the stored pixels; None if that is not known.
@@ -216,7 +217,7 @@ def listed(
         root: its folder.
         split: of it.
         label_set: the classes that `read_labels` gives.
-        files: (image file, label file) pairs, sorted by name.
+        files: (image file, label file) pairs.
         read_labels: see `Dataset.read_labels`.
         layout: what should be in the folder, in words.
         group_of: see `Dataset.group_of`; without it the images of a folder are one group.
@@ -233,7 +234,15 @@ def listed(
         raise DatasetError(
             f"{len(missing)} of {len(files)} {name} images have no labels; first: {missing[0]}"
         )
-    return Dataset(name, split, label_set, tuple(files), read_labels, root=root, group_of=group_of)
+    in_order = tuple(sorted(files, key=lambda pair: by_numbers(pair[0])))
+    return Dataset(name, split, label_set, in_order, read_labels, root=root, group_of=group_of)
+
+
+def by_numbers(path: Path) -> list[str | int]:
+    """Puts frame2 before frame10: the images of a drive follow each other in time."""
+    text = path.as_posix()
+    parts = re.split(r"(\d+)", text)
+    return [*(int(part) if index % 2 else part for index, part in enumerate(parts)), text]
 
 
 def images_in(folder: Path) -> list[Path]:

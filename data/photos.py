@@ -1,13 +1,12 @@
 """A folder of photos as a data set: images without labels, which most users have."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from icnet_deploy.data.dataset import Dataset, Sample, open_image
+from icnet_deploy.data.dataset import Dataset, Sample, by_numbers, open_image
 from icnet_deploy.errors import DatasetError
 from icnet_deploy.files import find_files
 from icnet_deploy.images import IMAGE_SUFFIXES, read_grey
@@ -54,7 +53,7 @@ def photos(
     """
     files = image_files(folder, tell)
     name = folder.resolve().name
-    pairs = tuple((file, file) for file in sorted(files, key=_by_numbers))
+    pairs = tuple((file, file) for file in sorted(files, key=by_numbers))
     found = Photos(
         "photos",
         name,
@@ -87,9 +86,3 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
     if left_out := listing.says_left_out():
         tell(f"{folder}: {len(listing.files)} images; {left_out}")
     return list(listing.files)
-
-
-def _by_numbers(path: Path) -> list[str | int]:
-    """Puts frame2 before frame10: the photos of a drive follow each other in time."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]

@@ -173,6 +173,7 @@ class Score:
         self._table = prediction_table(self.label_set, self.dataset.label_set)
         self._label_sizes: set[Size] = set()
         self._seen = hashlib.sha256()
+        self._group_of: dict[bytes, str] = {}  # by what an image shows
 
     def mapped(self, labels: UInt8) -> UInt8:
         """The predicted classes in the data set's terms; 255 for one that stands for none.
@@ -197,11 +198,13 @@ class Score:
         name = sample.name
         self.confusion += one.confusion
         self.regions += one.regions
-        self.images_counted.append(
-            ImageCounts.of(name, sample.group or name, one.confusion, one.regions)
-        )
+        image = np.ascontiguousarray(sample.image)
+        # One image under two names is one image, and so of one group.
+        shown = hashlib.blake2b(image.data, digest_size=16).digest()
+        group = self._group_of.setdefault(shown, sample.group or name)
+        self.images_counted.append(ImageCounts.of(name, group, one.confusion, one.regions))
         self._label_sizes.add((sample.labels.shape[0], sample.labels.shape[1]))
-        self._seen.update(np.ascontiguousarray(sample.image).data)
+        self._seen.update(image.data)
         self._seen.update(np.ascontiguousarray(sample.labels).data)
 
     def add(self, sample: Sample, labels: UInt8) -> UInt8:

@@ -96,3 +96,9 @@ def test_a_users_pattern_says_what_belongs_together(tmp_path, pattern, groups):
 def test_a_pattern_that_does_not_fit_is_refused_when_the_set_is_opened(tmp_path, pattern, message):
     with pytest.raises(InputError, match=message):
         open_dataset("camvid", camvid(tmp_path, "a_1"), group_by=pattern)
+
+
+def test_frames_whose_numbers_lack_zeros_follow_each_other_in_time(tmp_path):
+    frames = [f"drive_{number}" for number in (2, 9, 10, 11, 100)]
+    dataset = open_dataset("camvid", camvid(tmp_path, *frames))
+    assert [sample.name for sample in dataset] == frames

@@ -65,6 +65,13 @@ def test_every_image_is_counted_by_itself_with_its_group(memory):
     ]  # fmt: skip
 
 
+def test_an_image_that_is_there_twice_is_of_one_group(memory):
+    dataset = memory([[0, 0, 1]], [[0, 0, 1]], [[0, 0, 1]], label_set=TWO)
+    dataset.samples[2] = dataclasses.replace(dataset.samples[0], name="copy", group="other")
+    score = scored(dataset, TWO, *[[[0, 1, 1]]] * 3)
+    assert [one.group for one in score.images_counted] == ["s0", "s1", "s0"]
+
+
 def test_a_score_of_kept_counts_is_that_of_label_maps(memory):
     rng = np.random.default_rng(3)
     truths = np.kron(rng.integers(0, 2, (3, 4, 5)), np.ones((1, 6, 6))).astype(np.uint8)
