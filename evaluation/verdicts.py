@@ -157,7 +157,8 @@ def judge_alike(share: Interval, least: float, images: int) -> Finding:
     limit = f"at least {100 * least:g} %"
     if share.low >= least - _ROUNDING:
         return Finding(_ALIKE, percent, limit, Verdict.WITHIN)
-    if share.high < least - _ROUNDING:
+    some_differ = least >= 1 and share.value < 1  # of more images, too
+    if share.high < least - _ROUNDING or some_differ:
         return Finding(_ALIKE, percent, limit, Verdict.PAST)
     finding = Finding(_ALIKE, percent, limit, Verdict.UNDECIDED)
     return _undecided(finding, _more_images(percent, 100 * least, images))

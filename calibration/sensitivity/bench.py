@@ -91,7 +91,6 @@ class Bench:
     Attributes:
         dataset: see above.
         score: of the float32 graph.
-        hashes: the content hashes of the images.
 
     Raises:
         DatasetError: no image has a labelled pixel.
@@ -101,13 +100,11 @@ class Bench:
         self._graphs, self.dataset = graphs, dataset
         metadata = graphs.metadata
         self.score = Score(dataset, metadata.label_set, graphs.size, metadata.head)
-        self.hashes: set[str] = set()
         self._wanted: list[bytes] = []
         with graphs.open(graphs.source) as predictor:
             for sample in tqdm(dataset, desc=f"float32{words}", unit="image", disable=None):
                 labels = predictor.predict(sample.image).labels
                 self.score.add(sample, labels)
-                self.hashes.update(sample.content_hashes())
                 self._wanted.append(zlib.compress(labels.tobytes(), 1))
         self.score.require_truth()
 

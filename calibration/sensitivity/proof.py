@@ -75,14 +75,22 @@ def refuse_seen(parts: Parts) -> None:
     Raises:
         InputError: there is one; it names it.
     """
-    seen = {digest for sample in parts.seen for digest in sample.content_hashes()}
+    seen = {digest: s.name for s in parts.seen for digest in s.content_hashes()}
     for sample in parts.unseen:
-        if not seen.isdisjoint(sample.content_hashes()):
+        twin = next((seen[digest] for digest in sample.content_hashes() if digest in seen), None)
+        if twin is None:
+            continue
+        split, other = parts.seen.split, parts.unseen.split
+        if split == other:
             raise InputError(
-                f"the image {sample.name} of the split {parts.unseen.split} is in the split "
-                f"{parts.seen.split}, too, which the search sees: name a split of other images "
-                "with --proof-split, or leave that option out"
+                f"the split {split} has one image as {twin}, which the search sees, and as "
+                f"{sample.name}, which is for the proof: remove one of the two"
             )
+        raise InputError(
+            f"the image {sample.name} of the split {other} is in the split {split}, too, which "
+            "the search sees: name a split of other images with --proof-split, or leave that "
+            "option out"
+        )
 
 
 class Trial(NamedTuple):

@@ -98,8 +98,9 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
     parts = None if budget is None else _parts(args, dataset)
     calibration = _calibration(args, cache)
     refuse_calibration_images(dataset, {str(cache): calibration.images})
-    if args.proof_split is not None and parts is not None:
-        refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
+    if parts is not None:
+        if args.proof_split is not None:
+            refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
         refuse_seen(parts)
     with TemporaryDirectory(prefix="icnet-sensitivity-") as folder:
         graphs = Graphs(args.model, calibration, args.placement, Path(folder))

@@ -119,7 +119,8 @@ class Differences:
 
     def basis(self) -> str:
         """What the intervals rest on, in a sentence that stands first in a result."""
-        worth = f"as much of mIoU as {self.miou.effective_images:.0f} independent ones"
+        count = round(self.miou.effective_images)
+        worth = f"as much of mIoU as {count} independent one{'s' if count != 1 else ''}"
         images = f"{self.images} image{'s' if self.images != 1 else ''}"
         if self.groups >= FEWEST_GROUPS:
             return f"{images} of {self.groups} groups tell {worth}"

@@ -215,7 +215,6 @@ def cost(points, changed=0.0):
     found = Differences(
         images=12,
         groups=12,
-        block=None,
         level=0.95,
         miou=interval(points / 2),
         left_out=(),

@@ -68,7 +68,10 @@ def test_an_image_of_the_search_is_no_proof_whatever_it_is_called(memory):
     seen, other = memory([[0]], [[1]]), memory([[0]], [[1]])
     copy = replace(other[1], name="renamed")
     object.__setattr__(other, "samples", [copy])
-    with pytest.raises(InputError, match="the image renamed of the split val"):
+    with pytest.raises(InputError, match=r"has one image as s1, .* and as renamed"):
+        refuse_seen(Parts(seen, other, ""))  # the halves of one split
+    object.__setattr__(other, "split", "test")
+    with pytest.raises(InputError, match="the image renamed of the split test"):
         refuse_seen(Parts(seen, other, ""))
     object.__setattr__(other, "samples", [replace(copy, image=copy.image + 9)])
     refuse_seen(Parts(seen, other, ""))

@@ -13,7 +13,7 @@ from icnet_deploy.evaluation.budgets import (
     require_verdicts,
 )
 from icnet_deploy.evaluation.confidence.differences import Differences, Interval, Seen
-from icnet_deploy.evaluation.verdicts import Verdict
+from icnet_deploy.evaluation.verdicts import Verdict, judge_alike
 
 
 def breaches(precision, agreement=1.0, miou=0.0, **classes):
@@ -136,6 +136,13 @@ def test_what_would_decide_is_said_of_what_is_undecided():
     assert undecided == {"bus": 120, "rider": 20}
     assert judgement.more_images() == 120
     assert judgement.verdict == "undecided"
+
+
+def test_where_all_pixels_must_be_alike_one_that_is_not_is_past():
+    whole, some = Interval(1.0, 1.0, 1.0, 1, 9), Interval(0.9999, 0.9997, 1.0, 1, 9)
+    assert judge_alike(whole, 1.0, 9).verdict is Verdict.WITHIN
+    assert judge_alike(some, 1.0, 9).verdict is Verdict.PAST
+    assert judge_alike(some, 0.9998, 9).verdict is Verdict.UNDECIDED
 
 
 def test_float32_is_judged_by_the_pixels_that_are_alike():
