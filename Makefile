@@ -52,7 +52,7 @@ check: $(VENV)/installed
 test: demo check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# How often intervals cover the true difference, in 22 worlds of 2,000 draws: some 15 minutes.
+# How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes.
 long: $(VENV)/installed
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
 

@@ -30,6 +30,7 @@ from icnet_deploy.evaluation.confidence.differences import (
     Interval,
     differences,
 )
+from icnet_deploy.evaluation.verify.looks import Looks
 from icnet_deploy.files import write_json
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.machine import machine, versions
@@ -38,6 +39,8 @@ COUNTS = Path("docs/evidence/coverage/camvid-counts.json.xz")
 SIZES = (10, 20, 50, 100)
 FRAMES = 101
 """Of a drive: as many as CamVid's validation split has."""
+
+_LOOKS = Looks()
 
 _SCHEMA = 1
 _NAIVE = "mIoU, frames taken for independent"
@@ -57,13 +60,19 @@ class Case:
         world: a name of `worlds`.
         images: how many are drawn.
         correlation: of each number from one image to the next; None: each is a group of its own.
+        looks: look at the first few, at more and at all of them, as `icnet verify` does: the
+            intervals of all looks must hold.
     """
 
     world: str
     images: int
     correlation: float | None = None
+    looks: bool = False
 
     def __str__(self) -> str:
+        if self.looks:
+            counts = ", ".join(map(str, _LOOKS.counts))
+            return f"{self.world}, all looks at {counts} independent images"
         if self.correlation is None:
             return f"{self.world}, {self.images} independent images"
         frames = f"one drive of {self.images} frames"
@@ -71,22 +80,25 @@ class Case:
 
     def least(self) -> float:
         """The least that each coverage must be, in percent."""
+        if self.looks:
+            return 100 * LEVEL
         if self.correlation is not None:
             return _DRIVE
         return _KEPT[0] if self.images >= _ENOUGH else _WIDENED
 
     def most(self, name: str) -> float:
         """The most that one may be: beyond, intervals are wider than they need be."""
-        if self.correlation is not None or self.images < _ENOUGH:
+        if self.looks or self.correlation is not None or self.images < _ENOUGH:
             return 100.0
         return _MOST_TOGETHER if name == _TOGETHER else _KEPT[1]
 
 
 def cases() -> list[Case]:
-    """Every world by every number of images, and drives."""
+    """Every world by every number of images and by looks, and drives."""
     independent = [Case(world, images) for world in worlds() for images in SIZES]
     drives = [Case(world, FRAMES, by) for world in ("all", "val") for by in (0.5, 0.8, 0.9)]
-    return independent + drives
+    looks = [Case(world, _LOOKS.counts[-1], looks=True) for world in worlds()]
+    return independent + looks + drives
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,13 @@ class _Counts:
     alike: Sequence[tuple[int, int]]
     classes: Sequence[str]
 
-    def compared(self, chosen: npt.NDArray[np.intp], groups: Sequence[str], seed: int) -> Any:
+    def compared(
+        self,
+        chosen: npt.NDArray[np.intp],
+        groups: Sequence[str],
+        seed: int,
+        level: float = LEVEL,
+    ) -> Differences:
         """The differences on some of the images, as if they were of these groups."""
 
         def named(counts: Sequence[ImageCounts]) -> list[ImageCounts]:
@@ -114,9 +132,8 @@ class _Counts:
             ]
 
         alike = [self.alike[i] for i in chosen]
-        return differences(
-            named(self.ours), named(self.theirs), self.classes, alike=alike, seed=seed
-        )
+        ours, theirs = named(self.ours), named(self.theirs)
+        return differences(ours, theirs, self.classes, alike=alike, level=level, seed=seed)
 
 
 @cache
@@ -189,8 +206,17 @@ def coverage(case: Case, draws: int, seed: int = 0) -> dict[str, float]:
     """
     random = np.random.default_rng(seed)
     counts, images = read_counts(), worlds()[case.world]
-    held: dict[tuple[str, ...], Callable[[Differences], dict[str, bool]]] = {}
+    truths: dict[tuple[str, ...], Callable[[Differences], dict[str, bool]]] = {}
     hits: list[dict[str, bool]] = []
+    looks = _LOOKS.counts if case.looks else (case.images,)
+    level = _LOOKS.level if case.looks else LEVEL
+
+    def held(found: Differences) -> dict[str, bool]:
+        kept = tuple(name for name in found.classes if name not in found.left_out)
+        if kept not in truths:
+            truths[kept] = _truth(case.world, kept)
+        return truths[kept](found)
+
     for draw in range(draws):
         chosen = images[random.integers(0, len(images), case.images)]
         groups = [str(i) for i in range(case.images)]
@@ -199,14 +225,13 @@ def coverage(case: Case, draws: int, seed: int = 0) -> dict[str, float]:
             other = random.random(case.images) >= case.correlation
             other[0] = True
             chosen, groups = chosen[np.cumsum(other) - 1], ["drive"] * case.images
-        found = counts.compared(chosen, groups, draw)
-        kept = tuple(name for name in found.classes if name not in found.left_out)
-        if kept not in held:
-            held[kept] = _truth(case.world, kept)
-        hits.append(held[kept](found))
+        each = [
+            held(counts.compared(chosen[:count], groups[:count], draw, level)) for count in looks
+        ]
+        hits.append({name: all(one[name] for one in each) for name in each[0]})
         if case.correlation is not None:
             naive = counts.compared(chosen, [str(i) for i in range(case.images)], draw)
-            hits[-1][_NAIVE] = held[kept](naive)["mIoU"]
+            hits[-1][_NAIVE] = held(naive)["mIoU"]
     return {name: 100 * float(np.mean([one[name] for one in hits])) for name in hits[0]}
 
 
