@@ -23,6 +23,7 @@ from icnet_deploy.calibration.selection import (
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.data.options import refuse_data_options
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import make_folder, sha256
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from icnet_deploy.calibration.calibrate import Calibration
 
+_SPLIT = "train"  # unless another is asked for
 _SCORED = ("val", "test")  # splits that models are scored on
 
 
@@ -98,7 +100,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("calibration images")
     source.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}: the layout")
     source.add_argument("--data", type=Path, metavar="DIR", help="its folder")
-    source.add_argument("--split", default="train", help="which part of it (default: train)")
+    source.add_argument("--split", metavar="NAME", help=f"which part of it (default: {_SPLIT})")
     add_exif_option(source)
     source.add_argument(
         "--images", type=Path, metavar="DIR", help="in place of a data set: photos without labels"
@@ -213,17 +215,18 @@ def _pool(args: argparse.Namespace) -> Pool:
     if (args.images is None) == (args.dataset is None):
         raise InputError("name the calibration images: either --dataset and --data, or --images")
     if args.images is not None:
-        if args.exif:
-            raise InputError("--exif is for the images of a data set; those of --images are turned")
+        every = "--images takes every photo below its folder, and turns it as EXIF says"
+        refuse_data_options(args, ("data", "split", "exif"), every)
         return Pool(photos(args.images, args.group_by, print))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
-    if args.split in _SCORED:
+    split = args.split or _SPLIT
+    if split in _SCORED:
         raise InputError(
-            f"--split {args.split}: models are scored on it, and one calibrated on it would be "
+            f"--split {split}: models are scored on it, and one calibrated on it would be "
             "flattered; calibrate on train"
         )
-    return Pool(open_dataset(args.dataset, args.data, args.split, args.exif, args.group_by))
+    return Pool(open_dataset(args.dataset, args.data, split, args.exif, args.group_by))
 
 
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:

@@ -2,12 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, count
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import InputError
+
+SPLIT = "val"
+"""The part of a data set that is scored, unless another is asked for."""
 
 
 def add_data_options(
@@ -33,7 +37,7 @@ def add_data_options(
             type=Path,
             help="photos without labels, in place of a data set: every image below DIR",
         )
-    parser.add_argument("--split", default="val", help="which part of it (default: val)")
+    parser.add_argument("--split", metavar="NAME", help=f"which part of it (default: {SPLIT})")
     parser.add_argument(
         "--limit",
         type=count,
@@ -72,10 +76,29 @@ def open_data(arguments: argparse.Namespace) -> Dataset:
             "nothing says which images to look at: give --dataset NAME --data DIR"
             f"{photos_too if hasattr(arguments, 'images') else ''}"
         )
+    split = arguments.split or SPLIT
     dataset = open_dataset(
-        arguments.dataset, arguments.data, arguments.split, arguments.exif, arguments.group_by
+        arguments.dataset, arguments.data, split, arguments.exif, arguments.group_by
     )
     return dataset.first(arguments.limit)
+
+
+def refuse_data_options(arguments: argparse.Namespace, options: Iterable[str], why: str) -> None:
+    """Refuses what is said of the images of a data set where there is none.
+
+    Args:
+        arguments: of a command.
+        options: that speak of a data set, as `arguments` has them.
+        why: there is none, in words.
+
+    Raises:
+        InputError: one of them is given.
+    """
+    for name in options:
+        given = getattr(arguments, name)
+        if given is not None:
+            option = f"--{name.replace('_', '-')} {given}"
+            raise InputError(f"{option} is for the images of a data set; {why}: leave it out")
 
 
 def _photos(folder: Path, arguments: argparse.Namespace) -> Dataset:
@@ -84,9 +107,6 @@ def _photos(folder: Path, arguments: argparse.Namespace) -> Dataset:
             f"--images {folder} is given beside --dataset or --data: give the photos without "
             "labels, or the data set, not both"
         )
-    if arguments.exif:
-        raise InputError(
-            f"--exif {arguments.exif} is for the images of a data set; those of --images are "
-            "turned as EXIF says: leave it out"
-        )
+    refuse_data_options(arguments, ("split",), "--images takes every photo below its folder")
+    refuse_data_options(arguments, ("exif",), "those of --images are turned as EXIF says")
     return photos(folder, arguments.group_by, lambda text: print(text, file=sys.stderr))

@@ -69,6 +69,12 @@ class Budget:
     miou_rises: bool = True
     class_rises: bool = True
 
+    @property
+    def both_ways(self) -> bool:
+        """Whether a rise is held to one of its limits."""
+        miou = self.miou_points is not None and self.miou_rises
+        return miou or (self.class_points is not None and self.class_rises)
+
     def judge(self, differences: Differences) -> Judgement:
         """Holds every difference to its limit."""
         n = differences.images

@@ -259,5 +259,5 @@ def _words(row: Bar, panel: _Panel, word: str, unit: str, digits: int) -> str:
     worth = f"{interval.effective_images:.0f} independent images"
     sentences.append(f"it rests on {groups} and tells as much as {worth}")
     if row.seen is not None:
-        sentences.append(f"seen on {row.seen.images} images and {row.seen.pixels:,} pixels")
+        sentences.append(f"seen on {row.seen.images} {row.seen.of} and {row.seen.pixels:,} pixels")
     return "; ".join(sentences)

@@ -111,6 +111,22 @@ def loss(points: float, rises: bool) -> float:
     return abs(points) if rises else -points
 
 
+def error_words(level: float, both_ways: bool) -> str:
+    """How often a verdict is wrong, in a sentence.
+
+    Args:
+        level: of the intervals that verdicts are read off, 0..1.
+        both_ways: whether one of the limits is up and down.
+    """
+    words = (
+        "by chance a difference beyond its limit is called within in about "
+        f"{50 * (1 - level):.4g} % of cases at most, and one within it is called past as seldom"
+    )
+    if both_ways:
+        words += " (twice as often at most where the limit is up and down)"
+    return words
+
+
 def limit_words(points: float, rises: bool) -> str:
     """A limit in words."""
     size = f"{points:g} point{'' if points == 1 else 's'}"

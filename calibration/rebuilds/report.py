@@ -43,11 +43,13 @@ def rebuilds_page(result: Result) -> str:
             for build in row["builds"]
         ]
         title = "mIoU minus float32's, of each build"
+        lowest = "IoU minus float32's, of each class in the build where it is lowest"
         parts += [
             tag("h2", _name(row)),
             *(tag("p", sentence) for sentence in _sentences(row)),
             tag("figure", interval_plot(bars, None, unit="points", title=title)),
             _builds(row).html(),
+            tag("figure", interval_plot(_lowest(row), None, unit="points", title=lowest)),
             _classes(row).html(),
             *(tag("p", note, class_="quiet") for note in _classes(row).notes),
         ]
@@ -175,6 +177,17 @@ def _classes(row: Result) -> Table:
     still = len(classes) - len(moved)
     notes = [f"{still} more classes move by less than {_HARDLY:g} points"] if still else []
     return Table(header, rows, notes=[_MARK_WORDS, *notes] if set(little) & set(moved) else notes)
+
+
+def _lowest(row: Result) -> list[Bar]:
+    """Of each class the build in which it is lowest, the class that moves most first."""
+    bars = []
+    for name in row["spread"]["iou_points"]:
+        found = [(build["iou_difference_points"][name], build["seed"]) for build in row["builds"]]
+        lowest, seed = min(found, key=lambda one: one[0]["value"])
+        mark = f" {_MARK}" if name in row["seen_too_little"] else ""
+        bars.append(Bar(f"{name}{mark}, seed {seed}", Interval(**lowest), None))
+    return bars
 
 
 def _notes(result: Result) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.command import add_output_options, check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data.options import add_data_options
+from icnet_deploy.data.options import SPLIT, add_data_options
 from icnet_deploy.errors import InputError, OutputError, require
 from icnet_deploy.evaluation.budgets import (
     add_budget_options,
@@ -84,7 +84,7 @@ def _check(args: argparse.Namespace, cache: Path, searches: bool) -> None:
                 f"{option} {what} a search: give --max-miou-drop or --max-class-drop, or leave it "
                 "out"
             )
-    if args.proof_split == args.split:
+    if args.proof_split == (args.split or SPLIT):
         raise InputError(
             f"--proof-split {args.proof_split} is the split that the search sees: name another, or "
             "leave it out to have the split parted"

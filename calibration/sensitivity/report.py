@@ -6,7 +6,7 @@ from typing import Any
 from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
 from icnet_deploy.evaluation.parity.report import rounded_up
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.evaluation.verdicts import Verdict, loss
+from icnet_deploy.evaluation.verdicts import Verdict, error_words, loss
 from icnet_deploy.report.html import Html, page, tag
 from icnet_deploy.report.tables import Table, bounded, facts, number, signed, where
 from icnet_deploy.runtime.machine import machine, versions
@@ -24,6 +24,7 @@ _TRIED = [
     "budget",
 ]
 _PROVED = ["in float besides", "held", "points", "limit", "verdict"]
+_LEAST = -100  # points: an interval that ends there has no lower end
 _KEPT = "*"
 _KEPT_WORDS = f"{_KEPT} in float unless told otherwise; not in 'all others'"
 
@@ -35,16 +36,17 @@ def sensitivity_text(result: Result) -> str:
     if search:
         lines += ["", f"budget: {search['limits']}", _tried(search).text()]
         if search["proof"]:
-            lines += ["", _proved(search["proof"]).text()]
+            lines += ["", _proved(search["proof"]).text(), f"how sure: {_error(search)}"]
         lines += [_verdict(search), f"time: {search['time']}"]
     return "\n".join(lines)
 
 
-def sensitivity_page(result: Result, proof: Html | None) -> str:
+def sensitivity_page(result: Result, together: Html, proof: Html | None) -> str:
     """A result as one HTML document.
 
     Args:
         result: of the kind `sensitivity`.
+        together: a drawing of what every class loses where all others are in 8 bits.
         proof: a drawing of what was proved; None where nothing was.
     """
     search = result["search"]
@@ -56,6 +58,7 @@ def sensitivity_page(result: Result, proof: Html | None) -> str:
         tag("figure", cost_plot(result)),
         _costs(result).html(),
         tag("p", _KEPT_WORDS, class_="quiet"),
+        tag("figure", together),
         _search_section(search, proof) if search else [],
         tag("h2", "Protocol"),
         facts(protocol.to_words()),
@@ -77,7 +80,8 @@ def _search_section(search: Mapping[str, Any], drawn: Html | None) -> list[Html]
     if proof:
         words = Protocol.from_dict(proof["protocol"]).to_words()
         parts += [tag("figure", drawn)] if drawn else []
-        parts += [_proved(proof).html(), tag("h3", "Protocol of the proof"), facts(words)]
+        parts += [_proved(proof).html(), tag("p", f"How sure that is: {_error(search)}.")]
+        parts += [tag("h3", "Protocol of the proof"), facts(words)]
     return parts
 
 
@@ -112,16 +116,26 @@ def _first_line(result: Result) -> str:
     return f"{line} Undecided: {_remedies(proof['trials'][-1]['findings'])}."
 
 
+def _error(search: Mapping[str, Any]) -> str:
+    """How often the verdict of the proof is wrong, in a sentence."""
+    both_ways = search["budget"]["miou_rises"] or search["budget"]["class_rises"]
+    return error_words(search["proof"]["level"], both_ways)
+
+
 def _remedies(findings: Sequence[Mapping[str, Any]]) -> str:
     """What is undecided, and what would decide it."""
     undecided = [one for one in findings if one["verdict"] == Verdict.UNDECIDED]
     crossed = [one for one in undecided if one["more_images"] is not None]
-    at_limit = [one["what"] for one in undecided if one["more_images"] is None]
+    others = [one for one in undecided if one["more_images"] is None]
+    endless = [one["what"] for one in others if not one["difference"]["low"] > _LEAST]
+    at_limit = [one["what"] for one in others if one["difference"]["low"] > _LEAST]
     parts = []
     if crossed:
         more = rounded_up(max(one["more_images"] for one in crossed))
         names = ", ".join(one["what"] for one in crossed)
         parts.append(f"{names}, which about {more:,} more images would decide")
+    if endless:
+        parts.append(f"{', '.join(endless)}, about which so few images say nothing")
     if at_limit:
         lies = "lies" if len(at_limit) == 1 else "lie"
         parts.append(f"{', '.join(at_limit)}, which {lies} at the limit, so that no number decides")

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
         costs = _costs(graphs, bench)
         result = _result(args, calibration, graphs, bench, costs)
         if parts is None or budget is None:
-            _show(args, result, None)
+            _show(args, result, costs, None)
             return
         found = _search(graphs, bench, parts, costs, budget)
         times = _times(graphs, bench.dataset, found.attempts, args.rounds)
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
         last = found.proved.proof.last
         title = f"the proof, {last.attempt.name} in float"
         drawn = difference_plot(last.cost.differences, budget, title)
-    _show(args, result, drawn)
+    _show(args, result, costs, drawn)
     _finish(args, graphs, parts.seen, found, budget, calibration)
 
 
@@ -260,12 +260,16 @@ def _result(
     }
 
 
-def _show(args: argparse.Namespace, result: Mapping[str, Any], proof: Html | None) -> None:
+def _show(
+    args: argparse.Namespace, result: Mapping[str, Any], costs: _Costs, proof: Html | None
+) -> None:
     """Writes the files that were asked for, and prints the result."""
     if args.json:
         write_json(args.json, result)
     if args.report:
-        write_text(args.report, sensitivity_page(result, proof))
+        title = "all others in 8 bits, minus float32"
+        together = difference_plot(costs.together.differences, title=title)
+        write_text(args.report, sensitivity_page(result, together, proof))
     if args.plot:
         write_text(args.plot, as_file(cost_plot(result)))
     if args.trade_off:

@@ -9,7 +9,7 @@ from typing import Any
 from icnet_deploy.command import add_output_options, check_outputs, command, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.data.options import add_data_options, open_data, refuse_data_options
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.compared import compare
 from icnet_deploy.evaluation.evaluate.compared_report import (
@@ -93,6 +93,9 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
         raise InputError(
             f"{arguments.model} is a result already: compare it, --against another or a model"
         )
+    if not scored:
+        why = "results keep what they were scored on"
+        refuse_data_options(arguments, ("split", "limit", "group_by", "exif"), why)
     if arguments.save_predictions and _is_result(arguments.model):
         raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
     if arguments.plot and arguments.plot.suffix != ".svg":

@@ -110,8 +110,10 @@ class Compared:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: both results, and the differences.
 
-        Those that have an interval are an object, as `Interval.to_dict` writes it. A class without
-        an IoU in one of the two has none as a difference, nor has, with intervals, one of no truth.
+        Each is an object, as `Interval.to_dict` writes it; what no interval is known of, such as
+        the accuracy by the size of regions, stands in both results. Without the counts of each
+        image all are plain numbers. A class without an IoU in one of the two has none as a
+        difference, nor has, with intervals, one of no truth.
         """
         d = self.differences
         points: dict[str, Any] = {
@@ -119,6 +121,9 @@ class Compared:
             for measure, interval in self.measures().items()
         }
         plain = self.plain_classes()
+        if d is None:
+            points["miou_points_over_common_classes"] = self.over_common_classes()
+            points["regions"] = self.regions()
         return {
             "schema": SCHEMA,
             "kind": "compare",
@@ -126,12 +131,10 @@ class Compared:
             "models": [dict(one) for one in self.models],
             "difference": {
                 **points,
-                "miou_points_over_common_classes": self.over_common_classes(),
                 "miou_left_out": list(d.left_out) if d else [],
                 "iou_points": {n: _json(d.classes.get(n)) for n in plain} if d else plain,
                 "hardly_seen": self.hardly_seen(),
                 "pixels_alike_percent": _json(self.alike_percent()),
-                "regions": self.regions(),
             },
         }
 

@@ -10,7 +10,7 @@ from icnet_deploy.evaluation.confidence.differences import Interval
 from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
-from icnet_deploy.evaluation.parity.report import columns, headline, numbers, sentences
+from icnet_deploy.evaluation.parity.report import columns, error_of, headline, numbers, sentences
 from icnet_deploy.evaluation.pictures import (
     Exhibit,
     class_legend,
@@ -94,7 +94,7 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
             "" if rows[0].score.dataset.labelled else _NO_LABELS,
         ),
         tag("h2", "Verdicts"),
-        tag("p", _VERDICTS.format(level=100 * rows[0].level)),
+        tag("p", _VERDICTS.format(level=100 * rows[0].level, error=error_of(rows))),
         _summary(rows),
         *(
             tag("p", tag("strong", f"{r}: "), sentence, ".")
@@ -133,7 +133,7 @@ _VERDICTS = (
     "Each difference has an interval, in brackets, which holds the true difference in {level:g} % "
     "of cases. A row is within its budget if each interval is within its limit, past it if one is "
     "wholly beyond its limit, and undecided else: a limit lies in an interval, or too little of a "
-    "class was seen, and more images would tell."
+    "class was seen, and more images would tell. How sure that is: {error}."
 )
 
 

@@ -7,7 +7,7 @@ from icnet_deploy.evaluation.confidence.differences import FEWEST_IMAGES, FEWEST
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import Comparison
 from icnet_deploy.evaluation.score import size_text
-from icnet_deploy.evaluation.verdicts import Finding, Verdict
+from icnet_deploy.evaluation.verdicts import Finding, Verdict, error_words
 from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
 
@@ -171,6 +171,12 @@ def _risen(row: Comparison) -> list[str]:
     )
 
 
+def error_of(rows: Sequence[Comparison]) -> str:
+    """How often their verdicts are wrong, in a sentence."""
+    words = error_words(rows[0].level, any(row.budget.both_ways for row in rows))
+    return f"{words}; all classes together count as one"
+
+
 def _how(rows: Sequence[Comparison]) -> list[str]:
     """What the columns mean, what is allowed, and how it was scored."""
     protocol, first = rows[0].score.protocol(), rows[0].differences()
@@ -178,6 +184,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
         "points: the difference from the PyTorch model, float32 on the CPU, at the same size, with "
         f"its interval, which holds the true difference in {100 * first.level:g} % of cases",
         "within: the whole interval is within the limit; past: all of it beyond; undecided: else",
+        f"how sure: {error_of(rows)}",
         "small points: of the accuracy on regions below 3,000 pixels",
     ]
     if first.left_out:

@@ -7,7 +7,7 @@ from pathlib import Path
 from icnet_deploy.command import add_output_options, check_outputs, command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
-from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.data.options import add_data_options, open_data, refuse_data_options
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, UnavailableError
 from icnet_deploy.evaluation.budgets import (
@@ -129,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dataset is not None or arguments.data is not None:
         dataset: Dataset = open_data(arguments)
     else:
+        drawn = "without --dataset and --data scenes are drawn, each a group of its own"
+        refuse_data_options(arguments, ("split", "group_by", "exif"), drawn)
         if arguments.limit is None:
             looks = Watch(_LOOKS)
         dataset = drawn_scenes(arguments.limit or _LOOKS.counts[-1], folder.largest_size())

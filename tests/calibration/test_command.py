@@ -155,4 +155,7 @@ def test_what_a_folder_of_photos_holds_beside_images_is_said(float_file, tmp_pat
     main([*arguments, "-o", str(tmp_path / "out"), "--placement", "int8"])
     assert "photos: 8 images; 1 left out: b.heic" in capsys.readouterr().out
     assert main([*arguments, "--exif", "apply"]) == 2
-    assert "those of --images are turned" in capsys.readouterr().err
+    assert "--exif apply is for the images of a data set" in capsys.readouterr().err
+    for option in ("--split", "--data"):
+        assert main([*arguments, option, "x"]) == 2
+        assert f"{option} x is for the images of a data set" in capsys.readouterr().err

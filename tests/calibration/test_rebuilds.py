@@ -114,7 +114,9 @@ def test_the_result_is_said_in_words_and_in_a_page(done):
     assert "mIoU: moves by" in text
     assert "moves most, by" in text
     page = (done / "r.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4  # of each placement the builds and the classes
+    for name in result["placements"][0]["spread"]["iou_points"]:
+        assert re.search(rf"{re.escape(name)}( \*)?, seed \d: ", page)
     assert "int8-ort on onnxruntime" in page
     assert "| int8 on openvino | 3 |" in markdown([result, {"kind": "parity"}])
 

@@ -118,7 +118,7 @@ def test_the_fragile_block_costs_most_and_is_kept_in_float(placement, sensitivit
     assert found["proof"]["trials"][0]["attempt"] == 1
     assert (tmp_path / "t.svg").read_text().count("<circle") == 3
     assert "conv3" in (tmp_path / "s.svg").read_text()
-    assert (tmp_path / "s.html").read_text().count("<svg") == 3
+    assert (tmp_path / "s.html").read_text().count("<svg") == 4
 
 
 def test_an_undecided_proof_fails_if_that_is_asked_for_and_leaves_the_file(sensitivity, tmp_path):

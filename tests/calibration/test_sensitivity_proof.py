@@ -192,6 +192,10 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
     first = sensitivity_text(result).splitlines()[0]
     assert "Undecided: mIoU, which about " in first
     assert first.endswith("; road, which lies at the limit, so that no number decides.")
+    result["search"]["proof"]["trials"][-1]["findings"][1]["difference"]["low"] = -100
+    first = sensitivity_text(result).splitlines()[0]
+    assert first.endswith("; road, about which so few images say nothing.")
+    assert "called within in about 1.25 % of cases at most" in "\n".join(lines)
     assert "the search saw these, and not the 24 of the proof" in lines[1]
     text = "\n".join(lines)
     assert "the proof: undecided with a in float on 24 other images (every other group)" in text

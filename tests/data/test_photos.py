@@ -91,6 +91,7 @@ def test_the_command_line_takes_photos_in_place_of_a_data_set(folder, capsys):
         (("--images", "x", "--data", "x"), "--images x is given beside --dataset or --data"),
         (("--images", "x", "--dataset", "camvid"), "--images x is given beside"),
         (("--images", "x", "--exif", "apply"), "--exif apply is for the images of a data set"),
+        (("--images", "x", "--split", "val"), "--split val is for the images of a data set"),
     ],
 )
 def test_half_a_request_and_two_in_one_are_refused(argv, message):

@@ -81,10 +81,11 @@ def test_differences_worked_out_by_hand(pair):
     assert points["miou_points"]["value"] == pytest.approx((FLOOR + 50) / 2, abs=1e-5)
     assert points["pixel_accuracy_points"]["value"] == 5
     assert points["small_region_accuracy_points"]["value"] == 50
-    assert points["regions"] == REGIONS
+    assert compare(*pair).regions() == REGIONS
     assert points["pixels_alike_percent"] is None  # nobody ran both
     assert points["hardly_seen"] == ["floor", "wall"]  # on one image
     assert set(points["miou_points"]) == {"value", "low", "high", "groups", "effective_images"}
+    assert not {"miou_points_over_common_classes", "regions"} & set(points)  # have no interval
 
 
 def test_results_of_an_older_version_are_compared_without_intervals(pair, tmp_path):
@@ -205,7 +206,7 @@ def test_means_over_unlike_classes_are_told(memory):
     points = found.to_dict()["difference"]
     assert points["iou_points"]["door"] is None
     assert found.plain("miou") > 30  # a perfect floor and wall, and no door
-    assert 0 < points["miou_points_over_common_classes"] < 0.01
+    assert 0 < found.over_common_classes() < 0.01
     assert 0 < points["miou_points"]["value"] < 0.01
     assert "door: in no ground truth" in comparison_text(found)
 
@@ -353,6 +354,9 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path, pair):
     data = (*ON_SCENES, scenes)
     assert "--dataset NAME --data DIR" in wrong(checkpoint)
     assert "is a result already" in wrong(recorded)
+    for option in ("--group-by", "--split", "--limit"):
+        refused = wrong(recorded, "--against", recorded, option, "9")
+        assert f"{option} 9 is for the images of a data set; results keep" in refused
     assert "predicts nothing" in wrong(
         recorded, "--against", artefact, *data, "--save-predictions", tmp_path / "p"
     )

@@ -187,7 +187,7 @@ def test_miou_and_classes_are_each_held_to_their_own_limit():
     assert [one for one in shown if one.startswith("limit")] == ["limit -0.3", "limit -1"]
     assert [one for one in shown if one in ("mIoU", "road", "car")] == ["mIoU", "road", "car"]
     assert marks(reader)[0] == "diamond"
-    assert any("seen on 12 images and 24,000 pixels" in one for one in shown)
+    assert any("seen on 12 groups and 24,000 pixels" in one for one in shown)
     free = Reader(difference_plot(between))
     assert marks(free) == ["disc"] * 3
     assert not {"past", "undecided"} & set(words(free))

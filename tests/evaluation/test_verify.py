@@ -198,6 +198,7 @@ def test_a_file_past_its_budget_fails_at_the_first_look(run, with_worse, tmp_pat
     assert "Undecided" not in basis
     assert "b.onnx on onnxruntime: past its budget: " in done.out
     assert "\nlooks: after 10, 20, 40 and 80 scenes; the bounds of each" in done.out
+    assert "called within in about 0.625 % of cases at most" in done.out
     assert "Ended after 10 scenes: every row is decided" in done.out
     told = json.loads(out.read_text())
     assert told["verdict"] == "past"
@@ -300,6 +301,8 @@ def test_the_checkpoint_is_the_one_that_the_artefacts_name(release, checkpoint):
         (("{tmp}/nowhere",), "there is no folder"),
         (("{tmp}",), "no artefact in"),
         (("{release}", "--dataset", "scenes"), "--dataset scenes says half"),
+        (("{release}", "--group-by", "^a"), "--group-by ^a is for the images of a data set"),
+        (("{release}", "--split", "val"), "--split val is for the images of a data set"),
         (("{release}", "--dataset", "kitti", "--data", "{tmp}"), "unknown data set"),
         (("{release}", "--weights", "{tmp}/none.safetensors"), "there is no such file"),
         (("{release}", "--max-miou-drop", "-1"), "--max-miou-drop"),
