@@ -77,7 +77,7 @@ class Images:
     def shows(self) -> Mask:
         """bool, n x S: whether an image says anything of a number."""
         each = (self.ratios[:, 1] > 0) | (self.ratios[:, 3] > 0)
-        over = each[:, : len(self.mean)][:, self.mean].any(axis=1)
+        over = np.asarray(each[:, : len(self.mean)][:, self.mean].any(axis=1))
         return np.concatenate([each, over[:, None]], axis=1)
 
     @cached_property
