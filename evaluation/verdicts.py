@@ -183,10 +183,10 @@ def judge_alike(share: Interval, least: float, images: int) -> Finding:
 def _more_images(interval: Interval, end: float, images: int) -> float:
     """How many more images would part an interval from a limit that it holds, about.
 
-    The width of an interval falls with the square root of the number of images.
+    The width of an interval falls with the square root of the number of images. It reaches as far
+    to both sides, but no further than a number can be: the longer side tells.
     """
-    above = interval.value > end
-    reach = interval.value - interval.low if above else interval.high - interval.value
+    reach = max(interval.value - interval.low, interval.high - interval.value)
     distance = abs(interval.value - end)
     if not distance > 0 or reach <= distance:
         return 0 if distance > 0 else float("inf")

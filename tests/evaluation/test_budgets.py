@@ -145,6 +145,11 @@ def test_where_all_pixels_must_be_alike_one_that_is_not_is_past():
     assert judge_alike(some, 0.9998, 9).verdict is Verdict.UNDECIDED
 
 
+def test_an_end_that_no_number_is_beyond_makes_no_fewer_images_decide():
+    one_bad = judge_alike(Interval(0.9975, 0.9892, 1.0, 40, 40), 0.9999, 40)
+    assert one_bad.more_images == pytest.approx(40 * ((83 / 24) ** 2 - 1), rel=0.01)
+
+
 def test_float32_is_judged_by_the_pixels_that_are_alike():
     judgement = budget_for("fp32").judge(difference(0.0, 0.0))
     assert [(one.what, str(one.verdict)) for one in judgement.findings] == [
