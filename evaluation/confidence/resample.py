@@ -283,16 +283,25 @@ class Resamples:
         }
 
     def _times(self, deviations: Float, index: int) -> float:
-        if self.told[index] < 2:
-            return float("inf")  # one says nothing of others, however it is drawn
-        if self.alike and _ROUNDING < abs(self.values[index]) < 100 - _ROUNDING:
-            return float("inf")  # nor does one that is there many times; none or all is no chance
+        if self._one(index):
+            return float("inf")
         if self.errors[index] == 0:
             return 0.0  # and not zero times infinity
         return float(self.errors[index] * np.quantile(deviations, self.level, method="higher"))
 
+    def _one(self, index: int) -> bool:
+        """Whether all rests on one image, or group, which says nothing of others.
+
+        That is so however it is drawn, and however often it is there. Where none of the pixels
+        differs, or all do, that they are alike is no chance.
+        """
+        repeated = self.alike and _ROUNDING < abs(self.values[index]) < 100 - _ROUNDING
+        return bool(self.told[index] < 2 or repeated)
+
     def effective(self, index: int) -> float:
         """How many independent images would tell as much of a number: 1 to all of them."""
+        if self._one(index):
+            return 1.0
         variance = max(self.errors[index] ** 2, self.apart[index])
         if variance <= _ROUNDING**2:
             return float(self.images)

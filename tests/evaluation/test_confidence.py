@@ -59,6 +59,7 @@ def test_one_image_that_tells_decides_nothing_however_many_there_are(truths):
     pairs = [pair(f"i{place}", truth) for place, truth in enumerate(truths)]
     found = differences(*zip(*pairs, strict=True), ("road", "sky"))
     assert not found.miou.low > -100
+    assert found.miou.effective_images == 1
     assert BUDGETS["int8"].judge(found).findings[0].verdict is Verdict.UNDECIDED
 
 
