@@ -6,11 +6,20 @@ The network is the shipped checkpoint at 128x256, and the faults are small besid
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.verify.command import main
+from icnet_deploy.evaluation.budgets import BUDGETS
+from icnet_deploy.evaluation.pairing import open_run
+from icnet_deploy.evaluation.reference import shipped_checkpoint
+from icnet_deploy.evaluation.verdicts import Verdict
+from icnet_deploy.evaluation.verify.command import main, verify
+from icnet_deploy.evaluation.verify.folder import read_folder
 from icnet_deploy.export.to_onnx import export
 from icnet_deploy.networks.checkpoint import SHIPPED
 from tools.planted import plant
@@ -57,6 +66,34 @@ def test_a_drop_of_two_hundredths_is_within_after_40_scenes(verified):
     assert code == 0, row["findings"]
     assert row["verdict"] == "within"
     assert -0.04 < findings["road"]["difference"]["value"] < -0.005
+
+
+def test_a_class_that_rises_on_12_scenes_is_shown_and_fails_nothing(exact, tmp_path):
+    """What a gate that reads points as faults fails: a bus that is found better than before."""
+    plant(exact, tmp_path / "planted.onnx", CLASSES, 0.0)
+    scenes = drawn_scenes(12, (128, 256))
+    bus = scenes.label_set.names.index("bus")
+    buses = {sample.image.tobytes(): sample.labels == bus for sample in scenes}
+
+    @contextmanager
+    def better(run):
+        with open_run(run) as opened:
+
+            def predict(image):
+                labels = opened.predict(image).labels.copy()
+                labels[buses[image.tobytes()]] = bus
+                return SimpleNamespace(labels=labels)
+
+            facts = {name: getattr(opened, name) for name in ("metadata", "runtime", "device")}
+            yield SimpleNamespace(predict=predict, **facts)
+
+    budgets = {"int8": replace(BUDGETS["int8"], class_points=0.4)}
+    found = verify(read_folder(tmp_path), scenes, shipped_checkpoint(), budgets, opener=better)
+    (row,) = found.rows
+    assert row.differences().classes["bus"].value > 0.5
+    assert row.judgement().of(Verdict.PAST) == []
+    assert found.verdict() != "past"
+    assert "rose by more than may be lost, which is no fault of INT8: bus +" in str(found)
 
 
 def test_only_a_class_of_a_labels_graph_can_be_planted(exact, artefact, tmp_path):
