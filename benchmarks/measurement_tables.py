@@ -89,7 +89,7 @@ def mode_text(
         left: how many columns, from the first, hold words.
     """
     rows = [[*_subject_cells(each), *cells(each)] for each in measured]
-    return Table([*_SUBJECT, *header], rows, left, how(measured, notes)).text()
+    return Table([*_SUBJECT, *header], rows, left, how(measured, notes), len(_SUBJECT)).text()
 
 
 def how(measured: Sequence[Measurement], notes: Sequence[str]) -> list[str]:
@@ -140,7 +140,7 @@ def _latency_table(group: Sequence[Measurement]) -> MeasuredTable:
         notes[0] += f", {runs} runs each, in turn{after}"
     if alone:
         notes.append(f"not in turn, in a process of its own, by its own clock: {', '.join(alone)}")
-    return MeasuredTable(header, rows, 3, notes, group)
+    return MeasuredTable(header, rows, 3, notes, len(_SUBJECT), group)
 
 
 def median_ms(each: Measurement) -> float:
@@ -203,7 +203,8 @@ def _any_table(group: Sequence[Measurement]) -> MeasuredTable:
         for name in settings
         if name not in (*apart, "batch")
     ]
-    return MeasuredTable(header, rows, 3, ["; ".join([_setting_words(group), *alike])], group)
+    notes = ["; ".join([_setting_words(group), *alike])]
+    return MeasuredTable(header, rows, 3, notes, len(_SUBJECT), group)
 
 
 def who(each: Measurement) -> str:

@@ -47,8 +47,8 @@ def add_data_options(
     parser.add_argument(
         "--group-by",
         metavar="REGEX",
-        help="which images belong together (a drive, a patient): those in whose file names it "
-        "finds the same, by its first (...) if it has one; with a / it is searched in their paths "
+        help="which images belong together (a drive, a patient): those in whose file names REGEX "
+        "finds the same text, or its first (...) does; with a / it is searched in their paths "
         "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes)",
     )
     add_exif_option(parser)

@@ -117,7 +117,12 @@ def difference_plot(
     verdicts = {finding.what: finding.verdict for finding in found}
     mean = Bar("mIoU", differences.miou, verdicts.get("mIoU"))
     classes = [
-        Bar(name, interval, verdicts.get(name), differences.seen[name])
+        Bar(
+            name if differences.seen[name].enough() else f"{name} (few)",
+            interval,
+            verdicts.get(name),
+            differences.seen[name],
+        )
         for name, interval in differences.classes.items()
     ]
     if budget is None:

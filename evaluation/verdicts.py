@@ -56,7 +56,7 @@ class Finding:
             text = f"{i.value:.4f} % of pixels are alike [{i.low:.4f}, {i.high:.4f}]"
         else:
             text = f"{self.what} {i.value:+.3f} points [{i.low:+.3f}, {i.high:+.3f}]"
-        return f"{text}, {self.limit}" + (f": {self.why}" if self.why else "")
+        return f"{text}; limit: {self.limit}" + (f" ({self.why})" if self.why else "")
 
     @property
     def endless(self) -> bool:

@@ -182,11 +182,15 @@ def _truth(world: str, kept: Sequence[str]) -> Callable[[Differences], dict[str,
             "mIoU": _in(found.miou, miou),
             _TOGETHER: all(_in(found.classes[name], whole.classes[name].value) for name in decided),
             "pixels right": _in(found.pixel_accuracy, whole.pixel_accuracy.value),
-            "small regions": _in(found.small_regions, whole.small_regions.value),
-            "pixels alike": _in(found.alike, whole.alike.value),
+            "small regions": _in(found.small_regions, _value(whole.small_regions)),
+            "pixels alike": _in(found.alike, _value(whole.alike)),
         }
 
     return held
+
+
+def _value(interval: Interval | None) -> float:
+    return float("nan") if interval is None else interval.value
 
 
 def _in(interval: Interval | None, value: float) -> bool:

@@ -15,7 +15,7 @@ Result = Mapping[str, Any]
 _MUCH = 50  # percent of their images that two draws share
 _MARK = "*"
 _HARDLY = 0.005  # points, which a table rounds to 0
-_MARK_WORDS = f"{_MARK} seen too little in these images to say anything of it"
+_MARK_WORDS = f"{_MARK} seen too little in these images to say anything about it"
 
 
 def rebuilds_text(result: Result) -> str:

@@ -114,7 +114,7 @@ class Rebuilt:
         return dict(sorted(spreads.items(), key=lambda item: -item[1].range))
 
     def enough(self, name: str) -> bool:
-        """Whether a class was seen on enough to say anything of it."""
+        """Whether a class was seen on enough to say anything about it."""
         return self.builds[0].differences.seen[name].enough()
 
     def milliseconds(self) -> Spread:

@@ -120,16 +120,16 @@ class Differences:
     def basis(self) -> str:
         """What the intervals rest on, in a sentence that stands first in a result."""
         count = round(self.miou.effective_images)
-        worth = f"as much of mIoU as {count} independent one{'s' if count != 1 else ''}"
+        worth = f"as much about mIoU as {count} independent one{'s' if count != 1 else ''}"
         images = f"{self.images} image{'s' if self.images != 1 else ''}"
         if self.groups >= FEWEST_GROUPS:
             return f"{images} of {self.groups} groups tell {worth}"
         few = "one group" if self.groups == 1 else f"only {self.groups} groups"
         if self.groups == self.images:
-            return f"{images}, too few to say anything of others: at least {FEWEST_GROUPS}"
+            return f"{images}, too few to say anything about others: it takes {FEWEST_GROUPS}"
         return (
             f"{images} of {few} (a drive, a scene: --group-by) tell {worth}, and nothing about "
-            f"other groups: a verdict for those needs {FEWEST_GROUPS}"
+            f"other groups: that takes {FEWEST_GROUPS} groups"
         )
 
 

@@ -42,7 +42,7 @@ _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet evaluate",
-        "Scores a model on labelled images: mIoU, IoU a class, accuracy by the size of regions.\n"
+        "Scores a model on labelled images: mIoU, IoU of each class, accuracy by size of regions.\n"
         "With --against, two models on the same images, and their differences.",
         "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
     )

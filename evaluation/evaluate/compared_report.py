@@ -64,7 +64,7 @@ def comparison_text(compared: Compared) -> str:
 
 
 def _with_interval(value: float | None, interval: Interval | None) -> str:
-    """A difference, and between which bounds it lies if that is known."""
+    """A difference, with its interval if there is one."""
     if interval is None:
         return signed(value, 2)
     low, high = signed(interval.low, 2), signed(interval.high, 2)
@@ -220,7 +220,7 @@ def compare_page(compared: Compared, gallery: Gallery, label_set: LabelSet | Non
         tag("h2", "Scores"),
         _summary(compared).html(),
         [tag("p", note) for note in _notes(compared)],
-        tag("h2", "IoU a class"),
+        tag("h2", "IoU of each class"),
         _plot(compared),
         _classes(compared, "Class").html(),
         regions_part(compared.models),
@@ -247,7 +247,7 @@ def _plot(compared: Compared) -> list[Html]:
     """The differences of the classes with their intervals."""
     if compared.differences is None:
         return []
-    plot = difference_plot(compared.differences, title="A - B, and between which bounds it lies")
+    plot = difference_plot(compared.differences, title="A - B, with its interval")
     return [tag("div", plot, class_="scroll")]
 
 

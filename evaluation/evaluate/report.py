@@ -131,7 +131,7 @@ def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
                 f"right in {SMALL}, %": number(shares["small_region_accuracy_percent"]),
             }
         ),
-        tag("h2", "IoU a class"),
+        tag("h2", "IoU of each class"),
         _classes(score),
         regions_part([result]),
         exhibits_part(

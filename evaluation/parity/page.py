@@ -89,9 +89,10 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
     return [
         tag(
             "p",
-            f"{protocol.images} images of {protocol.dataset} {protocol.split}. The reference is "
-            "the PyTorch network in float32 on the CPU.",
-            "" if rows[0].score.dataset.labelled else _NO_LABELS,
+            f"{protocol.images} images of {protocol.dataset} {protocol.split}."
+            if rows[0].score.dataset.labelled
+            else f"{protocol.images} photos of the folder {protocol.split}.{_NO_LABELS}",
+            " The reference is the PyTorch network in float32 on the CPU.",
         ),
         tag("h2", "Verdicts"),
         tag("p", _VERDICTS.format(level=100 * rows[0].level, error=error_of(rows))),
@@ -107,7 +108,7 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
         tag("h2", "The differences and their limits"),
         _pixels(rows),
         *map(_plot, rows),
-        tag("h2", "IoU a class"),
+        tag("h2", "IoU of each class"),
         _classes(rows),
         *_exhibits(rows, shown),
         *_protocols(rows),
@@ -131,9 +132,9 @@ def _badges(verdicts: Sequence[Verdict]) -> list[Html]:
 
 _VERDICTS = (
     "Each difference has an interval, in brackets, which holds the true difference in {level:g} % "
-    "of cases. A row is within its budget if each interval is within its limit, past it if one is "
-    "wholly beyond its limit, and undecided else: a limit lies in an interval, or too little of a "
-    "class was seen, and more images would tell. How sure that is: {error}."
+    "of cases. A row is within its budget if each interval is within its limit, and past it if one "
+    "interval is wholly beyond its limit. Else it is undecided: a limit lies in an interval, or "
+    "too little of a class was seen, and more images would tell. How sure that is: {error}."
 )
 
 
@@ -181,18 +182,20 @@ def _plot(row: Comparison) -> Html:
     """The differences of a row against its limits; a sentence where there is none."""
     if row.ties + row.flips == 0:
         return tag("p", f"{row} labels every pixel as the reference does.")
-    return difference_plot(row.differences(), row.budget, str(row))
+    plot = difference_plot(row.differences(), row.budget, str(row))
+    return tag("div", plot, class_="scroll")
 
 
 def _meanings(rows: Sequence[Comparison]) -> list[Html]:
     margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
     ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
     text = (
-        "Points are hundredths: the difference from the reference at the same size. That of the "
-        "mIoU is the mean over the classes of the truth that were seen enough. A pixel whose "
-        "label differs is a tie where the reference's own two best logits are within a margin that "
-        f"the arithmetic explains ({ties}), and a real flip elsewhere. Small regions are connected "
-        "areas of one true class below 3,000 pixels: the mean share of their pixels that is right."
+        "Points are hundredths: the difference from the reference at the same size. The points of "
+        "mIoU are the mean over the classes that were seen enough; a class that was not is marked "
+        "(few). A pixel whose label differs is a tie where the reference's own two best logits are "
+        f"within a margin that the arithmetic explains ({ties}), and a real flip "
+        "elsewhere. Small regions are connected areas of one true class below 3,000 pixels: the "
+        "mean share of their pixels that is right."
     )
     if any(row.runtime == ROUNDED for row in rows):
         text += (
@@ -225,19 +228,20 @@ def _classes(rows: Sequence[Comparison]) -> Html:
     for size, head in references:
         of_head = f", {head} head" if several else ""
         header.append(f"Reference, {size_text(size, 'image size')}{of_head}")
-    header += map(str, rows)
+    header += [f"{row}, points" for row in rows]
     columns = [score.confusion.iou() for score in references.values()]
     differences = [row.differences() for row in rows]
+    hardly = {n for of in differences for n, seen in of.seen.items() if not seen.enough()}
     body = [
         [
-            name,
+            name + (" (few)" if name in hardly else ""),
             *(number(100 * column[i]) for column in columns),
             *(of.classes[name].text() if name in of.classes else "-" for of in differences),
         ]
         for i, name in enumerate(rows[0].score.dataset.label_set.names)
     ]
     means = [number(100 * score.confusion.miou()) for score in references.values()]
-    body.append(["mean", *means, *(of.miou.text() for of in differences)])
+    body.append(["mIoU", *means, *(of.miou.text() for of in differences)])
     return Table(header, body).html()
 
 

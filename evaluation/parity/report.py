@@ -48,7 +48,7 @@ def _remedy(row: Comparison) -> str:
     """What would decide an undecided row."""
     judgement = row.judgement()
     if not judgement.findings:
-        return "which nothing limits"
+        return "to which no limit applies (--min-agreement PERCENT is one)"
     more = judgement.more_images()
     if more is not None:
         return f"which about {rounded_up(more):,} more images would decide"
@@ -74,23 +74,23 @@ def verdict_table(
         failures: what could not be.
     """
     labelled = not rows or rows[0].score.dataset.labelled
-    header = ["artefact", "precision", "runtime", "size", "verdict", *columns(labelled)]
+    header = ["artefact", "runtime", "verdict", "precision", "size", *columns(labelled)]
     cells = [
         [
             row.name,
-            row.metadata.precision,
             row.runtime,
-            size_text(row.metadata.size),
             str(row.judgement().verdict),
+            row.metadata.precision,
+            size_text(row.metadata.size),
             *numbers(row),
         ]
         for row in rows
     ]
     dashes = ["-"] * len(columns(labelled))
-    cells += [[f.name, f.precision, f.runtime, f.size, "failed", *dashes] for f in failures]
+    cells += [[f.name, f.runtime, "failed", f.precision, f.size, *dashes] for f in failures]
     lines = [
         *([headline(rows), ""] if rows else []),
-        Table(header, cells, left=5).text(),
+        Table(header, cells, left=5, keys=2).text(),
         "",
         *(f"{row}: {sentence}" for row in rows for sentence in sentences(row)),
         *(f"failed: {failure}" for failure in failures),
@@ -110,7 +110,7 @@ def undecided(row: Comparison) -> list[str]:
     judgement, known = row.judgement(), row.differences()
     if not judgement.findings:
         return [
-            "nothing limits it. Give labelled images (--dataset and --data), or "
+            "no limit applies to it. Give labelled images (--dataset and --data), or "
             "--min-agreement PERCENT of pixels that must be alike"
         ]
     lines: list[str] = []
@@ -183,9 +183,10 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     lines = [
         "points: the difference from the PyTorch model, float32 on the CPU, at the same size, with "
         f"its interval, which holds the true difference in {100 * first.level:g} % of cases",
-        "within: the whole interval is within the limit; past: all of it beyond; undecided: else",
+        "within: the whole interval is within the limit; past: the whole interval is beyond it; "
+        "undecided: all else",
         f"how sure: {error_of(rows)}",
-        "small points: of the accuracy on regions below 3,000 pixels",
+        "small points: the difference of the accuracy in regions below 3,000 pixels",
     ]
     if first.left_out:
         lines.append(f"not in mIoU points: too little was seen of {', '.join(first.left_out)}")
@@ -204,7 +205,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
     scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
-    photos = f"{protocol.images} images of {of}, sizes {sizes}"
+    photos = f"{protocol.images} photos of the folder {protocol.split}, sizes {sizes}"
     return [*lines, scored if rows[0].score.dataset.labelled else photos]
 
 

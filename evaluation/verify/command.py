@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "budget of the PyTorch model. Exits with 1 if a file fails or is past its budget; the\n"
         "others are still run. What the images do not decide is undecided (--undecided).\n"
         f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
-        "what passed, and what is undecided only where nothing is within its budget.\n"
+        "what is within its budget, and what is undecided only where nothing is within.\n"
         f"Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
         f"training used ({SEED}). It looks after {looks} scenes, and ends\n"
         "as soon as every row is decided, or where the next look would end after more than\n"

@@ -116,9 +116,9 @@ class Watch:
     def __str__(self) -> str:
         counts = self.looks.counts
         text = (
-            f"after {', '.join(map(str, counts[:-1]))} and {counts[-1]} scenes; the bounds of each "
-            f"look hold in {100 * self.looks.level:g} % of cases, and so those of all together in "
-            f"{100 - 100 * self.looks.error:g} %"
+            f"after {', '.join(map(str, counts[:-1]))} and {counts[-1]} scenes; the intervals of "
+            f"each look hold in {100 * self.looks.level:g} % of cases, and so those of all "
+            f"together in {100 - 100 * self.looks.error:g} %"
         )
         if self.ending is None:
             return text

@@ -110,7 +110,7 @@ def test_the_result_is_said_in_words_and_in_a_page(done):
     text = rebuilds_text(result)
     assert "3 builds of small-fp32.onnx, each calibrated on 8 images" in text
     assert "measured on 4 held-out images of scenes val" in text
-    assert text.startswith("4 images, too few to say anything of others")
+    assert text.startswith("4 images, too few to say anything about others")
     assert "mIoU: moves by" in text
     assert "moves most, by" in text
     page = (done / "r.html").read_text()

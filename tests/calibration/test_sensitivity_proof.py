@@ -185,7 +185,7 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
         },
     }
     lines = sensitivity_text(result).splitlines()
-    basis = "The proof: 24 images of 24 groups tell as much of mIoU as 24 independent ones."
+    basis = "The proof: 24 images of 24 groups tell as much about mIoU as 24 independent ones."
     assert lines[0].startswith(f"{basis} Undecided: mIoU, road, which about ")
     assert lines[0].endswith(" more images would decide.")
     result["search"]["proof"]["trials"][-1]["findings"][1]["more_images"] = None

@@ -170,7 +170,7 @@ def test_undecided_classes_are_named_together(memory):
     assert "at most 1 point lost, lies in the intervals of floor, door and tree; about" in crossed
     assert "the difference of wall lies at the limit" in endless
     assert "too little was seen of roof: 6 groups and 1,000 pixels are needed" in unseen
-    assert headline([row]).startswith("12 images of 12 groups tell as much of mIoU as ")
+    assert headline([row]).startswith("12 images of 12 groups tell as much about mIoU as ")
     assert headline([row]).endswith(
         "which no number of images decides, as a difference lies at its limit."
     )

@@ -117,7 +117,7 @@ def test_one_image_decides_nothing():
         [miou] = [finding for finding in judgement.findings if finding.what == "mIoU"]
         assert miou.why == "on so few images it may be anything"
         assert miou.more_images is None
-        assert "too few to say anything of others" in found.basis()
+        assert "too few to say anything about others" in found.basis()
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -162,7 +162,7 @@ def test_the_page_has_the_basis_and_the_intervals_drawn(drives):
     reader = check_page(compare_page(drives, Gallery(0), None))
     words = "".join(reader.text)
     assert drives.basis() in words
-    assert "between which bounds it lies" in words
+    assert "A - B, with its interval" in words
     assert "wall: +13.75 points, between" in words
 
 

@@ -198,6 +198,15 @@ def test_miou_and_classes_are_each_held_to_their_own_limit():
     ]
 
 
+def test_a_class_that_was_hardly_seen_is_marked_whether_it_has_a_limit_or_not():
+    between = differences(list(scored(2)), list(scored(0)), ["road", "car"])
+    hardly = replace(between, seen=between.seen | {"car": HARDLY})
+    for budget in (None, BUDGETS["int8"], BUDGETS["fp16"]):
+        shown = words(Reader(difference_plot(hardly, budget)))
+        assert {"road", "car (few)"} <= set(shown)
+        assert "car" not in shown
+
+
 def test_it_stands_in_a_page_and_alone():
     picture = interval_plot(ROWS, 1.0, title="<A> & B")
     check_page(page("A page", picture))
@@ -232,9 +241,9 @@ def test_the_page_says_what_the_code_does():
     text = " ".join((DOCS / "verdicts.md").read_text("utf-8").split())
     pole = judge("pole", Interval(-0.8, -1.4, -0.2, 40, 40.0), 1.0, False, 40)
     assert f"About {pole.more_images} more images would decide it" in text
-    assert f"**Fewer than {FEWEST_GROUPS} groups.**" in text
-    assert f"at least {FEWEST_IMAGES} images (of {FEWEST_GROUPS} groups or more: " in text
-    assert f"{FEWEST_IMAGES} groups) and {FEWEST_PIXELS:,} pixels" in text
+    assert f"**Fewer than {FEWEST_GROUPS} groups**" in text
+    assert f"{FEWEST_IMAGES} images ({FEWEST_IMAGES} groups, if there are {FEWEST_GROUPS}" in text
+    assert f"and on {FEWEST_PIXELS:,} pixels" in text
     counts = read_counts()
     ours, theirs, alike = (each[:FRAMES] for each in (counts.ours, counts.theirs, counts.alike))
     assert len({one.group for one in ours}) == 1

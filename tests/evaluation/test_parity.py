@@ -186,9 +186,12 @@ def test_photos_are_compared_by_the_references_own_map(spoilt, describe, dozen):
     assert row.score.protocol().images_sha256 == row.reference.protocol().images_sha256
     assert (row.judgement().findings, row.judgement().verdict) == ((), "undecided")
     (sentence,) = sentences(row)
-    assert "nothing limits it" in sentence
+    assert "no limit applies to it" in sentence
     assert "--min-agreement" in sentence
-    assert headline([row]).endswith("Undecided: int8.onnx on onnxruntime, which nothing limits.")
+    no_limit = (
+        "int8.onnx on onnxruntime, to which no limit applies (--min-agreement PERCENT is one)."
+    )
+    assert headline([row]).endswith(f"Undecided: {no_limit}")
 
 
 def test_a_run_on_photos(run, artefact, checkpoint, scenes, tmp_path):
@@ -207,6 +210,8 @@ def test_a_run_on_photos(run, artefact, checkpoint, scenes, tmp_path):
         ("pixels alike", "at least 99 %")
     ]
     assert "The images have no labels" in report.read_text()
+    for shown in (done.out, report.read_text()):
+        assert "2 photos of the folder leftImg8bit" in shown
     given = ("--min-agreement", 100, "--undecided", "fail")
     assert run("parity", artefact, *arguments, *one, *given).code == (row["differing_pixels"] > 0)
 

@@ -194,10 +194,10 @@ def test_a_file_past_its_budget_fails_at_the_first_look(run, with_worse, tmp_pat
     assert done.code == 1
     assert done.err == "icnet: error: 1 of 2 artefacts do not pass (past: b.onnx)\n"
     basis = done.out.splitlines()[0]
-    assert basis.startswith("10 images of 10 groups tell as much of mIoU as ")
+    assert basis.startswith("10 images of 10 groups tell as much about mIoU as ")
     assert "Undecided" not in basis
     assert "b.onnx on onnxruntime: past its budget: " in done.out
-    assert "\nlooks: after 10, 20, 40 and 80 scenes; the bounds of each" in done.out
+    assert "\nlooks: after 10, 20, 40 and 80 scenes; the intervals of each" in done.out
     assert "called within in about 0.625 % of cases at most" in done.out
     assert "Ended after 10 scenes: every row is decided" in done.out
     told = json.loads(out.read_text())

@@ -1,5 +1,7 @@
 """One table, in a terminal, in HTML and in Markdown."""
 
+from unittest.mock import Mock
+
 import pytest
 from report_page import Reader
 
@@ -33,6 +35,29 @@ def test_in_a_terminal_words_stand_left_and_numbers_right():
     one = Table(["name", "n"], [["a", "1"], ["bcdef", "22"]])
     assert one.text().splitlines() == ["name    n", "-----  --", "a       1", "bcdef  22"]
     assert Table(["name", "n"], []).text().splitlines() == ["name  n", "----  -"]
+
+
+def test_what_is_wider_than_the_terminal_is_folded_and_every_part_says_what_a_row_is_of():
+    wide = Table(
+        ["file", "on", "a", "b", "c"],
+        [["x", "cpu", "1", "22", "333"], ["y", "gpu", "4", "5", "6"]],
+        left=2,
+        keys=2,
+        notes=["A note."],
+    )
+    assert wide.text(21) == wide.text()  # pytest's output is no terminal
+    assert wide.text(20).splitlines() == [
+        *("file  on   a   b", "----  ---  -  --", "x     cpu  1  22", "y     gpu  4   5", ""),
+        *("file  on     c", "----  ---  ---", "x     cpu  333", "y     gpu    6"),
+        "A note.",
+    ]
+    assert wide.text(1).count("file") == 3  # a column a part, where nothing has room
+
+
+def test_the_terminal_says_how_wide_it_is(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Mock(isatty=lambda: True))
+    monkeypatch.setenv("COLUMNS", "8")
+    assert TABLE.text() == TABLE.text(8) != TABLE.text(80)
 
 
 def test_a_row_that_is_too_short_is_an_error():

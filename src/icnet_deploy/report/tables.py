@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,26 +21,52 @@ class Table:
         rows: as many cells each; a cell of an HTML table may be markup (`Html`).
         left: how many columns, from the first, hold words; the others hold numbers.
         notes: sentences that belong below it.
+        keys: how many columns, from the first, say what a row is of.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
     notes: Sequence[str] = ()
+    keys: int = 1
 
-    def text(self) -> str:
-        """For a terminal: columns lined up, the notes below."""
+    def text(self, width: float | None = None) -> str:
+        """For a terminal: columns lined up, the notes below.
+
+        What is wider than the terminal is folded: the columns that have no room stand in a further
+        table below, beside those that say what a row is of.
+
+        Args:
+            width: of the terminal; None asks it, and folds nothing in a file or a pipe.
+        """
+        most = _terminal() if width is None else width
         lines = [list(self.header), *(list(row) for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         lines.insert(1, ["-" * width for width in widths])
         shown = [
-            "  ".join(
-                cell.ljust(width) if i < self.left else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
+            [
+                cell.ljust(size) if i < self.left else cell.rjust(size)
+                for i, (cell, size) in enumerate(zip(line, widths, strict=True))
+            ]
             for line in lines
         ]
-        return "\n".join([*shown, *self.notes])
+        parts = [
+            "\n".join("  ".join(line[i] for i in columns).rstrip() for line in shown)
+            for columns in self._folded(widths, most)
+        ]
+        return "\n".join(["\n\n".join(parts), *self.notes])
+
+    def _folded(self, widths: Sequence[int], most: float) -> list[list[int]]:
+        """Which columns stand side by side, so that no line is longer than `most` if it can be."""
+        keys = list(range(self.keys))
+        parts = [keys[:]]
+        for i in range(self.keys, len(widths)):
+            line = [*parts[-1], i]
+            if parts[-1] != keys and sum(widths[j] + 2 for j in line) - 2 > most:
+                parts.append([*keys, i])
+            else:
+                parts[-1] = line
+        return parts
 
     def html(self) -> Html:
         """As an element that scrolls by itself on a narrow screen; without the notes."""
@@ -69,6 +97,11 @@ class Table:
         rows = [[row[i] for i in kept] for row in self.rows]
         left = sum(i < self.left for i in kept)
         return replace(self, header=[self.header[i] for i in kept], rows=rows, left=left)
+
+
+def _terminal() -> float:
+    """How many letters a line of the terminal has; endless where the output is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
 
 
 def number(value: float | None, digits: int = 2) -> str:
