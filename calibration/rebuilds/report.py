@@ -148,7 +148,7 @@ def _sentences(row: Result) -> list[str]:
 
 
 def _builds(row: Result) -> Table:
-    header = ["build", "mIoU - float32's, points", "labels of float32 %", "ms"]
+    header = ["build", "mIoU - float32's, points", "pixels alike with float32 %", "ms"]
     rows = [["float32", "", "", number(row["float32"]["latency"]["median_ms"])]]
     for build in row["builds"]:
         miou = build["miou_difference_points"]
