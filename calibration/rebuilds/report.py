@@ -110,7 +110,7 @@ def _summary(result: Result) -> str:
     return (
         f"{len(builds)} builds of {result['artefact']}, each calibrated on {result['count']} "
         f"images of its own draw (seeds {seeds}; two draws share {number(shared, 0)} % of "
-        f"theirs{more}), measured on {result['measured']['words']}; none was calibrated on any of "
+        f"their images{more}), measured on {result['measured']['words']}; none was calibrated on any of "
         "these"
     )
 
