@@ -109,8 +109,8 @@ def _summary(result: Result) -> str:
     more = ": wholly other images would move more" if shared > _MUCH else ""
     return (
         f"{len(builds)} builds of {result['artefact']}, each calibrated on {result['count']} "
-        f"images of its own draw (seeds {seeds}; two draws share {number(shared, 0)} % of "
-        f"their images{more}), measured on {result['measured']['words']}; none was calibrated on any of "
+        f"images of its own draw (seeds {seeds}; two draws share {number(shared, 0)} % of their "
+        f"images{more}), measured on {result['measured']['words']}; none was calibrated on any of "
         "these"
     )
 
