@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from icnet_deploy.data.scenes.dataset import drawn_scenes
+from icnet_deploy.data.scenes.dataset import drawn_scenes, write_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.budgets import BUDGETS
 from icnet_deploy.evaluation.pairing import open_run
@@ -35,8 +35,16 @@ def exact(tmp_path_factory, one_thread):
     return path
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Forty scenes, drawn once: to be read is quicker than to be drawn again."""
+    root = tmp_path_factory.mktemp("drawn")
+    write_scenes(root, 40, (128, 256), seed=5, split="val")
+    return root
+
+
 @pytest.fixture
-def verified(exact, tmp_path):
+def verified(exact, drawn, tmp_path):
     """A function that plants a fault, verifies the file, and gives the exit code and its row."""
 
     def verified(share: float, scenes: int, *options: str):
@@ -44,7 +52,8 @@ def verified(exact, tmp_path):
         folder.mkdir()
         plant(exact, folder / "planted.onnx", CLASSES, share)
         result = tmp_path / "verify.json"
-        code = main([str(folder), "--limit", str(scenes), "--json", str(result), *LIMITS, *options])
+        data = ["--dataset", "scenes", "--data", str(drawn), "--limit", str(scenes)]
+        code = main([str(folder), *data, "--json", str(result), *LIMITS, *options])
         (row,) = json.loads(result.read_text())["parity"]["rows"]
         findings = {finding["what"]: finding for finding in row["findings"]}
         return code, row, findings

@@ -15,10 +15,10 @@ RESULT = Path("benchmarks/results/coverage-camvid.json")
 @pytest.mark.parametrize(
     ("case", "draws"),
     [
-        (Case("all", 50), 400),
-        (Case("bicyclist on 5", 50), 400),
+        (Case("all", 50), 250),
+        (Case("bicyclist on 5", 50), 250),
         (Case("fence on 3", 10), 200),
-        (Case("val", 101, 0.8), 150),
+        (Case("val", 101, 0.8), 80),
     ],
     ids=str,
 )
