@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = {
         "schema": _SCHEMA,
         "kind": "coverage",
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "machine": machine(),
         "level_percent": 100 * LEVEL,

@@ -34,6 +34,8 @@ def test_intervals_cover(case, draws):
 def test_the_recorded_result_holds_every_bound():
     result = json.loads(RESULT.read_text())
     assert result["draws"] >= 2000
+    assert result["date"]
+    assert result["versions"]["numpy"]
     assert [one["drawn"] for one in result["cases"]] == [str(case) for case in cases()]
     for case, one in zip(cases(), result["cases"], strict=True):
         assert faults(case, one["percent"]) == []
