@@ -118,8 +118,9 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
         last = found.proved.proof.last
         title = f"the proof, {last.attempt.name} in float"
         drawn = difference_plot(last.cost.differences, budget, title)
-    _show(args, result, costs, drawn)
-    _finish(args, graphs, parts.seen, found, budget, calibration)
+    written = _write(args, graphs, parts.seen, found, calibration)
+    _show(args, result, costs, drawn, written)
+    _require_proof(args, found, budget)
 
 
 def _parts(args: argparse.Namespace, dataset: Dataset) -> Parts:
@@ -261,9 +262,13 @@ def _result(
 
 
 def _show(
-    args: argparse.Namespace, result: Mapping[str, Any], costs: _Costs, proof: Html | None
+    args: argparse.Namespace,
+    result: Mapping[str, Any],
+    costs: _Costs,
+    proof: Html | None,
+    written: str = "",
 ) -> None:
-    """Writes the files that were asked for, and prints the result."""
+    """Writes the reports that were asked for, and prints the result and what was written of it."""
     if args.json:
         write_json(args.json, result)
     if args.report:
@@ -274,18 +279,27 @@ def _show(
         write_text(args.plot, as_file(cost_plot(result)))
     if args.trade_off:
         write_text(args.trade_off, as_file(trade_off_plot(result["search"])))
-    print(sensitivity_text(result))  # last: its reader may close the pipe
+    print(sensitivity_text(result) + written)  # last: its reader may close the pipe
 
 
-def _finish(
+def _write(
     args: argparse.Namespace,
     graphs: Graphs,
     seen: Dataset,
     found: _Found,
-    budget: Budget,
     calibration: Calibration,
-) -> None:
-    """Writes what was proved or is undecided, or says that nothing was found."""
+) -> str:
+    """Writes what was proved or is undecided, if it was asked for; a line that says so."""
+    if args.out is None or found.proved is None or found.proved.proof.verdict is Verdict.PAST:
+        return ""
+    kept = modules_of([*graphs.kept, *found.proved.proof.last.attempt.in_float])
+    checked = (resize_image(s.image, graphs.size) for s in seen.first(_CHECKED))
+    write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
+    return f"\n{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}"
+
+
+def _require_proof(args: argparse.Namespace, found: _Found, budget: Budget) -> None:
+    """Raises CheckFailed where no graph was found, or none was proved."""
     advice = "Calibrate on more images, widen the budget, or use fp16"
     if found.proved is None:
         raise CheckFailed(
@@ -300,11 +314,6 @@ def _finish(
             "no graph that met the budget in the search keeps it on the images of the proof; the "
             f"last is the one with {attempt.name} in float: {past}. {advice}"
         )
-    if args.out is not None:
-        kept = modules_of([*graphs.kept, *attempt.in_float])
-        checked = (resize_image(s.image, graphs.size) for s in seen.first(_CHECKED))
-        write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
-        print(f"{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}")
     if proof.verdict is Verdict.UNDECIDED and args.undecided == "fail":
         raise CheckFailed(
             f"the proof is undecided: {'; '.join(map(str, judgement.of(Verdict.UNDECIDED)))}. Give "

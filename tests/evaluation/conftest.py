@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -43,3 +44,25 @@ def uninstall(monkeypatch):
             monkeypatch.setitem(sys.modules, package, None)
 
     return uninstall
+
+
+@pytest.fixture
+def release(artefact, checkpoint, tmp_path):
+    """A folder with the float32 artefact and its checkpoint."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    shutil.copy(artefact, folder / "a.onnx")
+    shutil.copy(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture
+def add(release, describe):
+    """A function that puts a copy of the artefact with other metadata or graph into the folder."""
+
+    def add(name, *change, **fields):
+        made = describe("made.onnx", *change, **fields)
+        shutil.copy(made, release / name)
+        return release / name
+
+    return add

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -16,43 +13,17 @@ from icnet_deploy.data import content_hash
 from icnet_deploy.data.scenes import dataset as drawn
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.data.scenes.dataset import drawn_scenes
-from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.pairing import default_runtimes, open_run
+from icnet_deploy.evaluation.pairing import default_runtimes
 from icnet_deploy.evaluation.verify import command
-from icnet_deploy.evaluation.verify.command import verify
 from icnet_deploy.evaluation.verify.folder import read_folder
 from icnet_deploy.evaluation.verify.looks import Looks
-from icnet_deploy.evaluation.verify.record import record
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime import machine
-from icnet_deploy.runtime.auto import folder
 from icnet_deploy.runtime.auto.verdicts import NAME as RECORD
 from icnet_deploy.runtime.auto.verdicts import Entry, Verdicts, read_verdicts, write_verdicts
 
 FEW = ("--limit", "2")
-
-
-@pytest.fixture
-def release(artefact, checkpoint, tmp_path):
-    """A folder with the float32 artefact and its checkpoint."""
-    folder = tmp_path / "release"
-    folder.mkdir()
-    shutil.copy(artefact, folder / "a.onnx")
-    shutil.copy(checkpoint, folder)
-    return folder
-
-
-@pytest.fixture
-def add(release, describe):
-    """A function that puts a copy of the artefact with other metadata or graph into the folder."""
-
-    def add(name, *change, **fields):
-        made = describe("made.onnx", *change, **fields)
-        shutil.copy(made, release / name)
-        return release / name
-
-    return add
 
 
 def test_a_folder_in_order_passes(run, release, tmp_path):
@@ -347,92 +318,3 @@ def test_what_a_killed_process_left_is_named_and_no_artefact(run, release, tmp_p
     assert [file["file"] for file in told["artefacts"]] == ["a.onnx"]
     assert told["leftovers"] == left
     assert told["not_artefacts"] == [".hidden.onnx"]
-
-
-@pytest.fixture
-def external(release):
-    """The folder, the artefact's weights in a file beside it: as of version 0.1, unstamped."""
-    model = onnx.load(release / "a.onnx")
-    metadata = json.loads(model.metadata_props[0].value)
-    for name in ("digest", "stamped"):
-        del metadata[name]
-    model.metadata_props[0].value = json.dumps(metadata)
-    (release / "a.onnx").unlink()
-    onnx.save(model, release / "a.onnx", save_as_external_data=True, location="a.data")
-    assert (release / "a.data").stat().st_size > 10_000
-    return release
-
-
-def test_external_data_that_change_after_it_are_found(run, external):
-    from icnet_deploy.runtime import Predictor
-
-    assert run("verify", external, *FEW).code == 0
-    Predictor.from_folder(external).close()
-    before = read_folder(external).artefacts[0].sha256
-    data = bytearray((external / "a.data").read_bytes())
-    data[len(data) // 2] ^= 0x10
-    (external / "a.data").write_bytes(data)
-    with pytest.raises(InputError, match="changed after `icnet verify` looked at it"):
-        Predictor.from_folder(external)
-    assert read_folder(external).artefacts[0].sha256 != before
-    (external / "a.data").unlink()
-    done = run("verify", external, *FEW)
-    assert done.code == 1
-    assert "external data" in done.out
-    assert "are missing" in done.out
-    assert read_verdicts(external).entries == ()
-
-
-@pytest.fixture
-def held(release, checkpoint):
-    """A function that holds the folder to its limits, as the command does: its result."""
-
-    def verify_release(opener=open_run):
-        scenes = drawn_scenes(2, (96, 128))
-        return verify(read_folder(release), scenes, checkpoint, opener=opener)
-
-    return verify_release
-
-
-def test_a_file_that_changes_while_it_is_compared_does_not_pass(release, held):
-    @contextmanager
-    def changing(run):
-        with open_run(run) as predictor:
-            run.path.touch()
-            yield predictor
-
-    result = held(changing)
-    assert result.verdicts() == {"a.onnx": "failed"}
-    assert "changed while it was compared" in str(result)
-    record(result)
-    assert not any(entry.passed for entry in read_verdicts(release).entries)
-
-
-def test_each_file_is_read_once(release, held, monkeypatch):
-    """What the metadata say and what the SHA-256 is, for all rows, failures and the record."""
-    reads = Counter()
-
-    def counted(name):
-        real = getattr(folder, name)
-
-        def read(path, *arguments):
-            reads[name, path.name] += 1
-            return real(path, *arguments)
-
-        monkeypatch.setattr(folder, name, read)
-
-    shutil.copy(release / "a.onnx", release / "b.onnx")
-    (release / "text.onnx").write_text("not a model")
-    (release / "e.engine").write_bytes(b"plan")
-    for name in ("read_onnx_metadata", "read_sidecar", "digest_of"):
-        counted(name)
-    result = held()
-    record(result)
-    result.to_dict()
-    assert len(result.rows) == 2 * len(default_runtimes())
-    models = ("a.onnx", "b.onnx", "text.onnx")
-    assert reads == Counter(
-        [("digest_of", name) for name in (*models, "e.engine")]
-        + [("read_onnx_metadata", name) for name in models]
-        + [("read_sidecar", "e.engine")]
-    )
