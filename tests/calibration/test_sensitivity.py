@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +130,20 @@ def test_an_undecided_proof_fails_if_that_is_asked_for_and_leaves_the_file(sensi
     assert done.code == 1
     assert "the proof is undecided: " in done.err
     assert (tmp_path / "out.onnx").is_file()
+
+
+def test_a_reader_that_closes_the_pipe_loses_no_file(fragile, tmp_path):
+    files = [tmp_path / "s.json", tmp_path / "out.onnx"]
+    data = ["--dataset", "scenes", "--data", fragile / "scenes", "--placement", "int8-ort"]
+    limits = ["--max-miou-drop", "40", "--max-class-drop", "100", "--rounds", "1"]
+    command = [sys.executable, "-u", "-m", "icnet_deploy", "sensitivity", fragile / "fragile.onnx"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = [*data, *limits, "--json", files[0], "-o", files[1]]
+    done = subprocess.run([*command, *told], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141, done.stderr
+    assert all(file.stat().st_size for file in files)
 
 
 def test_a_budget_that_none_meets_is_a_failed_check(sensitivity, tmp_path):
