@@ -36,11 +36,13 @@ class SegmentationNetwork(nn.Module):
         upsampling: how its logits become pixels: bilinearly at aligned corners or at half-pixel
             centres, or not at all, where they have the image's size.
         min_side: the shortest side of an image, in pixels, that it takes.
+        side_multiple: both sides of an image must be multiples of it, in pixels; 1: any will do.
     """
 
     architecture: ClassVar[str] = ""
-    upsampling: ClassVar[str] = "aligned-corners"
-    min_side: ClassVar[int] = 64
+    upsampling: str = "aligned-corners"
+    min_side: int = 64
+    side_multiple: int = 1
 
     num_classes: int
 

@@ -1,6 +1,7 @@
 """Artefact metadata: its round trip, and the reader of ONNX files that loads no library."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +66,22 @@ def file(tmp_path):
 @pytest.mark.parametrize("metadata", [PLAIN, FULL])
 def test_the_json_form_is_read_back_as_an_equal_value(metadata):
     assert ArtefactMetadata.from_json(metadata.to_json()) == metadata
-    assert json.loads(metadata.to_json())["schema"] == SCHEMA
+    assert json.loads(metadata.to_json())["schema"] == metadata.schema
+
+
+@pytest.mark.parametrize(
+    ("change", "schema"),
+    [
+        ({}, 1),
+        ({"stride": 8, "min_side": 32, "side_multiple": 32}, 1),
+        ({"upsampling": "half-pixel"}, SCHEMA),
+        ({"upsampling": "none"}, SCHEMA),
+        ({"fit": "letterbox"}, SCHEMA),
+        ({"threshold": 0.5}, SCHEMA),
+    ],
+)
+def test_what_an_older_reader_would_misread_has_another_schema(change, schema):
+    assert json.loads(replace(PLAIN, **change).to_json())["schema"] == schema
 
 
 values = st.recursive(

@@ -7,7 +7,7 @@ from pathlib import Path
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, load_label_set
+from icnet_deploy.labels import CITYSCAPES, load_label_set
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
@@ -71,10 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config).override(
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
-    name = args.label_set
     info = train(
         open_sets(args),
-        LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name),
+        load_label_set(args.label_set),
         config,
         args.out,
         args.run or args.out.with_suffix(".run"),

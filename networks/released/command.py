@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from icnet_deploy.command import command, parser
 from icnet_deploy.errors import InputError, LabelSetError, require
-from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+from icnet_deploy.labels import CITYSCAPES, LabelSet, load_label_set
 from icnet_deploy.report.tables import Table
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _print_table(rows: Sequence[Row]) -> None:
 
 def _label_set(name: str | None, num_classes: int) -> LabelSet:
     if name is not None:
-        return LABEL_SETS[name] if name in LABEL_SETS else load_label_set(name)
+        return load_label_set(name)
     if num_classes == len(CITYSCAPES):
         return CITYSCAPES
     raise LabelSetError(

@@ -4,10 +4,10 @@ OpenCV and Pillow are imported when first used.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -225,6 +225,61 @@ def resize_labels(labels: UInt8, size: tuple[int, int]) -> UInt8:
     return np.asarray(
         cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
     )
+
+
+class Fitted(NamedTuple):
+    """An image as a model of one size gets it.
+
+    Attributes:
+        pixels: uint8 H x W x 3, RGB.
+        content: (height, width) of the image in them, from the upper left corner on; the rest is
+            border.
+    """
+
+    pixels: UInt8
+    content: tuple[int, int]
+
+
+def fit_image(
+    image: UInt8,
+    size: tuple[int, int],
+    fit: str = "stretch",
+    border: Sequence[float] = (0, 0, 0),
+) -> Fitted:
+    """Brings an image to a model's size.
+
+    Args:
+        image: uint8 H x W x 3, RGB.
+        size: (height, width) in pixels.
+        fit: of `metadata.FITS`: `stretch` resizes it, whatever its shape; `letterbox` resizes it to
+            the largest size of its own shape that fits, and puts a border right of it and below.
+        border: the border's colour, RGB, 0..255, rounded: the mean that the network subtracts.
+    """
+    height, width = size
+    if fit != "letterbox":
+        return Fitted(resize_image(image, size), size)
+    scale = min(height / image.shape[0], width / image.shape[1])
+    content = (
+        min(height, max(1, round(image.shape[0] * scale))),
+        min(width, max(1, round(image.shape[1] * scale))),
+    )
+    if content == tuple(size):
+        return Fitted(resize_image(image, size), size)
+    pixels = np.empty((*size, 3), np.uint8)
+    pixels[:] = np.clip(np.round(border), 0, 255).astype(np.uint8)
+    pixels[: content[0], : content[1]] = resize_image(image, content)
+    return Fitted(pixels, content)
+
+
+def unfit_labels(labels: UInt8, content: tuple[int, int], size: tuple[int, int]) -> UInt8:
+    """Cuts off the border of a label map, uint8 H x W, and resizes the rest as `resize_labels`.
+
+    Args:
+        labels: of what `fit_image` gave.
+        content: see `Fitted`.
+        size: (height, width) of the image.
+    """
+    return resize_labels(labels[: content[0], : content[1]], size)
 
 
 def write_image(path: str | Path, image: UInt8) -> None:

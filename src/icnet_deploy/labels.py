@@ -112,13 +112,23 @@ _SCHEMA = Schema(
 )
 
 
-def load_label_set(path: str | Path) -> LabelSet:
-    """Reads a user's own label set from a JSON file (see `LabelSet.to_dict`).
+def load_label_set(name: str | Path) -> LabelSet:
+    """A label set by its name, of `LABEL_SETS`, or a user's own from a JSON file.
+
+    Args:
+        name: `cityscapes`, `camvid`, or the path of a file; see `LabelSet.to_dict`.
 
     Raises:
-        LabelSetError: the file is missing, is not JSON, or is not a label set.
+        LabelSetError: there is no such name or file, or it is not a label set.
     """
-    return LabelSet.from_dict(_SCHEMA.read(Path(path)))
+    if str(name) in LABEL_SETS:
+        return LABEL_SETS[str(name)]
+    path = Path(name)
+    if not path.exists() and path.suffix != ".json":
+        raise LabelSetError(
+            f"there is no label set {str(name)!r}; expected {', '.join(LABEL_SETS)}, or a JSON file"
+        )
+    return LabelSet.from_dict(_SCHEMA.read(path))
 
 
 def check_labels(labels: npt.NDArray[np.uint8], label_set: LabelSet) -> None:

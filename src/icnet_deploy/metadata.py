@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar, overload
 from icnet_deploy.documents import (
     BOOL,
     FROM_ONE,
+    NUMBER,
     OBJECT,
     SHA256,
     TEXT,
@@ -42,8 +43,9 @@ from icnet_deploy.labels import LabelSet
 
 _Checked = TypeVar("_Checked")
 
-SCHEMA = 1
-"""Raised when a reader of today could misunderstand the value."""
+SCHEMA = 2
+"""The newest layout. A value is of it where a reader of the first could misunderstand it; see
+`ArtefactMetadata.schema`."""
 
 NO_DIGEST = (
     "it holds no digest, as files of version 0.1: a change of it is not found when it is opened; "
@@ -53,6 +55,9 @@ NO_DIGEST = (
 
 UPSAMPLINGS = ("aligned-corners", "half-pixel", "none")
 """How a network's last upsampling places its logits in the image."""
+
+FITS = ("stretch", "letterbox")
+"""What becomes of an image of another size than the model's."""
 
 _STAMPED = "stamped"  # says the digest's presence again, so that no one damaged key can hide it
 
@@ -78,11 +83,16 @@ class ArtefactMetadata:
             (`aligned-corners`, ICNet's, and what a file that does not say means), or the pixels'
             edges do (`half-pixel`), or each logit is a pixel (`none`).
         min_side: the least height and width in pixels that the network takes.
+        side_multiple: both sides of an image must be multiples of it; 1: any will do.
+        fit: what becomes of an image of another size than the graph takes: it is resized to it
+            (`stretch`), or keeps its shape, with a border right of it and below (`letterbox`); see
+            `images.fit_image`.
+        threshold: of a network with one channel of logits, the probability from which on a pixel is
+            of the second class; the graph gives two channels all the same. None: it has several.
         calibration_images: content hashes of the images whose activations set the ranges.
         tools: name -> version of what wrote the artefact.
         digest: SHA-256 of the file that carries this, as `integrity` has it; empty where it was not
             stamped, as in files of version 0.1.
-        schema: the version of this layout.
     """
 
     label_set: LabelSet
@@ -97,14 +107,29 @@ class ArtefactMetadata:
     stride: int | None = None
     upsampling: str = UPSAMPLINGS[0]
     min_side: int = 64
+    side_multiple: int = 1
+    fit: str = FITS[0]
+    threshold: float | None = None
     calibration_images: tuple[str, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     digest: str = ""
-    schema: int = SCHEMA
+
+    @property
+    def schema(self) -> int:
+        """The version of this layout: 2 where a reader of the first would label wrongly.
+
+        Such a reader knows aligned corners alone, no letterbox, and as many channels as the network
+        has. An ICNet's files stay of the first.
+        """
+        misread = (
+            self.upsampling != UPSAMPLINGS[0] or self.fit != FITS[0] or self.threshold is not None
+        )
+        return SCHEMA if misread else 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON value that `from_dict` reads back as an equal one."""
-        return asdict(self) | {"label_set": self.label_set.to_dict(), _STAMPED: bool(self.digest)}
+        value = asdict(self) | {"label_set": self.label_set.to_dict()}
+        return value | {_STAMPED: bool(self.digest), "schema": self.schema}
 
     def to_json(self) -> str:
         """`to_dict` as text."""
@@ -135,16 +160,21 @@ class ArtefactMetadata:
             raise ModelError(f"{_WHERE} is not {_SCHEMA.what}: {error}") from error
         size = known["size"] and tuple(known["size"])
         images = tuple(known.get("calibration_images", ()))
+        known.pop("schema")
         return cls(**known | {"label_set": label_set, "size": size, "calibration_images": images})
 
 
 _WHERE = "the artefact's metadata"
+_PROBABILITY = Kind(lambda value: NUMBER.fits(value) and 0 < value < 1, "a number between 0 and 1")
 _OPTIONAL = {
     **dict.fromkeys(("network", "preprocessing", "tools"), OBJECT),
     **dict.fromkeys(("weights_sha256", "parent_sha256", "training_data"), or_null(TEXT)),
     "stride": or_null(FROM_ONE),
     "upsampling": one_of(*UPSAMPLINGS),
     "min_side": FROM_ONE,
+    "side_multiple": FROM_ONE,
+    "fit": one_of(*FITS),
+    "threshold": or_null(_PROBABILITY),
     "calibration_images": list_of(TEXT),
     "digest": Kind(lambda value: value == "" or SHA256.fits(value), SHA256.words),
     _STAMPED: BOOL,
