@@ -14,18 +14,34 @@ IMAGE ?=
 .PHONY: demo test long test-gpu check clean
 .DELETE_ON_ERROR:
 
-# At its end Cityscapes' own evaluation, for the test that ours equals it; without its dependencies,
-# of which one is a copy of `typing` for Python 3.4.
-$(VENV)/installed: pyproject.toml constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+# What the demo needs, and no more.
+$(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable ".[cpu,openvino,export,train,video,benchmark,test]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
-		cityscapesscripts pyquaternion
+	$(INSTALL) --editable ".[cpu,openvino,export,benchmark]"
 	touch $@
 
-demo: $(VENV)/installed
+# At its end Cityscapes' own evaluation, for the test that ours equals it; without its dependencies,
+# of which one is a copy of `typing` for Python 3.4.
+$(VENV)/installed: $(VENV)/demo
+	$(INSTALL) --editable ".[cpu,openvino,export,train,video,benchmark,test]"
+	$(INSTALL) --no-deps cityscapesscripts pyquaternion
+	touch $@
+
+# Other people's networks, for examples/own_network. They lie apart: where torch is a build for CPUs
+# alone, torchvision lacks two of its operators, and Lightning, which imports it where it is
+# installed, would stop. A failed installation leaves no folder.
+$(VENV)/networks: $(VENV)/installed
+	rm -rf $@ $@.part
+	$(INSTALL) --no-deps --target $@.part torchvision timm segmentation-models-pytorch \
+		transformers huggingface_hub tokenizers regex pyyaml httpx2 httpcore2 hf-xet anyio \
+		certifi h11 idna click typer shellingham
+	mv $@.part $@
+	touch $@
+
+demo: $(VENV)/demo
 	$(BIN)/icnet scenes $(DEMO)/scenes --count 10 --size 1024x2048 --seed 7
 	$(BIN)/python export/to_onnx.py --size 1024x2048 --head logits -o $(DEMO)/icnet-logits.onnx
 	$(BIN)/python export/to_onnx.py --size 1024x2048 --head labels -o $(DEMO)/icnet-labels.onnx
@@ -49,7 +65,7 @@ check: $(VENV)/installed
 	cd build && MYPYPATH=types:.. ../$(BIN)/mypy --config-file ../pyproject.toml -p tools
 
 # A process for each of two cores, which begin at either half and end together.
-test: demo check
+test: demo check $(VENV)/networks
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes.
