@@ -16,12 +16,14 @@ from icnet_deploy.command import (
     check_outputs,
     command,
     count,
+    error_words,
+    import_named,
     number_type,
     parser,
     size,
 )
 from icnet_deploy.documents import PERCENT
-from icnet_deploy.errors import OutputError
+from icnet_deploy.errors import InputError, OutputError
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,66 @@ def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(unbuffered):
         os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """Writes modules into the current folder; what they are is forgotten after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def write(**sources):
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+def test_own_code_is_found_in_the_current_folder_and_may_import_its_neighbour(own_code):
+    own_code(
+        my_code="from my_part import VALUE\ndef make():\n    return VALUE\n"
+        "class Net:\n    @classmethod\n    def small(cls):\n        return 'small'\n",
+        my_part="VALUE = 7\n",
+    )
+    assert import_named("my_code:make", "--network")() == 7
+    assert import_named("my_code:Net.small", "--network")() == "small"
+    assert import_named("os.path:join", "--network") is os.path.join
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("my_code", "--x my_code is not PACKAGE.MODULE:NAME; expected e.g. my_code:make"),
+        ("my_code.py:make", "my_code.py:make is not PACKAGE.MODULE:NAME"),
+        ("./my_code:make", "./my_code:make is not PACKAGE.MODULE:NAME"),
+        ("my_none:make", "no module my_none, neither in the folder .* nor installed"),
+        ("my_needs:make", "the module my_needs needs my_absent, which is not installed"),
+        (
+            "my_fails:make",
+            r"fails when it is imported: ValueError: too bad \(my_fails.py, line 2\)",
+        ),
+        ("my_exits:make", "fails when it is imported: SystemExit: 3"),
+        ("my_typo:make", r"SyntaxError: .*my_typo.py, line 1\); `python -c"),
+        ("my_code:mak", "my_code has no mak; my_code has make$"),
+        ("my_code:make.it", "my_code.make has no it"),
+        ("my_code:VALUE", "names int VALUE, which cannot be called"),
+    ],
+)
+def test_own_code_that_cannot_be_had_says_why(own_code, text, message):
+    own_code(
+        my_code="VALUE = 3\ndef make():\n    return 1\n",
+        my_needs="import my_absent\n",
+        my_fails="\nraise ValueError('too bad')\n",
+        my_exits="raise SystemExit(3)\n",
+        my_typo="def (\n",
+    )
+    with pytest.raises(InputError, match=message):
+        import_named(text, "--x")
+
+
+def test_an_error_of_own_code_is_told_with_its_line():
+    assert error_words(KeyError()) == "KeyError"

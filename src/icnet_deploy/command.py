@@ -3,16 +3,18 @@
 import argparse
 import errno
 import functools
+import importlib
 import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from icnet_deploy.documents import Kind
-from icnet_deploy.errors import IcnetError, OutputError
+from icnet_deploy.errors import IcnetError, InputError, OutputError
 from icnet_deploy.files import make_folder
 
 
@@ -101,6 +103,81 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             make_folder(path.parent)
             if path.is_dir():
                 raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+
+
+_PART = r"[^\W\d]\w*"
+_NAMED = re.compile(rf"({_PART}(?:\.{_PART})*):({_PART}(?:\.{_PART})*)")
+
+
+def import_named(text: str, option: str) -> Callable[..., Any]:
+    """Imports a function or class that was named on the command line: code of the user's own.
+
+    The current folder is searched before the installed packages, as `python -m` does.
+
+    Args:
+        text: `PACKAGE.MODULE:NAME`; NAME may have dots: `PACKAGE.MODULE:Class.method`.
+        option: that it was given to, for the messages, e.g. `--network`.
+
+    Raises:
+        InputError: it is not written so; there is no such module; the module fails when it is
+            imported; it has no such name, or what has that name cannot be called.
+    """
+    match = _NAMED.fullmatch(text)
+    if match is None or match[1].endswith(".py"):
+        raise InputError(
+            f"{option} {text} is not PACKAGE.MODULE:NAME; expected e.g. my_code:make, for the "
+            "function make of my_code.py in the current folder"
+        )
+    module, value = _import_own(match[1], option, text), None
+    for depth, name in enumerate(parts := match[2].split(".")):
+        holder = module if depth == 0 else value
+        if not hasattr(holder, name):
+            there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            raise InputError(
+                f"{option} {text}: {'.'.join([match[1], *parts[:depth]])} has no {name}; "
+                f"{match[1]} has {', '.join(sorted(there)[:20]) or 'nothing that can be called'}"
+            )
+        value = getattr(holder, name)
+    if not callable(value):
+        raise InputError(
+            f"{option} {text} names {type(value).__name__} {match[2]}, which cannot be called; "
+            "expected a function or a class"
+        )
+    return value
+
+
+def _import_own(name: str, option: str, text: str) -> Any:
+    """The module of that name, from the current folder or an installed package."""
+    folder = os.getcwd()
+    if sys.path[:1] != [folder]:  # a console script does not search it; it may import more later
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{option} {text}: there is no module {error.name}, neither in the folder {folder} "
+                "nor installed: run the command in the folder that holds it, or install it"
+            ) from error
+        raise InputError(
+            f"{option} {text}: the module {name} needs {error.name}, which is not installed: "
+            "install it"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's code does
+        raise InputError(
+            f"{option} {text}: the module {name} fails when it is imported: {error_words(error)}; "
+            f'`python -c "import {name}"` shows where'
+        ) from error
+
+
+def error_words(error: BaseException) -> str:
+    """What an error of the user's own code says, and the line that raised it: for a message."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = ""
+    if last and not isinstance(error, SyntaxError):  # which says itself where it is
+        where = f" ({Path(last[0].filename).name}, line {last[0].lineno})"
+    return f"{type(error).__name__}{f': {error}' if str(error) else ''}{where}"
 
 
 def command(main: _Main) -> _Main:
