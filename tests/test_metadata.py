@@ -84,11 +84,6 @@ def test_what_an_older_reader_would_misread_has_another_schema(change, schema):
     assert json.loads(replace(PLAIN, **change).to_json())["schema"] == schema
 
 
-def test_the_border_of_a_letterbox_is_the_mean_in_rgb():
-    assert replace(PLAIN, preprocessing={"mean": [1, 2, 3], "channels": "rgb"}).border == (1, 2, 3)
-    assert replace(PLAIN, preprocessing={"mean": [1, 2, 3], "channels": "bgr"}).border == (3, 2, 1)
-
-
 values = st.recursive(
     st.none()
     | st.booleans()

@@ -263,36 +263,12 @@ def fit_image(
         min(height, max(1, round(image.shape[0] * scale))),
         min(width, max(1, round(image.shape[1] * scale))),
     )
-    return pad_image(resize_image(image, content), size, border)
-
-
-def pad_image(image: UInt8, size: tuple[int, int], border: Sequence[float] = (0, 0, 0)) -> Fitted:
-    """Puts a border right of an image, uint8 H x W x 3, and below it; it is not resized.
-
-    Args:
-        image: no larger than `size`; of that size it is returned itself.
-        size: (height, width) in pixels.
-        border: see `fit_image`.
-    """
-    content = image.shape[0], image.shape[1]
     if content == tuple(size):
-        return Fitted(image, content)
+        return Fitted(resize_image(image, size), size)
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = np.clip(np.round(border), 0, 255).astype(np.uint8)
-    pixels[: content[0], : content[1]] = image
+    pixels[: content[0], : content[1]] = resize_image(image, content)
     return Fitted(pixels, content)
-
-
-def padded_size(size: tuple[int, int], multiple: int, least: int) -> tuple[int, int]:
-    """The smallest (height, width) from `size` on whose sides are multiples, and not too short.
-
-    Args:
-        size: (height, width) in pixels.
-        multiple: what both sides must be multiples of.
-        least: the shortest side, in pixels.
-    """
-    height, width = (-(-max(side, least) // multiple) * multiple for side in size)
-    return height, width
 
 
 def unfit_labels(labels: UInt8, content: tuple[int, int], size: tuple[int, int]) -> UInt8:

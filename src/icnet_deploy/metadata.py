@@ -126,16 +126,6 @@ class ArtefactMetadata:
         )
         return SCHEMA if misread else 1
 
-    @property
-    def border(self) -> tuple[float, float, float]:
-        """The colour of a letterbox's border, RGB in 0..255: the mean, which becomes zero.
-
-        Black where the preprocessing does not say one.
-        """
-        mean = self.preprocessing.get("mean", (0, 0, 0))
-        first, second, third = mean if self.preprocessing.get("channels") != "bgr" else mean[::-1]
-        return float(first), float(second), float(third)
-
     def to_dict(self) -> dict[str, Any]:
         """The JSON value that `from_dict` reads back as an equal one."""
         value = asdict(self) | {"label_set": self.label_set.to_dict()}

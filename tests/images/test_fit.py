@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icnet_deploy.images import fit_image, pad_image, padded_size, resize_image, unfit_labels
+from icnet_deploy.images import fit_image, resize_image, unfit_labels
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (50, 50), (7, 200)])
@@ -34,16 +34,3 @@ def test_what_has_the_models_shape_is_only_resized():
         assert np.array_equal(fitted.pixels, resize_image(image, (20, 40)))
         assert fitted.content == (20, 40)
     assert fit_image(image, (64, 64)).content == (64, 64)
-
-
-def test_an_image_of_any_size_is_padded_and_not_resized():
-    image = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
-    assert padded_size((40, 80), 32, 1) == (64, 96)
-    assert padded_size((40, 96), 32, 64) == (64, 96)
-    assert padded_size((40, 96), 1, 64) == (64, 96)
-    fitted = pad_image(image, (64, 96), (1, 2, 3))
-    assert fitted.content == (40, 80)
-    assert np.array_equal(fitted.pixels[:40, :80], image)
-    assert (fitted.pixels[40:] == (1, 2, 3)).all()
-    assert (fitted.pixels[:, 80:] == (1, 2, 3)).all()
-    assert pad_image(image, (40, 80)).pixels is image
