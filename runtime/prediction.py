@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from icnet_deploy import drawing
 from icnet_deploy.errors import BackendError, ImageError
-from icnet_deploy.images import check_image, resize_image, resize_labels
+from icnet_deploy.images import Fitting, check_image, unfit_labels
 from icnet_deploy.labels import LabelSet, check_labels
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.ahead import ahead
@@ -104,11 +104,20 @@ class _Held(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """An image, what the model gets of it, and how long both took to come by."""
+    """An image, what the model gets of it, and how long both took to come by.
+
+    `content` is that of `images.Fitted`.
+    """
 
     held: _Held
     pixels: UInt8 | DeviceFrame
+    content: Size
     milliseconds: float
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of what the model gets."""
+        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 @dataclass(frozen=True)
@@ -120,12 +129,17 @@ class Serving:
         runtime: the name of the runtime that runs it.
         turns: lets as many threads run the network at once as it has streams.
         threads: CPU threads for one image's label map.
+        fitting: how an image comes to the model.
     """
 
     metadata: ArtefactMetadata
     runtime: str
     turns: threading.Semaphore
     threads: int
+    fitting: Fitting = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fitting", Fitting.of(self.metadata))
 
     def hold(self, backend: Backend, image: Any, may_be_reused: bool = False) -> _Held:
         """Checks an image, and copies it where somebody may change it.
@@ -146,13 +160,8 @@ class Serving:
             held = self._copy_on_device(backend, frame) if may_be_reused else image
         else:
             check_image(image)
-            least = self.metadata.min_side
-            if self.metadata.size is None and min(image.shape[:2]) < least:
-                raise ImageError(
-                    f"the image is {image.shape[0]} x {image.shape[1]}; this model takes images at "
-                    f"their own size, from {least} x {least} on: enlarge the image, or "
-                    "export the model at a fixed size"
-                )
+            if self.metadata.size is None:
+                self.fitting.check(image)
             # Copied before the network reads it, which then finds it in the processor's cache.
             held = np.array(image, order="C") if _may_change(image) else image
         return _Held(held, (time.perf_counter() - start) * 1e3)
@@ -162,11 +171,11 @@ class Serving:
         start = time.perf_counter()
         pixels: UInt8 | DeviceFrame
         if is_on_device(held.image):
-            pixels = read_frame(held.image)
+            pixels, content = read_frame(held.image), held.size
         else:
-            size = self.metadata.size
-            pixels = held.image if size is None else resize_image(held.image, size)
-        return _Prepared(held, pixels, held.milliseconds + (time.perf_counter() - start) * 1e3)
+            pixels, content = self.fitting.apply(held.image, self.metadata.size)
+        milliseconds = held.milliseconds + (time.perf_counter() - start) * 1e3
+        return _Prepared(held, pixels, content, milliseconds)
 
     def finish(
         self, backend: Backend, batch: Sequence[_Prepared], on_device: bool = False
@@ -240,11 +249,12 @@ class Serving:
                 f"an image on the GPU is for an engine of TensorRT, not for {self.runtime}: give "
                 "it as a numpy array"
             )
-        size = self.metadata.size
-        if size is not None and frame.shape[:2] != size:
+        own = frame.shape[0], frame.shape[1]
+        size = self.metadata.size or self.fitting.next_size(own)
+        if own != size:
             raise ImageError(
-                f"the image on the GPU is {frame.shape[0]} x {frame.shape[1]}, and the engine "
-                f"takes {size[0]} x {size[1]}: resize it there first"
+                f"the image on the GPU is {own[0]} x {own[1]}, and the engine takes {size[0]} x "
+                f"{size[1]}: resize it there first"
             )
         return frame
 
@@ -259,7 +269,13 @@ class Serving:
     def _label(self, backend: Labeller, batch: Sequence[_Prepared], on_device: bool) -> Labelled:
         """One call of a backend that makes the label maps, and holds them to the metadata."""
         images = [each.pixels for each in batch]
-        sizes = [each.held.size for each in batch]
+        sizes = [self._label_size(each) for each in batch]
+        if on_device and sizes != [each.held.size for each in batch]:
+            raise ImageError(
+                f"this engine makes its label map with a border around the image, at {sizes[0]}, "
+                "and only the host cuts it off: leave on_device away, or give it an image of that "
+                "size"
+            )
         with self.turns:
             labelled = backend.label(self.metadata, images, sizes, on_device)
         kind = DeviceLabels if on_device else np.ndarray
@@ -274,7 +290,12 @@ class Serving:
                 f"the backend answered with label maps ({listed or 'none'}), expected uint8 of "
                 f"{', '.join(map(str, sizes))}"
             )
-        return labelled
+        if on_device:
+            return labelled
+        start = time.perf_counter()
+        cut = [self._unfit(labels, each) for labels, each in zip(maps, batch, strict=True)]
+        cutting = (time.perf_counter() - start) * 1e3
+        return Labelled(cut, labelled.inference_ms, labelled.label_map_ms + cutting)
 
     def _run(self, backend: Backend, batch: Sequence[_Prepared]) -> Labelled:
         """One run of a backend that leaves the label maps to the CPU."""
@@ -284,9 +305,7 @@ class Serving:
             feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
             values = self._answer(backend.run(feed), feed[INPUT].shape)
             answered = time.perf_counter()
-        labels = [
-            self._labels(value, each.held.size) for each, value in zip(batch, values, strict=True)
-        ]
+        labels = [self._labels(value, each) for each, value in zip(batch, values, strict=True)]
         finished = time.perf_counter()
         return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
 
@@ -302,17 +321,26 @@ class Serving:
         check_answer(self.metadata, values.dtype, values.shape, fed)
         return values
 
-    def _labels(self, value: Array, size: Size) -> UInt8:
+    def _labels(self, value: Array, each: _Prepared) -> UInt8:
         """The label map of one image's output, in memory of its own."""
         if self.metadata.head == "labels":
             check_labels(value, self.metadata.label_set)
-            resized = resize_labels(value, size)
-            return resized.copy() if resized is value else resized
+            labels = self._unfit(value, each)
+            return labels.copy() if np.may_share_memory(labels, value) else labels
         rule = self.metadata.upsampling
-        if rule == "none":  # as `labels`: finished at the artefact's size
-            own = (value.shape[1], value.shape[2])
-            return resize_labels(label_map(value, own, self.threads, upsampling=rule), size)
-        return label_map(value, size, self.threads, upsampling=rule)
+        # Logits that are not upsampled are finished at the model's size, as `labels` are.
+        size = each.size if rule == "none" else self._label_size(each)
+        return self._unfit(label_map(value, size, self.threads, upsampling=rule), each)
+
+    def _label_size(self, each: _Prepared) -> Size:
+        """(height, width) at which logits become a label map: a border is cut off there."""
+        return each.size if self.fitting.fit == "letterbox" else each.held.size
+
+    def _unfit(self, labels: UInt8, each: _Prepared) -> UInt8:
+        """A label map of the model's size, or the image's, at the image's."""
+        if labels.shape == each.held.size and each.content == each.size:
+            return labels
+        return np.ascontiguousarray(unfit_labels(labels, each.content, each.held.size))
 
 
 def _may_change(image: UInt8) -> bool:

@@ -260,19 +260,24 @@ class Predictor:
         """(height, width) in pixels that the artefact takes, or None: each image at its own."""
         return self.metadata.size
 
+    def size_near(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that the artefact takes, or the next from `size` on if it is free."""
+        return self.size or self._serving.fitting.next_size(size)
+
     def predict(self, image: Any, on_device: bool = False) -> Prediction:
         """Labels one image.
 
         Args:
             image: uint8, H x W x 3, RGB, 0..255, of any size; one that is not the artefact's is
-                resized to it, bilinearly, and the label map comes back at the image's. An engine
+                resized to it, bilinearly, with a border where its `fit` is `letterbox`, and the
+                label map comes back at the image's size, without the border. An engine
                 also takes an array on the GPU (`__cuda_array_interface__`) of the artefact's size,
                 contiguous, which never leaves it. The prediction keeps a copy of a numpy array
                 that may be written to; one that is read-only is kept as it is.
             on_device: leave the label map in the GPU's memory, as `DeviceLabels`; engines only.
 
         Raises:
-            ImageError: another dtype or shape, or smaller than a free-size artefact can take.
+            ImageError: another dtype or shape, or a size that a free-size artefact cannot take.
             NotFinite: the network overflowed: its logits are infinite or not numbers.
             BackendError: the runtime failed, what it answered is not what the artefact's metadata
                 says, or the predictor is closed.
@@ -320,10 +325,10 @@ class Predictor:
     def warmup(self, runs: int = 3) -> None:
         """Runs on a grey image, so that no first image pays for what a runtime does once.
 
-        A free-size artefact is warmed up at 512 x 1024: a runtime that prepares for one shape at
-        a time wants a `predict` at the size to come.
+        A free-size artefact is warmed up at 512 x 1024, or the next size that it takes: a runtime
+        that prepares for one shape at a time wants a `predict` at the size to come.
         """
-        image = np.full((*(self.size or (512, 1024)), 3), 128, np.uint8)
+        image = np.full((*self.size_near((512, 1024)), 3), 128, np.uint8)
         for _ in range(runs):
             self.predict(image)
 

@@ -3,22 +3,30 @@
 OpenCV and Pillow are imported when first used.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import ImageError
+from icnet_deploy.documents import NUMBER, list_of
+from icnet_deploy.errors import ImageError, ModelError
 from icnet_deploy.files import replacing
 from icnet_deploy.formats import decode
 from icnet_deploy.formats.chunks import PNG_START
 from icnet_deploy.formats.header import Unreadable
 
+if TYPE_CHECKING:
+    from icnet_deploy.metadata import ArtefactMetadata
+
 UInt8 = npt.NDArray[np.uint8]
+_THREE = list_of(NUMBER, length=3)
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -228,12 +236,10 @@ def resize_labels(labels: UInt8, size: tuple[int, int]) -> UInt8:
 
 
 class Fitted(NamedTuple):
-    """An image as a model of one size gets it.
+    """An image as a model gets it: `pixels`, uint8 H x W x 3, RGB.
 
-    Attributes:
-        pixels: uint8 H x W x 3, RGB.
-        content: (height, width) of the image in them, from the upper left corner on; the rest is
-            border.
+    `content` is the (height, width) of the image in them, from the upper left corner on; the rest
+    is border.
     """
 
     pixels: UInt8
@@ -255,30 +261,90 @@ def fit_image(
             the largest size of its own shape that fits, and puts a border right of it and below.
         border: the border's colour, RGB, 0..255, rounded: the mean that the network subtracts.
     """
-    height, width = size
     if fit != "letterbox":
         return Fitted(resize_image(image, size), size)
-    scale = min(height / image.shape[0], width / image.shape[1])
-    content = (
-        min(height, max(1, round(image.shape[0] * scale))),
-        min(width, max(1, round(image.shape[1] * scale))),
-    )
-    if content == tuple(size):
-        return Fitted(resize_image(image, size), size)
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    content = min(size[0], height), min(size[1], width)
+    return Fitted(_pad_image(resize_image(image, content), size, border), content)
+
+
+def _pad_image(image: UInt8, size: tuple[int, int], border: Sequence[float]) -> UInt8:
+    """Gives an image the border of `fit_image`; the same array where it has the size already."""
+    height, width = image.shape[:2]
+    if (height, width) == tuple(size):
+        return image
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = np.clip(np.round(border), 0, 255).astype(np.uint8)
-    pixels[: content[0], : content[1]] = resize_image(image, content)
-    return Fitted(pixels, content)
+    pixels[:height, :width] = image
+    return pixels
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How images of any size come to a model.
+
+    Attributes:
+        fit, border: see `fit_image`.
+        min_side, side_multiple: of a model of free size; see `ArtefactMetadata`.
+    """
+
+    fit: str = "stretch"
+    border: tuple[float, ...] = (0.0, 0.0, 0.0)
+    min_side: int = 1
+    side_multiple: int = 1
+
+    @classmethod
+    def of(cls, metadata: ArtefactMetadata) -> Fitting:
+        """What an artefact says of it (ModelError: its mean is not three numbers)."""
+        mean = metadata.preprocessing.get("mean", (0, 0, 0))
+        if not _THREE.fits([*mean] if isinstance(mean, tuple) else mean):
+            raise ModelError(
+                f"the metadata's mean is {mean!r}, expected three numbers: export the model again"
+            )
+        border = mean[::-1] if metadata.preprocessing.get("channels") == "bgr" else mean
+        return cls(metadata.fit, tuple(border), metadata.min_side, metadata.side_multiple)
+
+    def apply(self, image: UInt8, size: tuple[int, int] | None) -> Fitted:
+        """Brings an image, uint8 H x W x 3, RGB, to a (height, width).
+
+        None: as it is, with a letterbox's border up to the `next_size`; raises as `check`.
+        """
+        if size is not None:
+            return fit_image(image, size, self.fit, self.border)
+        own = self.check(image)
+        return Fitted(_pad_image(image, self.next_size(own), self.border), own)
+
+    def next_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The least (height, width), none below `size`, that a model of free size takes."""
+        height, width = (
+            -(-max(side, self.min_side) // self.side_multiple) * self.side_multiple for side in size
+        )
+        return height, width
+
+    def check(self, image: Any) -> tuple[int, int]:
+        """An image's (height, width), if a model of free size can take it (else ImageError)."""
+        size = int(image.shape[0]), int(image.shape[1])
+        above, multiple = self.next_size(size), self.side_multiple
+        if self.fit == "letterbox" or above == size:
+            return size
+        start = f"the image is {size[0]} x {size[1]}; this model takes images at their own size, "
+        if min(size) < self.min_side:
+            least = self.next_size((1, 1))
+            raise ImageError(
+                f"{start}from {least[0]} x {least[1]} on: enlarge the image, or export the model "
+                "at a fixed size"
+            )
+        below = self.next_size((size[0] - multiple + 1, size[1] - multiple + 1))
+        raise ImageError(
+            f"{start}of sides that are multiples of {multiple}, such as {below[0]} x {below[1]} or "
+            f"{above[0]} x {above[1]}: crop or resize the image, or export the model at a fixed "
+            "size or with the fit 'letterbox', which pads each image"
+        )
 
 
 def unfit_labels(labels: UInt8, content: tuple[int, int], size: tuple[int, int]) -> UInt8:
-    """Cuts off the border of a label map, uint8 H x W, and resizes the rest as `resize_labels`.
-
-    Args:
-        labels: of what `fit_image` gave.
-        content: see `Fitted`.
-        size: (height, width) of the image.
-    """
+    """Cuts off the border (`Fitted.content`), and resizes the rest as `resize_labels`."""
     return resize_labels(labels[: content[0], : content[1]], size)
 
 

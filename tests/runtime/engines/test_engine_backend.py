@@ -26,7 +26,7 @@ def expected(onnx, images):
     """What the CPU says: from the head's values the dense way, which the kernel equals."""
     with Predictor.from_onnx(onnx, "onnxruntime", "cpu", threads=1) as predictor:
         found = predictor.predict_batch(images)
-        if predictor.metadata.head == "labels":
+        if predictor.metadata.head == "labels" or predictor.metadata.fit == "letterbox":
             return [prediction.labels for prediction in found]
         size = predictor.size
         pixels = [resize_image(image, size or image.shape[:2])[None] for image in images]
@@ -44,6 +44,7 @@ def expected(onnx, images):
 
 HALF_PIXEL = {"describe": {"upsampling": "half-pixel"}}
 NOT_UPSAMPLED = {"describe": {"upsampling": "none"}, "stride": 1}
+LETTERBOX = {"describe": {"fit": "letterbox"}}
 HEADS = [
     {"head": "logits"},
     {"head": "labels"},
@@ -51,6 +52,7 @@ HEADS = [
     {"head": "logits", "half": "inside"},
     HALF_PIXEL,
     NOT_UPSAMPLED,
+    LETTERBOX,
 ]
 
 
@@ -231,6 +233,14 @@ class TestOnTheGpu:
             pytest.raises(ImageError, match="at 64 x 96, and the image is 30 x 40"),
         ):
             predictor.predict(blocks((30, 40)), on_device=True)
+
+    def test_a_letterbox_is_cut_on_the_host_alone(self, desk, blocks, batched):
+        engine = batched(**LETTERBOX)
+        with desk.open(engine) as predictor:
+            labels = predictor.predict(blocks(SIZE), on_device=True).labels.to_host()
+            np.testing.assert_array_equal(labels, predictor.predict(blocks(SIZE)).labels)
+            with pytest.raises(ImageError, match="a border around the image"):
+                predictor.predict(blocks((30, 40)), on_device=True)
 
     def test_other_runtimes_say_that_they_do_not(self, desk, blocks):
         with Predictor.from_onnx(desk.onnx(), "onnxruntime", "cpu") as predictor:
