@@ -29,7 +29,7 @@ SHIPPED = Path(__file__).parent / "weights" / "icnet-street.safetensors"
 """The checkpoint that comes with the product; its licence stands beside it."""
 
 _KEY, _DIGEST = "icnet_deploy", "icnet_deploy_sha256"
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 """Of a batch norm, which nobody reads: it is in no file."""
 
 _NEWEST = 2
@@ -100,7 +100,7 @@ def save_checkpoint(
         wanted = build_network(built).state_dict()
     tensors = {}
     for name, value in network.state_dict().items():
-        if name in wanted and not name.endswith(_COUNTER):
+        if name in wanted and not name.endswith(COUNTER):
             kept = value.float() if value.is_floating_point() else value
             tensors[name] = kept.detach().cpu().contiguous()
     advice = "no checkpoint is written; train or import the network again"
@@ -119,7 +119,8 @@ def save_checkpoint(
     text = json.dumps(description)
     with replacing(path) as temporary:
         # Its own writer reports a full disk in an error of its own.
-        temporary.write_bytes(_serialized(tensors, {_KEY: text, _DIGEST: _digest(text, tensors)}))
+        texts = {_KEY: text, _DIGEST: state_digest(tensors, text)}
+        temporary.write_bytes(_serialized(tensors, texts))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -145,7 +146,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
     if (text := texts.get(_KEY)) is None:
         raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
-    if texts.get(_DIGEST, "") not in ("", _digest(text, tensors)):  # version 0.1 wrote none
+    if texts.get(_DIGEST, "") not in ("", state_digest(tensors, text)):  # version 0.1 wrote none
         raise ModelError(
             f"{path} is not the file that was written: its SHA-256 is another than the one in it; "
             "copy it again from where it is whole"
@@ -159,7 +160,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except _UNREADABLE as error:
         raise ModelError(f"{path}: its description cannot be read: {error!r}") from error
     state = network.state_dict()
-    counters = {k: torch.zeros((), dtype=torch.long) for k in state if k.endswith(_COUNTER)}
+    counters = {k: torch.zeros((), dtype=torch.long) for k in state if k.endswith(COUNTER)}
     for name, tensor in tensors.items():
         floats = tensor.is_floating_point()
         if name in state and state[name].is_floating_point() != floats:
@@ -189,8 +190,8 @@ def _serialized(tensors: dict[str, Tensor], texts: dict[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of a description and of tensors: their names, types, shapes and bytes."""
+def state_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """The SHA-256 of tensors, in whichever order: names, types, shapes, bytes; and of a text."""
     digest = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
