@@ -27,8 +27,9 @@ from icnet_deploy.data.options import refuse_data_options
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
-from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import kind_of
 
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_rebuilds(args, placements)
     model, metadata, size = load_float(args.model)
     outs = _outs(args.model, args.out, placements)
-    chosen = _choose(args, size, metadata.label_set)
+    chosen = _choose(args, size, metadata)
     images = chosen.sets[0]
     cache = args.calibration or next(iter(outs.values())).parent / (
         f"{args.model.stem}.calibration.json"
@@ -172,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _choose(args: argparse.Namespace, size: tuple[int, int], label_set: LabelSet) -> Chosen:
+def _choose(args: argparse.Namespace, size: tuple[int, int], metadata: ArtefactMetadata) -> Chosen:
     """Chooses the images of every build, and those that builds are measured on."""
     pool, val = _pool(args), _val(args)
     named = [photos(folder, args.group_by) for folder in args.held_out]
@@ -183,12 +184,15 @@ def _choose(args: argparse.Namespace, size: tuple[int, int], label_set: LabelSet
         draws = draw_each(pool, count, args.seed, args.rebuilds, 0 if held_out else most)
     else:
         draws = Draws((args.seed,), (pool.draw(count, args.seed),))
-    sets = choose_each(draws.files, size, held_out, "apply" if args.images else args.exif)
+    exif = "apply" if args.images else args.exif
+    sets = choose_each(draws.files, size, held_out, exif, Fitting.of(metadata))
     for seed, each in zip(draws.seeds, sets, strict=True):
         if note := require_content(each.files, each, FEWEST):
             print(f"note: {note}" + (f" (the draw of seed {seed})" if args.rebuilds else ""))
     chosen = Chosen(pool, draws, sets, held_out)
-    return chosen.measured_on([*val, *named], label_set, most) if args.rebuilds else chosen
+    if not args.rebuilds:
+        return chosen
+    return chosen.measured_on([*val, *named], metadata.label_set, most)
 
 
 def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from icnet_deploy.calibration.content import nothing_in
 from icnet_deploy.data import Dataset, content_hashes, open_image
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.images import ImageFile, UInt8, resize_image
+from icnet_deploy.images import Fitting, ImageFile, UInt8
 from icnet_deploy.labels import IGNORE
 
 Size = tuple[int, int]
@@ -42,6 +42,8 @@ _LEAST_SHARE = 1e-3  # of its pixels, for a class to count as shown by an image
 _MOST_ENLARGED = 2.0
 _MOST_DISTORTED = 2.0
 
+_STRETCH = Fitting()
+
 
 @dataclass(frozen=True)
 class CalibrationSet:
@@ -52,30 +54,40 @@ class CalibrationSet:
         hashes: the content hash of each, as `icnet_deploy.data.content_hash` has it, before any
             resize, and then, of those with an EXIF orientation, of the pixels turned otherwise:
             what an artefact names them by, and scoring refuses.
-        size: (height, width) in pixels that each is resized to, as `Predictor` does it.
+        size: (height, width) in pixels that each is brought to, as `Predictor` does it.
         turn: whether they are turned as EXIF says.
+        fitting: how each comes to the size.
     """
 
     files: tuple[Path, ...]
     hashes: tuple[str, ...]
     size: Size
     turn: bool = True
+    fitting: Fitting = _STRETCH
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __iter__(self) -> Iterator[UInt8]:
         """Yields uint8 H x W x 3, RGB, of `size`."""
-        return (resize_image(ImageFile(file).rgb(self.turn), self.size) for file in self.files)
+        return map(self.read, self.files)
+
+    def read(self, file: Path) -> UInt8:
+        """An image, one of these or another, as the graph gets it."""
+        return self.fitting.apply(ImageFile(file).rgb(self.turn), self.size).pixels
 
     def first(self, count: int) -> CalibrationSet:
         """The same set cut to `count` images spread evenly over it, or all of them."""
         files, hashes = spread(self.files, count), spread(self.hashes[: len(self)], count)
-        return CalibrationSet(tuple(files), tuple(hashes), self.size, self.turn)
+        return replace(self, files=tuple(files), hashes=tuple(hashes))
 
 
 def choose(
-    files: Sequence[Path], size: Size, held_out: Iterable[Path] = (), exif: str | None = "apply"
+    files: Sequence[Path],
+    size: Size,
+    held_out: Iterable[Path] = (),
+    exif: str | None = "apply",
+    fitting: Fitting = _STRETCH,
 ) -> CalibrationSet:
     """Makes the set of these images, or says why they cannot be one.
 
@@ -84,6 +96,7 @@ def choose(
         size: (height, width) of the graph's input.
         held_out: images that models are scored on.
         exif: "apply": they are turned as EXIF says; of a data set, its `exif`.
+        fitting: how an image comes to the graph; of a model, `Fitting.of` its metadata.
 
     Raises:
         DatasetError: one has an EXIF orientation, and the data set does not say what to make of
@@ -91,7 +104,7 @@ def choose(
         InputError: there are too few, two are the same, or one is among those held out.
         ImageError: one cannot be decoded, or is too small or of another shape than the graph's.
     """
-    return choose_each([files], size, held_out, exif)[0]
+    return choose_each([files], size, held_out, exif, fitting)[0]
 
 
 def choose_each(
@@ -99,6 +112,7 @@ def choose_each(
     size: Size,
     held_out: Iterable[Path] = (),
     exif: str | None = "apply",
+    fitting: Fitting = _STRETCH,
 ) -> list[CalibrationSet]:
     """Makes a set of each of several draws as `choose` does; each image is decoded once."""
     if fewest := next((len(files) for files in draws if len(files) < FEWEST), None):
@@ -110,9 +124,9 @@ def choose_each(
     files = dict.fromkeys(chain.from_iterable(draws))
     for file in tqdm(files, desc="check", unit="image", disable=None):
         image = open_image(file, exif)
-        _require_size(file, image.size(turn), size)
+        _require_size(file, image.size(turn), size, fitting.fit)
         hashes[file] = content_hashes(image)[:: 1 if turn else -1]
-    sets = [_set_of(draw, hashes, size, turn) for draw in draws]
+    sets = [_set_of(draw, hashes, CalibrationSet((), (), size, turn, fitting)) for draw in draws]
     owners = {digest: file for file, digests in hashes.items() for digest in digests}
     for file in tqdm(list(held_out), desc="compare with held-out", unit="image", disable=None):
         for digest in content_hashes(ImageFile(file)):
@@ -126,7 +140,7 @@ def choose_each(
 
 
 def _set_of(
-    files: Sequence[Path], hashes: Mapping[Path, tuple[str, ...]], size: Size, turn: bool
+    files: Sequence[Path], hashes: Mapping[Path, tuple[str, ...]], empty: CalibrationSet
 ) -> CalibrationSet:
     owners: dict[str, Path] = {}
     for file in files:
@@ -138,10 +152,10 @@ def _set_of(
             )
         owners[digest] = file
     others = dict.fromkeys(digest for file in files for digest in hashes[file][1:])
-    return CalibrationSet(tuple(files), (*owners, *others), size, turn)
+    return replace(empty, files=tuple(files), hashes=(*owners, *others))
 
 
-def _require_size(file: Path, own: Size, size: Size) -> None:
+def _require_size(file: Path, own: Size, size: Size, fit: str) -> None:
     scales = [want / have for want, have in zip(size, own, strict=True)]
     text = f"{file} is {own[0]}x{own[1]}, the graph takes {size[0]}x{size[1]}"
     if min(scales) > _MOST_ENLARGED:
@@ -149,7 +163,7 @@ def _require_size(file: Path, own: Size, size: Size) -> None:
             f"{text}: enlarged so far it shows nothing as sharp as the camera will; calibrate on "
             "larger images, or export the graph at their size"
         )
-    if max(scales) > _MOST_DISTORTED * min(scales):
+    if fit != "letterbox" and max(scales) > _MOST_DISTORTED * min(scales):
         raise ImageError(f"{text}: resized it would be distorted; calibrate on images of its shape")
 
 
@@ -273,28 +287,23 @@ def checked_on(
     Returns:
         Of the first of the two that has any; drawn scenes, as dark as those, if neither has.
     """
-    size = calibrated.size
-
-    def read(file: Path) -> UInt8:
-        return resize_image(ImageFile(file).rgb(calibrated.turn), size)
 
     def shows(file: Path) -> bool:
         with suppress(ImageError):  # nobody asked for this one
             own = set(content_hashes(ImageFile(file))) & set(calibrated.hashes)
-            return not own and not nothing_in(read(file))
+            return not own and not nothing_in(calibrated.read(file))
         return False
 
     for words, files in (("held-out", held_out), ("kept back", kept_back)):
         some = _some(files, shows)
         if some:
             images = f"{len(some)} {words} images" if len(some) > 1 else f"1 {words} image"
-            return Checked(images, partial(map, read, some))
+            return Checked(images, partial(map, calibrated.read, some))
+    brightness = float(np.mean([image.mean() for image in calibrated.first(CHECKED)]))
     return Checked(
         f"{CHECKED} drawn scenes (no other image was left that shows something: name some with "
         "--held-out)",
-        partial(
-            _drawn, size, float(np.mean([image.mean() for image in calibrated.first(CHECKED)]))
-        ),
+        partial(_drawn, calibrated.size, brightness),
     )
 
 

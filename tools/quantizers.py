@@ -28,16 +28,17 @@ from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Sample, open_dataset
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError, UnavailableError
-from icnet_deploy.evaluation.score import Score, Size, percent
+from icnet_deploy.evaluation.score import Score, percent
 from icnet_deploy.files import write_json
-from icnet_deploy.images import UInt8, resize_image
+from icnet_deploy.images import Fitting, UInt8
 from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.processes import run_tool
 from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.backends.registry import open_backend
-from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.machine import machine
+from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import interleave
 
 if TYPE_CHECKING:
@@ -163,14 +164,12 @@ def _measure(
     reference: Backend,
     score: Score,
     samples: Sequence[Sample],
-    size: Size,
+    metadata: ArtefactMetadata,
 ) -> None:
     """Scores all on each image before the next is decoded."""
 
     def labels(backend: Backend, sample: Sample) -> UInt8:
-        answer = backend.run({"image": resize_image(sample.image, size)[None]})["logits"]
-        height, width = sample.labels.shape
-        return np.asarray(label_map(answer, (height, width))[0])
+        return np.asarray(Predictor(backend, metadata).predict(sample.image).labels)
 
     for sample in tqdm(samples, desc="score", unit="image", disable=None):
         wanted = labels(reference, sample)
@@ -264,7 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{args.model} has the head {metadata.head!r}: export it with `logits`")
     dataset = open_data(args)
     train = open_dataset(args.dataset, args.data, "train", args.exif)
-    chosen = choose(stratified(train, args.calibration), size, exif=args.exif)
+    fitting = Fitting.of(metadata)
+    chosen = choose(stratified(train, args.calibration), size, exif=args.exif, fitting=fitting)
     images = np.stack(list(chosen))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for key, path in sorted(files.items(), key=lambda item: item[0][2])
         ]
         reference, wanted = open_backend("onnxruntime", args.model, "cpu", 1), score()
-        _measure(candidates, reference, wanted, dataset, size)
+        _measure(candidates, reference, wanted, dataset, metadata)
         times = _times(candidates, images[0], args.rounds)
     write_json(
         args.json,

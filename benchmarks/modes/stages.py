@@ -24,7 +24,7 @@ from icnet_deploy.documents import parse
 from icnet_deploy.drawing import with_legend
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.images import UInt8, read_image, resize_image
+from icnet_deploy.images import Fitting, UInt8, read_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
@@ -107,9 +107,8 @@ def _operators(
     """The slowest operators, where they were asked for and the runtime tells them."""
     if not arguments.layers or predictor.runtime not in _PROFILED or predictor.device != "cpu":
         return {}
-    image = read_image(item.path)
-    if predictor.size is not None:
-        image = resize_image(image, predictor.size)
+    fitting = Fitting.of(predictor.metadata)
+    image = fitting.apply(read_image(item.path), predictor.size).pixels
     place = run._replace(runtime=predictor.runtime, device=predictor.device)
     operators = profile(place, image, arguments.threads)
     return {

@@ -15,7 +15,7 @@ from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.subjects import artefact_facts, labelling
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import BackendError, InputError, ModelError
-from icnet_deploy.images import UInt8, resize_image, resize_labels
+from icnet_deploy.images import Fitting, UInt8, unfit_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.processes import run_tool
@@ -116,7 +116,7 @@ def open_bare_openvino(
         ModelError: OpenVINO cannot load the file, or there is no preprocessing in it.
     """
     metadata = read_onnx_metadata(path)
-    size = metadata.size or size
+    size, fitting = metadata.size or size, Fitting.of(metadata)
     model = _read(path, size)
     before = _cut(model, path) if name == "openvino-bare-core" else None
     compiled = _compiled(model, threads)
@@ -124,12 +124,13 @@ def open_bare_openvino(
     inside = request.get_input_tensor().data
     prepare = None if before is None else _compiled(before, threads).create_infer_request()
 
-    def fill(image: UInt8) -> None:
-        pixels = resize_image(image, size)[None]
+    def fill(image: UInt8) -> tuple[int, int]:
+        pixels, content = fitting.apply(image, size)
         if prepare is None:
-            inside[:] = pixels
+            inside[:] = pixels[None]
         else:
-            inside[:] = prepare.infer([pixels], share_outputs=True)[0]
+            inside[:] = prepare.infer([pixels[None]], share_outputs=True)[0]
+        return content
 
     def label(image: UInt8) -> Mapping[str, float]:
         fill(image)
@@ -138,13 +139,18 @@ def open_bare_openvino(
         return {"total": 1e3 * (clock() - start)}
 
     def answer(image: UInt8) -> UInt8:
-        label(image)
+        content = fill(image)
+        request.infer(share_outputs=True)
         output = np.array(request.get_output_tensor().data[0])
         shape = (image.shape[0], image.shape[1])
-        if metadata.head == "logits":
-            return label_map(output, shape, upsampling=metadata.upsampling)
-        check_labels(output, metadata.label_set)
-        return resize_labels(output, shape)
+        if metadata.head == "labels":
+            check_labels(output, metadata.label_set)
+        else:
+            finished = metadata.fit == "letterbox" or metadata.upsampling == "none"
+            output = label_map(output, size if finished else shape, upsampling=metadata.upsampling)
+            if not finished:
+                return output
+        return unfit_labels(output, content, shape)
 
     facts = _facts(f"{path.stem}, {name}", path, "openvino", compiled.get_property(_THREADS))
     yield Subject(facts, label, "network", answer)

@@ -29,7 +29,7 @@ from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.score import refuse_calibration_images
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.files import sha256, write_json, write_text
-from icnet_deploy.images import resize_image
+from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.report.html import Html
 from icnet_deploy.report.svg import alone as as_file
@@ -133,7 +133,7 @@ def _parts(args: argparse.Namespace, dataset: Dataset) -> Parts:
 
 def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
     """What `icnet quantize` kept of this file, else made now as it makes it."""
-    model, _, size = load_float(args.model)
+    model, metadata, size = load_float(args.model)
     parent = artefact_sha256(args.model)
     kept = load_calibration(cache, parent)
     if kept is not None:
@@ -144,7 +144,8 @@ def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
             "of it, or a file that is not there to have it made"
         )
     train = open_dataset(args.dataset, args.data, "train", args.exif)
-    images = choose(stratified(train, _CALIBRATED), size, exif=args.exif)
+    fitting = Fitting.of(metadata)
+    images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
     if note := require_content(images.files, images, FEWEST):
         print(f"note: {note}")
     return calibrate_and_keep(cache, model, images, parent, METHOD)
@@ -293,7 +294,8 @@ def _write(
     if args.out is None or found.proved is None or found.proved.proof.verdict is Verdict.PAST:
         return ""
     kept = modules_of([*graphs.kept, *found.proved.proof.last.attempt.in_float])
-    checked = (resize_image(s.image, graphs.size) for s in seen.first(_CHECKED))
+    fitting = Fitting.of(graphs.metadata)
+    checked = (fitting.apply(s.image, graphs.size).pixels for s in seen.first(_CHECKED))
     write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
     return f"\n{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}"
 

@@ -266,10 +266,10 @@ def fit_image(
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     content = min(size[0], height), min(size[1], width)
-    return Fitted(_pad_image(resize_image(image, content), size, border), content)
+    return Fitted(pad_image(resize_image(image, content), size, border), content)
 
 
-def _pad_image(image: UInt8, size: tuple[int, int], border: Sequence[float]) -> UInt8:
+def pad_image(image: UInt8, size: tuple[int, int], border: Sequence[float]) -> UInt8:
     """Gives an image the border of `fit_image`; the same array where it has the size already."""
     height, width = image.shape[:2]
     if (height, width) == tuple(size):
@@ -313,7 +313,7 @@ class Fitting:
         if size is not None:
             return fit_image(image, size, self.fit, self.border)
         own = self.check(image)
-        return Fitted(_pad_image(image, self.next_size(own), self.border), own)
+        return Fitted(pad_image(image, self.next_size(own), self.border), own)
 
     def next_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The least (height, width), none below `size`, that a model of free size takes."""

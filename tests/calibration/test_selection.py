@@ -11,7 +11,7 @@ from PIL import Image
 from icnet_deploy.calibration import CalibrationSet, choose, stratified
 from icnet_deploy.data import Dataset, content_hash, image_files
 from icnet_deploy.errors import DatasetError, ImageError, InputError
-from icnet_deploy.images import ImageFile, read_image, resize_image, write_image
+from icnet_deploy.images import Fitting, ImageFile, fit_image, read_image, resize_image, write_image
 from icnet_deploy.labels import LabelSet
 
 
@@ -61,6 +61,19 @@ def test_every_image_is_yielded_at_the_graphs_size_and_named_by_its_own_pixels(p
     assert chosen.hashes == tuple(content_hash(read_image(f)) for f in chosen.files)
     assert len(chosen.first(4)) == 4
     assert isinstance(chosen.first(4), CalibrationSet)
+
+
+def test_a_letterbox_is_calibrated_on_as_it_is_predicted(photos):
+    fitting = Fitting("letterbox", (10, 20, 30))
+    files = image_files(photos)
+    with pytest.raises(ImageError, match="it would be distorted"):
+        choose(files, (97, 400))
+    chosen = choose(files, (97, 400), fitting=fitting)
+    for file, image in zip(files, chosen, strict=True):
+        np.testing.assert_array_equal(
+            image, fit_image(read_image(file), (97, 400), "letterbox", (10, 20, 30)).pixels
+        )
+    assert chosen.first(3).fitting == fitting
 
 
 def test_too_few_images_are_refused(photos):

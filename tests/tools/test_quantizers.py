@@ -10,13 +10,21 @@ import pytest
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime import TensorSpec
 from tools import quantizers
 
 CLASSES = LabelSet("two", ("road", "sky"), ((0, 0, 0), (1, 1, 1)))
 
 
+METADATA = ArtefactMetadata(CLASSES, (8, 10), "logits", "fp32", upsampling="none")
+
+
 class Backend:
     """Says the class of a pixel by its brightness, and errs in some."""
+
+    inputs = (TensorSpec("image", (1, 8, 10, 3), np.dtype(np.uint8)),)
+    outputs = (TensorSpec("logits", (1, 2, 8, 10), np.dtype(np.float32)),)
 
     def __init__(self, wrong):
         self.wrong = wrong
@@ -43,7 +51,7 @@ def rows():
         for name, method, wrong in names
     ]
     reference = score()
-    quantizers._measure(candidates, Backend(0), reference, [sample], (8, 10))
+    quantizers._measure(candidates, Backend(0), reference, [sample], METADATA)
     times = {candidates[0].key: 0.2, candidates[1].key: 0.4}
     return [quantizers._row(c, reference, times) for c in candidates]
 
