@@ -163,11 +163,13 @@ def _metadata(
     )
 
 
-def _origins(info: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a checkpoint says of itself, then what the one that it was pruned from said, and on."""
+def _origins(info: dict[str, Any], trained: bool = False) -> Iterator[dict[str, Any]]:
+    """What a checkpoint says of itself, then what the one that it was pruned from said, and on;
+    or, if `trained`, what the one said that its training started from."""
     while info:
         yield info
-        info = info.get("compression", {}).get("parent", {})
+        pruned_from = info.get("compression", {}).get("parent", {})
+        info = pruned_from or (info.get("parent", {}) if trained else {})
 
 
 def _own_size(info: dict[str, Any]) -> tuple[int, int]:
@@ -180,9 +182,9 @@ def _own_size(info: dict[str, Any]) -> tuple[int, int]:
 
 
 def _training_data(info: dict[str, Any]) -> str | None:
-    """What the checkpoint was trained on, in words; of a pruned net, what its origin was, too."""
+    """What the checkpoint was trained on, in words, and what those that it comes from were."""
     words = []
-    for origin in _origins(info):
+    for origin in _origins(info, trained=True):
         sets = origin.get("data")
         if isinstance(sets, list):
             words += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]

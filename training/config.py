@@ -46,7 +46,7 @@ def _number(
 
 
 _KINDS: Mapping[str, Kind] = {
-    "preprocessing": one_of("street", "caffe"),
+    "preprocessing": one_of("street", "imagenet", "caffe", "unit", "symmetric"),
     "optimizer": one_of("adamw", "sgd"),
     "schedule": one_of("one-cycle", "poly"),
     "precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
@@ -103,8 +103,9 @@ class TrainConfig:
             they stand beside the other settings; for an ICNet, which is meant where there is no
             architecture, they are `width` (1.0 is the uncompressed net, 0.5 the released one) and
             `stages`.
-        preprocessing: `street` (ImageNet's means and deviations, RGB) or `caffe` (BGR minus the
-            released net's means, no division).
+        preprocessing: of a new network: `street` or `imagenet` (ImageNet's means and deviations,
+            RGB), `caffe` (BGR minus the released net's means, no division), `unit` (0..1) or
+            `symmetric` (-1..1).
         steps: optimizer steps.
         batch: images a step, over all processes.
         crop: (height, width) of the crops; sides of 32k + 1 are the net's natural sizes.

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.mapping import target_table
-from icnet_deploy.errors import LabelSetError
+from icnet_deploy.errors import DatasetError, LabelSetError
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.training.config import TrainConfig
 
@@ -18,6 +19,9 @@ UInt8 = npt.NDArray[np.uint8]
 
 _CACHE_BYTES = 2 << 30
 """Decoded images that a process, or each of its loading workers, keeps at most."""
+
+_LOOKED_AT = 200
+"""Images on which the shares of the classes are counted."""
 
 
 class Mix(IterableDataset[tuple[Tensor, Tensor]]):
@@ -58,6 +62,7 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
         self.scales = config.scales or (1.0,) * len(datasets)
         self._cache: dict[tuple[int, int], Sample] = {}
         self._cached = 0
+        self._seen: npt.NDArray[np.float64] | None = None
 
     def source(self, which: int, index: int) -> Sample:
         """Image `index` of data set `which`, with training targets for labels.
@@ -72,6 +77,59 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             if self._cached <= _CACHE_BYTES:
                 self._cache[which, index] = sample
         return sample
+
+    def seen(self) -> npt.NDArray[np.float64]:
+        """The share of the labelled pixels that each training target has, as they are drawn.
+
+        Counted on up to `_LOOKED_AT` images, of each data set as many as its share says.
+
+        Returns:
+            float64, C + len(merged), sum 1.
+
+        Raises:
+            DatasetError: no pixel of them is labelled with a class of the network.
+        """
+        if self._seen is None:
+            shares = np.zeros(256)
+            looked = self._looked_at()
+            for which, index in tqdm(looked, "look", unit="image", leave=False, disable=None):
+                labels = self.source(which, index).labels
+                counts = np.bincount(labels.ravel(), minlength=256) / labels.size
+                of_its_set = sum(other == which for other, _ in looked)
+                shares += counts * float(self.shares[which]) / of_its_set
+            known = shares[: len(self.label_set) + len(self.merged)]
+            if not known.sum():
+                raise DatasetError(
+                    "no pixel of the images to train on is labelled with a class of "
+                    f"{self.label_set.name!r}: look at them with `icnet dataset check`"
+                )
+            self._seen = known / known.sum()
+        return self._seen
+
+    def _looked_at(self) -> list[tuple[int, int]]:
+        """(data set, image) of those on which `seen` counts, spread evenly over each set."""
+        looked = []
+        for which, dataset in enumerate(self.datasets):
+            count = min(max(1, round(_LOOKED_AT * float(self.shares[which]))), len(dataset))
+            chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+            looked += [(which, int(index)) for index in chosen]
+        return looked
+
+    def warnings(self) -> list[str]:
+        """What a person should know of the data, a line each: the classes that it does not show."""
+        names, seen = self.label_set.names, self.seen()
+        parts = zip(self.merged, seen[len(names) :], strict=True)
+        shown = {index for classes, share in parts if share for index in classes}
+        unseen = [n for i, n in enumerate(names) if not seen[i] and i not in shown]
+        if not unseen:
+            return []
+        looked = len(self._looked_at())
+        every = looked == sum(map(len, self.datasets))
+        where = f"the {looked} images" if every else f"{looked} images, spread over the data,"
+        return [
+            f"note: {len(unseen)} of {len(names)} classes have no pixel in {where} to train on, "
+            f"and will not be learned: {', '.join(unseen)}"
+        ]
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
         """Crop `number` of the stream."""
@@ -96,25 +154,16 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             step += workers
 
 
-def class_weights(mix: Mix, samples: int = 200) -> Tensor:
+def class_weights(mix: Mix) -> Tensor:
     """(1 / log(1.02 + share)) ** power, scaled to a mean of 1 over the pixels that are drawn.
 
-    The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). Shares are counted on
-    `samples` images drawn as training draws them, each data set evenly.
+    The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). The shares are the mix's;
+    of a class that was not seen the share is 0, and its weight the largest.
 
     Returns:
         float32, one weight a class and one a merged class.
     """
-    total = len(mix.label_set) + len(mix.merged)
-    share = np.zeros(256)
-    for which, dataset in enumerate(mix.datasets):
-        count = max(1, round(samples * float(mix.shares[which])))
-        chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-        for index in chosen:
-            labels = mix.source(which, int(index)).labels
-            counts = np.bincount(labels.ravel(), minlength=256) / labels.size
-            share += counts * float(mix.shares[which]) / len(chosen)
-    seen = share[:total] / share[:total].sum()
+    seen = mix.seen()
     weights = (1 / np.log(1.02 + seen)) ** mix.config.class_weights
     weights /= (weights * seen).sum()
     return torch.tensor(weights, dtype=torch.float32)

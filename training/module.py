@@ -66,6 +66,7 @@ class Training(pl.LightningModule):
         weights = class_weights(mix) if self.config.class_weights else None
         self.register_buffer("class_weights", weights)
         self._scores: list[ConfusionMatrix] = []
+        self._tables = [prediction_table(mix.label_set, d.label_set) for _, d in self.validation]
 
     def train_dataloader(self) -> Any:
         """The mix from the step at which the trainer stands, so that a resumed run goes on."""
@@ -151,19 +152,20 @@ class Training(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Empties the scores."""
         self._scores = [ConfusionMatrix(len(d.label_set)) for _, d in self.validation]
-        self._tables = [
-            prediction_table(self.mix.label_set, d.label_set) for _, d in self.validation
-        ]
 
     def validation_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Scores an image, uint8 H x W x 3, with its labels, uint8 H x W, as `icnet evaluate` does.
 
-        It is scored at its own size, or at the configuration's.
+        It is scored at the configuration's size, or at its own, or at the next that the network
+        takes.
         """
         image, target = (value.cpu().numpy() for value in batch)
-        height, width = self.config.size or image.shape[:2]
+        least, step = self.network.min_side, self.network.side_multiple
+        height, width = self.config.size or (
+            -(-max(side, least) // step) * step for side in image.shape[:2]
+        )
         pixels = torch.from_numpy(resize_image(image, (height, width)))
         logits = self.best(self._input(pixels[None].to(self.device)))
         if not bool(torch.isfinite(logits).all()):

@@ -13,22 +13,22 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities import rank_zero_only
 
 from icnet_deploy.data import Dataset
-from icnet_deploy.errors import CheckFailed, InputError, ModelError
-from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.files import make_folder
 from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
-from icnet_deploy.networks.blocks import words
-from icnet_deploy.networks.checkpoint import arrays_of, load_checkpoint, save_checkpoint
-from icnet_deploy.networks.preprocessing import CAFFE, STREET, Preprocessing
-from icnet_deploy.networks.registry import build_network, completed
+from icnet_deploy.networks.checkpoint import arrays_of, save_checkpoint
+from icnet_deploy.networks.registry import completed
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
+from icnet_deploy.training.start import new_start, start_from
 
 _SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
@@ -73,7 +73,8 @@ def train(
             (`metrics.csv`, `curve.png`) and TensorBoard's files.
         resume: go on from `last.ckpt` in `run`.
         init: a checkpoint to start from. Its network is trained, whatever the configuration says
-            of one; the guidance heads, which no checkpoint holds, are new.
+            of one; the guidance heads, which no checkpoint holds, are new, and so are the
+            classifiers, where its classes are others.
         validation: named data sets to score on while it trains.
         validate_every: steps between two scores.
         machines: what to spread the run over; None is one device.
@@ -84,8 +85,10 @@ def train(
 
     Raises:
         InputError: `resume` without a state to resume from, or the batch cannot be shared evenly.
-        ModelError: `init` is not a checkpoint of such classes, or the state to resume from holds
-            values that are not finite.
+        LabelSetError: it is not known how to train these classes on those of a data set.
+        DatasetError: no pixel of the images that were looked at is labelled.
+        ModelError: `init` is not a checkpoint, or the state to resume from holds values that are
+            not finite.
         CheckFailed: the loss or a weight is no longer a finite number; no checkpoint is written.
     """
     machines = machines or Machines()
@@ -99,15 +102,18 @@ def train(
     _quiet()
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
-    network, preprocessing = _network(config, label_set, init)
+    start = start_from(init, config, label_set) if init else new_start(config, label_set)
+    network = start.network
+    _require_sides(network, config)
+    _say(*start.notes, *mix.warnings())
     shown = [_states(run, datasets, config), Bar(), *callbacks]
     trainer = _trainer(config, machines, validate_every, Curve(run, resume), shown)
     on_gpu = trainer.strategy.root_device.type == "cuda"
     if processes > 1 and not on_gpu:
         share_batch_norm(network)  # on CUDA Lightning puts torch's own
     workers = machines.workers if machines.workers is not None else 6 * on_gpu
-    module = Training(network, preprocessing, mix, validation, workers)
-    start = time.monotonic()
+    module = Training(network, start.preprocessing, mix, validation, workers)
+    began = time.monotonic()
     trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
         raise KeyboardInterrupt
@@ -124,35 +130,12 @@ def train(
             {"name": d.name, "split": d.split, "images": len(d), "share": round(float(s), 3)}
             for d, s in zip(datasets, mix.shares, strict=True)
         ],
-        "started_from": None if init is None else sha256(init),
+        **start.info,
         "steps": trainer.global_step,
-        "minutes": round((time.monotonic() - start) / 60, 1),
+        "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    save_checkpoint(out, module.best, label_set, preprocessing, info, half=True)
+    save_checkpoint(out, module.best, label_set, start.preprocessing, info, half=True)
     return info
-
-
-def _network(
-    config: TrainConfig, label_set: LabelSet, init: Path | None
-) -> tuple[SegmentationNetwork, Preprocessing]:
-    """A new network as configured, or a checkpoint's, with guidance heads; and its input's form."""
-    configured = {"num_classes": len(label_set), **config.network}
-    if init is None:
-        preprocessing = {"street": STREET, "caffe": CAFFE}[config.preprocessing]
-        with torch.device("meta"):
-            described = build_network(configured).description(guidance=True)
-        return build_network(described), preprocessing
-    checkpoint = load_checkpoint(init)
-    if checkpoint.label_set != label_set:
-        raise ModelError(
-            f"{init} has the label set {checkpoint.label_set.name!r}, the run {label_set.name!r}"
-        )
-    found = checkpoint.network.description(guidance=True)
-    if any(found.get(name) != value for name, value in configured.items()):
-        print(f"training the network of {init}, {words(found)}; configured: {words(configured)}")
-    network = build_network(found)
-    network.load_state_dict(checkpoint.network.state_dict(), strict=False)
-    return network, checkpoint.preprocessing
 
 
 def _states(run: Path, datasets: Sequence[Dataset], config: TrainConfig) -> ModelCheckpoint:
@@ -199,6 +182,25 @@ def _trainer(
         # AdamW's first steps; the paper's SGD has none.
         gradient_clip_val=5.0 if config.optimizer == "adamw" else None,
     )
+
+
+@rank_zero_only
+def _say(*notes: str) -> None:
+    """Prints, in the first of several processes."""
+    for note in notes:
+        print(note, flush=True)
+
+
+def _require_sides(network: SegmentationNetwork, config: TrainConfig) -> None:
+    """InputError for crops, or images to score, of a size that the network cannot take."""
+    for name, size in (("crop", config.crop), ("size", config.size)):
+        for side in size:
+            if side < network.min_side or side % network.side_multiple:
+                raise InputError(
+                    f"{name} is {size}; {network.architecture} takes sides of {network.min_side} "
+                    f"pixels or more that are multiples of {network.side_multiple}: give it such "
+                    "a one"
+                )
 
 
 def _quiet() -> None:

@@ -195,6 +195,8 @@ def test_training_data_of_a_pruned_net_is_its_origins_too():
     assert _training_data(tuned) == "5 images of scenes train, " + both
     assert _training_data({}) is None
     assert _training_data({"source": "imported weights"}) == "imported weights"
+    fine_tuned = {"data": [sets[0] | {"name": "farm"}], "parent": tuned}
+    assert _training_data(fine_tuned) == f"3 images of farm train, {_training_data(tuned)}"
 
 
 def test_the_size_that_a_checkpoint_names_is_the_default(tmp_path, monkeypatch, checkpoint):
@@ -205,7 +207,9 @@ def test_the_size_that_a_checkpoint_names_is_the_default(tmp_path, monkeypatch, 
     assert main(["export", "--weights", str(weights)]) == 0
     assert read_onnx_metadata("icnet-65x97-logits-fp32.onnx").size == (65, 97)
     assert _own_size({"compression": {"parent": {"size": [65, 97]}}}) == (65, 97)
-    assert _own_size(checkpoint.info) == _own_size({}) == (1024, 2048)
+    # What a training started from was for other images.
+    started = {"parent": {"size": [65, 97]}}
+    assert _own_size(checkpoint.info) == _own_size({}) == _own_size(started) == (1024, 2048)
 
 
 def test_folding_the_preprocessing_is_exact():

@@ -87,7 +87,8 @@ def compress(
             if changed or done.get("started_from") != last.sha256:
                 tune(pruned, tuned, folder, made and (folder / "last.ckpt").is_file())
             last = load_checkpoint(tuned)
-    info = last.info | {"compression": history}
+    # The history says whose it is: what the last step started from is left out.
+    info = {k: v for k, v in last.info.items() if k != "parent"} | {"compression": history}
     # What was tuned is in float16 already; what was only pruned keeps its origin's values.
     save_checkpoint(
         out, last.network, last.label_set, last.preprocessing, info, half=tune is not None
