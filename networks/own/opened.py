@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from icnet_deploy.documents import as_read
-from icnet_deploy.errors import CheckFailed, InputError, LabelSetError
+from icnet_deploy.errors import InputError, LabelSetError
 from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.checkpoint import COUNTER, Checkpoint, arrays_of, state_digest
 from icnet_deploy.networks.own.adapted import Adapted
 from icnet_deploy.networks.own.factory import build_module
-from icnet_deploy.networks.own.probe import Behaviour, Size, probe
+from icnet_deploy.networks.own.probe import Behaviour, probe
 from icnet_deploy.networks.own.request import NetworkRequest
+from icnet_deploy.networks.own.runs import Size
+from icnet_deploy.networks.own.said import hold_declared, hold_said, in_words
 from icnet_deploy.networks.own.weights import load_weights
 from icnet_deploy.networks.preprocessing import Preprocessing, load_preprocessing
 
 _EVEN = 0.5
+"""The threshold of one channel where nothing is said: the second class begins at a logit of 0."""
 
 
 def open_network(request: NetworkRequest, size: Size | None = None) -> Checkpoint:
@@ -35,20 +35,25 @@ def open_network(request: NetworkRequest, size: Size | None = None) -> Checkpoin
 
     Returns:
         As of a checkpoint's file. `path` is the weights' file, or the factory's name; `sha256` is
-        the digest of its float32 state, so that it is the same from whichever file it came.
+        the digest of its float32 state, so that it is the same from whichever file it came;
+        `info["own"]` says line by line what was found, said and assumed, and what became of the
+        file's tensors.
 
     Raises:
         InputError: there is no such module or factory, it refuses its arguments, or does not take
             images.
-        ModelError: its weights cannot be read or do not fit; the label set has another number of
-            classes.
+        ModelError: its weights cannot be read or do not fit.
+        LabelSetError: the label set has another number of classes.
         CheckFailed: what was said of it is not what it does.
     """
     return _checkpoint(build_module(request.factory, request.arguments), request, size)
 
 
 def adapt(module: nn.Module, request: NetworkRequest, size: Size | None = None) -> Checkpoint:
-    """As `open_network`, of a module that is there already; the request's factory names it."""
+    """As `open_network`, of a module that is there already; the request's factory names it.
+
+    The module stays as it is.
+    """
     return _checkpoint(copy.deepcopy(module), request, size)
 
 
@@ -60,63 +65,89 @@ def name_of(module: nn.Module) -> Path:
 def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -> Checkpoint:
     name = request.factory or str(name_of(module))
     label_set, preprocessing = _named(request, name)
-    module = module.cpu().float().eval().requires_grad_(False)
-    told = "weights: as the factory made them"
+    module = _unwrapped(module).cpu().float().eval().requires_grad_(False)
+    lines = ["weights: as the network came with them"]
     if request.weights is not None:
-        told = load_weights(module, request.weights)
-    state = module.state_dict()
-    require_finite(arrays_of(state), name, "give other --weights")
-    behaviour = probe(module, name, size, request.side_multiple, request.upsampling == "none")
-    classes = 2 if behaviour.channels == 1 else behaviour.channels
-    if len(label_set) != classes:
-        raise LabelSetError(
-            f"{name} gives {behaviour.channels} channels of logits, which are {classes} classes; "
-            f"the label set {label_set.name} has {len(label_set)}: name its own with --label-set"
-        )
+        loaded = load_weights(module, request.weights, name)
+        lines = [loaded.table.text(), f"weights: {loaded.words}"]
+    state = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER)}
+    require_finite(arrays_of(state), name, "name other weights with --weights")
+    digest = state_digest(state)
     if isinstance(module, SegmentationNetwork):
-        network = module
+        behaviour = probe(module, name, size, module.side_multiple, keep_resize=True)
+        hold_declared(module, request, behaviour, name)
+        network, classes = module, behaviour.channels
     else:
+        behaviour = probe(module, name, size, request.side_multiple, _keeps_resize(request))
+        classes = 2 if behaviour.channels == 1 else behaviour.channels
         network = _adapted(module, name, request, behaviour, classes)
-    return Checkpoint(
-        request.weights or Path(name),
-        network.eval(),
-        label_set,
-        preprocessing,
-        {"own": [told]},
-        state_digest({k: v for k, v in state.items() if not k.endswith(COUNTER)}),
-    )
+    if len(label_set) != classes:
+        one = f", which are {classes} classes" if classes != behaviour.channels else ""
+        raise LabelSetError(
+            f"{name} gives logits of {behaviour.channels} channels{one}, and the label set "
+            f"{label_set.name!r} has {len(label_set)}: name the network's own with --label-set, or "
+            "build it with as many classes (--network-args)"
+        )
+    own = [f"network: {name}, {classes} classes", *lines, *in_words(network, request, behaviour)]
+    path = request.weights or Path(name)
+    return Checkpoint(path, network.eval(), label_set, preprocessing, {"own": own}, digest)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Without what it was compiled or spread over devices with."""
+    while isinstance(module, nn.DataParallel) or hasattr(module, "_orig_mod"):
+        inner = module.module if isinstance(module, nn.DataParallel) else module._orig_mod
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
 
 
 def _named(request: NetworkRequest, name: str) -> tuple[LabelSet, Preprocessing]:
     if request.label_set is None:
-        raise InputError(f"nothing says which classes {name} has: name them with --label-set")
+        raise InputError(
+            f"nothing says which classes {name} has: name them with --label-set cityscapes, camvid "
+            "or FILE.json"
+        )
     if request.preprocessing is None:
         raise InputError(
-            f"nothing says what {name} expects of its input: name it with --preprocessing"
+            f"nothing says what {name} expects of its input: say --preprocessing imagenet, or "
+            "another"
         )
     if isinstance(request.preprocessing, str):
         return request.label_set, load_preprocessing(request.preprocessing)
     return request.label_set, Preprocessing.from_dict(dict(request.preprocessing))
 
 
+def _keeps_resize(request: NetworkRequest) -> bool:
+    """Whether it was said that the logits have the image's size."""
+    return request.upsampling == "none" or (request.upsampling is None and request.stride == 1)
+
+
 def _adapted(
     module: nn.Module, name: str, request: NetworkRequest, behaviour: Behaviour, classes: int
 ) -> Adapted:
-    described = {
-        "architecture": name,
-        "arguments": dict(request.arguments),
-        "num_classes": classes,
-    }
     threshold = request.threshold
-    if behaviour.channels == 1 and threshold is None:
-        threshold = _EVEN
-    upsampling = behaviour.upsampling or ("none" if behaviour.whole else request.upsampling)
+    if behaviour.channels > 1 and threshold is not None:
+        raise InputError(
+            f"--threshold {threshold:g} is about one channel of logits; {name} gives "
+            f"{behaviour.channels}: leave it out"
+        )
+    if behaviour.channels == 1:
+        if (kind := behaviour.runs[0].squashed) is not None:
+            raise InputError(
+                f"{name} answers with the {kind} of its one channel of logits: let it give the "
+                "logits themselves (in segmentation_models_pytorch, activation=None)"
+            )
+        threshold = _EVEN if threshold is None else threshold
     return Adapted(
         module,
-        as_read(described),
+        as_read(
+            {"architecture": name, "arguments": dict(request.arguments), "num_classes": classes}
+        ),
         classes,
         threshold,
-        upsampling=upsampling or "half-pixel",
+        upsampling=hold_said(request, behaviour, name),
         stride=behaviour.stride,
         min_side=behaviour.min_side,
         side_multiple=behaviour.side_multiple,

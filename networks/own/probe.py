@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import gcd
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.networks.layers import resize
-from icnet_deploy.networks.own.adapted import logits_of
-from icnet_deploy.networks.own.resizes import Resizes
-
-Size = tuple[int, int]
+from icnet_deploy.networks.own.runs import Refused, Run, Size, are_equal, run_on_noise
 
 _MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224, 256, 512)
 _SCALES = (128, 320)
 """The shortest sides, in pixels, at which a multiple is looked for: the first may be too small."""
 
+_SMALL = 32
+"""Multiples up to this one are tried at sizes of every remainder."""
+
 _LEAST_SIDES = (64, 96, 128, 192, 256, 320, 384, 512)
 """From the least that `icnet export` takes."""
+
+_USUAL = ((512, 512), (224, 224), (384, 384), (256, 256), (1024, 1024), (512, 1024), (1024, 2048))
+"""Sizes that a network may be made for alone."""
 
 _EQUAL = 1e-5
 """Of the logits' spread: two answers closer than that are one, summed in another order."""
@@ -34,43 +40,47 @@ class Behaviour:
     """What a network's forward pass does.
 
     Attributes:
-        channels: of its logits.
+        runs: at several sizes, without the resize that was taken off.
         side_multiple: both sides of an image must be multiples of it.
         min_side: the least side that it takes, in pixels, from 64 on.
         stride: pixels from logit to logit; None where no one number says it.
         upsampling: the rule of the resize that was taken off; None: none was.
         left_out: which of its resizes that is, counted from 0.
-        whole: its logits have the image's size, as it is run.
-        squashed: `sigmoid` or `softmax` where its answer is that of its logits.
         only_size: (height, width) where it takes no other size.
+        rules: those of its resizes.
     """
 
-    channels: int
+    runs: Sequence[Run]
     side_multiple: int
     min_side: int
     stride: int | None
-    upsampling: str | None = None
-    left_out: int | None = None
-    whole: bool = False
-    squashed: str | None = None
-    only_size: Size | None = None
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run of a network: the image's size, its answer, and its resizes."""
-
-    size: Size
-    logits: Tensor
-    resizes: Resizes
+    upsampling: str | None
+    left_out: int | None
+    only_size: Size | None
+    rules: frozenset[str]
 
     @property
-    def grid(self) -> Size:
-        return self.logits.shape[2], self.logits.shape[3]
+    def channels(self) -> int:
+        """Of its logits."""
+        return int(self.runs[0].logits.shape[1])
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its logits have the image's size."""
+        return all(run.grid == run.size for run in self.runs)
 
-class _Refused(Exception):
-    """A network does not take a size; the text says what it did."""
+    @property
+    def is_near_a_grid(self) -> bool:
+        """Whether one stride says its logits' size but for one logit, as of a pool."""
+        return any(
+            all(
+                abs(grid * stride - side) <= stride
+                for run in self.runs
+                for side, grid in zip(run.size, run.grid, strict=True)
+            )
+            for stride in _strides(self.runs[0])
+            if stride > 1
+        )
 
 
 def probe(
@@ -91,91 +101,90 @@ def probe(
 
     Raises:
         InputError: it takes no images, or not of this size; its answer is not logits.
-        CheckFailed: its answer is another each time, or depends on other images of the batch.
+        CheckFailed: it does not take the multiple that was said; its answer is another each time,
+            or depends on other images of the batch.
     """
-    runs, found = _multiple(module, name, size, multiple)
-    _require_steady(module, name, runs[0].size)
+    buffers = {key: value.clone() for key, value in module.named_buffers()}
+    runs, found = _runs(module, name, size, multiple)
+    only_size = runs[0].size if len(runs) == 1 else None
+    _require_steady(module, name, runs[0])
     left_out = None if keep_resize else _last_resize(module, runs)
-    behaviour = Behaviour(
-        runs[0].logits.shape[1],
-        found,
-        0,
-        None,
-        left_out=left_out,
-        squashed=_squashed(runs[0]),
-        only_size=size if len(runs) == 1 else None,
-    )
+    rules = frozenset(call.rule for run in runs for call in run.resizes.calls if call.rule)
+    upsampling = None
     if left_out is not None:
-        rule = runs[0].resizes.calls[left_out].rule
-        runs = [_run(module, run.size, left_out) for run in runs]
-        behaviour = replace(behaviour, upsampling=rule)
-    behaviour = replace(
-        behaviour, stride=_stride(runs), whole=all(run.grid == run.size for run in runs)
-    )
-    return replace(behaviour, min_side=_min_side(module, found, size, runs))
+        upsampling = runs[0].resizes.calls[left_out].rule
+        runs = [run_on_noise(module, run.size, left_out) for run in runs]
+    stride = _stride(runs)
+    if stride is None and multiple is None and only_size is None:
+        for larger, others in _larger(module, found, left_out):
+            # What is upsampled inside is right at every size that it takes.
+            if left_out is None or size is None or not (size[0] % larger or size[1] % larger):
+                runs, found, stride = others, larger, _stride(others)
+            break
+    least = min(runs[0].size) if only_size else _min_side(module, found)
+    changed = [k for k, v in module.named_buffers() if k in buffers and not _same(v, buffers[k])]
+    if changed:
+        raise CheckFailed(
+            f"{name} writes its own state in eval mode ({', '.join(changed[:4])}): an exported "
+            "graph has none; take that out of its forward pass"
+        )
+    behaviour = Behaviour(runs, found, least, stride, upsampling, left_out, only_size, rules)
+    if size is not None and size != only_size:
+        _require_size(module, name, size, behaviour)
+    return behaviour
 
 
-def _run(module: nn.Module, size: Size, left_out: int | None = None, batch: int = 1) -> _Run:
-    """Runs it on noise, the same each time; _Refused where it fails or answers no logits."""
-    image = torch.stack([_noise(size, seed) for seed in range(batch)])
-    with torch.no_grad(), Resizes(left_out) as resizes:
-        try:
-            answer = module(image)
-        except Exception as error:
-            raise _Refused(f"it raised {type(error).__name__}: {error}") from error
-    try:
-        logits = logits_of(answer)
-    except ValueError as error:
-        raise _Refused(f"it answered with {error}") from error
-    shape = tuple(logits.shape)
-    if not logits.is_floating_point():
-        raise _Refused(f"it answered with {logits.dtype} of {shape}, which are no logits")
-    if logits.ndim != 4 or shape[0] != batch:
-        raise _Refused(f"it answered with a tensor of {shape}, which is not N x C x h x w")
-    if shape[2] > size[0] or shape[3] > size[1]:
-        raise _Refused(f"its logits are {shape[2]}x{shape[3]}, larger than the image")
-    return _Run(size, logits, resizes)
-
-
-def _noise(size: Size, seed: int) -> Tensor:
-    return torch.randn((3, *size), generator=torch.Generator().manual_seed(seed))
-
-
-def _sizes(multiple: int, least: int) -> list[Size]:
-    """Sizes whose sides are multiples, and of nothing else: each remainder of 8 is there."""
-    first = -(-least // multiple)
-    if multiple > 32:
-        first = max(1, first)
-        return [((first + 2) * multiple, (first + 1) * multiple), (first * multiple,) * 2]
-    pairs = ((1, 6), (2, 7), (3, 4), (5, 0))
-    return [((first + a) * multiple, (first + b) * multiple) for a, b in pairs]
-
-
-def _multiple(
+def _runs(
     module: nn.Module, name: str, size: Size | None, said: int | None
-) -> tuple[list[_Run], int]:
+) -> tuple[list[Run], int]:
     """The least multiple of its sides that it takes, and its runs at sizes of that."""
     reason = ""
     for least in _SCALES:
         for multiple in _MULTIPLES if said is None else (said,):
             try:
-                runs = [_run(module, size, None) for size in _sizes(multiple, least)]
-            except _Refused as refused:
+                return [run_on_noise(module, at) for at in _sizes(multiple, least)], multiple
+            except Refused as refused:
                 reason = str(refused)
-                continue
-            return runs, multiple
-    if size is not None:
-        try:
-            return [_run(module, size)], 1
-        except _Refused as refused:
-            reason = str(refused)
+    if said is not None:
+        _, found = _runs(module, name, size, None)
+        raise CheckFailed(
+            f"--side-multiple {said} was said, but {name} takes sides that are multiples of "
+            f"{found}: at {_by(_sizes(said, _SCALES[0])[0])} {reason}"
+        )
+    for at in _USUAL if size is None else (size,):
+        with suppress(Refused):
+            run = run_on_noise(module, at)
+            if size is None:
+                raise InputError(
+                    f"{name} takes {_by(at)}, and no other size near it: name its size with --size"
+                )
+            return [run], gcd(*at)
+    where = "" if size is None else f", and at {_by(size)}"
     raise InputError(
-        f"{name} does not take images: of float N x 3 x H x W, {reason}; expected logits, N x C x "
-        "h x w"
+        f"{name} does not take images: of float N x 3 x H x W, at several sizes{where}, {reason}; "
+        "expected logits, N x C x h x w, as a tensor, the first of a tuple, a dict's 'out', or "
+        "'.logits'"
     )
 
 
-def _last_resize(module: nn.Module, runs: Sequence[_Run]) -> int | None:
+def _sizes(multiple: int, least: int) -> list[Size]:
+    """Sizes whose sides are multiples, and of nothing else: they have each remainder of 8."""
+    first = max(1, -(-least // multiple))
+    pairs = ((1, 6), (2, 7), (3, 4), (5, 0)) if multiple <= _SMALL else ((2, 1), (0, 0))
+    return [((first + a) * multiple, (first + b) * multiple) for a, b in pairs]
+
+
+def _larger(module: nn.Module, found: int, left_out: int | None) -> Iterator[tuple[int, list[Run]]]:
+    """Multiples at which one stride says the logits' size, where at `found` none does."""
+    for multiple in _MULTIPLES:
+        if multiple > found and multiple % found == 0:
+            with suppress(Refused):
+                runs = [run_on_noise(module, at, left_out) for at in _sizes(multiple, _SCALES[0])]
+                if _stride(runs) is not None:
+                    yield multiple, runs
+
+
+def _last_resize(module: nn.Module, runs: Sequence[Run]) -> int | None:
     """Which of its resizes gives its answer and can be done after it just as well."""
     calls = runs[0].resizes.calls
     for index in reversed(range(len(calls))):
@@ -184,7 +193,7 @@ def _last_resize(module: nn.Module, runs: Sequence[_Run]) -> int | None:
     return None
 
 
-def _is_last(run: _Run, index: int, count: int) -> bool:
+def _is_last(run: Run, index: int, count: int) -> bool:
     calls = run.resizes.calls
     return (
         len(calls) == count
@@ -194,24 +203,26 @@ def _is_last(run: _Run, index: int, count: int) -> bool:
     )
 
 
-def _same_without(module: nn.Module, run: _Run, index: int) -> bool:
+def _same_without(module: nn.Module, run: Run, index: int) -> bool:
+    """Whether the answer is what the kit makes of the logits before that resize."""
     rule = run.resizes.calls[index].rule
     try:
-        small = _run(module, run.size, index)
-    except _Refused:
+        small = run_on_noise(module, run.size, index)
+    except Refused:
         return False
     if rule is None or small.grid == run.size:
         return False
-    return _equal(resize(small.logits, run.size, rule), run.logits, _EQUAL)
+    return are_equal(resize(small.logits, run.size, rule), run.logits, _EQUAL)
 
 
-def _equal(one: Tensor, other: Tensor, share: float) -> bool:
-    return float((one - other).abs().max()) <= share * float(other.std())
+def _strides(run: Run) -> range:
+    (height, _), (rows, _) = run.size, run.grid
+    return range(max(1, height // rows - 1), -(-height // rows) + 2)
 
 
-def _stride(runs: Sequence[_Run]) -> int | None:
-    (height, _), (rows, _) = runs[0].size, runs[0].grid
-    for stride in range(max(1, height // rows - 1), -(-height // rows) + 2):
+def _stride(runs: Sequence[Run]) -> int | None:
+    """The s with which the logits are ceil(H / s) x ceil(W / s) in all runs."""
+    for stride in _strides(runs[0]):
         if all(
             grid == -(-side // stride)
             for run in runs
@@ -221,38 +232,59 @@ def _stride(runs: Sequence[_Run]) -> int | None:
     return None
 
 
-def _min_side(module: nn.Module, multiple: int, size: Size | None, runs: Sequence[_Run]) -> int:
+def _min_side(module: nn.Module, multiple: int) -> int:
     """The least side, of a few, that it takes."""
-    if len(runs) == 1:
-        return min(runs[0].size)
     for least in _LEAST_SIDES:
         side = -(-least // multiple) * multiple
-        try:
-            _run(module, (side, side))
-        except _Refused:
-            continue
-        return min(side, *size) if size is not None else side
-    return min(min(run.size) for run in runs)
+        with suppress(Refused):
+            run_on_noise(module, (side, side))
+            run_on_noise(module, (side, 2 * side))
+            return side
+    return max(_LEAST_SIDES)
 
 
-def _squashed(run: _Run) -> str | None:
-    return next((kind for kind, seen in run.resizes.squashed if seen.gave(run.logits)), None)
-
-
-def _require_steady(module: nn.Module, name: str, size: Size) -> None:
+def _require_steady(module: nn.Module, name: str, run: Run) -> None:
     """CheckFailed where its answer to an image is not one and the same."""
-    one, again = (_run(module, size).logits for _ in range(2))
-    if not torch.equal(one, again):
+    if not run.logits.isfinite().all():
+        raise CheckFailed(f"{name} gives logits that are infinite or not numbers, of noise alone")
+    if not torch.equal(run_on_noise(module, run.size).logits, run.logits):
         raise CheckFailed(
             f"{name} gives another answer to the same image each time: a dropout that is on in "
-            "eval mode, or a state that it writes? Such a network cannot be exported"
+            "eval mode, or a state that it keeps? Such a network cannot be exported"
         )
     try:
-        two = _run(module, size, batch=2).logits[:1]
-    except _Refused as refused:
+        two = run_on_noise(module, run.size, batch=2).logits[:1]
+    except Refused as refused:
         raise InputError(f"{name} takes one image at a time: of two, {refused}") from refused
-    if not _equal(two, one, _ALIKE):
+    if not are_equal(two, run.logits, _ALIKE):
         raise CheckFailed(
             f"{name}'s answer to an image depends on the other images of the batch: a batch norm "
-            "that is not in eval mode?"
+            "without running statistics?"
         )
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _require_size(module: nn.Module, name: str, size: Size, behaviour: Behaviour) -> None:
+    """InputError where it does not take images of that size."""
+    multiple, least = behaviour.side_multiple, behaviour.min_side
+    if any(side % multiple for side in size):
+        near = [max(1, round(side / multiple)) * multiple for side in size]
+        raise InputError(
+            f"{name} takes sides that are multiples of {multiple}: {near[0]}x{near[1]}, not "
+            f"{_by(size)}"
+        )
+    try:
+        try:  # without numbers it takes no time
+            run_on_noise(copy.deepcopy(module).to("meta"), size)
+        except Refused:
+            run_on_noise(module, size)
+    except Refused as refused:
+        below = f"; it takes sides from {least} on" if min(size) < least else ""
+        raise InputError(f"{name} does not take images of {_by(size)}: {refused}{below}") from None
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

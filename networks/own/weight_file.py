@@ -1,0 +1,204 @@
+"""The tensors in a file of weights. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from icnet_deploy.errors import ModelError
+from icnet_deploy.networks.released.layer import kind_of
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_DEEPEST = 3
+"""Dicts within dicts that are looked into, as `{"checkpoint": {"model": {"state_dict": ...}}}`."""
+
+_NO_WEIGHTS = ("optim", "sched", "scaler")
+"""In the names of what holds tensors that are no weights."""
+
+_COMMANDS = frozenset(
+    {
+        *("code", "ctypes", "importlib", "nt", "operator", "os", "pickle", "posix", "pty", "runpy"),
+        *("shutil", "socket", "subprocess", "sys", "webbrowser"),
+        *(f"builtins.{name}" for name in ("compile", "eval", "exec", "getattr", "open", "setattr")),
+        *("builtins.__import__", "builtins.breakpoint", "builtins.input"),
+    }
+)
+"""Modules and functions whose names in a file can only be there to run something."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A dict of tensors in a file.
+
+    Attributes:
+        keys: under which it lies, the outermost first; empty: it is the whole file.
+        tensors: by the file's own names.
+    """
+
+    keys: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+    def __str__(self) -> str:
+        return ".".join(self.keys)
+
+
+class _Inert:
+    """What stands for a class or a function that a file names: it does nothing."""
+
+    path = ""
+    state: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a `torch.nn.Module`, by what each of them keeps."""
+        return isinstance(self.state, dict) and {"_parameters", "_modules"} <= self.state.keys()
+
+
+def read_states(path: Path) -> list[State]:
+    """Every dict of tensors in a file, the outermost first.
+
+    Args:
+        path: `.safetensors`, or what `torch.save` wrote, by whichever name.
+
+    Raises:
+        ModelError: there is no such file, it is cut off or of another kind, or it holds code: a
+            pickled module or TorchScript.
+    """
+    if not path.is_file():
+        there = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ModelError(
+            f"cannot read the weights {path}: {there}; expected a .safetensors file, or a .pth "
+            "that torch.save wrote of a state dict"
+        )
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head.startswith((_ZIP, _PICKLE)):
+        value = _unpickled(path, head.startswith(_ZIP))
+    elif head[8:9] == b"{":
+        value = _safetensors(path)
+    else:
+        kind = kind_of(head) or "of another kind than .safetensors or .pth"
+        raise ModelError(f"{path} holds no weights, it is {kind}")
+    _refuse_modules(path, value)
+    states = list(_states(value, ()))
+    if not states:
+        raise ModelError(
+            f"{path} holds no dict of tensors, but {_shown(value)}; expected what "
+            "torch.save(network.state_dict(), FILE) writes"
+        )
+    return states
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _unpickled(path: Path, zipped: bool) -> Any:
+    """What `torch.save` wrote; classes that are no tensors become `_Inert`."""
+    unknown = _unknown_names(path) if zipped else []
+    if bad := [name for name in unknown if {name, name.partition(".")[0]} & _COMMANDS]:
+        raise ModelError(
+            f"{path} is refused: it names {', '.join(bad)}, which no weights need; nothing of it "
+            "was run"
+        )
+    inert = [(type("_Inert", (_Inert,), {"path": name}), name) for name in unknown]
+    try:
+        with torch.serialization.safe_globals(inert), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        names = f" ({', '.join(unknown[:4])})" if unknown else ""
+        raise ModelError(
+            f"{path} holds more than tensors{names}, and cannot be read without running its code; "
+            f"{_advice(path, 'torch.load', ', weights_only=False')}"
+        ) from error
+    except Exception as error:  # broken bytes can do anything to an unpickler
+        raise ModelError(
+            f"{path} is not a whole file of torch.save ({type(error).__name__}: {error}): it was "
+            "cut off, or is another kind of file"
+        ) from error
+
+
+def _unknown_names(path: Path) -> list[str]:
+    """The classes and functions that a file names, but for those of tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+            raise ModelError(
+                f"{path} is a TorchScript archive, which holds a program: only weights are read; "
+                f"{_advice(path, 'torch.jit.load')}"
+            )
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{path} is not a whole file of torch.save ({type(error).__name__}: {error}): it was "
+            "cut off, or is another kind of file"
+        ) from error
+
+
+def _advice(path: Path, load: str, more: str = "", key: str = "") -> str:
+    """The two lines that make a state dict of what holds code."""
+    out = f"{path.stem}-state.pth"
+    return (
+        "where you trust it, make a state dict of it in Python: "
+        f'network = {load}("{path}", map_location="cpu"{more}){key} ; '
+        f'torch.save(network.state_dict(), "{out}")'
+    )
+
+
+def _refuse_modules(path: Path, value: Any) -> None:
+    """ModelError for a pickled module, or where the weights are those of one."""
+    held = {"": value} | (dict(value) if isinstance(value, Mapping) else {})
+    for key, one in held.items():
+        if isinstance(one, _Inert) and one.is_module:
+            where = f", under {key!r}" if key else ""
+            index = f"[{key!r}]" if key else ""
+            advice = _advice(path, "torch.load", ", weights_only=False", index)
+            raise ModelError(
+                f"{path} holds a pickled module, {one.path}{where}, whose code would have to run: "
+                f"only weights are read; {advice}"
+            )
+
+
+def _states(value: Any, keys: tuple[str, ...]) -> Iterator[State]:
+    if not isinstance(value, Mapping):
+        return
+    named = {key: one for key, one in value.items() if isinstance(key, str)}
+    tensors = {key: one for key, one in named.items() if isinstance(one, Tensor)}
+    if tensors:
+        yield State(keys, tensors)
+    if len(keys) < _DEEPEST:
+        for key, one in named.items():
+            if not any(part in key.lower() for part in _NO_WEIGHTS):
+                yield from _states(one, (*keys, key))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dict of {', '.join(map(repr, list(value)[:6]))}" if value else "an empty dict"
+    return f"a value of {getattr(type(value), 'path', '') or type(value).__name__}"
