@@ -3,8 +3,9 @@
 The reference needs torch, which is imported when a reference is built, not before.
 """
 
+from icnet_deploy.evaluation.answer import dense_labels, margins_at
 from icnet_deploy.evaluation.budgets import BUDGETS, Budget
-from icnet_deploy.evaluation.reference import Reference, dense_labels, margins_at
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import (
     Protocol,
     Score,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icnet_deploy.errors import DeviceError, InputError, ModelError
@@ -22,6 +22,9 @@ class Model:
         metadata: what it says of itself; of a checkpoint, what an artefact of it would say.
         runtime, device: what runs it; `pytorch` for a checkpoint.
         label: labels one image.
+        sha256: of a checkpoint, or of the weights of a network of a user's own; else empty: the
+            file's.
+        notes: what a reader must know of it, in words.
     """
 
     path: Path
@@ -29,6 +32,8 @@ class Model:
     runtime: str
     device: str
     label: Labeller
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def kind_of_model(path: Path) -> str:
@@ -52,7 +57,8 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
     """
     kind = kind_of_model(path)
     if kind == "checkpoint":
-        yield _checkpoint(path, at, runtime, device)
+        require_pytorch(runtime, device)
+        yield float_model(Reference(path, at), path)
         return
     if at is not None:
         raise InputError(
@@ -73,7 +79,8 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
         )
 
 
-def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model:
+def require_pytorch(runtime: str, device: str) -> None:
+    """Refuses a runtime or device for what is scored in PyTorch (InputError, DeviceError)."""
     if runtime != "auto":
         raise InputError(
             f"--runtime {runtime}: a checkpoint runs in PyTorch; export it (`icnet export`) to "
@@ -81,13 +88,22 @@ def _checkpoint(path: Path, at: Size | None, runtime: str, device: str) -> Model
         )
     if device not in ("auto", "cpu"):
         raise DeviceError(f"--device {device}: a checkpoint is scored on the CPU, in float32")
-    reference = Reference(path, at)
-    metadata = ArtefactMetadata(
-        reference.label_set,
-        at,
-        "logits",
-        "fp32",
-        network=reference.checkpoint.network.description(),
-        upsampling=reference.upsampling,
+
+
+def float_model(reference: Reference, path: Path) -> Model:
+    """The network itself, in PyTorch on the CPU, at the reference's size.
+
+    Args:
+        reference: it.
+        path: its file, or the name of what made it.
+    """
+    origin = reference.network.origin
+    return Model(
+        path,
+        replace(reference.network.metadata, size=reference.size),
+        "pytorch",
+        "cpu",
+        reference.labels,
+        origin.sha256 or "",
+        origin.notes,
     )
-    return Model(path, metadata, "pytorch", "cpu", reference.labels)

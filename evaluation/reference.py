@@ -1,60 +1,25 @@
-"""The reference that every artefact is held to: the PyTorch network in float32, on the CPU.
+"""The reference that every artefact is held to: the network in float32, on the CPU.
 
-Its label map is worked out the dense way, class by class with torch's own interpolation, so that
-it shares no code with `icnet_deploy.runtime.labelmap`, which it judges.
+It is the PyTorch network, or, where there is only an ONNX file of it, that file on ONNX Runtime
+(`float_network`). Its label map is worked out the dense way (`answer`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from icnet_deploy.errors import NotFinite, require
-from icnet_deploy.images import UInt8, resize_image, resize_labels
+from icnet_deploy.errors import require
+from icnet_deploy.evaluation.answer import Answer, Float32, Size, answer_of
+from icnet_deploy.evaluation.float_network import NEEDS, FloatNetwork, PytorchNetwork
+from icnet_deploy.images import Fitting, UInt8
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.metadata import UPSAMPLINGS
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.checkpoint import Checkpoint
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-_Index = npt.NDArray[np.intp]
-Size = tuple[int, int]
-
-_NEEDS = ("the PyTorch reference", "benchmark", "torch", "safetensors")
-_PIXELS = 1 << 16  # per block of `margins_at`: 19 classes of four corners are then 40 MB
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the reference says of one image.
-
-    Attributes:
-        logits: float32 C x h x w.
-        labels: uint8 H x W, at the image's own size.
-        upsampled: (height, width) to which the logits were upsampled for it: the image's size, or
-            the model's where its label map was then resized by nearest neighbour.
-        upsampling: by which rule of `metadata.UPSAMPLINGS`.
-    """
-
-    logits: Float32
-    labels: UInt8
-    upsampled: Size
-    upsampling: str = UPSAMPLINGS[0]
-
-    def margins(self, rows: _Index, cols: _Index) -> Float64:
-        """How far the best logit is above the second best, at n pixels of the label map."""
-        if self.upsampled != self.labels.shape:
-            rows = _nearest(self.upsampled[0], self.labels.shape[0])[rows]
-            cols = _nearest(self.upsampled[1], self.labels.shape[1])[cols]
-        return margins_at(self.logits, self.upsampled, rows, cols, self.upsampling)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -64,7 +29,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MissingPackage: torch or safetensors is not installed.
         ModelError: the file is not a checkpoint.
     """
-    require(*_NEEDS)
+    require(*NEEDS)
     from icnet_deploy.networks.checkpoint import load_checkpoint
 
     return load_checkpoint(path)
@@ -72,36 +37,64 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def shipped_checkpoint() -> Path:
     """The checkpoint that comes with the product (MissingPackage as `read_checkpoint`)."""
-    require(*_NEEDS)
+    require(*NEEDS)
     from icnet_deploy.networks.checkpoint import SHIPPED
 
     return SHIPPED
 
 
+class Inferred(NamedTuple):
+    """What the network gave for an image, before it is a label map.
+
+    Attributes:
+        logits: float32 C x h x w.
+        size: (height, width) in pixels of what it ran on.
+        content: (height, width) of the image in that, from the upper left corner on; the rest is
+            border.
+    """
+
+    logits: Float32
+    size: Size
+    content: Size
+
+
 class Reference:
-    """A checkpoint's network at one input size.
+    """A network at one input size.
 
     Args:
-        checkpoint_path: a `.safetensors` file.
-        size: (height, width) in pixels that images are resized to, or None for their own.
+        network: what runs, or a `.safetensors` file of it.
+        size: (height, width) in pixels that images are brought to, or None for their own.
 
     Raises:
         MissingPackage, ModelError: as `read_checkpoint`.
+        InputError: the network cannot be run at that size.
     """
 
-    def __init__(self, checkpoint_path: str | Path, size: Size | None) -> None:
-        self.checkpoint = read_checkpoint(checkpoint_path)
+    def __init__(self, network: str | Path | FloatNetwork, size: Size | None) -> None:
+        if isinstance(network, str | Path):
+            network = PytorchNetwork(read_checkpoint(network))
+        network.require_size(size)
+        self.network = network
         self.size = size
+        fitting = Fitting.of(network.metadata)
+        if fitting.fit != "letterbox":  # smaller images are for the network to refuse
+            fitting = replace(fitting, min_side=1)
+        self._fitting = fitting
 
     @property
     def label_set(self) -> LabelSet:
         """The classes that the label map speaks of."""
-        return self.checkpoint.label_set
+        return self.network.metadata.label_set
 
     @property
     def upsampling(self) -> str:
         """The network's rule by which logits become pixels."""
-        return self.checkpoint.network.upsampling
+        return self.network.metadata.upsampling
+
+    @property
+    def fit(self) -> str:
+        """What becomes of an image of another size, of `metadata.FITS`."""
+        return self.network.metadata.fit
 
     def tie_margins(self, largest: float) -> Mapping[int, float]:
         """What the network takes for a tie, in logits, by the bits of a precision.
@@ -109,30 +102,31 @@ class Reference:
         Args:
             largest: the largest size of a logit.
         """
-        return self.checkpoint.network.tie_margins(largest)
+        return self.network.tie_margins(largest)
 
     def at(self, size: Size | None) -> Reference:
-        """The same network, not a copy of it, at another input size."""
+        """The same network, not a copy of it, at another input size (InputError)."""
+        self.network.require_size(size)
         other = copy.copy(self)
         other.size = size
         return other
 
-    def logits(self, image: UInt8) -> Float32:
+    def infer(self, image: UInt8) -> Inferred:
         """Runs the network on an image of any size.
 
         Args:
             image: uint8 H x W x 3, RGB, 0..255.
 
-        Returns:
-            float32 C x h x w.
+        Raises:
+            ImageError: it takes images at their own size, and none of this one.
         """
-        import torch
+        fitted = self._fitting.apply(image, self.size)
+        size = fitted.pixels.shape[0], fitted.pixels.shape[1]
+        return Inferred(self.network.run(fitted.pixels), size, fitted.content)
 
-        resized = resize_image(image, self.size or _size(image))
-        with torch.inference_mode():
-            return np.asarray(
-                self.checkpoint.network(self.checkpoint.preprocessing.tensor(resized))[0].numpy()
-            )
+    def logits(self, image: UInt8) -> Float32:
+        """The logits of an image of any size, float32 C x h x w; see `infer`."""
+        return self.infer(image).logits
 
     def labels(self, image: UInt8) -> UInt8:
         """The label map of an image, uint8 H x W at the image's own size."""
@@ -140,118 +134,29 @@ class Reference:
 
     def answer(self, image: UInt8) -> Answer:
         """Both the logits and the label map of an image, from one run of the network."""
-        return answer_of(self.logits(image), _size(image), upsampling=self.upsampling)
+        return self.finish(self.infer(image), _size(image))
 
+    def finish(self, inferred: Inferred, image_size: Size, head: str = "logits") -> Answer:
+        """Makes the label map that an artefact of this size would, of one of the two heads.
 
-def answer_of(
-    logits: Float32,
-    image_size: Size,
-    model_size: Size | None = None,
-    upsampling: str = UPSAMPLINGS[0],
-) -> Answer:
-    """Finishes logits as a caller of one of the two heads gets them finished.
+        Args:
+            inferred: of the image.
+            image_size: (height, width) of the image in pixels.
+            head: `logits` or `labels`.
+        """
+        if self.fit == "letterbox":
+            return answer_of(
+                inferred.logits, image_size, inferred.size, self.upsampling, inferred.content
+            )
+        model_size = inferred.size if self.heads_differ(image_size) and head == "labels" else None
+        return answer_of(inferred.logits, image_size, model_size, self.upsampling)
 
-    Args:
-        logits: float32 C x h x w.
-        image_size: (height, width) of the label map.
-        model_size: (height, width) of an artefact whose graph makes the label map, which is then
-            resized to the image's by nearest neighbour; None for one that gives logits, which are
-            upsampled to the image's size at once.
-        upsampling: the network's rule. Where it is `none`, the label map has the logits' size, and
-            is then resized, whoever makes it.
-    """
-    if upsampling == "none":
-        model_size = logits.shape[1], logits.shape[2]
-    at = model_size or image_size
-    labels = dense_labels(logits, at, upsampling)
-    labels = labels if at == image_size else resize_labels(labels, image_size)
-    return Answer(logits, labels, at, upsampling)
+    def heads_differ(self, image_size: Size) -> bool:
+        """Whether the two heads give unlike label maps of an image of (height, width) pixels.
 
-
-def dense_labels(logits: Float32, size: Size, upsampling: str = UPSAMPLINGS[0]) -> UInt8:
-    """Upsamples logits bilinearly and takes the largest at every pixel.
-
-    The interpolation runs in float64: torch's float32 places a pixel wrong by up to 1e-4 of a
-    cell at these sizes, which would be counted against every exact implementation.
-
-    Args:
-        logits: float32 C x h x w, C <= 255.
-        size: (height, width) of the label map in pixels.
-        upsampling: the rule; for `none` the size is the logits'.
-
-    Returns:
-        uint8 H x W; of classes that tie, the first.
-
-    Raises:
-        NotFinite: a logit is infinite or not a number.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    if not np.isfinite(logits).all():
-        raise NotFinite
-    aligned = upsampling != "half-pixel"  # of one size all rules are the same
-    best = torch.full(size, -torch.inf, dtype=torch.float64)
-    labels = torch.zeros(size, dtype=torch.uint8)
-    for index, plane in enumerate(torch.from_numpy(np.ascontiguousarray(logits)).double()):
-        # One class at a time: all 19 at 1024x2048 would be 320 MB.
-        dense = F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=aligned)
-        labels.masked_fill_(dense[0, 0] > best, index)
-        torch.maximum(best, dense[0, 0], out=best)
-    return np.asarray(labels.numpy())
-
-
-def margins_at(
-    logits: Float32,
-    size: Size,
-    rows: _Index,
-    cols: _Index,
-    upsampling: str = UPSAMPLINGS[0],
-    block: int = _PIXELS,
-) -> Float64:
-    """How far the best logit is above the second best, at some pixels of the upsampled logits.
-
-    Args:
-        logits: float32 C x h x w, C >= 2.
-        size: (height, width) that the logits are upsampled to, bilinearly.
-        rows, cols: n pixels of that size.
-        upsampling: the rule; for `none` the size is the logits'.
-        block: how many of them at once.
-
-    Returns:
-        float64 of n, in logits, each at least 0.
-    """
-    margins = np.empty(len(rows), np.float64)
-    for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        row, below, down = _corners(rows[part], logits.shape[1], size[0], upsampling)
-        col, after, across = _corners(cols[part], logits.shape[2], size[1], upsampling)
-        left = logits[:, row, col] * (1 - down) + logits[:, below, col] * down
-        right = logits[:, row, after] * (1 - down) + logits[:, below, after] * down
-        blend = np.asarray(left * (1 - across) + right * across, np.float64)
-        top = np.partition(blend, -2, axis=0)[-2:]
-        margins[part] = top[1] - top[0]
-    return margins
-
-
-def _corners(
-    pixels: _Index, grid: int, size: int, upsampling: str
-) -> tuple[_Index, _Index, Float64]:
-    """The grid points on both sides of each pixel, and the weight of the far one, 0..1."""
-    position = pixels.astype(np.float64) * (grid - 1) / max(size - 1, 1)
-    if upsampling == "half-pixel":
-        position = np.clip((pixels + 0.5) * grid / size - 0.5, 0, grid - 1)
-    near = np.minimum(position.astype(np.intp), max(grid - 2, 0))
-    return near, np.minimum(near + 1, grid - 1), position - near
-
-
-def _nearest(source: int, target: int) -> _Index:
-    """For each of `target` pixels of a line the one of `source` that `resize_labels` takes."""
-    import cv2
-
-    line = np.arange(source, dtype=np.float32)[None]
-    resized = cv2.resize(line, (target, 1), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(resized[0], np.intp)
+        They agree where nothing is resized, and where both are finished at the model's size.
+        """
+        return self.fit != "letterbox" and self.size not in (None, image_size)
 
 
 def _size(image: UInt8) -> Size:

@@ -24,7 +24,7 @@ from icnet_deploy.errors import DatasetError, InputError
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
 from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.labels import IGNORE, LabelSet, check_labels
-from icnet_deploy.metadata import UPSAMPLINGS, ArtefactMetadata
+from icnet_deploy.metadata import FITS, UPSAMPLINGS, ArtefactMetadata
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -32,6 +32,11 @@ Labeller = Callable[[UInt8], UInt8]
 """From uint8 H x W x 3, RGB, to a label map, uint8 H x W, of the model's classes."""
 
 
+_RESIZES = {
+    "stretch": "bilinear, as uint8, to the model's size",
+    "letterbox": "bilinear, as uint8, in its own shape as large as the model's size allows, with a "
+    "border right and below, which is not scored",
+}
 _BILINEAR = {"aligned-corners": "aligned corners", "half-pixel": "half-pixel centres"}
 _EXIF = {
     None: "not given",
@@ -75,7 +80,7 @@ class Protocol:
     data_label_set: str
     mapping: str
     logits_resize: str
-    image_resize: str = "bilinear, as uint8, to the model's size"
+    image_resize: str = _RESIZES["stretch"]
     label_resize: str = "not resized: scored at the ground truth's own size"
     ignored: int = IGNORE
     regions: str = RegionAccuracy().rule()
@@ -147,6 +152,7 @@ class Score:
         model_size: (height, width) of the network's input, or None for each image's own.
         head: `logits`, or `labels` for a model whose graph makes the label map.
         upsampling: by which rule of `metadata.UPSAMPLINGS` its logits become pixels.
+        fit: what becomes of an image of another size than the model's, of `metadata.FITS`.
         confusion, regions: the counts so far, in the classes of the data set.
         images_counted: what intervals are made of: a value for each image, in order.
 
@@ -159,6 +165,7 @@ class Score:
     model_size: Size | None
     head: str = "logits"
     upsampling: str = UPSAMPLINGS[0]
+    fit: str = FITS[0]
     confusion: ConfusionMatrix = field(init=False)
     regions: RegionAccuracy = field(init=False, default_factory=RegionAccuracy)
     images_counted: list[ImageCounts] = field(init=False, default_factory=list)
@@ -166,7 +173,8 @@ class Score:
     @classmethod
     def of(cls, dataset: Dataset, metadata: ArtefactMetadata) -> Score:
         """An empty score of an artefact; raises as the class."""
-        return cls(dataset, metadata.label_set, metadata.size, metadata.head, metadata.upsampling)
+        rules = metadata.upsampling, metadata.fit
+        return cls(dataset, metadata.label_set, metadata.size, metadata.head, *rules)
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(len(self.dataset.label_set))
@@ -249,6 +257,7 @@ class Score:
             data_label_set=f"{data.name}, {len(data)} classes",
             mapping=mapping,
             logits_resize=self._logits_resize(),
+            image_resize=_RESIZES[self.fit],
             regions=self.regions.rule(),
             images_sha256=self._seen.hexdigest(),
             exif=_EXIF[self.dataset.exif],
@@ -257,12 +266,13 @@ class Score:
 
     def _logits_resize(self) -> str:
         """The heads differ only where the model's size is not the ground truth's."""
-        nearest = "the label map by nearest neighbour to the ground truth's size"
+        cut = ", its border cut off," if self.fit == "letterbox" else ""
+        nearest = f"the label map{cut} by nearest neighbour to the ground truth's size"
         if self.upsampling == "none":
             return f"not resized: argmax, then {nearest}"
         bilinear = f"bilinear with {_BILINEAR[self.upsampling]}"
         own_size = self.model_size is None or self._label_sizes == {self.model_size}
-        if self.head == "logits" or own_size:
+        if self.fit != "letterbox" and (self.head == "logits" or own_size):
             return f"{bilinear} to the ground truth's size, then argmax"
         return f"{bilinear} to the model's size, argmax, then {nearest}"
 

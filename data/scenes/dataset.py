@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -47,13 +48,20 @@ class DrawnScenes(Dataset):
         return tuple(map(_name, range(self.total)))
 
 
+class _UnlabelledScenes(DrawnScenes):
+    """The same without labels: for a network of other classes than they are drawn of."""
+
+    labelled: ClassVar[bool] = False
+
+
 def _name(index: int) -> str:
     return f"scene_{index:03}"
 
 
-def drawn_scenes(count: int, size: tuple[int, int]) -> DrawnScenes:
-    """So many scenes of (height, width) pixels, always the same ones."""
-    return DrawnScenes("scenes", f"drawn with seed {SEED}", CITYSCAPES, (), read_grey, count, size)
+def drawn_scenes(count: int, size: tuple[int, int], labelled: bool = True) -> DrawnScenes:
+    """So many scenes of (height, width) pixels, always the same ones, with their labels or not."""
+    kind = DrawnScenes if labelled else _UnlabelledScenes
+    return kind("scenes", f"drawn with seed {SEED}", CITYSCAPES, (), read_grey, count, size)
 
 
 def write_scenes(

@@ -30,7 +30,14 @@ from icnet_deploy.evaluation.evaluate.result import (
     require_same_data,
     save_prediction,
 )
-from icnet_deploy.evaluation.model import kind_of_model, open_model
+from icnet_deploy.evaluation.model import (
+    Model,
+    float_model,
+    kind_of_model,
+    open_model,
+    require_pytorch,
+)
+from icnet_deploy.evaluation.origins import open_own
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.score import Size, UInt8
 from icnet_deploy.files import make_folder, write_json, write_text
@@ -47,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
     )
     what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
-    parser.add_argument("model", type=Path, metavar="MODEL", help=what)
+    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=what)
     parser.add_argument(
         "--against", type=Path, metavar="OTHER", help="a second one, to compare MODEL with"
     )
@@ -56,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size",
         type=size,
         metavar="HxW",
-        help="a checkpoint's input size (default: each image's own)",
+        help="the input size of a checkpoint or of --network (default: each image's own)",
     )
     parser.add_argument(
         "--runtime",
@@ -66,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "tensorrt-rtx",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
+    _add_network_options(parser)
     add_output_options(parser)
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="write accuracy by the size of regions as SVG"
@@ -79,16 +87,51 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_result(path: Path) -> bool:
-    return path.suffix == ".json"
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    from icnet_deploy.networks.own.request import add_network_options
+
+    group = parser.add_argument_group(
+        "a network of one's own, in place of MODEL",
+        "It is scored in PyTorch. It needs --label-set, its classes, and --preprocessing.",
+    )
+    group.add_argument("--weights", type=Path, metavar="FILE", help="its .safetensors or .pth file")
+    add_network_options(group)
 
 
-def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
+def _is_result(path: Path | None) -> bool:
+    return path is not None and path.suffix == ".json"
+
+
+def _models(arguments: argparse.Namespace) -> list[Path | None]:
+    """MODEL and OTHER; None stands for the network of one's own (InputError)."""
+    from icnet_deploy.networks.own.request import network_request
+
+    network_request(arguments)  # refuses what is said of a network that is not named
+    network, model = arguments.network, arguments.model
+    if network is not None and model is not None:
+        raise InputError(
+            f"{model} and --network {network} both name the model: give one of them, or compare "
+            f"the two with --against {model}"
+        )
+    if network is None and model is None:
+        raise InputError(
+            "nothing says what is scored: name a MODEL, or a network of your own with --network "
+            "PACKAGE.MODULE:FACTORY"
+        )
+    if network is None and arguments.weights is not None:
+        raise InputError(
+            f"--weights {arguments.weights} is for --network; a checkpoint is named as MODEL"
+        )
+    return [model, *([] if arguments.against is None else [arguments.against])]
+
+
+def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
     """Finds out before the long work what is wrong with the request."""
     scored = [path for path in paths if not _is_result(path)]
     given = arguments.dataset is not None and arguments.data is not None
     if scored and not given:
-        raise InputError(f"to score {scored[0]}, say on what: --dataset NAME --data DIR")
+        name = scored[0] or arguments.network
+        raise InputError(f"to score {name}, say on what: --dataset NAME --data DIR")
     if arguments.against is None and not scored:
         raise InputError(
             f"{arguments.model} is a result already: compare it, --against another or a model"
@@ -108,7 +151,7 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path]) -> None:
 
 
 def _score(
-    paths: Sequence[Path], dataset: Dataset, gallery: Gallery, arguments: argparse.Namespace
+    paths: Sequence[Path | None], dataset: Dataset, gallery: Gallery, arguments: argparse.Namespace
 ) -> Evaluations:
     """Scores the models among MODEL and OTHER, and saves and draws what was asked for."""
     folder: Path | None = arguments.save_predictions
@@ -123,19 +166,36 @@ def _score(
 
     with ExitStack() as stack:
         models = [
-            stack.enter_context(open_model(*opening)) for opening in openings(paths, arguments)
+            _open_network(arguments, *how)
+            if path is None
+            else stack.enter_context(open_model(path, *how))
+            for path, *how in openings(paths, arguments)
         ]
         return evaluate(models, dataset, look)
 
 
+def _open_network(
+    arguments: argparse.Namespace, at: Size | None, runtime: str, device: str
+) -> Model:
+    """The network of one's own, in PyTorch; raises as `open_network`."""
+    from icnet_deploy.networks.own.request import network_request
+
+    require_pytorch(runtime, device)
+    request = network_request(arguments)
+    assert request is not None  # see `_models`
+    reference = open_own(request, [at] if at else [])
+    return float_model(reference.at(at), Path(request.factory))
+
+
 def openings(
-    paths: Sequence[Path], arguments: argparse.Namespace
-) -> list[tuple[Path, Size | None, str, str]]:
+    paths: Sequence[Path | None], arguments: argparse.Namespace
+) -> list[tuple[Path | None, Size | None, str, str]]:
     """Models with size, runtime and device: each option goes to the kind of file it speaks of.
 
-    Where there is no such file among the models, it is left to be refused.
+    None, the network of one's own, is taken for a checkpoint. Where there is no such file among
+    the models, it is left to be refused.
     """
-    kinds = [kind_of_model(path) for path in paths]
+    kinds = ["checkpoint" if path is None else kind_of_model(path) for path in paths]
 
     def meant_for(*of: str) -> list[bool]:
         there = set(of).intersection(kinds)
@@ -159,9 +219,9 @@ def openings(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet evaluate`; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    paths = [path for path in (arguments.model, arguments.against) if path is not None]
+    paths = _models(arguments)
     _check(arguments, paths)
-    results = [read_result(path) if _is_result(path) else {} for path in paths]
+    results = [read_result(path) if path and _is_result(path) else {} for path in paths]
     scored = [path for path in paths if not _is_result(path)]
     drawn = arguments.report is not None and len(scored) == len(paths)
     gallery = Gallery(_PICTURES if drawn else 0)

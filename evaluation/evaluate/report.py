@@ -46,6 +46,7 @@ def score_text(result: Result) -> str:
             f"{SMALL:<26} {number(score['small_region_accuracy_percent'])} %",
             *protocol_lines([result]),
             f"\ntime {time_words(result)}",
+            *(f"note: {note}" for note in result.get("notes", ())),
         ]
     )
 
@@ -124,6 +125,7 @@ def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
         f"{names([result])[0]} on {protocol['dataset']} {protocol['split']}",
         tag("p", model_words(result), class_="quiet"),
         tag("p", f"{protocol['images']} images, {protocol['data_label_set']}."),
+        *(tag("p", f"Note: {note}.", class_="quiet") for note in result.get("notes", ())),
         figures(
             {
                 "mIoU, %": number(shares["miou_percent"]),

@@ -17,6 +17,7 @@ from icnet_deploy.evaluation.budgets import (
     require_verdicts,
 )
 from icnet_deploy.evaluation.kept import Kept, add_resume_option
+from icnet_deploy.evaluation.origins import add_reference_options, choose_reference
 from icnet_deploy.evaluation.pairing import onnx_runtimes, pair
 from icnet_deploy.evaluation.parity.page import PICTURES, parity_page
 from icnet_deploy.evaluation.parity.report import to_dict, verdict_table
@@ -55,11 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         f"is meant for: {placed}, others for all; an engine on the one that built it)",
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="the checkpoint that the artefacts were made from (default: the shipped one)",
+    add_reference_options(
+        parser,
+        "the shipped checkpoint, if they name it; else a float32 file among them that gives "
+        "logits, on ONNX Runtime",
     )
     add_budget_options(parser)
     parser.add_argument(
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, _ = compare(
             pairing,
             dataset,
-            weights=arguments.weights,
+            choose_reference(arguments, list(pairing.files.values())),
             budgets=_budgets(arguments),
             pictures=PICTURES if arguments.report else 0,
             strict=True,

@@ -10,6 +10,7 @@ import numpy as np
 from icnet_deploy.data import Sample
 from icnet_deploy.documents import COUNT, OBJECT, Schema
 from icnet_deploy.errors import ModelError
+from icnet_deploy.evaluation.answer import Answer
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.confidence.differences import (
     LEVEL,
@@ -18,11 +19,11 @@ from icnet_deploy.evaluation.confidence.differences import (
     differences,
     share,
 )
+from icnet_deploy.evaluation.float_network import Origin
 from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.evaluation.kept import Journal
 from icnet_deploy.evaluation.parity.references import Key, truth
 from icnet_deploy.evaluation.pictures import Gallery
-from icnet_deploy.evaluation.reference import Answer
 from icnet_deploy.evaluation.score import (
     Score,
     UInt8,
@@ -34,6 +35,8 @@ from icnet_deploy.evaluation.verdicts import Judgement, Verdict, loss
 from icnet_deploy.metadata import ArtefactMetadata
 
 AGREES, TIE, FLIP = 0, 1, 2
+
+_SHOWN = 0.01  # the share of the pixels from which on a class is one that a map shows
 
 
 def difference_map(answer: Answer, labels: UInt8, tie_margin: float) -> UInt8:
@@ -119,6 +122,9 @@ class Comparison:
         score: of the artefact.
         reference: of the reference at the same size and head, read when all images are in.
         budget: what it is held to.
+        origin: what the reference is.
+        ties_are_right: where the reference could hardly tell, its own label counts as the
+            artefact's: for images without labels that are held to the limits of labelled ones.
         gallery: the images on which it differs most from the reference.
         level: of the intervals on which its verdict rests.
         journal: what is kept of each image.
@@ -134,6 +140,8 @@ class Comparison:
     score: Score
     reference: Score
     budget: Budget
+    origin: Origin = field(default_factory=Origin)
+    ties_are_right: bool = False
     gallery: Gallery = field(default_factory=lambda: Gallery(0))
     level: float = LEVEL
     journal: Journal[Compared] = field(default_factory=Journal.of_nothing)
@@ -170,6 +178,8 @@ class Comparison:
         marks = difference_map(answer, labels, self.budget.tie_margin)
         counts = np.bincount(marks.ravel(), minlength=3)
         pixels = PixelCounts(marks.size, int(counts[TIE]), int(counts[FLIP]))
+        if self.ties_are_right:
+            labels = np.where(marks == TIE, answer.labels, labels)
         score = self.score.count(truth(sample, answer, self.score), labels)
         return Compared(score, pixels), marks
 
@@ -198,6 +208,11 @@ class Comparison:
     def flips(self) -> int:
         """How many of them differ elsewhere."""
         return sum(one.flips for one in self.pixel_counts)
+
+    def shown(self) -> int:
+        """How many classes the reference's own map shows on more than 1 % of the pixels."""
+        counts = self.reference.confusion.counts
+        return int(np.count_nonzero(counts.sum(axis=0) > _SHOWN * counts.sum()))
 
     def agreement(self) -> float:
         """Share of all pixels, labelled or not, at which artefact and reference agree, 0..1."""

@@ -6,11 +6,20 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from icnet_deploy.data import Sample
+from icnet_deploy.evaluation.answer import Answer
 from icnet_deploy.evaluation.confidence.differences import Interval
 from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import FLIP, TIE, Comparison
-from icnet_deploy.evaluation.parity.report import columns, error_of, headline, numbers, sentences
+from icnet_deploy.evaluation.parity.report import (
+    columns,
+    error_of,
+    headline,
+    notes,
+    numbers,
+    sentences,
+    unlabelled,
+)
 from icnet_deploy.evaluation.pictures import (
     Exhibit,
     class_legend,
@@ -21,7 +30,6 @@ from icnet_deploy.evaluation.pictures import (
     overlay,
     photo,
 )
-from icnet_deploy.evaluation.reference import Answer
 from icnet_deploy.evaluation.score import UInt8, size_text
 from icnet_deploy.evaluation.verdicts import Verdict, limit_words
 from icnet_deploy.report.html import Html, page, tag
@@ -56,11 +64,16 @@ def difference_exhibit(
         f"Ties: {ties:,}. Real flips: {flips:,}.",
         (
             photo("Input", sample.image),
-            overlay("Reference: PyTorch, over the input", sample.image, answer.labels, label_set),
+            overlay(_reference(row), sample.image, answer.labels, label_set),
             label_picture("The artefact's labels", labels, label_set),
             marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
         ),
     )
+
+
+def _reference(row: Comparison) -> str:
+    runtime = "PyTorch" if row.origin.kind == "pytorch" else "ONNX Runtime"
+    return f"Reference: {runtime}, over the input"
 
 
 def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
@@ -73,7 +86,9 @@ def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str
         left_out: a sentence for each file and runtime that was not compared.
     """
     return page(
-        "Parity with the PyTorch model",
+        "Parity with the PyTorch model"
+        if rows[0].origin.kind == "pytorch"
+        else f"Parity with {rows[0].origin.name}",
         tag("p", _badges([row.judgement().verdict for row in rows])),
         tag("p", headline(rows)),
         parity_sections(rows, left_out),
@@ -91,9 +106,10 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
             "p",
             f"{protocol.images} images of {protocol.dataset} {protocol.split}."
             if rows[0].score.dataset.labelled
-            else f"{protocol.images} photos of the folder {protocol.split}.{_NO_LABELS}",
-            " The reference is the PyTorch network in float32 on the CPU.",
+            else f"{unlabelled(protocol).removesuffix(', sizes')}. {_no_labels(rows[0])}",
+            f" The reference is {_network(rows[0])}.",
         ),
+        *(tag("p", f"Note: {note}.") for note in notes(rows)),
         tag("h2", "Verdicts"),
         tag("p", _VERDICTS.format(level=100 * rows[0].level, error=error_of(rows))),
         _summary(rows),
@@ -113,6 +129,12 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
         *_exhibits(rows, shown),
         *_protocols(rows),
     ]
+
+
+def _network(row: Comparison) -> str:
+    if row.origin.kind == "pytorch":
+        return "the PyTorch network in float32 on the CPU"
+    return str(row.origin)
 
 
 def badge(text: str, verdict: Verdict) -> Html:
@@ -138,11 +160,17 @@ _VERDICTS = (
 )
 
 
-_NO_LABELS = (
-    " The images have no labels, so the reference's own label map is the truth, which gives it "
-    "100 % of everything. Points say how far the artefact is from that, and no budget limits them: "
-    "budgets limit what is lost of people's labels."
-)
+def _no_labels(row: Comparison) -> str:
+    words = (
+        "The images have no labels, so the reference's own label map is the truth, which gives it "
+        "100 % of everything. Points say how far the artefact is from that"
+    )
+    if row.ties_are_right:
+        return (
+            f"{words}; where the reference's two best logits are a tie, either label is right, so "
+            "that what is lost are real flips."
+        )
+    return f"{words}, and no budget limits them: budgets limit what is lost of people's labels."
 
 
 def _summary(rows: Sequence[Comparison]) -> Html:

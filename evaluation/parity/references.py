@@ -11,9 +11,10 @@ import numpy as np
 
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.documents import FROM_ZERO, OBJECT, Schema
+from icnet_deploy.evaluation.answer import Answer
 from icnet_deploy.evaluation.image_score import ImageScore
 from icnet_deploy.evaluation.kept import Journal, Kept
-from icnet_deploy.evaluation.reference import Answer, Float32, Reference, answer_of
+from icnet_deploy.evaluation.reference import Inferred, Reference
 from icnet_deploy.evaluation.score import Score, Size, UInt8
 
 Key = tuple[Size | None, str]
@@ -61,25 +62,25 @@ class Answers:
 
     def __init__(self, sizes: Mapping[Size | None, Reference], image: UInt8) -> None:
         self._sizes, self._image = sizes, image
-        self._logits: dict[Size | None, Float32] = {}
-        self._made: dict[tuple[Size | None, Size | None], Answer] = {}
+        self._inferred: dict[Size | None, Inferred] = {}
+        self._made: dict[Key, Answer] = {}
 
     def __getitem__(self, key: Key) -> Answer:
         size, head = key
-        image_size = (self._image.shape[0], self._image.shape[1])
-        # The heads agree where nothing is resized.
-        resized_from = size if head == "labels" and size != image_size else None
-        if (size, resized_from) not in self._made:
-            self._made[size, resized_from] = answer_of(
-                self.logits(size), image_size, resized_from, self._sizes[size].upsampling
-            )
-        return self._made[size, resized_from]
+        reference, image_size = self._sizes[size], (self._image.shape[0], self._image.shape[1])
+        made = size, head if reference.heads_differ(image_size) else ""
+        if made not in self._made:
+            self._made[made] = reference.finish(self._infer(size), image_size, head)
+        return self._made[made]
 
-    def logits(self, size: Size | None) -> Float32:
-        """Float32 C x h x w, of the network at a size."""
-        if size not in self._logits:
-            self._logits[size] = self._sizes[size].logits(self._image)
-        return self._logits[size]
+    def largest(self, size: Size | None) -> float:
+        """The largest size of a logit of the network at a size."""
+        return float(np.abs(self._infer(size).logits).max())
+
+    def _infer(self, size: Size | None) -> Inferred:
+        if size not in self._inferred:
+            self._inferred[size] = self._sizes[size].infer(self._image)
+        return self._inferred[size]
 
 
 class References:
@@ -92,6 +93,7 @@ class References:
         kept: holds the scores of images that were answered before.
 
     Attributes:
+        origin: what it is.
         scores: (model size, head) -> the score so far.
         tie_margins: bits of a precision -> what the network takes for a tie, in logits; known from
             the first image on, whose largest logit it may depend on.
@@ -102,10 +104,12 @@ class References:
     ) -> None:
         kept = kept or Kept()
         self.tie_margins: Mapping[int, float] = {}
+        self.origin = reference.network.origin
         self._reference = reference
         self._sizes = {size: reference.at(size) for size, _ in keys}
         self.scores = {
-            key: Score(dataset, reference.label_set, *key, reference.upsampling) for key in keys
+            key: Score(dataset, reference.label_set, *key, reference.upsampling, reference.fit)
+            for key in keys
         }
         read = partial(ScoredAnswer.from_dict, classes=len(dataset.label_set))
         self._journals: dict[Key, Journal[ScoredAnswer]] = {
@@ -113,10 +117,10 @@ class References:
         }
 
     def scored_on(self) -> dict[str, Any]:
-        """The weights and the data set, but its images: a part of what a journal is named by."""
+        """The network and the data set, but its images: a part of what a journal is named by."""
         dataset = next(iter(self.scores.values())).dataset
         return {
-            "weights": self._reference.checkpoint.sha256,
+            "network": self._reference.network.identity,
             "data": [dataset.name, dataset.split, dataset.exif],
             "label_set": dataset.label_set.to_dict(),
         }
@@ -139,7 +143,7 @@ class References:
             if one is None:
                 answer = answers[key]
                 counted = score.count(truth(sample, answer, score), answer.labels)
-                one = ScoredAnswer(counted, float(np.abs(answers.logits(key[0])).max()))
+                one = ScoredAnswer(counted, answers.largest(key[0]))
                 self._journals[key].add(image, one)
             score.take(sample, one.score)
             largest = max(largest, one.largest)

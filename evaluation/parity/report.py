@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from icnet_deploy.evaluation.confidence.differences import FEWEST_IMAGES, FEWEST_PIXELS
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.evaluation.parity.comparison import Comparison
-from icnet_deploy.evaluation.score import size_text
+from icnet_deploy.evaluation.score import Protocol, size_text
 from icnet_deploy.evaluation.verdicts import Finding, Verdict, error_words
 from icnet_deploy.report.tables import Table, number, signed
 from icnet_deploy.runtime.machine import machine, versions
@@ -181,8 +181,8 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     """What the columns mean, what is allowed, and how it was scored."""
     protocol, first = rows[0].score.protocol(), rows[0].differences()
     lines = [
-        "points: the difference from the PyTorch model, float32 on the CPU, at the same size, with "
-        f"its interval, which holds the true difference in {100 * first.level:g} % of cases",
+        f"points: the difference from {rows[0].origin}, at the same size, with its interval, which "
+        f"holds the true difference in {100 * first.level:g} % of cases",
         "within: the whole interval is within the limit; past: the whole interval is beyond it; "
         "undecided: all else",
         f"how sure: {error_of(rows)}",
@@ -196,17 +196,45 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
             "float32"
         )
     if not rows[0].score.dataset.labelled:
-        lines.append(
-            "no labels: mIoU and classes are by the reference's own label map, which has 100 %; no "
-            "budget limits them, since budgets limit what is lost of people's labels"
-        )
+        lines.append(f"no labels: {own_map(rows[0])}")
     budgets = {row.metadata.precision: str(row.budget) for row in rows}
     lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
     scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
-    photos = f"{protocol.images} photos of the folder {protocol.split}, sizes {sizes}"
-    return [*lines, scored if rows[0].score.dataset.labelled else photos]
+    lines.append(scored if rows[0].score.dataset.labelled else f"{unlabelled(protocol)}, {sizes}")
+    return [*lines, *(f"note: {note}" for note in notes(rows))]
+
+
+def own_map(row: Comparison) -> str:
+    """What mIoU and classes mean on images without labels, in words."""
+    words = "mIoU and classes are by the reference's own label map, which has 100 %"
+    if row.ties_are_right:
+        return (
+            f"{words}; where its two best logits are a tie, either label is right, so that what is "
+            "lost are real flips, and the budgets limit it"
+        )
+    return f"{words}; no budget limits them, since budgets limit what is lost of people's labels"
+
+
+def unlabelled(protocol: Protocol) -> str:
+    """What was compared, of images without labels, and what stands before their sizes."""
+    if protocol.dataset == "photos":
+        return f"{protocol.images} photos of the folder {protocol.split}, sizes"
+    return f"{protocol.images} {protocol.dataset} {protocol.split}, their labels left out, sizes"
+
+
+def notes(rows: Sequence[Comparison]) -> list[str]:
+    """What the reader must know of the reference, in words."""
+    few = min(row.shown() for row in rows)
+    if few > 1:
+        return [*rows[0].origin.notes]
+    return [
+        *rows[0].origin.notes,
+        f"the reference's own map shows {'one class' if few else 'no class'} on more than 1 % of "
+        "the pixels, so that this comparison proves little: give images of what it was trained on, "
+        "or trained weights",
+    ]
 
 
 def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -224,6 +252,8 @@ def to_dict(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> dict[st
         "groups": rows[0].differences().groups,
         "basis": headline(rows),
         "protocol": protocol,
+        "reference": rows[0].origin.to_dict() | {"classes_shown": rows[0].shown()},
+        "notes": notes(rows),
         "budgets": {row.metadata.precision: row.budget.to_dict() for row in rows},
         "references": [
             {

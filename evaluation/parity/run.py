@@ -19,7 +19,7 @@ from icnet_deploy.evaluation.parity.comparison import Compared, Comparison
 from icnet_deploy.evaluation.parity.page import difference_exhibit
 from icnet_deploy.evaluation.parity.references import Answers, References
 from icnet_deploy.evaluation.pictures import Exhibit, Gallery
-from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import ArtefactFile
@@ -36,9 +36,10 @@ Look = Callable[[int, list[Comparison]], bool]
 def compare(
     pairing: Pairing,
     dataset: Dataset,
+    reference: Reference,
     *,
-    weights: Path | None = None,
     budgets: Mapping[str, Budget] = BUDGETS,
+    held: bool = False,
     pictures: int = 0,
     strict: bool = False,
     opener: Opener = open_run,
@@ -46,7 +47,7 @@ def compare(
     look: Look | None = None,
     kept: Kept | None = None,
 ) -> tuple[list[Comparison], Failures]:
-    """Compares artefacts on runtimes with the checkpoint that they were made from.
+    """Compares artefacts on runtimes with the network that they were made from.
 
     Every model stays loaded and the images go through one by one, so that memory does not grow
     with the data set, and the reference runs once for each size and image.
@@ -54,8 +55,10 @@ def compare(
     Args:
         pairing: what is run on what, and what was read of it, which is not read again.
         dataset: images; the reference's answers stand for the labels of those that have none.
-        weights: the checkpoint, or None for the one that is shipped.
+        reference: the network, at any size.
         budgets: precision -> what is allowed.
+        held: of images without labels, hold mIoU and classes to their limits, too: by the
+            reference's own map, a tie being no error.
         pictures: how many images to draw for a report, the worst of each row first.
         strict: raise the error of a run that cannot be compared; else it is left out.
         opener: opens a run.
@@ -67,7 +70,7 @@ def compare(
         A row for each run, with its pictures; and what was left out.
 
     Raises:
-        ModelError: an artefact cannot be read, changes, or comes from another checkpoint.
+        ModelError: an artefact cannot be read, changes, or comes from another network.
         InputError: an image was used for calibration, or a runtime or device is unknown.
         UnavailableError: a package or a device is missing.
         BackendError: a runtime failed.
@@ -80,10 +83,9 @@ def compare(
             with attempt(run):
                 _read(files[run.path], run, opener)
                 opened[run] = stack.enter_context(opener(run))
-        reference = Reference(weights or shipped_checkpoint(), None)
         for run, predictor in opened.items():
             with attempt(run):
-                _require_origin(run.path, predictor, reference)
+                _require_origin(files[run.path], predictor, reference)
                 budget_for(predictor.metadata.precision, budgets)
         if look is None:  # else each image when its turn comes: most may never be looked at
             _refuse_calibrated(opened, dataset, attempt)
@@ -95,7 +97,7 @@ def compare(
         keys = {(p.metadata.size, p.metadata.head) for p in left.values()}
         kept = kept or Kept()
         references = References(reference, keys, dataset, kept)
-        start = partial(_rows, left, files, references, budgets, pictures, level, kept)
+        start = partial(_rows, left, files, references, budgets, held, pictures, level, kept)
         rows = _compare_images(dataset, references, left, start, attempt, look)
         for run in rows:
             with attempt(run):
@@ -220,6 +222,7 @@ def _rows(
     files: Mapping[Path, ArtefactFile],
     references: References,
     budgets: Mapping[str, Budget],
+    held: bool,
     pictures: int,
     level: float,
     kept: Kept,
@@ -234,7 +237,8 @@ def _rows(
         path, metadata = run.path, predictor.metadata
         reference = references.scores[metadata.size, metadata.head]
         budget = budget_for(metadata.precision, budgets)
-        if not reference.dataset.labelled:  # what may be lost is lost of people's labels
+        labelled = reference.dataset.labelled
+        if not labelled and not held:  # what may be lost is lost of people's labels
             budget = replace(budget, miou_points=None, class_points=None)
         margin = references.tie_margins.get(PRECISIONS[metadata.precision].bits)
         budget = budget if margin is None else replace(budget, tie_margin=margin)
@@ -248,6 +252,8 @@ def _rows(
             score=Score.of(reference.dataset, metadata),
             reference=reference,
             budget=budget,
+            origin=references.origin,
+            ties_are_right=held and not labelled,
             gallery=Gallery(min(2, -(-pictures // len(opened)))),
             level=level,
         )
@@ -267,6 +273,7 @@ def _journal(kept: Kept, row: Comparison, run: Run, references: References) -> J
         device=row.device,
         tf32=run.tf32,
         tie_margin=row.budget.tie_margin,
+        ties_are_right=row.ties_are_right,
         **references.scored_on(),
     )
 
@@ -290,23 +297,22 @@ def _require_unchanged(artefact: ArtefactFile) -> None:
         )
 
 
-def _require_origin(path: Path, predictor: Predictor, reference: Reference) -> None:
-    """Refuses what was not made from the reference's checkpoint (ModelError, InputError)."""
-    metadata, checkpoint = predictor.metadata, reference.checkpoint
-    if metadata.weights_sha256 is None:
-        raise ModelError(
-            f"{path} does not say which checkpoint it was made from, so there is nothing to "
-            "compare it with: export it again with `icnet export`"
-        )
-    if metadata.weights_sha256 != checkpoint.sha256:
-        raise ModelError(
-            f"{path} was made from the checkpoint with SHA-256 {metadata.weights_sha256}, but "
-            f"{checkpoint.path} has {checkpoint.sha256}: name the artefact's own checkpoint with "
-            "--weights"
-        )
-    if metadata.label_set != checkpoint.label_set:
+def _require_origin(artefact: ArtefactFile, predictor: Predictor, reference: Reference) -> None:
+    """Refuses what was not made from the reference's network (ModelError, InputError)."""
+    path, metadata, network = artefact.path, predictor.metadata, reference.network
+    network.require_origin(path, metadata, artefact.sha256)
+    name, label_set = network.origin.name, reference.label_set
+    if metadata.label_set != label_set:
         raise InputError(
             f"{path} speaks of {len(metadata.label_set)} classes of {metadata.label_set.name}, its "
-            f"checkpoint {checkpoint.path} of {len(checkpoint.label_set)} of "
-            f"{checkpoint.label_set.name}, or by other names or colours: export it again"
+            f"checkpoint {name} of {len(label_set)} of {label_set.name}, or by other names or "
+            "colours: export it again"
         )
+    for rule, words in (("upsampling", "makes pixels of logits by"), ("fit", "fits images by")):
+        own, other = (getattr(one, rule) for one in (metadata, network.metadata))
+        if own != other:
+            raise InputError(
+                f"{path} {words} {own!r}, and its reference {name} by {other!r}: export it again, "
+                "or give the reference the artefact's rule"
+            )
+    network.require_size(metadata.size)

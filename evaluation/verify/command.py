@@ -6,10 +6,10 @@ from pathlib import Path
 
 from icnet_deploy.command import add_output_options, check_outputs, command
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import Dataset
+from icnet_deploy.data import Dataset, prediction_table
 from icnet_deploy.data.options import add_data_options, open_data, refuse_data_options
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
-from icnet_deploy.errors import CheckFailed, IcnetError, UnavailableError
+from icnet_deploy.errors import CheckFailed, IcnetError, LabelSetError, UnavailableError
 from icnet_deploy.evaluation.budgets import (
     BUDGETS,
     Budget,
@@ -19,11 +19,12 @@ from icnet_deploy.evaluation.budgets import (
 )
 from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.kept import Kept, add_resume_option
+from icnet_deploy.evaluation.origins import add_reference_options, choose_reference
 from icnet_deploy.evaluation.pairing import open_run, pair
 from icnet_deploy.evaluation.parity.page import PICTURES
 from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.parity.run import Opener, compare
-from icnet_deploy.evaluation.reference import shipped_checkpoint
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.evaluation.verify.folder import Folder, read_folder
 from icnet_deploy.evaluation.verify.looks import Ending, Looks, Watch
@@ -53,12 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the artefacts are")
     add_data_options(parser, required=False)
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="the checkpoint that the artefacts were made from (default: the one that they name, "
-        "if it is in the folder or is the shipped one)",
+    add_reference_options(
+        parser,
+        "the checkpoint that they name, if it is in the folder or is the shipped one; else the "
+        "float32 file in the folder that gives logits, on ONNX Runtime",
     )
     add_budget_options(parser)
     add_undecided_option(parser)
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 def verify(
     folder: Folder,
     dataset: Dataset,
-    weights: Path,
+    reference: Reference,
     budgets: Mapping[str, Budget] = BUDGETS,
     pictures: int = 0,
     opener: Opener = open_run,
@@ -81,8 +80,8 @@ def verify(
 
     Args:
         folder: as `read_folder` judged it.
-        dataset: labelled images.
-        weights: the checkpoint of the artefacts.
+        dataset: labelled images; of those that are not, the reference's own map is the truth.
+        reference: the network of the artefacts, at any size.
         budgets: precision -> what is allowed.
         pictures: how many images to draw for a report.
         opener: opens a run.
@@ -90,8 +89,7 @@ def verify(
         kept: as of `compare`.
 
     Raises:
-        ModelError: the checkpoint cannot be read.
-        MissingPackage: torch or every runtime is missing.
+        MissingPackage: every runtime is missing.
     """
     artefacts = {artefact.path: artefact for artefact in folder.artefacts}
     failures = [a.failure("-", problem) for a in folder.artefacts for problem in a.problems]
@@ -101,8 +99,9 @@ def verify(
     rows, errors = compare(
         pairing,
         dataset,
-        weights=weights,
+        reference,
         budgets=budgets,
+        held=True,
         pictures=pictures,
         opener=opener,
         level=LEVEL if looks is None else looks.looks.level,
@@ -117,7 +116,18 @@ def verify(
         failures.append(artefacts[path].failure(runtime, str(why)))
         if isinstance(why, UnavailableError):
             untried.append(failures[-1])
-    return Result(folder, weights, rows, failures, untried, pairing.left_out, looks)
+    origin = reference.network.origin
+    return Result(folder, origin, rows, failures, untried, pairing.left_out, looks)
+
+
+def _scenes(folder: Folder, reference: Reference, count: int) -> Dataset:
+    """Drawn scenes; without labels where the network has other classes than these."""
+    scenes = drawn_scenes(count, folder.largest_size())
+    try:
+        prediction_table(reference.label_set, scenes.label_set)
+    except LabelSetError:
+        return drawn_scenes(count, folder.largest_size(), labelled=False)
+    return scenes
 
 
 @command
@@ -125,21 +135,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet verify`; returns its exit code."""
     arguments = _parser().parse_args(argv)
     folder = read_folder(arguments.folder)
-    looks = None
+    looks, dataset = None, None
     if arguments.dataset is not None or arguments.data is not None:
-        dataset: Dataset = open_data(arguments)
+        dataset = open_data(arguments)
     else:
         drawn = "without --dataset and --data scenes are drawn, each a group of its own"
         refuse_data_options(arguments, ("split", "group_by", "exif"), drawn)
+    check_outputs(arguments)
+    files = [artefact.file for artefact in folder.artefacts]
+    reference = choose_reference(arguments, files, folder.checkpoints)
+    if dataset is None:
         if arguments.limit is None:
             looks = Watch(_LOOKS)
-        dataset = drawn_scenes(arguments.limit or _LOOKS.counts[-1], folder.largest_size())
-    check_outputs(arguments)
-    weights = arguments.weights or folder.weights(shipped_checkpoint())
+        dataset = _scenes(folder, reference, arguments.limit or _LOOKS.counts[-1])
     pictures = PICTURES if arguments.report else 0
     budgets = chosen_budgets(arguments)
     with Kept.below_cache(arguments.resume) as kept:
-        result = verify(folder, dataset, weights, budgets, pictures, looks=looks, kept=kept)
+        result = verify(folder, dataset, reference, budgets, pictures, looks=looks, kept=kept)
         recorded = record(result)
         if arguments.json:
             write_json(arguments.json, result.to_dict())

@@ -1,6 +1,5 @@
 """A folder of artefacts, and what each file of it must say of itself."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,25 +75,6 @@ class Folder:
     checkpoints: dict[Path, str]
     others: list[str]
     leftovers: list[str]
-
-    def weights(self, shipped: Path) -> Path:
-        """The checkpoint that most of the artefacts name: one of the folder's, or the shipped one.
-
-        Raises:
-            ModelError: none of them is named by any.
-        """
-        origins = [a.metadata.weights_sha256 for a in self.artefacts if a.metadata]
-        candidates = {digest: path for path, digest in self.checkpoints.items()}
-        candidates.setdefault(sha256(shipped), shipped)
-        for digest, _ in Counter(origins).most_common():
-            if digest in candidates:
-                return candidates[digest]
-        if any(origins):
-            raise ModelError(
-                f"no artefact in {self.path} was made from the shipped checkpoint, nor from one "
-                "in the folder: name theirs with --weights"
-            )
-        return shipped  # nothing can be compared; each file says why
 
     def largest_size(self) -> tuple[int, int]:
         """(height, width) of the largest artefact; 1024x2048 if they take any."""

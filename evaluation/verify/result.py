@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from icnet_deploy.evaluation.float_network import Origin
 from icnet_deploy.evaluation.parity.comparison import Comparison
 from icnet_deploy.evaluation.parity.page import badge, parity_sections
 from icnet_deploy.evaluation.parity.report import Failure, headline, to_dict, verdict_table
@@ -30,7 +30,7 @@ class Result:
 
     Attributes:
         folder: its files.
-        weights: the checkpoint that they were compared with.
+        origin: the reference that they were compared with.
         rows: what was compared.
         failures: what could not be compared, or may not be released as it is.
         untried: those of them that this machine has not what it takes to compare.
@@ -39,7 +39,7 @@ class Result:
     """
 
     folder: Folder
-    weights: Path
+    origin: Origin
     rows: Sequence[Comparison]
     failures: Sequence[Failure]
     untried: Sequence[Failure]
@@ -73,7 +73,7 @@ class Result:
         }
         return [
             *([f"looks: {self.looks}"] if self.looks and self.rows else []),
-            f"compared with: {self.weights.name}",
+            f"compared with: {self.origin.name}",
             *(f"note: {a.path.name}: {note}" for a in folder.artefacts for note in a.notes),
             *(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
         ]
@@ -94,6 +94,7 @@ class Result:
             "not_artefacts": self.folder.others,
             "leftovers": self.folder.leftovers,
             "failures": [failure._asdict() for failure in self.failures],
+            "reference": self.origin.to_dict(),
             "looks": self.looks and self.looks.to_dict(),
             "parity": to_dict(self.rows, self.left_out) if self.rows else None,
         }

@@ -1,12 +1,13 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.evaluation.answer import answer_of
 from icnet_deploy.evaluation.budgets import BUDGETS
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.float_network import Origin
 from icnet_deploy.evaluation.parity.comparison import (
     AGREES,
     FLIP,
@@ -17,7 +18,7 @@ from icnet_deploy.evaluation.parity.comparison import (
 )
 from icnet_deploy.evaluation.parity.references import References
 from icnet_deploy.evaluation.parity.report import headline, sentences
-from icnet_deploy.evaluation.reference import answer_of
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.labels import LabelSet
@@ -211,35 +212,34 @@ def test_labels_of_another_size_are_refused(memory):
 
 
 class Counting:
-    """A reference that counts its runs."""
+    """A network that counts its runs."""
 
-    label_set = TWO
-    upsampling = "aligned-corners"
-    checkpoint = SimpleNamespace(sha256="0" * 64)
+    metadata = ArtefactMetadata(TWO, None, "logits", "fp32")
+    origin = Origin("pytorch", "a.safetensors", "0" * 64)
 
-    def __init__(self, runs=None, size=None):
-        self.runs = [] if runs is None else runs
-        self.size = size
+    def __init__(self):
+        self.runs = []
+        self.identity = {"pytorch": "a"}
 
-    def at(self, size):
-        return Counting(self.runs, size)
+    def require_size(self, size):
+        pass
 
-    def logits(self, image):
-        self.runs.append(self.size)
-        return LOGITS * (1 + image[0, 0, 0])  # the n-th image is grey of n
+    def run(self, pixels):
+        self.runs.append(pixels.shape[:2])
+        return LOGITS * (1 + pixels[0, 0, 0])  # the n-th image is grey of n
 
     def tie_margins(self, largest):
         return {32: largest / 1000}
 
 
 def test_the_reference_runs_once_a_size_and_image(memory):
-    reference = Counting()
+    network = Counting()
     dataset = memory([[0] * 6], [[1] * 6], label_set=TWO)
     keys = {((1, 6), "logits"), ((1, 6), "labels"), ((2, 12), "labels"), ((2, 12), "logits")}
-    references = References(reference, keys, dataset)
+    references = References(Reference(network, None), keys, dataset)
     for sample in dataset:
         answers = references.add(sample)
-    assert sorted(reference.runs) == [(1, 6), (1, 6), (2, 12), (2, 12)]
+    assert sorted(network.runs) == [(1, 6), (1, 6), (2, 12), (2, 12)]
     assert {score.images for score in references.scores.values()} == {2}
     assert answers[(1, 6), "logits"] is answers[(1, 6), "labels"]
     assert answers[(2, 12), "labels"].upsampled == (2, 12)
@@ -248,7 +248,7 @@ def test_the_reference_runs_once_a_size_and_image(memory):
 
 def test_the_network_states_its_ties_by_the_first_image(memory):
     dataset = memory([[0] * 6], [[1] * 6], label_set=TWO)
-    references = References(Counting(), {((1, 6), "logits")}, dataset)
+    references = References(Reference(Counting(), None), {((1, 6), "logits")}, dataset)
     for sample in dataset:
         references.add(sample)
         assert references.tie_margins == {32: pytest.approx(2 / 1000)}

@@ -49,8 +49,9 @@ def spoilt(checkpoint, scenes):
 
         runs = [Run(path, runtime, "cpu") for path in paths for runtime in runtimes]
         known = Pairing({path: ArtefactFile(path) for path in paths}, runs)
-        options |= {"weights": checkpoint, "strict": True, "opener": opener}
-        return compare(known, data or open_dataset("scenes", scenes), **options)[0]
+        options |= {"strict": True, "opener": opener}
+        reference = Reference(checkpoint, None)
+        return compare(known, data or open_dataset("scenes", scenes), reference, **options)[0]
 
     return compare_spoilt
 

@@ -16,7 +16,7 @@ from icnet_deploy.data.scenes.dataset import drawn_scenes, write_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.budgets import BUDGETS
 from icnet_deploy.evaluation.pairing import open_run
-from icnet_deploy.evaluation.reference import shipped_checkpoint
+from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.evaluation.verify.command import main, verify
 from icnet_deploy.evaluation.verify.folder import read_folder
@@ -97,7 +97,8 @@ def test_a_class_that_rises_on_12_scenes_is_shown_and_fails_nothing(exact, tmp_p
             yield SimpleNamespace(predict=predict, **facts)
 
     budgets = {"int8": replace(BUDGETS["int8"], class_points=0.4)}
-    found = verify(read_folder(tmp_path), scenes, shipped_checkpoint(), budgets, opener=better)
+    reference = Reference(shipped_checkpoint(), None)
+    found = verify(read_folder(tmp_path), scenes, reference, budgets, opener=better)
     (row,) = found.rows
     assert row.differences().classes["bus"].value > 0.5
     assert row.judgement().of(Verdict.PAST) == []

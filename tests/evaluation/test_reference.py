@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from icnet_deploy.errors import ModelError, NotFinite
-from icnet_deploy.evaluation.reference import Reference, answer_of, dense_labels, margins_at
+from icnet_deploy.evaluation.answer import answer_of, dense_labels, margins_at
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.images import resize_image, resize_labels
 from icnet_deploy.networks.checkpoint import load_checkpoint
 
@@ -110,7 +111,7 @@ def test_a_reference_at_another_size_shares_the_network(checkpoint):
     image = np.zeros((80, 100, 3), np.uint8)
     reference = Reference(checkpoint, None)
     other = reference.at((64, 64))
-    assert other.checkpoint is reference.checkpoint
+    assert other.network is reference.network
     assert other.logits(image).shape == (19, 16, 16)
     assert reference.logits(image).shape == (19, 20, 25)
 

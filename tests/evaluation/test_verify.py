@@ -257,15 +257,6 @@ def test_parents_are_followed(release, add):
     assert "differs from it in head" in problem
 
 
-def test_the_checkpoint_is_the_one_that_the_artefacts_name(release, checkpoint):
-    from icnet_deploy.evaluation.reference import shipped_checkpoint
-
-    folder = read_folder(release)
-    assert folder.weights(shipped_checkpoint()) == release / checkpoint.name
-    (release / checkpoint.name).unlink()
-    assert read_folder(release).weights(checkpoint) == checkpoint
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -13,6 +13,7 @@ import pytest
 from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import default_runtimes, open_run
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.verify.command import verify
 from icnet_deploy.evaluation.verify.folder import read_folder
 from icnet_deploy.evaluation.verify.record import record
@@ -62,7 +63,7 @@ def held(release, checkpoint):
 
     def verify_release(opener=open_run):
         scenes = drawn_scenes(2, (96, 128))
-        return verify(read_folder(release), scenes, checkpoint, opener=opener)
+        return verify(read_folder(release), scenes, Reference(checkpoint, None), opener=opener)
 
     return verify_release
 
