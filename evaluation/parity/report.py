@@ -196,7 +196,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
             "float32"
         )
     if not rows[0].score.dataset.labelled:
-        lines.append(f"no labels: {own_map(rows[0])}")
+        lines.append(f"no labels: {_own_map(rows[0])}")
     budgets = {row.metadata.precision: str(row.budget) for row in rows}
     lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
@@ -206,7 +206,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     return [*lines, *(f"note: {note}" for note in notes(rows))]
 
 
-def own_map(row: Comparison) -> str:
+def _own_map(row: Comparison) -> str:
     """What mIoU and classes mean on images without labels, in words."""
     words = "mIoU and classes are by the reference's own label map, which has 100 %"
     if row.ties_are_right:
