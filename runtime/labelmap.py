@@ -12,10 +12,9 @@ not, and says what the compiled way must return, to the byte. docs/label-map.md 
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -26,74 +25,34 @@ import numpy.typing as npt
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.metadata import UPSAMPLINGS
 from icnet_deploy.runtime.cores import usable_cores
+from icnet_deploy.runtime.grid import Axis, Float32, Index, axes, blocks, interpolated
 
 UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
-Index = npt.NDArray[np.intp]
 _NATIVE = Path(__file__).with_name("native")
 _Run = Callable[["_Job", int, ctypes.c_int], int]
+_Where = tuple[Axis, Axis]
 
-# Large enough that NumPy's own overhead vanishes, small enough for a core's cache (and for any
-# memory: a few MiB besides the label map). The best of the powers of two measured, flat around.
-_CELLS = 8192
-_ROWS = 32
+# Large enough that NumPy's own overhead vanishes, small enough for a core's cache: values of one
+# class in a block of rows. Of all classes of some cells: as many as let logits, label map and
+# working arrays stay below 1.5 times the logits, within these bounds; flat around the larger.
+_PLANE = 1 << 14
+_VALUES = (1 << 12, 1 << 17)
+_SMALL_PLANE = 1000
+
+# Logits that cannot be read where they lie are copied as float32 a band of the grid at a time: of
+# so many bytes, or of this share of the logits if that is more.
+_BAND_BYTES = 1 << 19
+_BAND_SHARE = 1 / 16
 
 # Past this share of mixed cells, or this many pixels a cell, the dense way is the faster one.
 _MIXED_SHARE = 0.5
 _CELL_PIXELS = 400
 
-# Threads beyond this many wait for memory; fewer pixels than this are not worth waking one for.
+# Threads beyond this many wait for memory; fewer pixels than this are not worth waking one for, and
+# fewer bytes of logits not the working memory of one (0.5 KiB a class).
 _MOST_THREADS = 8
 _THREAD_PIXELS = 1 << 18
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """How the pixels of one axis lie on the grid.
-
-    Attributes:
-        cells: how many cells the grid has here, at least 1.
-        cell: the cell of each pixel, ascending.
-        weight: each pixel's weight of its cell's far corner, float32 in [0, 1].
-        first: the first pixel of each cell, and after the last one the number of pixels.
-        count: how many pixels each cell has, 0 or more.
-        step: from a cell's near corner to its far one: 1, or 0 on a grid of one point.
-    """
-
-    cells: int
-    cell: Index
-    weight: Float32
-    first: Index
-    count: Index
-    step: int
-
-
-@lru_cache(maxsize=16)
-def _axis(grid: int, pixels: int, upsampling: str) -> _Axis:
-    """Divides in whole numbers: a float32 scale would be off by up to 1e-4 of a cell.
-
-    Raises:
-        ValueError: there is no such rule, or the grid has another size than the rule needs.
-    """
-    if upsampling not in UPSAMPLINGS:
-        raise ValueError(f"unknown upsampling {upsampling!r}; known: {', '.join(UPSAMPLINGS)}")
-    if upsampling == "none" and grid != pixels:
-        raise ValueError(
-            f"the network's logits are not upsampled, so that {grid} of them are no {pixels} "
-            "pixels: make the label map at their own size, and resize it"
-        )
-    cells = max(grid - 1, 1)
-    pixel = np.arange(pixels, dtype=np.intp)
-    if upsampling == "half-pixel":  # (pixel + 1/2) * grid / pixels - 1/2, the edges repeated
-        last = 2 * pixels
-        position = np.clip((2 * pixel + 1) * grid - pixels, 0, last * (grid - 1))
-    else:
-        last = max(pixels - 1, 1)
-        position = pixel * (grid - 1)
-    cell = np.minimum(position // last, cells - 1)  # the last pixel belongs to the last cell
-    weight = ((position - cell * last) / last).astype(np.float32)
-    first = np.searchsorted(cell, np.arange(cells + 1))
-    return _Axis(cells, cell, weight, first, np.diff(first), min(grid - 1, 1))
+_THREAD_BYTES = 1 << 20
 
 
 def label_map(
@@ -109,10 +68,11 @@ def label_map(
 
     Args:
         logits: float, C x h x w or N x C x h x w, 1 <= C <= 255, finite as float32. Float32 is read
-            where it lies, channels first or last; other types are copied to it.
+            where it lies, channels first or last; other types are copied to it, a band of the grid
+            at a time.
         size: (height, width) of the label map in pixels, each at least 1.
         threads: how many threads the compiled way uses: 1 is the calling one alone. None: as many
-            as the process may use cores, at most 8, and fewer for a small label map.
+            as the process may use cores, at most 8, and fewer for a small label map or few logits.
         upsampling: where the logits lie in the label map: `aligned-corners`, the centres of both
             ones' corners on one another; `half-pixel`, their edges (PyTorch's
             `align_corners=False`), the outermost logits repeated; `none`, each is a pixel.
@@ -142,11 +102,11 @@ def _label_map(
         raise ValueError(f"expected at least 1 thread, or None, got {threads}")
     if logits.ndim != 4:
         labels = np.empty(size, np.uint8)
-        _label(_checked(logits), labels, threads, upsampling, run)
+        _label(logits, labels, threads, upsampling, run)
         return labels
     batch = np.empty((len(logits), *size), np.uint8)
     for one, labels in zip(logits, batch, strict=True):
-        _label(_checked(one), labels, threads, upsampling, run)
+        _label(one, labels, threads, upsampling, run)
     return batch
 
 
@@ -166,44 +126,88 @@ def label_map_dense(
     """
     if logits.ndim == 4:
         return np.stack([label_map_dense(one, size, upsampling=upsampling) for one in logits])
-    values = np.ascontiguousarray(_checked(logits))
-    axes = _axes(values, size, upsampling)
-    _refuse_not_finite(values)
-    return _dense(values, *axes)
+    _check_shape(logits)
+    rows, columns = axes(logits.shape[1:], size, upsampling)
+    _refuse_not_finite(logits)
+    labels = np.empty(size, np.uint8)
+    for block in blocks(size[0], size[1], _PLANE):
+        labels[block] = _dense(logits, rows, columns, block)
+    return labels
 
 
-def _axes(values: Float32, size: tuple[int, int], upsampling: str) -> tuple[_Axis, _Axis]:
-    """Rows, and columns."""
-    _, height, width = values.shape
-    return _axis(height, size[0], upsampling), _axis(width, size[1], upsampling)
-
-
-def _checked(logits: npt.NDArray[Any]) -> Float32:
-    """Float32 in the order of memory that it has."""
+def _check_shape(logits: npt.NDArray[Any]) -> None:
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
         raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused where it is read
-        return logits.astype(np.float32, copy=False)
 
 
-def _refuse_not_finite(values: Float32) -> None:
+def _refuse_not_finite(values: npt.NDArray[Any]) -> None:
     """Both ends of the values: NaN is either's, and no array is made of as many truth values."""
-    if not np.isfinite([values.min(), values.max()]).all():
+    with np.errstate(over="ignore"):  # what becomes infinite as float32 is refused, too
+        ends = np.array([values.min(), values.max()]).astype(np.float32)
+    if not np.isfinite(ends).all():
         raise NotFinite
 
 
 def _label(
-    values: Float32, labels: UInt8, threads: int | None, upsampling: str, run: _Run | None
+    logits: npt.NDArray[Any],
+    labels: UInt8,
+    threads: int | None,
+    upsampling: str,
+    run: _Run | None,
 ) -> None:
     """Fills the label map of one image."""
-    height, width = labels.shape
-    rows, columns = _axes(values, (height, width), upsampling)
-    if run is None:
-        labels[:] = _numpy(np.ascontiguousarray(values), rows, columns)
-        return
+    _check_shape(logits)
+    rows, columns = axes(logits.shape[1:], labels.shape, upsampling)
+    where = None if logits.shape[1:] == labels.shape else (rows, columns)
     if threads is None:
-        threads = min(usable_cores(), _MOST_THREADS, max(1, labels.size // _THREAD_PIXELS))
-    _share(run, _job(values, labels, rows, columns), height, threads)
+        enough = min(labels.size // _THREAD_PIXELS, logits.nbytes // _THREAD_BYTES)
+        threads = min(usable_cores(), _MOST_THREADS, max(1, enough))
+    if _is_read_in_place(logits, run):
+        _fill(logits, labels, where, threads, run)
+        return
+    for lines, pixels, part in _bands(logits, where):
+        with np.errstate(over="ignore"):  # what becomes infinite is refused where it is read
+            values = np.ascontiguousarray(logits[:, lines], np.float32)
+        if pixels.start == pixels.stop:
+            _refuse_not_finite(values)
+        else:
+            _fill(values, labels[pixels], part, threads, run)
+        del values  # before there is the next band's
+
+
+def _is_read_in_place(logits: npt.NDArray[Any], run: _Run | None) -> bool:
+    if logits.dtype != np.float32 or not logits.flags.aligned:
+        return False
+    if run is None:
+        return logits.flags.c_contiguous
+    return not any(stride % logits.itemsize for stride in logits.strides)
+
+
+def _bands(
+    logits: npt.NDArray[Any], where: _Where | None
+) -> Iterator[tuple[slice, slice, _Where | None]]:
+    """Bands of the grid: its rows, those of the label map's pixels, and how these lie on those."""
+    _, height, width = logits.shape
+    most = max(_BAND_BYTES, int(logits.nbytes * _BAND_SHARE)) // np.dtype(np.float32).itemsize
+    if where is None:
+        for lines in blocks(height, len(logits) * width, most):
+            yield lines, lines, None
+        return
+    rows, columns = where
+    for cells in blocks(rows.cells, len(logits) * width, most):
+        lines = slice(cells.start, cells.stop + rows.step)
+        pixels = slice(int(rows.first[cells.start]), int(rows.first[cells.stop]))
+        yield lines, pixels, (rows.part(cells.start, cells.stop), columns)
+
+
+def _fill(
+    values: Float32, labels: UInt8, where: _Where | None, threads: int, run: _Run | None
+) -> None:
+    """As `_label`, of logits that are read where they lie; `where` is None if each is a pixel."""
+    if run is None:
+        _numpy(values, labels, where)
+    else:
+        _share(run, _job(values, labels, where), len(labels), threads)
 
 
 class _Job(ctypes.Structure):
@@ -215,15 +219,18 @@ class _Job(ctypes.Structure):
         *((name, ctypes.c_ssize_t) for name in ("classes", "h", "w", "height", "width")),
         *((name, ctypes.c_ssize_t) for name in ("class_step", "row_step", "column_step")),
     ]
-    arrays: tuple[npt.NDArray[Any], ...]  # that they live as long as what points into them
+    arrays: tuple[npt.NDArray[Any] | None, ...]  # that they live as long as what points into them
 
 
-def _job(values: Float32, labels: UInt8, rows: _Axis, columns: _Axis) -> _Job:
-    if any(stride % values.itemsize for stride in values.strides) or not values.flags.aligned:
-        values = np.ascontiguousarray(values)
-    arrays = (values, rows.weight, columns.weight, rows.first, columns.first, labels)
+def _job(values: Float32, labels: UInt8, where: _Where | None) -> _Job:
+    lines: list[npt.NDArray[Any] | None] = [None] * 4
+    if where is not None:
+        rows, columns = where
+        lines = [rows.weight, columns.weight, rows.first, columns.first]
+    arrays = (values, *lines, labels)
+    addresses = (None if array is None else array.ctypes.data for array in arrays)
     steps = (stride // values.itemsize for stride in values.strides)
-    job = _Job(*(array.ctypes.data for array in arrays), *values.shape, *labels.shape, *steps)
+    job = _Job(*addresses, *values.shape, *labels.shape, *steps)
     job.arrays = arrays
     return job
 
@@ -237,9 +244,11 @@ def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
     bands = 1 if threads == 1 else 4 * threads
     band = max(1, -(-height // bands))
     taken = ctypes.c_int(0)
-    helpers = [_pool().submit(run, job, band, taken) for _ in range(threads - 1)]
+    held = [job]
+    helpers = [_pool().submit(lambda: run(held[0], band, taken)) for _ in range(threads - 1)]
     codes = [run(job, band, taken)]
     codes += [helper.result() for helper in helpers if not helper.cancel()]
+    held.clear()  # a cancelled one may lie in the pool's queue for long, and is not to hold logits
     if 2 in codes:
         raise NotFinite
     if any(codes):
@@ -270,7 +279,7 @@ def _compiled(folder: Path = _NATIVE) -> tuple[_Run | None, str]:
 def _load(path: Path) -> tuple[_Run | None, str]:
     try:
         # The number rises with what is passed or promised: an older build is then not called.
-        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_3
+        run = ctypes.CDLL(str(path.absolute())).icnet_label_bands_4
     except (OSError, AttributeError) as error:
         return None, f"{path.name} does not load ({error}): install icnet-deploy again"
     run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]
@@ -278,25 +287,37 @@ def _load(path: Path) -> tuple[_Run | None, str]:
     return run, f"labelmap.c, compiled at installation, is loaded from {path}"
 
 
-def _numpy(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
-    _refuse_not_finite(values)
-    corner = _argmax(values)
-    labels = _spread(corner, rows, columns)
+def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:
+    """As the compiled function, to the byte, in a few MiB of memory."""
+    corner = labels if where is None else np.empty(values.shape[1:], np.uint8)
+    for block in blocks(*corner.shape, _PLANE):
+        part = values[:, block]
+        _refuse_not_finite(part)
+        corner[block] = _argmax(part)
+    if where is None:
+        return
+    rows, columns = where
     mixed = _mixed(corner, rows, columns)
     largest = int(rows.count.max()) * int(columns.count.max())
-    if mixed.any() and (mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS):
-        dense = _dense(values, rows, columns)
-        np.copyto(labels, dense, where=_spread(mixed, rows, columns))
-        return labels
+    dense = mixed.any() and (mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS)
+    for block in blocks(*labels.shape, _PLANE):
+        labels[block] = _spread(corner, rows, columns, block)
+        if dense:
+            there = _spread(mixed, rows, columns, block)
+            np.copyto(labels[block], _dense(values, rows, columns, block), where=there)
+    if dense:
+        return
     cell_rows, cell_columns = np.nonzero(mixed)
-    for start in range(0, len(cell_rows), _CELLS):
-        chunk = slice(start, start + _CELLS)
+    spare = (values.nbytes // 2 - labels.nbytes) // 64  # 9 arrays of 4 bytes, and small ones
+    most = min(max(spare, _VALUES[0]), _VALUES[1])
+    for chunk in blocks(len(cell_rows), len(values), most):
         _fill_cells(labels, values, rows, columns, cell_rows[chunk], cell_columns[chunk])
-    return labels
 
 
 def _argmax(values: Float32) -> UInt8:
-    """The lowest index of the maximum over axis 0, faster than `argmax` where that axis is slow."""
+    """The lowest index of the maximum over axis 0, faster than `argmax` where planes are large."""
+    if values[0].size < _SMALL_PLANE:
+        return values.argmax(axis=0).astype(np.uint8)
     best = values[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for index in range(1, len(values)):
@@ -305,7 +326,7 @@ def _argmax(values: Float32) -> UInt8:
     return labels
 
 
-def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
+def _mixed(corner: UInt8, rows: Axis, columns: Axis) -> npt.NDArray[np.bool_]:
     """Which cells have corners of different classes: rows.cells x columns.cells."""
     near, far = corner[: rows.cells], corner[rows.step :]
     left, right = slice(0, columns.cells), slice(columns.step, None)
@@ -315,13 +336,13 @@ def _mixed(corner: UInt8, rows: _Axis, columns: _Axis) -> npt.NDArray[np.bool_]:
     return differs
 
 
-def _spread(corner: npt.NDArray[Any], rows: _Axis, columns: _Axis) -> npt.NDArray[Any]:
-    """Gives every pixel what stands at its cell's near corner."""
-    return corner[: rows.cells].take(columns.cell, axis=1).take(rows.cell, axis=0)
+def _spread(corner: npt.NDArray[Any], rows: Axis, columns: Axis, block: slice) -> npt.NDArray[Any]:
+    """Gives the pixels of a block of rows what stands at their cell's near corner."""
+    return corner[rows.cell[block]].take(columns.cell, axis=1)
 
 
 def _fill_cells(
-    labels: UInt8, values: Float32, rows: _Axis, columns: _Axis, cell_row: Index, cell_column: Index
+    labels: UInt8, values: Float32, rows: Axis, columns: Axis, cell_row: Index, cell_column: Index
 ) -> None:
     """Works out the pixels of some cells, given by row and column, and writes them to `labels`.
 
@@ -339,35 +360,28 @@ def _fill_cells(
         near_left, near_right, far_left, far_right = corners
         y = first_y + dy
         weight = rows.weight.take(y, mode="clip")
-        left = near_left * (1 - weight) + far_left * weight
-        right = near_right * (1 - weight) + far_right * weight
+        left, right = near_left * (1 - weight), near_right * (1 - weight)
+        left += far_left * weight
+        right += far_right * weight
         for dx in range(int(count_x.max(initial=0))):
             here = np.flatnonzero((dy < count_y) & (dx < count_x))
             if not len(here):
                 continue
             x = first_x[here] + dx
             weight = columns.weight[x]
-            if len(here) == len(cell_row):
-                blend = left * (1 - weight) + right * weight
-            else:
-                blend = left.take(here, axis=1) * (1 - weight) + right.take(here, axis=1) * weight
+            every = len(here) == len(cell_row)
+            blend = (left if every else left.take(here, axis=1)) * (1 - weight)
+            blend += (right if every else right.take(here, axis=1)) * weight
             labels[y[here], x] = _argmax(blend)
 
 
-def _dense(values: Float32, rows: _Axis, columns: _Axis) -> UInt8:
-    labels = np.empty((len(rows.cell), len(columns.cell)), np.uint8)
-    for start in range(0, len(rows.cell), _ROWS):
-        block = slice(start, start + _ROWS)
-        cell, weight = rows.cell[block], rows.weight[block, None]
-        best = None
-        for index, plane in enumerate(values):
-            lines = plane[cell] * (1 - weight) + plane[cell + rows.step] * weight
-            blend = lines.take(columns.cell, axis=1) * (1 - columns.weight)
-            blend += lines.take(columns.cell + columns.step, axis=1) * columns.weight
-            if best is None:
-                best = blend
-                labels[block] = 0
-            else:
-                labels[block][blend > best] = index
-                np.maximum(best, blend, out=best)
+def _dense(values: npt.NDArray[Any], rows: Axis, columns: Axis, block: slice) -> UInt8:
+    """A block of rows of the label map, every class interpolated at every pixel."""
+    best = interpolated(values[0], rows, columns, block)
+    labels = np.zeros(best.shape, np.uint8)
+    for index in range(1, len(values)):
+        blend = interpolated(values[index], rows, columns, block)
+        labels[blend > best] = index
+        np.maximum(best, blend, out=best)
+        del blend  # before there is the next one
     return labels

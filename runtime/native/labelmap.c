@@ -36,7 +36,8 @@ enum {
 
 typedef struct {
     const float *logits;        // classes x h x w in the steps below
-    const float *row_weight;    // a pixel's weight of its cell's far corner, in [0, 1]
+    const float *row_weight;    // a pixel's weight of its cell's far corner, in [0, 1]; this and the
+                                // next three are NULL where each logit is a pixel
     const float *column_weight;
     const ptrdiff_t *row_first;    // a cell's first pixel; one more entry at the end
     const ptrdiff_t *column_first;
@@ -214,7 +215,7 @@ static int is_read(const Job *job, ptrdiff_t row) {
 // several threads may share a job. Returns 0; 1 where it got no memory and took no band; 2 where a
 // logit is not finite, and then its bands are not all done. Every logit is looked at, also of the
 // rows that take no part: whether a network has overflowed is not to hang on the label map's size.
-int icnet_label_bands_3(const Job *job, ptrdiff_t band, atomic_int *next) {
+int icnet_label_bands_4(const Job *job, ptrdiff_t band, atomic_int *next) {
     Chunk *chunk = malloc(sizeof(Chunk));
     uint8_t *winners = malloc(2 * (size_t)job->w);
     if (!chunk || !winners) {
@@ -228,6 +229,10 @@ int icnet_label_bands_3(const Job *job, ptrdiff_t band, atomic_int *next) {
     int finite = 1;
     for (ptrdiff_t i; finite && (i = atomic_fetch_add(next, 1)) < bands;) {
         ptrdiff_t y = i * band, end = y + band < job->height ? y + band : job->height, row = 0;
+        if (!job->row_weight) {
+            for (; y < end; ++y) finite &= find_winners(job, y, job->labels + y * job->width);
+            continue;
+        }
         while (y < end) {
             while (job->row_first[row + 1] <= y) ++row;
             ptrdiff_t stop = job->row_first[row + 1] < end ? job->row_first[row + 1] : end;

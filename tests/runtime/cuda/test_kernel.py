@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_cuda import HostCuda
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icnet_deploy.errors import BackendError, NotFinite
+from icnet_deploy.metadata import UPSAMPLINGS
 from icnet_deploy.runtime.cuda import labels as kernels
 from icnet_deploy.runtime.cuda.labels import launch_check, launch_label_map
 from icnet_deploy.runtime.labelmap import label_map_dense
@@ -91,6 +94,30 @@ def test_it_is_the_dense_way_to_the_byte(compiled, grid, size, kind, dtype, rule
         a, b, c = rng.standard_normal((3, 19, 1, 1))
         logits = a * y + b * x + c * np.sin(x + y)
     logits = np.ascontiguousarray(logits.astype(dtype))
+    dense = label_map_dense(logits, size, upsampling=rule)
+    np.testing.assert_array_equal(on_the_cpu(compiled, logits, size, rule=rule), dense)
+
+
+@given(
+    classes=st.one_of(st.integers(2, 254), st.integers(2, 21)),
+    grid=st.tuples(st.integers(1, 9), st.integers(1, 11)),
+    stride=st.sampled_from([1, 2, 4, 8, 16, 32]),
+    cut=st.tuples(st.integers(0, 31), st.integers(0, 31)),
+    rule=st.sampled_from(UPSAMPLINGS),
+    dtype=st.sampled_from([np.float32, np.float16]),
+    ties=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_so_it_is_by_every_rule_at_every_stride(
+    compiled, classes, grid, stride, cut, rule, dtype, ties, seed
+):
+    rng = np.random.default_rng(seed)
+    shape = (classes, *grid)
+    logits = (rng.integers(0, 3, shape) if ties else rng.standard_normal(shape) * 8).astype(dtype)
+    size = grid
+    if rule != "none":
+        size = tuple(side * stride - less % stride for side, less in zip(grid, cut, strict=True))
     dense = label_map_dense(logits, size, upsampling=rule)
     np.testing.assert_array_equal(on_the_cpu(compiled, logits, size, rule=rule), dense)
 
