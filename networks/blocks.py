@@ -49,10 +49,12 @@ def words(description: Mapping[str, Any]) -> str:
     """A network in a few words, e.g. `icnet, sub24, width 0.5`; empty where nothing is known."""
     if not description:
         return ""
+    arguments = description.get("arguments")  # of the factory of a network of one's own
+    settings = {**description, **(arguments if isinstance(arguments, dict) else {})}
     parts = [
         value if isinstance(value, str) else f"{name} {value}"
-        for name, value in sorted(description.items())
-        if name not in {"architecture", *RESERVED}
+        for name, value in sorted(settings.items())
+        if name not in {"architecture", "arguments", *RESERVED}
     ]
     pruned = ["pruned"] * bool(description.get("channels"))
     return ", ".join([_architecture(description), *parts, *pruned])

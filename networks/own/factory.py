@@ -36,18 +36,23 @@ def build_module(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
             the arguments, fails, or gives something that is no network.
     """
     module, colon, name = factory.partition(":")
-    if not colon or not name or not _is_dotted(module):
+    is_file = module.endswith(".py") or "/" in module
+    if not colon or not name or is_file or not _is_dotted(module):
         raise InputError(f"--network {factory} names no factory: {_EXPECTED}{_hint(factory)}")
     target = functools.reduce(
         lambda holder, part: _attribute(holder, part, factory), name.split("."), _import(module)
     )
     if isinstance(target, nn.Module) and not arguments:
         return target
-    if isinstance(target, nn.Module) or not callable(target):
-        given = "is a network already" if callable(target) else f"is of {type(target).__name__}"
+    if isinstance(target, nn.Module):
         raise InputError(
-            f"--network {factory} {given}, which takes no arguments: name a function or class "
-            "that gives the network"
+            f"--network {factory} is a network already, which takes no arguments: leave out "
+            "--network-args, or name a function that builds it"
+        )
+    if not callable(target):
+        raise InputError(
+            f"--network {factory} is a value of {type(target).__name__}, expected a function or "
+            "class that gives the network"
         )
     return _called(target, arguments, factory)
 

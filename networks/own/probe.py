@@ -13,14 +13,24 @@ from torch import nn
 
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.networks.layers import resize
-from icnet_deploy.networks.own.runs import Refused, Run, Size, are_equal, run_on_noise
+from icnet_deploy.networks.own.runs import NoLogits, Refused, Run, Size, are_equal, run_on_noise
 
 _MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224, 256, 512)
 _SCALES = (128, 320)
 """The shortest sides, in pixels, at which a multiple is looked for: the first may be too small."""
 
-_SMALL = 32
-"""Multiples up to this one are tried at sizes of every remainder."""
+_PAIRS = {
+    2: ((1, 6), (15, 20), (35, 45), (58, 64)),
+    4: ((1, 6), (7, 12), (11, 13), (18, 24)),
+    32: ((1, 6), (2, 7), (3, 4), (5, 0)),
+    1024: ((2, 1), (0, 0)),
+}
+"""Up to each multiple, the sizes that it is tried at: how many times more than the least."""
+
+_LONG = 2048
+"""The side of a strip, in pixels, at which few strides give the same number of logits."""
+
+_STRIDES = range(1, 513)
 
 _LEAST_SIDES = (64, 96, 128, 192, 256, 320, 384, 512)
 """From the least that `icnet export` takes."""
@@ -78,8 +88,7 @@ class Behaviour:
                 for run in self.runs
                 for side, grid in zip(run.size, run.grid, strict=True)
             )
-            for stride in _strides(self.runs[0])
-            if stride > 1
+            for stride in _STRIDES[1:]
         )
 
 
@@ -114,12 +123,12 @@ def probe(
     if left_out is not None:
         upsampling = runs[0].resizes.calls[left_out].rule
         runs = [run_on_noise(module, run.size, left_out) for run in runs]
-    stride = _stride(runs)
+    stride = _stride(module, runs, found, left_out)
     if stride is None and multiple is None and only_size is None:
-        for larger, others in _larger(module, found, left_out):
+        for larger, others, one in _larger(module, found, left_out):
             # What is upsampled inside is right at every size that it takes.
             if left_out is None or size is None or not (size[0] % larger or size[1] % larger):
-                runs, found, stride = others, larger, _stride(others)
+                runs, found, stride = others, larger, one
             break
     least = min(runs[0].size) if only_size else _min_side(module, found)
     changed = [k for k, v in module.named_buffers() if k in buffers and not _same(v, buffers[k])]
@@ -143,6 +152,8 @@ def _runs(
         for multiple in _MULTIPLES if said is None else (said,):
             try:
                 return [run_on_noise(module, at) for at in _sizes(multiple, least)], multiple
+            except NoLogits as refused:
+                raise InputError(_no_logits(name, str(refused))) from refused
             except Refused as refused:
                 reason = str(refused)
     if said is not None:
@@ -159,29 +170,39 @@ def _runs(
                     f"{name} takes {_by(at)}, and no other size near it: name its size with --size"
                 )
             return [run], gcd(*at)
-    where = "" if size is None else f", and at {_by(size)}"
-    raise InputError(
-        f"{name} does not take images: of float N x 3 x H x W, at several sizes{where}, {reason}; "
-        "expected logits, N x C x h x w, as a tensor, the first of a tuple, a dict's 'out', or "
-        "'.logits'"
+    where = "several sizes" if size is None else f"several sizes, and at {_by(size)}"
+    raise InputError(_no_logits(name, f"at {where}, {reason}"))
+
+
+def _no_logits(name: str, reason: str) -> str:
+    return (
+        f"{name} does not take images: of float N x 3 x H x W, {reason}; expected logits, N x C x "
+        "h x w, as a tensor, the first of a tuple, a dict's 'out', or '.logits'"
     )
 
 
 def _sizes(multiple: int, least: int) -> list[Size]:
-    """Sizes whose sides are multiples, and of nothing else: they have each remainder of 8."""
+    """Sizes whose sides are multiples, and of nothing else: they have each remainder of 8.
+
+    Those of a small multiple lie apart, so that a grid that is rounded down is told from one that
+    is rounded up.
+    """
     first = max(1, -(-least // multiple))
-    pairs = ((1, 6), (2, 7), (3, 4), (5, 0)) if multiple <= _SMALL else ((2, 1), (0, 0))
+    pairs = next(pairs for most, pairs in _PAIRS.items() if multiple <= most)
     return [((first + a) * multiple, (first + b) * multiple) for a, b in pairs]
 
 
-def _larger(module: nn.Module, found: int, left_out: int | None) -> Iterator[tuple[int, list[Run]]]:
+def _larger(
+    module: nn.Module, found: int, left_out: int | None
+) -> Iterator[tuple[int, list[Run], int]]:
     """Multiples at which one stride says the logits' size, where at `found` none does."""
     for multiple in _MULTIPLES:
         if multiple > found and multiple % found == 0:
             with suppress(Refused):
                 runs = [run_on_noise(module, at, left_out) for at in _sizes(multiple, _SCALES[0])]
-                if _stride(runs) is not None:
-                    yield multiple, runs
+                stride = _stride(module, runs, multiple, left_out)
+                if stride is not None:
+                    yield multiple, runs, stride
 
 
 def _last_resize(module: nn.Module, runs: Sequence[Run]) -> int | None:
@@ -215,21 +236,23 @@ def _same_without(module: nn.Module, run: Run, index: int) -> bool:
     return are_equal(resize(small.logits, run.size, rule), run.logits, _EQUAL)
 
 
-def _strides(run: Run) -> range:
-    (height, _), (rows, _) = run.size, run.grid
-    return range(max(1, height // rows - 1), -(-height // rows) + 2)
+def _fits(run: Run, stride: int) -> bool:
+    return run.grid == (-(-run.size[0] // stride), -(-run.size[1] // stride))
 
 
-def _stride(runs: Sequence[Run]) -> int | None:
+def _stride(
+    module: nn.Module, runs: Sequence[Run], multiple: int, left_out: int | None
+) -> int | None:
     """The s with which the logits are ceil(H / s) x ceil(W / s) in all runs."""
-    for stride in _strides(runs[0]):
-        if all(
-            grid == -(-side // stride)
-            for run in runs
-            for side, grid in zip(run.size, run.grid, strict=True)
-        ):
-            return stride
-    return None
+    fitting = [stride for stride in _STRIDES if all(_fits(run, stride) for run in runs)]
+    exact = len(fitting) == 1 and all(run.grid[1] * fitting[0] == run.size[1] for run in runs)
+    if fitting and not exact and len(runs) > 1:
+        long = (-(-_LONG // multiple) | 1) * multiple
+        with suppress(Refused):  # it may have a longest side
+            strip = run_on_noise(module, (runs[0].size[0], long), left_out)
+            fitting = [stride for stride in fitting if _fits(strip, stride)]
+    powers = [stride for stride in fitting if stride & (stride - 1) == 0]
+    return next(iter([*powers, *fitting]), None)
 
 
 def _min_side(module: nn.Module, multiple: int) -> int:

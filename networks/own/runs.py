@@ -21,6 +21,10 @@ class Refused(Exception):
     """A network does not take an image; the text says what it did instead."""
 
 
+class NoLogits(Refused):
+    """Its answer is of another kind than logits, which no other size will change."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a network gave.
@@ -72,12 +76,12 @@ def run_on_noise(module: nn.Module, size: Size, left_out: int | None = None, bat
     try:
         logits = logits_of(answer)
     except ValueError as error:
-        raise Refused(f"it answered with {error}") from error
+        raise NoLogits(f"it answered with {error}") from error
     shape = tuple(logits.shape)
     if not logits.is_floating_point():
-        raise Refused(f"it answered with {logits.dtype} of {shape}, which are no logits")
+        raise NoLogits(f"it answered with {logits.dtype} of {shape}, which are no logits")
     if len(shape) != 4 or shape[0] != batch:
-        raise Refused(f"it answered with a tensor of {shape}, which is not N x C x h x w")
+        raise NoLogits(f"it answered with a tensor of {shape}, which is not N x C x h x w")
     if shape[2] > size[0] or shape[3] > size[1]:
         raise Refused(f"its logits are {shape[2]}x{shape[3]}, larger than the image")
     if 0 in shape:
