@@ -22,8 +22,14 @@ from icnet_deploy.calibration.selection import (
 )
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import DATASETS, Dataset, open_dataset
-from icnet_deploy.data.options import refuse_data_options
+from icnet_deploy.data import Dataset
+from icnet_deploy.data.options import (
+    OF_LABELS,
+    add_dataset_options,
+    add_label_options,
+    open_split,
+    refuse_data_options,
+)
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import make_folder, sha256
@@ -99,9 +105,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("calibration images")
-    source.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}: the layout")
-    source.add_argument("--data", type=Path, metavar="DIR", help="its folder")
+    add_dataset_options(source)
     source.add_argument("--split", metavar="NAME", help=f"which part of it (default: {_SPLIT})")
+    add_label_options(source)
     add_exif_option(source)
     source.add_argument(
         "--images", type=Path, metavar="DIR", help="in place of a data set: photos without labels"
@@ -220,7 +226,7 @@ def _pool(args: argparse.Namespace) -> Pool:
         raise InputError("name the calibration images: either --dataset and --data, or --images")
     if args.images is not None:
         every = "--images takes every photo below its folder, and turns it as EXIF says"
-        refuse_data_options(args, ("data", "split", "exif"), every)
+        refuse_data_options(args, ("data", "split", "label_set", *OF_LABELS, "exif"), every)
         return Pool(photos(args.images, args.group_by, print))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
@@ -230,7 +236,7 @@ def _pool(args: argparse.Namespace) -> Pool:
             f"--split {split}: models are scored on it, and one calibrated on it would be "
             "flattered; calibrate on train"
         )
-    return Pool(open_dataset(args.dataset, args.data, split, args.exif, args.group_by))
+    return Pool(open_split(args, split))
 
 
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
@@ -243,7 +249,7 @@ def _val(args: argparse.Namespace) -> list[Dataset]:
     """The part of the data set that models are scored on, if this copy holds it."""
     if args.dataset is not None:
         with suppress(DatasetError):
-            return [open_dataset(args.dataset, args.data, "val", args.exif, args.group_by)]
+            return [open_split(args, "val")]
     return []
 
 

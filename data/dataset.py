@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.data.groups import GroupOf, asked, folder
+from icnet_deploy.data.mapping import ClassMap
 from icnet_deploy.errors import DatasetError, ImageError
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.labels import IGNORE, LabelSet
@@ -49,7 +50,7 @@ class Dataset(Sequence[Sample]):
     """A list of labelled images that are decoded when asked for.
 
     Attributes:
-        name: `cityscapes`, `camvid` or `scenes`.
+        name: `cityscapes`, `camvid`, ...
         split: `train`, `val`, ...
         label_set: the classes that `Sample.labels` speaks of.
         files: (image file, label file) pairs, by the numbers in their names; see `by_numbers`.
@@ -59,6 +60,11 @@ class Dataset(Sequence[Sample]):
         root: the folder that it was read from, if it was.
         group_of: how its reader tells the group of an image.
         group_by: a regular expression that the user gave for it instead; see `groups.asked`.
+        grouping: by what rule images belong together, in words.
+        named_below: a folder; a sample is called by its path below it, without the suffix. None: by
+            its file's name, without the suffix.
+        class_map: how a network's classes answer for those of `label_set`; None: by their names,
+            or as `mapping` knows.
         labelled: whether anything is known of what the images show.
     """
 
@@ -73,6 +79,9 @@ class Dataset(Sequence[Sample]):
     root: Path | None = field(default=None, kw_only=True)
     group_of: GroupOf = field(default=folder, kw_only=True)
     group_by: str | None = field(default=None, kw_only=True)
+    grouping: str = field(default="as the layout tells them", kw_only=True)
+    named_below: Path | None = field(default=None, kw_only=True)
+    class_map: ClassMap | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -107,8 +116,13 @@ class Dataset(Sequence[Sample]):
                 f"{len(self.label_set)} classes"
             )
         other = opened.rgb(not self.turn) if opened.orientation != 1 else None
-        name = image_file.stem.removesuffix("_leftImg8bit")
-        return Sample(name, image, labels, other, self.group(image_file))
+        return Sample(self.name_of(image_file), image, labels, other, self.group(image_file))
+
+    def name_of(self, image: Path) -> str:
+        """What the sample of one of the image files is called."""
+        if self.named_below is not None and image.is_relative_to(self.named_below):
+            return image.relative_to(self.named_below).with_suffix("").as_posix()
+        return image.stem.removesuffix("_leftImg8bit")
 
     def groups(self) -> tuple[str, ...]:
         """The group of each image, in their order: a drive, a patient, a scene. Decodes nothing.
@@ -200,6 +214,20 @@ def content_hashes(image: ImageFile) -> tuple[str, ...]:
     return tuple(content_hash(image.rgb(turn)) for turn in ways)
 
 
+class Incomplete(DatasetError):
+    """A folder in which images, labels or both are missing.
+
+    Args:
+        message: the first of them, and how many there are.
+        problems: each of them, in words.
+        rest: the data set of what is whole.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str], rest: Dataset) -> None:
+        super().__init__(message)
+        self.problems, self.rest = tuple(problems), rest
+
+
 def listed(
     name: str,
     root: Path,
@@ -209,6 +237,10 @@ def listed(
     read_labels: Callable[[Path], UInt8],
     layout: str,
     group_of: GroupOf = folder,
+    *,
+    grouping: str | None = None,
+    named_below: Path | None = None,
+    problems: Sequence[str] = (),
 ) -> Dataset:
     """The data set of files that a reader has found.
 
@@ -221,21 +253,42 @@ def listed(
         read_labels: see `Dataset.read_labels`.
         layout: what should be in the folder, in words.
         group_of: see `Dataset.group_of`; without it the images of a folder are one group.
+        grouping, named_below: see `Dataset`.
+        problems: what is wrong with other files, in words, each with the file's path.
 
     Raises:
-        DatasetError: there is no file, or a label file is missing.
+        DatasetError: there is no file.
+        Incomplete: a label file is missing, or there are problems.
     """
-    if not files:
+    if not files and not problems:
         raise DatasetError(
             f"{root} holds no {name} images of the split {split!r}; expected {layout}"
         )
-    missing = [label for _, label in files if not label.is_file()]
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of {len(files)} {name} images have no labels; first: {missing[0]}"
+    in_order = sorted(files, key=lambda pair: by_numbers(pair[0]))
+    without = [(image, label) for image, label in in_order if not label.is_file()]
+    absent = set(without)
+    dataset = Dataset(
+        name,
+        split,
+        label_set,
+        tuple(pair for pair in in_order if pair not in absent),
+        read_labels,
+        root=root,
+        group_of=group_of,
+        grouping=grouping or Dataset.grouping,
+        named_below=named_below,
+    )
+    every = [*problems, *(f"{image} has no labels: {label} is missing" for image, label in without)]
+    if without:
+        raise Incomplete(
+            f"{len(without)} of {len(files)} {name} images have no labels; first: {without[0][1]}",
+            every,
+            dataset,
         )
-    in_order = tuple(sorted(files, key=lambda pair: by_numbers(pair[0])))
-    return Dataset(name, split, label_set, in_order, read_labels, root=root, group_of=group_of)
+    if every:
+        more = f" ({len(every) - 1} files more are like that)" if len(every) > 1 else ""
+        raise Incomplete(f"{every[0]}{more}", every, dataset)
+    return dataset
 
 
 def by_numbers(path: Path) -> list[str | int]:

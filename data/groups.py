@@ -34,23 +34,24 @@ def named(pattern: str) -> GroupOf:
     return lambda path: _found(regex, path.name) or folder(path)
 
 
-def asked(pattern: str) -> GroupOf:
+def asked(pattern: str, source: str = "--group-by") -> GroupOf:
     """What a user's pattern finds, in a file's name or, if it holds a `/`, in its path.
 
     Args:
         pattern: a regular expression; see `_found`.
+        source: where it stands, for the messages.
 
     Raises:
         InputError: it is none; or, of what is returned, it finds nothing.
     """
-    regex = _parse(pattern)
+    regex = _parse(pattern, source)
 
     def group(path: PurePosixPath) -> str:
         text = str(path) if "/" in pattern else path.name
         name = _found(regex, text)
         if not name:
             raise InputError(
-                f"--group-by {pattern} finds nothing in {text}; expected a regular expression that "
+                f"{source} {pattern} finds nothing in {text}; expected a regular expression that "
                 "finds the group's name in every image's, e.g. '^[^_]+' for what stands before the "
                 "first _; one with a / is searched in the path below the data set's folder"
             )
@@ -59,13 +60,13 @@ def asked(pattern: str) -> GroupOf:
     return group
 
 
-def _parse(pattern: str) -> re.Pattern[str]:
+def _parse(pattern: str, source: str) -> re.Pattern[str]:
     """Compiles a user's regular expression; InputError if it is none."""
     try:
         return re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"--group-by {pattern} is not a regular expression: {error}; expected one that finds "
+            f"{source} {pattern} is not a regular expression: {error}; expected one that finds "
             "the group's name in a file's, e.g. '^[^_]+'"
         ) from error
 

@@ -1,10 +1,23 @@
 """How the classes of one label set answer for those of another."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.documents import TEXT, Kind, Schema, object_of, or_null
 from icnet_deploy.errors import LabelSetError
-from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet
+from icnet_deploy.labels import (
+    CAMVID,
+    CITYSCAPES,
+    IGNORE,
+    LABEL_SETS,
+    LabelSet,
+    label_set_of,
+    load_label_set,
+)
 
 _CAMVID_IN_CITYSCAPES: tuple[tuple[str, ...], ...] = (
     ("sky",),
@@ -28,12 +41,99 @@ model that it covers. Label sets of the same names need no row."""
 Table = npt.NDArray[np.uint8]
 
 
-def prediction_table(model: LabelSet, data: LabelSet) -> Table:
+@dataclass(frozen=True)
+class ClassMap:
+    """A user's own rule of which classes stand for which.
+
+    Attributes:
+        source: the label set that is mapped.
+        target: the label set that it is mapped into.
+        answers: for each class of `source` the index of the one of `target` that it stands for;
+            `IGNORE` for none.
+        unlisted: the classes of `source` that the file does not list and `target` does not have:
+            they stand for none.
+    """
+
+    source: LabelSet
+    target: LabelSet
+    answers: tuple[int, ...]
+    unlisted: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        """From an index of `source` to one of `target`: uint8, 256 entries, 255 for none."""
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(self.source)] = self.answers
+        return table
+
+    def unanswered(self) -> list[str]:
+        """The classes of `target` that none of `source` stands for."""
+        return [n for i, n in enumerate(self.target.names) if i not in self.answers]
+
+    def __str__(self) -> str:
+        """What stands for what: `truck, car: car; sky: none`."""
+        names = self.source.names
+        sources = [
+            (name, [n for n, answer in zip(names, self.answers, strict=True) if answer == index])
+            for index, name in [*enumerate(self.target.names), (IGNORE, "none")]
+        ]
+        return "; ".join(f"{', '.join(each)}: {name}" for name, each in sources if each)
+
+
+_SET = Kind(lambda value: isinstance(value, dict | str), "a label set, or the name or file of one")
+_CLASS_MAP = Schema(
+    "a class map: a JSON object with 'from' and 'to' (label sets, or the names or files of them) "
+    "and 'classes', an object: a class of 'from' to the one of 'to' that it stands for, or null",
+    {"from": _SET, "to": _SET, "classes": object_of(or_null(TEXT))},
+    closed=True,
+    error=LabelSetError,
+)
+
+
+def load_class_map(path: Path) -> ClassMap:
+    """Reads a class map, `{"from": SET, "to": SET, "classes": {"truck": "car", "sky": null}}`.
+
+    A SET is the name of a label set, the path of its file, from this file's folder on, or the set
+    itself. A class of `from` that is not listed stands for the one of the same name, if there is
+    one, and else for none.
+
+    Raises:
+        LabelSetError: the file is none, or names a class that there is not.
+    """
+    known = _CLASS_MAP.read(path)
+    source, target = (_set_of(known[name], path) for name in ("from", "to"))
+    listed: dict[str, str | None] = known["classes"]
+    for key, names, label_set in (
+        ("from", listed, source),
+        ("to", {name for name in listed.values() if name is not None}, target),
+    ):
+        wrong = sorted(set(names) - set(label_set.names))
+        if wrong:
+            raise LabelSetError(
+                f"{path} names the class{'es' * (len(wrong) > 1)} {', '.join(map(repr, wrong))} of "
+                f"its '{key}', {label_set.name}, which has {', '.join(label_set.names)}"
+            )
+    answers = [listed.get(name, name) for name in source.names]
+    return ClassMap(
+        source,
+        target,
+        tuple(target.names.index(n) if n in target.names else IGNORE for n in answers),
+        tuple(n for n in source.names if n not in listed and n not in target.names),
+    )
+
+
+def _set_of(value: Any, path: Path) -> LabelSet:
+    if isinstance(value, str) and value not in LABEL_SETS:
+        return load_label_set(path.parent / value)
+    return label_set_of(value, str(path))
+
+
+def prediction_table(model: LabelSet, data: LabelSet, class_map: ClassMap | None = None) -> Table:
     """A table from a predicted class to the class of the data set that it stands for.
 
     Args:
         model: the label set of the predictions.
         data: the label set of the ground truth.
+        class_map: a user's own rule; see `Dataset.class_map`.
 
     Returns:
         uint8, 256 entries; 255 for a predicted class that stands for none, which a score counts
@@ -43,17 +143,19 @@ def prediction_table(model: LabelSet, data: LabelSet) -> Table:
         LabelSetError: it is not known how the one answers for the other.
     """
     table = np.full(256, IGNORE, np.uint8)
-    for index, classes in enumerate(_covered(model, data, "scored")):
+    for index, classes in enumerate(_covered(model, data, class_map, "scored")):
         table[list(classes)] = index
     return table
 
 
-def target_table(model: LabelSet, data: LabelSet) -> tuple[Table, list[tuple[int, ...]]]:
+def target_table(
+    model: LabelSet, data: LabelSet, class_map: ClassMap | None = None
+) -> tuple[Table, list[tuple[int, ...]]]:
     """A table from the data set's labels to training targets, and the merged targets it uses.
 
     A class of the data set that covers several of the model's (CamVid's bicyclist is a rider and
     a bicycle) becomes a merged target: index C + i stands for "any of `merged[i]`", and the loss
-    takes the sum of their probabilities.
+    takes the sum of their probabilities. One that covers none is ignored.
 
     Returns:
         uint8, 256 entries, and the list of merged classes.
@@ -61,22 +163,39 @@ def target_table(model: LabelSet, data: LabelSet) -> tuple[Table, list[tuple[int
     Raises:
         LabelSetError: it is not known how to train the one on the other.
     """
-    covered = _covered(model, data, "trained")
+    covered = _covered(model, data, class_map, "trained")
     merged = [classes for classes in covered if len(classes) > 1]
     table = np.full(256, IGNORE, np.uint8)
     for index, classes in enumerate(covered):
-        several = len(classes) > 1
-        table[index] = len(model) + merged.index(classes) if several else classes[0]
+        if classes:
+            several = len(classes) > 1
+            table[index] = len(model) + merged.index(classes) if several else classes[0]
     return table, merged
 
 
-def _covered(model: LabelSet, data: LabelSet, purpose: str) -> list[tuple[int, ...]]:
+def _covered(
+    model: LabelSet, data: LabelSet, class_map: ClassMap | None, purpose: str
+) -> list[tuple[int, ...]]:
     """For each class of the data set the indices of the model's classes that it covers."""
+    if class_map is not None and data.names == class_map.target.names:
+        if model.names == class_map.source.names:
+            answers = class_map.answers
+            return [
+                tuple(c for c, answer in enumerate(answers) if answer == index)
+                for index in range(len(data))
+            ]
+        if model.names != data.names:
+            raise LabelSetError(
+                f"the class map is from {class_map.source.name!r} to {class_map.target.name!r}; "
+                f"the model's label set {model.name!r} ({len(model)} classes) is neither: its "
+                "classes must have the names of one of them"
+            )
     if model.names == data.names:
         return [(index,) for index in range(len(model))]
     if (relation := _RELATIONS.get((model.names, data.names))) is None:
         raise LabelSetError(
             f"a model of the label set {model.name!r} ({len(model)} classes) cannot be {purpose} "
-            f"on {data.name!r} ({len(data)} classes)"
+            f"on {data.name!r} ({len(data)} classes) without a rule of which class stands for "
+            "which: --class-map FILE"
         )
     return [tuple(map(model.names.index, names)) for names in relation]

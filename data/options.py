@@ -1,17 +1,25 @@
-"""What `icnet evaluate` and `icnet parity` ask in the same words."""
+"""What commands ask of a data set, in the same words."""
 
 import argparse
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, count
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.data.mapping import ClassMap
+from icnet_deploy.data.own.classes import FILE, LABEL_VALUES
+from icnet_deploy.data.own.folder import NAME as FOLDER
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import InputError
+from icnet_deploy.labels import LABEL_SETS, load_label_set
 
 SPLIT = "val"
 """The part of a data set that is scored, unless another is asked for."""
+
+OF_LABELS = ("label_values", "class_map")
+"""The options that speak of a data set's labels only."""
 
 
 def add_data_options(
@@ -25,11 +33,7 @@ def add_data_options(
         images: photos without labels may be named in its place; `open_data` asks for either.
     """
     required = required and not images
-    # No `choices`: an unknown name is answered by the code that knows the names, in one line.
-    parser.add_argument(
-        "--dataset", required=required, metavar="NAME", help=f"{', '.join(DATASETS)}: the layout"
-    )
-    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
+    add_dataset_options(parser, required)
     if images:
         parser.add_argument(
             "--images",
@@ -49,9 +53,53 @@ def add_data_options(
         metavar="REGEX",
         help="which images belong together (a drive, a patient): those in whose file names REGEX "
         "finds the same text, or its first (...) does; with a / it is searched in their paths "
-        "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes)",
+        "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes; of a folder each image "
+        "is by itself)",
     )
+    add_label_options(parser)
     add_exif_option(parser)
+
+
+def add_dataset_options(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """Adds which data set, and where it is."""
+    # No `choices`: an unknown name is answered by the code that knows the names, in one line.
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}: the layout; or PACKAGE.MODULE:OPENER, a function of your own "
+        "that opens it",
+    )
+    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
+
+
+def add_label_options(parser: argparse._ActionsContainer, label_set: bool = True) -> None:
+    """Adds what the labels of a data set mean.
+
+    Args:
+        parser: of the command, or a group of its options.
+        label_set: also which classes a folder has; False where the command has that option.
+    """
+    if label_set:
+        parser.add_argument(
+            "--label-set",
+            metavar="NAME|FILE.json",
+            help="the classes: of --dataset folder, where it has no classes.json, and of a network "
+            f"of your own ({', '.join(LABEL_SETS)}, or a file)",
+        )
+    parser.add_argument(
+        "--label-values",
+        choices=LABEL_VALUES,
+        help="of --dataset folder: label files hold indices, from 0, or the label_ids of the label "
+        "set (default: ids where a label set of your own has them, else indices)",
+    )
+    parser.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="FILE.json",
+        help='which classes stand for which: {"from": SET, "to": SET, "classes": {"truck": "car", '
+        '"sky": null}}: a network of the set FROM is scored in the classes of TO',
+    )
 
 
 def open_data(arguments: argparse.Namespace) -> Dataset:
@@ -59,7 +107,7 @@ def open_data(arguments: argparse.Namespace) -> Dataset:
 
     Raises:
         InputError: neither was asked for, or both; a folder is not there, or holds no image; or
-            `--group-by` does not fit.
+            an option does not fit.
     """
     folder: Path | None = getattr(arguments, "images", None)
     if folder is not None:
@@ -76,11 +124,71 @@ def open_data(arguments: argparse.Namespace) -> Dataset:
             "nothing says which images to look at: give --dataset NAME --data DIR"
             f"{photos_too if hasattr(arguments, 'images') else ''}"
         )
-    split = arguments.split or SPLIT
+    return open_split(arguments, arguments.split or SPLIT).first(arguments.limit)
+
+
+def open_split(arguments: argparse.Namespace, split: str) -> Dataset:
+    """Opens a split of the data set that was asked for, with all that was said of it.
+
+    Args:
+        arguments: with `dataset`, `data`, `exif`, and what `add_label_options` adds.
+        split: its name.
+
+    Raises:
+        InputError: as `open_dataset`; or `--label-set` is for no one.
+    """
     dataset = open_dataset(
-        arguments.dataset, arguments.data, split, arguments.exif, arguments.group_by
+        arguments.dataset,
+        arguments.data,
+        split,
+        arguments.exif,
+        getattr(arguments, "group_by", None),
+        label_set=arguments.label_set,
+        label_values=arguments.label_values,
+        class_map=arguments.class_map,
     )
-    return dataset.first(arguments.limit)
+    _check_label_set(dataset, arguments)
+    if dataset.class_map is not None:
+        _say_class_map(arguments.class_map, dataset.class_map)
+    return dataset
+
+
+def _check_label_set(dataset: Dataset, arguments: argparse.Namespace) -> None:
+    """Refuses a `--label-set` that nothing takes; a folder's classes.json comes before it."""
+    models = ("network", "reference")  # of which the option speaks, too
+    if arguments.label_set is None or any(getattr(arguments, m, None) for m in models):
+        return
+    known = dataset.label_set
+    class_map = dataset.class_map
+    if load_label_set(arguments.label_set).names in (
+        known.names,
+        *([class_map.source.names] if class_map else []),
+    ):
+        return
+    if arguments.dataset != FOLDER:
+        raise InputError(
+            f"--label-set {arguments.label_set}: the classes of {arguments.dataset} are "
+            f"{known.name}'s: leave it out"
+        )
+    said = f"the classes are those of {arguments.data / FILE}"
+    print(f"--label-set {arguments.label_set} is not used: {said}", file=sys.stderr)
+
+
+@cache
+def _say_class_map(path: Path, class_map: ClassMap) -> None:
+    """Says once which classes stand for none, or have none that stand for them."""
+    source, target = class_map.source.name, class_map.target.name
+    if class_map.unlisted:
+        print(
+            f"{path}: it does not list {', '.join(class_map.unlisted)} of {source}, and {target} "
+            "has no such class: they stand for none",
+            file=sys.stderr,
+        )
+    if missing := class_map.unanswered():
+        print(
+            f"{path}: no class of {source} stands for {', '.join(missing)} of {target}",
+            file=sys.stderr,
+        )
 
 
 def refuse_data_options(arguments: argparse.Namespace, options: Iterable[str], why: str) -> None:
@@ -108,5 +216,6 @@ def _photos(folder: Path, arguments: argparse.Namespace) -> Dataset:
             "labels, or the data set, not both"
         )
     refuse_data_options(arguments, ("split",), "--images takes every photo below its folder")
+    refuse_data_options(arguments, OF_LABELS, "--images has no labels")
     refuse_data_options(arguments, ("exif",), "those of --images are turned as EXIF says")
     return photos(folder, arguments.group_by, lambda text: print(text, file=sys.stderr))

@@ -69,6 +69,7 @@ class Protocol:
         images_sha256: of all images and truths that were scored, in order.
         exif: what was made of images with an EXIF orientation, in words; not given: such images
             are refused.
+        groups: by what rule images belong together, in words.
     """
 
     dataset: str
@@ -86,6 +87,7 @@ class Protocol:
     regions: str = RegionAccuracy().rule()
     images_sha256: str = "not recorded"
     exif: str = _EXIF[None]
+    groups: str = Dataset.grouping
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -178,7 +180,8 @@ class Score:
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(len(self.dataset.label_set))
-        self._table = prediction_table(self.label_set, self.dataset.label_set)
+        data, class_map = self.dataset.label_set, self.dataset.class_map
+        self._table = prediction_table(self.label_set, data, class_map)
         self._label_sizes: set[Size] = set()
         self._seen = hashlib.sha256()
         self._group_of: dict[bytes, str] = {}  # by what an image shows
@@ -241,8 +244,10 @@ class Score:
     def protocol(self) -> Protocol:
         """How the images so far were scored."""
         model, data = self.label_set, self.dataset.label_set
-        mapping = "class by class"
-        if model.names != data.names:
+        mapping, class_map = "class by class", self.dataset.class_map
+        if class_map is not None:
+            mapping = f"by a class map from {class_map.source.name}: {class_map}"
+        elif model.names != data.names:
             mapping = (
                 f"predicted {model.name} classes stand for the {data.name} class that covers "
                 "them; one that none covers counts as wrong"
@@ -261,6 +266,7 @@ class Score:
             regions=self.regions.rule(),
             images_sha256=self._seen.hexdigest(),
             exif=_EXIF[self.dataset.exif],
+            groups=self.dataset.grouping,
             label_resize=Protocol.label_resize if self.dataset.labelled else _NO_LABELS,
         )
 

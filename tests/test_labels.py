@@ -12,6 +12,7 @@ from icnet_deploy.labels import (
     CAMVID,
     CITYSCAPES,
     LABEL_SETS,
+    VOC,
     LabelSet,
     check_labels,
     load_label_set,
@@ -64,7 +65,32 @@ def test_camvid_has_its_11_classes_in_order():
 
 
 def test_known_sets_are_found_by_their_names():
-    assert LABEL_SETS == {"cityscapes": CITYSCAPES, "camvid": CAMVID}
+    assert LABEL_SETS == {"cityscapes": CITYSCAPES, "camvid": CAMVID, "voc": VOC}
+
+
+def test_voc_has_its_21_classes_and_the_colours_of_its_palette():
+    assert (len(VOC), VOC.names[0], VOC.names[15], VOC.names[20]) == (
+        *(21, "background", "person", "tvmonitor"),
+    )
+    assert VOC.palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    assert (VOC.palette[15], VOC.palette[20]) == ((192, 128, 128), (0, 64, 128))
+
+
+def test_a_file_may_leave_out_the_colours_and_may_be_a_classes_json(tmp_path):
+    path = tmp_path / "own.json"
+    inner = {"name": "own", "names": ["a", "b"]}
+    path.write_text(json.dumps(inner))
+    own = load_label_set(path)
+    assert own == LabelSet("own", ("a", "b"), VOC.palette[:2])
+    path.write_text(json.dumps({"label_set": inner, "ignore": [7]}))
+    assert load_label_set(path) == own
+    path.write_text(json.dumps({"label_set": "camvid"}))
+    assert load_label_set(path) == CAMVID
+    path.write_text(json.dumps({"label_set": "own"}))
+    with pytest.raises(
+        LabelSetError, match=r"own\.json names the label set 'own'; expected cityscap"
+    ):
+        load_label_set(path)
 
 
 def test_the_table_to_label_ids_covers_every_byte():

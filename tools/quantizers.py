@@ -25,8 +25,8 @@ from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.calibration.sensitivity.search import Cost
 from icnet_deploy.command import command, count
 from icnet_deploy.command import parser as make_parser
-from icnet_deploy.data import Sample, open_dataset
-from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.data import Sample
+from icnet_deploy.data.options import add_data_options, open_data, open_split
 from icnet_deploy.errors import InputError, UnavailableError
 from icnet_deploy.evaluation.score import Score, percent
 from icnet_deploy.files import write_json
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if metadata.head != "logits":
         raise InputError(f"{args.model} has the head {metadata.head!r}: export it with `logits`")
     dataset = open_data(args)
-    train = open_dataset(args.dataset, args.data, "train", args.exif)
+    train = open_split(args, "train")
     fitting = Fitting.of(metadata)
     chosen = choose(stratified(train, args.calibration), size, exif=args.exif, fitting=fitting)
     images = np.stack(list(chosen))

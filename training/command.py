@@ -6,8 +6,11 @@ from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
-from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.labels import CITYSCAPES, load_label_set
+from icnet_deploy.data.mapping import target_table
+from icnet_deploy.data.options import add_label_options
+from icnet_deploy.data.own.folder import NAME as FOLDER
+from icnet_deploy.errors import DatasetError, InputError, LabelSetError, require
+from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
@@ -21,8 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         "icnet train --dataset camvid --data camvid --dataset scenes --data scenes \\\n"
         "    --config street -o icnet.safetensors",
     )
-    p.add_argument("--dataset", action="append", required=True, choices=sorted(DATASETS))
-    p.add_argument("--data", action="append", required=True, type=Path, help="its folder")
+    add_sets_options(p, required=True)
     p.add_argument(
         "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
     )
@@ -48,7 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
     p.add_argument("--seed", type=int)
     p.add_argument(
-        "--label-set", default=CITYSCAPES.name, help="cityscapes, camvid, or a JSON file"
+        "--label-set",
+        metavar="NAME|FILE.json",
+        help=f"the network's classes, and those of a --dataset folder without classes.json: "
+        f"{', '.join(LABEL_SETS)}, or a file (default: cityscapes where that can be trained on the "
+        "data sets, else the first one's)",
     )
     p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
     p.add_argument("--run", type=Path, help="folder of the run's state (default: OUT with .run)")
@@ -71,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config).override(
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
+    sets = open_sets(args)
     info = train(
-        open_sets(args),
-        load_label_set(args.label_set),
+        sets,
+        _label_set(args, sets),
         config,
         args.out,
         args.run or args.out.with_suffix(".run"),
@@ -104,13 +111,60 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
     require(purpose, "train", *packages)
 
 
+def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None:
+    """Adds which data sets are trained on, each with its folder."""
+    p.add_argument(
+        "--dataset",
+        action="append",
+        required=required,
+        default=None if required else [],
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}: the layout; or PACKAGE.MODULE:OPENER, a function of your own "
+        "that opens it; may be repeated",
+    )
+    p.add_argument(
+        "--data",
+        action="append",
+        required=required,
+        default=None if required else [],
+        type=Path,
+        metavar="DIR",
+        help="its folder",
+    )
+    add_label_options(p, label_set=False)
+
+
 def open_sets(args: argparse.Namespace) -> list[Dataset]:
     """The data sets to train on, each split of each by itself, in the order of the request."""
     return [
-        open_dataset(name, folder, split, args.exif)
+        _open(args, name, folder, split)
         for name, folder in zip(args.dataset, args.data, strict=True)
         for split in args.split.split("+")
     ]
+
+
+def _open(args: argparse.Namespace, name: str, folder: Path, split: str) -> Dataset:
+    return open_dataset(
+        name,
+        folder,
+        split,
+        args.exif,
+        label_set=getattr(args, "label_set", None),
+        label_values=args.label_values if name == FOLDER else None,
+        class_map=args.class_map,
+    )
+
+
+def _label_set(args: argparse.Namespace, sets: Sequence[Dataset]) -> LabelSet:
+    """The network's classes."""
+    if args.label_set is not None:
+        return load_label_set(args.label_set)
+    try:
+        for dataset in sets:
+            target_table(CITYSCAPES, dataset.label_set, dataset.class_map)
+    except LabelSetError:
+        return sets[0].label_set
+    return CITYSCAPES
 
 
 def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
@@ -120,9 +174,10 @@ def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
     found: dict[str, Dataset] = {}
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
-            dataset = open_dataset(name, folder, args.validate, args.exif)
+            dataset = _open(args, name, folder, args.validate)
         except DatasetError:
             print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
             continue
-        found[f"{name}-{number}" if name in found else name] = dataset.first(args.validate_images)
+        key = dataset.name
+        found[f"{key}-{number}" if key in found else key] = dataset.first(args.validate_images)
     return list(found.items())

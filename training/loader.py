@@ -43,7 +43,7 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
     def __init__(
         self, datasets: Sequence[Dataset], label_set: LabelSet, config: TrainConfig, start: int = 0
     ) -> None:
-        tables = [target_table(label_set, d.label_set) for d in datasets]
+        tables = [target_table(label_set, d.label_set, d.class_map) for d in datasets]
         merged = [m for _, m in tables if m]
         if any(m != merged[0] for m in merged):
             raise LabelSetError("two of the data sets merge different classes")

@@ -66,7 +66,9 @@ class Training(pl.LightningModule):
         weights = class_weights(mix) if self.config.class_weights else None
         self.register_buffer("class_weights", weights)
         self._scores: list[ConfusionMatrix] = []
-        self._tables = [prediction_table(mix.label_set, d.label_set) for _, d in self.validation]
+        self._tables = [
+            prediction_table(mix.label_set, d.label_set, d.class_map) for _, d in self.validation
+        ]
 
     def train_dataloader(self) -> Any:
         """The mix from the step at which the trainer stands, so that a resumed run goes on."""

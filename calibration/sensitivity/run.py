@@ -21,8 +21,8 @@ from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, halves, prove, refuse_seen
 from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
 from icnet_deploy.calibration.sensitivity.search import Attempt, Block, Cost, modules_of, search
-from icnet_deploy.data import Dataset, open_dataset
-from icnet_deploy.data.options import open_data
+from icnet_deploy.data import Dataset
+from icnet_deploy.data.options import open_data, open_split
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.interval_plot import difference_plot
@@ -143,7 +143,7 @@ def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
             f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
             "of it, or a file that is not there to have it made"
         )
-    train = open_dataset(args.dataset, args.data, "train", args.exif)
+    train = open_split(args, "train")
     fitting = Fitting.of(metadata)
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
     if note := require_content(images.files, images, FEWEST):

@@ -9,7 +9,12 @@ from typing import Any
 from icnet_deploy.command import add_output_options, check_outputs, command, size
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.options import add_data_options, open_data, refuse_data_options
+from icnet_deploy.data.options import (
+    OF_LABELS,
+    add_data_options,
+    open_data,
+    refuse_data_options,
+)
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.compared import compare
 from icnet_deploy.evaluation.evaluate.compared_report import (
@@ -138,7 +143,7 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
         )
     if not scored:
         why = "results keep what they were scored on"
-        refuse_data_options(arguments, ("split", "limit", "group_by", "exif"), why)
+        refuse_data_options(arguments, ("split", "limit", "group_by", *OF_LABELS, "exif"), why)
     if arguments.save_predictions and _is_result(arguments.model):
         raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
     if arguments.plot and arguments.plot.suffix != ".svg":

@@ -119,11 +119,12 @@ class References:
     def scored_on(self) -> dict[str, Any]:
         """The network and the data set, but its images: a part of what a journal is named by."""
         dataset = next(iter(self.scores.values())).dataset
-        return {
+        on = {
             "network": self._reference.network.identity,
             "data": [dataset.name, dataset.split, dataset.exif],
             "label_set": dataset.label_set.to_dict(),
         }
+        return on if dataset.class_map is None else {**on, "class_map": str(dataset.class_map)}
 
     def answers(self, sample: Sample) -> Answers:
         """Its answers to an image."""

@@ -7,7 +7,12 @@ from pathlib import Path
 from icnet_deploy.command import add_output_options, check_outputs, command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, prediction_table
-from icnet_deploy.data.options import add_data_options, open_data, refuse_data_options
+from icnet_deploy.data.options import (
+    OF_LABELS,
+    add_data_options,
+    open_data,
+    refuse_data_options,
+)
 from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, LabelSetError, UnavailableError
 from icnet_deploy.evaluation.budgets import (
@@ -140,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = open_data(arguments)
     else:
         drawn = "without --dataset and --data scenes are drawn, each a group of its own"
-        refuse_data_options(arguments, ("split", "group_by", "exif"), drawn)
+        refuse_data_options(arguments, ("split", "group_by", *OF_LABELS, "exif"), drawn)
     check_outputs(arguments)
     files = [artefact.file for artefact in folder.artefacts]
     reference = choose_reference(arguments, files, folder.checkpoints)

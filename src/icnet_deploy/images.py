@@ -50,6 +50,7 @@ class ImageFile:
             upright; 1, as they are, where the file says nothing. AVIF's own turns count as it.
         pictures: how many pictures or frames it holds. A thumbnail, a gain map, a depth map and a
             mask belong to their picture and are not counted.
+        in_colours: whether its samples are colours, not grey or the indices of a palette.
 
     Raises:
         ImageError: there is no such file, it is not an image, was cut off, or is of a kind that
@@ -65,6 +66,7 @@ class ImageFile:
         with self._naming():
             self._header = decode.header(self._content)
         self.orientation, self.pictures = self._header.orientation, self._header.pictures
+        self.in_colours = self._header.colours == "colour"
 
     def size(self, turn: bool = True) -> tuple[int, int]:
         """(height, width) of what `rgb` returns."""

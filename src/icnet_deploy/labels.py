@@ -1,17 +1,18 @@
-"""Label sets: the names and colours of the classes, and how one set maps into another.
+"""Label sets: the names and colours of the classes.
 
 Cityscapes' 19 evaluated classes and their colours are those of the data set's authors (Cordts et
-al., 2016); CamVid's 11 those of SegNet's form of it (Badrinarayanan et al., 2015).
+al., 2016); CamVid's 11 those of SegNet's form of it (Badrinarayanan et al., 2015); Pascal VOC's 21
+and their colours those of its development kit (Everingham et al., 2012).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.documents import TEXT, WHOLE, Schema, list_of, or_null
+from icnet_deploy.documents import TEXT, WHOLE, Kind, Schema, list_of, or_null
 from icnet_deploy.errors import BackendError, LabelSetError, NotFinite
 
 if TYPE_CHECKING:
@@ -112,11 +113,21 @@ _SCHEMA = Schema(
 )
 
 
+_OWN = replace(
+    _SCHEMA,
+    what=f"{_SCHEMA.what}; without 'palette' the classes get colours",
+    optional=("palette", "label_ids"),
+)
+_NAMED = Kind(lambda value: isinstance(value, dict | str), "a label set, or the name of one")
+_CLASSES = Schema(_OWN.what, {"label_set": _NAMED}, optional=("label_set",), error=LabelSetError)
+
+
 def load_label_set(name: str | Path) -> LabelSet:
     """A label set by its name, of `LABEL_SETS`, or a user's own from a JSON file.
 
     Args:
-        name: `cityscapes`, `camvid`, or the path of a file; see `LabelSet.to_dict`.
+        name: `cityscapes`, `camvid`, `voc`, or the path of a file: a label set (`LabelSet.to_dict`;
+            `palette` may be left out) or an object whose `label_set` is one, as `classes.json`.
 
     Raises:
         LabelSetError: there is no such name or file, or it is not a label set.
@@ -128,7 +139,39 @@ def load_label_set(name: str | Path) -> LabelSet:
         raise LabelSetError(
             f"there is no label set {str(name)!r}; expected {', '.join(LABEL_SETS)}, or a JSON file"
         )
-    return LabelSet.from_dict(_SCHEMA.read(path))
+    inner = _CLASSES.read(path).get("label_set")
+    return label_set_of(_OWN.read(path) if inner is None else inner, str(path))
+
+
+def label_set_of(value: str | Mapping[str, Any], where: str) -> LabelSet:
+    """A label set that a user's file names, or holds.
+
+    Args:
+        value: a name of `LABEL_SETS`, or the form of `LabelSet.to_dict`; without `palette` each
+            class gets a colour of Pascal VOC's.
+        where: it stands, for the message.
+
+    Raises:
+        LabelSetError: it is neither.
+    """
+    if not isinstance(value, str):
+        known = _OWN.fit(value, f"the label set in {where}")
+        palette = [_colour(index) for index in range(len(known["names"]))]
+        return LabelSet.from_dict({"palette": palette, **known})
+    if value not in LABEL_SETS:
+        raise LabelSetError(
+            f"{where} names the label set {value!r}; expected {', '.join(LABEL_SETS)}, or an "
+            "object with 'name' and 'names'"
+        )
+    return LABEL_SETS[value]
+
+
+def _colour(index: int) -> list[int]:
+    """Pascal VOC's colour of an index: its bits, three in turn, from each colour's highest on."""
+    return [
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+        for channel in range(3)
+    ]
 
 
 def check_labels(labels: npt.NDArray[np.uint8], label_set: LabelSet) -> None:
@@ -202,4 +245,13 @@ CAMVID = _label_set(
     ("bicyclist", (0, 128, 192), None),
 )
 
-LABEL_SETS: Mapping[str, LabelSet] = {s.name: s for s in (CITYSCAPES, CAMVID)}
+# fmt: off
+_VOC_NAMES = [
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+]
+# fmt: on
+VOC = label_set_of({"name": "voc", "names": _VOC_NAMES}, "this module")
+
+LABEL_SETS: Mapping[str, LabelSet] = {s.name: s for s in (CITYSCAPES, CAMVID, VOC)}

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icnet_deploy.command import add_exif_option, command, count, parser
-from icnet_deploy.data import DATASETS
 from icnet_deploy.documents import as_read
 from icnet_deploy.files import sha256
 from icnet_deploy.report.tables import Table
-from icnet_deploy.training.command import PACKAGES, check_request, open_sets
+from icnet_deploy.training.command import (
+    PACKAGES,
+    add_sets_options,
+    check_request,
+    open_sets,
+)
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.base import SegmentationNetwork
@@ -69,8 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of CHECKPOINT's channels, after each step (default: 0.75 0.5, as in the paper)",
     )
-    p.add_argument("--dataset", action="append", default=[], choices=sorted(DATASETS))
-    p.add_argument("--data", action="append", default=[], type=Path, help="its folder")
+    add_sets_options(p)
     p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
     add_exif_option(p)
     p.add_argument(

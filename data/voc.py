@@ -1,0 +1,70 @@
+"""Pascal VOC's layout: images, palette labels of 21 classes, and lists of names."""
+
+from pathlib import Path
+
+from icnet_deploy.data.dataset import Dataset, images_in, listed
+from icnet_deploy.data.groups import alone
+from icnet_deploy.data.own.classes import Classes
+from icnet_deploy.data.own.label_files import LabelReader
+from icnet_deploy.errors import DatasetError
+from icnet_deploy.labels import VOC
+
+_NAME = "voc"
+_LISTS = Path("ImageSets/Segmentation")
+_LAYOUT = "JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/SPLIT.txt"
+_CLASSES = Classes(VOC, ignored_colours=((224, 224, 192),), source=_NAME)  # the objects' borders
+
+
+def read(root: Path, split: str) -> Dataset:
+    """Reads `JPEGImages/` and `SegmentationClass/` by the names in `ImageSets/Segmentation/`.
+
+    Args:
+        root: `VOC2012`, `VOCdevkit`, or the folder that holds that.
+        split: `train`, `val`, `trainval`: the name of a list.
+
+    Raises:
+        DatasetError: there is no such list, it is empty, or several data sets are below the folder.
+        Incomplete: an image of the list or its labels are missing.
+    """
+    base = _base(root)
+    path = base / _LISTS / f"{split}.txt"
+    if not path.is_file():
+        there = splits(root)
+        raise DatasetError(
+            f"{base} holds no {_NAME} images of the split {split!r}; expected {_LAYOUT}"
+            + (f"; it has the lists {', '.join(there)}" if there else "")
+        )
+    names = dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split())
+    images = {image.stem: image for image in images_in(base / "JPEGImages")}
+    labels = base / "SegmentationClass"
+    absent = [name for name in names if name not in images]
+    return listed(
+        _NAME,
+        base,
+        split,
+        VOC,
+        [(images[name], labels / f"{name}.png") for name in names if name in images],
+        LabelReader(_CLASSES),
+        _LAYOUT,
+        alone,
+        problems=[f"{path} names {name}, and JPEGImages holds no image of it" for name in absent],
+    )
+
+
+def splits(root: Path) -> list[str]:
+    """The names of the lists."""
+    return sorted(path.stem for path in (_base(root) / _LISTS).glob("[!.]*.txt"))
+
+
+def _base(root: Path) -> Path:
+    """The folder that holds `ImageSets`: the one that was named, or the one below it."""
+    if (root / _LISTS).is_dir():
+        return root
+    below = [*root.glob("VOC2*"), *root.glob("VOCdevkit/VOC2*")]
+    found = sorted(folder for folder in below if (folder / _LISTS).is_dir())
+    if len(found) > 1:
+        raise DatasetError(
+            f"{root} holds {len(found)} data sets, {', '.join(f.name for f in found)}: name the "
+            "folder of one"
+        )
+    return found[0] if found else root
