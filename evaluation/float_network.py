@@ -280,6 +280,7 @@ class OnnxNetwork:
     def run(self, pixels: UInt8) -> Float32:
         """See `FloatNetwork.run`."""
         size = pixels.shape[0], pixels.shape[1]
+        self.require_size(size)
         return self._files[size if size in self._files else None].run(pixels)
 
     def tie_margins(self, largest: float) -> Mapping[int, float]:

@@ -63,7 +63,8 @@ class Reference:
 
     Args:
         network: what runs, or a `.safetensors` file of it.
-        size: (height, width) in pixels that images are brought to, or None for their own.
+        size: (height, width) in pixels that images are brought to, or None for their own, or where
+            `at` says it later.
 
     Raises:
         MissingPackage, ModelError: as `read_checkpoint`.
@@ -73,7 +74,8 @@ class Reference:
     def __init__(self, network: str | Path | FloatNetwork, size: Size | None) -> None:
         if isinstance(network, str | Path):
             network = PytorchNetwork(read_checkpoint(network))
-        network.require_size(size)
+        if size is not None:
+            network.require_size(size)
         self.network = network
         self.size = size
         fitting = Fitting.of(network.metadata)

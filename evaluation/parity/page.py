@@ -106,7 +106,7 @@ def parity_sections(rows: Sequence[Comparison], left_out: Sequence[str]) -> list
             "p",
             f"{protocol.images} images of {protocol.dataset} {protocol.split}."
             if rows[0].score.dataset.labelled
-            else f"{unlabelled(protocol).removesuffix(', sizes')}. {_no_labels(rows[0])}",
+            else f"{unlabelled(protocol)}. {_no_labels(rows[0])}",
             f" The reference is {_network(rows[0])}.",
         ),
         *(tag("p", f"Note: {note}.") for note in notes(rows)),

@@ -202,7 +202,9 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
     scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
-    lines.append(scored if rows[0].score.dataset.labelled else f"{unlabelled(protocol)}, {sizes}")
+    lines.append(
+        scored if rows[0].score.dataset.labelled else f"{unlabelled(protocol)}, sizes {sizes}"
+    )
     return [*lines, *(f"note: {note}" for note in notes(rows))]
 
 
@@ -218,10 +220,13 @@ def _own_map(row: Comparison) -> str:
 
 
 def unlabelled(protocol: Protocol) -> str:
-    """What was compared, of images without labels, and what stands before their sizes."""
+    """What was compared, of images without labels."""
     if protocol.dataset == "photos":
-        return f"{protocol.images} photos of the folder {protocol.split}, sizes"
-    return f"{protocol.images} {protocol.dataset} {protocol.split}, their labels left out, sizes"
+        return f"{protocol.images} photos of the folder {protocol.split}"
+    return (
+        f"{protocol.images} {protocol.dataset} {protocol.split}, without labels, since they are "
+        "drawn of other classes than the network has"
+    )
 
 
 def notes(rows: Sequence[Comparison]) -> list[str]:

@@ -11,6 +11,7 @@ from icnet_deploy.evaluation.model import kind_of_model
 from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.score import size_text
 from icnet_deploy.files import is_leftover, sha256
+from icnet_deploy.images import Fitting
 from icnet_deploy.metadata import NO_DIGEST, ArtefactMetadata
 from icnet_deploy.precisions import precision_of
 from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefacts
@@ -77,9 +78,15 @@ class Folder:
     leftovers: list[str]
 
     def largest_size(self) -> tuple[int, int]:
-        """(height, width) of the largest artefact; 1024x2048 if they take any."""
-        sizes = [a.metadata.size for a in self.artefacts if a.metadata and a.metadata.size]
-        return max(sizes, key=lambda size: size[0] * size[1], default=(1024, 2048))
+        """(height, width) of the largest artefact; if they take any, 1024x2048, or the next."""
+        described = [a.metadata for a in self.artefacts if a.metadata]
+        sizes = [metadata.size for metadata in described if metadata.size]
+        if sizes:
+            return max(sizes, key=lambda size: size[0] * size[1])
+        size = (1024, 2048)
+        for metadata in described:
+            size = Fitting.of(metadata).next_size(size)
+        return size
 
 
 def read_folder(path: Path) -> Folder:
