@@ -299,17 +299,27 @@ class Serving:
 
     def _run(self, backend: Backend, batch: Sequence[_Prepared]) -> Labelled:
         """One run of a backend that leaves the label maps to the CPU."""
-        pixels = [np.asarray(each.pixels) for each in batch]
+        values, inference = self.answer(backend, [np.asarray(each.pixels) for each in batch])
+        start = time.perf_counter()
+        labels = [self._labels(value, each) for each, value in zip(batch, values, strict=True)]
+        return Labelled(labels, inference, (time.perf_counter() - start) * 1e3)
+
+    def answer(self, backend: Backend, images: Sequence[UInt8]) -> tuple[Array, float]:
+        """Runs images of one size that the model takes together.
+
+        Returns:
+            The head's values, of N images, as the metadata says them; and the milliseconds.
+
+        Raises:
+            BackendError: as `finish`.
+        """
         with self.turns:
             start = time.perf_counter()
-            feed = {INPUT: pixels[0][None] if len(batch) == 1 else np.stack(pixels)}
-            values = self._answer(backend.run(feed), feed[INPUT].shape)
-            answered = time.perf_counter()
-        labels = [self._labels(value, each) for each, value in zip(batch, values, strict=True)]
-        finished = time.perf_counter()
-        return Labelled(labels, (answered - start) * 1e3, (finished - answered) * 1e3)
+            feed = {INPUT: images[0][None] if len(images) == 1 else np.stack(images)}
+            values = self._checked(backend.run(feed), feed[INPUT].shape)
+            return values, (time.perf_counter() - start) * 1e3
 
-    def _answer(self, answers: Mapping[str, Array], fed: tuple[int, ...]) -> Array:
+    def _checked(self, answers: Mapping[str, Array], fed: tuple[int, ...]) -> Array:
         """The head's values, of the kind and shape that its metadata says."""
         head = self.metadata.head
         values = answers.get(head)

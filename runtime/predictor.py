@@ -21,6 +21,7 @@ from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.loading import Loaded, load_engine, load_onnx, refuse_misfits
 from icnet_deploy.runtime.prediction import Prediction, Serving
+from icnet_deploy.runtime.tiles import OVERLAP, predict_tiles
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice
@@ -285,6 +286,29 @@ class Predictor:
         backend, serving = self.backend, self._serving
         prepared = serving.prepare(serving.hold(backend, image))
         return serving.finish(backend, [prepared], on_device)[0]
+
+    def predict_tiles(
+        self, image: UInt8, overlap: float = OVERLAP, *, progress: bool = False
+    ) -> Prediction:
+        """Labels an image at its own scale, in overlapping tiles of the artefact's size.
+
+        The logits of the tiles are averaged, with weights that fall linearly to the edges of each.
+        An image no larger than the artefact's size is answered as by `predict`, to the byte. One
+        that is smaller in one direction gets a border there, which is not labelled. Besides the
+        image and its label map, the logits of the tiles that meet a row of tiles are kept.
+
+        Args:
+            image: uint8, H x W x 3, RGB, 0..255, a numpy array.
+            overlap: by how much of a tile's side neighbours overlap at least, 0 to 0.75. More takes
+                longer.
+            progress: show a bar where it takes more than a second and stderr is a terminal.
+
+        Raises:
+            InputError: the artefact gives label maps, not logits, or is of free size; or there is
+                no such overlap.
+            ImageError, NotFinite, BackendError: as `predict`.
+        """
+        return predict_tiles(self._serving, self.backend, image, overlap, progress)
 
     def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
         """Labels several images, which may differ in size.

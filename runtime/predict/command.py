@@ -1,9 +1,10 @@
 """`icnet predict`: labels images, folders and videos, and draws what it found."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -23,9 +24,11 @@ from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.tiles import MOST_OVERLAP, OVERLAP, check_tiles
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
 
 _Timings = list[dict[str, float]]
+_Predict = Callable[[Any], Prediction]
 
 _STAGES = ("preprocess", "inference", "label_map", "total")
 
@@ -83,7 +86,27 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the ids that the data set's evaluation server expects, not class indices",
     )
-    return parser.parse_args(argv)
+    _add_tiles(parser)
+    args = parser.parse_args(argv)
+    if args.overlap is not None and not args.tiles:
+        raise InputError("--overlap is of tiles: give --tiles, too")
+    return args
+
+
+def _add_tiles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tiles",
+        action="store_true",
+        help="do not resize a large image: label overlapping tiles of the model's size and average "
+        "their logits (needs the head logits and a fixed size)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help=f"of tiles: by how much of a side neighbours overlap at least, 0 to {MOST_OVERLAP} "
+        f"(default: {OVERLAP})",
+    )
 
 
 @shared.command
@@ -101,8 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_manifest=args.require_manifest,
     ) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
+        predict = _predict(predictor, args)
         make_folder(args.output)
-        timings, failures = label_files(predictor, items, table)
+        timings, failures = label_files(predictor, items, table, predict)
         _summarise(predictor, items, timings, len(failures), args.output)
     if len(failures) == 1 == len(items):
         raise failures[0]
@@ -112,6 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{'; '.join(map(str, failures))}"
         )
     return 0
+
+
+def _predict(predictor: Predictor, args: argparse.Namespace) -> _Predict:
+    """What labels an image, as the options say."""
+    if not args.tiles:
+        return predictor.predict
+    overlap = OVERLAP if args.overlap is None else args.overlap
+    check_tiles(predictor.metadata, overlap)
+    return partial(predictor.predict_tiles, overlap=overlap, progress=True)
 
 
 def _id_table(label_set: LabelSet) -> Any:
@@ -125,7 +158,10 @@ def _id_table(label_set: LabelSet) -> Any:
 
 
 def label_files(
-    predictor: Predictor, items: Sequence[Item], table: Any = None
+    predictor: Predictor,
+    items: Sequence[Item],
+    table: Any = None,
+    predict: _Predict | None = None,
 ) -> tuple[_Timings, list[InputError]]:
     """Labels every item; one that cannot be read does not keep the others from it.
 
@@ -136,6 +172,7 @@ def label_files(
         predictor: what labels them.
         items: of `find_items`.
         table: uint8 256, what is written for each class index; None for the index.
+        predict: labels one image; None: `predictor.predict`.
 
     Returns:
         `Prediction.timings_ms` of each image and frame; and what failed, with its path. Of a video
@@ -146,6 +183,7 @@ def label_files(
     """
     from tqdm import tqdm
 
+    predict = predict or predictor.predict
     timings: _Timings = []
     failures: list[InputError] = []
 
@@ -153,8 +191,8 @@ def label_files(
         done: _Timings = []
         try:
             if item.video:
-                _label_video(predictor, item, done)
-            elif not _label_image(predictor, item, table, done):
+                _label_video(predictor, item, done, predict)
+            elif not _label_image(predict, item, table, done):
                 return done, None, replace(item, video=True)
         except (ImageError, MissingPackage) as error:
             named = str(item.path) in str(error)
@@ -179,7 +217,7 @@ def label_files(
     return timings, failures
 
 
-def _label_image(predictor: Predictor, item: Item, table: Any, timings: _Timings) -> bool:
+def _label_image(predict: _Predict, item: Item, table: Any, timings: _Timings) -> bool:
     """Labels an image, or each page of one, and adds the timings; False if it is an animation."""
     try:
         file = ImageFile(item.path)
@@ -189,17 +227,17 @@ def _label_image(predictor: Predictor, item: Item, table: Any, timings: _Timings
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise ImageError(f"{error}; a video is known by its suffix: {suffixes}") from error
     if file.pictures == 1:
-        timings.append(_label_picture(predictor, item, file.rgb(), table))
+        timings.append(_label_picture(predict, item, file.rgb(), table))
     elif item.pages == 1:
         return False
     else:
         for number, (image, _) in enumerate(file.frames(), 1):
-            timings.append(_label_picture(predictor, item.page(number), image, table))
+            timings.append(_label_picture(predict, item.page(number), image, table))
     return True
 
 
-def _label_picture(predictor: Predictor, item: Item, image: Any, table: Any) -> dict[str, float]:
-    prediction = predictor.predict(image)
+def _label_picture(predict: _Predict, item: Item, image: Any, table: Any) -> dict[str, float]:
+    prediction = predict(image)
     overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
     write_results(item, prediction, overlay, table)
     return prediction.timings_ms
@@ -220,7 +258,7 @@ def write_results(item: Item, prediction: Prediction, overlay: Any, table: Any =
     write_image(item.result("_overlay.jpg"), overlay)
 
 
-def _label_video(predictor: Predictor, item: Item, timings: _Timings) -> None:
+def _label_video(predictor: Predictor, item: Item, timings: _Timings, predict: _Predict) -> None:
     """Labels the frames of a video, or of an animation, and adds the timings of each.
 
     Raises:
@@ -229,7 +267,7 @@ def _label_video(predictor: Predictor, item: Item, timings: _Timings) -> None:
     from tqdm import tqdm
 
     def draw(frame: Frame) -> tuple[Frame, Any, dict[str, float]]:
-        prediction = predictor.predict(frame.image)
+        prediction = predict(frame.image)
         labels, label_set = prediction.labels, prediction.label_set
         overlay = with_legend(prediction.overlay(), labels, label_set, every_class=True)
         return frame, overlay, prediction.timings_ms
