@@ -117,12 +117,12 @@ def probe(
     runs, found = _runs(module, name, size, multiple)
     only_size = runs[0].size if len(runs) == 1 else None
     _require_steady(module, name, runs[0])
-    left_out = None if keep_resize else _last_resize(module, runs)
     rules = frozenset(call.rule for run in runs for call in run.resizes.calls if call.rule)
-    upsampling = None
-    if left_out is not None:
-        upsampling = runs[0].resizes.calls[left_out].rule
-        runs = [run_on_noise(module, run.size, left_out) for run in runs]
+    left_out, upsampling = None if keep_resize else _last_resize(runs), None
+    if left_out is not None and (smaller := _without(module, runs, left_out)):
+        upsampling, runs = runs[0].resizes.calls[left_out].rule, smaller
+    else:
+        left_out = None
     stride = _stride(module, runs, found, left_out)
     if stride is None and multiple is None and only_size is None:
         for larger, others, one in _larger(module, found, left_out):
@@ -157,7 +157,9 @@ def _runs(
             except Refused as refused:
                 reason = str(refused)
     if said is not None:
-        _, found = _runs(module, name, size, None)
+        runs, found = _runs(module, name, size, None)
+        if len(runs) == 1:
+            return runs, said
         raise CheckFailed(
             f"--side-multiple {said} was said, but {name} takes sides that are multiples of "
             f"{found}: at {_by(_sizes(said, _SCALES[0])[0])} {reason}"
@@ -205,13 +207,11 @@ def _larger(
                     yield multiple, runs, stride
 
 
-def _last_resize(module: nn.Module, runs: Sequence[Run]) -> int | None:
-    """Which of its resizes gives its answer and can be done after it just as well."""
+def _last_resize(runs: Sequence[Run]) -> int | None:
+    """Which of its resizes gives its answer, in all runs."""
     calls = runs[0].resizes.calls
-    for index in reversed(range(len(calls))):
-        if all(_is_last(run, index, len(calls)) for run in runs):
-            return index if all(_same_without(module, run, index) for run in runs) else None
-    return None
+    last = (i for i in range(len(calls)) if all(_is_last(run, i, len(calls)) for run in runs))
+    return next(last, None)
 
 
 def _is_last(run: Run, index: int, count: int) -> bool:
@@ -224,16 +224,18 @@ def _is_last(run: Run, index: int, count: int) -> bool:
     )
 
 
-def _same_without(module: nn.Module, run: Run, index: int) -> bool:
-    """Whether the answer is what the kit makes of the logits before that resize."""
-    rule = run.resizes.calls[index].rule
-    try:
-        small = run_on_noise(module, run.size, index)
-    except Refused:
-        return False
-    if rule is None or small.grid == run.size:
-        return False
-    return are_equal(resize(small.logits, run.size, rule), run.logits, _EQUAL)
+def _without(module: nn.Module, runs: Sequence[Run], index: int) -> list[Run]:
+    """The runs without that resize; none where it is not exact to do it afterwards."""
+    smaller = []
+    for run in runs:
+        rule = run.resizes.calls[index].rule
+        with suppress(Refused):
+            small = run_on_noise(module, run.size, index)
+            if rule is None or small.grid == run.size:
+                continue
+            if are_equal(resize(small.logits, run.size, rule), run.logits, _EQUAL):
+                smaller.append(small)
+    return smaller if len(smaller) == len(runs) else []
 
 
 def _fits(run: Run, stride: int) -> bool:
@@ -249,7 +251,7 @@ def _stride(
     if fitting and not exact and len(runs) > 1:
         long = (-(-_LONG // multiple) | 1) * multiple
         with suppress(Refused):  # it may have a longest side
-            strip = run_on_noise(module, (runs[0].size[0], long), left_out)
+            strip = _run_without_numbers(module, (runs[0].size[0], long), left_out)
             fitting = [stride for stride in fitting if _fits(strip, stride)]
     powers = [stride for stride in fitting if stride & (stride - 1) == 0]
     return next(iter([*powers, *fitting]), None)
@@ -300,13 +302,18 @@ def _require_size(module: nn.Module, name: str, size: Size, behaviour: Behaviour
             f"{_by(size)}"
         )
     try:
-        try:  # without numbers it takes no time
-            run_on_noise(copy.deepcopy(module).to("meta"), size)
-        except Refused:
-            run_on_noise(module, size)
+        _run_without_numbers(module, size)
     except Refused as refused:
         below = f"; it takes sides from {least} on" if min(size) < least else ""
         raise InputError(f"{name} does not take images of {_by(size)}: {refused}{below}") from None
+
+
+def _run_without_numbers(module: nn.Module, size: Size, left_out: int | None = None) -> Run:
+    """A run that takes no time, where its operators can do that; else one with numbers."""
+    try:
+        return run_on_noise(copy.deepcopy(module).to("meta"), size, left_out)
+    except Refused:
+        return run_on_noise(module, size, left_out)
 
 
 def _by(size: Size) -> str:
