@@ -16,6 +16,7 @@ from icnet_deploy.data.options import (
     refuse_data_options,
 )
 from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.diagnose.command import diagnosed
 from icnet_deploy.evaluation.evaluate.compared import compare
 from icnet_deploy.evaluation.evaluate.compared_report import (
     compare_page,
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     _add_network_options(parser)
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="try other ways to read a float network, on 20 images (--limit): channels, mean, "
+        "scale, labels, upsampling; exit code 1 where one scores clearly better",
+    )
     add_output_options(parser)
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="write accuracy by the size of regions as SVG"
@@ -226,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     paths = _models(arguments)
     _check(arguments, paths)
+    if arguments.diagnose:
+        return diagnosed(arguments)
     results = [read_result(path) if path and _is_result(path) else {} for path in paths]
     scored = [path for path in paths if not _is_result(path)]
     drawn = arguments.report is not None and len(scored) == len(paths)

@@ -1,0 +1,79 @@
+"""`icnet evaluate --diagnose`: its checks, and the files that it writes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from icnet_deploy.data.options import open_data
+from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.diagnose.diagnosis import IMAGES, diagnose
+from icnet_deploy.evaluation.diagnose.report import Diagnosed, diagnosis_page, diagnosis_text
+from icnet_deploy.evaluation.model import kind_of_model
+from icnet_deploy.evaluation.reference import read_checkpoint
+from icnet_deploy.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from icnet_deploy.networks.checkpoint import Checkpoint
+
+
+def diagnosed(arguments: argparse.Namespace) -> int:
+    """Runs `icnet evaluate --diagnose`.
+
+    Args:
+        arguments: of `icnet evaluate`, its places to write to checked.
+
+    Returns:
+        0: nothing that was tried scores clearly better; 1: something does.
+
+    Raises:
+        InputError: what is asked for beside it does not go with it, or the model is no float
+            network.
+    """
+    _check(arguments)
+    limit = arguments.limit or IMAGES
+    dataset = open_data(argparse.Namespace(**{**vars(arguments), "limit": limit}))
+    checkpoint, own = _opened(arguments)
+    found = diagnose(checkpoint, dataset, arguments.size)
+    result = Diagnosed(found, checkpoint, dataset, arguments.size, own)
+    if arguments.json:
+        write_json(arguments.json, result.to_dict())
+    if arguments.report:
+        write_text(arguments.report, diagnosis_page(result))
+    print(diagnosis_text(result))  # last: its reader may close the pipe
+    return 1 if found.found else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Finds out before the long work what does not go with `--diagnose`."""
+    for name in ("against", "plot", "save_predictions", "images"):
+        given = getattr(arguments, name, None)
+        if given is not None:
+            option = f"--{name.replace('_', '-')} {given}"
+            why = "it needs labels" if name == "images" else "it compares one network with itself"
+            raise InputError(f"{option} does not go with --diagnose: {why}; leave it out")
+    if arguments.runtime != "auto" or arguments.device not in ("auto", "cpu"):
+        asked = arguments.runtime if arguments.runtime != "auto" else arguments.device
+        raise InputError(
+            f"--diagnose runs the float network in PyTorch on the CPU; got {asked}: leave "
+            "--runtime and --device out"
+        )
+
+
+def _opened(arguments: argparse.Namespace) -> tuple[Checkpoint, bool]:
+    """The float network, and whether it is one of one's own."""
+    if getattr(arguments, "network", None) is not None:
+        from icnet_deploy.networks.own.opened import open_network
+        from icnet_deploy.networks.own.request import network_request
+
+        request = network_request(arguments)
+        assert request is not None  # `--network` is given
+        return open_network(request, arguments.size), True
+    path = arguments.model
+    if kind_of_model(path) != "checkpoint":
+        raise InputError(
+            f"--diagnose puts other images in front of the float network, and the preprocessing of "
+            f"{path} is in its graph: give --network PACKAGE.MODULE:FACTORY, or the checkpoint "
+            "(.safetensors)"
+        )
+    return read_checkpoint(path), False
