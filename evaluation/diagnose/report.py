@@ -93,15 +93,15 @@ class Diagnosed(NamedTuple):
             "found": [slip.name for slip in found.found],
             "difference_points": found.total and found.total.to_dict(),
             "rounds": [each.to_dict() for each in found.rounds],
-            "verdict": headline(found),
-            "advice": advice(found, self.own),
+            "verdict": _headline(found),
+            "advice": _advice(found, self.own),
         }
 
 
 def diagnosis_text(diagnosed: Diagnosed) -> str:
     """For the terminal: the verdict first, what to change, then every try."""
     found = diagnosed.diagnosis
-    lines = [headline(found), *advice(found, diagnosed.own), *_notes(found), ""]
+    lines = [_headline(found), *_advice(found, diagnosed.own), *_notes(found), ""]
     lines += [f"{name:<20} {value}" for name, value in diagnosed.facts().items()]
     for index, each in enumerate(found.rounds):
         lines += ["", f"{_title(found, index)}: {number(each.miou)} % mIoU", _table(each).text()]
@@ -124,8 +124,8 @@ def diagnosis_page(diagnosed: Diagnosed) -> str:
         ]
     return page(
         "Is the network read as it was trained?",
-        tag("p", tag("b", headline(found))),
-        [tag("p", line) for line in advice(found, diagnosed.own)],
+        tag("p", tag("b", _headline(found))),
+        [tag("p", line) for line in _advice(found, diagnosed.own)],
         [tag("p", line, class_="quiet") for line in _notes(found)],
         facts(diagnosed.facts()),
         parts,
@@ -133,7 +133,7 @@ def diagnosis_page(diagnosed: Diagnosed) -> str:
     )
 
 
-def headline(found: Diagnosis) -> str:
+def _headline(found: Diagnosis) -> str:
     """The verdict in one line."""
     if found.total is not None:
         slips, verb = [f"`{slip.name}`" for slip in found.found], "scores"
@@ -152,7 +152,7 @@ def _better(total: Interval) -> str:
     return f"{value} points better ({low} to {high})"
 
 
-def advice(found: Diagnosis, own: bool) -> list[str]:
+def _advice(found: Diagnosis, own: bool) -> list[str]:
     """What to change, a sentence for each thing; none where nothing scores clearly better.
 
     Args:
