@@ -6,10 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from icnet_deploy.data.options import open_data
-from icnet_deploy.errors import InputError
+from icnet_deploy.errors import InputError, require
 from icnet_deploy.evaluation.diagnose.diagnosis import IMAGES, diagnose
 from icnet_deploy.evaluation.diagnose.report import Diagnosed, diagnosis_page, diagnosis_text
-from icnet_deploy.evaluation.model import kind_of_model
+from icnet_deploy.evaluation.float_network import NEEDS, PytorchNetwork
+from icnet_deploy.evaluation.model import kind_of_model, require_pytorch
 from icnet_deploy.evaluation.reference import read_checkpoint
 from icnet_deploy.files import write_json, write_text
 
@@ -34,6 +35,7 @@ def diagnosed(arguments: argparse.Namespace) -> int:
     limit = arguments.limit or IMAGES
     dataset = open_data(argparse.Namespace(**{**vars(arguments), "limit": limit}))
     checkpoint, own = _opened(arguments)
+    PytorchNetwork(checkpoint).require_size(arguments.size)
     found = diagnose(checkpoint, dataset, arguments.size)
     result = Diagnosed(found, checkpoint, dataset, arguments.size, own)
     if arguments.json:
@@ -52,22 +54,18 @@ def _check(arguments: argparse.Namespace) -> None:
             option = f"--{name.replace('_', '-')} {given}"
             why = "it needs labels" if name == "images" else "it compares one network with itself"
             raise InputError(f"{option} does not go with --diagnose: {why}; leave it out")
-    if arguments.runtime != "auto" or arguments.device not in ("auto", "cpu"):
-        asked = arguments.runtime if arguments.runtime != "auto" else arguments.device
-        raise InputError(
-            f"--diagnose runs the float network in PyTorch on the CPU; got {asked}: leave "
-            "--runtime and --device out"
-        )
+    require_pytorch(arguments.runtime, arguments.device)
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[Checkpoint, bool]:
     """The float network, and whether it is one of one's own."""
-    if getattr(arguments, "network", None) is not None:
-        from icnet_deploy.networks.own.opened import open_network
-        from icnet_deploy.networks.own.request import network_request
+    from icnet_deploy.networks.own.request import network_request
 
-        request = network_request(arguments)
-        assert request is not None  # `--network` is given
+    request = network_request(arguments)
+    if request is not None:
+        require(*NEEDS)
+        from icnet_deploy.networks.own.opened import open_network
+
         return open_network(request, arguments.size), True
     path = arguments.model
     if kind_of_model(path) != "checkpoint":

@@ -17,6 +17,7 @@ from icnet_deploy.evaluation.diagnose.diagnosis import (
     Try,
 )
 from icnet_deploy.evaluation.diagnose.slips import Kind, Reading, Slip
+from icnet_deploy.evaluation.float_network import PytorchNetwork
 from icnet_deploy.evaluation.interval_plot import Bar, interval_plot
 from icnet_deploy.evaluation.score import Size, size_text
 from icnet_deploy.report.html import Html, page, tag
@@ -53,6 +54,11 @@ class Diagnosed(NamedTuple):
     size: Size | None
     own: bool
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its reader must know of the network, in words."""
+        return PytorchNetwork(self.checkpoint).origin.notes
+
     def facts(self) -> dict[str, str]:
         """Name -> value: what was looked at, and how it was said to be read."""
         said, data = self.diagnosis.said, self.dataset
@@ -77,6 +83,7 @@ class Diagnosed(NamedTuple):
             "model": str(self.checkpoint.path),
             "sha256": self.checkpoint.sha256,
             "network": self.checkpoint.network.description(),
+            "notes": list(self.notes),
             "data": {
                 "dataset": self.dataset.name,
                 "split": self.dataset.split,
@@ -102,6 +109,7 @@ def diagnosis_text(diagnosed: Diagnosed) -> str:
     """For the terminal: the verdict first, what to change, then every try."""
     found = diagnosed.diagnosis
     lines = [_headline(found), *_advice(found, diagnosed.own), *_notes(found), ""]
+    lines += [*diagnosed.notes]
     lines += [f"{name:<20} {value}" for name, value in diagnosed.facts().items()]
     for index, each in enumerate(found.rounds):
         lines += ["", f"{_title(found, index)}: {number(each.miou)} % mIoU", _table(each).text()]
@@ -127,6 +135,7 @@ def diagnosis_page(diagnosed: Diagnosed) -> str:
         tag("p", tag("b", _headline(found))),
         [tag("p", line) for line in _advice(found, diagnosed.own)],
         [tag("p", line, class_="quiet") for line in _notes(found)],
+        [tag("p", line, class_="quiet") for line in diagnosed.notes],
         facts(diagnosed.facts()),
         parts,
         where(machine() | versions()),
