@@ -182,7 +182,8 @@ def _run(
     timings["inference"] += milliseconds
     timings["label_map"] += (time.perf_counter() - answered) * 1e3
     own = labels[: cut.shape[0], : cut.shape[1]]
-    return _Tile(top, left, own, logits, size, rule, (height, width))
+    # A copy: the runtime may use its memory for the next tile.
+    return _Tile(top, left, own, logits.copy(), size, rule, (height, width))
 
 
 def _weights(length: int, before: bool, after: bool) -> Index:

@@ -128,6 +128,17 @@ def test_it_is_the_plain_average(size, overlap):
     np.testing.assert_array_equal(found[clear], mean.argmax(axis=0)[clear])
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_runtime_that_uses_its_memory_again_gives_every_tile_its_own(tiny_model, blocks, runtime):
+    image = blocks((150, 200))
+    fake = FakeBackend.of_colours(CITYSCAPES, (64, 96))
+    metadata = ArtefactMetadata(CITYSCAPES, (64, 96), "logits", "fp32")
+    expected = Predictor(fake, metadata).predict_tiles(image, 0.5).labels
+    with Predictor.from_onnx(tiny_model(), runtime, "cpu") as predictor:
+        found = predictor.predict_tiles(image, 0.5).labels
+    assert (found == expected).mean() > 0.9999
+
+
 def test_the_weights_of_two_tiles_are_a_ramp():
     """Two tiles that contradict each other by logits of 1 and -1 meet in the middle."""
     network_calls = iter([1.0, -1.0])
