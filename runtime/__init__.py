@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from icnet_deploy.runtime.answer import Prediction
     from icnet_deploy.runtime.backends.base import Backend, TensorSpec
     from icnet_deploy.runtime.backends.registry import RUNTIMES, auto_runtime, choose, open_backend
     from icnet_deploy.runtime.labelmap import label_map, label_map_dense
-    from icnet_deploy.runtime.prediction import Prediction
     from icnet_deploy.runtime.predictor import Predictor
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 _HOMES = {
     "RUNTIMES": "backends.registry",
     "Backend": "backends.base",
-    "Prediction": "prediction",
+    "Prediction": "answer",
     "Predictor": "predictor",
     "TensorSpec": "backends.base",
     "auto_runtime": "backends.registry",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.errors import NotFinite
 from icnet_deploy.metadata import UPSAMPLINGS
 
 Float32 = npt.NDArray[np.float32]
@@ -109,3 +110,15 @@ def blocks(rows: int, values: int, most: int) -> Iterator[slice]:
     step = max(1, most // max(1, values))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def refuse_not_finite(values: npt.NDArray[Any]) -> None:
+    """Looks at both ends of some logits: NaN is either's, and no array of truth values is made.
+
+    Raises:
+        NotFinite: one is infinite as float32, or not a number.
+    """
+    with np.errstate(over="ignore"):
+        ends = np.array([values.min(), values.max()]).astype(np.float32)
+    if not np.isfinite(ends).all():
+        raise NotFinite

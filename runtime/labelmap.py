@@ -25,7 +25,15 @@ import numpy.typing as npt
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.metadata import UPSAMPLINGS
 from icnet_deploy.runtime.cores import usable_cores
-from icnet_deploy.runtime.grid import Axis, Float32, Index, axes, blocks, interpolated
+from icnet_deploy.runtime.grid import (
+    Axis,
+    Float32,
+    Index,
+    axes,
+    blocks,
+    interpolated,
+    refuse_not_finite,
+)
 
 UInt8 = npt.NDArray[np.uint8]
 _NATIVE = Path(__file__).with_name("native")
@@ -128,7 +136,7 @@ def label_map_dense(
         return np.stack([label_map_dense(one, size, upsampling=upsampling) for one in logits])
     _check_shape(logits)
     rows, columns = axes(logits.shape[1:], size, upsampling)
-    _refuse_not_finite(logits)
+    refuse_not_finite(logits)
     labels = np.empty(size, np.uint8)
     for block in blocks(size[0], size[1], _PLANE):
         labels[block] = _dense(logits, rows, columns, block)
@@ -138,14 +146,6 @@ def label_map_dense(
 def _check_shape(logits: npt.NDArray[Any]) -> None:
     if logits.ndim != 3 or 0 in logits.shape or logits.shape[0] > 255:
         raise ValueError(f"expected logits C x h x w with C <= 255, got shape {logits.shape}")
-
-
-def _refuse_not_finite(values: npt.NDArray[Any]) -> None:
-    """Both ends of the values: NaN is either's, and no array is made of as many truth values."""
-    with np.errstate(over="ignore"):  # what becomes infinite as float32 is refused, too
-        ends = np.array([values.min(), values.max()]).astype(np.float32)
-    if not np.isfinite(ends).all():
-        raise NotFinite
 
 
 def _label(
@@ -169,7 +169,7 @@ def _label(
         with np.errstate(over="ignore"):  # what becomes infinite is refused where it is read
             values = np.ascontiguousarray(logits[:, lines], np.float32)
         if pixels.start == pixels.stop:
-            _refuse_not_finite(values)
+            refuse_not_finite(values)
         else:
             _fill(values, labels[pixels], part, threads, run)
         del values  # before there is the next band's
@@ -292,7 +292,7 @@ def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:
     corner = labels if where is None else np.empty(values.shape[1:], np.uint8)
     for block in blocks(*corner.shape, _PLANE):
         part = values[:, block]
-        _refuse_not_finite(part)
+        refuse_not_finite(part)
         corner[block] = _argmax(part)
     if where is None:
         return

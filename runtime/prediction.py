@@ -1,25 +1,28 @@
 """From an image to its label map: it is made ours, prepared and run, and the answer is held true.
 
-`Predictor` loads models and serves callers; what happens to an image in between is here, and what
-comes of it: a `Prediction`.
+`Predictor` loads models and serves callers; what happens to an image in between is here. What comes
+of it is a `Prediction`.
 """
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy import drawing
 from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import Fitting, check_image, unfit_labels
-from icnet_deploy.labels import LabelSet, check_labels
+from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.runtime.answer import ON_THE_HOST, PREDICTOR_GONE, Prediction
 from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
+from icnet_deploy.runtime.confidence import confidence_map, require_logits, unfit_shares
 from icnet_deploy.runtime.contract import INPUT, Size, check_answer
 from icnet_deploy.runtime.cuda.base import (
     DeviceArray,
@@ -28,63 +31,10 @@ from icnet_deploy.runtime.cuda.base import (
     is_on_device,
     read_frame,
 )
+from icnet_deploy.runtime.grid import Float32
 from icnet_deploy.runtime.labelmap import label_map
 
 UInt8 = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The answer to one image.
-
-    Attributes:
-        labels: uint8, H x W, the class of each pixel, at the image's own size: a numpy array, or
-            `DeviceLabels` if it was asked to stay on the GPU.
-        label_set: the classes; `label_set.names[labels[y, x]]` is a pixel's name.
-        timings_ms: milliseconds by stage: `preprocess` (checking, copying and resizing the image),
-            `inference`, `label_map`, and `total`, their sum. Decoding is not in it. Of a batch,
-            each image is given its equal share of `inference` and `label_map`.
-    """
-
-    labels: Any
-    label_set: LabelSet
-    timings_ms: dict[str, float]
-    _image: Any = field(repr=False)
-
-    @property
-    def image(self) -> Any:
-        """The image that was asked about, uint8, H x W x 3, RGB: a copy, made at each call.
-
-        What becomes of the caller's array since does not show in it, and writing to it changes
-        neither that array nor `overlay`. Of an array on the GPU it is no copy, but the caller's
-        own; in a stream, that which was made as it was drawn.
-        """
-        return self._image.copy() if isinstance(self._image, np.ndarray) else self._image
-
-    def colours(self) -> UInt8:
-        """The label map in the label set's colours: uint8, H x W x 3, RGB.
-
-        Raises:
-            ImageError: the label map is on the GPU.
-        """
-        return drawing.colourise(_on_host(self.labels, "label map"), self.label_set)
-
-    def overlay(self, alpha: float = 0.5) -> UInt8:
-        """The colours laid over the image: uint8, H x W x 3, RGB.
-
-        Args:
-            alpha: the colours' share, from 0 (the image alone) to 1 (the colours alone).
-
-        Raises:
-            ImageError: the image or the label map is on the GPU.
-        """
-        return drawing.blend(_on_host(self._image, "image"), self.colours(), alpha)
-
-
-def _on_host(array: Any, what: str) -> UInt8:
-    if not isinstance(array, np.ndarray):
-        raise ImageError(f"the {what} is on the GPU, and pictures are drawn on the host: copy it")
-    return array
 
 
 class _Held(NamedTuple):
@@ -129,6 +79,7 @@ class Serving:
         runtime: the name of the runtime that runs it.
         turns: lets as many threads run the network at once as it has streams.
         threads: CPU threads for one image's label map.
+        predictor: the `Predictor`, which what is kept of a prediction does not keep, nor its model.
         fitting: how an image comes to the model.
     """
 
@@ -136,6 +87,7 @@ class Serving:
     runtime: str
     turns: threading.Semaphore
     threads: int
+    predictor: weakref.ref[Any]
     fitting: Fitting = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,15 +130,26 @@ class Serving:
         return _Prepared(held, pixels, content, milliseconds)
 
     def finish(
-        self, backend: Backend, batch: Sequence[_Prepared], on_device: bool = False
+        self,
+        backend: Backend,
+        batch: Sequence[_Prepared],
+        on_device: bool = False,
+        confidence: bool = False,
     ) -> list[Prediction]:
         """Runs prepared images of one size together, and makes their label maps.
 
         Raises:
             BackendError: the runtime failed, or its answer is not what the metadata says.
-            ImageError: a label map cannot be left on the GPU.
+            ImageError: a label map cannot be left on the GPU, or something is there that is asked
+                for with `confidence`.
+            InputError: the model cannot tell its confidence.
         """
-        if isinstance(backend, Labeller):
+        shares: list[Any] = [self.confidence] * len(batch)
+        sharing = {}
+        if confidence:
+            labelled, shares, milliseconds = self._run_sure(backend, batch, on_device)
+            sharing["confidence"] = milliseconds / len(batch)
+        elif isinstance(backend, Labeller):
             labelled = self._label(backend, batch, on_device)
         elif on_device:
             raise ImageError(
@@ -194,33 +157,43 @@ class Serving:
                 " leave on_device away"
             )
         else:
-            labelled = self._run(backend, batch)
+            labelled, _ = self._run(backend, batch)
         predictions = []
-        for each, labels in zip(batch, labelled.labels, strict=True):
+        for each, labels, share in zip(batch, labelled.labels, shares, strict=True):
             timings = {
                 "preprocess": each.milliseconds,
                 "inference": labelled.inference_ms / len(batch),
                 "label_map": labelled.label_map_ms / len(batch),
+                **sharing,
             }
             timings["total"] = sum(timings.values())
             label_set = self.metadata.label_set
-            predictions.append(Prediction(labels, label_set, timings, each.held.image))
+            predictions.append(Prediction(labels, label_set, timings, each.held.image, share))
         return predictions
 
-    def finish_all(self, backend: Backend, prepared: Sequence[_Prepared]) -> list[Prediction]:
+    def finish_all(
+        self, backend: Backend, prepared: Sequence[_Prepared], confidence: bool = False
+    ) -> list[Prediction]:
         """As `finish`, of images of any sizes: those of one size together, if the model can."""
         any_number = backend.inputs[0].shape[0] is None
+        if confidence and isinstance(backend, Labeller):  # of which only `label` knows how many
+            any_number = False
         groups: dict[Any, list[int]] = {}
         for index, each in enumerate(prepared):
             groups.setdefault(each.pixels.shape if any_number else index, []).append(index)
         answered: dict[int, Prediction] = {}
         for indices in groups.values():
-            answers = self.finish(backend, [prepared[index] for index in indices])
+            some = [prepared[index] for index in indices]
+            answers = self.finish(backend, some, confidence=confidence)
             answered.update(zip(indices, answers, strict=True))
         return [answered[index] for index in range(len(prepared))]
 
     def stream(
-        self, backend: Callable[[], Backend], frames: Iterable[UInt8], streams: int
+        self,
+        backend: Callable[[], Backend],
+        frames: Iterable[UInt8],
+        streams: int,
+        confidence: bool = False,
     ) -> Generator[Prediction, None, None]:
         """See `Predictor.stream`.
 
@@ -228,6 +201,7 @@ class Serving:
             backend: gives the model, or raises where it is closed by then.
             frames: as `Predictor.predict` takes them.
             streams: how many of them the network works on at once.
+            confidence: see `Predictor.predict`.
         """
 
         def held() -> Iterator[_Held]:
@@ -236,7 +210,8 @@ class Serving:
                 yield self.hold(backend(), frame, may_be_reused=True)
 
         def label(frame: _Held) -> Prediction:
-            return self.finish(backend(), [self.prepare(frame)])[0]
+            prepared = [self.prepare(frame)]
+            return self.finish(backend(), prepared, confidence=confidence)[0]
 
         # One more than run the network: it has its image ready when another's turn ends.
         with ahead(held(), label, streams + 1) as predictions:
@@ -297,12 +272,25 @@ class Serving:
         cutting = (time.perf_counter() - start) * 1e3
         return Labelled(cut, labelled.inference_ms, labelled.label_map_ms + cutting)
 
-    def _run(self, backend: Backend, batch: Sequence[_Prepared]) -> Labelled:
-        """One run of a backend that leaves the label maps to the CPU."""
-        values, inference = self.answer(backend, [np.asarray(each.pixels) for each in batch])
-        start = time.perf_counter()
-        labels = [self._labels(value, each) for each, value in zip(batch, values, strict=True)]
-        return Labelled(labels, inference, (time.perf_counter() - start) * 1e3)
+    def confidence(self, image: UInt8) -> Float32:
+        """`Prediction.confidence` of an image that was held, by another run of the network."""
+        require_logits(self.metadata)
+        each = self.prepare(_Held(image, 0.0))
+        values, _ = self.answer(self.open_backend(), [np.asarray(each.pixels)])
+        return self._shares(values[0], each)
+
+    def open_backend(self) -> Backend:
+        """The model, for what is asked of a prediction later.
+
+        Raises:
+            BackendError: the predictor was closed, or nobody has it any more.
+        """
+        predictor = self.predictor()
+        if predictor is not None:
+            with suppress(BackendError):
+                backend: Backend = predictor.backend
+                return backend
+        raise BackendError(PREDICTOR_GONE)
 
     def answer(self, backend: Backend, images: Sequence[UInt8]) -> tuple[Array, float]:
         """Runs images of one size that the model takes together.
@@ -318,6 +306,33 @@ class Serving:
             feed = {INPUT: images[0][None] if len(images) == 1 else np.stack(images)}
             values = self._checked(backend.run(feed), feed[INPUT].shape)
             return values, (time.perf_counter() - start) * 1e3
+
+    def _run(self, backend: Backend, batch: Sequence[_Prepared]) -> tuple[Labelled, Array]:
+        """One run of a backend whose label maps are made on the CPU, and what it answered."""
+        values, inference = self.answer(backend, [np.asarray(each.pixels) for each in batch])
+        start = time.perf_counter()
+        labels = [self._labels(value, each) for each, value in zip(batch, values, strict=True)]
+        return Labelled(labels, inference, (time.perf_counter() - start) * 1e3), values
+
+    def _run_sure(
+        self, backend: Backend, batch: Sequence[_Prepared], on_device: bool
+    ) -> tuple[Labelled, list[Float32], float]:
+        """Label maps and confidences of one run, and the milliseconds that the latter took."""
+        require_logits(self.metadata)
+        if on_device or any(is_on_device(each.held.image) for each in batch):
+            raise ImageError(f"an image or a label map is on the GPU, and {ON_THE_HOST}")
+        labelled, values = self._run(backend, batch)
+        start = time.perf_counter()
+        shares = [self._shares(value, each) for each, value in zip(batch, values, strict=True)]
+        return labelled, shares, (time.perf_counter() - start) * 1e3
+
+    def _shares(self, value: Array, each: _Prepared) -> Float32:
+        """The confidence of one image's logits, at the image's size."""
+        rule = self.metadata.upsampling
+        shares = confidence_map(value, self._logits_size(each), upsampling=rule)
+        if shares.shape == each.held.size and each.content == each.size:
+            return shares
+        return unfit_shares(shares, each.content, each.held.size)
 
     def _checked(self, answers: Mapping[str, Array], fed: tuple[int, ...]) -> Array:
         """The head's values, of the kind and shape that its metadata says."""
@@ -337,10 +352,12 @@ class Serving:
             check_labels(value, self.metadata.label_set)
             labels = self._unfit(value, each)
             return labels.copy() if np.may_share_memory(labels, value) else labels
-        rule = self.metadata.upsampling
-        # Logits that are not upsampled are finished at the model's size, as `labels` are.
-        size = each.size if rule == "none" else self._label_size(each)
+        size, rule = self._logits_size(each), self.metadata.upsampling
         return self._unfit(label_map(value, size, self.threads, upsampling=rule), each)
+
+    def _logits_size(self, each: _Prepared) -> Size:
+        """As `_label_size`; logits that are not upsampled are finished at the model's size."""
+        return each.size if self.metadata.upsampling == "none" else self._label_size(each)
 
     def _label_size(self, each: _Prepared) -> Size:
         """(height, width) at which logits become a label map: a border is cut off there."""

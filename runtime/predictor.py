@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,15 @@ import numpy.typing as npt
 from icnet_deploy.errors import BackendError, ModelError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.backends.base import Backend
+from icnet_deploy.runtime.confidence import require_logits
 from icnet_deploy.runtime.contract import check_contract
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.loading import Loaded, load_engine, load_onnx, refuse_misfits
-from icnet_deploy.runtime.prediction import Prediction, Serving
+from icnet_deploy.runtime.prediction import Serving
 from icnet_deploy.runtime.tiles import OVERLAP, predict_tiles
 
 if TYPE_CHECKING:
@@ -73,7 +76,8 @@ class Predictor:
         self.streams = streams
         self._backend: Backend | None = backend
         share = max(1, (threads or usable_cores()) // streams)
-        self._serving = Serving(metadata, runtime, threading.Semaphore(streams), share)
+        turns = threading.Semaphore(streams)
+        self._serving = Serving(metadata, runtime, turns, share, weakref.ref(self))
 
     @classmethod
     def open(
@@ -265,7 +269,9 @@ class Predictor:
         """The (height, width) that the artefact takes, or the next from `size` on if it is free."""
         return self.size or self._serving.fitting.next_size(size)
 
-    def predict(self, image: Any, on_device: bool = False) -> Prediction:
+    def predict(
+        self, image: Any, on_device: bool = False, *, confidence: bool = False
+    ) -> Prediction:
         """Labels one image.
 
         Args:
@@ -276,16 +282,20 @@ class Predictor:
                 contiguous, which never leaves it. The prediction keeps a copy of a numpy array
                 that may be written to; one that is read-only is kept as it is.
             on_device: leave the label map in the GPU's memory, as `DeviceLabels`; engines only.
+            confidence: work out `Prediction.confidence` now, of the same run, on the CPU. Without
+                it the network runs again if that is asked for. Artefacts of the head `logits` only.
 
         Raises:
-            ImageError: another dtype or shape, or a size that a free-size artefact cannot take.
+            ImageError: another dtype or shape, or a size that a free-size artefact cannot take; or
+                `confidence` of what is on the GPU.
+            InputError: `confidence` of an artefact of the head `labels`.
             NotFinite: the network overflowed: its logits are infinite or not numbers.
             BackendError: the runtime failed, what it answered is not what the artefact's metadata
                 says, or the predictor is closed.
         """
         backend, serving = self.backend, self._serving
         prepared = serving.prepare(serving.hold(backend, image))
-        return serving.finish(backend, [prepared], on_device)[0]
+        return serving.finish(backend, [prepared], on_device, confidence)[0]
 
     def predict_tiles(
         self, image: UInt8, overlap: float = OVERLAP, *, progress: bool = False
@@ -310,7 +320,9 @@ class Predictor:
         """
         return predict_tiles(self._serving, self.backend, image, overlap, progress)
 
-    def predict_batch(self, images: Sequence[UInt8]) -> list[Prediction]:
+    def predict_batch(
+        self, images: Sequence[UInt8], *, confidence: bool = False
+    ) -> list[Prediction]:
         """Labels several images, which may differ in size.
 
         Those that reach the model at one size go to it together, and its memory grows with their
@@ -321,6 +333,7 @@ class Predictor:
 
         Args:
             images: each as `predict` takes it; all are checked before the first is run.
+            confidence: see `predict`.
 
         Returns:
             Their predictions, in order.
@@ -328,9 +341,11 @@ class Predictor:
         backend, serving = self.backend, self._serving
         lazy = not isinstance(images, list | tuple)  # such as a camera: see `stream`
         prepared = [serving.prepare(serving.hold(backend, image, lazy)) for image in images]
-        return serving.finish_all(backend, prepared)
+        return serving.finish_all(backend, prepared, confidence)
 
-    def stream(self, frames: Iterable[UInt8]) -> Generator[Prediction, None, None]:
+    def stream(
+        self, frames: Iterable[UInt8], *, confidence: bool = False
+    ) -> Generator[Prediction, None, None]:
         """Labels frames in order, working on the next ones while the caller has this one.
 
         Args:
@@ -339,12 +354,15 @@ class Predictor:
                 returns ends its threads. All may be one array that is filled anew each time: a
                 frame is copied before the next is drawn, unless it is read-only. So is one on the
                 GPU, where the stream that it names, or the default one, is waited for.
+            confidence: see `predict`.
 
         Raises:
             What `frames` raises, and what `predict` does, at the frame where it happens.
         """
         _ = self.backend  # refused now if closed, not at the first frame
-        return self._serving.stream(lambda: self.backend, frames, self.streams)
+        if confidence:
+            require_logits(self.metadata)
+        return self._serving.stream(lambda: self.backend, frames, self.streams, confidence)
 
     def warmup(self, runs: int = 3) -> None:
         """Runs on a grey image, so that no first image pays for what a runtime does once.

@@ -19,11 +19,12 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.images import check_image, pad_image
 from icnet_deploy.labels import IGNORE
 from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.base import Array, Backend
 from icnet_deploy.runtime.contract import Size
 from icnet_deploy.runtime.grid import axes
 from icnet_deploy.runtime.labelmap import label_map
-from icnet_deploy.runtime.prediction import Prediction, Serving
+from icnet_deploy.runtime.prediction import Serving
 
 UInt8 = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.intp]

@@ -19,10 +19,10 @@ from icnet_deploy.files import make_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
-from icnet_deploy.runtime.prediction import Prediction
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.runtime.tiles import MOST_OVERLAP, OVERLAP, check_tiles
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from icnet_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from icnet_deploy.runtime.prediction import Prediction
+    from icnet_deploy.runtime.answer import Prediction
     from icnet_deploy.runtime.predictor import Predictor
 
 __all__ = ["Prediction", "Predictor", "__version__"]

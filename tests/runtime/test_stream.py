@@ -13,7 +13,7 @@ from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.prediction import Prediction
+from icnet_deploy.runtime.answer import Prediction
 
 SIZE = (64, 96)
 
