@@ -48,6 +48,13 @@ def add_data_options(
         metavar="N",
         help="score N images, spread evenly over the split (default: all)",
     )
+    add_group_option(parser)
+    add_label_options(parser)
+    add_exif_option(parser)
+
+
+def add_group_option(parser: argparse._ActionsContainer) -> None:
+    """Adds which images belong together."""
     parser.add_argument(
         "--group-by",
         metavar="REGEX",
@@ -56,21 +63,27 @@ def add_data_options(
         "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes; of a folder each image "
         "is by itself)",
     )
-    add_label_options(parser)
-    add_exif_option(parser)
 
 
 def add_dataset_options(parser: argparse._ActionsContainer, required: bool = False) -> None:
     """Adds which data set, and where it is."""
+    add_dataset_option(parser, required)
+    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
+
+
+def add_dataset_option(
+    parser: argparse._ActionsContainer, required: bool = False, default: str | None = None
+) -> None:
+    """Adds how the folder is laid out, or what opens it."""
     # No `choices`: an unknown name is answered by the code that knows the names, in one line.
     parser.add_argument(
         "--dataset",
         required=required,
+        default=default,
         metavar="NAME",
         help=f"{', '.join(DATASETS)}: the layout; or PACKAGE.MODULE:OPENER, a function of your own "
-        "that opens it",
+        f"that opens it{f' (default: {default})' if default else ''}",
     )
-    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
 
 
 def add_label_options(parser: argparse._ActionsContainer, label_set: bool = True) -> None:

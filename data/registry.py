@@ -24,7 +24,7 @@ DATASETS: dict[str, Callable[[Path, str], Dataset]] = {
     "cityscapes": partial(cityscapes.read, "cityscapes"),
     "camvid": camvid.read,
     "scenes": partial(cityscapes.read, "scenes", group_of=alone),
-    "voc": voc.read,
+    voc.NAME: voc.read,
     folder.NAME: folder.read,
 }
 """Name -> what reads a split (`train`, `val`, ...) of a folder, or raises DatasetError."""

@@ -9,10 +9,12 @@ from icnet_deploy.data.own.label_files import LabelReader
 from icnet_deploy.errors import DatasetError
 from icnet_deploy.labels import VOC
 
-_NAME = "voc"
+NAME = "voc"
+"""What the layout is called on the command line."""
+
 _LISTS = Path("ImageSets/Segmentation")
 _LAYOUT = "JPEGImages/NAME.jpg, SegmentationClass/NAME.png and ImageSets/Segmentation/SPLIT.txt"
-_CLASSES = Classes(VOC, ignored_colours=((224, 224, 192),), source=_NAME)  # the objects' borders
+_CLASSES = Classes(VOC, ignored_colours=((224, 224, 192),), source=NAME)  # the objects' borders
 
 
 def read(root: Path, split: str) -> Dataset:
@@ -31,7 +33,7 @@ def read(root: Path, split: str) -> Dataset:
     if not path.is_file():
         there = splits(root)
         raise DatasetError(
-            f"{base} holds no {_NAME} images of the split {split!r}; expected {_LAYOUT}"
+            f"{base} holds no {NAME} images of the split {split!r}; expected {_LAYOUT}"
             + (f"; it has the lists {', '.join(there)}" if there else "")
         )
     names = dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split())
@@ -39,7 +41,7 @@ def read(root: Path, split: str) -> Dataset:
     labels = base / "SegmentationClass"
     absent = [name for name in names if name not in images]
     return listed(
-        _NAME,
+        NAME,
         base,
         split,
         VOC,

@@ -59,6 +59,37 @@ class LabelReader:
         return labels
 
 
+def palette_slip(path: Path, classes: Classes) -> str:
+    """Whether a palette's colours are the classes', but say other classes than its indices.
+
+    A tool that makes files smaller may number a palette anew; nothing but its colours shows it.
+
+    Args:
+        path: a label file that can be read.
+        classes: what its values mean; where they are ids, nothing is said.
+
+    Returns:
+        What is strange, in words; "" if nothing is.
+    """
+    file, palette = ImageFile(path), classes.label_set.palette
+    if file.in_colours or classes.values == "ids":
+        return ""
+    pairs = np.stack([_code(file.colours()), _of_values(classes)[file.indices()]], axis=-1)
+    drawn = [(int(code), int(index)) for code, index in np.unique(pairs.reshape(-1, 2), axis=0)]
+    known = {_number(colour): index for index, colour in enumerate(palette)}
+    shown = [(known.get(code), index) for code, index in drawn if index < len(palette)]
+    if any(colour is None for colour, _ in shown):
+        return ""
+    names = classes.label_set.names
+    for colour, index in shown:
+        if colour is not None and colour != index and palette[index] != palette[colour]:
+            return (
+                f"{path}: its palette draws {names[index]} in the colour of {names[colour]}: if "
+                "its colours are right and not its indices, convert it to RGB"
+            )
+    return ""
+
+
 def _code(rgb: UInt8) -> npt.NDArray[np.uint32]:
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])

@@ -1,0 +1,156 @@
+"""`icnet dataset check`: what is in a data set, and all that is wrong with it."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from icnet_deploy.command import add_exif_option, check_outputs, command
+from icnet_deploy.command import parser as make_parser
+from icnet_deploy.data import Dataset, open_dataset, voc
+from icnet_deploy.data.checking.examine import Check, Part, read_part, tell_twins
+from icnet_deploy.data.checking.report import check_page, check_text
+from icnet_deploy.data.dataset import Incomplete
+from icnet_deploy.data.options import add_dataset_option, add_group_option, add_label_options
+from icnet_deploy.data.own import folder
+from icnet_deploy.data.own.classes import classes_of
+from icnet_deploy.errors import CheckFailed, DatasetError, InputError
+from icnet_deploy.files import write_json, write_text
+
+_EXAMPLE = "icnet dataset check fields --report fields.html"
+_TRIED = ("train", "val", "test")  # where a layout does not list its splits
+
+
+def _usage() -> str:
+    return (
+        "usage: icnet dataset check DIR ...\n\n"
+        "Looks at labelled images before they are used.\n\n"
+        "  icnet dataset check --help   what it takes\n\n"
+        f"example:\n  {_EXAMPLE}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "icnet dataset check",
+        "Reads every image of a data set with its labels: counts images, sizes, groups and the\n"
+        "pixels of each class, says all that is wrong, and which files are worth a look. Exits\n"
+        "with 1 if something is wrong.",
+        _EXAMPLE,
+    )
+    parser.add_argument("data", type=Path, metavar="DIR", help="the data set's folder")
+    add_dataset_option(parser, default=folder.NAME)
+    parser.add_argument(
+        "--split",
+        action="append",
+        metavar="NAME",
+        help="which part of it; may be repeated (default: all that are there)",
+    )
+    add_group_option(parser)
+    add_label_options(parser)
+    add_exif_option(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `icnet dataset`; exit code 0 nothing is wrong, 1 something is, 2 a wrong request."""
+    rest = list(sys.argv[1:] if argv is None else argv)
+    if not rest or rest[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if rest else 2
+    if rest[0] != "check":
+        raise InputError(f"icnet dataset knows no {rest[0]!r}; known: check, e.g. {_EXAMPLE}")
+    arguments = _parser().parse_args(rest[1:])
+    check_outputs(arguments)
+    check = _check(arguments)
+    problems = check.problems()
+    if arguments.json:
+        write_json(arguments.json, check.to_dict())
+    if arguments.report:
+        write_text(arguments.report, check_page(check))
+    print(check_text(check))  # last: its reader may close the pipe
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise CheckFailed(f"{arguments.data} has {count}; first: {problems[0]}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> Check:
+    opened = list(_opened(arguments))
+    parts = [part for part, _ in opened]
+    total = sum(len(dataset) for _, dataset in opened if dataset is not None)
+    with tqdm(total=total, desc="check", unit="image", disable=None) as bar:
+        for part, dataset in opened:
+            if dataset is not None:
+                read_part(part, dataset, bar.update)
+    tell_twins(parts)
+    label_set = next(dataset.label_set for _, dataset in opened if dataset is not None)
+    return Check(arguments.dataset, str(arguments.data), label_set.name, parts)
+
+
+def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | None]]:
+    """Each split, with what is wrong with its files; None for one that cannot be opened at all."""
+    root: Path = arguments.data
+    if not root.exists():
+        raise DatasetError(f"the data set's folder {root} does not exist")
+    if arguments.dataset == folder.NAME:  # what is said of the classes is no split's
+        classes_of(root, arguments.label_set, arguments.label_values)
+    asked: list[str] | None = arguments.split
+    listed = asked or _listed(arguments.dataset, root)
+    error: InputError | None = None
+    opened: list[tuple[Part, Dataset | None]] = []
+    for split in listed or _TRIED:
+        try:
+            opened.append(_open(arguments, split))
+        except InputError as why:
+            error = error or why
+            if asked:
+                raise
+            if listed:
+                opened.append((Part(split, (), problems=[str(why)]), None))
+    if error is not None and all(dataset is None for _, dataset in opened):
+        raise error
+    first = next(dataset.label_set for _, dataset in opened if dataset is not None)
+    for part, dataset in opened:
+        if dataset is not None and dataset.label_set.names != first.names:
+            part.problems.append(f"{part.split} has other classes than the splits before it")
+    yield from opened
+
+
+def _listed(name: str, root: Path) -> list[str]:
+    """The splits that a layout lists, as far as it does."""
+    if name == folder.NAME:
+        below = (root / "labels").glob("[!.]*/")
+        return sorted({*folder.splits(root), *(path.name for path in below)})
+    return voc.splits(root) if name == voc.NAME else []
+
+
+def _open(arguments: argparse.Namespace, split: str) -> tuple[Part, Dataset]:
+    problems: list[str] = []
+    try:
+        dataset = open_dataset(
+            arguments.dataset,
+            arguments.data,
+            split,
+            arguments.exif,
+            arguments.group_by,
+            label_set=arguments.label_set,
+            label_values=arguments.label_values,
+            class_map=arguments.class_map,
+        )
+    except Incomplete as error:
+        dataset = error.rest
+        problems += error.problems
+    part = Part(split, dataset.label_set.names, dataset.grouping, problems=problems)
+    if arguments.dataset == folder.NAME:
+        pairs = folder.Pairs.of(arguments.data, split)
+        part.problems += [f"{path} belongs to no image" for path in pairs.unpaired]
+        part.notes += [f"{path} is left out: it is no image" for path in pairs.left_out]
+    return part, dataset
