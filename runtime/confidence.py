@@ -59,11 +59,16 @@ def confidence_map(
             values = _interpolated(logits, rows, columns, block)
         else:
             values = logits[:, block].astype(np.float32)
-        values -= values.max(axis=0)
-        np.exp(values, out=values)
-        np.divide(1, values.sum(axis=0), out=shares[block])
+        shares[block] = shares_of(values)
         del values  # before there are the next ones
     return shares
+
+
+def shares_of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The softmax share of the largest of logits, float, C x ...; the array is used up."""
+    values -= values.max(axis=0)
+    np.exp(values, out=values)
+    return np.asarray(1 / values.sum(axis=0))
 
 
 def _interpolated(

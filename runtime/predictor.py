@@ -298,7 +298,12 @@ class Predictor:
         return serving.finish(backend, [prepared], on_device, confidence)[0]
 
     def predict_tiles(
-        self, image: UInt8, overlap: float = OVERLAP, *, progress: bool = False
+        self,
+        image: UInt8,
+        overlap: float = OVERLAP,
+        *,
+        progress: bool = False,
+        confidence: bool = False,
     ) -> Prediction:
         """Labels an image at its own scale, in overlapping tiles of the artefact's size.
 
@@ -312,13 +317,14 @@ class Predictor:
             overlap: by how much of a tile's side neighbours overlap at least, 0 to 0.75. More takes
                 longer.
             progress: show a bar where it takes more than a second and stderr is a terminal.
+            confidence: see `predict`; it is that of the averaged logits.
 
         Raises:
             InputError: the artefact gives label maps, not logits, or is of free size; or there is
                 no such overlap.
             ImageError, NotFinite, BackendError: as `predict`.
         """
-        return predict_tiles(self._serving, self.backend, image, overlap, progress)
+        return predict_tiles(self._serving, self.backend, image, overlap, progress, confidence)
 
     def predict_batch(
         self, images: Sequence[UInt8], *, confidence: bool = False

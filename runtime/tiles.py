@@ -21,14 +21,15 @@ from icnet_deploy.labels import IGNORE
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.base import Array, Backend
+from icnet_deploy.runtime.confidence import shares_of
 from icnet_deploy.runtime.contract import Size
-from icnet_deploy.runtime.grid import axes
+from icnet_deploy.runtime.grid import Float32, axes, blocks
 from icnet_deploy.runtime.labelmap import label_map
 from icnet_deploy.runtime.prediction import Serving
 
 UInt8 = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.intp]
-Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 OVERLAP = 0.25
 """By how much of a tile's side neighbours overlap at least, where nothing else is asked for."""
@@ -36,7 +37,8 @@ OVERLAP = 0.25
 MOST_OVERLAP = 0.75
 """A pixel is then in 16 tiles, and the image takes 16 times as long as without overlap."""
 
-_PIXELS = 1 << 14  # averaged at once: of 19 classes 2.4 MiB
+_VALUES = 1 << 18
+"""Logits of all classes that are averaged at once: 2 MiB."""
 
 
 def check_tiles(metadata: ArtefactMetadata, overlap: float) -> Size:
@@ -121,7 +123,12 @@ class _Tile:
 
 
 def predict_tiles(
-    serving: Serving, backend: Backend, image: Any, overlap: float, progress: bool = False
+    serving: Serving,
+    backend: Backend,
+    image: Any,
+    overlap: float,
+    progress: bool = False,
+    confidence: bool = False,
 ) -> Prediction:
     """Labels an image of any size at its own scale; see `Predictor.predict_tiles`.
 
@@ -131,16 +138,18 @@ def predict_tiles(
         image: uint8, H x W x 3, RGB.
         overlap: see `starts`.
         progress: show a bar where it takes more than a second and stderr is a terminal.
+        confidence: see `Predictor.predict`; of the averaged logits.
     """
     size = check_tiles(serving.metadata, overlap)
     held = serving.hold(backend, check_image(image))
     if all(own <= tile for own, tile in zip(held.size, size, strict=True)):
-        return serving.finish(backend, [serving.prepare(held)])[0]
+        return serving.finish(backend, [serving.prepare(held)], confidence=confidence)[0]
     from tqdm import tqdm
 
     rows, columns = map(starts, held.size, size, (overlap, overlap))
     timings = {"preprocess": held.milliseconds, "inference": 0.0, "label_map": 0.0}
     labels = np.full(held.size, IGNORE, np.uint8)
+    shares = np.empty(held.size, np.float32) if confidence else None
     reaching: list[_Tile] = []
     with tqdm(
         total=len(rows) * len(columns),
@@ -155,10 +164,22 @@ def predict_tiles(
                 bar.update()
             start = time.perf_counter()
             _join(labels[top:end], top, reaching)
+            joined = time.perf_counter()
+            timings["label_map"] += (joined - start) * 1e3
+            if shares is not None:
+                _share(shares[top:end], top, reaching)
+                passed = (time.perf_counter() - joined) * 1e3
+                timings["confidence"] = timings.get("confidence", 0.0) + passed
             reaching = [tile for tile in reaching if tile.bottom > end]
-            timings["label_map"] += (time.perf_counter() - start) * 1e3
     timings["total"] = sum(timings.values())
-    return Prediction(labels, serving.metadata.label_set, timings, held.image)
+
+    def again(image: UInt8) -> Float32:
+        """For whom the confidence is asked later."""
+        backend = serving.open_backend()
+        return predict_tiles(serving, backend, image, overlap, confidence=True).confidence
+
+    answered = again if shares is None else shares
+    return Prediction(labels, serving.metadata.label_set, timings, held.image, answered)
 
 
 def _run(
@@ -212,20 +233,35 @@ def _join(band: UInt8, top: int, tiles: Sequence[_Tile]) -> None:
         mixed[part] |= (own != there) & ~empty
         np.copyto(there, own, where=empty)
     rows, columns = np.nonzero(mixed)
-    for start in range(0, len(rows), _PIXELS):
-        y, x = rows[start : start + _PIXELS], columns[start : start + _PIXELS]
-        band[y, x] = _averaged(tiles, y + top, x)
+    for some in blocks(len(rows), len(tiles[0].logits), _VALUES):
+        y, x = rows[some], columns[some]
+        total, _ = _weighted(tiles, y + top, x)
+        band[y, x] = total.argmax(axis=0)
 
 
-def _averaged(tiles: Sequence[_Tile], y: Index, x: Index) -> UInt8:
-    """The class of largest average at n pixels of the image; of several the lowest."""
+def _share(band: Float32, top: int, tiles: Sequence[_Tile]) -> None:
+    """Fills a band of rows of the confidence from the tiles that reach it."""
+    height, width = band.shape
+    flat = band.reshape(-1)
+    for some in blocks(height * width, len(tiles[0].logits), _VALUES):
+        y, x = np.divmod(np.arange(some.start, some.stop), width)
+        total, weight = _weighted(tiles, y + top, x)
+        flat[some] = shares_of(total / weight)
+
+
+def _weighted(tiles: Sequence[_Tile], y: Index, x: Index) -> tuple[Float64, Index]:
+    """At n pixels of the image the sum of the tiles' logits, C x n, and that of their weights.
+
+    The latter is the same for all classes, so that the largest sum is the largest average.
+    """
     total = np.zeros((len(tiles[0].logits), len(y)))
+    weights = np.zeros(len(y), np.intp)
     for tile in tiles:
         inside = (tile.top <= y) & (y < tile.bottom) & (tile.left <= x) & (x < tile.right)
         here = np.flatnonzero(inside)
         if len(here):
             row, column = y[here] - tile.top, x[here] - tile.left
             weight = tile.weights[0][row] * tile.weights[1][column]
-            # The sum of the weights is the same for all classes, and changes no order.
+            weights[here] += weight
             total[:, here] += tile.at(row, column) * weight.astype(np.float64)
-    return np.asarray(total.argmax(axis=0), np.uint8)
+    return total, weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import pickle
 import tracemalloc
@@ -13,9 +14,9 @@ from fake_backend import FakeBackend
 
 from icnet_deploy.errors import BackendError, ImageError, InputError, NotFinite
 from icnet_deploy.images import fit_image, resize_labels
-from icnet_deploy.labels import CITYSCAPES
+from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import Predictor, label_map
+from icnet_deploy.runtime import Predictor, TensorSpec, label_map
 from icnet_deploy.runtime.confidence import confidence_map
 
 SIZE = (64, 96)
@@ -255,3 +256,32 @@ def test_on_the_gpu_it_says_what_to_do():
         prediction = Prediction(labels, CITYSCAPES, {}, image, lambda image: image)
         with pytest.raises(ImageError, match=f"the {what} is on the GPU.*as a numpy array"):
             _ = prediction.confidence
+
+
+@pytest.mark.parametrize("rule", ["none", "half-pixel"])
+def test_of_tiles_it_is_that_of_their_averaged_logits(rule):
+    """Of a pointwise network that is the whole image's: all tiles say the same of a pixel."""
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    spec = TensorSpec("image", (None, 48, 64, 3), np.dtype(np.uint8))
+    output = TensorSpec("logits", (None, 3, 48, 64), np.dtype(np.float32))
+
+    def pointwise(images):
+        return images.transpose(0, 3, 1, 2).astype(np.float32) / 40
+
+    network = FakeBackend((spec,), (output,), lambda feed: {"logits": pointwise(feed["image"])})
+    three = LabelSet("three", ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    metadata = ArtefactMetadata(three, (48, 64), "logits", "fp32", stride=1, upsampling=rule)
+    predictor = Predictor(network, metadata)
+    expected = confidence_map(pointwise(image[None])[0], (100, 150), upsampling="none")
+    now = predictor.predict_tiles(image, 0.5, confidence=True)
+    np.testing.assert_allclose(now.confidence, expected, rtol=0, atol=1e-6)
+    assert now.timings_ms["confidence"] > 0
+    later, runs = predictor.predict_tiles(image, 0.5), network.runs
+    assert "confidence" not in later.timings_ms
+    np.testing.assert_array_equal(later.confidence, now.confidence)
+    assert network.runs > runs
+    one = predictor.predict_tiles(image[:48, :64], confidence=True)
+    np.testing.assert_allclose(one.confidence, expected[:48, :64], rtol=0, atol=1e-6)
+    predictor.close()
+    with pytest.raises(BackendError, match="closed or gone"):
+        _ = dataclasses.replace(later).confidence  # as one that was not asked
