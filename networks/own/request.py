@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.command import count, number_type
-from icnet_deploy.documents import NUMBER, Kind, parse
+from icnet_deploy.documents import PROBABILITY, parse
 from icnet_deploy.errors import InputError
 from icnet_deploy.labels import LabelSet, load_label_set
 from icnet_deploy.metadata import UPSAMPLINGS
-
-_PROBABILITY = Kind(lambda value: NUMBER.fits(value) and 0 < value < 1, "a number between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def add_network_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=number_type(_PROBABILITY),
+        type=number_type(PROBABILITY),
         metavar="P",
         help="of one channel of logits: a pixel is of the second class from this probability on "
         "(default: 0.5)",

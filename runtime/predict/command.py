@@ -13,24 +13,26 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy import command as shared
+from icnet_deploy.documents import PROBABILITY
 from icnet_deploy.drawing import palette, with_legend
 from icnet_deploy.errors import ImageError, InputError, MissingPackage
 from icnet_deploy.files import make_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
-from icnet_deploy.labels import LabelSet
+from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.runtime.ahead import ahead
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
+from icnet_deploy.runtime.predict.sure import SureLabels, check_unsure, overlay_of
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.runtime.tiles import MOST_OVERLAP, OVERLAP, check_tiles
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
 
 _Timings = list[dict[str, float]]
-_Predict = Callable[[Any], Prediction]
+_Predict = Callable[..., Prediction]
 
-_STAGES = ("preprocess", "inference", "label_map", "total")
+_STAGES = ("preprocess", "inference", "label_map", "confidence", "total")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,6 +88,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the ids that the data set's evaluation server expects, not class indices",
     )
+    parser.add_argument(
+        "--unsure-below",
+        type=shared.number_type(PROBABILITY),
+        metavar="P",
+        help="ignore the pixels whose class has a softmax share below P, 0 to 1: they are 255 in "
+        "NAME_labels.png (0 with --label-ids), black in NAME_colour.png, and in overlays the image "
+        "itself (needs the head logits)",
+    )
     _add_tiles(parser)
     args = parser.parse_args(argv)
     if args.overlap is not None and not args.tiles:
@@ -124,10 +134,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_manifest=args.require_manifest,
     ) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
-        predict = _predict(predictor, args)
+        predict, sure = _predict(predictor, args), None
+        if args.unsure_below is not None:
+            check_unsure(predictor.metadata, args.label_ids)
+            predict = sure = SureLabels(partial(predict, confidence=True), args.unsure_below)
         make_folder(args.output)
         timings, failures = label_files(predictor, items, table, predict)
         _summarise(predictor, items, timings, len(failures), args.output)
+        if sure is not None and sure.pixels:
+            print(sure.says(0 if args.label_ids else IGNORE))
     if len(failures) == 1 == len(items):
         raise failures[0]
     if failures:
@@ -238,7 +253,7 @@ def _label_image(predict: _Predict, item: Item, table: Any, timings: _Timings) -
 
 def _label_picture(predict: _Predict, item: Item, image: Any, table: Any) -> dict[str, float]:
     prediction = predict(image)
-    overlay = with_legend(prediction.overlay(), prediction.labels, prediction.label_set)
+    overlay = with_legend(overlay_of(prediction), prediction.labels, prediction.label_set)
     write_results(item, prediction, overlay, table)
     return prediction.timings_ms
 
@@ -269,7 +284,7 @@ def _label_video(predictor: Predictor, item: Item, timings: _Timings, predict: _
     def draw(frame: Frame) -> tuple[Frame, Any, dict[str, float]]:
         prediction = predict(frame.image)
         labels, label_set = prediction.labels, prediction.label_set
-        overlay = with_legend(prediction.overlay(), labels, label_set, every_class=True)
+        overlay = with_legend(overlay_of(prediction), labels, label_set, every_class=True)
         return frame, overlay, prediction.timings_ms
 
     with (
@@ -301,6 +316,7 @@ def _summarise(
     stages = ", ".join(
         f"{stage.replace('_', ' ')} {median(one[stage] for one in timings):.1f}"
         for stage in _STAGES
+        if stage in timings[0]
     )
     print(
         f"{done}{of} input{'s' if len(items) > 1 else ''} labelled with {predictor.runtime} on "

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, TypeVar, overload
 from icnet_deploy.documents import (
     BOOL,
     FROM_ONE,
-    NUMBER,
     OBJECT,
+    PROBABILITY,
     SHA256,
     TEXT,
     Kind,
@@ -165,7 +165,6 @@ class ArtefactMetadata:
 
 
 _WHERE = "the artefact's metadata"
-_PROBABILITY = Kind(lambda value: NUMBER.fits(value) and 0 < value < 1, "a number between 0 and 1")
 _OPTIONAL = {
     **dict.fromkeys(("network", "preprocessing", "tools"), OBJECT),
     **dict.fromkeys(("weights_sha256", "parent_sha256", "training_data"), or_null(TEXT)),
@@ -174,7 +173,7 @@ _OPTIONAL = {
     "min_side": FROM_ONE,
     "side_multiple": FROM_ONE,
     "fit": one_of(*FITS),
-    "threshold": or_null(_PROBABILITY),
+    "threshold": or_null(PROBABILITY),
     "calibration_images": list_of(TEXT),
     "digest": Kind(lambda value: value == "" or SHA256.fits(value), SHA256.words),
     _STAMPED: BOOL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.predict.command import main
 from icnet_deploy.runtime.predict.inputs import find_items
+from icnet_deploy.runtime.predict.sure import SureLabels, overlay_of
 
 SIZE = (64, 96)
 ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")
@@ -93,6 +96,97 @@ def test_label_ids_that_the_label_set_lacks(tiny_model, out, blocks, tmp_path, c
     words = [tmp_path / "a.png", "--model", model, "-o", out, "--label-ids"]
     assert_refused(main([str(w) for w in words]), capfd, "'camvid' has no label ids")
     assert not out.exists()
+
+
+class TestUnsure:
+    """`--unsure-below`: what the network is not sure of is no class in what is written."""
+
+    @pytest.fixture
+    def image(self, blocks, tmp_path):
+        """A third is between the colours of a bus and of a train, so that no class is sure."""
+        image = blocks(SIZE)
+        image[:, 64:] = (0, 70, 100)
+        write_image(tmp_path / "street.png", image)
+        return image
+
+    @pytest.fixture
+    def expected(self, model, image):
+        with Predictor.open(model, "onnxruntime") as predictor:
+            prediction = predictor.predict(image)
+            unsure = prediction.confidence < 0.6
+        assert 0.05 < unsure.mean() < 0.95
+        return prediction, unsure
+
+    def test_an_image(self, predict, out, image, expected, tmp_path, capfd):
+        prediction, unsure = expected
+        assert predict(tmp_path / "street.png", options=("--unsure-below", "0.6")) == 0
+        labels = read_grey(out / "street_labels.png")
+        np.testing.assert_array_equal(labels, np.where(unsure, 255, prediction.labels))
+        colours = read_image(out / "street_colour.png")
+        assert (colours[unsure] == 0).all()
+        np.testing.assert_array_equal(colours[~unsure], prediction.colours()[~unsure])
+        said = capfd.readouterr().out
+        pixels = SIZE[0] * SIZE[1]
+        assert f"confidence below 0.6: {unsure.sum():,} of {pixels:,} pixels" in said
+        assert f"({unsure.mean():.1%})" in said
+        assert "labels: 255" in said
+        assert ", confidence " in said  # its milliseconds
+
+    def test_label_ids(self, predict, out, expected, tmp_path, capfd):
+        prediction, unsure = expected
+        options = ("--unsure-below", "0.6", "--label-ids")
+        assert predict(tmp_path / "street.png", options=options) == 0
+        table = np.frombuffer(CITYSCAPES.train_to_label_ids(), np.uint8)
+        ids = np.where(unsure, 0, table[prediction.labels])
+        np.testing.assert_array_equal(read_grey(out / "street_labels.png"), ids)
+        assert "labels: 0" in capfd.readouterr().out
+
+    def test_the_overlay_shows_the_image_there(self, expected):
+        prediction, unsure = expected
+        sure = SureLabels(lambda image: prediction, 0.6)
+        marked = sure(prediction.image)
+        overlay = overlay_of(marked)
+        np.testing.assert_array_equal(overlay[unsure], prediction.image[unsure])
+        np.testing.assert_array_equal(overlay[~unsure], prediction.overlay()[~unsure])
+        np.testing.assert_array_equal(overlay_of(prediction), prediction.overlay())
+        assert (sure.pixels, sure.ignored) == (unsure.size, unsure.sum())
+
+    def test_a_folder_with_an_animation_and_tiles(self, predict, out, image, tmp_path, capfd):
+        folder = tmp_path / "both"
+        folder.mkdir()
+        write_image(folder / "one.png", np.tile(image, (2, 2, 1)))
+        frames = [Image.fromarray(image), Image.fromarray(255 - image)]
+        frames[0].save(folder / "two.gif", save_all=True, append_images=frames[1:])
+        assert predict(folder, options=("--unsure-below", "0.6", "--tiles")) == 0
+        assert (read_grey(out / "one_labels.png") == 255).any()
+        assert (out / "two_overlay.mp4").exists()
+        assert f"of {6 * SIZE[0] * SIZE[1]:,} pixels" in capfd.readouterr().out
+
+    def test_what_cannot_be_is_refused_before_any_work(
+        self, predict, tiny_model, out, image, tmp_path, capfd
+    ):
+        picture = str(tmp_path / "street.png")
+        for number in ("0", "1", "50", "nan", "much"):
+            assert predict(picture, options=("--unsure-below", number)) == 2
+            error = capfd.readouterr().err
+            assert f"--unsure-below: '{number}' is not a number between 0 and 1" in error
+        words = ["-o", str(out), "--runtime", "onnxruntime", "--unsure-below", "0.5"]
+        labels = tiny_model(head="labels")
+        assert_refused(
+            main([picture, "--model", str(labels), *words]),
+            capfd,
+            "--unsure-below",
+            "--head logits",
+        )
+        zero = dataclasses.replace(CITYSCAPES, label_ids=tuple(range(19)))
+        own = tiny_model(label_set=zero)
+        assert_refused(
+            main([picture, "--model", str(own), *words, "--label-ids"]),
+            capfd,
+            "0 is a class's id",
+            "leave --label-ids away",
+        )
+        assert not out.exists()
 
 
 def test_folders_keep_their_sub_folders(predict, out, blocks, tmp_path):
