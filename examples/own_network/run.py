@@ -1,0 +1,74 @@
+"""`python run.py`: five networks of other libraries, each from training to files that are verified.
+
+For each network it trains (`train.py`), exports in float32 and in float16 (`icnet export
+--network`) and verifies both on every runtime that is installed (`icnet verify --network`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from streets import ROAD, STREETS, write_streets
+
+HERE = Path(__file__).resolve().parent
+NETWORKS = ("lraspp", "unet", "deeplabv3plus", "segformer", "road")
+PRECISIONS = ("fp32", "fp16")
+
+
+def run(*command: object) -> None:
+    """Runs a command in this folder, where my_networks.py is; its failure ends the whole."""
+    print("+", *command, flush=True)
+    subprocess.run([str(part) for part in command], check=True, cwd=HERE)
+
+
+def icnet(*arguments: object) -> None:
+    """Runs `icnet`."""
+    run(sys.executable, "-m", "icnet_deploy", *arguments)
+
+
+def make(name: str, data: Path, out: Path, size: str, steps: int, batch: int) -> None:
+    """Trains, exports and verifies one network; its files come to lie in `out/NAME`."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = out / f"{name}.pth"
+    training = ("--steps", steps, "--batch", batch)
+    run(sys.executable, "train.py", name, "--data", data, *training, "-o", weights)
+    network = ("--network", f"my_networks:{name}", "--weights", weights)
+    says = ("--label-set", data / "classes.json", "--preprocessing", "imagenet")
+    for precision in PRECISIONS:
+        file = folder / f"{name}-{precision}.onnx"
+        icnet("export", *network, *says, "--size", size, "--precision", precision, "-o", file)
+    icnet("verify", folder, *network, "--dataset", "folder", "--data", data)
+
+
+def main() -> None:
+    """Goes through the networks and says what it made."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--out", type=Path, default=HERE / "out", help="(default: %(default)s)")
+    p.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
+    p.add_argument("--size", default="256x512", help="HEIGHTxWIDTH (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=600, help="of training (default: %(default)s)")
+    p.add_argument("--batch", type=int, default=8, help="images in a step (default: %(default)s)")
+    p.add_argument("--train", type=int, default=64, help="scenes to train on")
+    p.add_argument("--val", type=int, default=16, help="scenes to verify on")
+    args = p.parse_args()
+    out = args.out.resolve()
+    height, width = map(int, args.size.split("x"))
+    counts = {"train": args.train, "val": args.val}
+    for folder, classes in (("streets", STREETS), ("road", ROAD)):
+        if folder == "road" and "road" not in args.networks:
+            continue
+        write_streets(out / folder, classes, counts, (height, width))
+    for name in args.networks:
+        data = out / ("road" if name == "road" else "streets")
+        make(name, data, out, args.size, args.steps, args.batch)
+    print(f"{out} holds:")
+    for file in sorted(out.glob("*/*.onnx")):
+        print(f"  {file.relative_to(out)}: {file.stat().st_size / 1e6:.1f} MB, verified")
+
+
+if __name__ == "__main__":
+    main()
