@@ -17,7 +17,7 @@ from icnet_deploy.evaluation.parity.comparison import (
     difference_map,
 )
 from icnet_deploy.evaluation.parity.references import References
-from icnet_deploy.evaluation.parity.report import headline, sentences
+from icnet_deploy.evaluation.parity.report import headline, notes, sentences
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.evaluation.verdicts import Verdict
@@ -244,6 +244,30 @@ def test_the_reference_runs_once_a_size_and_image(memory):
     assert answers[(1, 6), "logits"] is answers[(1, 6), "labels"]
     assert answers[(2, 12), "labels"].upsampled == (2, 12)
     assert answers[(2, 12), "logits"].upsampled == (1, 6)
+
+
+def test_a_map_of_one_class_proves_little(memory):
+    dataset = memory([[0, 0, 1, 1, 1, 1]], label_set=TWO)
+    row = comparison(dataset)
+    for score in (row.score, row.reference):
+        score.add(dataset[0], answer().labels)
+    assert row.shown() == 1
+    (note,) = notes([row])
+    assert note.startswith("the reference's own map shows one class on more than 1 % of the pixels")
+    both = np.array([[0, 0, 0, 1, 1, 1]], np.uint8)
+    row.reference.add(dataset[0], both)
+    assert (row.shown(), notes([row])) == (2, [])
+
+
+def test_where_ties_are_right_only_flips_are_lost(memory):
+    """Of images without labels: the reference's own map is the truth, and either label of a tie."""
+    dataset = memory([[0] * 6], label_set=TWO)
+    object.__setattr__(dataset, "labelled", False)
+    row = comparison(dataset)
+    row.ties_are_right = True
+    one, _ = row.count(dataset[0], answer(), np.array([[0, 0, 1, 1, 0, 0]], np.uint8))
+    assert (one.pixels.ties, one.pixels.flips) == (1, 1)
+    assert one.score.confusion.counts[0].tolist() == [5, 1, 0]
 
 
 def test_the_network_states_its_ties_by_the_first_image(memory):
