@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,9 @@ def _unpickled(path: Path, zipped: bool) -> Any:
             f"{path} is refused: it names {', '.join(bad)}, which no weights need; nothing of it "
             "was run"
         )
-    inert = [(type("_Inert", (_Inert,), {"path": name}), name) for name in unknown]
+    inert: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (type("_Inert", (_Inert,), {"path": name}), name) for name in unknown
+    ]
     try:
         with torch.serialization.safe_globals(inert), warnings.catch_warnings():
             warnings.simplefilter("ignore")
