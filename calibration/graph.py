@@ -1,5 +1,6 @@
 """Reading and rewiring an ONNX graph: who makes a tensor, who reads it, what a layer is called."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -12,6 +13,12 @@ from onnx import numpy_helper
 from icnet_deploy.errors import InputError
 
 Array = npt.NDArray[np.float32]
+
+_NUMBERED = re.compile(r"(onnx::\w+_|_v_|val_)?\d+")
+"""What exporters call a constant that they made, such as weights with a batch norm folded in."""
+
+_FEW = 5
+"""A network of fewer parts at the first level is known better by those below."""
 
 
 class Graph:
@@ -52,9 +59,17 @@ class Graph:
         return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else tensor
 
     def layer(self, node: onnx.NodeProto) -> str:
-        """A convolution's name in the network, e.g. `conv2_1._3x3`."""
-        name = str(node.input[1]).removeprefix("network.")
-        return name.removesuffix(".weight").removesuffix(".conv")
+        """A convolution's name in the network, e.g. `conv2_1._3x3` or `backbone.layer1.0.conv1`.
+
+        It is that of its weights, without what an export wraps a network in. Weights that an
+        exporter made and has numbered have none: then it is the node's scope, where there is one,
+        and else the node's name.
+        """
+        weights = str(node.input[1])
+        name = weights.removesuffix(".weight")
+        if _NUMBERED.fullmatch(weights):
+            name = _scope(str(node.name)) or str(node.name) or weights
+        return name.removeprefix("network.").removeprefix("module.").removesuffix(".conv")
 
     def is_plain(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a convolution of images, in one group, with constants of its own."""
@@ -71,8 +86,8 @@ class Graph:
         """The convolutions that can be quantized, but for those of the excluded blocks.
 
         Args:
-            exclude: names of layers, of blocks (`conv2_1` is all of `conv2_1._3x3`, ...) or of
-                nodes.
+            exclude: names of layers, of nodes, or of what layers are in: `conv2_1` is all of
+                `conv2_1._3x3`, ..., `backbone.layer1` all of `backbone.layer1.0.conv1`, ...
 
         Raises:
             InputError: a name is none of the graph's.
@@ -80,15 +95,26 @@ class Graph:
         plain = [node for node in self.model.graph.node if self.is_plain(node)]
         unknown = sorted(set(exclude).difference(*map(self._names, plain)))
         if unknown:
-            known = dict.fromkeys(self.layer(n).split(".")[0] for n in plain)
+            known = self._known(plain)
             raise InputError(
                 f"the graph has no layer or block {unknown[0]!r}; blocks: {', '.join(known)}"
             )
         return [node for node in plain if self._names(node).isdisjoint(exclude)]
 
     def _names(self, node: onnx.NodeProto) -> set[str]:
-        layer = self.layer(node)
-        return {str(node.name), layer, layer.split(".")[0]}
+        from icnet_deploy.networks.blocks import scopes_of
+
+        return {str(node.name), *scopes_of(self.layer(node))}
+
+    def _known(self, convolutions: Iterable[onnx.NodeProto]) -> list[str]:
+        """What a user may name, at the first level, and below it where that holds everything."""
+        from icnet_deploy.networks.blocks import scopes_of
+
+        chains = [scopes_of(self.layer(node)) for node in convolutions]
+        known = dict.fromkeys(chain[0] for chain in chains)
+        if len(known) < _FEW:
+            known |= dict.fromkeys(chain[min(1, len(chain) - 1)] for chain in chains)
+        return list(known)
 
     def image_layers(self) -> dict[str, bool]:
         """The convolutions that see the image itself, and whether a Resize made it smaller."""
@@ -176,6 +202,16 @@ class Graph:
         used = {name for node in ordered for name in node.input}
         _replace(graph.node, ordered)
         _replace(graph.initializer, [one for one in graph.initializer if one.name in used])
+
+
+def _scope(node: str) -> str:
+    """The module that a node is of: `a.0.conv` of `/a/a.0/conv/Conv`; empty where it says none."""
+    scope, before = [], ""
+    for part in node.split("/")[:-1]:
+        if part:
+            scope.append(part.removeprefix(f"{before}.") if before else part)
+            before = part
+    return ".".join(scope)
 
 
 def _replace(repeated: Any, kept: Iterable[onnx.NodeProto | onnx.TensorProto]) -> None:

@@ -1,10 +1,11 @@
 """What the description of a network says without the network: its blocks, and it in a few words.
 
-Neither needs torch: an artefact's metadata holds the description.
+Neither needs torch: an artefact's metadata holds the description. Where that names no blocks, they
+are found in the names of the layers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _RESNET = {
@@ -43,6 +44,76 @@ def block_of(module: str, patterns: Mapping[str, str]) -> str:
     """The block that a module is of, e.g. `conv2_1`."""
     fits = (name for name, pattern in patterns.items() if re.fullmatch(pattern, module))
     return next(fits, module)
+
+
+_LARGEST = 1 / 8
+"""Of all layers: a scope that holds more is split."""
+
+_MOST_BLOCKS = 24
+"""About as many as a table shows: where a scope would give more, its parts are put together."""
+
+
+def scope_blocks(layers: Sequence[str]) -> dict[str, list[str]]:
+    """The blocks of a network of which nothing is known but what its layers are called.
+
+    A scope is what some layers share from the start of their names up to a dot. The largest is
+    split into the scopes right below it, and so on, until none holds more than an eighth of the
+    layers. Where a split would give more than 24 blocks, successive scopes are put together in it,
+    an eighth of the layers at most: `features.4 to features.9`.
+
+    Args:
+        layers: dotted paths in the graph's order, e.g. `backbone.layer1.0.conv1`.
+
+    Returns:
+        The block's name, which is its scope, e.g. `backbone.layer1` -> its layers in order.
+    """
+    most = max(1, int(len(layers) * _LARGEST))
+    blocks = _parts("", layers)
+    while True:
+        large = [name for name, own in blocks.items() if len(own) > most and _splits(name, own)]
+        if not large:
+            return dict(sorted(blocks.items(), key=lambda one: layers.index(one[1][0])))
+        scope = max(large, key=lambda name: len(blocks[name]))
+        parts = _parts(scope, blocks.pop(scope))
+        if len(blocks) + len(parts) > _MOST_BLOCKS:
+            parts = _put_together(parts, most)
+        blocks |= parts
+
+
+def scopes_of(layer: str) -> list[str]:
+    """What a layer is in, itself the last: `a`, `a.b` and `a.b.c` of `a.b.c`."""
+    parts = layer.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _parts(scope: str, layers: Sequence[str]) -> dict[str, list[str]]:
+    """The layers of a scope by the scopes right below it."""
+    depth = len(scope.split(".")) if scope else 0
+    parts: dict[str, list[str]] = {}
+    for layer in layers:
+        chain = scopes_of(layer)
+        parts.setdefault(chain[min(depth, len(chain) - 1)], []).append(layer)
+    return parts
+
+
+def _splits(name: str, layers: Sequence[str]) -> bool:
+    """Whether a block is a scope that has others below it."""
+    return any(layer != name for layer in layers) and name in scopes_of(layers[0])
+
+
+def _put_together(parts: Mapping[str, Sequence[str]], most: int) -> dict[str, list[str]]:
+    """Successive scopes as one block each time, of so many layers at most."""
+    runs: list[tuple[list[str], list[str]]] = []
+    for name, layers in parts.items():
+        if runs and len(runs[-1][1]) + len(layers) <= most:
+            runs[-1][0].append(name)
+            runs[-1][1].extend(layers)
+        else:
+            runs.append(([name], list(layers)))
+    return {
+        names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}": layers
+        for names, layers in runs
+    }
 
 
 def words(description: Mapping[str, Any]) -> str:

@@ -40,33 +40,40 @@ def blocks_of(
 ) -> list[Block]:
     """Sorts the convolutions of a graph into blocks.
 
+    Those of a network that comes with the product are the ones that papers speak of; those of any
+    other are its scopes, see `scope_blocks`.
+
     Args:
         layers: their names, in the graph's order, e.g. `conv2_1._3x3`.
-        kept: those that stay in float by default. Where a block holds such modules and others,
+        kept: those that stay in float by default. Where a block holds such layers and others,
             they are a block each.
         network: its description, as the metadata have it.
 
     Returns:
         The blocks, in the order in which they end in the graph.
     """
-    from icnet_deploy.networks.blocks import block_of, block_patterns
+    from icnet_deploy.networks.blocks import block_of, block_patterns, scope_blocks
 
     patterns = block_patterns(network)
-    modules = [layer.split(".")[0] for layer in layers]
-    apart = {layer.split(".")[0] for layer in kept}
-    parts: dict[str, list[str]] = {}
-    for module in dict.fromkeys(modules):
-        parts.setdefault(block_of(module, patterns), []).append(module)
+    parts: dict[str, list[str]] = {} if patterns else scope_blocks(layers)
+    for layer in layers if patterns else ():
+        parts.setdefault(block_of(layer.split(".")[0], patterns), []).append(layer)
     groups: list[tuple[str, list[str]]] = []
     for name, members in parts.items():
-        rest = [module for module in members if module not in apart]
-        alone = [(module, [module]) for module in members if module in apart]
+        rest = [layer for layer in members if layer not in kept]
+        alone = [(_modules([layer], layers)[0], [layer]) for layer in members if layer in kept]
         groups += [(name, rest), *alone] if rest else [(name, members)]
-    blocks = [
-        Block(name, tuple(own), sum(module in own for module in modules), own[0] in apart)
-        for name, own in groups
-    ]
-    return sorted(blocks, key=lambda block: modules.index(block.modules[-1]))
+    groups.sort(key=lambda group: layers.index(group[1][-1]))
+    return [Block(name, _modules(own, layers), len(own), own[0] in kept) for name, own in groups]
+
+
+def _modules(own: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """The fewest names that mean these layers and no others."""
+    from icnet_deploy.networks.blocks import scopes_of
+
+    others = {scope for layer in layers if layer not in own for scope in scopes_of(layer)}
+    free = ([scope for scope in scopes_of(layer) if scope not in others] for layer in own)
+    return tuple(dict.fromkeys(scopes[0] for scopes in free))
 
 
 def modules_of(blocks: Iterable[Block]) -> list[str]:
