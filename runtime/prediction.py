@@ -268,7 +268,8 @@ class Serving:
         if on_device:
             return labelled
         start = time.perf_counter()
-        cut = [self._unfit(labels, each) for labels, each in zip(maps, batch, strict=True)]
+        hosted = zip(map(np.asarray, maps), batch, strict=True)
+        cut = [self._unfit(labels, each) for labels, each in hosted]
         cutting = (time.perf_counter() - start) * 1e3
         return Labelled(cut, labelled.inference_ms, labelled.label_map_ms + cutting)
 

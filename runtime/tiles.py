@@ -35,7 +35,7 @@ OVERLAP = 0.25
 """By how much of a tile's side neighbours overlap at least, where nothing else is asked for."""
 
 MOST_OVERLAP = 0.75
-"""A pixel is then in 16 tiles, and the image takes 16 times as long as without overlap."""
+"""A pixel is then in 16 tiles or more, and the image takes as many times as long."""
 
 _VALUES = 1 << 18
 """Logits of all classes that are averaged at once: 2 MiB."""
@@ -103,11 +103,11 @@ class _Tile:
 
     @property
     def bottom(self) -> int:
-        return self.top + self.labels.shape[0]
+        return self.top + int(self.labels.shape[0])
 
     @property
     def right(self) -> int:
-        return self.left + self.labels.shape[1]
+        return self.left + int(self.labels.shape[1])
 
     def at(self, y: Index, x: Index) -> Float32:
         """Its logits, C x n, at n pixels of the tile, by the network's rule."""

@@ -24,6 +24,7 @@ from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
 from tools.quantizers import markdown as quantizers_markdown
+from tools.tiles import markdown as tiles_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -115,6 +116,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "sensitivity": sensitivity_markdown,
     "rebuilds": rebuilds_markdown,
     "coverage": coverage_markdown,
+    "tiles": tiles_markdown,
 }
 
 

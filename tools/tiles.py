@@ -79,7 +79,7 @@ class _Way:
         if not self.overlaps:
             return
         often = [
-            sum((first <= at) & (at < first + side) for first in where)
+            np.sum([(first <= at) & (at < first + side) for first in where], axis=0)
             for where, side, at in zip(
                 (self.rows, self.columns), self.tile, map(np.arange, self.image), strict=True
             )

@@ -7,6 +7,8 @@ import pytest
 from fake_backend import FakeBackend
 
 from icnet_deploy.errors import ImageError, ModelError
+from icnet_deploy.evaluation.float_network import OnnxNetwork
+from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.images import fit_image, resize_labels
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
@@ -104,3 +106,17 @@ def test_warmup_and_the_race_take_a_size_that_the_model_takes():
 def test_a_model_that_does_not_say_the_borders_colour_is_refused():
     with pytest.raises(ModelError, match="mean is 'grey', expected three numbers"):
         fake(preprocessing={"mean": "grey"})
+
+
+@pytest.mark.parametrize("rule", ["half-pixel", "none"])
+def test_the_reference_says_the_same(tiny_model, rule):
+    described = {"upsampling": rule, "fit": "letterbox", "preprocessing": MEAN}
+    described |= {"stride": 1 if rule == "none" else 4, "weights_sha256": "a" * 64}
+    for size in (SIZE, None):
+        extent = {"side_multiple": 16} if size is None else {}
+        path = tiny_model(stride=described["stride"], size=size, describe=described | extent)
+        reference = Reference(OnnxNetwork(path), size)
+        with Predictor.from_onnx(path, "onnxruntime", "cpu", threads=1) as predictor:
+            for image in (street_like((50, 201)), street_like((130, 70))):
+                expected = reference.labels(image)
+                assert (predictor.predict(image).labels == expected).mean() > 0.999
