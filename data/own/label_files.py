@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ class LabelReader:
             DatasetError: it holds what is neither a class nor ignored; two classes have one colour.
         """
         file = ImageFile(path)
+        code: npt.NDArray[np.unsignedinteger[Any]]
         if file.in_colours:
             code = _code(file.colours())
             labels = np.asarray(_of_colours(self.classes)[code])
@@ -127,7 +129,7 @@ def _number(colour: Sequence[int]) -> int:
 
 
 def _values_told(
-    classes: Classes, found: list[tuple[int, int]], code: npt.NDArray[np.integer]
+    classes: Classes, found: list[tuple[int, int]], code: npt.NDArray[np.unsignedinteger[Any]]
 ) -> str:
     """Which values are unknown, what was expected, and which slip that looks like."""
     known, label_set = classes.of_classes(), classes.label_set
@@ -151,7 +153,7 @@ def _values_told(
 
 
 def _colours_told(
-    classes: Classes, found: list[tuple[int, int]], code: npt.NDArray[np.integer]
+    classes: Classes, found: list[tuple[int, int]], code: npt.NDArray[np.unsignedinteger[Any]]
 ) -> str:
     """Which colours are unknown, and which slip that looks like."""
     colours = [(number >> 16, number >> 8 & 255, number & 255) for number, _ in found]

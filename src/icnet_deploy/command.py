@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from icnet_deploy.documents import Kind
 from icnet_deploy.errors import IcnetError, InputError, OutputError
@@ -128,22 +128,22 @@ def import_named(text: str, option: str) -> Callable[..., Any]:
             f"{option} {text} is not PACKAGE.MODULE:NAME; expected e.g. my_code:make, for the "
             "function make of my_code.py in the current folder"
         )
-    module, value = _import_own(match[1], option, text), None
+    module = _import_own(match[1], option, text)
+    value: Any = module
     for depth, name in enumerate(parts := match[2].split(".")):
-        holder = module if depth == 0 else value
-        if not hasattr(holder, name):
+        if not hasattr(value, name):
             there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise InputError(
                 f"{option} {text}: {'.'.join([match[1], *parts[:depth]])} has no {name}; "
                 f"{match[1]} has {', '.join(sorted(there)[:20]) or 'nothing that can be called'}"
             )
-        value = getattr(holder, name)
+        value = getattr(value, name)
     if not callable(value):
         raise InputError(
             f"{option} {text} names {type(value).__name__} {match[2]}, which cannot be called; "
             "expected a function or a class"
         )
-    return value
+    return cast(Callable[..., Any], value)
 
 
 def _import_own(name: str, option: str, text: str) -> Any:
