@@ -170,6 +170,9 @@ def test_images_that_were_calibrated_on_are_not_scored(sensitivity):
 def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
     args = argparse.Namespace(
         exif=None,
+        label_set=None,
+        label_values=None,
+        class_map=None,
         model=fragile / "fragile.onnx",
         calibration=None,
         dataset="scenes",
