@@ -56,7 +56,7 @@ def check_tiles(metadata: ArtefactMetadata, overlap: float) -> Size:
     if metadata.head != "logits":
         raise InputError(
             f"tiles are joined by their logits, and this model has the head {metadata.head!r}: "
-            "export it with --head logits"
+            "export it with --head logits, and name that file, not its folder"
         )
     if not 0 <= overlap <= MOST_OVERLAP:
         raise InputError(

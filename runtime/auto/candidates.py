@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import InputError, MissingPackage, ModelError, UnavailableError
-from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.metadata import FITS, UPSAMPLINGS, ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.folder import ArtefactFile, digests, read_artefacts
@@ -191,10 +191,14 @@ def _size_text(size: tuple[int, int] | None) -> str:
 def _require_one_network(folder: Path, artefacts: Sequence[_Described]) -> None:
     """Refuses a folder whose artefacts would not give the same label map."""
     kinds: dict[str, list[str]] = {}
+    means = {str(metadata.preprocessing.get("mean")) for _, metadata in artefacts}
     for file, metadata in artefacts:
         weights, classes = (metadata.weights_sha256 or "unknown")[:12], metadata.label_set
         kind = f"{_size_text(metadata.size)}, weights {weights}, {len(classes)} classes of "
-        kinds.setdefault(kind + classes.name, []).append(file.path.name)
+        kind += classes.name + "".join(_unlike_icnet(metadata))
+        if len(means) > 1:
+            kind += f", mean {metadata.preprocessing.get('mean')}"
+        kinds.setdefault(kind, []).append(file.path.name)
     if len(kinds) > 1:
         listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
         raise InputError(
@@ -202,6 +206,16 @@ def _require_one_network(folder: Path, artefacts: Sequence[_Described]) -> None:
             "among files of one; ask for a size (size=, --size HxW), give each network a folder of "
             "its own, or name a file"
         )
+
+
+def _unlike_icnet(metadata: ArtefactMetadata) -> Iterator[str]:
+    """What else a label map hangs on, in words, where it is not as of an ICNet."""
+    if metadata.fit != FITS[0]:
+        yield f", fit {metadata.fit}"
+    if metadata.upsampling != UPSAMPLINGS[0]:
+        yield f", upsampling {metadata.upsampling}"
+    if metadata.threshold is not None:
+        yield f", threshold {metadata.threshold}"
 
 
 def _runtimes(artefact: ArtefactFile, request: Request, offer: Offer) -> list[str]:

@@ -373,7 +373,14 @@ def test_a_missing_runtime_names_its_extra(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "other",
-    [{"size": (96, 64)}, {"label_set": CAMVID}, {"describe": {"weights_sha256": "ab" * 32}}],
+    [
+        {"size": (96, 64)},
+        {"label_set": CAMVID},
+        {"describe": {"weights_sha256": "ab" * 32}},
+        {"describe": {"fit": "letterbox"}},
+        {"describe": {"upsampling": "half-pixel"}},
+        {"describe": {"preprocessing": {"mean": [1, 2, 3]}}},
+    ],
 )
 def test_several_networks_or_sizes_are_refused(folder, tiny_model, other):
     shutil.move(tiny_model(**other), folder / "z.onnx")
