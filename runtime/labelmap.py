@@ -50,7 +50,7 @@ _SMALL_PLANE = 1000
 # Logits that cannot be read where they lie are copied as float32 a band of the grid at a time: of
 # so many bytes, or of this share of the logits if that is more.
 _BAND_BYTES = 1 << 19
-_BAND_SHARE = 1 / 16
+_BAND_SHARE = 1 / 8
 
 # Past this share of mixed cells, or this many pixels a cell, the dense way is the faster one.
 _MIXED_SHARE = 0.5
@@ -290,7 +290,8 @@ def _load(path: Path) -> tuple[_Run | None, str]:
 def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:
     """As the compiled function, to the byte, in a few MiB of memory."""
     corner = labels if where is None else np.empty(values.shape[1:], np.uint8)
-    for block in blocks(*corner.shape, _PLANE):
+    height, width = corner.shape
+    for block in blocks(height, width, _PLANE):
         part = values[:, block]
         refuse_not_finite(part)
         corner[block] = _argmax(part)
@@ -298,13 +299,14 @@ def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:
         return
     rows, columns = where
     mixed = _mixed(corner, rows, columns)
-    largest = int(rows.count.max()) * int(columns.count.max())
-    dense = mixed.any() and (mixed.mean() > _MIXED_SHARE or largest > _CELL_PIXELS)
-    for block in blocks(*labels.shape, _PLANE):
+    dense = mixed.any() and (mixed.mean() > _MIXED_SHARE or labels.size > _CELL_PIXELS * mixed.size)
+    height, width = labels.shape
+    for block in blocks(height, width, _PLANE):
         labels[block] = _spread(corner, rows, columns, block)
         if dense:
             there = _spread(mixed, rows, columns, block)
-            np.copyto(labels[block], _dense(values, rows, columns, block), where=there)
+            if there.any():
+                np.copyto(labels[block], _dense(values, rows, columns, block), where=there)
     if dense:
         return
     cell_rows, cell_columns = np.nonzero(mixed)
@@ -317,7 +319,7 @@ def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:
 def _argmax(values: Float32) -> UInt8:
     """The lowest index of the maximum over axis 0, faster than `argmax` where planes are large."""
     if values[0].size < _SMALL_PLANE:
-        return values.argmax(axis=0).astype(np.uint8)
+        return np.asarray(values.argmax(axis=0), np.uint8)
     best = values[0].copy()
     labels = np.zeros(best.shape, np.uint8)
     for index in range(1, len(values)):

@@ -210,7 +210,7 @@ def test_so_they_do_at_1024_x_2048(run, stride):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_so_they_do_at_stride_1(run, dtype):
     logits = drawn(150, (128, 256), "random").astype(dtype)
-    assert extra_bytes(run, logits, (128, 256), "none") < 0.1 * logits.nbytes
+    assert extra_bytes(run, logits, (128, 256), "none") < 0.2 * logits.nbytes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells a process's memory on Linux")

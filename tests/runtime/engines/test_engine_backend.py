@@ -242,6 +242,30 @@ class TestOnTheGpu:
             with pytest.raises(ImageError, match="a border around the image"):
                 predictor.predict(blocks((30, 40)), on_device=True)
 
+    @pytest.mark.parametrize("options", [{}, HALF_PIXEL, NOT_UPSAMPLED, LETTERBOX])
+    def test_confidence_is_of_logits_that_come_to_the_host(self, desk, blocks, batched, options):
+        images = [blocks((30, 40), 1), blocks(SIZE, 2), blocks(SIZE, 3)]
+        engine = batched(**options)
+        with Predictor.from_onnx(engine.with_suffix(".onnx"), "onnxruntime", "cpu") as peer:
+            wanted = peer.predict_batch(images, confidence=True)
+        with desk.open(engine) as predictor:
+            later = predictor.predict_batch(images)
+            now = predictor.predict_batch(images, confidence=True)
+            for first, second, peers in zip(later, now, wanted, strict=True):
+                np.testing.assert_array_equal(second.labels, peers.labels)
+                np.testing.assert_array_equal(second.confidence, peers.confidence)
+                np.testing.assert_array_equal(first.confidence, peers.confidence)
+            frame = desk.frame(images[1])
+            with pytest.raises(ImageError, match=r"on the GPU, and how sure .* as a numpy array"):
+                predictor.predict(frame, confidence=True)
+            with pytest.raises(ImageError, match="leave on_device away"):
+                predictor.predict(images[1], on_device=True, confidence=True)
+            with pytest.raises(ImageError, match="image is on the GPU, and how sure"):
+                _ = predictor.predict(frame).confidence
+            if not options:
+                with pytest.raises(ImageError, match="label map is on the GPU, and how sure"):
+                    _ = predictor.predict(images[1], on_device=True).confidence
+
     def test_other_runtimes_say_that_they_do_not(self, desk, blocks):
         with Predictor.from_onnx(desk.onnx(), "onnxruntime", "cpu") as predictor:
             with pytest.raises(ImageError, match="not for onnxruntime"):
