@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files |= _nncf(args.nncf, args.model, images, folder)
 
         def score() -> Score:
-            return Score(dataset, metadata.label_set, size)
+            return Score.of(dataset, metadata)
 
         candidates = [
             _Candidate(

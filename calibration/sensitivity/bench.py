@@ -99,7 +99,7 @@ class Bench:
     def __init__(self, graphs: Graphs, dataset: Dataset, words: str = "") -> None:
         self._graphs, self.dataset = graphs, dataset
         metadata = graphs.metadata
-        self.score = Score(dataset, metadata.label_set, graphs.size, metadata.head)
+        self.score = Score.of(dataset, metadata)
         self._wanted: list[bytes] = []
         with graphs.open(graphs.source) as predictor:
             for sample in tqdm(dataset, desc=f"float32{words}", unit="image", disable=None):

@@ -54,7 +54,10 @@ def exported(name):
 
 def folded(name):
     """As the older exporter names what it has folded a batch norm into: nodes by their path."""
-    return f"/network/module/{NAMES[name].replace('.', '/')}/Conv", f"onnx::Conv_{list(NAMES).index(name)}"
+    return (
+        f"/network/module/{NAMES[name].replace('.', '/')}/Conv",
+        f"onnx::Conv_{list(NAMES).index(name)}",
+    )
 
 
 def layers_of(model):

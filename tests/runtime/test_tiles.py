@@ -11,7 +11,7 @@ from icnet_deploy.errors import ImageError, InputError, NotFinite
 from icnet_deploy.images import read_grey, write_image
 from icnet_deploy.labels import CITYSCAPES, LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime import Predictor, TensorSpec
+from icnet_deploy.runtime import Predictor, TensorSpec, tiles
 from icnet_deploy.runtime.predict.command import main
 from icnet_deploy.runtime.tiles import starts
 
@@ -200,6 +200,20 @@ def test_timings_are_of_all_tiles_and_the_image_is_a_copy():
     assert set(times) == {"preprocess", "inference", "label_map", "total"}
     assert times["total"] == pytest.approx(sum(times.values()) - times["total"])
     assert prediction.overlay().shape == (100, 100, 3)
+
+
+def test_only_the_tiles_that_reach_a_row_are_kept(monkeypatch):
+    kept, join = [], tiles._join
+
+    def counted(band, top, reaching):
+        kept.append(len(reaching))
+        join(band, top, reaching)
+
+    monkeypatch.setattr(tiles, "_join", counted)
+    predictor_of(pointwise).predict_tiles(noise((480, 100)))
+    columns = len(starts(100, SIZE[1], 0.25))
+    assert len(kept) == len(starts(480, SIZE[0], 0.25)) == 13
+    assert max(kept) == 2 * columns
 
 
 class TestCommand:
