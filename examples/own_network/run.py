@@ -29,18 +29,20 @@ def icnet(*arguments: object) -> None:
     run(sys.executable, "-m", "icnet_deploy", *arguments)
 
 
-def make(name: str, data: Path, out: Path, size: str, steps: int, batch: int) -> None:
-    """Trains, exports and verifies one network; its files come to lie in `out/NAME`."""
-    folder = out / name
+def make(name: str, args: argparse.Namespace) -> None:
+    """Trains, exports and verifies one network; its files come to lie in `OUT/NAME`."""
+    out = args.out.resolve()
+    folder, weights = out / name, out / f"{name}.pth"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = out / f"{name}.pth"
-    training = ("--steps", steps, "--batch", batch)
+    data = out / ("road" if name == "road" else "streets")
+    training = ("--steps", args.steps, "--batch", args.batch)
     run(sys.executable, "train.py", name, "--data", data, *training, "-o", weights)
     network = ("--network", f"my_networks:{name}", "--weights", weights)
     says = ("--label-set", data / "classes.json", "--preprocessing", "imagenet")
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         file = folder / f"{name}-{precision}.onnx"
-        icnet("export", *network, *says, "--size", size, "--precision", precision, "-o", file)
+        form = ("--size", args.size, "--precision", precision)
+        icnet("export", *network, *says, *form, "-o", file)
     icnet("verify", folder, *network, "--dataset", "folder", "--data", data)
 
 
@@ -49,8 +51,9 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", type=Path, default=HERE / "out", help="(default: %(default)s)")
     p.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
-    p.add_argument("--size", default="256x512", help="HEIGHTxWIDTH (default: %(default)s)")
-    p.add_argument("--steps", type=int, default=600, help="of training (default: %(default)s)")
+    p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    p.add_argument("--size", default="128x256", help="HEIGHTxWIDTH (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=200, help="of training (default: %(default)s)")
     p.add_argument("--batch", type=int, default=8, help="images in a step (default: %(default)s)")
     p.add_argument("--train", type=int, default=64, help="scenes to train on")
     p.add_argument("--val", type=int, default=16, help="scenes to verify on")
@@ -58,13 +61,12 @@ def main() -> None:
     out = args.out.resolve()
     height, width = map(int, args.size.split("x"))
     counts = {"train": args.train, "val": args.val}
-    for folder, classes in (("streets", STREETS), ("road", ROAD)):
-        if folder == "road" and "road" not in args.networks:
-            continue
-        write_streets(out / folder, classes, counts, (height, width))
+    if set(args.networks) - {"road"}:
+        write_streets(out / "streets", STREETS, counts, (height, width))
+    if "road" in args.networks:
+        write_streets(out / "road", ROAD, counts, (height, width))
     for name in args.networks:
-        data = out / ("road" if name == "road" else "streets")
-        make(name, data, out, args.size, args.steps, args.batch)
+        make(name, args)
     print(f"{out} holds:")
     for file in sorted(out.glob("*/*.onnx")):
         print(f"  {file.relative_to(out)}: {file.stat().st_size / 1e6:.1f} MB, verified")

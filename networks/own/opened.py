@@ -36,8 +36,8 @@ def open_network(request: NetworkRequest, size: Size | None = None) -> Checkpoin
     Returns:
         As of a checkpoint's file. `path` is the weights' file, or the factory's name; `sha256` is
         the digest of its float32 state, so that it is the same from whichever file it came;
-        `info["own"]` says line by line what was found, said and assumed, and what became of the
-        file's tensors.
+        `info["own"]` says line by line what was found, said and assumed; `info["tensors"]` is a
+        table, as text, of what became of the file's tensors.
 
     Raises:
         InputError: there is no such module or factory, it refuses its arguments, or does not take
@@ -66,10 +66,10 @@ def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -
     name = request.factory or str(name_of(module))
     label_set, preprocessing = _named(request, name)
     module = _unwrapped(module).cpu().float().eval().requires_grad_(False)
-    lines = ["weights: as the network came with them"]
+    weights, tensors = "as the network came with them", None
     if request.weights is not None:
         loaded = load_weights(module, request.weights, name)
-        lines = [loaded.table.text(), f"weights: {loaded.words}"]
+        weights, tensors = loaded.words, loaded.table
     state = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER)}
     require_finite(arrays_of(state), name, "name other weights with --weights")
     digest = state_digest(state)
@@ -88,9 +88,11 @@ def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -
             f"{label_set.name!r} has {len(label_set)}: name the network's own with --label-set, or "
             "build it with as many classes (--network-args)"
         )
-    own = [f"network: {name}, {classes} classes", *lines, *in_words(network, request, behaviour)]
+    own = [f"network: {name}, {classes} classes", f"weights: {weights}"]
+    own += in_words(network, request, behaviour)
+    info = {"own": own, "tensors": "" if tensors is None else tensors.text()}
     path = request.weights or Path(name)
-    return Checkpoint(path, network.eval(), label_set, preprocessing, {"own": own}, digest)
+    return Checkpoint(path, network.eval(), label_set, preprocessing, info, digest)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
