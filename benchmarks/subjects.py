@@ -1,12 +1,14 @@
 """What is timed: artefacts on their runtimes, and when their networks are at work."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -16,6 +18,9 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
+
+if TYPE_CHECKING:
+    from icnet_deploy.networks.checkpoint import Checkpoint
 
 Span = tuple[float, float]
 """When a run of a network began and when it ended, in seconds of `time.perf_counter`."""
@@ -100,6 +105,11 @@ def export(*arguments: Any, **options: Any) -> None:
     from icnet_deploy.export.to_onnx import export
 
     export(*arguments, **options)
+
+
+def export_labels(checkpoint: Checkpoint, out: Path, size: tuple[int, int]) -> None:
+    """Writes a float32 file that makes label maps; raises as `to_onnx.export`."""
+    export(out, checkpoint.path, size, head="labels")
 
 
 def note_runs(backend: Backend) -> list[Span]:

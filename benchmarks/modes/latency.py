@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from icnet_deploy.benchmarks.arguments import (
@@ -17,8 +18,10 @@ from icnet_deploy.benchmarks.peers.registry import open_peers, peer_names, time_
 from icnet_deploy.benchmarks.subjects import Artefact, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.float_network import FloatNetwork
+from icnet_deploy.evaluation.origins import add_reference_options, choose_reference
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.runtime.auto.folder import kind_of
+from icnet_deploy.runtime.auto.folder import kind_of, read_artefact
 from icnet_deploy.timing import WARMUP, measure, summary
 
 
@@ -43,11 +46,10 @@ def _parser() -> argparse.ArgumentParser:
         help="others' ways to time beside them, e.g. pytorch,onnxruntime, or `all`; a name that "
         "there is not is answered by those there are",
     )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="the checkpoint of the artefacts, for the peers (default: the shipped one)",
+    add_reference_options(
+        parser,
+        "of the peers, which run it, too: the shipped checkpoint, if the artefacts name it; else "
+        "a float32 file among them that gives logits, which no peer of PyTorch runs",
     )
     parser.add_argument(
         "--miou",
@@ -88,7 +90,8 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
         opened = list(_artefacts(arguments, stack))
         runs = [run for run, _ in opened]
         outside = time_outside(names, runs, *place)
-        peers = open_peers(names, runs, stack, *place, arguments.weights, device)
+        network = cache(lambda: _network(arguments, runs))
+        peers = open_peers(names, runs, stack, *place, network, device)
         subjects = [*(subject for _, subject in opened), *peers]
         rows = measure(subjects, images, arguments.rounds)
     measured = [
@@ -102,6 +105,13 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
         for row in rows
     ]
     return [*measured, *outside]
+
+
+def _network(arguments: argparse.Namespace, runs: Sequence[Run]) -> FloatNetwork:
+    """The network of the artefacts, for the peers; raises as `choose_reference`."""
+    paths = dict.fromkeys(run.path for run in runs if kind_of(run.path) == "onnx")
+    files = [read_artefact(path, check=False) for path in paths]
+    return choose_reference(arguments, files).network
 
 
 def _artefacts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[tuple[Run, Artefact]]:

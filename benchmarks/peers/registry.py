@@ -7,6 +7,9 @@ Both are held to our label map before they are timed. A row in `PEERS` adds one.
 `docs/decisions/peers.md` says where each is recommended.
 """
 
+from __future__ import annotations
+
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,17 +29,22 @@ from icnet_deploy.benchmarks.peers.runtimes import (
     open_onnxruntime,
     open_openvino,
 )
-from icnet_deploy.benchmarks.subjects import export
+from icnet_deploy.benchmarks.subjects import export_labels
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageError, InputError
+from icnet_deploy.evaluation.float_network import FloatNetwork, PytorchNetwork
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.evaluation.reference import Reference, shipped_checkpoint
+from icnet_deploy.evaluation.reference import Reference, read_checkpoint, shipped_checkpoint
 from icnet_deploy.files import sha256
 from icnet_deploy.images import UInt8
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
+
+if TYPE_CHECKING:
+    from icnet_deploy.networks.checkpoint import Checkpoint
 
 Size = tuple[int, int]
 
@@ -125,10 +133,10 @@ def open_peer(
     size: Size,
     threads: int | None = None,
     *,
-    weights: Path | None = None,
+    weights: Path | FloatNetwork | None = None,
     device: str = "cpu",
     peers: Mapping[str, Peer] = PEERS,
-    export: Callable[..., object] = export,
+    export: Callable[..., object] = export_labels,
 ) -> Iterator[Subject]:
     """Opens a peer, and proves on a drawn scene that it does our job.
 
@@ -143,10 +151,11 @@ def open_peer(
         size: (height, width) in pixels of the images.
         threads: CPU threads; None leaves it to the runtime. PyTorch has one number for the whole
             process, which is put back when the peer is closed.
-        weights: the checkpoint, for all but the bare peers; None is the shipped one.
+        weights: the checkpoint, or the network itself, for all but the bare peers; None is the
+            shipped one.
         device: `cpu` or `cuda`, for those that run there.
         peers: those that there are.
-        export: as `to_onnx.export`.
+        export: as `export_labels`.
 
     Yields:
         The peer. Its `label` takes uint8 H x W x 3 of that size and returns `total` alone; it
@@ -165,15 +174,18 @@ def open_peer(
         why = "is not a peer" if peer is None else "times itself, outside the turns"
         known = ", ".join(each for each, row in peers.items() if row.open)
         raise InputError(f"{name!r} {why}; those that take turns: {known}")
+    path: Path | Checkpoint
     if peer.runs == "artefact":
         if artefact is None:
             raise InputError(f"{name} runs an artefact, and none was given: name an ONNX file")
         path, ours = artefact, _by_us(artefact, size)
     else:
-        path = _weights(artefact, weights)
-        ours = _by_reference(path, size)
+        network = _network(artefact, weights)
+        ours = _by_reference(network, size)
         if peer.runs == "labels":
-            path = _labels_graph(artefact, path, size, export)
+            path = _labels_graph(artefact, network, size, export)
+        else:
+            path = _in_pytorch(name, network)
     how = (threads, device) if peer.runs == "weights" else (size, threads)
     with peer.open(name, path, *how) as subject:
         assert subject.answer is not None  # see `Peer.open`
@@ -181,24 +193,49 @@ def open_peer(
         yield replace(subject, label=_guarded(name, subject.label, size))
 
 
-def _weights(artefact: Path | None, weights: Path | None) -> Path:
-    """The checkpoint, which the artefact must have been made from."""
-    path = weights or shipped_checkpoint()
-    if artefact is not None and read_onnx_metadata(artefact).weights_sha256 != sha256(path):
+def _network(artefact: Path | None, weights: Path | FloatNetwork | None) -> FloatNetwork:
+    """The network, which the artefact must have been made from."""
+    if weights is None or isinstance(weights, Path):
+        weights = _read(weights or shipped_checkpoint())
+        path = weights.checkpoint.path
+        if artefact is not None and read_onnx_metadata(artefact).weights_sha256 != sha256(path):
+            raise InputError(
+                f"{artefact} was not made from the checkpoint {path}, so a peer would run another "
+                "network: give the checkpoint that it was exported from (--weights), or its "
+                "network (--network)"
+            )
+    elif artefact is not None:
+        weights.require_origin(artefact, read_onnx_metadata(artefact), artefact_sha256(artefact))
+    return weights
+
+
+@cache
+def _read(path: Path) -> PytorchNetwork:
+    return PytorchNetwork(read_checkpoint(path))
+
+
+def _in_pytorch(name: str, network: FloatNetwork) -> Checkpoint:
+    """A copy of the network, which a peer may move and convert."""
+    if not isinstance(network, PytorchNetwork):
         raise InputError(
-            f"{artefact} was not made from the checkpoint {path}, so a peer would run another "
-            "network: give the checkpoint that it was exported from"
+            f"{name} runs the network in PyTorch, and {network.origin.name} is all that is known "
+            "of it: name it with --network PACKAGE.MODULE:FACTORY, or --weights"
         )
-    return path
+    return replace(network.checkpoint, network=copy.deepcopy(network.checkpoint.network))
 
 
 def _labels_graph(
-    artefact: Path | None, weights: Path, size: Size, export: Callable[..., object]
+    artefact: Path | None, network: FloatNetwork, size: Size, export: Callable[..., object]
 ) -> Path:
     """A float32 file that takes images of that size and makes label maps."""
     if artefact is not None and _makes_labels(artefact, size, None):
         return artefact
-    return Path(_exported(weights, size, export).name) / f"{weights.stem}-labels.onnx"
+    if not isinstance(network, PytorchNetwork):
+        raise InputError(
+            "it runs a float32 file that makes label maps, and none is here: name one, too, as "
+            "`icnet export --head labels` writes it"
+        )
+    return _exported(network, size, export)[1]
 
 
 def _makes_labels(path: Path, *sizes: Size | None) -> bool:
@@ -208,17 +245,21 @@ def _makes_labels(path: Path, *sizes: Size | None) -> bool:
 
 
 @cache
-def _exported(weights: Path, size: Size, export: Callable[..., object]) -> TemporaryDirectory[str]:
-    """A folder with the export, for every peer that runs it; it goes when the process ends."""
+def _exported(
+    network: PytorchNetwork, size: Size, export: Callable[..., object]
+) -> tuple[TemporaryDirectory[str], Path]:
+    """The export, for every peer that runs it, and its folder, which goes with the process."""
     folder = TemporaryDirectory(prefix="icnet-peers-")
-    export(Path(folder.name) / f"{weights.stem}-labels.onnx", weights, size, head="labels")
-    return folder
+    name = Path(network.origin.name.rpartition(":")[2]).stem
+    path = Path(folder.name) / f"{name}-labels.onnx"
+    export(network.checkpoint, path, size)
+    return folder, path
 
 
 @cache
-def _by_reference(weights: Path, size: Size) -> UInt8:
-    """What every artefact of ours is held to: PyTorch's own label map, worked out in float64."""
-    return Reference(weights, size).labels(draw_scene(0, size).image)
+def _by_reference(network: FloatNetwork, size: Size) -> UInt8:
+    """What every artefact of ours is held to: the float32 network's map, worked out in float64."""
+    return Reference(network, size).labels(draw_scene(0, size).image)
 
 
 @cache
@@ -277,7 +318,7 @@ def open_peers(
     stack: ExitStack,
     size: Size,
     threads: int | None = None,
-    weights: Path | None = None,
+    network: Callable[[], FloatNetwork | None] = lambda: None,
     device: str = "cpu",
     open_one: Callable[..., AbstractContextManager[Subject]] = open_peer,
 ) -> list[Subject]:
@@ -289,22 +330,21 @@ def open_peers(
         stack: closes them.
         size: (height, width) of the images, in pixels.
         threads: CPU threads a run; None leaves it to each.
-        weights: the checkpoint of the artefacts; None is the shipped one.
+        network: opens the network of the artefacts; None is the shipped one.
         device: `cpu`, or `cuda` for those that run there.
         open_one: opens one, as `open_peer`.
 
     Raises:
-        InputError: the only one cannot run here, or not on these files.
+        InputError, BackendError: the only one cannot run here, or not on these files.
         CheckFailed: one does not label as we do.
     """
     opened = []
     for name, peer, path in _each(names, runs, size):
         if peer.open:
-            how = {
-                "weights": weights,
-                "device": device if device in peer.devices else peer.devices[0],
-            }
+            place = device if device in peer.devices else peer.devices[0]
             with _or_left_out(name, alone=len(names) == 1):
+                weights = None if peer.runs == "artefact" else network()
+                how = {"weights": weights, "device": place}
                 opened.append(stack.enter_context(open_one(name, path, size, threads, **how)))
     return opened
 
@@ -340,7 +380,7 @@ def _each(
 def _or_left_out(name: str, alone: bool) -> Iterator[None]:
     try:
         yield
-    except InputError as error:
+    except (InputError, BackendError) as error:
         if alone:
             raise
         print(f"{name} is left out: {error}", file=sys.stderr)

@@ -17,7 +17,10 @@ from icnet_deploy.benchmarks.subjects import open_artefact
 from icnet_deploy.errors import BackendError, CheckFailed
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import sha256
+from icnet_deploy.networks.own.opened import open_network
+from icnet_deploy.networks.own.request import NetworkRequest
 from icnet_deploy.timing import WARMUP, Subject, measure
+from tests.fakes.own_modules import FIVE, build
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SMALL = ("--rounds", "4", "--size", "96x128")
@@ -123,6 +126,21 @@ def test_peers_take_turns_and_who_cannot_is_left_out_with_a_sentence(
     ]
     assert "torch-compile is left out: torch.compile needs a C++ compiler" in done.err
     assert "across scopes: labels on openvino, cpu, 2 threads (image-to-labels) takes" in done.out
+
+
+def test_the_network_of_the_peers_is_named_or_found(tmp_path, run):
+    expects = {"mean": [104, 117, 124], "scale": [1 / 60] * 3, "channels": "bgr"}
+    request = NetworkRequest("tests.fakes.own_modules:five", {}, None, FIVE, expects)
+    path = build(tmp_path / "own.onnx", open_network(request, (64, 96)))
+    small = ("--rounds", "2", "--size", "64x96", "--runtime", "onnxruntime", "--peers")
+    out = tmp_path / "out.jsonl"
+    network = ("--network", request.factory, "--json", out)
+    done = run("benchmark", "latency", path, *small, "pytorch", *network)
+    assert done.code == 0, done.err
+    assert [each.name for each in read_measurements(out)] == ["own", "pytorch"]
+    done = run("benchmark", "latency", path, *small, "pytorch")
+    assert done.code == 2
+    assert "own.onnx is all that is known of it: name it with --network" in done.err
 
 
 def test_a_peer_that_was_named_alone_must_run(artefact, checkpoint, run, monkeypatch):

@@ -30,11 +30,15 @@ from icnet_deploy.errors import (
     ModelError,
     UnavailableError,
 )
+from icnet_deploy.evaluation.float_network import OnnxNetwork, PytorchNetwork
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.files import sha256
 from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.networks.own.opened import open_network
+from icnet_deploy.networks.own.request import NetworkRequest
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import Subject
+from tests.fakes.own_modules import FIVE, build
 
 SIZE = (96, 128)
 BARE = ["openvino-bare", "openvino-bare-core"]
@@ -177,15 +181,15 @@ def test_an_artefact_with_labels_is_run_as_it_is(checkpoint, labels_graph, image
 def test_any_other_artefact_is_exported_with_labels_once(artefact, checkpoint, labels_graph):
     made = []
 
-    def export(out, weights, size, head):
-        made.append((weights, size, head))
+    def export(opened, out, size):
+        made.append((opened.path, size))
         out.write_bytes(labels_graph.read_bytes())
 
     for name in ("onnxruntime", "openvino"):
         for given in (artefact, None):
             with open_peer(name, given, SIZE, 1, weights=checkpoint, export=export) as subject:
                 assert subject.facts["file"] == "random-labels.onnx"
-    assert made == [(checkpoint, SIZE, "labels")]
+    assert made == [(checkpoint, SIZE)]
 
 
 @pytest.mark.parametrize("name", BARE)
@@ -287,6 +291,55 @@ def test_an_artefact_of_other_weights_is_refused(describe, checkpoint):
         open_peer("pytorch", other, SIZE, 1, weights=checkpoint),
     ):
         pass
+
+
+@pytest.fixture(scope="module")
+def own(one_thread):
+    """A network of a user's own, and a folder's worth of what it is exported to."""
+    expects = {"mean": [104, 117, 124], "scale": [1 / 60] * 3, "channels": "bgr"}
+    request = NetworkRequest("tests.fakes.own_modules:five", {}, None, FIVE, expects)
+    return PytorchNetwork(open_network(request, (64, 96)))
+
+
+def test_a_network_of_ones_own_is_run_in_pytorch(own, tmp_path):
+    artefact = build(tmp_path / "a.onnx", own.checkpoint)
+    with open_peer("pytorch", artefact, (64, 96), 1, weights=own) as subject:
+        assert subject.facts["sha256"] == own.checkpoint.sha256
+        assert subject.facts["file"] == "tests.fakes.own_modules:five"
+    with open_peer("pytorch-fp16", None, (64, 96), 1, weights=own):
+        pass
+    assert own.checkpoint.network.module.last.weight.dtype == torch.float32  # it ran a copy
+    labels = build(tmp_path / "l.onnx", own.checkpoint, head="labels")
+    for name in ("onnxruntime", "openvino"):
+        with open_peer(name, labels, (64, 96), 1, weights=own) as subject:
+            assert subject.facts["file"] == "l.onnx"
+
+    made = []
+
+    def export(checkpoint, out, size):
+        made.append((checkpoint, out.name, size))
+        build(out, checkpoint, size, "labels")
+
+    with open_peer("onnxruntime", artefact, (64, 96), 1, weights=own, export=export):
+        pass
+    assert made == [(own.checkpoint, "five-labels.onnx", (64, 96))]
+
+
+def test_what_a_peer_cannot_do_with_an_onnx_file_alone_is_said(own, tmp_path):
+    artefact = build(tmp_path / "a.onnx", own.checkpoint)
+    labels = build(tmp_path / "l.onnx", own.checkpoint, head="labels")
+    network = OnnxNetwork(artefact)
+    with open_peer("openvino", labels, (64, 96), 1, weights=network) as subject:
+        assert subject.facts["file"] == "l.onnx"
+    for name, words in (
+        ("pytorch", "a.onnx is all that is known of it: name it with --network"),
+        ("openvino", "none is here: name one, too, as `icnet export --head la"),
+    ):
+        with (
+            pytest.raises(InputError, match=words),
+            open_peer(name, artefact, (64, 96), 1, weights=network),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
