@@ -22,16 +22,14 @@ def diagnosed(arguments: argparse.Namespace) -> int:
     """Runs `icnet evaluate --diagnose`.
 
     Args:
-        arguments: of `icnet evaluate`, its places to write to checked.
+        arguments: of `icnet evaluate`, checked.
 
     Returns:
         0: nothing that was tried scores clearly better; 1: something does.
 
     Raises:
-        InputError: what is asked for beside it does not go with it, or the model is no float
-            network.
+        InputError: the model is no float network; or as `open_data` and `diagnose`.
     """
-    _check(arguments)
     limit = arguments.limit or IMAGES
     dataset = open_data(argparse.Namespace(**{**vars(arguments), "limit": limit}))
     checkpoint, own = _opened(arguments)
@@ -46,8 +44,8 @@ def diagnosed(arguments: argparse.Namespace) -> int:
     return 1 if found.found else 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Finds out before the long work what does not go with `--diagnose`."""
+def refuse_beside(arguments: argparse.Namespace) -> None:
+    """Finds out before the long work what does not go with `--diagnose` (InputError)."""
     for name in ("against", "plot", "save_predictions", "images"):
         given = getattr(arguments, name, None)
         if given is not None:
@@ -70,8 +68,8 @@ def _opened(arguments: argparse.Namespace) -> tuple[Checkpoint, bool]:
     path = arguments.model
     if kind_of_model(path) != "checkpoint":
         raise InputError(
-            f"--diagnose puts other images in front of the float network, and the preprocessing of "
-            f"{path} is in its graph: give --network PACKAGE.MODULE:FACTORY, or the checkpoint "
+            f"--diagnose tries other inputs of a float network; of {path}, the preprocessing is in "
+            "the graph, or there is none: give --network PACKAGE.MODULE:FACTORY, or a checkpoint "
             "(.safetensors)"
         )
     return read_checkpoint(path), False

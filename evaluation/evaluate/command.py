@@ -16,7 +16,7 @@ from icnet_deploy.data.options import (
     refuse_data_options,
 )
 from icnet_deploy.errors import InputError
-from icnet_deploy.evaluation.diagnose.command import diagnosed
+from icnet_deploy.evaluation.diagnose.command import diagnosed, refuse_beside
 from icnet_deploy.evaluation.evaluate.compared import compare
 from icnet_deploy.evaluation.evaluate.compared_report import (
     compare_page,
@@ -139,6 +139,8 @@ def _models(arguments: argparse.Namespace) -> list[Path | None]:
 
 def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
     """Finds out before the long work what is wrong with the request."""
+    if arguments.diagnose:
+        refuse_beside(arguments)
     scored = [path for path in paths if not _is_result(path)]
     given = arguments.dataset is not None and arguments.data is not None
     if scored and not given:
