@@ -88,6 +88,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the ids that the data set's evaluation server expects, not class indices",
     )
+    _add_unsure(parser)
+    _add_tiles(parser)
+    args = parser.parse_args(argv)
+    if args.overlap is not None and not args.tiles:
+        raise InputError("--overlap is of tiles: give --tiles, too")
+    return args
+
+
+def _add_unsure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unsure-below",
         type=shared.number_type(PROBABILITY),
@@ -96,11 +105,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "NAME_labels.png (0 with --label-ids), black in NAME_colour.png, and in overlays the image "
         "itself (needs the head logits)",
     )
-    _add_tiles(parser)
-    args = parser.parse_args(argv)
-    if args.overlap is not None and not args.tiles:
-        raise InputError("--overlap is of tiles: give --tiles, too")
-    return args
 
 
 def _add_tiles(parser: argparse.ArgumentParser) -> None:
