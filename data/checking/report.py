@@ -117,7 +117,7 @@ def check_page(check: Check) -> str:
         _splits(check).html(),
         tag("p", _groups(check), class_="quiet"),
         tag("h2", "Classes"),
-        tag("div", class_plot(check), class_="scroll"),
+        tag("div", _class_plot(check), class_="scroll"),
         _classes(check).html(),
         [tag("h2", "Files to look at"), worst.html()] if worst.rows else [],
         _list("To know", notes),
@@ -130,7 +130,7 @@ def _list(title: str, texts: list[str]) -> list[Html]:
     return [tag("h2", title), tag("ul", [tag("li", text) for text in texts])]
 
 
-def class_plot(check: Check) -> Html:
+def _class_plot(check: Check) -> Html:
     """The share of each class in each split, of the pixels that count, as bars."""
     read = [part for part in check.parts if part.files]
     row = _BAR * max(1, len(read)) + 9

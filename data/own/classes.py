@@ -107,8 +107,8 @@ def classes_of(
     Args:
         folder: what its `classes.json` says comes first.
         label_set: its classes where there is none: a set, the name of one, or a file such as that.
-        label_values: of `LABEL_VALUES`; None: what the file says, else `ids` where the label set
-            is a user's own and has label ids, else `indices`.
+        label_values: of `LABEL_VALUES`; None: what the file says, else `ids` where a file holds the
+            label set and it has label ids, else `indices`.
 
     Raises:
         DatasetError: neither says it, or the file is none.
@@ -126,24 +126,26 @@ def classes_of(
         if str(label_set) not in LABEL_SETS and Path(label_set).is_file():
             return _read(Path(label_set), label_values)
         label_set = load_label_set(label_set)
-    return Classes(label_set, label_values or _usual(label_set), source=label_set.name)
+    known = label_set in LABEL_SETS.values()
+    return Classes(label_set, label_values or _usual(label_set, known), source=label_set.name)
 
 
-def _usual(label_set: LabelSet) -> str:
-    own = label_set not in LABEL_SETS.values()
-    return "ids" if own and label_set.label_ids is not None else "indices"
+def _usual(label_set: LabelSet, by_name: bool) -> str:
+    return "indices" if by_name or label_set.label_ids is None else "ids"
 
 
 def _read(path: Path, label_values: str | None) -> Classes:
     if "label_set" not in _WRAPPED.read(path):  # the label set alone
         label_set = load_label_set(path)
-        return Classes(label_set, label_values or _usual(label_set), source=str(path))
+        return Classes(label_set, label_values or _usual(label_set, False), source=str(path))
     known = _SCHEMA.read(path)
     label_set = label_set_of(known["label_set"], str(path))
     ignored = known.get("ignore", [])
     return Classes(
         label_set,
-        label_values or known.get("label_values") or _usual(label_set),
+        label_values
+        or known.get("label_values")
+        or _usual(label_set, isinstance(known["label_set"], str)),
         tuple(value for value in ignored if not isinstance(value, list)),
         tuple((value[0], value[1], value[2]) for value in ignored if isinstance(value, list)),
         known.get("group_by"),

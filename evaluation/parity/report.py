@@ -202,6 +202,8 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
     scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
+    if protocol.groups != Protocol.groups:
+        scored += f"; groups: {protocol.groups}"
     lines.append(
         scored if rows[0].score.dataset.labelled else f"{unlabelled(protocol)}, sizes {sizes}"
     )

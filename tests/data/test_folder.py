@@ -221,6 +221,8 @@ class TestClasses:
         assert read(tmp_path, label_set=CITYSCAPES, label_values="ids")[:3] == [0, 18, 255]
         declare(tmp_path, "cityscapes", label_values="ids")
         assert read(tmp_path)[:3] == [0, 18, 255]
+        declare(tmp_path, CITYSCAPES)  # written out, it is a set of one's own
+        assert read(tmp_path)[:3] == [0, 18, 255]
 
     def test_the_folders_own_classes_come_before_those_that_are_named(self, tmp_path):
         add(tmp_path, labels=row(2))

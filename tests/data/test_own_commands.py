@@ -79,6 +79,7 @@ def test_parity_maps_the_reference_and_the_artefact_alike(own, artefact, checkpo
     assert done.code == 0, done.err
     assert "ground" in (tmp_path / "parity.json").read_text()
     assert "by a class map from cityscapes: road, sidewalk: ground" in done.out
+    assert "; groups: each image by itself" in done.out
 
 
 @pytest.mark.parametrize(
