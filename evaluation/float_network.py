@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from icnet_deploy.errors import BackendError, InputError, ModelError, require
 from icnet_deploy.evaluation.answer import Float32, Size
 from icnet_deploy.files import sha256
-from icnet_deploy.images import UInt8
+from icnet_deploy.images import Fitting, UInt8
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class FloatNetwork(Protocol):
 
         Its `weights_sha256` is what artefacts of this network name.
         """
+        ...
+
+    @property
+    def fitting(self) -> Fitting:
+        """How images come to it."""
         ...
 
     @property
@@ -131,6 +136,12 @@ class PytorchNetwork:
             fit=preprocessing.fit,
         )
 
+    @cached_property
+    def fitting(self) -> Fitting:
+        """As of an artefact, but that a checkpoint of this product takes smaller images, too."""
+        fitting = Fitting.of(self.metadata)
+        return fitting if _OWN in self.checkpoint.info else replace(fitting, min_side=1)
+
     @property
     def identity(self) -> dict[str, Any]:
         """See `FloatNetwork.identity`."""
@@ -167,8 +178,18 @@ class PytorchNetwork:
         """See `FloatNetwork.run`."""
         import torch
 
+        one = self.checkpoint
         with torch.inference_mode():
-            logits = self.checkpoint.network(self.checkpoint.preprocessing.tensor(pixels))
+            try:
+                logits = one.network(one.preprocessing.tensor(pixels))
+            except Exception as error:
+                if _OWN not in one.info:
+                    raise
+                height, width = pixels.shape[:2]
+                raise InputError(
+                    f"{one.path} failed on an image of {height}x{width} with "
+                    f"{type(error).__name__}: {error!s:.300}; give it a size that it takes"
+                ) from error
             return np.asarray(logits[0].numpy())
 
     def tie_margins(self, largest: float) -> Mapping[int, float]:
@@ -245,6 +266,11 @@ class OnnxNetwork:
     def metadata(self) -> ArtefactMetadata:
         """What the first file says of itself."""
         return self._first.metadata
+
+    @cached_property
+    def fitting(self) -> Fitting:
+        """See `FloatNetwork.fitting`."""
+        return Fitting.of(self.metadata)
 
     @property
     def identity(self) -> dict[str, Any]:

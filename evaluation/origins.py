@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, ModelError, require
 from icnet_deploy.evaluation.float_network import NEEDS, OnnxNetwork, PytorchNetwork
+from icnet_deploy.evaluation.model import kind_of_model
 from icnet_deploy.evaluation.reference import Reference, read_checkpoint, shipped_checkpoint
 from icnet_deploy.files import sha256
+from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.auto.folder import ArtefactFile
 
@@ -25,7 +27,7 @@ _OPTIONS = (
     "FILE, its checkpoint; or --reference FILE.onnx, the float32 file that they were made from"
 )
 
-_SAID = ("preprocessing", "label_set", "upsampling", "threshold")
+_SAID = ("preprocessing", "label_set", "upsampling", "threshold", "side_multiple")
 """What artefacts say of their network that a request may leave to them."""
 
 
@@ -88,6 +90,11 @@ def choose_reference(
     if request is not None:
         return open_own(completed(request, artefacts), _sizes(artefacts))
     if arguments.weights is not None:
+        if kind_of_model(arguments.weights) != "checkpoint":
+            raise InputError(
+                f"--weights {arguments.weights} holds tensors alone: say which network they are "
+                "of, with --network PACKAGE.MODULE:FACTORY"
+            )
         return Reference(arguments.weights, None)
     return _named(artefacts, checkpoints or {})
 
@@ -125,13 +132,13 @@ def completed(request: NetworkRequest, artefacts: Iterable[ArtefactFile]) -> Net
             continue
         path, value = values[0]
         said = getattr(request, name)
-        if said is None or (name == "preprocessing" and not value):
-            request = replace(request, **{name: said if said is not None else value})
-        elif not _alike(_read(name, said), value):
+        if said is not None and value and not _alike(_read(name, said), value):
             raise InputError(
                 f"--{name.replace('_', '-')} says another {_words(name)} than {path}, which has "
                 f"{_brief(value)}: leave it out, or export the network again"
             )
+        if value != 1:  # of its sides, what is also meant where nothing was found out
+            request = replace(request, **{name: value or said})
     return request
 
 
@@ -146,6 +153,8 @@ def _read(name: str, said: Any) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, LabelSet) and isinstance(other, LabelSet):
+        return one.names == other.names  # another's colours and name are no other classes
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return bool(as_read(dict(one)) == as_read(dict(other)))
     return bool(one == other)
@@ -156,7 +165,7 @@ def _words(name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    return f"{len(value)} classes of {value.name}" if hasattr(value, "names") else f"{value}"
+    return f"{len(value)} classes of {value.name}" if isinstance(value, LabelSet) else f"{value}"
 
 
 def _sizes(artefacts: Iterable[ArtefactFile]) -> list[tuple[int, int]]:

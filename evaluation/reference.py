@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from icnet_deploy.errors import require
 from icnet_deploy.evaluation.answer import Answer, Float32, Size, answer_of
 from icnet_deploy.evaluation.float_network import NEEDS, FloatNetwork, PytorchNetwork
-from icnet_deploy.images import Fitting, UInt8
+from icnet_deploy.images import UInt8
 from icnet_deploy.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -78,10 +77,6 @@ class Reference:
             network.require_size(size)
         self.network = network
         self.size = size
-        fitting = Fitting.of(network.metadata)
-        if fitting.fit != "letterbox":  # smaller images are for the network to refuse
-            fitting = replace(fitting, min_side=1)
-        self._fitting = fitting
 
     @property
     def label_set(self) -> LabelSet:
@@ -122,7 +117,7 @@ class Reference:
         Raises:
             ImageError: it takes images at their own size, and none of this one.
         """
-        fitted = self._fitting.apply(image, self.size)
+        fitted = self.network.fitting.apply(image, self.size)
         size = fitted.pixels.shape[0], fitted.pixels.shape[1]
         return Inferred(self.network.run(fitted.pixels), size, fitted.content)
 

@@ -21,6 +21,7 @@ from icnet_deploy.evaluation.parity.report import headline, notes, sentences
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.evaluation.verdicts import Verdict
+from icnet_deploy.images import Fitting
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 
@@ -216,6 +217,7 @@ class Counting:
 
     metadata = ArtefactMetadata(TWO, None, "logits", "fp32")
     origin = Origin("pytorch", "a.safetensors", "0" * 64)
+    fitting = Fitting()
 
     def __init__(self):
         self.runs = []
