@@ -17,7 +17,7 @@ from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
-from icnet_deploy.labels import LabelSet, check_labels
+from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map
 
@@ -96,7 +96,7 @@ def write_quantized(
     )
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
-    share = agreement(model, result, checked_on, metadata.label_set)
+    share = agreement(model, result, checked_on, metadata)
     if not share >= _LEAST_AGREEMENT:
         raise CheckFailed(
             f"only {share:.2%} of the labels of the {placement} graph are those of {source}, on "
@@ -108,14 +108,14 @@ def write_quantized(
 
 
 def agreement(
-    a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8], label_set: LabelSet
+    a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8], metadata: ArtefactMetadata
 ) -> float:
     """The share of pixels to which two graphs give the same label on ONNX Runtime, 0..1.
 
     Args:
         a, b: graphs with the same input and head.
         images: uint8 H x W x 3, RGB, of the graphs' size.
-        label_set: their classes.
+        metadata: of both, as far as it says how their answer becomes labels.
 
     Raises:
         ImageError: there is no image.
@@ -127,7 +127,7 @@ def agreement(
     same = total = 0
     for image in images:
         first, second = (
-            _labels(s.run([head], {"image": image[None]})[0], image, label_set) for s in sessions
+            _labels(s.run([head], {"image": image[None]})[0], image, metadata) for s in sessions
         )
         same += int((first == second).sum())
         total += first.size
@@ -136,8 +136,8 @@ def agreement(
     return same / total
 
 
-def _labels(answer: npt.NDArray[Any], image: UInt8, label_set: LabelSet) -> npt.NDArray[Any]:
+def _labels(answer: npt.NDArray[Any], image: UInt8, metadata: ArtefactMetadata) -> npt.NDArray[Any]:
     if answer.dtype == np.uint8:
-        check_labels(answer, label_set)
+        check_labels(answer, metadata.label_set)
         return answer
-    return label_map(answer, (image.shape[0], image.shape[1]))
+    return label_map(answer, (image.shape[0], image.shape[1]), upsampling=metadata.upsampling)

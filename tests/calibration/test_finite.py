@@ -10,13 +10,14 @@ import placement_contract as small
 import pytest
 from onnx import numpy_helper
 
+from icnet_deploy.calibration import artefact
 from icnet_deploy.calibration.artefact import agreement, load_float
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.cli import main
 from icnet_deploy.errors import ModelError, NotFinite
 from icnet_deploy.labels import CITYSCAPES
-from icnet_deploy.metadata import read_onnx_metadata, stamped
+from icnet_deploy.metadata import UPSAMPLINGS, ArtefactMetadata, read_onnx_metadata, stamped
 
 NOT_FINITE = [np.nan, np.inf, -np.inf]
 
@@ -76,7 +77,26 @@ def test_the_command_refuses_such_a_file_before_it_calibrates(
 
 def test_two_label_maps_of_255_do_not_agree(scene_of_255):
     with pytest.raises(NotFinite):
-        agreement(scene_of_255, scene_of_255, small.images()[:1], CITYSCAPES)
+        agreement(scene_of_255, scene_of_255, small.images()[:1], described("labels"))
+
+
+@pytest.mark.parametrize("rule", UPSAMPLINGS)
+def test_graphs_agree_by_the_networks_rule(float_file, monkeypatch, rule):
+    """Not by ICNet's, of whatever network they are."""
+    obeyed = []
+
+    def label_map(logits, size, *, upsampling):
+        obeyed.append(upsampling)
+        return np.zeros((1, *size), np.uint8)
+
+    monkeypatch.setattr(artefact, "label_map", label_map)
+    model = onnx.load(float_file)
+    assert agreement(model, model, small.images()[:1], described("logits", rule)) == 1
+    assert obeyed == [rule, rule]
+
+
+def described(head, rule="aligned-corners"):
+    return ArtefactMetadata(CITYSCAPES, None, head, "fp32", upsampling=rule)
 
 
 @pytest.fixture
