@@ -23,6 +23,7 @@ from icnet_deploy.calibration.selection import (
 from icnet_deploy.command import add_exif_option, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
+from icnet_deploy.data.dataset import Incomplete
 from icnet_deploy.data.options import (
     OF_LABELS,
     add_dataset_options,
@@ -249,7 +250,10 @@ def _val(args: argparse.Namespace) -> list[Dataset]:
     """The part of the data set that models are scored on, if this copy holds it."""
     if args.dataset is not None:
         with suppress(DatasetError):
-            return [open_split(args, "val")]
+            try:
+                return [open_split(args, "val")]
+            except Incomplete as error:  # what can be scored
+                return [error.rest]
     return []
 
 

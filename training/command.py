@@ -6,6 +6,7 @@ from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.data.dataset import Incomplete
 from icnet_deploy.data.mapping import target_table
 from icnet_deploy.data.options import add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
@@ -175,7 +176,9 @@ def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
             dataset = _open(args, name, folder, args.validate)
-        except DatasetError:
+        except DatasetError as error:
+            if isinstance(error, Incomplete) and len(error.rest):
+                raise  # a score over the rest would pass for one over the split
             print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
             continue
         key = dataset.name

@@ -183,6 +183,11 @@ def read_part(part: Part, dataset: Dataset, read_one: Callable[[], object]) -> N
     missing = [name for name, n in zip(part.classes, part.images(), strict=True) if not n]
     if part.files and missing:
         part.notes.append(f"{part.split} shows no pixel of {', '.join(missing)}")
+    if missing and missing == list(part.classes[1:]) and part.ignored_share():
+        part.notes.append(
+            f"{part.split} shows {part.classes[0]} only, all else is ignored: where masks are "
+            "black and white, write the second class as 1, since 255 is never counted"
+        )
 
 
 def _palette_slips(dataset: Dataset) -> Iterator[str]:

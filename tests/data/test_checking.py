@@ -153,6 +153,13 @@ def test_a_palette_of_which_the_colours_say_something_else_is_worth_to_know(farm
     assert "a.png: its palette draws soil in the colour of crop" in notes[0]
 
 
+def test_masks_in_black_and_white_are_worth_to_know(farm, check):
+    for split, name in (("train", "a"), ("train", "b/c"), ("val", "d")):
+        add(farm, split, name, np.where(np.arange(96).reshape(SIZE) < 40, 0, 255))
+    notes = check(farm, "--split", "val")[1]["splits"]["val"]["notes"]
+    assert "val shows soil only, all else is ignored: where masks are black and white" in notes[1]
+
+
 def test_other_layouts_are_checked_too(check, tmp_path, scenes):
     code, found, _, _ = check(scenes, "--split", "val", name="scenes")
     assert (code, found["splits"]["val"]["images"], found["label_set"]) == (0, 3, "cityscapes")

@@ -103,3 +103,22 @@ def test_training_takes_the_folders_classes_unless_others_are_named(
     sets, label_set = asked[0][:2]
     assert ([d.name for d in sets], label_set.name) == (["folder"], expected)
     assert [name for name, _ in asked[0][7]] == ["folder"]
+
+
+def test_a_split_that_is_not_whole_is_not_scored_while_training(own, run, tmp_path, monkeypatch):
+    pytest.importorskip("pytorch_lightning")
+    monkeypatch.setattr("icnet_deploy.training.train.train", lambda *args: None)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            write_image(tmp_path / f"images/{split}/{name}.png", np.zeros((8, 12, 3), np.uint8))
+            write_labels(tmp_path / f"labels/{split}/{name}.png", np.ones((8, 12), np.uint8))
+    (tmp_path / "classes.json").write_text(json.dumps({"label_set": FOUR}))
+    where = ("--dataset", "folder", "--data", tmp_path, "-o", tmp_path / "net.safetensors")
+    (tmp_path / "labels/val/b.png").unlink()
+    done = run("train", *where)
+    assert done.code == 2
+    assert "1 of 2 folder images have no labels; first:" in done.err
+    (tmp_path / "labels/val/a.png").unlink()
+    done = run("train", *where)
+    assert done.code == 0
+    assert "has no labelled split 'val': it is not scored" in done.out
