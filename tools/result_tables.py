@@ -20,6 +20,7 @@ from icnet_deploy.calibration.sensitivity.report import markdown as sensitivity_
 from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.evaluation.diagnose.report import markdown as diagnose_markdown
 from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
@@ -117,6 +118,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "rebuilds": rebuilds_markdown,
     "coverage": coverage_markdown,
     "tiles": tiles_markdown,
+    "diagnose": diagnose_markdown,
 }
 
 

@@ -212,6 +212,39 @@ def _label_advice(slip: Slip, own: bool) -> str:
     return f"{words}."
 
 
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of recorded results: what was said of a network, and what was found."""
+    header = ["said", "mIoU %", "found", "mIoU % then", "difference, points"]
+    rows = []
+    for result in results:
+        if result["kind"] != "diagnose":
+            continue
+        said, best = result["said"], result["best"]
+        first, last = result["rounds"][0], result["rounds"][-1]
+        gained = result["difference_points"]
+        rows.append(
+            [
+                _brief(said["preprocessing"]),
+                number(first["miou_percent"], 1),
+                ", ".join(f"`{name}`" for name in result["found"]) or "nothing",
+                number(last["miou_percent"], 1) if best != said else "-",
+                bounded(gained["value"], gained["low"], gained["high"], 1) if gained else "-",
+            ]
+        )
+    return Table(header, rows, left=1).markdown()
+
+
+def _brief(value: Mapping[str, Any]) -> str:
+    """A recorded preprocessing: its name, or its numbers to a few digits."""
+    from icnet_deploy.networks.preprocessing import Preprocessing
+
+    name = _name_of(Preprocessing.from_dict(dict(value)))
+    if name is not None:
+        return f"`{name}`"
+    numbers = (" ".join(f"{each:.3g}" for each in value[key]) for key in ("mean", "scale"))
+    return f"{value['channels']}, mean {next(numbers)}, scale {next(numbers)}"
+
+
 def _name_of(preprocessing: Preprocessing) -> str | None:
     from icnet_deploy.networks.preprocessing import PREPROCESSINGS
 

@@ -249,11 +249,11 @@ def _tables(now: bytes, subject: Subject) -> _Tables:
     if own.names != data.names:
         tables["network: indices one up"] = (
             "the network's first class is the second of its label set, and so on",
-            now[1:] + bytes([IGNORE]),
+            now[1:] + now[:1],
         )
         tables["network: indices one down"] = (
-            "the network has a class before the first of its label set",
-            bytes([IGNORE]) + now[:-1],
+            "the network has in front the class that its label set has last",
+            now[-1:] + now[:-1],
         )
     if own.names != data.names and own.label_ids is not None:
         index = _inverse(own.label_ids)
@@ -268,13 +268,13 @@ def _shifted(now: bytes, names: tuple[str, ...]) -> _Tables:
     return {
         "labels: one up": (
             f"where the network means {first!r}, the truth is {second!r}, and so on: the label "
-            "files count classes from 1, or the label set has a class too many at its front",
-            _data_side(now, {k: k + 1 for k in range(count - 1)}),
+            "files count classes from 1, or the label set has a class in front that belongs last",
+            _data_side(now, {k: (k + 1) % count for k in range(count)}),
         ),
         "labels: one down": (
             f"where the network means {second!r}, the truth is {first!r}, and so on: the network "
-            "has a class (background) before those of the label set",
-            _data_side(now, {k: k - 1 for k in range(1, count)}),
+            "has in front (as background) the class that the label set has last",
+            _data_side(now, {k: (k - 1) % count for k in range(count)}),
         ),
     }
 

@@ -20,6 +20,7 @@ from icnet_deploy.evaluation.diagnose.report import (  # noqa: E402
     Diagnosed,
     diagnosis_page,
     diagnosis_text,
+    markdown,
 )
 from icnet_deploy.evaluation.diagnose.slips import Reading, Subject, slips_of  # noqa: E402
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet  # noqa: E402
@@ -216,6 +217,13 @@ def test_labels_that_are_read_wrongly_are_found(name, coloured, one_thread):
     alike(found.best.preprocessing, STREET)
 
 
+def test_a_class_that_stands_first_in_one_and_last_in_the_other_is_found(coloured, one_thread):
+    rolled = coloured(read=lambda truth: (truth - 1) % len(SET))
+    found = diagnose(checkpoint(Nearest(STREET)), rolled)
+    assert changed(found) == ["labels: one down"]
+    assert found.rounds[1].miou > 85
+
+
 def test_ids_that_count_from_one_are_a_shift_by_one(coloured, one_thread):
     images = coloured(label_set=COUNTED, read=lambda truth: np.where(truth < 5, truth + 1, 255))
     found = diagnose(checkpoint(Nearest(STREET)), images)
@@ -226,8 +234,8 @@ def test_a_network_that_answers_in_another_order_is_found_in_its_own_classes():
     table = prediction_table(CITYSCAPES, CAMVID)[:19].tobytes()
     reading = Reading(STREET, "none", table)
     slips = {s.name: s for s in slips_of(reading, Subject(CITYSCAPES, CAMVID, False, False))}
-    assert slips["network: indices one up"].reading.table == table[1:] + b"\xff"
-    assert slips["network: indices one down"].reading.table == b"\xff" + table[:-1]
+    assert slips["network: indices one up"].reading.table == table[1:] + table[:1]
+    assert slips["network: indices one down"].reading.table == table[-1:] + table[:-1]
     ids = slips["network: ids"].reading.table
     assert (ids[7], ids[8], ids[0]) == (table[0], table[1], 255)
     assert not any(name.startswith(("fit", "upsampling")) for name in slips)
@@ -341,6 +349,9 @@ def test_the_result_holds_every_try_with_its_interval(coloured, one_thread):
     assert (first["best"], second["best"]) == ("preprocessing: caffe", None)
     assert {"value", "low", "high"} <= set(first["tries"][0]["difference_points"])
     assert len({one["changed"] for one in first["tries"]}) == len(first["tries"])
+    table = markdown([value, {"kind": "parity"}]).splitlines()
+    assert len(table) == 3
+    assert "| `preprocessing: caffe` |" in table[2]
     drawn = diagnosis_page(result)
     assert "<svg" in drawn
     assert "On top of `preprocessing: caffe`" in drawn
