@@ -1,7 +1,5 @@
 """What is in a data set and what is wrong with it: every image and label file is read once."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
