@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ class Origin:
         return own | {"notes": list(self.notes)}
 
 
-class FloatNetwork(Protocol):
+class FloatNetwork(Hashable, Protocol):
     """A network in float32, on the CPU."""
 
     @property

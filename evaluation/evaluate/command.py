@@ -180,10 +180,10 @@ def _score(
 
     with ExitStack() as stack:
         models = [
-            _open_network(arguments, *how)
+            _open_network(arguments, at, runtime, device)
             if path is None
-            else stack.enter_context(open_model(path, *how))
-            for path, *how in openings(paths, arguments)
+            else stack.enter_context(open_model(path, at, runtime, device))
+            for path, at, runtime, device in openings(paths, arguments)
         ]
         return evaluate(models, dataset, look)
 
