@@ -54,8 +54,9 @@ def read(root: Path, split: str) -> Dataset:
 
 
 def splits(root: Path) -> list[str]:
-    """The names of the lists."""
-    return sorted(path.stem for path in (_base(root) / _LISTS).glob("[!.]*.txt"))
+    """The names of the lists; `trainval`, which holds two others, only where it is alone."""
+    names = sorted(path.stem for path in (_base(root) / _LISTS).glob("[!.]*.txt"))
+    return [name for name in names if name != "trainval"] or names
 
 
 def _base(root: Path) -> Path:

@@ -167,12 +167,14 @@ def test_other_layouts_are_checked_too(check, tmp_path, scenes):
     assert (code, list(found["splits"])) == (0, ["val"])
     root = tmp_path / "VOC2012"
     (root / "ImageSets/Segmentation").mkdir(parents=True)
-    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\nc\n")
+    for split in ("val", "trainval"):
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text("a\nb\nc\n")
     write_image(root / "JPEGImages/a.png", noise(1))
     write_image(root / "JPEGImages/b.png", noise(2))
     write_labels(root / "SegmentationClass/a.png", np.full(SIZE, len(VOC) - 1, np.uint8))
     code, found, _, _ = check(root, name="voc")
     assert (code, len(found["problems"]), found["splits"]["val"]["images"]) == (1, 2, 1)
+    assert list(found["splits"]) == ["val"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from icnet_deploy.data import open_dataset
+from icnet_deploy.data.mapping import load_class_map
 from icnet_deploy.data.options import add_data_options, open_data
+from icnet_deploy.data.own.classes import classes_of
 from icnet_deploy.errors import DatasetError, InputError, LabelSetError
 from icnet_deploy.images import write_image, write_labels
 
@@ -140,3 +142,17 @@ class TestLabelSet:
         argv = ["--dataset", "my_fields:open_fields", "--data", fields]
         with pytest.raises(InputError, match="the classes of my_fields:open_fields are fields's"):
             asked(*argv, "--label-set", "camvid")
+
+
+def test_the_documented_files_are_what_they_are_said_to_be(tmp_path):
+
+    shown = re.findall(r"```json\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    (tmp_path / "classes.json").write_text(shown[0])
+    classes = classes_of(tmp_path, None)
+    assert (classes.ignored, classes.ignored_colours) == ((9,), ((0, 0, 0),))
+    assert classes.group_by == "^(field[0-9]+)_"
+    class_map = json.loads(shown[1])
+    five = {"name": "five", "names": ["road", "car", "building"]}
+    (tmp_path / class_map["to"]).write_text(json.dumps(five))
+    (tmp_path / "map.json").write_text(shown[1])
+    assert str(load_class_map(tmp_path / "map.json")).startswith("road, sidewalk: road; ")
