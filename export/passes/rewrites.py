@@ -19,7 +19,7 @@ def simplify(model: onnx.ModelProto) -> bool:
     """Folds constants and removes dead nodes by onnxsim, where that leaves the outside as it is.
 
     Needs: a model that fits in one file. After it: inputs and outputs have the names, types and
-    shapes that they had.
+    shapes that they had, and a convolution's weights the name that they had.
 
     Returns:
         Whether it changed the model.
@@ -34,8 +34,38 @@ def simplify(model: onnx.ModelProto) -> bool:
         return False
     del smaller.metadata_props[:]  # what onnxsim says of its own settings
     smaller.metadata_props.extend(model.metadata_props)
+    _keep_names(model.graph, smaller.graph)
     model.CopyFrom(smaller)
     return True
+
+
+def _keep_names(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
+    """Gives weights that were computed anew, as by a scale, the names of what they were before.
+
+    A number says nothing of the module that they are of. Where the convolutions are not the same
+    ones in the same order, nothing is done.
+    """
+    pairs = [
+        (str(old.input[1]), str(new.input[1]))
+        for old, new in zip(_convolutions(before), _convolutions(after), strict=False)
+    ]
+    known = {tensor.name for tensor in before.initializer}
+    same = len(_convolutions(before)) == len(_convolutions(after)) and all(
+        old == new or new not in known for old, new in pairs
+    )
+    constants = {tensor.name: tensor for tensor in after.initializer}
+    renamed = {
+        new: old for old, new in pairs if same and old != new and new in constants and old in known
+    }
+    for new, old in renamed.items():
+        if old not in constants and list(renamed.values()).count(old) == 1:
+            constants[new].name = old
+            for node in after.node:
+                node.input[:] = [old if name == new else name for name in node.input]
+
+
+def _convolutions(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if node.op_type == "Conv"]
 
 
 def static_resize(model: onnx.ModelProto) -> bool:

@@ -79,6 +79,35 @@ def test_simplify_says_when_nothing_changed():
     assert not simplify(model)
 
 
+def test_simplify_keeps_the_name_of_weights_that_it_computes_anew():
+    random = np.random.default_rng(0)
+    values = {
+        "scale": (1, 3, 1, 1),
+        "a.first.weight": (4, 3, 3, 3),
+        "a.second.weight": (2, 4, 1, 1),
+    }
+    constants = [
+        numpy_helper.from_array(random.normal(1, 1, shape).astype(np.float32), name)
+        for name, shape in values.items()
+    ]
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "a.first.weight"], ["one"], pads=[1] * 4),
+        helper.make_node("Conv", ["one", "a.second.weight"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 8, 8])
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    image = random.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    before = run(model, image)
+    assert simplify(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [n.op_type for n in model.graph.node] == ["Conv", "Conv"]
+    assert [n.input[1] for n in model.graph.node] == ["a.first.weight", "a.second.weight"]
+    assert np.abs(run(model, image) - before).max() < 1e-4
+
+
 def test_half_keeps_the_types_of_inputs_and_outputs():
     model = resize_model(9, 17)
     static_resize(model)
