@@ -156,7 +156,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
             tile = "x".join(map(str, row["tile"]))
             asked = ", ".join(f"{each:g}" for each in row["overlaps_asked_percent"])
             cells = (
-                [tile, f"{asked}; {row['overlap_percent']:g}", str(row["tiles"])]
+                [tile, f"{asked}; {round(row['overlap_percent'], 1):g}", str(row["tiles"])]
                 if row["tiles"]
                 else [f"none: resized to {tile}", "-", "1"]
             )
