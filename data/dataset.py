@@ -87,6 +87,12 @@ class Dataset(Sequence[Sample]):
         return len(self.files)
 
     @property
+    def called(self) -> str:
+        """What it is called where several are named: one of the user's own, by its folder."""
+        own = self.named_below is not None and self.root is not None
+        return self.root.resolve().name if own and self.root else self.name
+
+    @property
     def turn(self) -> bool:
         """Whether images are turned as EXIF says, as unlabelled ones are."""
         return self.exif != "ignore"

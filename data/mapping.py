@@ -36,7 +36,13 @@ _CAMVID_IN_CITYSCAPES: tuple[tuple[str, ...], ...] = (
 
 _RELATIONS = {(CITYSCAPES.names, CAMVID.names): _CAMVID_IN_CITYSCAPES}
 """(names of a model's classes, of a data set's) -> for each class of the data set those of the
-model that it covers. Label sets of the same names need no row."""
+model that it covers. Where all names of the data set's classes are among the model's, in whatever
+order, no row is needed."""
+
+_TRAINED = "trained"
+
+_SHOWN = 8
+"""Classes that a message names at most."""
 
 Table = npt.NDArray[np.uint8]
 
@@ -163,7 +169,7 @@ def target_table(
     Raises:
         LabelSetError: it is not known how to train the one on the other.
     """
-    covered = _covered(model, data, class_map, "trained")
+    covered = _covered(model, data, class_map, _TRAINED)
     merged = [classes for classes in covered if len(classes) > 1]
     table = np.full(256, IGNORE, np.uint8)
     for index, classes in enumerate(covered):
@@ -192,10 +198,15 @@ def _covered(
             )
     if model.names == data.names:
         return [(index,) for index in range(len(model))]
-    if (relation := _RELATIONS.get((model.names, data.names))) is None:
+    if relation := _RELATIONS.get((model.names, data.names)):
+        return [tuple(map(model.names.index, names)) for names in relation]
+    if unknown := [name for name in data.names if name not in model.names]:
+        shown = ", ".join(unknown[:_SHOWN]) + ", ..." * (len(unknown) > _SHOWN)
         raise LabelSetError(
             f"a model of the label set {model.name!r} ({len(model)} classes) cannot be {purpose} "
-            f"on {data.name!r} ({len(data)} classes) without a rule of which class stands for "
-            "which: --class-map FILE"
+            f"on {data.name!r} ({len(data)} classes): it has no class {shown}; say which class "
+            "stands for which with --class-map FILE"
+            + ", or name the data's classes for the network's with --label-set"
+            * (purpose == _TRAINED)
         )
-    return [tuple(map(model.names.index, names)) for names in relation]
+    return [(model.names.index(name),) for name in data.names]

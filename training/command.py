@@ -2,34 +2,39 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.data.dataset import Incomplete
-from icnet_deploy.data.mapping import target_table
+from icnet_deploy.data.mapping import load_class_map
 from icnet_deploy.data.options import add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
-from icnet_deploy.errors import DatasetError, InputError, LabelSetError, require
+from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+
+_STREETS = ("cityscapes", "camvid", "scenes")
+"""Data sets that a network of Cityscapes' classes is trained on, if no other classes are named."""
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
+
+_SHIPPED = "shipped"
+"""Stands for the checkpoint that comes with the product."""
 
 
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "icnet train",
-        "Train ICNet and write a checkpoint. Several data sets are mixed: give --dataset and "
-        "--data once for each, in the order of the configuration's shares.",
+        "Train a network, ICNet if none other is configured, and write a checkpoint. Several data "
+        "sets are mixed:\ngive --dataset and --data once for each, in the order of the "
+        "configuration's shares.",
         "icnet train --dataset camvid --data camvid --dataset scenes --data scenes \\\n"
-        "    --config street -o icnet.safetensors",
+        "    --config street -o icnet.safetensors\n"
+        "  icnet train --dataset folder --data farm --init icnet.safetensors -o farm.safetensors",
     )
     add_sets_options(p, required=True)
-    p.add_argument(
-        "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
-    )
-    add_exif_option(p)
     p.add_argument(
         "--validate",
         default="val",
@@ -54,12 +59,18 @@ def _parser() -> argparse.ArgumentParser:
         "--label-set",
         metavar="NAME|FILE.json",
         help=f"the network's classes, and those of a --dataset folder without classes.json: "
-        f"{', '.join(LABEL_SETS)}, or a file (default: cityscapes where that can be trained on the "
-        "data sets, else the first one's)",
+        f"{', '.join(LABEL_SETS)}, or a file (default: {CITYSCAPES.name} for "
+        f"{', '.join(_STREETS)}, else the first data set's, or those that a class map gives it)",
     )
     p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
     p.add_argument("--run", type=Path, help="folder of the run's state (default: OUT with .run)")
-    p.add_argument("--init", type=Path, metavar="FILE", help="a checkpoint to start from")
+    p.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint to start from, or `shipped`; where its classes are others, all of it is "
+        "kept but the classifiers",
+    )
     p.add_argument("--devices", type=count, default=1, help="GPUs, or processes, a machine")
     p.add_argument("--nodes", type=count, default=1, help="machines; one command on each")
     p.add_argument("--workers", type=int, metavar="N", help="loading processes a device")
@@ -78,16 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(args.config).override(
         steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
     )
-    sets = open_sets(args)
+    label_set = _label_set(args)
     info = train(
-        sets,
-        _label_set(args, sets),
+        open_sets(args, label_set),
+        label_set,
         config,
         args.out,
         args.run or args.out.with_suffix(".run"),
         args.resume,
-        args.init,
-        _validation(args),
+        _init(args.init),
+        _validation(args, label_set),
         min(args.validate_every, config.steps),
         Machines(args.devices, args.nodes, args.workers),
     )
@@ -112,8 +123,17 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
     require(purpose, "train", *packages)
 
 
+def _init(given: Path | None) -> Path | None:
+    """The checkpoint to start from."""
+    if given != Path(_SHIPPED) or given.exists():
+        return given
+    from icnet_deploy.networks.checkpoint import SHIPPED
+
+    return SHIPPED
+
+
 def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None:
-    """Adds which data sets are trained on, each with its folder."""
+    """Adds what is trained on: data sets, their splits, and what their labels mean."""
     p.add_argument(
         "--dataset",
         action="append",
@@ -132,55 +152,83 @@ def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None
         metavar="DIR",
         help="its folder",
     )
+    p.add_argument(
+        "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
+    )
     add_label_options(p, label_set=False)
+    add_exif_option(p)
 
 
-def open_sets(args: argparse.Namespace) -> list[Dataset]:
-    """The data sets to train on, each split of each by itself, in the order of the request."""
-    return [
-        _open(args, name, folder, split)
+def open_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:
+    """The data sets to train on, each split of each by itself, in the order of the request.
+
+    Args:
+        args: of `add_sets_options`.
+        label_set: the network's classes, and those of a folder that names none.
+
+    Raises:
+        InputError: as `open_dataset`; or no data set needs the class map.
+    """
+    sets = [
+        _open(args, name, folder, split, label_set)
         for name, folder in zip(args.dataset, args.data, strict=True)
         for split in args.split.split("+")
     ]
+    if args.class_map is not None and not any(each.class_map for each in sets):
+        raise InputError(
+            f"--class-map {args.class_map}: each data set has the network's classes, those of "
+            f"{label_set.name}: leave it out"
+        )
+    return sets
 
 
-def _open(args: argparse.Namespace, name: str, folder: Path, split: str) -> Dataset:
-    return open_dataset(
-        name,
-        folder,
-        split,
-        args.exif,
-        label_set=getattr(args, "label_set", None),
-        label_values=args.label_values if name == FOLDER else None,
-        class_map=args.class_map,
+def _open(
+    args: argparse.Namespace, name: str, folder: Path, split: str, label_set: LabelSet
+) -> Dataset:
+    """A split of a data set; with the class map, if its classes are not the network's."""
+    said = getattr(args, "label_set", None) or label_set
+    # Where several are mixed, the others know what their label files hold.
+    values = args.label_values if name == FOLDER or FOLDER not in args.dataset else None
+    opened = partial(
+        open_dataset, name, folder, split, args.exif, label_set=said, label_values=values
     )
+    dataset = opened()
+    if args.class_map is None or dataset.label_set.names == label_set.names:
+        return dataset
+    return opened(class_map=args.class_map)
 
 
-def _label_set(args: argparse.Namespace, sets: Sequence[Dataset]) -> LabelSet:
-    """The network's classes."""
+def _label_set(args: argparse.Namespace) -> LabelSet:
+    """The network's classes; where nobody names them, and they are not the usual, it says them."""
     if args.label_set is not None:
         return load_label_set(args.label_set)
-    try:
-        for dataset in sets:
-            target_table(CITYSCAPES, dataset.label_set, dataset.class_map)
-    except LabelSetError:
-        return sets[0].label_set
-    return CITYSCAPES
+    if all(name in _STREETS for name in args.dataset) and args.class_map is None:
+        return CITYSCAPES
+    split = args.split.split("+")[0]
+    known = open_dataset(
+        args.dataset[0], args.data[0], split, args.exif, label_values=args.label_values
+    ).label_set
+    where = str(args.data[0])
+    if args.class_map is not None:  # the data set's are of one of its sides
+        rule, where = load_class_map(args.class_map), str(args.class_map)
+        known = rule.source if known.names == rule.target.names else rule.target
+    print(f"the network has the {len(known)} classes of {where}: {', '.join(known.names)}")
+    return known
 
 
-def _validation(args: argparse.Namespace) -> list[tuple[str, Dataset]]:
+def _validation(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
     """The data sets to score on, by the names that their scores go by."""
     if args.validate == "none":
         return []
     found: dict[str, Dataset] = {}
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
-            dataset = _open(args, name, folder, args.validate)
+            dataset = _open(args, name, folder, args.validate, label_set)
         except DatasetError as error:
             if isinstance(error, Incomplete) and len(error.rest):
                 raise  # a score over the rest would pass for one over the split
             print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
             continue
-        key = dataset.name
+        key = dataset.called
         found[f"{key}-{number}" if key in found else key] = dataset.first(args.validate_images)
     return list(found.items())

@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.mapping import target_table
+from icnet_deploy.data.mapping import Table, target_table
 from icnet_deploy.errors import DatasetError, LabelSetError
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.training.config import TrainConfig
@@ -44,14 +44,16 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
         self, datasets: Sequence[Dataset], label_set: LabelSet, config: TrainConfig, start: int = 0
     ) -> None:
         tables = [target_table(label_set, d.label_set, d.class_map) for d in datasets]
-        merged = [m for _, m in tables if m]
-        if any(m != merged[0] for m in merged):
-            raise LabelSetError("two of the data sets merge different classes")
-        self.merged = merged[0] if merged else []
+        self.merged = [*dict.fromkeys(classes for _, merged in tables for classes in merged)]
+        if len(label_set) + len(self.merged) > IGNORE:
+            raise LabelSetError(
+                f"{len(label_set)} classes and {len(self.merged)} that stand for several of them "
+                f"are more than the {IGNORE} that targets have"
+            )
         self.datasets, self.label_set = list(datasets), label_set
         self.config, self.start = config, start
         self.rank, self.processes = 0, 1
-        self._tables = [t for t, _ in tables]
+        self._tables = [self._targets(table, merged) for table, merged in tables]
         for name, values in (("shares", config.shares), ("scales", config.scales)):
             if len(values) not in (0, len(datasets)):
                 raise LabelSetError(
@@ -63,6 +65,13 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
         self._cache: dict[tuple[int, int], Sample] = {}
         self._cached = 0
         self._seen: npt.NDArray[np.float64] | None = None
+
+    def _targets(self, table: Table, merged: Sequence[tuple[int, ...]]) -> Table:
+        """A data set's `target_table` with the merged targets of all data sets."""
+        classes, moved = len(self.label_set), table.copy()
+        for index, group in enumerate(merged):
+            moved[table == classes + index] = classes + self.merged.index(group)
+        return moved
 
     def source(self, which: int, index: int) -> Sample:
         """Image `index` of data set `which`, with training targets for labels.
@@ -116,19 +125,29 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
         return looked
 
     def warnings(self) -> list[str]:
-        """What a person should know of the data, a line each: the classes that it does not show."""
+        """What a person should know of the data, a line each: the classes that it does not show,
+        and those of its own that are not trained."""
+        notes = []
+        for dataset, table in zip(self.datasets, self._tables, strict=True):
+            left = [n for i, n in enumerate(dataset.label_set.names) if table[i] == IGNORE]
+            if left:
+                notes.append(
+                    f"note: no class of the network stands for {', '.join(left)} of "
+                    f"{dataset.called}: their pixels are ignored"
+                )
         names, seen = self.label_set.names, self.seen()
         parts = zip(self.merged, seen[len(names) :], strict=True)
         shown = {index for classes, share in parts if share for index in classes}
         unseen = [n for i, n in enumerate(names) if not seen[i] and i not in shown]
         if not unseen:
-            return []
+            return notes
         looked = len(self._looked_at())
         every = looked == sum(map(len, self.datasets))
         where = f"the {looked} images" if every else f"{looked} images, spread over the data,"
         return [
+            *notes,
             f"note: {len(unseen)} of {len(names)} classes have no pixel in {where} to train on, "
-            f"and will not be learned: {', '.join(unseen)}"
+            f"and will not be learned: {', '.join(unseen)}",
         ]
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ def train(
     info = {
         "config": config.settings(),
         "data": [
-            {"name": d.name, "split": d.split, "images": len(d), "share": round(float(s), 3)}
+            {"name": d.called, "split": d.split, "images": len(d), "share": round(float(s), 3)}
             for d, s in zip(datasets, mix.shares, strict=True)
         ],
         **start.info,

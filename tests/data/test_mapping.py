@@ -50,6 +50,24 @@ def test_what_is_not_known_is_refused_by_both_names():
             prediction_table(model, data)
 
 
+def test_classes_in_another_order_or_a_part_of_them_are_found_by_their_names():
+    few = LabelSet("few", ("sky", "train", "road"), ((0, 0, 0),) * 3)
+    table, merged = target_table(CITYSCAPES, few)
+    assert [CITYSCAPES.names[index] for index in table[:3]] == list(few.names)
+    assert (merged, set(table[3:])) == ([], {255})
+    back = prediction_table(CITYSCAPES, few)
+    assert back[table[:3]].tolist() == [0, 1, 2]
+    assert (back == 255).sum() == 256 - 3
+
+
+def test_a_class_that_the_model_has_not_is_named():
+    few = LabelSet("few", ("sky", "boat", "road", "dog"), ((0, 0, 0),) * 4)
+    with pytest.raises(LabelSetError, match=r"no class boat, dog; say .* --label-set"):
+        target_table(CITYSCAPES, few)
+    with pytest.raises(LabelSetError, match=r"no class boat, dog; say .* --class-map FILE$"):
+        prediction_table(CITYSCAPES, few)
+
+
 def test_camvid_becomes_train_ids_and_the_bicyclist_both():
     table, merged = target_table(CITYSCAPES, CAMVID)
     assert merged == [(12, 18)]

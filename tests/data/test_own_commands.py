@@ -67,7 +67,7 @@ def test_labels_that_are_mapped_and_labels_of_those_classes_score_alike(
     assert protocols[1]["mapping"].startswith("by a class map from cityscapes: road, sidewalk: gr")
     refused = run("evaluate", artefact, "--dataset", "folder", "--data", own / "set")
     assert refused.code == 2
-    assert "without a rule of which class stands for which: --class-map FILE" in refused.err
+    assert "it has no class ground, house, green; say which class stands for" in refused.err
 
 
 def test_parity_maps_the_reference_and_the_artefact_alike(own, artefact, checkpoint, run, tmp_path):
@@ -102,7 +102,7 @@ def test_training_takes_the_folders_classes_unless_others_are_named(
     assert done.code == 0, done.err
     sets, label_set = asked[0][:2]
     assert ([d.name for d in sets], label_set.name) == (["folder"], expected)
-    assert [name for name, _ in asked[0][7]] == ["folder"]
+    assert [name for name, _ in asked[0][7]] == ["set"]
 
 
 def test_a_split_that_is_not_whole_is_not_scored_while_training(own, run, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.command import add_exif_option, command, count, parser
+from icnet_deploy.command import command, count, parser
 from icnet_deploy.documents import as_read
 from icnet_deploy.files import sha256
 from icnet_deploy.report.tables import Table
@@ -30,8 +30,8 @@ def _tuner(args: argparse.Namespace) -> tuple[Tune, dict[str, Any]]:
     from icnet_deploy.training.train import train
 
     config = load_config(args.config).override(steps=args.steps)
-    sets = open_sets(args)
     label_set = load_checkpoint(args.checkpoint).label_set
+    sets = open_sets(args, label_set)
 
     def tune(init: Path, out: Path, run: Path, resume: bool) -> object:
         print(f"fine-tuning {init}" + " (resumed)" * resume, flush=True)
@@ -74,8 +74,6 @@ def _parser() -> argparse.ArgumentParser:
         help="of CHECKPOINT's channels, after each step (default: 0.75 0.5, as in the paper)",
     )
     add_sets_options(p)
-    p.add_argument("--split", default="train", help="of every data set (default: %(default)s)")
-    add_exif_option(p)
     p.add_argument(
         "--config",
         default="camvid",
