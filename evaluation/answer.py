@@ -3,8 +3,6 @@
 It shares no code with `icnet_deploy.runtime.labelmap`, which it judges.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
