@@ -56,7 +56,7 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=200, help="of training (default: %(default)s)")
     p.add_argument("--batch", type=int, default=8, help="images in a step (default: %(default)s)")
     p.add_argument("--train", type=int, default=64, help="scenes to train on")
-    p.add_argument("--val", type=int, default=16, help="scenes to verify on")
+    p.add_argument("--val", type=int, default=40, help="scenes to verify on")
     args = p.parse_args()
     out = args.out.resolve()
     height, width = map(int, args.size.split("x"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 import torch
@@ -16,8 +16,11 @@ from icnet_deploy.networks.layers import resize
 from icnet_deploy.networks.own.runs import NoLogits, Refused, Run, Size, are_equal, run_on_noise
 
 _MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224, 256, 512)
-_SCALES = (128, 320)
-"""The shortest sides, in pixels, at which a multiple is looked for: the first may be too small."""
+_SCALES = {128: 64, 320: 512}
+"""Shortest sides, in pixels, at which multiples up to a largest are looked for.
+
+The first may be too small for a network, so that it would only take sides of a larger multiple.
+"""
 
 _PAIRS = {
     2: ((1, 6), (15, 20), (35, 45), (58, 64)),
@@ -32,7 +35,7 @@ _LONG = 2048
 
 _STRIDES = range(1, 513)
 
-_LEAST_SIDES = (64, 96, 128, 192, 256, 320, 384, 512)
+_LEAST_SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 512)
 """From the least that `icnet export` takes."""
 
 _USUAL = ((512, 512), (224, 224), (384, 384), (256, 256), (1024, 1024), (512, 1024), (1024, 2048))
@@ -125,7 +128,8 @@ def probe(
         left_out = None
     stride = _stride(module, runs, found, left_out)
     if stride is None and multiple is None and only_size is None:
-        for larger, others, one in _larger(module, found, left_out):
+        least = min(min(run.size) for run in runs)
+        for larger, others, one in _larger(module, found, least, left_out):
             # What is upsampled inside is right at every size that it takes.
             if left_out is None or size is None or not (size[0] % larger or size[1] % larger):
                 runs, found, stride = others, larger, one
@@ -140,6 +144,7 @@ def probe(
     behaviour = Behaviour(runs, found, least, stride, upsampling, left_out, only_size, rules)
     if size is not None and size != only_size:
         _require_size(module, name, size, behaviour)
+        behaviour = replace(behaviour, min_side=min(least, *size))
     return behaviour
 
 
@@ -148,8 +153,9 @@ def _runs(
 ) -> tuple[list[Run], int]:
     """The least multiple of its sides that it takes, and its runs at sizes of that."""
     reason = ""
-    for least in _SCALES:
-        for multiple in _MULTIPLES if said is None else (said,):
+    for least, largest in _SCALES.items():
+        tried = [multiple for multiple in _MULTIPLES if multiple <= largest]
+        for multiple in tried if said is None else [said]:
             try:
                 return [run_on_noise(module, at) for at in _sizes(multiple, least)], multiple
             except NoLogits as refused:
@@ -162,7 +168,7 @@ def _runs(
             return runs, said
         raise CheckFailed(
             f"--side-multiple {said} was said, but {name} takes sides that are multiples of "
-            f"{found}: at {_by(_sizes(said, _SCALES[0])[0])} {reason}"
+            f"{found}: at {_by(_sizes(said, min(_SCALES))[0])} {reason}"
         )
     for at in _USUAL if size is None else (size,):
         with suppress(Refused):
@@ -195,13 +201,13 @@ def _sizes(multiple: int, least: int) -> list[Size]:
 
 
 def _larger(
-    module: nn.Module, found: int, left_out: int | None
+    module: nn.Module, found: int, least: int, left_out: int | None
 ) -> Iterator[tuple[int, list[Run], int]]:
     """Multiples at which one stride says the logits' size, where at `found` none does."""
     for multiple in _MULTIPLES:
         if multiple > found and multiple % found == 0:
             with suppress(Refused):
-                runs = [run_on_noise(module, at, left_out) for at in _sizes(multiple, _SCALES[0])]
+                runs = [run_on_noise(module, at, left_out) for at in _sizes(multiple, least)]
                 stride = _stride(module, runs, multiple, left_out)
                 if stride is not None:
                     yield multiple, runs, stride
