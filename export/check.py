@@ -1,5 +1,8 @@
 """Runs what was exported on images and compares it with PyTorch, before the file is kept."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import BackendError, CheckFailed
-from icnet_deploy.images import read_image, resize_image
+from icnet_deploy.images import fit_image, read_image
 from icnet_deploy.labels import check_labels
 from icnet_deploy.networks.checkpoint import Checkpoint
+from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.precisions import PRECISIONS
 
 UInt8 = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
 _TOGETHER = 2  # images a batch: enough to prove the batch axis, and no more memory than that
 _DRAWN = 2
+_LEAST_SCENE = 64  # the shortest side, in pixels, of a scene that is drawn
 
 _LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.995}
 """The share of pixels whose label must be PyTorch's. Float16 changes labels at borders, where two
@@ -30,21 +37,30 @@ classes are nearly tied; what it costs in mIoU is for `icnet parity` to say."""
 class Samples(Sequence[list[UInt8]]):
     """What an export is measured and checked on, loaded when it is needed.
 
-    Batches of at most two images of one size, uint8 H x W x 3, RGB, resized as `Predictor` does.
-    Two drawn scenes for each size; then the images, at the first size. However many there are, one
-    batch is in memory at a time.
+    Batches of at most two images of one size, uint8 H x W x 3, RGB, brought to it as `Predictor`
+    does. Two drawn scenes for each size; then the images, at the first size. However many there
+    are, one batch is in memory at a time.
 
     Args:
         sizes: each (height, width) in pixels that the graph is run at.
         images: files.
+        preprocessing: says what becomes of an image of another shape; None: it is stretched.
 
     Raises:
         ImageError: a file is not an image; all are read once, before the long work.
     """
 
-    def __init__(self, sizes: Sequence[Size], images: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[Size],
+        images: Sequence[Path] = (),
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         for path in images:
             read_image(path)
+        self._fit = ("stretch", (0.0,) * 3)
+        if preprocessing is not None:
+            self._fit = (preprocessing.fit, preprocessing.border)
         self._batches: list[tuple[Size, Sequence[int | Path]]] = [
             *((size, range(_DRAWN)) for size in sizes),
             *((sizes[0], images[i : i + _TOGETHER]) for i in range(0, len(images), _TOGETHER)),
@@ -55,22 +71,32 @@ class Samples(Sequence[list[UInt8]]):
 
     def __getitem__(self, index: int) -> list[UInt8]:  # type: ignore[override]
         size, sources = self._batches[index]
-        return [_load(source, size) for source in sources]
+        return [self._load(source, size) for source in sources]
 
-
-def _load(source: int | Path, size: Size) -> UInt8:
-    if isinstance(source, int):
-        return draw_scene((0, source), size).image
-    return resize_image(read_image(source), size)
+    def _load(self, source: int | Path, size: Size) -> UInt8:
+        if isinstance(source, int):
+            height, width = (max(_LEAST_SCENE, side) for side in size)
+            scene = draw_scene((0, source), (height, width)).image
+            return np.ascontiguousarray(scene[: size[0], : size[1]])
+        return fit_image(read_image(source), size, *self._fit).pixels
 
 
 def open_session(model: Path | bytes) -> Any:
-    """A quiet session of ONNX Runtime on the CPU, of a file or its bytes."""
+    """A quiet session of ONNX Runtime on the CPU, of a file or its bytes.
+
+    Raises:
+        CheckFailed: ONNX Runtime does not load it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of a kind of its own for each of its codes
+        raise CheckFailed(
+            f"ONNX Runtime does not load the exported graph: {_line(error)}. The file was not kept"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -79,7 +105,7 @@ class Verification:
 
     Attributes:
         images: how many were compared.
-        agreement: share of pixels with the same label, 0..1.
+        agreement: share of pixels with the same label, or one that is nearly tied with it, 0..1.
         largest: the largest difference of a logit; None for the `labels` head.
         spread: the standard deviation of PyTorch's logits, to judge `largest` by.
     """
@@ -106,27 +132,32 @@ def verify(
 ) -> Verification:
     """Compares an ONNX file with the checkpoint that it was made from.
 
+    A label that is another one than PyTorch's, where PyTorch's logits of the two are nearly tied,
+    counts as the same: the least rounding decides there, and a network of many classes or of random
+    weights has such pixels everywhere. A graph that computes something else gives labels that are
+    far from PyTorch's best.
+
     Args:
         model: the ONNX file, or its bytes.
         checkpoint: its origin.
         head: `logits` or `labels`.
         precision: `fp32` or `fp16`.
         batches: images, uint8 H x W x 3, RGB; those of one batch are of one size and are run at
-            once, so that the batch axis is proved, too.
+            once, and the first of all once more alone, so that the batch axis is proved, too.
         agreement: the least share of labels that must be PyTorch's, 0..1; None: `_LEAST_AGREEMENT`
             of the precision.
 
     Raises:
-        CheckFailed: the labels agree less than that; a logit, of the graph or of the checkpoint, is
-            not finite; or a label is no class.
+        CheckFailed: the labels agree less than that; the graph does not run at a size; a logit, of
+            the graph or of the checkpoint, is not finite; or a label is no class.
     """
     least = _LEAST_AGREEMENT[precision] if agreement is None else agreement
     session = open_session(model)
-    same = total = 0
-    largest, spreads = 0.0, []
-    for batch in tqdm(batches, desc="check", unit="batch", disable=None):
+    bits = PRECISIONS[precision].bits
+    tally = _Tally()
+    for index, batch in enumerate(tqdm(batches, desc="check", unit="batch", disable=None)):
         images = np.stack(batch)
-        answer = torch.from_numpy(session.run([head], {"image": images})[0])
+        answer = _answer(session, head, images, tally)
         with torch.inference_mode():
             logits = checkpoint.network(checkpoint.preprocessing.tensor(images))
         expected = logits.shape if head == "logits" else images.shape[:3]
@@ -135,27 +166,96 @@ def verify(
         _require_finite(logits, f"the logits of {checkpoint.path} in float32")
         if head == "logits":
             _require_finite(answer, f"the exported graph's logits ({precision})")
-            largest = max(largest, float((answer - logits).abs().max()))
+            tally.largest = max(tally.largest, float((answer - logits).abs().max()))
         else:
             _require_classes(answer, checkpoint, precision)
+        if index == 0 and len(_answer(session, head, images[:1], tally)) != 1:
+            raise CheckFailed("the exported graph does not answer one image with one answer")
+        margin = checkpoint.network.tie_margins(float(logits.abs().max()))[bits]
         for ours, theirs in zip(answer, logits, strict=True):
-            labels = _labels(checkpoint, ours, images.shape) if head == "logits" else ours
-            reference = _labels(checkpoint, theirs, images.shape)
-            same += int((labels == reference).sum())
-            total += reference.numel()
-            spreads.append(float(theirs.std()))
-    result = Verification(
-        len(spreads), same / total, largest if head == "logits" else None, float(np.mean(spreads))
-    )
+            pixels = _pixels(checkpoint, theirs, images.shape)
+            labels = _pixels(checkpoint, ours, images.shape).argmax(0) if head == "logits" else ours
+            tally.add((images.shape[1], images.shape[2]), pixels, labels.long(), margin)
+            tally.spreads.append(float(theirs.std()))
+    result = tally.result(head == "logits")
     if result.agreement < least:
         raise CheckFailed(
             f"the exported graph is not the checkpoint's network: {result}; at least "
-            f"{least:.2%} is required at {precision}. The file was not kept"
+            f"{least:.2%} is required at {precision}. The file was not kept{tally.advice(least)}"
         )
     return result
 
 
-def _require_finite(logits: torch.Tensor, whose: str) -> None:
+class _Tally:
+    """What was compared so far.
+
+    Attributes:
+        same: (height, width) -> pixels whose label is PyTorch's, or nearly tied with it.
+        total: (height, width) -> pixels.
+        largest: the largest difference of a logit.
+        spreads: the deviation of each image's logits.
+    """
+
+    def __init__(self) -> None:
+        self.same: Counter[Size] = Counter()
+        self.total: Counter[Size] = Counter()
+        self.largest, self.spreads = 0.0, list[float]()
+
+    def add(self, size: Size, pixels: Tensor, labels: Tensor, margin: float) -> None:
+        """Adds an image's labels, H x W, and PyTorch's logits, C x H x W."""
+        best, reference = pixels.max(0)
+        alike = labels == reference
+        if not bool(alike.all()):
+            alike |= best - pixels.gather(0, labels[None])[0] <= margin
+        self.same[size] += int(alike.sum())
+        self.total[size] += alike.numel()
+
+    def result(self, of_logits: bool) -> Verification:
+        return Verification(
+            len(self.spreads),
+            self.same.total() / self.total.total(),
+            self.largest if of_logits else None,
+            float(np.mean(self.spreads)),
+        )
+
+    def advice(self, least: float) -> str:
+        """Why it may be wrong, where it is right at one size and wrong at another."""
+        shares = {size: self.same[size] / count for size, count in self.total.items()}
+        bad = [size for size, share in shares.items() if share < least]
+        if len(bad) == len(shares):
+            return ""
+        good = next(size for size in shares if size not in bad)
+        return (
+            f". It is right at {good[0]}x{good[1]} and wrong at {bad[0][0]}x{bad[0][1]}: the "
+            "network takes something for a constant that depends on the size; export it at a fixed "
+            "size, without --dynamic-size"
+        )
+
+
+def _answer(session: Any, head: str, images: UInt8, tally: _Tally) -> Tensor:
+    """What the graph says of images of one size."""
+    try:
+        return torch.from_numpy(session.run([head], {"image": images})[0])
+    except Exception as error:  # of a kind of its own for each of its codes
+        count, height, width = images.shape[:3]
+        why = "export it at a fixed size, without --dynamic-size"
+        if not tally.total:
+            why = "the network takes the number of images for a constant; let it ask its input"
+        raise CheckFailed(
+            f"the exported graph does not run on {count} images of {height}x{width}: "
+            f"{_line(error)}: {why}. The file was not kept"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 300  # characters of another program's report
+
+
+def _require_finite(logits: Tensor, whose: str) -> None:
     if not bool(torch.isfinite(logits).all()):
         raise CheckFailed(
             f"{whose} are not finite on an image: values on the way to them overflow. The file was "
@@ -163,7 +263,7 @@ def _require_finite(logits: torch.Tensor, whose: str) -> None:
         )
 
 
-def _require_classes(labels: torch.Tensor, checkpoint: Checkpoint, precision: str) -> None:
+def _require_classes(labels: Tensor, checkpoint: Checkpoint, precision: str) -> None:
     try:
         check_labels(labels.numpy(), checkpoint.label_set)
     except BackendError as error:
@@ -172,7 +272,6 @@ def _require_classes(labels: torch.Tensor, checkpoint: Checkpoint, precision: st
         ) from error
 
 
-def _labels(checkpoint: Checkpoint, logits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """C x h x w to uint8 H x W, the dense way, by the network's rule; `shape` is N x H x W x 3."""
-    pixels = checkpoint.network.upsample(logits[None].float(), (shape[1], shape[2]))
-    return pixels.argmax(1)[0].to(torch.uint8)
+def _pixels(checkpoint: Checkpoint, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """C x h x w to C x H x W, the dense way, by the network's rule; `shape` is N x H x W x 3."""
+    return checkpoint.network.upsample(logits[None].float(), (shape[1], shape[2]))[0]

@@ -1,11 +1,12 @@
 """The network as it is deployed: uint8 image in, logits or label map out."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.labels import IGNORE
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.preprocessing import Preprocessing
@@ -31,7 +32,8 @@ class Deployed(nn.Module):
         preprocessing: what the network's input expects. Where the network says which convolutions
             read the image, scales and the order of the channels are folded into them, which is
             exact: a resize works on each channel alone, and zero padding stays zero. Where it does
-            not, both are operators of the graph, as subtracting the mean is.
+            not, both are operators, as subtracting the mean is; `fold_input` takes them out of the
+            graph where only convolutions read the image.
         head: `logits` or `labels`.
         free_size: write the network so that it is right at every size.
     """
@@ -59,6 +61,7 @@ class Deployed(nn.Module):
         unfolded = not readers and preprocessing.scale != (1, 1, 1)
         self.scale = nn.Buffer(scale.flip(1) if reverse else scale) if unfolded else None
         self.order = nn.Buffer(torch.tensor([2, 1, 0])) if reverse and not readers else None
+        self._told = bool(readers)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 N x H x W x 3, RGB, to float N x C x h x w or uint8 N x H x W.
@@ -68,7 +71,10 @@ class Deployed(nn.Module):
 
         An image with a logit that is infinite or not a number gets the label 255 everywhere.
         """
-        x = image.to(torch.float32).permute(0, 3, 1, 2) - self.mean
+        x = image.to(torch.float32).permute(0, 3, 1, 2)
+        if not self._told:  # its `view`s may want the strides that an image has there
+            x = x.contiguous()
+        x = x - self.mean
         if self.scale is not None:
             x = x * self.scale
         if self.order is not None:
@@ -116,17 +122,79 @@ def stride_of(network: SegmentationNetwork, sizes: Sequence[Size]) -> int | None
     Returns:
         None if there is no such whole number, as of a network with a pool that rounds up: 1024
         pixels may be 65 times 16 there, 1025 are, too.
+
+    Raises:
+        InputError: it fails at one of the sizes.
+        CheckFailed: it says a stride, or that each logit is a pixel, and its logits are elsewhere.
     """
-    twin = copy.deepcopy(network).to("meta").eval()
+    grid = _grids(network)
+    stride = 1 if network.upsampling == "none" else network.stride
+    if stride is not None:
+        for size in sizes:
+            _require_grid(network, size, grid(size), stride)
+        return stride
+    multiple = network.side_multiple
+    height, width = (-(-side // multiple) * multiple for side in _LARGE)
+    seen = {size: found for size in (*sizes, (height, width)) if (found := grid(size)) != _UNKNOWN}
+    largest = max(seen)
+    stride = round((largest[0] - 1) / max(1, seen[largest][0] - 1))
+    even = all(found == _cells(size, stride) for size, found in seen.items())
+    return stride if even else None
+
+
+_UNKNOWN = (0, 0)
+
+
+def _cells(size: Size, stride: int) -> Size:
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def _grids(network: SegmentationNetwork) -> Callable[[Size], Size]:
+    """What gives the height and width of a network's logits for an image's."""
+    twin = copy.deepcopy(network).eval()
+    bare = copy.deepcopy(twin).to("meta")
 
     def grid(size: Size) -> Size:
         with torch.no_grad():
-            logits = twin(torch.empty(1, 3, *size, device="meta"))
+            try:
+                logits = bare(torch.empty(1, 3, *size, device="meta"))
+            except Exception:  # a tensor that it makes itself has numbers
+                if size[0] * size[1] > _MOST_PIXELS:
+                    return _UNKNOWN
+                logits = _run(twin, size)
         return int(logits.shape[2]), int(logits.shape[3])
 
-    stride, seen = network.stride, [*sizes]
-    if stride is None:
-        stride = round((_LARGE[0] - 1) / max(1, grid(_LARGE)[0] - 1))
-        seen.append(_LARGE)
-    even = all(grid(size) == (-(-size[0] // stride), -(-size[1] // stride)) for size in seen)
-    return stride if even else None
+    return grid
+
+
+_MOST_PIXELS = 1 << 22
+"""Of an image that a network is run on with numbers, only to see what becomes of its size."""
+
+
+def _run(network: SegmentationNetwork, size: Size) -> Tensor:
+    try:
+        logits: Tensor = network(torch.zeros(1, 3, *size))
+    except Exception as error:
+        raise InputError(
+            f"the network does not take an image of {size[0]}x{size[1]}: {error}; it says that "
+            f"sides from {network.min_side} on that are multiples of {network.side_multiple} will "
+            "do: mend its min_side or side_multiple (--side-multiple)"
+        ) from error
+    return logits
+
+
+def _require_grid(network: SegmentationNetwork, size: Size, found: Size, stride: int) -> None:
+    wanted = _cells(size, stride)
+    if found == wanted:
+        return
+    said = f"its stride is {stride} pixels"
+    advice = "mend its stride"
+    if network.upsampling == "none":
+        said = "each of its logits is a pixel (upsampling 'none')"
+        advice = "mend its upsampling: half-pixel or aligned-corners"
+    actual = {round(side / each) for side, each in zip(size, found, strict=True) if each}
+    like = f", as with a stride of {actual.pop()}" if len(actual) == 1 else ""
+    raise CheckFailed(
+        f"the network says that {said}, so an image of {size[0]}x{size[1]} has logits of "
+        f"{wanted[0]}x{wanted[1]}; they are {found[0]}x{found[1]}{like}: {advice}"
+    )

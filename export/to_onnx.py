@@ -1,44 +1,37 @@
-"""`icnet export`, also run as `python export/to_onnx.py`: a checkpoint becomes an ONNX file."""
+"""`icnet export`, also run as `python export/to_onnx.py`: a network becomes an ONNX file."""
 
 from __future__ import annotations
 
 import argparse
-import platform
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+import functools
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from icnet_deploy._version import __version__
 from icnet_deploy.command import command, parser, size
-from icnet_deploy.errors import CheckFailed, InputError, OutputError, require
-from icnet_deploy.files import make_folder, sha256, write_json
-from icnet_deploy.integrity import require_finite_graph
-from icnet_deploy.metadata import ArtefactMetadata, write_artefact
+from icnet_deploy.errors import InputError, require
+from icnet_deploy.export.artefact import Exported, Form, origins, write_network
+from icnet_deploy.files import sha256
+from icnet_deploy.labels import LabelSet, load_label_set
+from icnet_deploy.networks.own.request import (
+    NetworkRequest,
+    add_network_options,
+    network_request,
+)
 from icnet_deploy.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from icnet_deploy.export.check import Verification
-    from icnet_deploy.export.headroom import Headroom
+    from torch import nn
+
     from icnet_deploy.networks.checkpoint import Checkpoint
+    from icnet_deploy.networks.preprocessing import Preprocessing
 
 _CHOICES = tuple(name for name, row in PRECISIONS.items() if not row.calibrated)
 """The precisions that need no images: an export's; the others are `icnet quantize`'s."""
 
 _USUAL = (1024, 2048)
 """(height, width) of Cityscapes' images: for a checkpoint that names no size of its own."""
-
-
-class Exported(NamedTuple):
-    """What is known of a file that was written.
-
-    Attributes:
-        check: how far it is from PyTorch; of a float16 file, with every value rounded to float16.
-        headroom: what float16 did to it; None for float32.
-    """
-
-    check: Verification
-    headroom: Headroom | None
 
 
 def export(
@@ -52,7 +45,7 @@ def export(
     headroom: Path | None = None,
     agreement: float | None = None,
 ) -> Exported:
-    """Writes an ONNX file and proves it against PyTorch; a file that fails is not kept.
+    """Writes an ONNX file of a checkpoint, proved against PyTorch; one that fails is not kept.
 
     Args:
         out: the file to write.
@@ -68,70 +61,113 @@ def export(
         agreement: the least share of labels that must be PyTorch's, 0..1; None: as `check` has it.
 
     Raises:
-        InputError: a report on float16 is asked for at another precision.
+        InputError: the network does not take that size; a report on float16 is asked for at another
+            precision.
         ImageError: a photo cannot be read.
-        ModelError: the checkpoint cannot be read, or a value in it is not finite.
+        ModelError: the checkpoint cannot be read, a value in it is not finite, or its network
+            cannot be said in ONNX.
         CheckFailed: the file does not do what PyTorch does, or a value in it or in an answer is not
             finite.
         OutputError: the file cannot be written.
         MissingPackage: torch, onnx or ONNX Runtime is not installed.
     """
+    checkpoint = _load(weights)
+    at = size or _own_size(checkpoint.info)
+    form = Form(at, head, precision, dynamic_size, images, headroom, agreement)
+    return write_network(checkpoint, out, form)
+
+
+def export_network(
+    module: nn.Module,
+    out: str | Path,
+    *,
+    size: tuple[int, int],
+    label_set: LabelSet | str | Path,
+    preprocessing: Preprocessing | str | Path,
+    head: str = "logits",
+    precision: str = "fp32",
+    dynamic_size: bool = False,
+    upsampling: str | None = None,
+    threshold: float | None = None,
+    stride: int | None = None,
+    side_multiple: int | None = None,
+    images: Sequence[Path] = (),
+    headroom: Path | None = None,
+    agreement: float | None = None,
+) -> Exported:
+    """Writes an ONNX file of any PyTorch network, as `icnet export --network` does.
+
+    The file is proved against the network; one that fails is not kept. What is left None is found
+    by running the network.
+
+    Args:
+        module: takes float N x 3 x H x W and gives logits: a tensor, a tuple or list (the first is
+            the logits), a dict (`out`), or an object with `logits`. It is copied, not changed; the
+            copy runs in float32 on the CPU, in eval mode.
+        out: the file to write.
+        size: (height, width) in pixels that the graph takes.
+        label_set: the network's classes: a value, a built-in name, or a JSON file. One channel of
+            logits has two.
+        preprocessing: what its input expects: a value, a name (`imagenet`, `caffe`, `unit`,
+            `symmetric`), or a JSON file.
+        head: `logits` (float, N x C x h x w) or `labels` (uint8, N x H x W).
+        precision: `fp32` or `fp16`.
+        dynamic_size: take any size that the network does; `size` is then an example.
+        upsampling: how its logits become pixels, of `metadata.UPSAMPLINGS`.
+        threshold: of one channel of logits, the probability, 0..1, from which on a pixel is of the
+            second class; None: 0.5.
+        stride: pixels from logit to logit.
+        side_multiple: what both sides must be multiples of, in pixels.
+        images: photos to measure and to compare on, besides two drawn scenes.
+        headroom: where the report on float16 goes, as JSON.
+        agreement: the least share of labels that must be PyTorch's, 0..1; None: as `check` has it.
+
+    Raises:
+        InputError: the module takes no such images, or what was said of it cannot be.
+        ImageError: a photo cannot be read.
+        LabelSetError: the label set has another number of classes than the network.
+        ModelError: the network cannot be said in ONNX.
+        CheckFailed: what was said of the network is not what it does, or the file does not do what
+            PyTorch does.
+        OutputError: the file cannot be written.
+        MissingPackage: torch, onnx or ONNX Runtime is not installed.
+
+    Example:
+        >>> network = MyNetwork(num_classes=4)
+        >>> network.load_state_dict(torch.load("my.pth", weights_only=True))
+        >>> export_network(
+        ...     network,
+        ...     "my.onnx",
+        ...     size=(512, 512),
+        ...     label_set="my-classes.json",
+        ...     preprocessing="imagenet",
+        ... )
+    """
     _require_packages()
-    from icnet_deploy.export.check import Samples, verify
-    from icnet_deploy.export.deployed import Deployed, stride_of
-    from icnet_deploy.export.graph import LARGEST, trace
-    from icnet_deploy.export.headroom import measure
-    from icnet_deploy.export.passes import rounded, to_half
+    from icnet_deploy.networks.own.opened import adapt
+    from icnet_deploy.networks.preprocessing import Preprocessing
+
+    request = NetworkRequest(
+        factory="",
+        label_set=label_set if isinstance(label_set, LabelSet) else load_label_set(label_set),
+        preprocessing=preprocessing.to_dict()
+        if isinstance(preprocessing, Preprocessing)
+        else str(preprocessing),
+        upsampling=upsampling,
+        threshold=threshold,
+        stride=stride,
+        side_multiple=side_multiple,
+    )
+    checkpoint = adapt(module, request, None if dynamic_size else size)
+    form = Form(size, head, precision, dynamic_size, images, headroom, agreement)
+    return write_network(checkpoint, Path(out), form)
+
+
+def _load(weights: Path | None) -> Checkpoint:
+    _require_packages()
     from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 
-    half = PRECISIONS[precision].rounded
-    if headroom is not None and not half:
-        raise InputError(f"the headroom report is about float16; the precision is {precision}")
-    checkpoint = load_checkpoint(weights or SHIPPED)
-    size = size or _own_size(checkpoint.info)
-    sizes, least = [size], checkpoint.network.min_side
-    if dynamic_size:  # not a multiple of anything, and nearly as small as may be
-        sizes += [(size[0] * 3 // 4 + 1, size[1] // 2 + 3), (least * 3 // 2, least * 2)]
-    samples = Samples(sizes, images)
-    make_folder(out.parent)  # what cannot be written is refused before the long work
-    if out.is_dir():
-        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
-    module = Deployed(checkpoint.network, checkpoint.preprocessing, head, dynamic_size)
-    model = trace(module, size, dynamic_size)
-    report: Headroom | None = None
-    _bytes_of(model, checkpoint)
-    if half:
-        report = measure(model, samples, LARGEST if dynamic_size else None)
-        if headroom is not None:
-            write_json(headroom, report.to_dict())
-        to_half(model, [node.node for node in report.kept])
-    # Between them these have sides of every remainder of 32, for a graph that takes any.
-    others = [(least + i, least + 16 + i) for i in range(16)] if dynamic_size else []
-    stride = stride_of(checkpoint.network, [*sizes, *others])
-    metadata = _metadata(checkpoint, None if dynamic_size else size, head, precision, stride)
-    model.producer_name, model.producer_version = "icnet-deploy", __version__
-    content = _bytes_of(model, checkpoint)
-
-    def check(file: Path) -> Verification:
-        if not half:
-            return verify(file, checkpoint, head, precision, samples, agreement)
-        # A CPU computes a float16 file in float32: that it loads is seen there, what it answers
-        # on a GPU is not.
-        verify(file, checkpoint, head, precision, [samples[0]], agreement)
-        rounded(model)
-        gpu = model.SerializeToString()
-        return verify(gpu, checkpoint, head, precision, samples, agreement)
-
-    return Exported(write_artefact(out, content, metadata, check), report)
-
-
-def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
-    """The graph as it is written; CheckFailed where folding made a weight infinite or no number."""
-    content: bytes = model.SerializeToString()
-    whose = f"the graph of {checkpoint.path}, its batch norms and scales folded,"
-    advice = "its weights are too large; train the network again, or take another checkpoint"
-    require_finite_graph(content, whose, advice, CheckFailed)
-    return content
+    return load_checkpoint(weights or SHIPPED)
 
 
 def _require_packages() -> None:
@@ -139,73 +175,38 @@ def _require_packages() -> None:
     require("the check of an exported file", "cpu", "onnxruntime")
 
 
-def _metadata(
-    checkpoint: Checkpoint,
-    size: tuple[int, int] | None,
-    head: str,
-    precision: str,
-    stride: int | None,
-) -> ArtefactMetadata:
-    return ArtefactMetadata(
-        label_set=checkpoint.label_set,
-        size=size,
-        head=head,
-        precision=precision,
-        network=checkpoint.network.description(),
-        preprocessing=checkpoint.preprocessing.to_dict(),
-        weights_sha256=checkpoint.sha256,
-        training_data=_training_data(checkpoint.info),
-        stride=stride,
-        upsampling=checkpoint.network.upsampling,
-        min_side=checkpoint.network.min_side,
-        tools={name: version(name) for name in ("torch", "onnx", "onnxsim")}
-        | {"icnet-deploy": __version__, "python": platform.python_version()},
-    )
-
-
-def _origins(info: dict[str, Any], trained: bool = False) -> Iterator[dict[str, Any]]:
-    """What a checkpoint says of itself, then what the one that it was pruned from said, and on;
-    or, if `trained`, what the one said that its training started from."""
-    while info:
-        yield info
-        pruned_from = info.get("compression", {}).get("parent", {})
-        info = pruned_from or (info.get("parent", {}) if trained else {})
-
-
 def _own_size(info: dict[str, Any]) -> tuple[int, int]:
     """(height, width) that a checkpoint, or what it was pruned from, says that it is for."""
-    for origin in _origins(info):
+    for origin in origins(info):
         if "size" in origin:
             height, width = origin["size"]
             return int(height), int(width)
     return _USUAL
 
 
-def _training_data(info: dict[str, Any]) -> str | None:
-    """What the checkpoint was trained on, in words, and what those that it comes from were."""
-    words = []
-    for origin in _origins(info, trained=True):
-        sets = origin.get("data")
-        if isinstance(sets, list):
-            words += [f"{d['images']} images of {d['name']} {d['split']}" for d in sets]
-        if isinstance(origin.get("source"), str):  # imported weights say where they come from
-            words.append(origin["source"])
-    return ", ".join(dict.fromkeys(words)) or None
-
-
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "icnet export",
-        "Export a checkpoint to ONNX: preprocessing in the graph, uint8 image in, checked against "
-        "PyTorch. A file that fails the check is not kept.",
-        "python export/to_onnx.py --size 1024x2048 --head labels -o icnet.onnx",
+        "Export a network to ONNX: a checkpoint, or with --network any PyTorch network. "
+        "Preprocessing is in the graph, uint8 image in; the file is checked against PyTorch, and "
+        "one that fails is not kept.",
+        "python export/to_onnx.py --size 1024x2048 --head labels -o icnet.onnx\n"
+        "  icnet export --network nets:unet --weights unet.pth --label-set classes.json \\\n"
+        "    --preprocessing imagenet --size 512x512 -o unet.onnx",
     )
-    p.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (default: shipped)")
+    p.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint (default: shipped); of --network, a .safetensors or .pth file with its "
+        "state (default: as FACTORY made it)",
+    )
     p.add_argument(
         "--size",
-        type=size,
-        help="HEIGHTxWIDTH (default: what the checkpoint says that it is for, as imported weights "
-        "do, or else 1024x2048)",
+        type=functools.partial(size, least=1),
+        metavar="HEIGHTxWIDTH",
+        help="in pixels; --network needs it (default: what the checkpoint says that it is for, as "
+        "imported weights do, or else 1024x2048)",
     )
     p.add_argument(
         "--head",
@@ -236,7 +237,50 @@ def _arguments() -> argparse.ArgumentParser:
         help="of --precision fp16: write what was measured of every node as JSON, before building",
     )
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: a name that says all)")
+    own = p.add_argument_group("a network of one's own")
+    add_network_options(own)
+    own.add_argument(
+        "--label-set",
+        metavar="FILE|NAME",
+        help="its classes: a JSON file or a built-in name, e.g. cityscapes",
+    )
     return p
+
+
+def _open(args: argparse.Namespace) -> tuple[Checkpoint, str, tuple[int, int]]:
+    """The network that is asked for, what to call its file, and the (height, width) to export at.
+
+    Raises:
+        InputError: something that a network of one's own needs was not said; or an option of one
+            stands alone.
+    """
+    if args.network is None and args.label_set is not None:
+        raise InputError(
+            "--label-set is about --network PACKAGE.MODULE:FACTORY: name it, too; a checkpoint "
+            "says its classes itself"
+        )
+    for name, what in _NEEDED.items():
+        if args.network is not None and getattr(args, name) is None:
+            raise InputError(
+                f"--network {args.network} needs --{name.replace('_', '-')}, too: {what}"
+            )
+    request = network_request(args)
+    if request is None:
+        checkpoint = _load(args.weights)
+        return checkpoint, "icnet", args.size or _own_size(checkpoint.info)
+    _require_packages()
+    from icnet_deploy.networks.own.opened import open_network
+
+    name = re.sub(r"[^\w.-]+", "-", request.factory.partition(":")[2]) or "network"
+    opened = open_network(request, None if args.dynamic_size else args.size)
+    return opened, name, args.size
+
+
+_NEEDED = {
+    "label_set": "the classes of its logits, e.g. cityscapes or classes.json",
+    "preprocessing": "what its input expects, e.g. imagenet",
+    "size": "HEIGHTxWIDTH in pixels of the images that it gets, e.g. 512x512",
+}
 
 
 @command
@@ -244,26 +288,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exports one file; exit code 0 done, 1 it failed its check, 2 the request was wrong."""
     args = _arguments().parse_args(argv)
     _require_packages()
-    from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
-
-    height, width = at = args.size or _own_size(load_checkpoint(args.weights or SHIPPED).info)
-    where = "anysize" if args.dynamic_size else f"{height}x{width}"
-    out = args.out or Path(f"icnet-{where}-{args.head}-{args.precision}.onnx")
-    check, headroom = export(
-        out,
-        args.weights,
-        at,
-        args.head,
-        args.precision,
-        args.dynamic_size,
-        args.image,
-        args.headroom,
-    )
-    if headroom is not None:
-        print(headroom)
+    checkpoint, name, at = _open(args)
+    where = "anysize" if args.dynamic_size else "x".join(map(str, at))
+    out = args.out or Path(f"{name}-{where}-{args.head}-{args.precision}.onnx")
+    form = Form(at, args.head, args.precision, args.dynamic_size, args.image, args.headroom)
+    exported = write_network(checkpoint, out, form)
+    for line in exported.found:
+        print(line)
+    if exported.headroom is not None:
+        print(exported.headroom)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
-    how = ", every value rounded to float16" if headroom else ""
-    print(f"checked against PyTorch{how}: {check}")
+    how = ", every value rounded to float16" if exported.headroom else ""
+    print(f"checked against PyTorch{how}: {exported.check}")
     return 0
 
 

@@ -223,7 +223,7 @@ def write_graph(network: SegmentationNetwork, size: tuple[int, int], head: str, 
     from icnet_deploy.export.graph import trace
     from icnet_deploy.networks.preprocessing import STREET
 
-    model = for_one_image(trace(Deployed(network, STREET, head), size))
+    model = for_one_image(trace(Deployed(network, STREET, head), size).model)
     onnx.save(model, path)
     return cost(model)
 

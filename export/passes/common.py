@@ -50,6 +50,14 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes[index] for index in ordered)
 
 
+def drop_unread_constants(graph: onnx.GraphProto) -> None:
+    """Takes out the constants that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input}
+    read.update(value.name for value in graph.output)
+    for tensor in [t for t in graph.initializer if t.name not in read]:
+        graph.initializer.remove(tensor)
+
+
 def restate(model: onnx.ModelProto) -> None:
     """Sorts the nodes of a graph that was changed, and states the types of its tensors anew."""
     sort_nodes(model.graph)

@@ -7,6 +7,7 @@ from onnx import numpy_helper
 from icnet_deploy.export.passes.common import (
     attributes_of,
     constants_of,
+    drop_unread_constants,
     makers_of,
     restate,
     shapes_of,
@@ -76,8 +77,8 @@ def static_resize(model: onnx.ModelProto) -> bool:
     opset 18 would say it best, but TensorRT's parser refuses it when the batch is free. Scales are
     read by all.
 
-    Needs: 4-D Resizes. After it: no Resize whose sizes are known has `sizes`; what computed them is
-    left for `simplify` to remove.
+    After it: no Resize whose sizes are known has `sizes`, but for those that scales would not say
+    as exactly; what computed them is left for `simplify` to remove.
 
     Returns:
         Whether it changed the model.
@@ -88,7 +89,13 @@ def static_resize(model: onnx.ModelProto) -> bool:
         if node.op_type != "Resize" or len(node.input) < 4:
             continue
         before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
-        if before is None or after is None or None in (*before[2:], *after[2:]):
+        if not before or not after or None in (*before[2:], *after[2:]):
+            continue
+        if (
+            len(before) != len(after)
+            or before[1] != after[1]
+            or not _scales_say_it(node, before[2:], after[2:])
+        ):
             continue
         aligned = attributes_of(node).get("coordinate_transformation_mode") == b"align_corners"
         sides = zip(after[2:], before[2:], strict=True)
@@ -98,6 +105,24 @@ def static_resize(model: onnx.ModelProto) -> bool:
         node.input[:] = [node.input[0], "", name]
         changed = True
     return changed
+
+
+def _scales_say_it(
+    node: onnx.NodeProto, before: tuple[int | None, ...], after: tuple[int | None, ...]
+) -> bool:
+    """Whether a Resize does the same by scales as by these sizes.
+
+    Where the nearest pixel is taken, the last bit of a scale may choose another one: there only a
+    quotient does that is rounded to a float32 which gives the size, as a runtime makes it of sizes.
+    """
+    values = attributes_of(node)
+    if values.get("coordinate_transformation_mode") == b"tf_crop_and_resize" or "axes" in values:
+        return False
+    if values.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        return False
+    sides = [(b, a) for b, a in zip(before, after, strict=True) if b and a]
+    same = all(_scale(a, b, False) == np.float32(a / b) for b, a in sides)
+    return values.get("mode", b"nearest") != b"nearest" or same
 
 
 def _scale(output: int, side: int, aligned: bool) -> float:
@@ -148,8 +173,6 @@ def centre_first(model: onnx.ModelProto) -> bool:
         transpose.input[0], transpose.output[0] = centred, result
         changed = True
     if changed:
-        read = {name for node in graph.node for name in node.input}
-        for tensor in [t for t in graph.initializer if t.name not in read]:
-            graph.initializer.remove(tensor)
+        drop_unread_constants(graph)
         restate(model)
     return changed

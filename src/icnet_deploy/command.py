@@ -42,14 +42,14 @@ def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser
     )
 
 
-def size(text: str) -> tuple[int, int]:
-    """Reads `HEIGHTxWIDTH` in pixels, each at least 64, e.g. `1024x2048` as (1024, 2048)."""
+def size(text: str, least: int = 64) -> tuple[int, int]:
+    """Reads `HEIGHTxWIDTH` in pixels, each at least `least`, e.g. `1024x2048` as (1024, 2048)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, e.g. 1024x2048")
     height, width = int(match[1]), int(match[2])
-    if not (64 <= height <= 16384 and 64 <= width <= 16384):
-        raise argparse.ArgumentTypeError(f"{text!r}: each side must be 64 to 16384 pixels")
+    if not (least <= height <= 16384 and least <= width <= 16384):
+        raise argparse.ArgumentTypeError(f"{text!r}: each side must be {least} to 16384 pixels")
     return height, width
 
 

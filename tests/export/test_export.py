@@ -14,8 +14,9 @@ import torch
 
 from icnet_deploy.cli import main
 from icnet_deploy.export import check as verification
+from icnet_deploy.export.artefact import _training_data
 from icnet_deploy.export.deployed import Deployed, labels_of, lowest_argmax, stride_of
-from icnet_deploy.export.to_onnx import _own_size, _training_data, export
+from icnet_deploy.export.to_onnx import _own_size, export
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint, save_checkpoint

@@ -8,6 +8,7 @@ import pytest
 import torch
 from own_networks import Plain
 
+from icnet_deploy.errors import CheckFailed
 from icnet_deploy.export.deployed import Deployed, stride_of
 from icnet_deploy.export.engine.builder import build
 from icnet_deploy.export.engine.graph import read_graph
@@ -57,11 +58,12 @@ def reference(checkpoint, image):
 
 
 @pytest.mark.parametrize(("name", "form"), EACH)
-def test_what_is_not_folded_stays_behind_the_cast_and_the_turn(own, name, form):
+def test_scale_and_order_are_in_the_convolution_and_the_mean_before_it(own, name, form):
+    """Though the network says nothing of what reads the image."""
     _, out = own(name, form)
     kinds = [n.op_type for n in onnx.load(out).graph.node if n.op_type != "Shape"]
     turn = ["Transpose", "Sub"] if "free" in form else ["Sub", "Transpose"]
-    assert kinds[: kinds.index("Conv")] == ["Cast", *turn, "Mul", "Gather"]
+    assert kinds[: kinds.index("Conv")] == ["Cast", *turn]
 
 
 @pytest.mark.parametrize(("name", "form"), EACH)
@@ -114,9 +116,17 @@ def test_preprocessing_in_the_graph_is_exact(rule):
     assert (deployed.order is None) == (rule.channels == "rgb")
 
 
-def test_a_stride_that_is_not_true_is_not_written():
-    class Wrong(Plain):
-        stride = 8
+class Wrong(Plain):
+    stride = 8
 
+
+class Small(Plain):
+    upsampling = "none"
+
+
+def test_a_stride_or_a_rule_that_is_not_true_is_refused_by_name():
     assert stride_of(Plain(4), [(97, 161), (96, 128)]) == 4
-    assert stride_of(Wrong(4), [(97, 161)]) is None
+    with pytest.raises(CheckFailed, match=r"its stride is 8 .* 25x41, as with a stride of 4: mend"):
+        stride_of(Wrong(4), [(97, 161)])
+    with pytest.raises(CheckFailed, match=r"upsampling 'none'.* logits of 97x161; they are 25x41"):
+        stride_of(Small(4), [(97, 161)])

@@ -218,7 +218,7 @@ def test_centre_first_leaves_what_it_cannot_swap(model):
 
 def plain(network, preprocessing):
     """The network's graph as it is before the rewrites."""
-    return trace(Deployed(network, preprocessing, "logits"), SIZE, rewrites=())
+    return trace(Deployed(network, preprocessing, "logits"), SIZE, rewrites=()).model
 
 
 def kinds_between(model, first, last):

@@ -87,7 +87,7 @@ def test_with_batch_norm_and_as_onnx(writers, weights, truth, image, file, tmp_p
     out = imported(writers, weights, file, tmp_path / "bn.safetensors")
     assert deviation(run(out, image), truth["sub124"]) < 1e-3
     checkpoint = load_checkpoint(out)
-    model = trace(Deployed(checkpoint.network, checkpoint.preprocessing, "logits"), SIZE)
+    model = trace(Deployed(checkpoint.network, checkpoint.preprocessing, "logits"), SIZE).model
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"image": image[None]})
     assert deviation(logits, truth["sub124"]) < 1e-3
