@@ -111,7 +111,14 @@ def _by_dynamo(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model: onnx.ModelProto = program.model_proto
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    fixed = [_AXES[axis] for axis in axes if not sides[axis].dim_param]
+    if fixed:  # a side that the network takes for a constant becomes one, without a word
+        raise RuntimeError(f"the network takes the {' and the '.join(fixed)} for constants")
     return model
+
+
+_AXES = ("number of images", "height", "width")
 
 
 def _by_torchscript(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx.ModelProto:
@@ -226,14 +233,19 @@ def _whole(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters report progress on stdout, and optional packages as warnings."""
-    level, log = logging.root.manager.disable, torch._C._jit_is_onnx_log_enabled()
-    logging.disable(logging.WARNING)
-    torch._C._jit_set_onnx_log_enabled(False)
+    """Keeps back what the exporters print besides what they raise: progress, programs, warnings."""
+    level, torchscripts = logging.root.manager.disable, torch._C
+    log = torchscripts._jit_onnx_log  # which prints the whole graph, whatever is asked of it
+    logging.disable(logging.CRITICAL)
+    setattr(torchscripts, "_jit_onnx_log", lambda *parts: None)  # noqa: B010
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
-        torch._C._jit_set_onnx_log_enabled(log)
+        setattr(torchscripts, "_jit_onnx_log", log)  # noqa: B010
