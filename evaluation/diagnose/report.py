@@ -64,7 +64,7 @@ class Diagnosed(NamedTuple):
         said, data = self.diagnosis.said, self.dataset
         return {
             "model": str(self.checkpoint.path),
-            "preprocessing": json.dumps(said.preprocessing.to_dict()),
+            "preprocessing": _name_of(said.preprocessing) or json.dumps(_short(said.preprocessing)),
             "upsampling": said.upsampling,
             "size": "each image's own" if self.size is None else size_text(self.size),
             "classes": f"{self.checkpoint.label_set.name}, {len(self.checkpoint.label_set)}",
@@ -282,10 +282,12 @@ def _notes(found: Diagnosis) -> list[str]:
     if undecided and found.enough:
         notes.append(f"Undecided: {undecided}; more images would tell (--limit N).")
     miou = found.rounds[-1].miou
-    if found.total is None and miou < _HOPELESS:
+    if miou < _HOPELESS and found.enough:
+        some = "none of the usual slips explains it" if found.total is None else "something else is"
         notes.append(
-            f"{number(miou)} % mIoU is little, and none of the usual slips explains it: are the "
-            "weights those of this network, and trained, and is the label set its own?"
+            f"{number(miou)} % mIoU is little, and {some}"
+            f"{'' if found.total is None else ' wrong, too'}: are the weights those of this "
+            "network, and trained, and is the label set its own?"
         )
     return notes
 

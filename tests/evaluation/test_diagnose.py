@@ -309,6 +309,8 @@ def test_logits_that_are_not_finite_are_wrong_and_end_nothing(coloured, one_thre
     found = diagnose(checkpoint(Flawed(STREET)), coloured(6))
     assert found.rounds[0].miou == 0
     assert changed(found) == []
+    text = diagnosis_text(shown(found, STREET, coloured(6)))
+    assert "0.00 % mIoU is little, and none of the usual slips explains it: are the weigh" in text
 
 
 def shown(found, said, images, own=True):
