@@ -47,12 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         "icnet verify",
         "Checks a folder of artefacts before a release: every file loads on every installed\n"
         "runtime that its precision is meant for, says where it comes from, and stays within its\n"
-        "budget of the PyTorch model. Exits with 1 if a file fails or is past its budget; the\n"
+        "budget of the float32 network. Exits with 1 if a file fails or is past its budget; the\n"
         "others are still run. What the images do not decide is undecided (--undecided).\n"
         f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
         "what is within its budget, and what is undecided only where nothing is within.\n"
         f"Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
-        f"training used ({SEED}). It looks after {looks} scenes, and ends\n"
+        f"training used ({SEED}); a network of other classes than these is held to its own float32\n"
+        f"label map. It looks after {looks} scenes, and ends\n"
         "as soon as every row is decided, or where the next look would end after more than\n"
         f"{_LOOKS.seconds / 60:g} minutes. With --limit N it draws N and looks once.",
         "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",
