@@ -49,7 +49,7 @@ def make(name: str, args: argparse.Namespace) -> None:
 def main() -> None:
     """Goes through the networks and says what it made."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--out", type=Path, default=HERE / "out", help="(default: %(default)s)")
+    p.add_argument("--out", type=Path, default=Path("runs/own_network"), help="(%(default)s)")
     p.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
     p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     p.add_argument("--size", default="128x256", help="HEIGHTxWIDTH (default: %(default)s)")
