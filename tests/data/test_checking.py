@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_a_wrong_request_ends_with_2(farm, capsys, argv, message):
     assert main(["dataset", "check", *(one.format(farm=farm) for one in argv)]) == 2
     text, err = capsys.readouterr()
     assert text == ""
-    assert __import__("re").search(message, err)
+    assert re.search(message, err)
 
 
 def test_the_command_says_what_it_knows(capsys):

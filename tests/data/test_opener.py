@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,8 @@ def fields(tmp_path, monkeypatch):
         mask = np.repeat(np.uint8([[0, 100, 200]]), 4, axis=1).repeat(8, axis=0)
         write_labels(tmp_path / f"set/val/{name}.mask.png", mask)
     yield tmp_path / "set"
-    for name in ("my_fields", "my_wrong"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    for name in ("my_fields", "my_wrong", "my_code"):
+        sys.modules.pop(name, None)
 
 
 def asked(*argv):
