@@ -119,10 +119,10 @@ def write_network(checkpoint: Checkpoint, out: Path, form: Form) -> Exported:
         rounded(model)
         return verify(model.SerializeToString(), *by, samples, form.agreement)
 
-    found = (*checkpoint.info.get("own", ()), *([note] if note else ()))
-    return Exported(
-        write_artefact(out, content, _metadata(checkpoint, form, stride), check), report, found
-    )
+    info = checkpoint.info
+    found = filter(None, (info.get("tensors"), *info.get("own", ()), note))
+    checked = write_artefact(out, content, _metadata(checkpoint, form, stride), check)
+    return Exported(checked, report, tuple(found))
 
 
 def _require_size(size: Size, checkpoint: Checkpoint) -> None:
