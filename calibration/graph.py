@@ -14,7 +14,7 @@ from icnet_deploy.errors import InputError
 
 Array = npt.NDArray[np.float32]
 
-_NUMBERED = re.compile(r"(onnx::\w+_|_v_|val_)?\d+")
+_NUMBERED = re.compile(r"(onnx::\w+_|_v_|val_|lifted_tensor_)?\d+")
 """What exporters call a constant that they made, such as weights with a batch norm folded in."""
 
 _FEW = 5

@@ -16,6 +16,7 @@ from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.sensitivity.search import blocks_of, modules_of
 from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.errors import InputError
+from icnet_deploy.labels import CAMVID
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 from icnet_deploy.networks.blocks import scope_blocks
 
@@ -91,6 +92,35 @@ def test_the_name_of_a_layer(node, weights, layer):
     constant = helper.make_tensor(weights, TensorProto.FLOAT, [1, 1, 1, 1], [1.0])
     model = helper.make_model(helper.make_graph([conv], "one", [], [], [constant]))
     assert Graph(model).layer(conv) == layer
+
+
+def test_both_exporters_lead_to_the_same_names(one_thread):
+    for package in ("torch", "onnxscript", "onnxsim"):
+        pytest.importorskip(package, reason=f"export needs {package}")
+    from torch import nn
+
+    from icnet_deploy.export import graph
+    from icnet_deploy.export.deployed import Deployed
+    from icnet_deploy.networks.own.opened import adapt
+    from icnet_deploy.networks.own.request import NetworkRequest
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4))
+            self.head = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(4, 11, 1)))
+
+        def forward(self, image):
+            return self.head(self.stem(image))
+
+    module = Own()
+    module.stem[1].running_mean.fill_(0.5)  # one that changes nothing would be left out
+    request = NetworkRequest("mine:network", label_set=CAMVID, preprocessing="imagenet")
+    found = adapt(module.eval(), request, (64, 96))
+    deployed = Deployed(found.network, found.preprocessing, "logits").eval()
+    for exporter in (graph._by_dynamo, graph._by_torchscript):
+        model = graph._finished(exporter(deployed, (64, 96), False), graph._REWRITES)
+        assert layers_of(model)[0] == ["stem.0", "head.1.0"]
 
 
 @pytest.mark.parametrize("name_of", [exported, folded])
