@@ -189,12 +189,12 @@ def verify(
             tally.add((images.shape[1], images.shape[2]), pixels, labels.long(), margin)
             tally.spreads.append(float(theirs.std()))
     result = tally.result(head == "logits")
-    failed = tally.failed(least, _MOST_DIFFERENCE[precision])
-    if result.agreement < least or failed:
+    most = _MOST_DIFFERENCE[precision]
+    if result.agreement < least or max(tally.differences.values(), default=0.0) > most:
         raise CheckFailed(
             f"the exported graph is not the checkpoint's network: {result}; at least {least:.2%}, "
-            f"and logits that differ by {_MOST_DIFFERENCE[precision]:.1%} of their spread at most, "
-            f"are required at {precision}. The file was not kept{tally.advice(failed)}"
+            f"and logits that differ by {most:.1%} of their spread at most, "
+            f"are required at {precision}. The file was not kept{tally.advice(least, most)}"
         )
     return result
 
@@ -241,16 +241,13 @@ class _Tally:
             float(np.mean(self.spreads)),
         )
 
-    def failed(self, least: float, most: float) -> list[Size]:
-        """The sizes at which too few labels are PyTorch's, or the logits are others."""
-        return [
+    def advice(self, least: float, most: float) -> str:
+        """Why it may be wrong, where it is right at one size and wrong at another."""
+        failed = [
             size
             for size, count in self.total.items()
             if self.same[size] < least * count or self.differences.get(size, 0.0) > most
         ]
-
-    def advice(self, failed: Sequence[Size]) -> str:
-        """Why it may be wrong, where it is right at one size and wrong at another."""
         right = [size for size in self.total if size not in failed]
         if not right or not failed:
             return ""

@@ -114,7 +114,9 @@ def _by_dynamo(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx
     sides = model.graph.input[0].type.tensor_type.shape.dim
     fixed = [_AXES[axis] for axis in axes if not sides[axis].dim_param]
     if fixed:  # a side that the network takes for a constant becomes one, without a word
-        raise RuntimeError(f"the network takes the {' and the '.join(fixed)} for constants")
+        raise RuntimeError(
+            f"the network takes for constant what it may ask for: {', '.join(fixed)}"
+        )
     return model
 
 
