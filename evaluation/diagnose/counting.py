@@ -47,7 +47,7 @@ class Runs:
 
     Attributes:
         dataset: see above.
-        resized: whether logits of another size than the label map were seen.
+        resized: whether logits of another size than the network's input were seen.
         fitted: whether an image of another shape than the input was seen.
     """
 
@@ -116,8 +116,9 @@ class Runs:
     def _labels(self, logits: Float32, fitted: Fitted, own: Size, rule: str, boxed: bool) -> UInt8:
         """The label map of an image at its own size; one with a border is made at the input's."""
         grid = (logits.shape[1], logits.shape[2])
-        at = (fitted.pixels.shape[0], fitted.pixels.shape[1]) if boxed else own
-        self.resized |= grid != at
+        size = (fitted.pixels.shape[0], fitted.pixels.shape[1])
+        at = size if boxed else own
+        self.resized |= grid != size
         made = label_map(logits, grid if rule == "none" else at, upsampling=rule)
         labels = resize_labels(made, at)
         return unfit_labels(labels, fitted.content, own) if boxed else labels

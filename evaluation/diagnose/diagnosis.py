@@ -18,7 +18,7 @@ from icnet_deploy.evaluation.confidence.differences import (
     differences,
 )
 from icnet_deploy.evaluation.diagnose.counting import Runs
-from icnet_deploy.evaluation.diagnose.slips import Kind, Reading, Slip, Subject, slips_of
+from icnet_deploy.evaluation.diagnose.slips import Kind, Reading, Setting, Slip, slips_of
 from icnet_deploy.evaluation.score import Score, Size
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ class _Search:
 
     def _round(self, reading: Reading, seen: set[Reading], count: int) -> Round:
         """Every slip that was not tried yet against a reading."""
-        subject = Subject(self._own, self._scored, self._runs.resized, self._runs.fitted)
-        slips = [slip for slip in slips_of(reading, subject) if slip.reading not in seen]
+        setting = Setting(self._own, self._scored, self._runs.resized, self._runs.fitted)
+        slips = [slip for slip in slips_of(reading, setting) if slip.reading not in seen]
         seen.update(slip.reading for slip in slips)
         words = " on top of it" if count else ""
         self._runs.run([slip.reading for slip in slips], self._few, f"slips{words}")

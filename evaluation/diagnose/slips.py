@@ -60,13 +60,13 @@ class Slip:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Setting:
     """What decides which slips there can be.
 
     Attributes:
         classes: of the network.
         scored: the classes of the data set.
-        resized: whether its logits have another size than the label map.
+        resized: whether its logits have another size than its input.
         fitted: whether an image has another shape than the network's input.
     """
 
@@ -76,24 +76,24 @@ class Subject:
     fitted: bool
 
 
-def slips_of(reading: Reading, subject: Subject) -> list[Slip]:
+def slips_of(reading: Reading, setting: Setting) -> list[Slip]:
     """The slips that may have led to a reading, each with another reading in its place.
 
     Two that come to the same are one: the first.
     """
     made: dict[Reading, Slip] = {}
-    for slip in _all(reading, subject):
+    for slip in _all(reading, setting):
         made.setdefault(_rounded(slip.reading), slip)
     made.pop(_rounded(reading), None)
     return list(made.values())
 
 
-def _all(reading: Reading, subject: Subject) -> Iterator[Slip]:
-    for name, (cause, preprocessing) in _inputs(reading.preprocessing, subject.fitted).items():
+def _all(reading: Reading, setting: Setting) -> Iterator[Slip]:
+    for name, (cause, preprocessing) in _inputs(reading.preprocessing, setting.fitted).items():
         yield Slip(name, Kind.INPUT, cause, replace(reading, preprocessing=preprocessing))
-    for name, (cause, table) in _tables(reading.table, subject).items():
+    for name, (cause, table) in _tables(reading.table, setting).items():
         yield Slip(name, Kind.LABELS, cause, replace(reading, table=table))
-    for rule in UPSAMPLINGS if subject.resized else ():
+    for rule in UPSAMPLINGS if setting.resized else ():
         if rule not in ("none", reading.upsampling):
             cause = f"the network's logits become pixels by the rule {rule}"
             name = f"upsampling: {rule}"
@@ -227,13 +227,13 @@ def _named(now: Preprocessing) -> _Inputs:
 _Tables = dict[str, tuple[str, bytes]]
 
 
-def _tables(now: bytes, subject: Subject) -> _Tables:
+def _tables(now: bytes, setting: Setting) -> _Tables:
     """Name -> what is so, and the table: indices shifted by one, and label ids for indices.
 
     A label file that holds what the reader does not expect is the same, seen from the other side,
     as a network that answers so: the truth stays as it was read, and the answers change.
     """
-    data, own = subject.scored, subject.classes
+    data, own = setting.scored, setting.classes
     tables = _shifted(now, data.names)
     if data.label_ids is not None:
         index = _inverse(data.label_ids)

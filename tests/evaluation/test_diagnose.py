@@ -22,7 +22,7 @@ from icnet_deploy.evaluation.diagnose.report import (  # noqa: E402
     diagnosis_text,
     markdown,
 )
-from icnet_deploy.evaluation.diagnose.slips import Reading, Subject, slips_of  # noqa: E402
+from icnet_deploy.evaluation.diagnose.slips import Reading, Setting, slips_of  # noqa: E402
 from icnet_deploy.labels import CAMVID, CITYSCAPES, LabelSet  # noqa: E402
 from icnet_deploy.networks.base import SegmentationNetwork  # noqa: E402
 from icnet_deploy.networks.checkpoint import Checkpoint  # noqa: E402
@@ -233,7 +233,7 @@ def test_ids_that_count_from_one_are_a_shift_by_one(coloured, one_thread):
 def test_a_network_that_answers_in_another_order_is_found_in_its_own_classes():
     table = prediction_table(CITYSCAPES, CAMVID)[:19].tobytes()
     reading = Reading(STREET, "none", table)
-    slips = {s.name: s for s in slips_of(reading, Subject(CITYSCAPES, CAMVID, False, False))}
+    slips = {s.name: s for s in slips_of(reading, Setting(CITYSCAPES, CAMVID, False, False))}
     assert slips["network: indices one up"].reading.table == table[1:] + table[:1]
     assert slips["network: indices one down"].reading.table == table[-1:] + table[:-1]
     ids = slips["network: ids"].reading.table
@@ -251,6 +251,11 @@ def test_the_other_rule_of_upsampling_is_found(rules, coloured, one_thread):
     assert changed(diagnose(checkpoint(network), images)) == []
     network.upsampling = said
     assert changed(diagnose(checkpoint(network), images)) == [f"upsampling: {right}"]
+
+
+def test_logits_of_the_inputs_size_have_no_other_rule(coloured, one_thread):
+    found = diagnose(checkpoint(Nearest(STREET)), coloured(6), (48, 72))
+    assert not any("upsampling" in one.slip.name for one in found.rounds[0].tries)
 
 
 class Placed(Nearest):
