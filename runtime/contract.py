@@ -15,9 +15,9 @@ Size = tuple[int, int]
 INPUT = "image"
 """The one input: uint8, N x H x W x 3, RGB."""
 
-_STRIDES = (1, 2, 4, 8, 16, 32)
-"""What a network may halve its input to, where its metadata does not say it. A pool that rounds up,
-as PSPNet's, leaves one logit more: 65 of 1024 pixels, at a stride of 16."""
+_LARGEST_STRIDE = 32
+"""Where the metadata does not say one. Then a network may round down, or, with a pool as PSPNet's,
+leave one logit more: 65 of 1024 pixels, at a stride of 16."""
 
 
 def check_contract(backend: Backend, metadata: ArtefactMetadata) -> None:
@@ -152,13 +152,14 @@ def _stride(metadata: ArtefactMetadata) -> int | None:
 
 def _fits_grid(grid: Sequence[int | None], size: Size, stride: int | None) -> bool:
     """Whether logits lie on a grid of one stride; a side that is None may be any."""
-    strides, more = (_STRIDES, 1) if stride is None else ((stride,), 0)
-    return len(grid) == 2 and any(
-        all(
-            got is None or 0 <= got - -(-side // each) <= more
-            for got, side in zip(grid, size, strict=True)
-        )
-        for each in strides
+    if len(grid) != 2:
+        return False
+    sides = [(got, side) for got, side in zip(grid, size, strict=True) if got is not None]
+    if stride is not None:
+        return all(got == -(-side // stride) for got, side in sides)
+    return any(
+        all(side // each <= got <= -(-side // each) + 1 for got, side in sides)
+        for each in range(1, _LARGEST_STRIDE + 1)
     )
 
 
@@ -167,8 +168,10 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
     height, width = size or ("H", "W")
     if metadata.head == "labels":
         return f"uint8 N x {height} x {width}"
-    stride = _stride(metadata) or f"one of {', '.join(map(str, _STRIDES))}"
-    return (
+    stride = _stride(metadata) or f"a whole number up to {_LARGEST_STRIDE}"
+    text = (
         f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
         f"{width}, s being {stride}"
     )
+    multiple = metadata.side_multiple
+    return text if multiple == 1 else f"{text}, of images whose sides are multiples of {multiple}"

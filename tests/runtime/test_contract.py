@@ -12,6 +12,7 @@ from icnet_deploy.labels import CAMVID, CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime import Predictor, TensorSpec
 from icnet_deploy.runtime.backends.base import Labelled
+from icnet_deploy.runtime.contract import check_answer
 
 SIZE = (64, 96)
 
@@ -54,6 +55,27 @@ def test_another_grid_is_refused_at_opening_or_at_the_answer(grid):
         ask(answering(logits(1, 19, *grid)))
     with pytest.raises(ModelError, match=f"{grid[0]} x {grid[1]}, and its metadata says"):
         answering(logits(1, 19, *grid), shape=(None, 19, *grid))
+
+
+def test_a_network_of_no_one_stride_may_round_down():
+    """As of a stem of stride 7, or a pool that leaves the last pixel out."""
+    for grid in ((9, 13), (10, 14), (21, 32), (4, 6)):
+        assert ask(answering(logits(1, 19, *grid))).labels.shape == SIZE
+    for grid in ((9, 11), (8, 15), (20, 32)):
+        with pytest.raises(BackendError, match="a whole number up to 32"):
+            ask(answering(logits(1, 19, *grid)))
+
+
+@pytest.mark.parametrize("stride", [1, 7, 14, 48, 64])
+def test_any_stride_may_be_said(stride):
+    grid = tuple(-(-side // stride) for side in SIZE)
+    assert ask(answering(logits(1, 19, *grid), stride=stride)).labels.shape == SIZE
+
+
+def test_an_answer_of_another_size_names_the_multiple_of_the_sides():
+    metadata = ArtefactMetadata(CITYSCAPES, SIZE, "logits", "fp32", stride=4, side_multiple=32)
+    with pytest.raises(BackendError, match="images whose sides are multiples of 32"):
+        check_answer(metadata, np.dtype(np.float32), (1, 19, 4, 4), (1, *SIZE, 3))
 
 
 def test_the_stride_that_the_metadata_says_is_the_only_one():
