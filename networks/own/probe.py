@@ -259,8 +259,10 @@ def _stride(
         with suppress(Refused):  # it may have a longest side
             strip = _run_without_numbers(module, (runs[0].size[0], long), left_out)
             fitting = [stride for stride in fitting if _fits(strip, stride)]
+    # Of one size alone several may fit: one that divides it is likelier than one that does not.
+    divisors = [s for s in fitting if not any(side % s for run in runs for side in run.size)]
     powers = [stride for stride in fitting if stride & (stride - 1) == 0]
-    return next(iter([*powers, *fitting]), None)
+    return next(iter([*divisors, *powers, *fitting]), None)
 
 
 def _min_side(module: nn.Module, multiple: int) -> int:
