@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from icnet_deploy.errors import require
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import artefact_sha256
@@ -108,8 +109,15 @@ def export(*arguments: Any, **options: Any) -> None:
 
 
 def export_labels(checkpoint: Checkpoint, out: Path, size: tuple[int, int]) -> None:
-    """Writes a float32 file that makes label maps; raises as `to_onnx.export`."""
-    export(out, checkpoint.path, size, head="labels")
+    """Writes a float32 file that makes label maps; raises as `export.artefact.write_network`.
+
+    MissingPackage: what it needs is not installed.
+    """
+    require("export", "export", "torch", "safetensors", "onnx", "onnxscript", "onnxsim")
+    require("the check of an exported file", "cpu", "onnxruntime")
+    from icnet_deploy.export.artefact import Form, write_network
+
+    write_network(checkpoint, out, Form(size, head="labels"))
 
 
 def note_runs(backend: Backend) -> list[Span]:
