@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icnet_deploy.command import command, parser, size
+from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.export.artefact import Exported, Form, origins, write_network
 from icnet_deploy.files import sha256
@@ -150,7 +151,7 @@ def export_network(
     request = NetworkRequest(
         factory="",
         label_set=label_set if isinstance(label_set, LabelSet) else load_label_set(label_set),
-        preprocessing=preprocessing.to_dict()
+        preprocessing=as_read(preprocessing.to_dict())
         if isinstance(preprocessing, Preprocessing)
         else str(preprocessing),
         upsampling=upsampling,
