@@ -1,6 +1,6 @@
 """Draws a small labelled data set of its own: a field, a track, crates and people, on several days.
 
-    python draw.py FOLDER
+    python draw.py FOLDER [--days N]
 
 It writes `images/SPLIT/DAY_NUMBER.jpg`, `labels/SPLIT/DAY_NUMBER.png` (each class in its colour),
 and `classes.json`, which says what the colours mean. Again it draws the same data set again.
@@ -16,8 +16,8 @@ import numpy as np
 Points = list[list[float]] | np.ndarray
 
 SIZE = (256, 512)  # height, width
-DAYS = {"train": 16, "val": 12}  # each with its own light, earth and crop
-IMAGES = {"train": 6, "val": 4}  # of each day
+DAYS = {"train": 24, "val": 12}  # each with its own light, earth and crop
+IMAGES = {"train": 4, "val": 4}  # of each day
 
 CLASSES = {  # name -> colour of its pixels in a label file, (red, green, blue)
     "field": (60, 160, 60),
@@ -76,7 +76,7 @@ class Picture:
         meet = rng.uniform(0.2, 0.8) * width
         starts = np.linspace(-1.5, 2.5, 4 * day.rows) * width
         rows = [[[meet, top], [x, height], [x + width / day.rows / 2, height]] for x in starts]
-        self.paint("field", 0.55 * day.crop + 0.3 * day.earth, *rows)
+        self.paint("field", 0.6 * day.crop + 0.15 * day.earth, *rows)
         near, far = rng.uniform(0, 1) * width, meet + rng.uniform(-0.15, 0.15) * width
         wide, bend = rng.uniform(0.2, 0.4) * width, rng.uniform(-0.25, 0.25) * width
         depth = np.linspace(0, 1, 24)[:, None]  # 0 at the horizon, 1 at the lower edge
@@ -84,12 +84,12 @@ class Picture:
         half = wide * (0.08 + 0.92 * depth) / 2
         y = top + (height - top) * depth
         left, right = np.hstack([middle - half, y]), np.hstack([middle + half, y])
-        self.paint("track", day.earth, [*left, *right[::-1]], noise=16)
+        self.paint("track", 1.1 * day.earth + 20, [*left, *right[::-1]], noise=16)
 
     def things(self) -> None:
         """Crates and people, the far ones first."""
         height, width = SIZE
-        depths = np.sort(self.rng.uniform(0.2, 1, int(self.rng.integers(4, 8))))
+        depths = np.sort(self.rng.uniform(0.25, 1, int(self.rng.integers(4, 8))))
         for depth in depths:
             foot = self.horizon + depth * (height - self.horizon)
             x = self.rng.uniform(0.03, 0.97) * width
@@ -97,7 +97,7 @@ class Picture:
             if self.rng.random() < 0.55:
                 self.crate(x, foot, 0.3 * size)
             else:
-                self.person(x, foot, 0.65 * size)
+                self.person(x, foot, 0.75 * size)
 
     def crate(self, x: float, foot: float, size: float) -> None:
         """A crate of slats: a front, and a top that is seen from above."""
@@ -121,7 +121,7 @@ class Picture:
     def person(self, x: float, foot: float, tall: float) -> None:
         """Two legs, a coat and a head."""
         coat = self.rng.uniform(20, 230, 3)
-        hip, neck, w = foot - 0.45 * tall, foot - 0.85 * tall, 0.13 * tall
+        hip, neck, w = foot - 0.45 * tall, foot - 0.85 * tall, 0.16 * tall
         for side in (-1, 1):
             stride = side * self.rng.uniform(0.2, 1.0) * w
             leg = [
@@ -154,11 +154,13 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Writes both splits; no day is in both."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the data set's")
-    folder = parser.parse_args().folder
-    first = 0
-    for split, days in DAYS.items():
+    parser.add_argument("--days", type=int, metavar="N", help="of each split (default: 24, 12)")
+    arguments = parser.parse_args()
+    folder, first = arguments.folder, 0
+    for split, usual in DAYS.items():
+        days = arguments.days or usual
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True, exist_ok=True)
         labels.mkdir(parents=True, exist_ok=True)
