@@ -72,7 +72,7 @@ def start_from(init: Path, config: TrainConfig, label_set: LabelSet) -> Start:
         network.load_state_dict(checkpoint.network.state_dict(), strict=False)
     else:
         network, change = _for_other_classes(checkpoint, label_set)
-        notes.append(f"started from {init}: {change}")
+        notes.append(f"started from {init.name}: {change}")
         info["classes"] = change.to_dict()
     return Start(network, checkpoint.preprocessing, info, tuple(notes))
 
