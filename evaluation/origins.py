@@ -117,8 +117,16 @@ def completed(request: NetworkRequest, artefacts: Iterable[ArtefactFile]) -> Net
 
     Raises:
         InputError: two artefacts say unlike things, or one another thing than the request.
+        ModelError: none of them can be read.
     """
-    described = [(one.path, one.metadata) for one in artefacts if one.metadata is not None]
+    described, problems = [], []
+    for one in artefacts:
+        if one.metadata is not None:
+            described.append((one.path, one.metadata))
+        elif one.problem:
+            problems.append(one.problem)
+    if problems and not described:  # that is what is wrong, not what the request leaves out
+        raise ModelError(problems[0])
     for name in _SAID:
         values = [(path, getattr(metadata, name)) for path, metadata in described]
         for path, value in values[1:]:

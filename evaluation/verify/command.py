@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
         "what is within its budget, and what is undecided only where nothing is within.\n"
         f"Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
-        f"training used ({SEED}); a network of other classes than these is held to its own float32\n"
-        f"label map. It looks after {looks} scenes, and ends\n"
+        f"training used ({SEED}); a network of other classes than these is held to its own\n"
+        f"float32 label map. It looks after {looks} scenes, and ends\n"
         "as soon as every row is decided, or where the next look would end after more than\n"
         f"{_LOOKS.seconds / 60:g} minutes. With --limit N it draws N and looks once.",
         "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",

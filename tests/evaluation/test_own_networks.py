@@ -250,6 +250,7 @@ def test_artefacts_that_say_unlike_things_are_of_two_networks(run, exported, tmp
     assert "--preprocessing says another preprocessing than" in line
     line = wrong(run, "parity", one, *where, "--reference", stretch)
     assert "--reference and --network both name the reference" in line
+    assert "cannot read the model" in wrong(run, "parity", tmp_path / "none.onnx", *where)
     line = wrong(run, "parity", one, *where[:2], "--preprocessing", "imagenet")
     assert "is about --network" in line
 
