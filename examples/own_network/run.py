@@ -34,7 +34,7 @@ def make(name: str, args: argparse.Namespace) -> None:
     out = args.out.resolve()
     folder, weights = out / name, out / f"{name}.pth"
     folder.mkdir(parents=True, exist_ok=True)
-    data = out / ("road" if name == "road" else "streets")
+    data = out / "data" / ("road" if name == "road" else "streets")
     training = ("--steps", args.steps, "--batch", args.batch)
     run(sys.executable, "train.py", name, "--data", data, *training, "-o", weights)
     network = ("--network", f"my_networks:{name}", "--weights", weights)
@@ -62,9 +62,9 @@ def main() -> None:
     height, width = map(int, args.size.split("x"))
     counts = {"train": args.train, "val": args.val}
     if set(args.networks) - {"road"}:
-        write_streets(out / "streets", STREETS, counts, (height, width))
+        write_streets(out / "data" / "streets", STREETS, counts, (height, width))
     if "road" in args.networks:
-        write_streets(out / "road", ROAD, counts, (height, width))
+        write_streets(out / "data" / "road", ROAD, counts, (height, width))
     for name in args.networks:
         make(name, args)
     print(f"{out} holds:")
