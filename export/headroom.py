@@ -41,7 +41,11 @@ _LOSS = 0.01
 """The share of its norm that a layer's kernel may lose to rounding; of normal numbers it loses
 0.0002 to 0.0004."""
 
-_ADDING_UP = ("AveragePool", "Conv", "MatMul", "ReduceMean")
+_OVER_THE_MAP = ("GlobalAveragePool", "ReduceMean", "ReduceSum")
+"""What they read besides the tensor are axes."""
+
+_ADDING_UP = ("AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", *_OVER_THE_MAP)
+"""A LayerNormalization adds up in float32 whatever its tensors are; ONNX says so."""
 
 
 class Probe:
@@ -117,6 +121,8 @@ class Probe:
                 graph.node.append(helper.make_node("Abs", [name], [f"abs:{name}"]))
             return f"abs:{name}"
 
+        axes = numpy_helper.from_array(np.array([2, 3], np.int64), _SPATIAL)
+        graph.initializer.append(axes)
         check = finite_check(model)  # of the logits; what it sums up is beyond any float16
         for node in (node for node in model.graph.node if node.name not in check):
             for tensor in floats.intersection(node.output):
@@ -134,15 +140,22 @@ class Probe:
         """The same node over absolute values; it gives the sums, but for a scale."""
         twin = copy.deepcopy(node)
         twin.name = twin.output[0] = f"twin:{tensor}"
-        # What a mean reads besides are its axes.
-        for index in range(1 if node.op_type == "ReduceMean" else len(node.input)):
-            twin.input[index] = magnitude(node.input[index])
-        if node.op_type == "ReduceMean":
+        for index, name in enumerate(
+            node.input[:1] if node.op_type in _OVER_THE_MAP else node.input
+        ):
+            if name:
+                twin.input[index] = magnitude(name)
+        if node.op_type in _OVER_THE_MAP:
             twin.op_type = "ReduceSum"
             self._means.add(tensor)
+        if node.op_type == "GlobalAveragePool":
+            twin.input.append(_SPATIAL)
         if node.op_type == "AveragePool":
             self._scale[tensor] = float(np.prod(attributes_of(node)["kernel_shape"]))
         return twin
+
+
+_SPATIAL = "twin:axes"
 
 
 def _watch(graph: onnx.GraphProto, reduction: str, tensor: str, name: str) -> None:

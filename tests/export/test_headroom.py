@@ -150,6 +150,22 @@ def test_a_mean_is_judged_at_the_largest_size():
     assert [n.node for n in look(model, image, area=16 * 8).kept] == ["mean"]  # 25,600 of 16,376
 
 
+SUMMED = {
+    "GlobalAveragePool": (["x"], {}, 200 * 64),
+    "ReduceSum": (["x", "axes"], {"axes": np.array([2, 3])}, 200 * 64),
+    "ConvTranspose": (["x", "a.weight"], {"a.weight": np.full((3, 1, 1, 1), 50, "f4")}, 30_000),
+}
+
+
+@pytest.mark.parametrize("kind", SUMMED)
+def test_each_operator_that_adds_up_is_measured_inside(kind):
+    inputs, constants, total = SUMMED[kind]
+    model = graph([helper.make_node(kind, inputs, ["y"], "node")], constants)
+    report = look(model, bright(8, 8))
+    assert report.nodes[-1].largest_sum == pytest.approx(total)
+    assert ["node"] * (total > 65504 / 4) == [node.node for node in report.kept]
+
+
 def test_the_largest_image_counts():
     model = graph([helper.make_node("Mul", ["x", "s"], ["y"], "mul")], {"s": np.float32([300])})
     dark = np.ones((8, 8, 3), np.uint8)
