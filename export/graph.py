@@ -39,7 +39,7 @@ _IR = 9  # what opset 19 came with
 _TOGETHER = 2  # images of the example: of one, an exporter might take the batch for a constant
 
 
-class Traced(NamedTuple):
+class _Traced(NamedTuple):
     """A graph, and how it came about.
 
     Attributes:
@@ -56,7 +56,7 @@ def trace(
     size: tuple[int, int],
     free_size: bool = False,
     rewrites: Sequence[Callable[[onnx.ModelProto], bool]] = _REWRITES,
-) -> Traced:
+) -> _Traced:
     """Exports with torch's dynamo exporter, then simplifies and rewrites.
 
     Where that one fails, its TorchScript exporter is used. It records what runs on one example, so
@@ -74,14 +74,14 @@ def trace(
     """
     module.eval()
     try:
-        return Traced(_finished(_by_dynamo(module, size, free_size), rewrites), "")
+        return _Traced(_finished(_by_dynamo(module, size, free_size), rewrites), "")
     except Exception as error:  # theirs are of many kinds
         first = error
     try:
         model = _finished(_by_torchscript(module, size, free_size), rewrites)
     except Exception as second:
         raise ModelError(_refusal(first, second, free_size)) from first
-    return Traced(
+    return _Traced(
         model,
         "the graph is what torch's TorchScript exporter recorded of one example, since its dynamo "
         f"exporter failed: {_reason(first)}",
