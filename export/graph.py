@@ -126,7 +126,7 @@ _AXES = ("number of images", "height", "width")
 def _by_torchscript(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx.ModelProto:
     sides = {1: "H", 2: "W"} if free_size else {}
     grid = {1: "H", 2: "W"} if module.head == "labels" else {2: "h", 3: "w"}
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # its annotation knows of paths alone
     with _quiet(), PlainPools():
         torch.onnx.export(
             module,

@@ -73,12 +73,13 @@ def _fold_norm(
     group = attributes_of(conv).get("group", 1)
 
     def scaled(weight: Array) -> Array:
+        each = [1] * (weight.ndim - 2)  # sides of the kernel
         if conv.op_type == "Conv":  # output x input / group x kernel
-            return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-        split = weight.reshape(group, -1, *weight.shape[1:])  # input x output / group x kernel
-        return (split * factor.reshape(group, 1, -1, *[1] * (weight.ndim - 2))).reshape(
-            weight.shape
-        )
+            result: Array = weight * factor.reshape(-1, 1, *each)
+        else:  # input x output / group x kernel
+            split = weight.reshape(group, -1, *weight.shape[1:])
+            result = split * factor.reshape(group, 1, -1, *each)
+        return result.reshape(weight.shape)
 
     before = np.zeros(len(factor))
     if len(conv.input) > 2 and conv.input[2]:
