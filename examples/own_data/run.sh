@@ -1,13 +1,13 @@
 #!/bin/sh
 # From labelled images of one's own to an INT8 file that passed its gate.
 #
-#   sh run.sh [FOLDER [OPTIONS OF icnet train]]      e.g. sh run.sh work --steps 20
+#   sh run.sh [FOLDER [OPTIONS OF icnet train]]      e.g. sh run.sh runs/own_data --steps 20
 #
 # Two variables make a quick run of it: DRAW holds options of draw.py (DRAW="--days 3"), GATE options
 # of `icnet verify`, e.g. how much INT8 may lose (default: as the command has it).
 set -eu
 here=$(dirname "$0")
-folder=${1:-work}
+folder=${1:-runs/own_data}
 [ $# -eq 0 ] || shift
 data="--dataset folder --data $folder/farm"
 release=$folder/release

@@ -126,6 +126,22 @@ def test_a_class_map_trains_a_network_of_other_classes(trained, tmp_path):
     assert "terrain" not in note
 
 
+def test_a_compression_is_tuned_on_a_folder(trained, farm, run, tmp_path):
+    """Where it names no classes, it has the checkpoint's."""
+    _, out = trained("--validate", "none")
+    bare = folder(tmp_path / "bare", FARM["names"], [np.eye(96, dtype=np.uint8)])
+    (bare / "classes.json").unlink()
+    data = ("--dataset", "folder", "--data", bare, "--config", tmp_path / "c.toml", "--steps", "1")
+    half = tmp_path / "half.safetensors"
+    done = run("compress", out, "--keep", "0.5", *data, "-o", half)
+    assert done.code == 0, done.err
+    read = load_checkpoint(half)
+    assert list(read.label_set.names) == FARM["names"]
+    assert [each["name"] for each in read.info["data"]] == ["bare"]
+    assert read.info["compression"]["parent"]["data"][0]["name"] == "farm"
+    assert "parent" not in read.info
+
+
 def test_each_data_set_merges_what_it_merges(tmp_path, farm):
     """Two rules of several data sets do not disturb each other."""
     network = LabelSet("five", ("a", "b", "c", "d", "e"), ((0, 0, 0),) * 5)
