@@ -1,7 +1,5 @@
 """Runs what was exported on images and compares it with PyTorch, before the file is kept."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -238,14 +238,18 @@ def _arguments() -> argparse.ArgumentParser:
         help="of --precision fp16: write what was measured of every node as JSON, before building",
     )
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: a name that says all)")
-    own = p.add_argument_group("a network of one's own")
+    _add_own_options(p)
+    return p
+
+
+def _add_own_options(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("a network of one's own")
     add_network_options(own)
     own.add_argument(
         "--label-set",
         metavar="FILE|NAME",
         help="its classes: a JSON file or a built-in name, e.g. cityscapes",
     )
-    return p
 
 
 def _open(args: argparse.Namespace) -> tuple[Checkpoint, str, tuple[int, int]]:

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "others are still run. What the images do not decide is undecided (--undecided).\n"
         f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
         "what is within its budget, and what is undecided only where nothing is within.\n"
-        f"Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
+        "Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
         f"training used ({SEED}); a network of other classes than these is held to its own\n"
         f"float32 label map. It looks after {looks} scenes, and ends\n"
         "as soon as every row is decided, or where the next look would end after more than\n"

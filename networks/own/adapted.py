@@ -1,7 +1,5 @@
 """A module that knows nothing of this product, as a `SegmentationNetwork`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext

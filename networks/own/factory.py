@@ -1,7 +1,5 @@
 """From `PACKAGE.MODULE:FACTORY` to a PyTorch module."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """From what is asked for to a network that is ready to run."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

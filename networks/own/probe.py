@@ -1,7 +1,5 @@
 """What a network does, found by running it on noise at many sizes."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What is said of a network of one's own, on the command line or in Python. Needs no torch."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The calls of `interpolate` in a network's forward pass: seen, or one of them left out."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

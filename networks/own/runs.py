@@ -1,7 +1,5 @@
 """One run of a network on noise, and what it gave."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

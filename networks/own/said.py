@@ -1,7 +1,5 @@
 """What is said of a network, held against what it does; and both in words."""
 
-from __future__ import annotations
-
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.own.probe import Behaviour

@@ -5,8 +5,6 @@ was wrapped in when it was trained (`module.`, `_orig_mod.`, Lightning's `model.
 removed where the rest is the network's own name.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
