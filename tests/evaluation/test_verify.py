@@ -277,8 +277,9 @@ def test_wrong_requests(run, release, tmp_path, arguments, said):
     assert len(done.err.splitlines()) == 1
 
 
-def test_artefacts_of_a_checkpoint_that_is_not_there(run, release, checkpoint):
+def test_artefacts_of_a_checkpoint_that_is_not_there(run, release, checkpoint, add):
     (release / checkpoint.name).unlink()
+    add("a.onnx", precision="fp16")  # else it would be the reference itself
     done = run("verify", release)
     assert done.code == 2
     assert "--weights" in done.err
