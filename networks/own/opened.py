@@ -134,7 +134,7 @@ def _adapted(
             f"{behaviour.channels}: leave it out"
         )
     if behaviour.channels == 1:
-        if (kind := behaviour.runs[0].squashed) is not None:
+        if (kind := behaviour.squashed) is not None:
             raise InputError(
                 f"{name} answers with the {kind} of its one channel of logits: let it give the "
                 "logits themselves (in segmentation_models_pytorch, activation=None)"

@@ -59,6 +59,7 @@ class Behaviour:
         left_out: which of its resizes that is, counted from 0.
         only_size: (height, width) where it takes no other size.
         rules: those of its resizes.
+        squashed: `sigmoid` or `softmax` where its answer is that of its logits; None: it is not.
     """
 
     runs: Sequence[Run]
@@ -69,6 +70,7 @@ class Behaviour:
     left_out: int | None
     only_size: Size | None
     rules: frozenset[str]
+    squashed: str | None
 
     @property
     def channels(self) -> int:
@@ -118,6 +120,7 @@ def probe(
     runs, found = _runs(module, name, size, multiple)
     only_size = runs[0].size if len(runs) == 1 else None
     _require_steady(module, name, runs[0])
+    squashed = runs[0].squashed
     rules = frozenset(call.rule for run in runs for call in run.resizes.calls if call.rule)
     left_out, upsampling = None if keep_resize else _last_resize(runs), None
     if left_out is not None and (smaller := _without(module, runs, left_out)):
@@ -139,7 +142,9 @@ def probe(
             f"{name} writes its own state in eval mode ({', '.join(changed[:4])}): an exported "
             "graph has none; take that out of its forward pass"
         )
-    behaviour = Behaviour(runs, found, least, stride, upsampling, left_out, only_size, rules)
+    behaviour = Behaviour(
+        runs, found, least, stride, upsampling, left_out, only_size, rules, squashed
+    )
     if size is not None and size != only_size:
         _require_size(module, name, size, behaviour)
         behaviour = replace(behaviour, min_side=min(least, *size))
@@ -155,7 +160,9 @@ def _runs(
         tried = [multiple for multiple in _MULTIPLES if multiple <= largest]
         for multiple in tried if said is None else [said]:
             try:
-                return [run_on_noise(module, at) for at in _sizes(multiple, least)], multiple
+                runs = [run_on_noise(module, at) for at in _sizes(multiple, least)]
+                _require_channels(runs, name)
+                return runs, multiple
             except NoLogits as refused:
                 raise InputError(_no_logits(name, str(refused))) from refused
             except Refused as refused:
@@ -185,6 +192,14 @@ def _no_logits(name: str, reason: str) -> str:
         f"{name} does not take images: of float N x 3 x H x W, {reason}; expected logits, N x C x "
         "h x w, as a tensor, the first of a tuple, a dict's 'out', or '.logits'"
     )
+
+
+def _require_channels(runs: Sequence[Run], name: str) -> None:
+    """InputError where the number of channels depends on the image's size."""
+    if len({run.logits.shape[1] for run in runs}) > 1:
+        seen = f"of {_by(runs[0].size)} pixels a tensor of {tuple(runs[0].logits.shape)}"
+        reason = f"it answered with other channels at each size, {seen}: are they its last axis?"
+        raise InputError(_no_logits(name, reason))
 
 
 def _sizes(multiple: int, least: int) -> list[Size]:

@@ -14,8 +14,12 @@ _SIGNATURE = inspect.signature(F.interpolate)
 
 _SQUASHING = {
     torch.sigmoid: "sigmoid",
+    torch.sigmoid_: "sigmoid",
+    torch.special.expit: "sigmoid",
     Tensor.sigmoid: "sigmoid",
+    Tensor.sigmoid_: "sigmoid",
     F.sigmoid: "sigmoid",
+    F.hardsigmoid: "hard sigmoid",
     torch.softmax: "softmax",
     Tensor.softmax: "softmax",
     F.softmax: "softmax",
@@ -31,6 +35,11 @@ class _Seen:
 
     result: Tensor
     version: int
+
+    @property
+    def channels(self) -> int | None:
+        """Of its result, where that is N x C x h x w."""
+        return int(self.result.shape[1]) if self.result.dim() == 4 else None
 
     def gave(self, tensor: Tensor) -> bool:
         """Whether a tensor is its result, unchanged: an Identity or a Dropout may lie between."""

@@ -44,8 +44,14 @@ class Run:
 
     @property
     def squashed(self) -> str | None:
-        """`sigmoid` or `softmax` where the answer is that of the logits."""
-        made = (kind for kind, seen in self.resizes.squashed if seen.gave(self.logits))
+        """`sigmoid` or `softmax` where the answer is that of the logits, or resized of it."""
+        low, high = (float(extreme) for extreme in self.logits.aminmax())
+        between = 0 <= low <= high <= 1
+        made = (
+            kind
+            for kind, seen in self.resizes.squashed
+            if seen.gave(self.logits) or (between and seen.channels == self.logits.shape[1])
+        )
         return next(made, None)
 
 
@@ -80,6 +86,11 @@ def run_on_noise(module: nn.Module, size: Size, left_out: int | None = None, bat
         raise NoLogits(f"it answered with {logits.dtype} of {shape}, which are no logits")
     if len(shape) != 4 or shape[0] != batch:
         raise NoLogits(f"it answered with a tensor of {shape}, which is not N x C x h x w")
+    if shape[1:3] == size and shape[3] != size[1]:
+        raise NoLogits(
+            f"it answered with a tensor of {shape}, whose channels are last: permute(0, 3, 1, 2) "
+            "puts them where they are expected"
+        )
     if shape[2] > size[0] or shape[3] > size[1]:
         raise Refused(f"its logits are {shape[2]}x{shape[3]}, larger than the image")
     if 0 in shape:

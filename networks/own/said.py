@@ -104,7 +104,7 @@ def in_words(
         f"stride: {stride} ({'found' if request.stride is None else 'said, and found'})",
         f"sides: {sides} ({'found' if request.side_multiple is None else 'said, and tried'})",
     ]
-    if (kind := behaviour.runs[0].squashed) is not None:
+    if (kind := behaviour.squashed) is not None:
         lines.append(
             f"its answer is the {kind} of its logits: the label map is the same, how sure a pixel "
             "is cannot be said"

@@ -258,8 +258,14 @@ def test_one_channel_is_two_classes():
         assert ((labels == 1) == (sure > (threshold or 0.5))).float().mean() > 0.9999
     with pytest.raises(LabelSetError, match=r"1 channels, which are 2 classes, .* has 3"):
         opened(module)
-    with pytest.raises(InputError, match="the sigmoid of its one channel"):
-        opened(Net(lambda z, x: up()(z, x).sigmoid(), classes=1), label_set=classes(2))
+    for end in (
+        lambda z, x: up()(z, x).sigmoid(),
+        lambda z, x: up()(z.sigmoid(), x),
+        lambda z, x: up(mode="nearest", align_corners=None)(torch.special.expit(z), x),
+        lambda z, x: F.hardsigmoid(up()(z, x))[..., :, :],
+    ):
+        with pytest.raises(InputError, match="sigmoid of its one channel"):
+            opened(Net(end, classes=1), label_set=classes(2))
 
 
 NO_LOGITS = {
@@ -437,3 +443,15 @@ def test_what_it_was_wrapped_in_is_taken_off():
     module = Net(up())
     for wrap in (nn.DataParallel, Compiled):
         assert opened(wrap(module)).sha256 == opened(module).sha256
+
+
+@pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        (lambda z, x: up()(z, x).permute(0, 2, 3, 1), r"channels are last: permute\(0, 3, 1, 2\)"),
+        (lambda z, x: z.permute(0, 2, 3, 1), "other channels at each size"),
+    ],
+)
+def test_channels_that_are_last_are_refused_as_such(end, what):
+    with pytest.raises(InputError, match=what):
+        opened(Net(end), (128, 256))
