@@ -193,6 +193,7 @@ def verify(
             f"the exported graph is not the checkpoint's network: {result}; at least {least:.2%}, "
             f"and logits that differ by {most:.1%} of their spread at most, "
             f"are required at {precision}. The file was not kept{tally.advice(least, most)}"
+            f"{'; export it in float32' * PRECISIONS[precision].rounded}"
         )
     return result
 
