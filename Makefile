@@ -68,9 +68,14 @@ check: $(VENV)/installed
 test: demo check $(VENV)/networks
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes.
-long: $(VENV)/installed
+# How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes. The
+# examples as a user runs them: some 15.
+long: $(VENV)/networks
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
+	PATH=$(CURDIR)/$(BIN):$$PATH sh examples/own_data/run.sh
+	PYTHONPATH=$(VENV)/networks $(BIN)/python examples/own_network/run.py --out runs/own_network
+	$(BIN)/python -m tools.own_networks runs/own_network \
+		--json benchmarks/results/own-networks.json
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed

@@ -24,6 +24,7 @@ from icnet_deploy.evaluation.diagnose.report import markdown as diagnose_markdow
 from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
+from tools.own_networks import markdown as own_networks_markdown
 from tools.quantizers import markdown as quantizers_markdown
 from tools.tiles import markdown as tiles_markdown
 
@@ -118,6 +119,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "rebuilds": rebuilds_markdown,
     "coverage": coverage_markdown,
     "tiles": tiles_markdown,
+    "own networks": own_networks_markdown,
     "diagnose": diagnose_markdown,
 }
 

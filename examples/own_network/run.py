@@ -43,7 +43,8 @@ def make(name: str, args: argparse.Namespace) -> None:
         file = folder / f"{name}-{precision}.onnx"
         form = ("--size", args.size, "--precision", precision)
         icnet("export", *network, *says, *form, "-o", file)
-    icnet("verify", folder, *network, "--dataset", "folder", "--data", data)
+    result = ("--json", out / f"{name}.json")
+    icnet("verify", folder, *network, "--dataset", "folder", "--data", data, *result)
 
 
 def main() -> None:

@@ -104,7 +104,8 @@ def main() -> None:
     train(network, load_split(args.data, "train"), args.steps, args.batch)
     count = classes_in_map(network, load_split(args.data, "val"))
     print(f"{args.out}: its own map has {count} classes on more than 1 % of the pixels")
-    torch.save({"state_dict": network.state_dict(), "steps": args.steps}, args.out)
+    kept = {"state_dict": network.state_dict(), "steps": args.steps, "classes_in_map": count}
+    torch.save(kept, args.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""`python -m tools.own_networks OUT`: records what the example's networks of others came to.
+
+`examples/own_network/run.py --out OUT` trained, exported and verified them; here every file is
+built with TensorRT for RTX, too, where that is installed.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from icnet_deploy.calibration.sensitivity.report import points_text
+from icnet_deploy.command import command, parser
+from icnet_deploy.documents import parse
+from icnet_deploy.errors import IcnetError, InputError, require
+from icnet_deploy.export.build_engine import build_engine
+from icnet_deploy.export.engine.options import BuildOptions
+from icnet_deploy.files import write_json
+from icnet_deploy.report.tables import Table, number
+from icnet_deploy.runtime.machine import machine, versions
+
+_SCHEMA = 1
+_TARGETS = ("SM86",)
+"""What engines are built for, which needs no GPU."""
+
+
+def _row(verified: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """What is kept of a file on a runtime, of a row of `icnet verify`."""
+    return {
+        "file": Path(verified["artefact"]).name,
+        **{key: verified[key] for key in ("sha256", "size", "precision", "runtime", "verdict")},
+        "miou_percent": verified["score"]["miou_percent"],
+        "miou_difference_points": verified["miou_difference_points"],
+        "agreeing_percent": verified["agreeing_percent"],
+        "ties": verified["ties"],
+        "flips": verified["flips"],
+        "findings": verified["findings"],
+        "classes_in_map": classes,
+        "protocol": verified["protocol"],
+    }
+
+
+def _engine(file: Path, folder: Path) -> str:
+    """`built`, or why it is not."""
+    try:
+        require("engines", "tensorrt-rtx", "tensorrt_rtx")
+        tensorrt = import_module("tensorrt_rtx")
+        options = BuildOptions(targets=_TARGETS)
+        build_engine(file, folder / f"{file.stem}.engine", tensorrt, options)
+    except IcnetError as error:
+        return str(error)
+    return "built"
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """The JSON form of what a run of the example left in a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    import torch
+
+    results = sorted(folder.glob("*.json"))
+    if not results:
+        raise InputError(f"{folder} holds no result: run examples/own_network/run.py --out first")
+    rows, engines, steps = [], {}, 0
+    with TemporaryDirectory() as made:
+        for path in tqdm(results, desc="networks", unit="network", disable=None):
+            trained = torch.load(path.with_suffix(".pth"), weights_only=True)
+            steps = max(steps, trained["steps"])
+            parity = parse(path.read_text("utf-8"))["parity"]
+            rows += [_row(one, trained["classes_in_map"]) for one in parity["rows"]]
+            for file in sorted((folder / path.stem).glob("*.onnx")):
+                engines[file.name] = _engine(file, Path(made))
+    return {
+        "schema": _SCHEMA,
+        "kind": "own networks",
+        "date": datetime.now(UTC).date().isoformat(),
+        "steps": steps,
+        "rows": rows,
+        "engines": engines,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of recorded results."""
+    header = ("file", "runtime", "verdict", "mIoU %", "mIoU, points", "pixels alike %", "engine")
+    rows = [
+        (
+            row["file"],
+            row["runtime"],
+            row["verdict"],
+            number(row["miou_percent"]),
+            points_text(row["miou_difference_points"]),
+            f"{row['agreeing_percent']:.4f}",
+            result["engines"].get(row["file"], "-"),
+        )
+        for result in results
+        if result["kind"] == "own networks"
+        for row in result["rows"]
+    ]
+    return Table(header, rows, left=3).markdown()
+
+
+def _arguments() -> argparse.ArgumentParser:
+    p = parser(
+        "python -m tools.own_networks",
+        "Record what examples/own_network/run.py made.",
+        "python -m tools.own_networks runs/own_network --json own-networks.json",
+    )
+    p.add_argument("folder", type=Path, metavar="OUT", help="of examples/own_network/run.py")
+    p.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to record it")
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args = _arguments().parse_args(argv)
+    write_json(args.json, record(args.folder))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
