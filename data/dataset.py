@@ -113,6 +113,7 @@ class Dataset(Sequence[Sample]):
             labels = self.read_labels(label_file)
         except ImageError as error:
             raise DatasetError(f"labels of {image_file.name}: {error}") from error
+        _require_label_map(labels, label_file)
         if labels.shape != image.shape[:2]:
             raise self._other_size(opened, label_file, labels.shape)
         highest = int(labels[labels != IGNORE].max(initial=0))
@@ -313,6 +314,16 @@ def images_in(folder: Path) -> list[Path]:
         for p in folder.iterdir()
         if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
+
+
+def _require_label_map(labels: object, label_file: Path) -> None:
+    """Refuses what a reader of the user's own may return in place of a label map."""
+    if isinstance(labels, np.ndarray) and labels.dtype == np.uint8 and labels.ndim == 2:
+        return
+    got = type(labels).__name__
+    if isinstance(labels, np.ndarray):
+        got = f"{labels.dtype} {_size(labels.shape)}"
+    raise DatasetError(f"the labels read of {label_file} are {got}; expected uint8, height x width")
 
 
 def _size(size: Sequence[int]) -> str:

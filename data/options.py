@@ -160,10 +160,23 @@ def open_split(arguments: argparse.Namespace, split: str) -> Dataset:
         label_values=arguments.label_values,
         class_map=arguments.class_map,
     )
+    check_labels_asked(dataset, arguments)
+    return dataset
+
+
+def check_labels_asked(dataset: Dataset, arguments: argparse.Namespace) -> None:
+    """Says on stderr what of the options on labels is not used, or leaves classes out.
+
+    Args:
+        dataset: what was opened.
+        arguments: that asked for it.
+
+    Raises:
+        InputError: `--label-set` is for no one.
+    """
     _check_label_set(dataset, arguments)
     if dataset.class_map is not None:
         _say_class_map(arguments.class_map, dataset.class_map)
-    return dataset
 
 
 def _check_label_set(dataset: Dataset, arguments: argparse.Namespace) -> None:

@@ -13,7 +13,12 @@ from icnet_deploy.data import Dataset, open_dataset, voc
 from icnet_deploy.data.checking.examine import Check, Part, read_part, tell_twins
 from icnet_deploy.data.checking.report import check_page, check_text
 from icnet_deploy.data.dataset import Incomplete
-from icnet_deploy.data.options import add_dataset_option, add_group_option, add_label_options
+from icnet_deploy.data.options import (
+    add_dataset_option,
+    add_group_option,
+    add_label_options,
+    check_labels_asked,
+)
 from icnet_deploy.data.own import folder
 from icnet_deploy.data.own.classes import classes_of
 from icnet_deploy.errors import CheckFailed, DatasetError, InputError
@@ -117,9 +122,10 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | Non
                 opened.append((Part(split, (), problems=[str(why)]), None))
     if error is not None and all(dataset is None for _, dataset in opened):
         raise error
-    first = next(dataset.label_set for _, dataset in opened if dataset is not None)
+    first = next(dataset for _, dataset in opened if dataset is not None)
+    check_labels_asked(first, arguments)
     for part, dataset in opened:
-        if dataset is not None and dataset.label_set.names != first.names:
+        if dataset is not None and dataset.label_set.names != first.label_set.names:
             part.problems.append(f"{part.split} has other classes than the splits before it")
     yield from opened
 

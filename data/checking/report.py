@@ -65,7 +65,7 @@ def _worst(check: Check) -> Table:
 
 def _groups(check: Check) -> str:
     rules = dict.fromkeys(part.grouping for part in check.parts if part.files)
-    return f"groups: {'; '.join(rules)}"
+    return f"groups: {'; '.join(rules)}" if rules else ""
 
 
 def check_text(check: Check) -> str:
@@ -73,7 +73,7 @@ def check_text(check: Check) -> str:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
     blocks = [
         f"{check.data}: {check.dataset}, {len(check.classes)} classes of {check.label_set}",
-        f"{_splits(check).text()}\n{_groups(check)}",
+        f"{_splits(check).text()}\n{_groups(check)}".rstrip(),
         _classes(check).text(),
     ]
     if (worst := _worst(check)).rows:

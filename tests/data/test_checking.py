@@ -202,3 +202,16 @@ def test_the_command_says_what_it_knows(capsys):
     assert capsys.readouterr().out.count("icnet dataset check fields") == 2
     assert main(["dataset", "look"]) == 2
     assert "icnet dataset knows no 'look'; known: check" in capsys.readouterr().err
+
+
+def test_a_label_set_that_nothing_takes_is_said(farm, check):
+    code, _, _, err = check(farm, "--label-set", "camvid")
+    assert (code, "--label-set camvid is not used" in err) == (0, True)
+
+
+def test_no_rule_of_groups_is_told_where_no_image_can_be_read(farm, check):
+    for labels in farm.glob("labels/**/*.png"):
+        labels.unlink()
+    code, _, text, _ = check(farm)
+    assert code == 1
+    assert "groups:" not in text

@@ -157,3 +157,39 @@ def test_the_documented_files_are_what_they_are_said_to_be(tmp_path):
     (tmp_path / class_map["to"]).write_text(json.dumps(five))
     (tmp_path / "map.json").write_text(shown[1])
     assert str(load_class_map(tmp_path / "map.json")).startswith("road, sidewalk: road; ")
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        ("lambda path: 1 // 0", "my_code:opened fails for .*a.mask.png: ZeroDivisionError.*line 7"),
+        ("lambda path: None", "a.mask.png are NoneType; expected uint8, height x width"),
+        ("lambda path: read_mask(path) * 1.0", "are float64 8x12; expected uint8"),
+        ("lambda path: read_mask(path)[..., None]", "are uint8 8x12x1; expected uint8"),
+    ],
+)
+def test_what_a_reader_of_labels_does_wrong_is_told(fields, reader, message):
+    (fields.parent / "my_code.py").write_text(
+        "from dataclasses import replace\n"
+        "from my_fields import open_fields, read_mask\n"
+        "def opened(root, split):\n"
+        "    return replace(\n"
+        "        open_fields(root, split),\n"
+        "        read_labels=\n"
+        f"        {reader},\n"
+        "    )\n"
+    )
+    with pytest.raises(DatasetError, match=message):
+        open_dataset("my_code:opened", fields)[0]
+
+
+def test_files_that_are_no_paths_are_told(fields):
+    (fields.parent / "my_code.py").write_text(
+        "from dataclasses import replace\n"
+        "from my_fields import open_fields\n"
+        "def opened(root, split):\n"
+        "    found = open_fields(root, split)\n"
+        "    return replace(found, files=tuple((str(a), b) for a, b in found.files))\n"
+    )
+    with pytest.raises(InputError, match=r"files hold '.*a.jpg'; expected pairs of pathlib.Path"):
+        open_dataset("my_code:opened", fields)
