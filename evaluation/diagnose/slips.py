@@ -234,7 +234,7 @@ def _tables(now: bytes, setting: Setting) -> _Tables:
     as a network that answers so: the truth stays as it was read, and the answers change.
     """
     data, own = setting.scored, setting.classes
-    tables = _shifted(now, data.names)
+    tables: _Tables = {}  # ids first: where they count from 1, they are a shift by one, too
     if data.label_ids is not None:
         index = _inverse(data.label_ids)
         tables["labels: the files hold indices"] = (
@@ -246,6 +246,7 @@ def _tables(now: bytes, setting: Setting) -> _Tables:
             "the label files hold label ids, where they are read as indices",
             _data_side(now, {i: k for k, i in index.items() if k < len(data)}),
         )
+    tables |= _shifted(now, data.names)
     if own.names != data.names:
         tables["network: indices one up"] = (
             "the network's first class is the second of its label set, and so on",
@@ -255,7 +256,7 @@ def _tables(now: bytes, setting: Setting) -> _Tables:
             "the network has in front the class that its label set has last",
             now[-1:] + now[:-1],
         )
-    if own.names != data.names and own.label_ids is not None:
+    if own.label_ids is not None:
         index = _inverse(own.label_ids)
         answers = bytes(now[index[k]] if k in index else IGNORE for k in range(len(now)))
         tables["network: ids"] = "the network answers with label ids, not with indices", answers

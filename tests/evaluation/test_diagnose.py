@@ -224,10 +224,24 @@ def test_a_class_that_stands_first_in_one_and_last_in_the_other_is_found(coloure
     assert found.rounds[1].miou > 85
 
 
-def test_ids_that_count_from_one_are_a_shift_by_one(coloured, one_thread):
-    images = coloured(label_set=COUNTED, read=lambda truth: np.where(truth < 5, truth + 1, 255))
-    found = diagnose(checkpoint(Nearest(STREET)), images)
-    assert changed(found) == ["labels: one up"]
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("labels: the files hold ids", lambda truth: np.where(truth < 5, truth + 1, 255)),
+        ("labels: the files hold indices", lambda truth: np.where(truth > 0, truth - 1, 255)),
+    ],
+)
+def test_where_ids_count_from_one_a_shift_is_called_what_mends_it(name, read, coloured, one_thread):
+    found = diagnose(checkpoint(Nearest(STREET)), coloured(label_set=COUNTED, read=read))
+    assert changed(found) == [name]
+
+
+def test_ids_of_a_network_are_tried_where_the_data_has_its_names_and_no_ids():
+    plain = replace(SCATTERED, label_ids=None)
+    reading = Reading(STREET, "none", bytes([*range(6), *[255] * 250]))
+    slips = {s.name: s for s in slips_of(reading, Setting(SCATTERED, plain, False, False))}
+    ids = slips["network: ids"].reading.table
+    assert [ids[number] for number in SCATTERED.label_ids] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_network_that_answers_in_another_order_is_found_in_its_own_classes():

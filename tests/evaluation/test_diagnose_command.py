@@ -83,8 +83,8 @@ def test_label_files_that_count_from_one_are_found(diagnosed, frames, tmp_path):
     others = ("--dataset", "folder", "--data", folder, "--label-set", tmp_path / "counted.json")
     done = diagnosed("unit", *others, "--label-values", "indices")
     assert done.code == 1, done.err
-    assert done.out.startswith("`labels: one up` scores ")
-    assert "--label-values ids" in done.out.splitlines()[1]
+    assert done.out.startswith("`labels: the files hold ids` scores ")
+    assert done.out.splitlines()[1] == "Say so: --label-values ids."
     assert diagnosed("unit", *others).code == 0
 
 
