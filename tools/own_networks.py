@@ -29,8 +29,8 @@ _TARGETS = ("SM86",)
 """What engines are built for, which needs no GPU."""
 
 
-def _row(verified: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """What is kept of a file on a runtime, of a row of `icnet verify`."""
+def _row(verified: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a file on a runtime: of a row of `icnet verify`, and of its weights' file."""
     return {
         "file": Path(verified["artefact"]).name,
         **{key: verified[key] for key in ("sha256", "size", "precision", "runtime", "verdict")},
@@ -40,7 +40,7 @@ def _row(verified: Mapping[str, Any], classes: int) -> dict[str, Any]:
         "ties": verified["ties"],
         "flips": verified["flips"],
         "findings": verified["findings"],
-        "classes_in_map": classes,
+        **{key: trained[key] for key in ("steps", "classes_in_map")},
         "protocol": verified["protocol"],
     }
 
@@ -68,20 +68,18 @@ def record(folder: Path) -> dict[str, Any]:
     results = sorted(folder.glob("*.json"))
     if not results:
         raise InputError(f"{folder} holds no result: run examples/own_network/run.py --out first")
-    rows, engines, steps = [], {}, 0
+    rows, engines = [], {}
     with TemporaryDirectory() as made:
         for path in tqdm(results, desc="networks", unit="network", disable=None):
             trained = torch.load(path.with_suffix(".pth"), weights_only=True)
-            steps = max(steps, trained["steps"])
             parity = parse(path.read_text("utf-8"))["parity"]
-            rows += [_row(one, trained["classes_in_map"]) for one in parity["rows"]]
+            rows += [_row(one, trained) for one in parity["rows"]]
             for file in sorted((folder / path.stem).glob("*.onnx")):
                 engines[file.name] = _engine(file, Path(made))
     return {
         "schema": _SCHEMA,
         "kind": "own networks",
         "date": datetime.now(UTC).date().isoformat(),
-        "steps": steps,
         "rows": rows,
         "engines": engines,
         "machine": machine(),
@@ -91,12 +89,17 @@ def record(folder: Path) -> dict[str, Any]:
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The table of recorded results."""
-    header = ("file", "runtime", "verdict", "mIoU %", "mIoU, points", "pixels alike %", "engine")
+    header = (
+        *("file", "runtime", "verdict", "steps", "classes in its map"),
+        *("mIoU %", "mIoU, points", "pixels alike %", "engine"),
+    )
     rows = [
         (
             row["file"],
             row["runtime"],
             row["verdict"],
+            str(row["steps"]),
+            str(row["classes_in_map"]),
             number(row["miou_percent"]),
             points_text(row["miou_difference_points"]),
             f"{row['agreeing_percent']:.4f}",

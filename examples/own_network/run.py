@@ -14,7 +14,9 @@ from pathlib import Path
 from streets import ROAD, STREETS, write_streets
 
 HERE = Path(__file__).resolve().parent
-NETWORKS = ("lraspp", "unet", "deeplabv3plus", "segformer", "road")
+NETWORKS = {"lraspp": 200, "unet": 60, "deeplabv3plus": 60, "segformer": 120, "road": 60}
+"""Name -> training steps, after which its map shows most of the classes."""
+
 PRECISIONS = ("fp32", "fp16")
 
 
@@ -35,7 +37,7 @@ def make(name: str, args: argparse.Namespace) -> None:
     folder, weights = out / name, out / f"{name}.pth"
     folder.mkdir(parents=True, exist_ok=True)
     data = out / "data" / ("road" if name == "road" else "streets")
-    training = ("--steps", args.steps, "--batch", args.batch)
+    training = ("--steps", args.steps or NETWORKS[name], "--batch", args.batch)
     run(sys.executable, "train.py", name, "--data", data, *training, "-o", weights)
     network = ("--network", f"my_networks:{name}", "--weights", weights)
     says = ("--label-set", data / "classes.json", "--preprocessing", "imagenet")
@@ -51,10 +53,10 @@ def main() -> None:
     """Goes through the networks and says what it made."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", type=Path, default=Path("runs/own_network"), help="(%(default)s)")
-    p.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME")
+    p.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NAME")
     p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     p.add_argument("--size", default="128x256", help="HEIGHTxWIDTH (default: %(default)s)")
-    p.add_argument("--steps", type=int, default=200, help="of training (default: %(default)s)")
+    p.add_argument("--steps", type=int, help="of training, of each (default: its own number)")
     p.add_argument("--batch", type=int, default=8, help="images in a step (default: %(default)s)")
     p.add_argument("--train", type=int, default=64, help="scenes to train on")
     p.add_argument("--val", type=int, default=40, help="scenes to verify on")
