@@ -107,6 +107,18 @@ def test_help_shows_an_example_and_exits_with_0(capsys):
     assert "example:\n  icnet example --count 3" in capsys.readouterr().out
 
 
+def test_help_breaks_long_lines_but_no_example(capsys):
+    long, copied = " ".join(["word"] * 40), f"icnet example {'option ' * 20}FILE"
+    made = parser("icnet example", f"Short.\n{long}", copied)
+    made.add_argument_group("a group", long)
+    with pytest.raises(SystemExit):
+        made.parse_args(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "Short." in lines
+    assert f"  {copied}" in lines
+    assert max(len(line) for line in lines if copied not in line) <= 92
+
+
 def test_without_arguments_the_commands_are_listed_and_the_exit_code_is_2(capsys):
     assert main([]) == 2
     out = capsys.readouterr().out

@@ -280,7 +280,8 @@ def _notes(found: Diagnosis) -> list[str]:
             notes.append(f"As far as these images tell, as good as `{_best(each)}`: {others}.")
     undecided = ", ".join(f"`{one.slip.name}`" for one in found.undecided())
     if undecided and found.enough:
-        notes.append(f"Undecided: {undecided}; more images would tell (--limit N).")
+        which = "Undecided on top of that" if found.found else "Undecided"
+        notes.append(f"{which}: {undecided}; more images would tell (--limit N).")
     miou = found.rounds[-1].miou
     if miou < _HOPELESS and found.enough:
         some = "none of the usual slips explains it" if found.total is None else "something else is"

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,13 +32,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {text} (see {self.prog} --help)\n")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of a description, and breaks what is longer than `_LONGEST`."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for line in text.splitlines():
+            example = line.startswith(" ")  # stays a line, to be copied
+            lines += [line] if example else textwrap.wrap(line, _LONGEST - len(indent)) or [""]
+        return "".join(f"{indent}{line}".rstrip() + "\n" for line in lines)
+
+
+_LONGEST = 92
+"""Characters in a line of a description."""
+
+
 def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser whose `--help` shows an example, and that takes no abbreviated options."""
     return _Parser(
         prog=prog,
         description=description,
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
 
