@@ -22,6 +22,7 @@ from icnet_deploy.export.build_engine import build_engine
 from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import write_json
 from icnet_deploy.report.tables import Table, number
+from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.machine import machine, versions
 
 _SCHEMA = 1
@@ -74,8 +75,8 @@ def record(folder: Path) -> dict[str, Any]:
             trained = torch.load(path.with_suffix(".pth"), weights_only=True)
             parity = parse(path.read_text("utf-8"))["parity"]
             rows += [_row(one, trained) for one in parity["rows"]]
-            for file in sorted((folder / path.stem).glob("*.onnx")):
-                engines[file.name] = _engine(file, Path(made))
+            for artefact in read_artefacts(folder / path.stem):
+                engines[artefact.path.name] = _engine(artefact.path, Path(made))
     return {
         "schema": _SCHEMA,
         "kind": "own networks",
