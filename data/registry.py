@@ -95,8 +95,7 @@ def _as_asked(
     if exif is not None:
         dataset = replace(dataset, exif=exif)
     if group_by is not None:
-        by_user = folder.by_pattern(group_by) if dataset.name == folder.NAME else dataset.grouping
-        dataset = replace(dataset, group_by=group_by, grouping=by_user)
+        dataset = replace(dataset, group_by=group_by, grouping=folder.by_pattern(group_by))
     return dataset if class_map is None else _mapped(dataset, class_map)
 
 

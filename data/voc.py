@@ -5,6 +5,7 @@ from pathlib import Path
 from icnet_deploy.data.dataset import Dataset, images_in, listed
 from icnet_deploy.data.groups import alone
 from icnet_deploy.data.own.classes import Classes
+from icnet_deploy.data.own.folder import BY_ITSELF
 from icnet_deploy.data.own.label_files import LabelReader
 from icnet_deploy.errors import DatasetError
 from icnet_deploy.labels import VOC
@@ -49,6 +50,7 @@ def read(root: Path, split: str) -> Dataset:
         LabelReader(_CLASSES),
         _LAYOUT,
         alone,
+        grouping=BY_ITSELF,
         problems=[f"{path} names {name}, and JPEGImages holds no image of it" for name in absent],
     )
 

@@ -158,5 +158,11 @@ def _open(arguments: argparse.Namespace, split: str) -> tuple[Part, Dataset]:
     if arguments.dataset == folder.NAME:
         pairs = folder.Pairs.of(arguments.data, split)
         part.problems += [f"{path} belongs to no image" for path in pairs.unpaired]
-        part.notes += [f"{path} is left out: it is no image" for path in pairs.left_out]
+        part.notes += [f"{path} is left out: {_why_left_out(path)}" for path in pairs.left_out]
     return part, dataset
+
+
+def _why_left_out(path: Path) -> str:
+    if path.is_dir():
+        return "it is hidden, cannot be read, or leads to a folder that holds this one"
+    return "it is no image"

@@ -215,3 +215,12 @@ def test_no_rule_of_groups_is_told_where_no_image_can_be_read(farm, check):
     code, _, text, _ = check(farm)
     assert code == 1
     assert "groups:" not in text
+
+
+def test_a_folder_that_is_not_searched_is_called_one(farm, check):
+    (farm / "images/train/.thumbs").mkdir()
+    (farm / "images/train/notes.txt").write_text("x")
+    _, found, _, _ = check(farm)
+    folder, file = found["splits"]["train"]["notes"]
+    assert "/.thumbs is left out: it is hidden, cannot be read, or leads to a folder" in folder
+    assert file.endswith("/notes.txt is left out: it is no image")

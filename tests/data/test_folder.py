@@ -115,6 +115,7 @@ class TestVOC(ReaderContract):
         self.write(tmp_path)
         for below in ("VOCdevkit", "VOCdevkit/VOC2012"):
             assert len(open_dataset("voc", tmp_path / below)) == 1
+            assert open_dataset("voc", tmp_path / below).grouping == BY_ITSELF
         other = tmp_path / "VOCdevkit/VOC2007/ImageSets/Segmentation"
         other.mkdir(parents=True)
         with pytest.raises(DatasetError, match="holds 2 data sets, VOC2007, VOC2012: name the"):

@@ -83,6 +83,7 @@ def test_a_users_pattern_says_what_belongs_together(tmp_path, pattern, groups):
     dataset = open_dataset("camvid", root, group_by=pattern)
     assert dataset.groups() == groups
     assert dataset[2].group == groups[2]
+    assert dataset.grouping == f"by what {pattern} finds in their names"
 
 
 @pytest.mark.parametrize(

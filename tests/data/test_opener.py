@@ -73,6 +73,7 @@ def test_the_documented_example_opens_a_data_set(fields):
     assert np.unique(found[0].labels).tolist() == [0, 1, 2]
     by_user = open_dataset("my_fields:open_fields", fields, exif="apply", group_by="^.")
     assert (by_user.groups(), by_user.exif) == (("a", "b"), "apply")
+    assert by_user.grouping == "by what ^. finds in their names"
     assert found.first(1).groups() == ("val",)
 
 
