@@ -229,7 +229,11 @@ def test_own_code_is_found_in_the_current_folder_and_may_import_its_neighbour(ow
     ("text", "message"),
     [
         ("my_code", "--x my_code is not PACKAGE.MODULE:NAME; expected e.g. my_code:make"),
-        ("my_code.py:make", "my_code.py:make is not PACKAGE.MODULE:NAME"),
+        (
+            "my_code.py:make",
+            "my_code.py:make is not PACKAGE.*the file my_code.py is named my_code$",
+        ),
+        ("./my/code.py:make", r"the file ./my/code.py is named my\.code$"),
         ("./my_code:make", "./my_code:make is not PACKAGE.MODULE:NAME"),
         ("my_none:make", "no module my_none, neither in the folder .* nor installed"),
         ("my_needs:make", "the module my_needs needs my_absent, which is not installed"),

@@ -80,9 +80,9 @@ def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -
         classes = 2 if behaviour.channels == 1 else behaviour.channels
         network = _adapted(module, name, request, behaviour, classes)
     if len(label_set) != classes:
-        one = f", which are {classes} classes" if classes != behaviour.channels else ""
+        more = f", which is {classes} classes" if classes != behaviour.channels else "s"
         raise LabelSetError(
-            f"{name} gives logits of {behaviour.channels} channels{one}, and the label set "
+            f"{name} gives logits of {behaviour.channels} channel{more}, and the label set "
             f"{label_set.name!r} has {len(label_set)}: name the network's own with --label-set, or "
             "build it with as many classes (--network-args)"
         )

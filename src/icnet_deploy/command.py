@@ -140,9 +140,12 @@ def import_named(text: str, option: str) -> Callable[..., Any]:
     """
     match = _NAMED.fullmatch(text)
     if match is None or match[1].endswith(".py"):
+        path = text.partition(":")[0]
+        dotted = path.removesuffix(".py").strip("./").replace("/", ".")
+        named = f"; the file {path} is named {dotted}" if path.endswith(".py") else ""
         raise InputError(
             f"{option} {text} is not PACKAGE.MODULE:NAME; expected e.g. my_code:make, for the "
-            "function make of my_code.py in the current folder"
+            f"function make of my_code.py in the current folder{named}"
         )
     module = _import_own(match[1], option, text)
     value: Any = module

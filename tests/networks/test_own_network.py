@@ -256,7 +256,7 @@ def test_one_channel_is_two_classes():
         labels = network.upsample(logits, image.shape[2:]).argmax(1)
         sure = module.eval()(image)[:, 0].sigmoid()
         assert ((labels == 1) == (sure > (threshold or 0.5))).float().mean() > 0.9999
-    with pytest.raises(LabelSetError, match=r"1 channels, which are 2 classes, .* has 3"):
+    with pytest.raises(LabelSetError, match=r"1 channel, which is 2 classes, .* has 3"):
         opened(module)
     for end in (
         lambda z, x: up()(z, x).sigmoid(),
