@@ -21,6 +21,7 @@ from icnet_deploy.export.passes import (
     pointwise_first,
     simplify,
     static_resize,
+    transpose_first,
 )
 from icnet_deploy.export.pooling import PlainPools
 
@@ -31,8 +32,8 @@ OpenVINO from 2024 read it."""
 LARGEST = 8192
 """The longest side in pixels that a free-size graph takes."""
 
-_REWRITES = (fold_batch_norms, fold_input, pointwise_first, centre_first)
-"""What makes the graph run faster; see docs/graph.md."""
+_REWRITES = (fold_batch_norms, fold_input, pointwise_first, centre_first, transpose_first)
+"""What makes the graph run faster, or at all; see docs/graph.md."""
 
 _IR = 9  # what opset 19 came with
 

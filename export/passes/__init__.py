@@ -3,7 +3,12 @@
 from icnet_deploy.export.passes.folding import fold_batch_norms, fold_input
 from icnet_deploy.export.passes.pointwise_first import pointwise_first
 from icnet_deploy.export.passes.precision import drop_round_trips, finite_check, rounded, to_half
-from icnet_deploy.export.passes.rewrites import centre_first, simplify, static_resize
+from icnet_deploy.export.passes.rewrites import (
+    centre_first,
+    simplify,
+    static_resize,
+    transpose_first,
+)
 
 __all__ = [
     "centre_first",
@@ -16,4 +21,5 @@ __all__ = [
     "simplify",
     "static_resize",
     "to_half",
+    "transpose_first",
 ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from icnet_deploy.export.passes.common import (
     attributes_of,
@@ -174,5 +174,50 @@ def centre_first(model: onnx.ModelProto) -> bool:
         changed = True
     if changed:
         drop_unread_constants(graph)
+        restate(model)
+    return changed
+
+
+def transpose_first(model: onnx.ModelProto) -> bool:
+    """Puts a transpose that leaves the last axis before the layer norm over that axis.
+
+    A layer norm, a transpose and a product with a matrix, as attention has them, end ONNX Runtime
+    1.32 with a crash on the CPU while it loads the graph in float16. Not so in this order.
+
+    After it: no product reads such a transpose of a layer norm. Every value is what it was, to the
+    bit. A layer norm that others read, too, is there twice.
+
+    Returns:
+        Whether it changed the model.
+    """
+    graph = model.graph
+    makers = makers_of(graph)
+    multiplied = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
+    outputs = {value.name for value in graph.output}
+    changed = False
+    for turn in [node for node in graph.node if node.op_type == "Transpose"]:
+        norm = makers.get(turn.input[0])
+        if norm is None or norm.op_type != "LayerNormalization" or len(norm.output) > 1:
+            continue
+        order, axis = attributes_of(turn).get("perm", [0]), attributes_of(norm).get("axis", -1)
+        last = len(order) - 1
+        if axis not in (-1, last) or order[-1] != last or turn.output[0] not in multiplied:
+            continue
+        turned = f"{turn.output[0]}_before_norm"
+        others = [n for n in graph.node if n is not turn and norm.output[0] in n.input]
+        twin = helper.make_node(
+            "LayerNormalization",
+            [turned, *norm.input[1:]],
+            [turn.output[0]],
+            name=f"{norm.name}_turned" if others or norm.output[0] in outputs else norm.name,
+        )
+        twin.attribute.extend(norm.attribute)
+        turn.input[0], turn.output[0] = norm.input[0], turned
+        if not others and norm.output[0] not in outputs:
+            graph.node.remove(norm)
+        graph.node.append(twin)
+        makers = makers_of(graph)
+        changed = True
+    if changed:
         restate(model)
     return changed

@@ -14,7 +14,14 @@ from onnx.reference import ReferenceEvaluator
 
 from icnet_deploy.export.deployed import Deployed
 from icnet_deploy.export.graph import trace
-from icnet_deploy.export.passes import centre_first, pointwise_first, simplify, static_resize
+from icnet_deploy.export.passes import (
+    centre_first,
+    pointwise_first,
+    simplify,
+    static_resize,
+    to_half,
+    transpose_first,
+)
 from icnet_deploy.networks.checkpoint import SHIPPED, load_checkpoint
 from icnet_deploy.networks.preprocessing import CAFFE
 
@@ -259,3 +266,55 @@ def test_of_pspnet_only_the_pyramid_changes(settled, scene):
         reference = network(CAFFE.tensor(scene)).numpy()
     noise = np.abs(before - reference).max()
     assert np.abs(run(model, {"image": scene[None]}) - reference).max() < 4 * noise + 1e-5
+
+
+def attention_model(shared=False, perm=(1, 0, 2), axis=-1):
+    """A layer norm, a transpose and a product, as of the queries of attention."""
+    random = np.random.default_rng(0)
+    values = {name: random.normal(size=8).astype(np.float32) for name in ("scale", "bias")}
+    values["weight"] = random.normal(size=((8, 5, 8)[perm[2]], 6)).astype(np.float32)
+    if axis == 1:
+        values |= {
+            name: random.normal(size=(5, 8)).astype(np.float32) for name in ("scale", "bias")
+        }
+    nodes = [
+        make("LayerNormalization", ["x", "scale", "bias"], ["normed"], axis=axis, name="norm"),
+        make("Transpose", ["normed"], ["turned"], perm=list(perm)),
+        make("MatMul", ["turned", "weight"], ["y"]),
+    ]
+    names = ["y"]
+    if shared:
+        nodes.append(make("Relu", ["normed"], ["z"]))
+        names.append("z")
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5, 8])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["A", "B", "C"]) for n in names],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_transpose_first_changes_no_bit_and_its_float16_loads(shared):
+    model = attention_model(shared)
+    x = np.random.default_rng(1).normal(size=(3, 5, 8)).astype(np.float32)
+    before = run(model, {"x": x})
+    assert transpose_first(model)
+    onnx.checker.check_model(model, full_check=True)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    norm = makers[next(n for n in model.graph.node if n.op_type == "MatMul").input[0]]
+    assert (norm.op_type, makers[norm.input[0]].op_type) == ("LayerNormalization", "Transpose")
+    assert [n.op_type for n in model.graph.node].count("LayerNormalization") == 1 + shared
+    assert run(model, {"x": x}).tobytes() == before.tobytes()
+    assert not transpose_first(model)
+    to_half(model)
+    assert np.abs(run(model, {"x": x}) - before).max() < 0.05
+
+
+@pytest.mark.parametrize("model", [attention_model(perm=(0, 2, 1)), attention_model(axis=1)])
+def test_transpose_first_leaves_what_it_cannot_swap(model):
+    before = model.SerializeToString()
+    assert not transpose_first(model)
+    assert model.SerializeToString() == before
