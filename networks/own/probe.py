@@ -162,7 +162,7 @@ def _runs(
             try:
                 runs = [run_on_noise(module, at) for at in _sizes(multiple, least)]
                 _require_channels(runs, name)
-                return runs, multiple
+                return _of_one_size(module, name, runs, size) or (runs, multiple)
             except NoLogits as refused:
                 raise InputError(_no_logits(name, str(refused))) from refused
             except Refused as refused:
@@ -192,6 +192,20 @@ def _no_logits(name: str, reason: str) -> str:
         f"{name} does not take images: of float N x 3 x H x W, {reason}; expected logits, N x C x "
         "h x w, as a tensor, the first of a tuple, a dict's 'out', or '.logits'"
     )
+
+
+def _of_one_size(
+    module: nn.Module, name: str, runs: Sequence[Run], size: Size | None
+) -> tuple[list[Run], int] | None:
+    """What `_runs` gives, of a network whose logits have one size whatever the image's."""
+    if len({run.grid for run in runs}) > 1:
+        return None
+    if size is None:
+        raise InputError(
+            f"{name} gives logits of {_by(runs[0].grid)}, whatever the image's size: let it ask "
+            "its input for the size, or name its one size with --size"
+        )
+    return [run_on_noise(module, size)], gcd(*size)
 
 
 def _require_channels(runs: Sequence[Run], name: str) -> None:

@@ -455,3 +455,11 @@ def test_what_it_was_wrapped_in_is_taken_off():
 def test_channels_that_are_last_are_refused_as_such(end, what):
     with pytest.raises(InputError, match=what):
         opened(Net(end), (128, 256))
+
+
+def test_a_network_that_always_answers_at_one_size_is_taken_at_that_size():
+    module = Net(lambda logits, image: F.interpolate(logits, (128, 256), mode="bilinear"))
+    network = opened(module, (128, 256)).network
+    assert (network.upsampling, network.stride, network.min_side) == ("half-pixel", 4, 128)
+    with pytest.raises(InputError, match=r"logits of 128x256, whatever the image's size"):
+        opened(module)
