@@ -33,6 +33,9 @@ def fails(root, split):
 def refuses(root, split):
     raise DatasetError("the disk is not mounted")
 
+def leaves(root, split):
+    raise SystemExit(3)
+
 def empty(root, split):
     from dataclasses import replace
     from my_fields import open_fields
@@ -86,6 +89,7 @@ def test_the_documented_example_opens_a_data_set(fields):
             InputError,
             r"fails for .* 'val': KeyError: 'val' \(my_wrong\.py, line 9",
         ),
+        ("my_wrong:leaves", InputError, r"fails for .*: SystemExit: 3 \(my_wrong\.py"),
         ("my_wrong:refuses", DatasetError, "^the disk is not mounted$"),
         ("my_wrong:empty", DatasetError, "found no image of the split 'val'"),
         (
