@@ -121,7 +121,7 @@ def probe(
     only_size = runs[0].size if len(runs) == 1 else None
     _require_steady(module, name, runs[0])
     squashed = runs[0].squashed
-    rules = frozenset(call.rule for run in runs for call in run.resizes.calls if call.rule)
+    rules = frozenset(call.rule for run in runs for call in run.resizes.calls)
     left_out, upsampling = None if keep_resize else _last_resize(runs), None
     if left_out is not None and (smaller := _without(module, runs, left_out)):
         upsampling, runs = runs[0].resizes.calls[left_out].rule, smaller
@@ -249,12 +249,7 @@ def _last_resize(runs: Sequence[Run]) -> int | None:
 
 def _is_last(run: Run, index: int, count: int) -> bool:
     calls = run.resizes.calls
-    return (
-        len(calls) == count
-        and calls[index].rule is not None
-        and calls[index].gave(run.logits)
-        and run.grid == run.size
-    )
+    return len(calls) == count and calls[index].gave(run.logits) and run.grid == run.size
 
 
 def _without(module: nn.Module, runs: Sequence[Run], index: int) -> list[Run]:
@@ -264,7 +259,7 @@ def _without(module: nn.Module, runs: Sequence[Run], index: int) -> list[Run]:
         rule = run.resizes.calls[index].rule
         with suppress(Refused):
             small = run_on_noise(module, run.size, index)
-            if rule is None or small.grid == run.size:
+            if small.grid == run.size:
                 continue
             if are_equal(resize(small.logits, run.size, rule), run.logits, _EQUAL):
                 smaller.append(small)

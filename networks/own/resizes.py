@@ -53,14 +53,14 @@ class _Resize(_Seen):
     """A call of `interpolate`.
 
     Attributes:
-        rule: of `UPSAMPLINGS`; None: a rule that an artefact does not know, as the nearest pixel.
+        rule: of `UPSAMPLINGS`.
     """
 
-    rule: str | None
+    rule: str
 
 
 class Resizes(TorchFunctionMode):
-    """While it is entered, it sees every resize of what runs.
+    """While it is entered, it sees every bilinear resize of what runs.
 
     It works under `torch.export` and `torch.jit.trace`, too: both run the module's own Python.
 
@@ -86,15 +86,17 @@ class Resizes(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if func is F.interpolate:
+        # Others are not counted: some networks pool by mode="area" where they are exported alone.
+        rule = _rule(args, named) if func is F.interpolate else None
+        if rule is not None:
             self._count += 1
             if self._count - 1 == self._left_out:
                 return args[0] if args else named["input"]
         result = func(*args, **named)
         if self._left_out is not None or not isinstance(result, Tensor):
             return result
-        if func is F.interpolate:
-            self.calls.append(_Resize(result, result._version, _rule(args, named)))
+        if rule is not None:
+            self.calls.append(_Resize(result, result._version, rule))
         elif func in _SQUASHING:
             self.squashed.append((_SQUASHING[func], _Seen(result, result._version)))
         return result

@@ -463,3 +463,17 @@ def test_a_network_that_always_answers_at_one_size_is_taken_at_that_size():
     assert (network.upsampling, network.stride, network.min_side) == ("half-pixel", 4, 128)
     with pytest.raises(InputError, match=r"logits of 128x256, whatever the image's size"):
         opened(module)
+
+
+def test_a_pool_that_is_said_as_a_resize_where_it_is_exported_changes_nothing(monkeypatch):
+    def end(logits, image):
+        pooled = logits.mean((2, 3), keepdim=True)
+        if torch.onnx.is_in_onnx_export():
+            pooled = F.interpolate(logits, (1, 1), mode="area")
+        return up()(logits + pooled, image)
+
+    network = opened(Net(end)).network
+    image, logits = answers(network)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    with torch.no_grad():
+        assert network(image).shape == logits.shape
