@@ -37,7 +37,7 @@ $(VENV)/networks: $(VENV)/installed
 	rm -rf $@ $@.part
 	$(INSTALL) --no-deps --target $@.part torchvision timm segmentation-models-pytorch \
 		transformers huggingface_hub tokenizers regex pyyaml httpx2 httpcore2 hf-xet anyio \
-		certifi h11 idna click typer shellingham
+		certifi h11 idna click typer shellingham truststore
 	mv $@.part $@
 	touch $@
 
