@@ -18,10 +18,11 @@ from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import IcnetError, InputError, require
+from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.export.build_engine import build_engine
 from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import write_json
-from icnet_deploy.report.tables import Table, number
+from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.machine import machine, versions
 
@@ -79,7 +80,7 @@ def record(folder: Path) -> dict[str, Any]:
                 engines[artefact.path.name] = _engine(artefact.path, Path(made))
     return {
         "schema": _SCHEMA,
-        "kind": "own networks",
+        "kind": "own_networks",
         "date": datetime.now(UTC).date().isoformat(),
         "rows": rows,
         "engines": engines,
@@ -89,28 +90,39 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of recorded results."""
+    """The table of recorded results, a line a network."""
     header = (
-        *("file", "runtime", "verdict", "steps", "classes in its map"),
-        *("mIoU %", "mIoU, points", "pixels alike %", "engine"),
+        *("network", "steps", "classes in its map", "verdicts", "float32, pixels alike %"),
+        *("float16, values rounded, %", "its mIoU, points", "engines"),
     )
-    rows = [
-        (
-            row["file"],
-            row["runtime"],
-            row["verdict"],
-            str(row["steps"]),
-            str(row["classes_in_map"]),
-            number(row["miou_percent"]),
-            points_text(row["miou_difference_points"]),
-            f"{row['agreeing_percent']:.4f}",
-            result["engines"].get(row["file"], "-"),
-        )
-        for result in results
-        if result["kind"] == "own networks"
-        for row in result["rows"]
-    ]
-    return Table(header, rows, left=3).markdown()
+    lines = []
+    for result in results:
+        if result["kind"] != "own_networks":
+            continue
+        networks: dict[str, list[Mapping[str, Any]]] = {}
+        for row in result["rows"]:
+            name = row["file"].removesuffix(f"-{row['precision']}.onnx")
+            networks.setdefault(name, []).append(row)
+        lines += [_line(name, rows, result["engines"]) for name, rows in networks.items()]
+    return Table(header, lines).markdown()
+
+
+def _line(
+    name: str, rows: Sequence[Mapping[str, Any]], engines: Mapping[str, str]
+) -> tuple[str, ...]:
+    floats = [row for row in rows if row["precision"] == "fp32"]
+    [half] = [row for row in rows if row["runtime"] == ROUNDED]
+    built = {engines.get(row["file"], "-") for row in rows}
+    return (
+        name,
+        str(half["steps"]),
+        str(half["classes_in_map"]),
+        ", ".join(sorted({row["verdict"] for row in rows})),
+        f"{min(row['agreeing_percent'] for row in floats):.4f}",
+        f"{half['agreeing_percent']:.4f}",
+        points_text(half["miou_difference_points"]),
+        ", ".join(sorted(built)),
+    )
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -119,7 +119,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "rebuilds": rebuilds_markdown,
     "coverage": coverage_markdown,
     "tiles": tiles_markdown,
-    "own networks": own_networks_markdown,
+    "own_networks": own_networks_markdown,
     "diagnose": diagnose_markdown,
 }
 
