@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import IcnetError, InputError, require
@@ -22,7 +21,7 @@ from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.export.build_engine import build_engine
 from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import write_json
-from icnet_deploy.report.tables import Table
+from icnet_deploy.report.tables import Table, bounded
 from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.machine import machine, versions
 
@@ -120,7 +119,7 @@ def _line(
         ", ".join(sorted({row["verdict"] for row in rows})),
         f"{min(row['agreeing_percent'] for row in floats):.4f}",
         f"{half['agreeing_percent']:.4f}",
-        points_text(half["miou_difference_points"]),
+        bounded(*(half["miou_difference_points"][end] for end in ("value", "low", "high"))),
         ", ".join(sorted(built)),
     )
 
