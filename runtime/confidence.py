@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.metadata import UPSAMPLINGS, ArtefactMetadata
-from icnet_deploy.runtime.grid import Axis, Float32, axes, blocks, refuse_not_finite
+from icnet_deploy.runtime.grid import Float32, axes, blocks, interpolated, refuse_not_finite
 
 _VALUES = 1 << 18
 """Values of all classes that are worked on at once, unless one row of pixels has more: 1 MiB."""
@@ -56,7 +56,7 @@ def confidence_map(
     shares = np.empty(size, np.float32)
     for block in blocks(size[0], len(logits) * size[1], _VALUES):
         if upsampled:
-            values = _interpolated(logits, rows, columns, block)
+            values = interpolated(logits, rows, columns, block)
         else:
             values = logits[:, block].astype(np.float32)
         shares[block] = shares_of(values)
@@ -69,21 +69,6 @@ def shares_of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     values -= values.max(axis=0)
     np.exp(values, out=values)
     return np.asarray(1 / values.sum(axis=0))
-
-
-def _interpolated(
-    logits: npt.NDArray[Any], rows: Axis, columns: Axis, block: slice
-) -> npt.NDArray[np.float32]:
-    """As `grid.interpolated`, of all classes at once."""
-    cell, weight = rows.cell[block], rows.weight[block, None]
-    near, far = (np.ascontiguousarray(logits[:, at], np.float32) for at in (cell, cell + rows.step))
-    lines = near * (1 - weight) + far * weight
-    values = lines.take(columns.cell, axis=2)
-    values *= 1 - columns.weight
-    other = lines.take(columns.cell + columns.step, axis=2)
-    other *= columns.weight
-    values += other
-    return values
 
 
 def unfit_shares(shares: Float32, content: tuple[int, int], size: tuple[int, int]) -> Float32:

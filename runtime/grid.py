@@ -86,20 +86,25 @@ def _axis(grid: int, pixels: int, upsampling: str) -> Axis:
     return Axis(cells, cell, weight, first, np.diff(first), min(grid - 1, 1))
 
 
-def interpolated(plane: npt.NDArray[Any], rows: Axis, columns: Axis, block: slice) -> Float32:
-    """Some rows of pixels of one class: between rows first, then between columns, in float32.
+def interpolated(logits: npt.NDArray[Any], rows: Axis, columns: Axis, block: slice) -> Float32:
+    """Some rows of pixels: between rows first, then between columns, in float32.
 
     Args:
-        plane: float, h x w, the logits of the class.
+        logits: float, ... x h x w: of one class, or of several.
         rows, columns: of `axes`.
         block: which rows of pixels.
+
+    Returns:
+        float32, ... x rows of the block x W.
     """
     cell, weight = rows.cell[block], rows.weight[block, None]
-    near, far = (plane[at].astype(np.float32, copy=False) for at in (cell, cell + rows.step))
+    near, far = (
+        np.ascontiguousarray(logits[..., at, :], np.float32) for at in (cell, cell + rows.step)
+    )
     lines = near * (1 - weight) + far * weight
-    blend = lines.take(columns.cell, axis=1)
+    blend = lines.take(columns.cell, axis=-1)
     blend *= 1 - columns.weight
-    far = lines.take(columns.cell + columns.step, axis=1)
+    far = lines.take(columns.cell + columns.step, axis=-1)
     far *= columns.weight
     blend += far
     return blend
