@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from itertools import pairwise
 
 import pytest
 
@@ -12,64 +11,15 @@ torch = pytest.importorskip("torch", reason="a network of one's own needs torch"
 pytest.importorskip("safetensors", reason="weights need safetensors")
 
 import torch.nn.functional as F  # noqa: E402
+from own_nets import REQUEST, Net, answers, multiple_of, opened, up  # noqa: E402
 from own_networks import Plain, Whole  # noqa: E402
 from torch import nn  # noqa: E402
 
-from icnet_deploy.errors import CheckFailed, InputError, LabelSetError, ModelError  # noqa: E402
-from icnet_deploy.labels import LabelSet  # noqa: E402
+from icnet_deploy.errors import CheckFailed, InputError, ModelError  # noqa: E402
 from icnet_deploy.networks.blocks import words  # noqa: E402
 from icnet_deploy.networks.own.opened import adapt, name_of, open_network  # noqa: E402
-from icnet_deploy.networks.own.request import NetworkRequest  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-COLOURS = [(i, 255 - i, 7 * i % 256) for i in range(9)]
-
-
-def classes(count):
-    return LabelSet("own", tuple(f"c{i}" for i in range(count)), tuple(COLOURS[:count]))
-
-
-REQUEST = NetworkRequest("nets:net", label_set=classes(3), preprocessing="imagenet")
-
-
-def opened(module, size=None, **said):
-    """`adapt`, with what is said of the network."""
-    return adapt(module, dataclasses.replace(REQUEST, **said), size)
-
-
-class Net(nn.Module):
-    """Convolutions of stride 2, and what `end` makes of (logits, image)."""
-
-    def __init__(self, end=lambda logits, image: logits, steps=2, classes=3):
-        super().__init__()
-        torch.manual_seed(0)
-        widths = [3, *[8] * steps]
-        self.steps = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
-        self.norm, self.head = nn.BatchNorm2d(8), nn.Conv2d(8, classes, 1)
-        self.end = end
-
-    def forward(self, image):
-        x = image
-        for step in self.steps:
-            x = step(x).relu()
-        return self.end(self.head(self.norm(x)), image)
-
-
-def up(aligned=None, **more):
-    """The last resize, to the image's size."""
-
-    def end(logits, image):
-        how = {"mode": "bilinear", "align_corners": aligned} | more
-        return F.interpolate(logits, image.shape[2:], **how)
-
-    return end
-
-
-def answers(network, size=(128, 160)):
-    image = torch.randn(2, 3, *size)
-    with torch.no_grad():
-        return image, network(image)
 
 
 class Answer:
@@ -162,14 +112,6 @@ def test_an_upsampling_that_is_not_the_last_or_not_exact_stays(end):
     assert torch.allclose(logits, module.eval()(image), atol=1e-6)
 
 
-def multiple_of(multiple, end=lambda z, x: z):
-    def check(logits, image):
-        assert not any(side % multiple for side in image.shape[2:]), f"not by {multiple}"
-        return end(logits, image)
-
-    return check
-
-
 @pytest.mark.parametrize("multiple", [2, 14, 32, 48, 128])
 def test_the_multiple_of_the_sides_is_found_and_named(multiple):
     module = Net(multiple_of(multiple))
@@ -244,137 +186,6 @@ def test_a_multiple_is_found_of_a_network_that_takes_no_small_image():
     network = opened(Net(end)).network
     assert (network.side_multiple, network.min_side) == (32, 224)
     assert opened(Net(end), (224, 256)).network.min_side == 224
-
-
-def test_one_channel_is_two_classes():
-    module = Net(up(), classes=1)
-    for threshold in (None, 0.5, 0.3):
-        network = opened(module, label_set=classes(2), threshold=threshold).network
-        image, logits = answers(network)
-        assert (network.num_classes, network.threshold) == (2, threshold or 0.5)
-        assert network.upsampling == "half-pixel"
-        labels = network.upsample(logits, image.shape[2:]).argmax(1)
-        sure = module.eval()(image)[:, 0].sigmoid()
-        assert ((labels == 1) == (sure > (threshold or 0.5))).float().mean() > 0.9999
-    with pytest.raises(LabelSetError, match=r"1 channel, which is 2 classes, .* has 3"):
-        opened(module)
-    for end in (
-        lambda z, x: up()(z, x).sigmoid(),
-        lambda z, x: up()(z.sigmoid(), x),
-        lambda z, x: up(mode="nearest", align_corners=None)(torch.special.expit(z), x),
-        lambda z, x: F.hardsigmoid(up()(z, x))[..., :, :],
-    ):
-        with pytest.raises(InputError, match="sigmoid of its one channel"):
-            opened(Net(end, classes=1), label_set=classes(2))
-
-
-NO_LOGITS = {
-    "labels": (lambda z, x: z.argmax(1), r"torch.int64 of \(1, .*\), which are no logits"),
-    "flat": (lambda z, x: z.mean((2, 3)), r"a tensor of \(1, 3\), which is not N x C x h x w"),
-    "dict": (lambda z, x: {"a": z, "b": z}, "answered with a dict of a, b, of which none is 'out'"),
-    "nothing": (lambda z, x: None, "answered with a value of NoneType"),
-    "large": (lambda z, x: F.interpolate(z, scale_factor=8), "larger than the image"),
-    "error": (lambda z, x: x.nothing, "raised AttributeError: 'Tensor' object has no attribute"),
-    "alone": (lambda z, x: z[0].reshape(1, *z.shape[1:]), "takes one image at a time: of two"),
-}
-
-
-@pytest.mark.parametrize("kind", NO_LOGITS)
-def test_an_answer_that_is_no_logits_is_said(kind):
-    end, message = NO_LOGITS[kind]
-    with pytest.raises(InputError, match=message):
-        opened(Net(end))
-
-
-class Writing(Net):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self, image):
-        self.seen += 1
-        return super().forward(image)
-
-
-UNSTEADY = {
-    "dropout": (Net(lambda z, x: F.dropout(z, 0.5)), "another answer to the same image each time"),
-    "batch": (Net(lambda z, x: z - z.mean((0, 2, 3), keepdim=True)), "the other images of the ba"),
-    "state": (Writing(), r"writes its own state in eval mode \(seen\)"),
-    "infinite": (Net(lambda z, x: z / 0), "infinite or not numbers, of noise alone"),
-}
-
-
-@pytest.mark.parametrize("kind", UNSTEADY)
-def test_an_answer_that_is_not_one_and_the_same_is_refused(kind):
-    module, message = UNSTEADY[kind]
-    with pytest.raises(CheckFailed, match=message):
-        opened(module)
-
-
-SAID_WRONGLY = {
-    "rule": (
-        Net(up(False)),
-        {"upsampling": "aligned-corners"},
-        r"aligned-corners was said, but nets:net upsamples its logits by half-pixel: .*False",
-    ),
-    "whole": (
-        Net(lambda z, x: up()(z, x).softmax(1)),
-        {"upsampling": "half-pixel"},
-        "half-pixel was said, but the logits of nets:net have the image's size",
-    ),
-    "small": (
-        Net(),
-        {"upsampling": "none"},
-        "none was said, but the logits of nets:net for 512x1024 pixels are 128x256, not the image",
-    ),
-    "stride": (
-        Net(up(False), steps=3),
-        {"stride": 4},
-        "--stride 4 was said, but .* for 512x1024 pixels are 64x128: stride 8",
-    ),
-    "multiple": (
-        Net(multiple_of(32)),
-        {"side_multiple": 8},
-        "--side-multiple 8 was said, but nets:net takes sides that are multiples of 32",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", SAID_WRONGLY)
-def test_what_was_said_wrongly_fails_and_names_the_cause(kind):
-    module, said, message = SAID_WRONGLY[kind]
-    with pytest.raises(CheckFailed, match=message):
-        opened(module, **said)
-
-
-def test_what_was_said_is_taken_where_nothing_contradicts_it():
-    said = opened(Net(), upsampling="aligned-corners", stride=4, side_multiple=32)
-    network = said.network
-    assert (network.upsampling, network.stride) == ("aligned-corners", 4)
-    assert network.side_multiple == 32
-    assert "upsampling: aligned-corners (said)" in said.info["own"]
-    whole = opened(Net(up()), upsampling="none").network
-    assert (whole.upsampling, whole.stride) == ("none", 1)
-    assert any("(assumed, PyTorch's default" in line for line in opened(Net()).info["own"])
-    inner = Net(lambda z, x: up(True)(z, x[..., ::2, ::2]))
-    assert any("align corners: say" in line for line in opened(inner).info["own"])
-
-
-def test_off_any_grid_the_rule_must_be_said():
-    module = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.Conv2d(8, 3, 5, 2))
-    with pytest.raises(InputError, match="no stride places the logits of nets:net"):
-        opened(module)
-    assert opened(module, upsampling="half-pixel").network.stride is None
-
-
-def test_the_label_set_and_the_threshold_are_held_against_the_channels():
-    with pytest.raises(LabelSetError, match=r"logits of 3 channels, and the label set 'own' has 5"):
-        opened(Net(), label_set=classes(5))
-    with pytest.raises(InputError, match=r"--threshold 0.4 is about one channel.* gives 3"):
-        opened(Net(), threshold=0.4)
-    for missing, option in [("label_set", "--label-set"), ("preprocessing", "--preprocessing")]:
-        with pytest.raises(InputError, match=option):
-            opened(Net(), **{missing: None})
 
 
 def test_the_digest_is_the_weights_and_not_the_files(tmp_path, monkeypatch):
