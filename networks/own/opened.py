@@ -3,7 +3,9 @@
 import copy
 from pathlib import Path
 
+import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, LabelSetError
@@ -38,8 +40,8 @@ def open_network(request: NetworkRequest, size: Size | None = None) -> Checkpoin
         table, as text, of what became of the file's tensors.
 
     Raises:
-        InputError: there is no such module or factory, it refuses its arguments, or does not take
-            images.
+        InputError: there is no such module or factory, it refuses its arguments, does not take
+            images, is TorchScript or lazy.
         ModelError: its weights cannot be read or do not fit.
         LabelSetError: the label set has another number of classes.
         CheckFailed: what was said of it is not what it does.
@@ -63,7 +65,9 @@ def name_of(module: nn.Module) -> Path:
 def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -> Checkpoint:
     name = request.factory or str(name_of(module))
     label_set, preprocessing = _named(request, name)
-    module = _unwrapped(module).cpu().float().eval().requires_grad_(False)
+    module = _unwrapped(module)
+    _require_python(module, name)
+    module = module.cpu().float().eval().requires_grad_(False)
     weights, tensors = "as the network came with them", None
     if request.weights is not None:
         loaded = load_weights(module, request.weights, name)
@@ -101,6 +105,26 @@ def _unwrapped(module: nn.Module) -> nn.Module:
             break
         module = inner
     return module
+
+
+def _require_python(module: nn.Module, name: str) -> None:
+    """Refuses what cannot be run, looked into and exported as a module of Python.
+
+    Raises:
+        InputError: it is TorchScript, or its weights have no shape before it has run once.
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise InputError(
+            f"{name} is TorchScript, or holds a part that is: expected the network in Python, as "
+            "it was before torch.jit.script or torch.jit.trace; of one that torch.jit.load gives, "
+            "save the state_dict() and name it with --weights"
+        )
+    lazy = (UninitializedParameter, UninitializedBuffer)
+    if any(isinstance(value, lazy) for value in (*module.parameters(), *module.buffers())):
+        raise InputError(
+            f"{name} has lazy layers, whose weights have no shape yet: run it once on an image in "
+            "its factory, or give the layers their channels"
+        )
 
 
 def _named(request: NetworkRequest, name: str) -> tuple[LabelSet, Preprocessing]:

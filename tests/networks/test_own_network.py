@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch", reason="a network of one's own needs torch"
 pytest.importorskip("safetensors", reason="weights need safetensors")
 
 import torch.nn.functional as F  # noqa: E402
-from own_nets import REQUEST, Net, answers, multiple_of, opened, up  # noqa: E402
 from own_networks import Plain, Whole  # noqa: E402
+from probed_nets import REQUEST, Net, answers, multiple_of, opened, up  # noqa: E402
 from torch import nn  # noqa: E402
 
 from icnet_deploy.errors import CheckFailed, InputError, ModelError  # noqa: E402

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="a network of one's own needs torch"
 pytest.importorskip("safetensors", reason="weights need safetensors")
 
 import torch.nn.functional as F  # noqa: E402
-from own_nets import Net, answers, classes, multiple_of, opened, up  # noqa: E402
+from probed_nets import Net, answers, classes, multiple_of, opened, up  # noqa: E402
 from torch import nn  # noqa: E402
 
 from icnet_deploy.errors import CheckFailed, InputError, LabelSetError  # noqa: E402
@@ -145,3 +145,16 @@ def test_the_label_set_and_the_threshold_are_held_against_the_channels():
     for missing, option in [("label_set", "--label-set"), ("preprocessing", "--preprocessing")]:
         with pytest.raises(InputError, match=option):
             opened(Net(), **{missing: None})
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("part", [False, True])
+def test_torchscript_is_refused_as_such(part):
+    script = torch.jit.script(nn.Conv2d(3, 3, 1))
+    with pytest.raises(InputError, match=r"is TorchScript.*state_dict\(\).*--weights"):
+        opened(nn.Sequential(script) if part else script)
+
+
+def test_lazy_layers_are_refused_as_such():
+    with pytest.raises(InputError, match=r"has lazy layers.*run it once"):
+        opened(nn.Sequential(nn.LazyConv2d(3, 1)))
