@@ -176,11 +176,11 @@ def load_calibration(
 def _tensors_of(model: onnx.ModelProto) -> list[str]:
     """The tensors that a placement puts a pair on, in the graph's order."""
     graph = Graph(model)
-    convolutions = graph.convolutions()
+    weighted = graph.weighted()
     # the inputs' means are wanted even where the range is another tensor's
-    wanted = {conv.input[0] for conv in convolutions}
+    wanted = {one.data for one in weighted}
     for placement in PLACEMENTS.values():
-        pairs = placement.pairs(graph, convolutions)
+        pairs = placement.pairs(graph, [one for one in weighted if placement.takes(one)])
         wanted |= {pairs.ranged_as.get(name, name) for name in pairs.readers}
     return [name for node in model.graph.node for name in node.output if name in wanted]
 
@@ -205,13 +205,14 @@ def collect(
         MissingPackage: ONNX Runtime is not installed.
         BackendError: the graph computes values that are not finite.
     """
-    names = _tensors_of(model)
+    names, graph = _tensors_of(model), Graph(model)
+    axes = [graph.channel_axis(name) for name in names]
     session = open_session(model, names)
     statistics: dict[str, TensorStatistics] = {}
     for image in images:
         values = session.run(names, {"image": image[None]})
-        for name, value in zip(names, values, strict=True):
-            statistics.setdefault(name, TensorStatistics(value.shape[1])).add(value)
+        for name, value, axis in zip(names, values, axes, strict=True):
+            statistics.setdefault(name, TensorStatistics(value.shape[axis])).add(value, axis)
     if not statistics:
         raise ImageError("there is no image to calibrate on: give at least one")
     return statistics

@@ -13,13 +13,14 @@ equal.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
 
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import Float, TensorStatistics
+from icnet_deploy.calibration.weighted import KINDS
 
 Factors = Mapping[str, Float]
 """The first tensor of a group -> a positive factor for each of its channels."""
@@ -60,9 +61,10 @@ def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
         constants = _constants(graph, groups[first])
         if constants is None:
             raise ValueError(f"the factors of {first} are those of another graph")
-        for name, shape, makes in constants:
-            by = (1 / scale if makes else scale).reshape(shape)
-            graph.add_constant(name, (graph.array(name) * by).astype(np.float32))
+        for name, spread, makes in constants:
+            value = graph.array(name)
+            by = spread(1 / scale if makes else scale, value.shape)
+            graph.add_constant(name, (value * by).astype(np.float32))
     return result
 
 
@@ -77,7 +79,7 @@ def _groups(graph: Graph) -> dict[str, list[str]]:
         return name
 
     for node in graph.model.graph.node:
-        if node.op_type == "Conv":
+        if node.op_type in KINDS:
             root(node.input[0])
             root(node.output[0])
         elif node.op_type in _CHANNEL_WISE:
@@ -89,28 +91,35 @@ def _groups(graph: Graph) -> dict[str, list[str]]:
     return {tensors[0]: tensors for tensors in groups.values()}
 
 
-def _constants(
-    graph: Graph, tensors: Collection[str]
-) -> list[tuple[str, tuple[int, ...], bool]] | None:
+_Spread = Callable[[Float, tuple[int, ...]], Float]
+
+
+def _constants(graph: Graph, tensors: Collection[str]) -> list[tuple[str, _Spread, bool]] | None:
     """The weights and biases that make and read a group; None where something else does, too.
 
     Returns:
-        Of each its name, the shape of a factor for each channel of the group beside it, and
-        whether it makes the group.
+        Of each its name, what brings a factor for each channel of the group to the shape of the
+        constant, and whether it makes the group.
     """
-    constants: list[tuple[str, tuple[int, ...], bool]] = []
+    constants: list[tuple[str, _Spread, bool]] = []
     for name in tensors:
         source = graph.producers.get(name)
         if source is None or name in graph.outputs:
             return None
-        if graph.is_plain(source):
-            constants.append((source.input[1], (-1, 1, 1, 1), True))
-            constants += [(bias, (-1,), True) for bias in source.input[2:]]
+        maker = graph.weighted_node(source)
+        if maker is not None:
+            constants.append((maker.weight, maker.of_output, True))
+            constants += [(bias, _flat, True) for bias in [maker.bias] if bias]
         elif source.op_type not in _CHANNEL_WISE:
             return None
         for node in graph.readers[name]:
-            if graph.is_plain(node):
-                constants.append((node.input[1], (1, -1, 1, 1), False))
+            reader = graph.weighted_node(node)
+            if reader is not None:
+                constants.append((reader.weight, reader.of_input, False))
             elif node.op_type not in _CHANNEL_WISE:
                 return None
     return constants
+
+
+def _flat(factors: Float, shape: tuple[int, ...]) -> Float:
+    return factors.reshape(shape)

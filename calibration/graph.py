@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from icnet_deploy.calibration.weighted import KINDS, Weighted, weighted_of
 from icnet_deploy.errors import InputError
 
 Array = npt.NDArray[np.float32]
@@ -19,6 +20,8 @@ _NUMBERED = re.compile(r"(onnx::\w+_|_v_|val_|lifted_tensor_)?\d+")
 
 _FEW = 5
 """A network of fewer parts at the first level is known better by those below."""
+
+_CHANNELS_LAST = frozenset({"Gemm", "MatMul", "LayerNormalization"})
 
 
 class Graph:
@@ -59,7 +62,7 @@ class Graph:
         return str(reader.output[0]) if reader is not None and reader.op_type == "Relu" else tensor
 
     def layer(self, node: onnx.NodeProto) -> str:
-        """A convolution's name in the network, e.g. `conv2_1._3x3` or `backbone.layer1.0.conv1`.
+        """A weighted node's name in the network, e.g. `conv2_1._3x3` or `backbone.layer1.0.conv1`.
 
         It is that of its weights, without what an export wraps a network in. Weights that an
         exporter made and has numbered have none: then it is the node's scope, where there is one,
@@ -71,19 +74,14 @@ class Graph:
             name = _scope(str(node.name)) or str(node.name) or weights
         return name.removeprefix("network.").removeprefix("module.").removesuffix(".conv")
 
-    def is_plain(self, node: onnx.NodeProto) -> bool:
-        """Whether a node is a convolution of images, in one group, with constants of its own."""
-        if node.op_type != "Conv":
-            return False
-        constants = node.input[1:]
-        return (
-            all(name in self.constants and len(self.readers[name]) == 1 for name in constants)
-            and len(self.constants[constants[0]].dims) == 4
-            and all(each.i == 1 for each in node.attribute if each.name == "group")
-        )
+    def weighted_node(self, node: onnx.NodeProto) -> Weighted | None:
+        """A node that multiplies by constants that no other node reads; None of any other."""
+        one = weighted_of(node, self.constants)
+        alone = all(len(self.readers[name]) == 1 for name in node.input[1:] if name)
+        return one if alone else None
 
-    def convolutions(self, exclude: Collection[str] = ()) -> list[onnx.NodeProto]:
-        """The convolutions that can be quantized, but for those of the excluded blocks.
+    def weighted(self, exclude: Collection[str] = ()) -> list[Weighted]:
+        """The nodes whose weights can be quantized, but for those of the excluded blocks.
 
         Args:
             exclude: names of layers, of nodes, or of what layers are in: `conv2_1` is all of
@@ -92,38 +90,44 @@ class Graph:
         Raises:
             InputError: a name is none of the graph's.
         """
-        plain = [node for node in self.model.graph.node if self.is_plain(node)]
-        unknown = sorted(set(exclude).difference(*map(self._names, plain)))
+        found = [one for one in map(self.weighted_node, self.model.graph.node) if one is not None]
+        unknown = sorted(set(exclude).difference(*(self._names(one.node) for one in found)))
         if unknown:
-            known = self._known(plain)
+            known = self._known(one.node for one in found)
             raise InputError(
                 f"the graph has no layer or block {unknown[0]!r}; blocks: {', '.join(known)}"
             )
-        return [node for node in plain if self._names(node).isdisjoint(exclude)]
+        return [one for one in found if self._names(one.node).isdisjoint(exclude)]
+
+    def channel_axis(self, tensor: str) -> int:
+        """Along which axis the channels of a tensor lie: 1, or -1 where matrices are multiplied."""
+        source = self.producers.get(tensor)
+        nodes = [*self.readers.get(tensor, []), *([source] if source is not None else [])]
+        return -1 if any(node.op_type in _CHANNELS_LAST for node in nodes) else 1
 
     def _names(self, node: onnx.NodeProto) -> set[str]:
         from icnet_deploy.networks.blocks import scopes_of
 
         return {str(node.name), *scopes_of(self.layer(node))}
 
-    def _known(self, convolutions: Iterable[onnx.NodeProto]) -> list[str]:
+    def _known(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
         """What a user may name, at the first level, and below it where that holds everything."""
         from icnet_deploy.networks.blocks import scopes_of
 
-        chains = [scopes_of(self.layer(node)) for node in convolutions]
+        chains = [scopes_of(self.layer(node)) for node in nodes]
         known = dict.fromkeys(chain[0] for chain in chains)
         if len(known) < _FEW:
             known |= dict.fromkeys(chain[min(1, len(chain) - 1)] for chain in chains)
         return list(known)
 
     def image_layers(self) -> dict[str, bool]:
-        """The convolutions that see the image itself, and whether a Resize made it smaller."""
+        """The layers that see the image itself, and whether a Resize made it smaller."""
         layers: dict[str, bool] = {}
         waiting = [(value.name, False) for value in self.model.graph.input]
         while waiting:
             tensor, small = waiting.pop()
             for node in self.readers.get(tensor, []):
-                if node.op_type == "Conv":
+                if self._multiplies(node):
                     layers[self.layer(node)] = small
                 else:
                     waiting += [(name, small or node.op_type == "Resize") for name in node.output]
@@ -140,34 +144,40 @@ class Graph:
         waiting = sorted(self.outputs)
         while waiting:
             node = self.producers.get(waiting.pop())
-            if node is not None and node.op_type == "Conv":
+            if node is not None and self._multiplies(node):
                 kept[self.layer(node)] = None
             elif node is not None:
                 waiting += node.input
-        known = {self.layer(node) for node in self.convolutions()}
+        known = {self.layer(one.node) for one in self.weighted()}
         return tuple(name for name in kept if name in known)
 
     def others_than(self, operators: Collection[str]) -> Counter[str]:
-        """How many nodes between convolutions are of none of these operators, by operator.
+        """How many nodes between weighted ones are of none of these operators, by operator.
 
-        A convolution that cannot be quantized is one of them.
+        A node of `KINDS` whose weights cannot be quantized is one of them.
         """
         nodes = self.model.graph.node
         before: set[str] = set()
         after: set[str] = set()
         for node in nodes:
-            if node.op_type == "Conv" or after.intersection(node.input):
+            if node.op_type in KINDS or after.intersection(node.input):
                 after.update(node.output)
         for node in reversed(nodes):
-            if node.op_type == "Conv" or before.intersection(node.output):
+            if node.op_type in KINDS or before.intersection(node.output):
                 before.update(node.input)
         return Counter(
             node.op_type
             for node in nodes
             if after.intersection(node.output)
-            and (before.intersection(node.output) or node.op_type == "Conv")
-            and not (self.is_plain(node) if node.op_type == "Conv" else node.op_type in operators)
+            and (before.intersection(node.output) or node.op_type in KINDS)
+            and not (
+                self.weighted_node(node) if node.op_type in KINDS else node.op_type in operators
+            )
         )
+
+    def _multiplies(self, node: onnx.NodeProto) -> bool:
+        """Whether it multiplies by constants, whoever else reads them."""
+        return node.op_type in KINDS and any(name in self.constants for name in node.input)
 
     def add_constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
         """Adds a constant, or replaces the one of that name; returns the name."""

@@ -83,13 +83,17 @@ class TensorStatistics:
         if not self.total.size:
             self.total, self.highest = np.zeros(self.channels), np.zeros(self.channels)
 
-    def add(self, values: Array) -> None:
-        """Counts one image's values, float32 1 x C x H x W.
+    def add(self, values: Array, axis: int = 1) -> None:
+        """Counts one image's values.
+
+        Args:
+            values: float32, of any shape with C along `axis`, e.g. 1 x C x H x W.
+            axis: along which the channels lie.
 
         Raises:
             BackendError: a value is not finite.
         """
-        planes = values.reshape(self.channels, -1)
+        planes = np.moveaxis(values, axis, 0).reshape(self.channels, -1)
         lowest, highest = planes.min(axis=1), planes.max(axis=1)
         low, high = float(lowest.min()), float(highest.max())
         if not (np.isfinite(low) and np.isfinite(high)):

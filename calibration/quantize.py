@@ -12,6 +12,7 @@ from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.ranges import Range, Ranges
+from icnet_deploy.calibration.weighted import Weighted
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.integrity import require_finite, require_finite_graph
 
@@ -50,14 +51,15 @@ def quantize(
     result = equalized(model, ranges.factors)
     chosen.arrange(result)
     graph = Graph(result)
-    convolutions = graph.convolutions(graph.float_layers() if exclude is None else exclude)
-    pairs = chosen.pairs(graph, convolutions)
+    named = graph.weighted(graph.float_layers() if exclude is None else exclude)
+    weighted = [one for one in named if chosen.takes(one)]
+    pairs = chosen.pairs(graph, weighted)
     seeing = graph.image_layers()
     added: list[onnx.NodeProto] = []
     for name in pairs.readers:
         added += _pair(graph, name, chosen, _range(name, pairs, ranges))
-    for conv in convolutions:
-        added += _weights(graph, conv, pairs, ranges, chosen, graph.layer(conv) in seeing)
+    for one in weighted:
+        added += _weights(graph, one, pairs, ranges, chosen, graph.layer(one.node) in seeing)
     for name, readers in pairs.readers.items():
         _reroute(graph, name, readers)
     graph.sort(chosen.finish(graph, [*result.graph.node, *added]))
@@ -113,38 +115,45 @@ def _reroute(graph: Graph, name: str, readers: set[str] | None) -> None:
 
 def _weights(
     graph: Graph,
-    conv: onnx.NodeProto,
+    one: Weighted,
     pairs: Pairs,
     ranges: Ranges,
     placement: Placement,
     flat: bool,
 ) -> list[onnx.NodeProto]:
-    """Replaces a convolution's weights by int8 ones, and corrects its bias."""
-    source, name = conv.input[0], conv.input[1]
-    weight = graph.array(name)
-    places, steps = quantized_weights(weight, flat)
-    bias = graph.array(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(weight), np.float32)
-    if placement.integer_bias:
-        scale, _ = placement.grid(_range(source, pairs, ranges))
-        places, steps = _with_room(weight, bias, scale, places, steps)
-    corrected = bias + bias_shift(weight, places, steps, ranges.tensors[source].means)
-    nodes = [_dequantized(graph, f"{name}_q", places, steps)]
+    """Replaces a node's weights by int8 ones, and corrects its bias."""
+    name, weight = one.weight, graph.array(one.weight)
+    places, steps = quantized_weights(weight, flat and one.kind == "Conv", one.axis)
+    shift = bias_shift(one, weight, places, steps, ranges.tensors[one.data].means)
+    bias = graph.array(one.bias) if one.bias else np.zeros(len(shift), np.float32)
+    whole_bias = placement.integer_bias and one.takes_bias
+    if whole_bias:
+        scale, _ = placement.grid(_range(one.data, pairs, ranges))
+        places, steps = _with_room(one, weight, bias, scale, places, steps)
+        shift = bias_shift(one, weight, places, steps, ranges.tensors[one.data].means)
+    corrected = bias + shift
+    nodes = [_dequantized(graph, f"{name}_q", places, steps, one.axis)]
+    inputs = [one.data, nodes[0].output[0]]
     bias_name = f"{name}_bias_q"
-    if placement.integer_bias:
+    if whole_bias:
         product = scale * steps
         whole = np.clip(np.rint(corrected / product), -(2**31) + 1, 2**31 - 1)
         nodes.append(_dequantized(graph, bias_name, whole.astype(np.int32), product))
-        bias_name = nodes[-1].output[0]
-    else:
-        graph.add_constant(bias_name, corrected.astype(np.float32))
-    inputs = [source, nodes[0].output[0], bias_name]
-    del conv.input[:]
-    conv.input.extend(inputs)
+        inputs.append(nodes[-1].output[0])
+    elif one.takes_bias:
+        inputs.append(graph.add_constant(bias_name, corrected.astype(np.float32)))
+    del one.node.input[:]
+    one.node.input.extend(inputs)
     return nodes
 
 
 def _with_room(
-    weight: Float32, bias: Float32, scale: np.float32, places: Int8, steps: Float32
+    one: Weighted,
+    weight: Float32,
+    bias: Float32,
+    scale: np.float32,
+    places: Int8,
+    steps: Float32,
 ) -> tuple[Int8, Float32]:
     """Coarser steps for filters that are next to nothing beside their bias.
 
@@ -153,38 +162,42 @@ def _with_room(
     least = (np.abs(bias) / scale / 2**30).astype(np.float32)
     coarse = steps < least
     steps = np.where(coarse, least, steps)
-    rounded = np.rint(weight[coarse] / steps[coarse, None, None, None])
-    places[coarse] = np.clip(rounded, -127, 127).astype(np.int8)
-    return places, steps
+    wide = one.along(steps, weight.ndim)
+    rounded = np.clip(np.rint(weight / wide), -127, 127).astype(np.int8)
+    return np.where(one.along(coarse, weight.ndim), rounded, places), steps
 
 
-def _dequantized(graph: Graph, name: str, places: np.ndarray, steps: np.ndarray) -> onnx.NodeProto:
-    """A constant of whole numbers with a step for each channel of output."""
+def _dequantized(
+    graph: Graph, name: str, places: np.ndarray, steps: np.ndarray, axis: int = 0
+) -> onnx.NodeProto:
+    """A constant of whole numbers with a step for each place along an axis."""
     inputs = [
         graph.add_constant(name, places),
         graph.add_constant(f"{name}_scale", steps.astype(np.float32)),
         graph.add_constant(f"{name}_zero", np.zeros(steps.shape, places.dtype)),
     ]
     return helper.make_node(
-        "DequantizeLinear", inputs, [f"{name}_dq"], f"{name}_DequantizeLinear", axis=0
+        "DequantizeLinear", inputs, [f"{name}_dq"], f"{name}_DequantizeLinear", axis=axis
     )
 
 
-def quantized_weights(weight: Float32, flat: bool = False) -> tuple[Int8, Float32]:
+def quantized_weights(weight: Float32, flat: bool = False, axis: int = 0) -> tuple[Int8, Float32]:
     """Rounds weights to symmetric grids of -127..127, one a channel of output.
 
     Each grid's step is the one of least squared error, which may clip a channel's largest weights.
 
     Args:
-        weight: float32, O x I x kh x kw.
-        flat: for an input that is much the same in all channels and over a whole kernel, as an
-            image is in its sky. There the errors of a filter's weights add up, so each is carried
-            into the rounding of the next, and their sum stays below half a step.
+        weight: float32, of any shape with N along `axis`, e.g. O x I x kh x kw.
+        flat: for the input of a convolution that is much the same in all channels and over a whole
+            kernel, as an image is in its sky. There the errors of a filter's weights add up, so
+            each is carried into the rounding of the next, and their sum stays below half a step.
+        axis: along which there is a step each.
 
     Returns:
-        int8 of the same shape, and the steps, float32 of O: weight is about int8 * step.
+        int8 of the same shape, and the steps, float32 of N: weight is about int8 * step.
     """
-    rows = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    moved = np.moveaxis(weight, axis, 0)
+    rows = moved.reshape(len(moved), -1).astype(np.float64)
     highest = np.maximum(np.abs(rows).max(axis=1), 1e-12)
     best = np.full(rows.shape[0], np.inf)
     steps = highest / 127
@@ -204,10 +217,11 @@ def quantized_weights(weight: Float32, flat: bool = False) -> tuple[Int8, Float3
             carried = carried + wanted[:, column]
             places[:, column] = np.clip(np.rint(carried), -127, 127)
             carried = carried - places[:, column]
-    return places.astype(np.int8).reshape(weight.shape), steps32
+    whole = places.astype(np.int8).reshape(moved.shape)
+    return np.ascontiguousarray(np.moveaxis(whole, 0, axis)), steps32
 
 
-def bias_shift(weight: Float32, places: Int8, steps: Float32, means: Float) -> Float:
+def bias_shift(one: Weighted, weight: Float32, places: Int8, steps: Float32, means: Float) -> Float:
     """What rounding the weights takes from the mean of each channel of output, to be given back.
 
     The error of a mean is the errors of the weights times the mean of the input, which after a
@@ -215,12 +229,13 @@ def bias_shift(weight: Float32, places: Int8, steps: Float32, means: Float) -> F
     correction", ICCV 2019, section 4.2, with means that were measured.
 
     Args:
-        weight: float32, O x I x kh x kw.
+        one: the node.
+        weight: float32, in its own layout.
         places, steps: what `quantized_weights` made of it.
         means: float64 of I, the mean of each channel of input.
 
     Returns:
         float64 of O.
     """
-    error = weight.astype(np.float64) - places * steps.astype(np.float64)[:, None, None, None]
-    return np.asarray(error.sum(axis=(2, 3)) @ means)
+    wide = one.along(steps.astype(np.float64), weight.ndim)
+    return one.mean_of_output(weight.astype(np.float64) - places * wide, means)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from icnet_deploy.calibration.ranges import Range, grid
+from icnet_deploy.calibration.weighted import KINDS, Weighted
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +47,8 @@ class Placement(ABC):
         symmetric: activations are int8 on a grid around zero; else uint8 on one that holds zero.
         integer_bias: biases are int32, their step that of input and filter multiplied; else
             float32.
-        operators: those that it knows between convolutions; others stay in float, and are named.
+        operators: those that it knows between weighted nodes; others stay in float, and are named.
+        kinds: the operators whose weights it takes.
     """
 
     name: ClassVar[str]
@@ -56,14 +58,20 @@ class Placement(ABC):
         {"Relu", "Add", "Resize", "MaxPool", "AveragePool"}
     )
 
+    kinds: ClassVar[frozenset[str]] = frozenset(KINDS)
+
     @abstractmethod
-    def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
+    def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
         """Decides where pairs stand.
 
         Args:
             graph: of float32; it is not changed.
-            convolutions: the nodes whose weights become int8.
+            weighted: the nodes whose weights become int8, of those that it takes.
         """
+
+    def takes(self, one: Weighted) -> bool:
+        """Whether the placement's runtimes multiply such a node in 8 bits."""
+        return one.kind in self.kinds
 
     def arrange(self, model: onnx.ModelProto) -> bool:
         """Lays out a float32 graph before pairs are placed; its function stays the same.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icnet_deploy.calibration.placements.base import Pairs, Placement
+from icnet_deploy.calibration.weighted import Weighted
 
 if TYPE_CHECKING:
     import onnx
@@ -25,14 +26,12 @@ class Int8(Placement):
 
     name = "int8"
 
-    def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
+    def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
         """See `Placement`."""
         pairs = Pairs()
-        for conv in convolutions:
-            pairs.read_by(conv.input[0], conv)
-        made = [
-            conv.output[0] for conv in convolutions if graph.only_reader(conv.output[0]) is not None
-        ]
+        for one in weighted:
+            pairs.read_by(one.data, one.node)
+        made = [one.output for one in weighted if graph.only_reader(one.output) is not None]
         for add in graph.nodes("Add"):
             branches = [name for name in made if name in add.input]
             for name in add.input:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from icnet_deploy.calibration.placements.base import Pairs, Placement
+from icnet_deploy.calibration.weighted import Weighted
 
 if TYPE_CHECKING:
     import onnx
@@ -22,13 +23,14 @@ class Int8Ort(Placement):
     name = "int8-ort"
     symmetric = False
     integer_bias = True
+    kinds = frozenset({"Conv", "Gemm", "MatMul"})  # it has no integer ConvTranspose
 
-    def pairs(self, graph: Graph, convolutions: Sequence[onnx.NodeProto]) -> Pairs:
+    def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
         """See `Placement`."""
         pairs = Pairs()
-        for conv in convolutions:
-            pairs.readers[conv.input[0]] = None
-            pairs.readers[graph.after_relu(conv.output[0])] = None
+        for one in weighted:
+            pairs.readers[one.data] = None
+            pairs.readers[graph.after_relu(one.output)] = None
         for add in graph.nodes("Add"):
             if all(name in pairs.readers for name in add.input):
                 pairs.readers[graph.after_relu(add.output[0])] = None

@@ -60,7 +60,7 @@ class Graphs:
         self._folder = folder
         self.runtime = cpu_runtime(placement)
         graph = Graph(self._model)
-        layers = [graph.layer(node) for node in graph.convolutions()]
+        layers = [graph.layer(one.node) for one in graph.weighted()]
         self.blocks = blocks_of(layers, graph.float_layers(), self.metadata.network)
         self.kept = [block for block in self.blocks if block.kept]
 

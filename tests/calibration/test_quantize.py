@@ -11,6 +11,7 @@ from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import bias_shift, quantize, quantized_weights
+from icnet_deploy.calibration.weighted import Weighted
 from icnet_deploy.errors import InputError
 
 
@@ -49,14 +50,14 @@ def test_the_ends_of_the_graph_stay_in_float(placement, shipped, quantized):
     graph = Graph(model)
     kept = Graph(onnx.load(shipped)).float_layers()
     assert kept == ("conv1_1_3x3_s2", "conv6_cls")
-    assert sorted(graph.layer(c) for c in graph.convolutions()) == sorted(kept)
+    assert sorted(graph.layer(c.node) for c in graph.weighted()) == sorted(kept)
     assert model.ByteSize() < 0.3 * shipped.stat().st_size
 
 
 def test_a_block_can_stay_in_float(shipped, calibration):
     model, ranges = onnx.load(shipped), calibration.ranges()
     graph = Graph(quantize(model, ranges, "int8", ["conv5_1", "conv_sub4"]))
-    names = {graph.layer(c) for c in graph.convolutions()}
+    names = {graph.layer(c.node) for c in graph.weighted()}
     assert names == {
         "conv_sub4",
         "conv5_1._1x1_reduce",
@@ -101,7 +102,8 @@ def test_the_bias_gives_back_what_rounding_took_from_the_mean():
     places, steps = quantized_weights(weight)
     exact = weight[:, :, 0, 0] @ x
     coarse = (places * steps[:, None, None, None])[:, :, 0, 0] @ x
-    shift = bias_shift(weight, places, steps, x.mean(1))
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    shift = bias_shift(Weighted(node), weight, places, steps, x.mean(1))
     np.testing.assert_allclose((coarse + shift[:, None]).mean(1), exact.mean(1), rtol=1e-5)
     assert np.abs(coarse.mean(1) - exact.mean(1)).max() > 1e-4
 

@@ -63,7 +63,7 @@ def folded(name):
 
 def layers_of(model):
     graph = Graph(model)
-    return [graph.layer(node) for node in graph.convolutions()], graph.float_layers()
+    return [graph.layer(node.node) for node in graph.weighted()], graph.float_layers()
 
 
 @pytest.mark.parametrize("name_of", [exported, folded])
@@ -129,7 +129,7 @@ def test_a_scope_of_any_depth_stays_in_float(name_of):
     ranges = calibrate(model, small.images(), "0" * 64).ranges()
     for scope in ("backbone", "backbone.layer1", "backbone.layer1.0", "backbone.layer1.0.conv2"):
         written = Graph(quantize(model, ranges, "int8", [scope]))
-        in_float = {written.layer(node) for node in written.convolutions()}
+        in_float = {written.layer(one.node) for one in written.weighted()}
         assert in_float == {n for n in NAMES.values() if f"{n}.".startswith(f"{scope}.")}
     known = "small, backbone, head, small.0, backbone.stem, backbone.layer1, head.fuse, "
     with pytest.raises(InputError, match=f"no layer or block 'layer1'; blocks: {known}"):
