@@ -1,13 +1,16 @@
 """Nodes that multiply what they read by constant weights: where the products of a network are."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import helper
+
+if TYPE_CHECKING:
+    import onnx
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -137,6 +140,8 @@ def weighted_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto])
         node: of any operator.
         constants: the graph's, by name.
     """
+    from onnx import helper
+
     if node.op_type not in KINDS or len(node.input) < 2 or node.input[0] in constants:
         return None
     given = [name for name in node.input[1:] if name]
