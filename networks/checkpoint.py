@@ -165,7 +165,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         floats = tensor.is_floating_point()
         if name in state and state[name].is_floating_point() != floats:
             raise ModelError(f"{path}: {name} holds {tensor.dtype}, expected {state[name].dtype}")
-        tensors[name] = tensor.float() if floats else tensor
+        # A copy: the file's are not aligned, and some products then add in another order.
+        tensors[name] = (tensor.float() if floats else tensor).clone()
     try:
         network.load_state_dict(tensors | counters, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):  # what no state holds, as a grid

@@ -1,4 +1,4 @@
-"""What both networks are made of: convolution with batch norm, bottleneck, pyramid pooling."""
+"""What the networks are made of: convolution with batch norm, bottleneck, pyramid pooling."""
 
 import torch
 import torch.nn.functional as F
@@ -43,10 +43,11 @@ class ConvBN(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         relu: bool = True,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, bias=False)
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias=False)
         self.bn = nn.BatchNorm2d(cout, eps=BN_EPS, momentum=0.05)
         self.relu, self.cout = relu, cout
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.networks.base import SegmentationNetwork
+from icnet_deploy.networks.bisenetv2 import BiSeNetV2
 from icnet_deploy.networks.blocks import RESERVED
 from icnet_deploy.networks.icnet import ICNet
 from icnet_deploy.networks.pspnet import PSPNet
@@ -31,6 +32,7 @@ def register(name: str, network: type[SegmentationNetwork]) -> None:
 
 register("icnet", ICNet)
 register("pspnet", PSPNet)
+register("bisenetv2", BiSeNetV2)
 
 
 def build_network(description: Mapping[str, Any]) -> SegmentationNetwork:
