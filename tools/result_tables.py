@@ -21,6 +21,7 @@ from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.evaluation.diagnose.report import markdown as diagnose_markdown
+from icnet_deploy.evaluation.evaluate.records import RECORDS
 from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
@@ -156,7 +157,7 @@ def _arguments() -> argparse.ArgumentParser:
 def _read(folder: Path) -> list[dict[str, Any]]:
     """Every result in order of name; a file of measurements is one of kind `measurements`."""
     results = [parse(f.read_text("utf-8")) for f in sorted(folder.glob("[!.]*.json"))]
-    lines = sorted(folder.glob("[!.]*.jsonl"))
+    lines = [f for f in sorted(folder.glob("[!.]*.jsonl")) if f.name != RECORDS.name]
     return results + [{"kind": "measurements", "rows": read_measurements(f)} for f in lines]
 
 

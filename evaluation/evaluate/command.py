@@ -23,6 +23,11 @@ from icnet_deploy.evaluation.evaluate.compared_report import (
     comparison_text,
     offer_contrast,
 )
+from icnet_deploy.evaluation.evaluate.releases_report import (
+    add_compare_options,
+    compared_releases,
+    refuse_beside_compare,
+)
 from icnet_deploy.evaluation.evaluate.report import (
     evaluate_page,
     offer_errors,
@@ -56,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet evaluate",
         "Scores a model on labelled images: mIoU, IoU of each class, accuracy by size of regions.\n"
-        "With --against, two models on the same images, and their differences.",
+        "With --against, two models on the same images, and their differences. With --compare,\n"
+        "what fell between two recorded releases.",
         "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
     )
     what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
@@ -80,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     _add_network_options(parser)
+    add_compare_options(parser)
     parser.add_argument(
         "--diagnose",
         action="store_true",
@@ -232,7 +239,11 @@ def openings(
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet evaluate`; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    refuse_beside_compare(parser, arguments)
+    if arguments.compare:
+        return compared_releases(arguments)
     paths = _models(arguments)
     _check(arguments, paths)
     if arguments.diagnose:

@@ -162,12 +162,16 @@ def save_prediction(folder: Path, label_set: LabelSet, name: str, labels: UInt8)
 
 _SHARE = or_null(PERCENT)
 _REGION = {"from_pixels": COUNT, "to_pixels": or_null(COUNT), "regions": COUNT}
-_SCORE = {
-    **dict.fromkeys(("miou_percent", "pixel_accuracy_percent"), _SHARE),
-    "small_region_accuracy_percent": _SHARE,
-    "iou_percent": object_of(_SHARE),
-    "regions": list_of(object_with({**_REGION, "accuracy_percent": _SHARE})),
-}
+SCORE = object_with(
+    {
+        **dict.fromkeys(("miou_percent", "pixel_accuracy_percent"), _SHARE),
+        "small_region_accuracy_percent": _SHARE,
+        "iou_percent": object_of(_SHARE),
+        "regions": list_of(object_with({**_REGION, "accuracy_percent": _SHARE})),
+    }
+)
+"""What `Score.to_dict` gives."""
+
 _RESULT = Schema(
     "a result that this version's `icnet evaluate --json` writes",
     {
@@ -178,7 +182,7 @@ _RESULT = Schema(
         "network": OBJECT,
         **dict.fromkeys(("runtime", "device"), TEXT),
         "protocol": OBJECT,
-        "score": object_with(_SCORE),
+        "score": SCORE,
         "images": list_of(OBJECT),
         "notes": list_of(TEXT),
         "time": object_with({"milliseconds": FROM_ZERO, "scope": TEXT}),

@@ -313,4 +313,5 @@ class Comparison:
             "small_region_difference_points": small and small.to_dict(),
             "score": self.score.to_dict(),
             "protocol": self.score.protocol().to_dict(),
+            "images": [one.to_dict() for one in self.score.images_counted],
         }
