@@ -65,13 +65,15 @@ class Graph:
         """A weighted node's name in the network, e.g. `conv2_1._3x3` or `backbone.layer1.0.conv1`.
 
         It is that of its weights, without what an export wraps a network in. Weights that an
-        exporter made and has numbered have none: then it is the node's scope, where there is one,
-        and else the node's name.
+        exporter made and has numbered have none: then it is that of its bias, or the node's scope,
+        where there is one, and else the node's name.
         """
         weights = str(node.input[1])
         name = weights.removesuffix(".weight")
         if _NUMBERED.fullmatch(weights):
-            name = _scope(str(node.name)) or str(node.name) or weights
+            bias = str(node.input[2]) if len(node.input) > 2 else ""
+            name = bias.removesuffix(".bias") if bias.endswith(".bias") else ""
+            name = name or _scope(str(node.name)) or str(node.name) or weights
         return name.removeprefix("network.").removeprefix("module.").removesuffix(".conv")
 
     def weighted_node(self, node: onnx.NodeProto) -> Weighted | None:

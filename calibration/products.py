@@ -35,12 +35,14 @@ class Multiplied:
     Attributes:
         layer: its name, as `Graph.layer` gives it.
         operator: `Conv`, `ConvTranspose`, `Gemm` or `MatMul`.
+        output: the tensor that it makes.
         count: its multiply-adds.
         in_8_bits: whether all that it multiplies comes from a DequantizeLinear of 8 bits.
     """
 
     layer: str
     operator: str
+    output: str
     count: int
     in_8_bits: bool
 
@@ -137,7 +139,9 @@ def products(model: onnx.ModelProto) -> Products:
                 return Products((), f"the shapes around {node.op_type} {node.name!r} are not known")
             count = _COUNTS[node.op_type](node, known) // images
             exact = all(_from_8_bits(graph, values, name) for name in node.input[:2])
-            found.append(Multiplied(_layer(graph, node), node.op_type, count, exact))
+            found.append(
+                Multiplied(_layer(graph, node), node.op_type, node.output[0], count, exact)
+            )
     return Products(tuple(found))
 
 
@@ -223,7 +227,7 @@ def _layer(graph: Graph, node: onnx.NodeProto) -> str:
     if source is not None and source.op_type == "DequantizeLinear":
         name = source.input[0].removesuffix("_q")
     named = onnx.NodeProto(name=node.name, op_type=node.op_type)
-    named.input.extend([node.input[0], name])
+    named.input.extend([node.input[0], name, *node.input[2:]])
     return graph.layer(named)
 
 

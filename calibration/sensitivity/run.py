@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
     """
     dataset = open_data(args)
     parts = None if budget is None else _parts(args, dataset)
-    calibration = _calibration(args, cache)
+    calibration = calibration_of(args, cache)
     refuse_calibration_images(dataset, {str(cache): calibration.images})
     if parts is not None:
         if args.proof_split is not None:
@@ -131,7 +131,7 @@ def _parts(args: argparse.Namespace, dataset: Dataset) -> Parts:
     return Parts(dataset, other, f"the split {other.split}")
 
 
-def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
+def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
     """What `icnet quantize` kept of this file, else made now as it makes it."""
     model, metadata, size = load_float(args.model)
     parent = artefact_sha256(args.model)
@@ -142,6 +142,11 @@ def _calibration(args: argparse.Namespace, cache: Path) -> Calibration:
         raise InputError(
             f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
             "of it, or a file that is not there to have it made"
+        )
+    if args.dataset is None:
+        raise InputError(
+            f"there is no calibration of {args.model} in {cache}: run `icnet quantize` on it "
+            "first, or give --dataset and --data to have it made from the split train"
         )
     train = open_split(args, "train")
     fitting = Fitting.of(metadata)

@@ -164,12 +164,12 @@ def test_what_cannot_be_counted_is_said_and_raises_nothing():
 
 
 def test_the_line_stays_short_and_rounds_nothing_to_all_or_none():
-    few = [Multiplied(f"layer{i}", "Conv", 10 + i, False) for i in range(6)]
-    counted = Products((*few, Multiplied("large", "Conv", 5_200_000_000, True)))
+    few = [Multiplied(f"layer{i}", "Conv", "y", 10 + i, False) for i in range(6)]
+    counted = Products((*few, Multiplied("large", "Conv", "y", 5_200_000_000, True)))
     named = ", ".join(f"layer{i} (< 0.1 %)" for i in (5, 4, 3, 2))
     assert str(counted) == (
         f"99.9 % of 5.2 G multiply-adds in 8 bits; in float: {named}, 2 others (< 0.1 %)"
     )
-    all_of_it = Products((Multiplied("large", "Conv", 142_400_000, True),))
+    all_of_it = Products((Multiplied("large", "Conv", "y", 142_400_000, True),))
     assert str(all_of_it) == "100.0 % of 142 M multiply-adds in 8 bits"
     assert str(Products(())) == "0.0 % of 0 multiply-adds in 8 bits"

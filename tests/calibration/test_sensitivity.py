@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.sensitivity.plots import cost_plot
 from icnet_deploy.calibration.sensitivity.report import markdown, sensitivity_text
-from icnet_deploy.calibration.sensitivity.run import _calibration
+from icnet_deploy.calibration.sensitivity.run import calibration_of
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of, search
 from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.evaluation.budgets import Budget
@@ -178,7 +178,7 @@ def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
         dataset="scenes",
         data=fragile / "scenes",
     )
-    made, kept = (_calibration(args, tmp_path / "ranges.json").ranges() for _ in range(2))
+    made, kept = (calibration_of(args, tmp_path / "ranges.json").ranges() for _ in range(2))
     for name, one in made.tensors.items():
         assert (one.low, one.high) == (kept.tensors[name].low, kept.tensors[name].high)
         assert np.array_equal(one.means, kept.tensors[name].means)
