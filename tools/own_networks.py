@@ -46,8 +46,8 @@ def _row(verified: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _engine(file: Path, folder: Path) -> str:
-    """`built`, or why it is not."""
+def engine_outcome(file: Path, folder: Path) -> str:
+    """What came of building an engine of a file in a folder: `built`, or why it is not."""
     try:
         require("engines", "tensorrt-rtx", "tensorrt_rtx")
         tensorrt = import_module("tensorrt_rtx")
@@ -76,7 +76,7 @@ def record(folder: Path) -> dict[str, Any]:
             parity = parse(path.read_text("utf-8"))["parity"]
             rows += [_row(one, trained) for one in parity["rows"]]
             for artefact in read_artefacts(folder / path.stem):
-                engines[artefact.path.name] = _engine(artefact.path, Path(made))
+                engines[artefact.path.name] = engine_outcome(artefact.path, Path(made))
     return {
         "schema": _SCHEMA,
         "kind": "own_networks",
