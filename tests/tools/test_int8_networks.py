@@ -1,0 +1,85 @@
+"""The record of what 8 bits do to networks: a small one goes through it, and one that nobody made.
+
+The seven are `make long`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+for package in ("onnx", "onnxruntime", "openvino"):
+    pytest.importorskip(package, reason=f"networks are quantized and run with {package}")
+
+import placement_contract as small  # noqa: E402
+
+from icnet_deploy.calibration.placements.registry import PLACEMENTS  # noqa: E402
+from icnet_deploy.cli import main as icnet  # noqa: E402
+from icnet_deploy.errors import CheckFailed  # noqa: E402
+from icnet_deploy.metadata import write_artefact  # noqa: E402
+from icnet_deploy.networks.preprocessing import STREET  # noqa: E402
+from tools import int8_networks  # noqa: E402
+from tools.result_tables import with_tables  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The record of a network of seven convolutions and of one that nobody made; the exit code."""
+    out = tmp_path_factory.mktemp("out")
+    (out / "small").mkdir()
+    whole = {"network": {"architecture": "small"}, "preprocessing": STREET.to_dict()}
+    told = replace(small.metadata(), **whole, tools={"tests": "1"})
+    write_artefact(out / "small" / "small-fp32.onnx", small.network().SerializeToString(), told)
+    size = "x".join(map(str, small.SIZE))
+    networks = {
+        name: int8_networks._Network(name, "scenes", "scenes", size) for name in ("lost", "small")
+    }
+
+    def in_process(*arguments, allowed=(0,)):
+        assert icnet([*map(str, arguments)]) in allowed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8_networks, "_NETWORKS", networks)
+        patch.setattr(int8_networks, "_icnet", in_process)
+        patch.setattr(int8_networks, "engine_outcome", lambda file, folder: "built")
+        few = ["--train", "8", "--val", "2", "--rounds", "2", "--json", str(out / "result.json")]
+        code = int8_networks.main([str(out), "--networks", *networks, *few])
+    return code, json.loads((out / "result.json").read_text())
+
+
+def test_each_placement_is_held_to_float32_timed_and_counted(recorded):
+    _, result = recorded
+    [network] = [one for one in result["networks"] if one["name"] == "small"]
+    assert {row["placement"] for row in network["rows"]} == set(PLACEMENTS)
+    for row in network["rows"]:
+        assert row["verdict"] in ("within", "undecided", "past")
+        assert row["runtime"] in ("onnxruntime", "openvino")
+        assert row["protocol"]["images"] == 2
+        assert row["miou_difference_points"]["low"] <= row["worst_class"]["points"]["high"]
+        assert 50 < row["share_percent"] < 100
+        assert set(row["in_float"]) == set(small.IN_FLOAT)
+        assert row["time"]["ratio"]["value"] > 0
+    assert sum("engine" in row for row in network["rows"]) == 1
+
+
+def test_what_fails_is_recorded_and_the_others_go_on(recorded):
+    code, result = recorded
+    assert code == 1
+    lost, found = result["networks"]
+    assert "run examples/own_network/run.py" in lost["failures"][0]
+    assert found["miou_percent"] < 30
+    assert any("expected 30 % or more" in failure for failure in found["failures"])
+
+
+def test_its_table_has_a_line_a_file(recorded):
+    page = with_tables("<!-- results: int8_networks -->\n<!-- end -->", [recorded[1]])
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if "small" in line]
+    assert [line[2] for line in lines] == [*PLACEMENTS]
+    assert all(line[10] == "conv4, classifier" for line in lines)
+
+
+def test_a_command_that_fails_is_named_with_its_reason(tmp_path):
+    with pytest.raises(CheckFailed, match=r"icnet quantize ended with 2: .*nothing\.onnx"):
+        int8_networks._icnet("quantize", tmp_path / "nothing.onnx", "--images", tmp_path)
