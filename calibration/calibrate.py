@@ -175,13 +175,18 @@ def load_calibration(
 
 def _tensors_of(model: onnx.ModelProto) -> list[str]:
     """The tensors that a placement puts a pair on, in the graph's order."""
-    graph = Graph(model)
-    weighted = graph.weighted()
     # the inputs' means are wanted even where the range is another tensor's
-    wanted = {one.data for one in weighted}
+    wanted = {one.data for one in Graph(model).weighted()}
     for placement in PLACEMENTS.values():
-        pairs = placement.pairs(graph, [one for one in weighted if placement.takes(one)])
-        wanted |= {pairs.ranged_as.get(name, name) for name in pairs.readers}
+        arranged = onnx.ModelProto()
+        arranged.CopyFrom(model)
+        placement.arrange(arranged)
+        graph = Graph(arranged)
+        weighted = [one for one in graph.weighted() if placement.takes(one)]
+        pairs = placement.pairs(graph, weighted)
+        # with other layers in float a pair may have the range that is its own
+        wanted |= {one.data for one in weighted} | pairs.readers.keys()
+        wanted |= set(pairs.ranged_as.values()) | pairs.spare
     return [name for node in model.graph.node for name in node.output if name in wanted]
 
 

@@ -1,6 +1,7 @@
 """Writes Q/DQ pairs and 8-bit weights into a float32 graph, where a placement wants them."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.ranges import Range, Ranges
 from icnet_deploy.calibration.weighted import Weighted
-from icnet_deploy.errors import CheckFailed
+from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.integrity import require_finite, require_finite_graph
 
 Float32 = npt.NDArray[np.float32]
@@ -82,7 +83,19 @@ def _require_finite(model: onnx.ModelProto, ranges: Ranges) -> None:
 
 
 def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
-    return ranges.tensors[pairs.ranged_as.get(name, name)]
+    """What the grid of a tensor covers; InputError if the calibration does not know it."""
+    source = pairs.ranged_as.get(name, name)
+    if source not in ranges.tensors:
+        raise InputError(
+            f"the calibration has no range of {source!r}: an earlier release kept it; remove what "
+            "is kept of it (calibration.json), and calibrate again"
+        )
+    found = ranges.tensors[source]
+    if source not in pairs.within:
+        return found
+    low, high = pairs.within[source]
+    low, high = max(found.low, low), min(found.high, high)
+    return replace(found, low=low, high=high, limit=max(-low, high)) if low < high else found
 
 
 def _pair(graph: Graph, name: str, placement: Placement, its_range: Range) -> list[onnx.NodeProto]:

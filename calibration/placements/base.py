@@ -25,10 +25,15 @@ class Pairs:
     Attributes:
         readers: tensor -> the nodes that read it through a pair (by name), or None for all.
         ranged_as: tensor -> the tensor whose range it takes, where that is not its own.
+        within: tensor -> the two values that its range is cut off at, since what reads it does not
+            tell apart what lies beyond; zero is between them.
+        spare: tensors that may have one where more of the graph stays in float.
     """
 
     readers: dict[str, set[str] | None] = field(default_factory=dict)
     ranged_as: dict[str, str] = field(default_factory=dict)
+    within: dict[str, tuple[float, float]] = field(default_factory=dict)
+    spare: set[str] = field(default_factory=set)
 
     def read_by(self, tensor: str, node: onnx.NodeProto) -> None:
         """Lets one more node read a tensor through a pair."""

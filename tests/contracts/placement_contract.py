@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -146,10 +147,12 @@ class PlacementContract:
         name: a key of `PLACEMENTS`.
         pairs: tensor -> the nodes that read it through a pair, or None for all, where the layers of
             `IN_FLOAT` stay in float.
+        unknown: the operators of the odd network that it does not know, with their number.
     """
 
     name: str
     pairs: dict
+    unknown: ClassVar[dict] = {"Sigmoid": 2, "Mul": 1}
 
     @property
     def placement(self):
@@ -255,7 +258,7 @@ class PlacementContract:
 
     def test_what_it_does_not_know_stays_in_float_and_is_named(self):
         others = Graph(network(True)).others_than(self.placement.operators)
-        assert others == {"Sigmoid": 2, "Mul": 1}
+        assert others == self.unknown
         assert not Graph(network()).others_than(self.placement.operators)
         graph = self.quantized(odd=True)
         assert len(graph.nodes("Sigmoid")) == 2
