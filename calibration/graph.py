@@ -156,9 +156,11 @@ class Graph:
     def others_than(self, operators: Collection[str]) -> Counter[str]:
         """How many nodes between weighted ones are of none of these operators, by operator.
 
-        A node of `KINDS` whose weights cannot be quantized is one of them.
+        A node of `KINDS` whose weights cannot be quantized is one of them; one that only computes
+        the sizes of tensors is not.
         """
-        nodes = self.model.graph.node
+        sizes = self._sizes()
+        nodes = [node for node in self.model.graph.node if sizes.isdisjoint(node.output)]
         before: set[str] = set()
         after: set[str] = set()
         for node in nodes:
@@ -176,6 +178,15 @@ class Graph:
                 self.weighted_node(node) if node.op_type in KINDS else node.op_type in operators
             )
         )
+
+    def _sizes(self) -> set[str]:
+        """The tensors that are computed of tensors' sizes and constants alone."""
+        sizes: set[str] = set()
+        for node in self.model.graph.node:
+            given = [name for name in node.input if name and name not in self.constants]
+            if node.op_type in ("Shape", "Size") or sizes.issuperset(given):
+                sizes.update(node.output)
+        return sizes
 
     def _multiplies(self, node: onnx.NodeProto) -> bool:
         """Whether it multiplies by constants, whoever else reads them."""

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icnet_deploy.calibration.placements.base import Pairs, Placement
+from icnet_deploy.calibration.placements.joins import join_in_8_bits
 from icnet_deploy.calibration.weighted import Weighted
 
 if TYPE_CHECKING:
     import onnx
 
     from icnet_deploy.calibration.graph import Graph
+
+
+_FLOWING = frozenset(
+    {
+        *("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Sigmoid"),
+        *("Mul", "Concat", "DepthToSpace", "GlobalAveragePool", "ReduceMean"),
+        *("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"),
+    }
+)
+"""What runs in float beside the products, mostly as a part of them."""
 
 
 class Int8(Placement):
@@ -25,6 +36,7 @@ class Int8(Placement):
     """
 
     name = "int8"
+    operators = Placement.operators | _FLOWING
 
     def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
         """See `Placement`."""
@@ -45,13 +57,37 @@ class Int8(Placement):
                 # nothing changes but that the pool and what makes its input work in 8 bits.
                 pairs.read_by(source.input[0], source)
                 pairs.ranged_as[source.input[0]] = name
+        for name in list(pairs.readers):
+            source = graph.producers.get(name)
+            for node in [source, *_joined(graph, source)]:
+                if node is not None and _moves(node) and node.input[0] not in pairs.readers:
+                    pairs.read_by(node.input[0], node)
+                    pairs.ranged_as[node.input[0]] = name
         return pairs
+
+    def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
+        """Joins in 8 bits what is joined and then rounded."""
+        return join_in_8_bits(nodes, graph.outputs)
 
     def arrange(self, model: onnx.ModelProto) -> bool:
         """See `_own_layout`."""
         from icnet_deploy.calibration.graph import Graph
 
         return _own_layout(Graph(model))
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    """Whether a node moves values and changes none, so that rounding may come before it."""
+    if node.op_type == "Resize":
+        return any(one.name == "mode" and one.s == b"nearest" for one in node.attribute)
+    return node.op_type == "DepthToSpace"
+
+
+def _joined(graph: Graph, node: onnx.NodeProto | None) -> list[onnx.NodeProto]:
+    """The nodes that make what a Concat joins."""
+    if node is None or node.op_type != "Concat":
+        return []
+    return [graph.producers[name] for name in node.input if name in graph.producers]
 
 
 def _own_layout(graph: Graph) -> bool:

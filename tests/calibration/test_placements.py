@@ -89,7 +89,6 @@ class TestInt8Ort(PlacementContract):
     pairs = dict.fromkeys(
         ("planes", "pool", "relu1", "relu2", "relu3", "relu4", "relu5", "conv3", "conv5", "conv6")
     )
-    unknown = {}  # noqa: RUF012
 
     def test_of_the_shipped_network_all_but_the_ends_find_integer_kernels(
         self, quantized, tmp_path

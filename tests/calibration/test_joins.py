@@ -1,0 +1,106 @@
+"""What is rounded behind a Concat is joined in 8 bits: the same answers, on OpenVINO, too."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.placements.joins import join_in_8_bits
+
+RANDOM = np.random.default_rng(0)
+IMAGE = RANDOM.normal(0, 1, (1, 4, 16, 16)).astype(np.float32)
+
+
+def joined(relu=False, nested=False, shared=False):
+    """Two convolutions in 8 bits, joined, rounded, and read by a third."""
+    nodes, constants = [], {}
+
+    def constant(name, value):
+        constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def node(kind, name, *inputs, **attributes):
+        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def pair(name, step):
+        grid = [constant(f"{name}_scale", np.float32(step)), constant(f"{name}_zero", np.int8(0))]
+        return node(
+            "DequantizeLinear",
+            f"{name}_dq",
+            node("QuantizeLinear", f"{name}_q", name, *grid),
+            *grid,
+        )
+
+    def conv(name, image, inputs, outputs):
+        whole = RANDOM.integers(-60, 60, (outputs, inputs, 3, 3)).astype(np.int8)
+        grid = (np.full(outputs, 0.01, np.float32), np.zeros(outputs, np.int8))
+        grid = [constant(f"{name}_{i}", value) for i, value in enumerate(grid)]
+        weight = node(
+            "DequantizeLinear", f"{name}_w", constant(f"{name}_whole", whole), *grid, axis=0
+        )
+        return node("Conv", name, image, weight, pads=[1] * 4)
+
+    image = pair("image", 0.03)
+    parts = [conv("a", image, 4, 8), node("Relu", "b_relu", conv("b", image, 4, 8))]
+    if nested:
+        parts[1] = node("Concat", "inner", "b_relu", conv("c", image, 4, 4), axis=1)
+    whole = node("Concat", "whole", *parts, axis=1)
+    behind = node("Relu", "relu", whole) if relu else whole
+    conv("out", pair(behind, 0.05), 20 if nested else 16, 8)
+    outputs = ["out", "whole"] if shared else ["out"]
+    graph = helper.make_graph(
+        nodes,
+        "joined",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, IMAGE.shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, "NCHW") for name in outputs],
+        list(constants.values()),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+def moved(model):
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = Graph(copy)
+    graph.sort(join_in_8_bits(list(copy.graph.node), graph.outputs))
+    onnx.checker.check_model(copy, full_check=True)
+    return copy
+
+
+def on_onnxruntime(model):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return session.run(["out"], {"image": IMAGE})[0]
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"relu": True}, {"nested": True}, {"relu": True, "nested": True}]
+)
+def test_it_is_the_same_function(form):
+    model = joined(**form)
+    after = moved(model)
+    for node in Graph(after).nodes("Concat"):
+        readers = Graph(after).readers[node.output[0]]
+        assert [n.op_type for n in readers] in (["DequantizeLinear"], ["Concat"])
+    np.testing.assert_array_equal(on_onnxruntime(after), on_onnxruntime(model))
+
+
+@pytest.mark.parametrize("form", [{}, {"relu": True}, {"nested": True}])
+def test_openvino_answers_alike(form):
+    openvino = pytest.importorskip("openvino")
+    model = joined(**form)
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(moved(model).SerializeToString()), "CPU", options)
+    exact = on_onnxruntime(model)
+    # a value between two places of the grid may go either way
+    assert np.linalg.norm(compiled(IMAGE)[0] - exact) < 0.01 * np.linalg.norm(exact)
+
+
+def test_what_another_node_reads_is_joined_in_float():
+    model = joined(shared=True)
+    assert len(Graph(moved(model)).nodes("QuantizeLinear")) == 2
