@@ -1,7 +1,8 @@
 """`python -m tools.own_networks OUT`: records what the example's networks of others came to.
 
-`examples/own_network/run.py --out OUT` trained, exported and verified them; here every file is
-built with TensorRT for RTX, too, where that is installed.
+`examples/own_network/run.py --out OUT` trained, exported and verified them; here every file of
+floats is built with TensorRT for RTX, too, where that is installed. What 8 bits come to is recorded
+by `tools.int8_networks`, on more scenes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.export.build_engine import build_engine
 from icnet_deploy.export.engine.options import BuildOptions
 from icnet_deploy.files import write_json
+from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.report.tables import Table, bounded
 from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.machine import machine, versions
@@ -58,6 +60,10 @@ def engine_outcome(file: Path, folder: Path) -> str:
     return "built"
 
 
+def _of_floats(precision: str) -> bool:
+    return not PRECISIONS[precision].calibrated
+
+
 def record(folder: Path) -> dict[str, Any]:
     """The JSON form of what a run of the example left in a folder.
 
@@ -74,9 +80,10 @@ def record(folder: Path) -> dict[str, Any]:
         for path in tqdm(results, desc="networks", unit="network", disable=None):
             trained = torch.load(path.with_suffix(".pth"), weights_only=True)
             parity = parse(path.read_text("utf-8"))["parity"]
-            rows += [_row(one, trained) for one in parity["rows"]]
-            for artefact in read_artefacts(folder / path.stem):
-                engines[artefact.path.name] = engine_outcome(artefact.path, Path(made))
+            rows += [_row(one, trained) for one in parity["rows"] if _of_floats(one["precision"])]
+            for file in read_artefacts(folder / path.stem):
+                if file.metadata is None or _of_floats(file.metadata.precision):
+                    engines[file.path.name] = engine_outcome(file.path, Path(made))
     return {
         "schema": _SCHEMA,
         "kind": "own_networks",

@@ -1,7 +1,8 @@
 """`python run.py`: five networks of other libraries, each from training to files that are verified.
 
 For each network it trains (`train.py`), exports in float32 and in float16 (`icnet export
---network`) and verifies both on every runtime that is installed (`icnet verify --network`).
+--network`), makes 8-bit files of the float32 one, calibrated on scenes that it was trained on
+(`icnet quantize`), and verifies all on every runtime that is installed (`icnet verify --network`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ HERE = Path(__file__).resolve().parent
 NETWORKS = {"lraspp": 200, "unet": 60, "deeplabv3plus": 60, "segformer": 120, "road": 60}
 """Name -> training steps, after which its map shows most of the classes."""
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
+"""The last is made of the first's file."""
 
 
 def run(*command: object) -> None:
@@ -32,7 +34,7 @@ def icnet(*arguments: object) -> None:
 
 
 def make(name: str, args: argparse.Namespace) -> None:
-    """Trains, exports and verifies one network; its files come to lie in `OUT/NAME`."""
+    """Trains, exports, quantizes and verifies one network; its files come to lie in `OUT/NAME`."""
     out = args.out.resolve()
     folder, weights = out / name, out / f"{name}.pth"
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,10 @@ def make(name: str, args: argparse.Namespace) -> None:
     run(sys.executable, "train.py", name, "--data", data, *training, "-o", weights)
     network = ("--network", f"my_networks:{name}", "--weights", weights)
     says = ("--label-set", data / "classes.json", "--preprocessing", "imagenet")
-    for precision in args.precisions:
+    for precision in filter(args.precisions.__contains__, PRECISIONS):
+        if precision == "int8":
+            icnet("quantize", folder / f"{name}-fp32.onnx", "--dataset", "folder", "--data", data)
+            continue
         file = folder / f"{name}-{precision}.onnx"
         form = ("--size", args.size, "--precision", precision)
         icnet("export", *network, *says, *form, "-o", file)
