@@ -90,7 +90,7 @@ def write_network(checkpoint: Checkpoint, out: Path, form: Form) -> Exported:
         raise InputError(f"the headroom report is about float16; the precision is {form.precision}")
     network = checkpoint.network
     _require_size(form.size, checkpoint)
-    sizes = _sizes(form, network.min_side, network.side_multiple)
+    sizes = sizes_of(form, network.min_side, network.side_multiple)
     samples = Samples(sizes, form.images, checkpoint.preprocessing)
     make_folder(out.parent)  # what cannot be written is refused before the long work
     if out.is_dir():
@@ -136,7 +136,7 @@ def _require_size(size: Size, checkpoint: Checkpoint) -> None:
         raise InputError(f"{given}: each side must be a multiple of {multiple} pixels, e.g. {near}")
 
 
-def _sizes(form: Form, least: int, multiple: int) -> list[Size]:
+def sizes_of(form: Form, least: int, multiple: int) -> list[Size]:
     """What the graph is run at; of free size not only multiples, and nearly as small as may be."""
     if not form.dynamic_size:
         return [form.size]

@@ -45,7 +45,7 @@ class Samples(Sequence[list[UInt8]]):
 
     Batches of at most two images of one size, uint8 H x W x 3, RGB, brought to it as `Predictor`
     does. Two drawn scenes for each size; then the images, at the first size. However many there
-    are, one batch is in memory at a time.
+    are, one batch of them is in memory at a time.
 
     Args:
         sizes: each (height, width) in pixels that the graph is run at.
@@ -64,6 +64,7 @@ class Samples(Sequence[list[UInt8]]):
     ) -> None:
         for path in images:
             read_image(path)
+        self._drawn: dict[tuple[int, Size], UInt8] = {}
         self._fit = ("stretch", (0.0,) * 3)
         if preprocessing is not None:
             self._fit = (preprocessing.fit, preprocessing.border)
@@ -81,9 +82,11 @@ class Samples(Sequence[list[UInt8]]):
 
     def _load(self, source: int | Path, size: Size) -> UInt8:
         if isinstance(source, int):
-            height, width = (max(_LEAST_SCENE, side) for side in size)
-            scene = draw_scene((0, source), (height, width)).image
-            return np.ascontiguousarray(scene[: size[0], : size[1]])
+            if (source, size) not in self._drawn:  # which takes longer than to run a small network
+                height, width = (max(_LEAST_SCENE, side) for side in size)
+                scene = draw_scene((0, source), (height, width)).image
+                self._drawn[source, size] = np.ascontiguousarray(scene[: size[0], : size[1]])
+            return self._drawn[source, size]
         return fit_image(read_image(source), size, *self._fit).pixels
 
 

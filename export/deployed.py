@@ -11,10 +11,10 @@ from icnet_deploy.labels import IGNORE
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.preprocessing import Preprocessing
 
-_NO_CLASS = float(IGNORE)
+NO_CLASS = float(IGNORE)
 """What a label map holds where logits are not finite: a label that every reader refuses."""
 
-_LARGEST_SUM = 3e38
+LARGEST_SUM = 3e38
 """Beyond it float32 ends, at 3.4e38."""
 
 
@@ -97,7 +97,7 @@ def labels_of(logits: Tensor) -> Tensor:
     """
     index = torch.arange(logits.shape[1], dtype=torch.float32).view(1, -1, 1, 1)
     total = logits.sum((1, 2, 3), keepdim=True).abs()
-    return torch.where(total < _LARGEST_SUM, index, _NO_CLASS)
+    return torch.where(total < LARGEST_SUM, index, NO_CLASS)
 
 
 def lowest_argmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def lowest_argmax(logits: Tensor, labels: Tensor) -> Tensor:
     255. It says what ArgMax says, in operators that fuse: TensorRT runs ArgMax as a slow TopK.
     """
     best = logits.amax(dim=1, keepdim=True)
-    return torch.where(logits == best, labels, _NO_CLASS).amin(dim=1)
+    return torch.where(logits == best, labels, NO_CLASS).amin(dim=1)
 
 
 def stride_of(network: SegmentationNetwork, sizes: Sequence[Size]) -> int | None:

@@ -25,7 +25,7 @@ from icnet_deploy.export.passes import (
 )
 from icnet_deploy.export.pooling import PlainPools
 
-_OPSET = 19
+OPSET = 19
 """The lowest that knows float16 scales of Q/DQ; TensorRT 10 and 11, ONNX Runtime from 1.16 and
 OpenVINO from 2024 read it."""
 
@@ -35,7 +35,8 @@ LARGEST = 8192
 _REWRITES = (fold_batch_norms, fold_input, pointwise_first, centre_first, transpose_first)
 """What makes the graph run faster, or at all; see docs/graph.md."""
 
-_IR = 9  # what opset 19 came with
+IR = 9
+"""The version of the format that opset 19 came with."""
 
 _TOGETHER = 2  # images of the example: of one, an exporter might take the batch for a constant
 
@@ -75,11 +76,11 @@ def trace(
     """
     module.eval()
     try:
-        return _Traced(_finished(_by_dynamo(module, size, free_size), rewrites), "")
+        return _Traced(finished(_by_dynamo(module, size, free_size), rewrites), "")
     except Exception as error:  # theirs are of many kinds
         first = error
     try:
-        model = _finished(_by_torchscript(module, size, free_size), rewrites)
+        model = finished(_by_torchscript(module, size, free_size), rewrites)
     except Exception as second:
         raise ModelError(_refusal(first, second, free_size)) from first
     return _Traced(
@@ -107,7 +108,7 @@ def _by_dynamo(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx
             input_names=["image"],
             output_names=[module.head],
             dynamic_shapes=(axes,),
-            opset_version=_OPSET,
+            opset_version=OPSET,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
@@ -140,7 +141,7 @@ def _by_torchscript(module: Deployed, size: tuple[int, int], free_size: bool) ->
                 "image": {0: "N", **sides},
                 module.head: {0: "N", **(grid if free_size else {})},
             },
-            opset_version=_OPSET,
+            opset_version=OPSET,
         )
     return onnx.load_model_from_string(file.getvalue())
 
@@ -149,11 +150,17 @@ def _example(size: tuple[int, int]) -> torch.Tensor:
     return torch.zeros((_TOGETHER, *size, 3), dtype=torch.uint8)
 
 
-def _finished(
-    model: onnx.ModelProto, rewrites: Sequence[Callable[[onnx.ModelProto], bool]]
+def finished(
+    model: onnx.ModelProto,
+    rewrites: Sequence[Callable[[onnx.ModelProto], bool]] = _REWRITES,
 ) -> onnx.ModelProto:
-    """The same graph without the exporter's notes, simplified, rewritten and checked."""
-    model.ir_version = _IR
+    """The same graph without its writer's notes, simplified, rewritten and checked.
+
+    Args:
+        model: of opset 19; changed in place.
+        rewrites: passes over the simplified graph, in this order.
+    """
+    model.ir_version = IR
     _drop_notes(model)
     static_resize(model)
     simplify(model)

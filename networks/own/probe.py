@@ -151,6 +151,24 @@ def probe(
     return behaviour
 
 
+def probe_at(module: nn.Module, name: str, size: Size) -> Behaviour:
+    """As `probe`, at one size alone, whatever others the network takes.
+
+    Raises:
+        InputError: it takes no images of that size; its answer is not logits.
+        CheckFailed: its answer is another each time, or depends on other images of the batch.
+    """
+    try:
+        run = run_on_noise(module, size)
+    except Refused as refused:
+        raise InputError(_no_logits(name, f"at {_by(size)}, {refused}")) from refused
+    _require_steady(module, name, run)
+    multiple = gcd(*size)
+    stride = _stride(module, [run], multiple, None)
+    rules = frozenset(call.rule for call in run.resizes.calls)
+    return Behaviour([run], multiple, min(size), stride, None, None, size, rules, run.squashed)
+
+
 def _runs(
     module: nn.Module, name: str, size: Size | None, said: int | None
 ) -> tuple[list[Run], int]:

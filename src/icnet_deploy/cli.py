@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "compress": ("icnet_deploy.training.compress.command", "prune a network and fine-tune it"),
     "export": ("icnet_deploy.export.to_onnx", "checkpoint -> ONNX, verified against PyTorch"),
+    "adopt": ("icnet_deploy.export.adopt.command", "another program's ONNX file -> artefact"),
     "quantize": ("icnet_deploy.calibration.command", "float32 ONNX -> INT8, calibrated"),
     "sensitivity": (
         "icnet_deploy.calibration.sensitivity.command",

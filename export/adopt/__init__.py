@@ -1,0 +1,1 @@
+"""An ONNX file of another program becomes an artefact: `icnet adopt`."""

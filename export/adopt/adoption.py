@@ -1,0 +1,346 @@
+"""From an ONNX file of another program to an artefact that was proved against it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icnet_deploy._version import __version__
+from icnet_deploy.errors import BackendError, CheckFailed, InputError, ModelError, OutputError
+from icnet_deploy.export.adopt.assemble import assemble
+from icnet_deploy.export.adopt.ending import Ending, Endings, chain
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
+from icnet_deploy.export.adopt.network import ForeignNetwork
+from icnet_deploy.export.adopt.original import Original
+from icnet_deploy.export.artefact import Form, sizes_of
+from icnet_deploy.export.check import Samples, Verification, verify
+from icnet_deploy.files import make_folder
+from icnet_deploy.integrity import require_finite_graph
+from icnet_deploy.labels import LabelSet
+from icnet_deploy.metadata import ArtefactMetadata, write_artefact
+from icnet_deploy.networks.checkpoint import Checkpoint
+from icnet_deploy.networks.layers import resize
+from icnet_deploy.networks.own.probe import Behaviour, probe, probe_at
+from icnet_deploy.networks.own.request import NetworkRequest
+from icnet_deploy.networks.own.said import hold_said
+from icnet_deploy.networks.preprocessing import Preprocessing
+
+Size = tuple[int, int]
+
+_TRIED = ((128, 192), (256, 320), (512, 1024), (224, 224), (384, 384), (768, 1024), (1024, 2048))
+"""(height, width) that a file of free sides is first run at, in pixels, until one is taken."""
+
+_LEAST_ALIKE = 0.9999
+_MOST_APART = 1e-3
+"""How far logits that are resized behind the file may be from its own, root mean square, as a share
+of their spread; as for an artefact in float32."""
+
+_MOVED = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Resize"})
+"""What leaves logits logits: behind others the labels alone can be compared."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is said of a foreign file. What is None is found, or assumed and said so.
+
+    Attributes:
+        label_set: its classes.
+        preprocessing: what its input expects.
+        layout: of its input, of `LAYOUTS`.
+        size: (height, width) in pixels that the artefact takes; None: as the file has it.
+        output: the name of the output that is meant.
+        upsampling: how its logits become pixels.
+        threshold: of one channel, the probability from which on a pixel is of the second class.
+        images: photos to compare on, besides two drawn scenes.
+    """
+
+    label_set: LabelSet
+    preprocessing: Preprocessing
+    layout: str | None = None
+    size: Size | None = None
+    output: str | None = None
+    upsampling: str | None = None
+    threshold: float | None = None
+    images: Sequence[Path] = ()
+
+
+class Adopted(NamedTuple):
+    """What is known of an artefact that was written.
+
+    Attributes:
+        check: how far it is from the file.
+        found: what the file is, and what became of it, line by line.
+    """
+
+    check: Verification
+    found: tuple[str, ...]
+
+
+class _Placed(NamedTuple):
+    """A way to take a file, that was found to be exact."""
+
+    network: ForeignNetwork
+    behaviour: Behaviour
+    upsampling: str
+    samples: Samples
+    notes: tuple[str, ...]
+
+
+def adopt(path: Path, out: Path, request: Request) -> Adopted:
+    """Writes an artefact of a foreign file and proves it against that; one that fails is not kept.
+
+    Args:
+        path: the file.
+        out: the artefact.
+        request: what is said of the file.
+
+    Raises:
+        InputError: the file needs something said, or cannot be run at that size.
+        ModelError: it cannot be taken; the message says why.
+        LabelSetError: the label set has another number of classes.
+        ImageError: a photo cannot be read.
+        CheckFailed: the artefact does not do what the file does, or what was said of it is not so.
+        OutputError: the artefact cannot be written.
+    """
+    file = read_foreign(path, request.layout, request.output)
+    size = _size(file, request.size)
+    make_folder(out.parent)
+    if out.is_dir():
+        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
+    placed = _place(file, size, request)
+    network = placed.network
+    network.place(
+        placed.upsampling,
+        placed.behaviour.stride,
+        placed.behaviour.min_side,
+        placed.behaviour.side_multiple,
+    )
+    checkpoint = Checkpoint(
+        path, network, request.label_set, request.preprocessing, {}, file.sha256
+    )
+    check, batch = _write(out, checkpoint, network, placed.samples, size, request)
+    return Adopted(check, (*_words(file, placed, size, batch, request.upsampling), *placed.notes))
+
+
+def _size(file: ForeignFile, said: Size | None) -> Size | None:
+    """(height, width) that the artefact takes; None: any."""
+    height, width = file.size
+    if said is not None:
+        if any(own not in (None, side) for own, side in zip(file.size, said, strict=True)):
+            own = "x".join("any" if side is None else str(side) for side in file.size)
+            raise InputError(
+                f"--size {said[0]}x{said[1]} was said, but {file.path} takes images of {own} "
+                "alone: leave --size out, or export the network at that size"
+            )
+        return said
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise InputError(
+            f"{file.path} has one side free and the other fixed ({height or 'any'}x"
+            f"{width or 'any'}): say both with --size"
+        )
+    return height, width
+
+
+def endings_of(file: ForeignFile, classes: int, size: Size | None) -> tuple[list[Ending], Size]:
+    """All ways to take a file, from the one that leaves most off; and the size that it ran at.
+
+    Args:
+        file: it.
+        classes: how many the label set has.
+        size: (height, width) in pixels to run it at; None: any that it takes.
+
+    Raises:
+        InputError, ModelError: it does not run, or its answer is no logits and no label map.
+        LabelSetError: it has another number of classes.
+    """
+    nodes = chain(file.model, file.output)
+    tensors = [file.output, *(str(node.input[0]) for node in nodes)]
+    original = Original(file, tensors)
+    refusal = ""
+    for at in [size] if size is not None else _TRIED:
+        noise = np.random.default_rng(0).normal(size=(1, 3, *at)).astype(np.float32)
+        try:
+            seen = original.run(noise)
+        except BackendError as error:
+            refusal = refusal or str(error)
+            continue
+        return Endings(file, seen, at, classes).find(), at
+    advice = "say another --size" if size is not None else "say a --size that it takes"
+    raise InputError(f"{refusal}; {advice}")
+
+
+def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
+    """The first way to take the file that is exact."""
+    classes = len(request.label_set)
+    endings, at = endings_of(file, classes, size)
+    if request.threshold is not None and endings[0].channels != 1:
+        raise InputError(
+            f"--threshold {request.threshold:g} is about one channel of logits; {file.path} has "
+            f"{endings[0].channels or 'label maps alone'}: leave it out"
+        )
+    whole = ForeignNetwork(file, endings[-1], classes, request.threshold)
+    notes: list[str] = []
+    for ending in endings:
+        network = ForeignNetwork(file, ending, classes, request.threshold)
+        said = NetworkRequest(str(file.path), upsampling=request.upsampling)
+        if size is not None:
+            behaviour = probe_at(network, str(file.path), size)
+        else:
+            behaviour = probe(network, str(file.path), keep_resize=True)
+        if ending.head == "labels" and not behaviour.is_whole:
+            run = behaviour.runs[0]
+            raise ModelError(
+                f"{file.path} gives for an image of {run.size[0]}x{run.size[1]} a label map of "
+                f"{run.grid[0]}x{run.grid[1]}, and its logits are not to be had: export the "
+                "network so that it gives them"
+            )
+        behaviour = replace(behaviour, upsampling=ending.upsampling)
+        rule = hold_said(said, behaviour, str(file.path))
+        form = Form(size or at, dynamic_size=size is None)
+        sizes = sizes_of(form, behaviour.min_side, behaviour.side_multiple)
+        samples = Samples(sizes, request.images, request.preprocessing)
+        reason = "" if ending == endings[-1] else _unlike(network, whole, rule, samples, request)
+        if not reason:
+            return _Placed(network, behaviour, rule, samples, tuple(notes))
+        off = ", ".join(reversed(ending.taken_off))
+        notes.append(f"kept in the graph: {off}, since without them {reason}")
+    raise CheckFailed(f"{file.path} cannot be taken: {'; '.join(notes)}")
+
+
+def _unlike(
+    network: ForeignNetwork, whole: ForeignNetwork, rule: str, samples: Samples, request: Request
+) -> str:
+    """Why the logits of an ending are not those of the file's own answer; empty where they are."""
+    same = total = 0
+    furthest = 0.0
+    for batch in samples:
+        pixels = request.preprocessing.tensor(np.stack(batch))
+        logits, answers = network(pixels), whole(pixels)
+        grid = (int(answers.shape[2]), int(answers.shape[3]))
+        ours = logits if logits.shape == answers.shape else resize(logits, grid, rule)
+        margin = network.tie_margins(float(logits.abs().max()))[32]
+        alike = _alike(ours, answers, margin)
+        same, total = same + int(alike.sum()), total + alike.numel()
+        spread = max(float(answers.std()), 1e-12)
+        furthest = max(furthest, float((ours - answers).square().mean().sqrt()) / spread)
+    if same < _LEAST_ALIKE * total:
+        return f"{same / total:.3%} of the labels are those of the file"
+    compared = whole.ending.head == "logits" and _MOVED.issuperset(network.ending.taken_off)
+    if compared and furthest > _MOST_APART:
+        return f"the logits differ from those of the file by {furthest:.2%} of their spread"
+    return ""
+
+
+def _alike(ours: Tensor, answers: Tensor, margin: float) -> Tensor:
+    """Where the labels are the same, or nearly tied, bool N x H x W."""
+    theirs = answers.argmax(1, keepdim=True)
+    best, own = ours.max(1, keepdim=True)
+    return torch.logical_or(own == theirs, best - ours.gather(1, theirs) <= margin)
+
+
+def _write(
+    out: Path,
+    checkpoint: Checkpoint,
+    network: ForeignNetwork,
+    samples: Samples,
+    size: Size | None,
+    request: Request,
+) -> tuple[Verification, str]:
+    """Writes the artefact, for any number of images where that holds; and which it is."""
+    file, head = network.file, network.ending.head
+    forms = ["freed", "free", "one"] if size is not None else ["free", "freed", "one"]
+    for batch in forms:
+        with suppress(*[] if batch == "one" else [CheckFailed, ModelError]):
+            model = assemble(
+                file, network.ending, request.preprocessing, request.threshold, size, batch
+            )
+            model.producer_name, model.producer_version = "icnet-deploy", __version__
+            content = model.SerializeToString()
+            advice = "its weights are too large; export the network again"
+            require_finite_graph(content, f"the graph of {file.path}", advice, CheckFailed)
+            alone = batch == "one"
+            batches = [[one] for each in samples for one in each] if alone else samples
+
+            def check(written: Path, batches=batches) -> Verification:
+                return verify(written, checkpoint, head, "fp32", batches)
+
+            metadata = _metadata(checkpoint, network, size)
+            return write_artefact(out, content, metadata, check), batch
+    raise CheckFailed(f"no form of {file.path} holds")  # the last form raises its own
+
+
+def _metadata(
+    checkpoint: Checkpoint, network: ForeignNetwork, size: Size | None
+) -> ArtefactMetadata:
+    return ArtefactMetadata(
+        label_set=checkpoint.label_set,
+        size=size,
+        head=network.ending.head,
+        precision="fp32",
+        network=network.description(),
+        preprocessing=checkpoint.preprocessing.to_dict(),
+        weights_sha256=checkpoint.sha256,
+        parent_sha256=checkpoint.sha256,
+        stride=network.stride,
+        upsampling=network.upsampling,
+        min_side=network.min_side,
+        side_multiple=network.side_multiple,
+        fit=checkpoint.preprocessing.fit,
+        threshold=network.threshold,
+        tools={name: version(name) for name in ("onnx", "onnxsim", "onnxruntime")}
+        | {"icnet-deploy": __version__, "python": platform.python_version()},
+    )
+
+
+def _words(
+    file: ForeignFile, placed: _Placed, size: Size | None, batch: str, said: str | None
+) -> tuple[str, ...]:
+    """What the file is and what became of it, line by line."""
+    network, behaviour = placed.network, placed.behaviour
+    ending = network.ending
+    lines = [
+        f"file: {file.path.name}, of {file.writer}, opset {file.opset}, "
+        f"{'float16' if file.half else 'float32'}, SHA-256 {file.sha256[:16]}...",
+        f"input: {file.image}, {file.layout}, {'uint8' if file.integers else 'float'}",
+        f"output: {file.output}, {_classes(network)}",
+    ]
+    if ending.taken_off:
+        lines.append(
+            f"behind the logits: {', '.join(reversed(ending.taken_off))} (taken off; the label map "
+            "is the same)"
+        )
+    how = "found: its last Resize is taken off" if ending.upsampling else "found"
+    if placed.upsampling != "none" and not ending.upsampling:
+        how = "said" if said else "assumed, PyTorch's default: the file does not say it"
+    stride = "no one number" if behaviour.stride is None else behaviour.stride
+    lines += [f"upsampling: {placed.upsampling} ({how})", f"stride: {stride} (found)"]
+    if size is None:
+        lines.append(
+            f"sides: multiples of {behaviour.side_multiple}, from {behaviour.min_side} pixels on "
+            "(found)"
+        )
+    else:
+        lines.append(f"size: {size[0]}x{size[1]}")
+    one = "1: the graph holds it as a constant"
+    lines.append(f"images at a time: {one if batch == 'one' else 'any number'}")
+    if network.threshold is not None:
+        lines.append(f"threshold: {network.threshold:g}")
+    return tuple(lines)
+
+
+def _classes(network: ForeignNetwork) -> str:
+    if network.ending.head == "labels":
+        return f"a label map of {network.num_classes} classes; its logits are not to be had"
+    channels = network.ending.channels
+    return f"logits of {channels} channel{'s' * (channels > 1)}, {network.ending.layout}"

@@ -1,0 +1,368 @@
+"""An ONNX file that another program wrote: read, and refused with the reason where it cannot be
+taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import TensorProto, numpy_helper
+
+from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.integrity import KEY, artefact_sha256, find_entry, require_finite_graph
+
+_LOWEST = 7
+"""The first opset whose operators broadcast as they do today."""
+
+_LARGEST_BYTES = 2**31 - 2**20  # of a message of protobuf, less what is added here
+
+_DOMAINS = ("", "ai.onnx")
+
+_QUANTIZED = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+        "MatMulInteger",
+    }
+)
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+LAYOUTS = ("NCHW", "NHWC")
+"""How an image may lie in a tensor: channels before the sides, or after them."""
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """What was read of a file.
+
+    Attributes:
+        path: the file.
+        sha256: of it and of its external data; see `integrity.artefact_digest`.
+        model: all in one, the calls of its own functions inlined; its float16 tensors float32.
+        writer: the program that wrote it, as it says itself.
+        image: the name of its one input.
+        layout: of the input, of `LAYOUTS`.
+        size: (height, width) in pixels of the input; None of a side that is free.
+        batch: images at a time; None where that is free.
+        output: the name of the output that is taken.
+        half: whether tensors in it are float16.
+        integers: whether its input is uint8.
+    """
+
+    path: Path
+    sha256: str
+    model: onnx.ModelProto
+    writer: str
+    image: str
+    layout: str
+    size: tuple[int | None, int | None]
+    batch: int | None
+    output: str
+    half: bool
+    integers: bool
+
+    @property
+    def opset(self) -> int:
+        """The version of the operators."""
+        return opset_of(self.model)
+
+
+def read_foreign(path: Path, layout: str | None = None, output: str | None = None) -> ForeignFile:
+    """Reads a file, with its external data.
+
+    Args:
+        path: the file.
+        layout: of its input, of `LAYOUTS`; None: what its shape says.
+        output: the name of the output that is meant; None: there is one alone.
+
+    Raises:
+        ModelError: there is no such file; it is no ONNX, cut off, an artefact already, or holds
+            what cannot be taken; the message names it.
+        InputError: its shape does not say the layout; or it has several outputs, or none of that
+            name.
+    """
+    model, digest = _load(path)
+    _require_operators(model, path)
+    half = _lift_half(model)
+    _require_finite(model, path)
+    image = _input(model, path)
+    dims = [d.dim_value if d.dim_value > 0 else None for d in image.type.tensor_type.shape.dim]
+    layout = _layout(dims, layout, image.name, path)
+    sides = dims[2:] if layout == "NCHW" else dims[1:3]
+    return ForeignFile(
+        path,
+        digest,
+        model,
+        _writer(model),
+        image.name,
+        layout,
+        (sides[0], sides[1]),
+        dims[0],
+        _output(model, output, path),
+        half,
+        image.type.tensor_type.elem_type not in _FLOATS,
+    )
+
+
+def _writer(model: onnx.ModelProto) -> str:
+    version = model.producer_version.removesuffix("None").strip()  # tf2onnx says that of its build
+    return f"{model.producer_name} {version}".strip() or "an unnamed program"
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the operators that a model is written in."""
+    return max(each.version for each in model.opset_import if each.domain in _DOMAINS)
+
+
+def _load(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The model with all its data, and its SHA-256 (ModelError)."""
+    if path.is_dir():
+        raise ModelError(f"cannot read {path}: it is a folder; name an ONNX file")
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            entry = find_entry(file, total)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, ValueError) as error:
+        raise ModelError(
+            f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
+            "another kind of file; copy it again, or export it again"
+        ) from error
+    if entry.text is not None:
+        raise ModelError(
+            f"{path} is an artefact already (its metadata have {KEY!r}): give it to `icnet verify`,"
+            " `quantize` or `predict` as it is"
+        )
+    if not entry.graph:
+        raise ModelError(f"{path} is not an ONNX file: it holds no graph")
+    digest = artefact_sha256(path)
+    try:
+        model = onnx.load(path)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        for tensor in model.graph.initializer:
+            numpy_helper.to_array(tensor)
+    except Exception as error:  # protobuf's, the checker's, and NumPy's have no common root
+        raise ModelError(
+            f"{path}, or its external data, cannot be read as ONNX: {brief(error)}: copy both "
+            "again, or export them again"
+        ) from error
+    if model.ByteSize() > _LARGEST_BYTES:
+        raise ModelError(
+            f"{path} holds {model.ByteSize() / 1e9:.1f} GB; an artefact is one file below 2 GB"
+        )
+    return model, digest
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes of a graph, and of the graphs in their attributes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from nodes_of(inner)
+
+
+def _require_operators(model: onnx.ModelProto, path: Path) -> None:
+    """ModelError where an operator is no plain one of ONNX, or the network is quantized."""
+    graph = model.graph
+    if not any(each.domain in _DOMAINS for each in model.opset_import) or not graph.node:
+        raise ModelError(f"{path} is an ONNX file without operators of ONNX: there is no network")
+    nodes = list(nodes_of(graph))
+    foreign = [f"{n.domain}.{n.op_type}" for n in nodes if n.domain not in _DOMAINS]
+    if foreign:
+        raise ModelError(
+            f"{path} holds operators that are not ONNX's own, {counted(foreign)}: no other runtime "
+            "knows them; export the network without them"
+        )
+    opset = opset_of(model)
+    if opset < _LOWEST:
+        raise ModelError(
+            f"{path} is of opset {opset}; expected {_LOWEST} or a later one: export it again"
+        )
+    quantized = [n.op_type for n in nodes if n.op_type in _QUANTIZED]
+    if quantized:
+        raise ModelError(
+            f"{path} is quantized already ({counted(quantized)}); expected the float network that "
+            "it was made from: adopt that one, and `icnet quantize` it"
+        )
+    unknown = [n.op_type for n in nodes if not onnx.defs.has(n.op_type)]
+    if unknown:
+        raise ModelError(
+            f"{path} holds operators that ONNX does not know, {counted(unknown)}: export it again"
+        )
+    chance = [n.op_type for n in nodes if n.op_type in _RANDOM or _trains(n)]
+    if chance:
+        raise ModelError(
+            f"{path} answers by chance, or was exported in training mode ({counted(chance)}): "
+            "export the network in inference mode (in PyTorch, .eval())"
+        )
+
+
+def _trains(node: onnx.NodeProto) -> bool:
+    mode = any(a.name == "training_mode" and a.i for a in node.attribute)
+    return mode and node.op_type == "BatchNormalization"
+
+
+def counted(names: list[str]) -> str:
+    """Operators with how often they stand there, e.g. `Loop, 2 NonZero`."""
+    return ", ".join(
+        name if times == 1 else f"{times} {name}" for name, times in Counter(names).items()
+    )
+
+
+def brief(error: Exception) -> str:
+    """The text of another program's error, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 240  # characters of another program's report
+
+
+def _require_finite(model: onnx.ModelProto, path: Path) -> None:
+    advice = "export the network again, from weights that are whole"
+    read = {name for n in nodes_of(model.graph) if n.op_type in _WEIGHTED for name in n.input}
+    weights = onnx.ModelProto()  # other constants may be infinite: a mask
+    weights.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
+    require_finite_graph(weights.SerializeToString(), str(path), advice)
+
+
+def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    """Its one input, an image (ModelError)."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    if len(inputs) != 1:
+        listed = ", ".join(_described(value) for value in inputs) or "none"
+        raise ModelError(
+            f"{path} has {len(inputs)} inputs ({listed}); expected one, an image: export the "
+            "network so that it takes the image alone"
+        )
+    image = inputs[0]
+    kind = image.type.tensor_type.elem_type
+    if kind not in (*_FLOATS, TensorProto.UINT8):
+        raise ModelError(
+            f"the input of {path} is {_described(image)}; expected an image as float32, or as "
+            "uint8: export the network so"
+        )
+    if len(image.type.tensor_type.shape.dim) != 4:
+        raise ModelError(
+            f"the input of {path} is {_described(image)}; expected images, N x 3 x H x W or N x H "
+            "x W x 3"
+        )
+    return image
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    """e.g. `image float32 N x 3 x 64 x 64`."""
+    kind = value.type.WhichOneof("value") or "nothing"
+    if kind != "tensor_type":
+        return f"{value.name}, a {kind.removesuffix('_type')}"
+    tensor = value.type.tensor_type
+    sides = [str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim]
+    name = TensorProto.DataType.Name(tensor.elem_type).lower()
+    return f"{value.name} {_TYPES.get(name, name)} {' x '.join(sides) or '(a number)'}"
+
+
+_TYPES = {"float": "float32", "double": "float64"}
+
+
+def _layout(dims: list[int | None], said: str | None, name: str, path: Path) -> str:
+    """Of the input: what was said, or what its shape says."""
+    shape = " x ".join("?" if d is None else str(d) for d in dims)
+    fits = [each for each, axis in zip(LAYOUTS, (1, 3), strict=True) if dims[axis] in (3, None)]
+    if said is not None and said not in fits:
+        raise InputError(
+            f"--layout {said} was said, but the input {name} of {path} is {shape}, which has not "
+            "3 channels there"
+        )
+    if said is not None:
+        return said
+    sure = [each for each in fits if dims[1 if each == "NCHW" else 3] == 3]
+    if not fits:
+        raise ModelError(
+            f"the input {name} of {path} is {shape}: it is no image of 3 channels; expected N x 3 "
+            "x H x W or N x H x W x 3"
+        )
+    if len(sure) != 1:
+        raise InputError(
+            f"the input {name} of {path} is {shape}, which does not say where its 3 channels are: "
+            "say --layout NCHW or --layout NHWC"
+        )
+    return sure[0]
+
+
+def _output(model: onnx.ModelProto, said: str | None, path: Path) -> str:
+    """The name of the output that is taken (InputError, ModelError)."""
+    outputs = {value.name: value for value in model.graph.output}
+    listed = "; ".join(_described(value) for value in outputs.values())
+    if said is not None and said not in outputs:
+        raise InputError(f"--output {said}: {path} has no output of that name; it has {listed}")
+    if said is None and len(outputs) != 1:
+        raise InputError(
+            f"{path} has {len(outputs)} outputs ({listed}): say which has the logits or the label "
+            "map, with --output NAME"
+        )
+    name = said or next(iter(outputs))
+    if outputs[name].type.WhichOneof("value") not in ("tensor_type", None):
+        raise ModelError(
+            f"the output of {path} is {_described(outputs[name])}; expected a tensor of logits or "
+            "labels: export the network so that it gives one"
+        )
+    return name
+
+
+def _lift_half(model: onnx.ModelProto) -> bool:
+    """Makes every float16 tensor float32, which holds all of its values."""
+    graph, half = model.graph, TensorProto.FLOAT16
+    changed = False
+    for tensor in [t for t in graph.initializer if t.data_type == half]:
+        _lift(tensor)
+        changed = True
+    for node in nodes_of(graph):
+        for attribute in node.attribute:
+            if attribute.t.data_type == half:
+                _lift(attribute.t)
+                changed = True
+            casts = node.op_type in _CASTS and attribute.name in ("to", "dtype")
+            if casts and attribute.i == half:
+                attribute.i = TensorProto.FLOAT
+                changed = True
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+            changed = True
+    del graph.value_info[:]  # what writers say of them is not always so
+    return changed
+
+
+_CASTS = ("Cast", "EyeLike", "Range")
+
+
+def _lift(tensor: Any) -> None:
+    values = numpy_helper.to_array(tensor).astype(np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
