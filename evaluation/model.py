@@ -1,14 +1,15 @@
 """Whatever `icnet evaluate` is given, opened as one thing that labels images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icnet_deploy.errors import DeviceError, InputError, ModelError
+from icnet_deploy.evaluation.foreign_network import is_foreign, open_foreign
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Labeller, Size
-from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predictor import Predictor
 
@@ -42,13 +43,17 @@ def kind_of_model(path: Path) -> str:
 
 
 @contextmanager
-def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterator[Model]:
+def open_model(
+    path: Path, at: Size | None, runtime: str, device: str, beside: Sequence[Path] = ()
+) -> Iterator[Model]:
     """Opens a checkpoint, an ONNX file or an engine.
 
     Args:
         path: the file; its suffix says which of them it is.
         at: (height, width) of a checkpoint's input; None for each image's own.
         runtime, device: of an ONNX file or an engine; `auto` for a checkpoint.
+        beside: artefacts, one of which may have been adopted from this file; then that says how it
+            is to be read, and it runs on ONNX Runtime on the CPU.
 
     Raises:
         ModelError: the file is none of them, or cannot be loaded.
@@ -69,6 +74,12 @@ def open_model(path: Path, at: Size | None, runtime: str, device: str) -> Iterat
             f"{path} is not a model: expected a checkpoint (.safetensors), an ONNX file (.onnx) or "
             "an engine (.engine, .plan)"
         )
+    if beside and is_foreign(path):
+        said = [read_onnx_metadata(one) for one in beside if kind_of_model(one) == "onnx"]
+        foreign = open_foreign(path, said)
+        model = float_model(Reference(foreign, foreign.metadata.size), path)
+        yield replace(model, runtime="onnxruntime")
+        return
     with Predictor.open(path, runtime, device, cached=False) as predictor:
         yield Model(
             path,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, ModelError, require
-from icnet_deploy.evaluation.float_network import NEEDS, OnnxNetwork, PytorchNetwork
+from icnet_deploy.evaluation.float_network import NEEDS, FloatNetwork, OnnxNetwork, PytorchNetwork
+from icnet_deploy.evaluation.foreign_network import is_foreign, open_foreign
 from icnet_deploy.evaluation.model import kind_of_model
 from icnet_deploy.evaluation.reference import Reference, read_checkpoint, shipped_checkpoint
 from icnet_deploy.files import sha256
@@ -54,7 +55,8 @@ def add_reference_options(parser: argparse.ArgumentParser, by_default: str) -> N
         "--reference",
         type=Path,
         metavar="FILE.onnx",
-        help="a float32 file that gives logits, on ONNX Runtime on the CPU, in place of PyTorch",
+        help="a float32 file that gives logits, on ONNX Runtime on the CPU, in place of PyTorch; "
+        "or the file of another program that they were adopted from",
     )
     add_network_options(group)
 
@@ -86,7 +88,7 @@ def choose_reference(
         other = "--weights" if arguments.weights is not None else "--network"
         if arguments.weights is not None or request is not None:
             raise InputError(f"--reference and {other} both name the reference: give one of them")
-        return Reference(OnnxNetwork(arguments.reference), None)
+        return Reference(_file(arguments.reference, artefacts), None)
     if request is not None:
         return open_own(completed(request, artefacts), _sizes(artefacts))
     if arguments.weights is not None:
@@ -97,6 +99,13 @@ def choose_reference(
             )
         return Reference(arguments.weights, None)
     return _named(artefacts, checkpoints or {})
+
+
+def _file(path: Path, artefacts: Iterable[ArtefactFile]) -> FloatNetwork:
+    """A float32 file of this product, or the one of another program that artefacts name."""
+    if is_foreign(path):
+        return open_foreign(path, [one.metadata for one in artefacts if one.metadata is not None])
+    return OnnxNetwork(path)
 
 
 def open_own(request: NetworkRequest, sizes: Sequence[tuple[int, int]] = ()) -> Reference:

@@ -68,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=what)
     parser.add_argument(
-        "--against", type=Path, metavar="OTHER", help="a second one, to compare MODEL with"
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="a second one, to compare MODEL with; also the file that MODEL was adopted from",
     )
     add_data_options(parser, required=False)
     parser.add_argument(
@@ -189,7 +192,9 @@ def _score(
         models = [
             _open_network(arguments, at, runtime, device)
             if path is None
-            else stack.enter_context(open_model(path, at, runtime, device))
+            else stack.enter_context(
+                open_model(path, at, runtime, device, [p for p in paths if p and p != path])
+            )
             for path, at, runtime, device in openings(paths, arguments)
         ]
         return evaluate(models, dataset, look)

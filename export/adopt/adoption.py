@@ -1,31 +1,28 @@
 """From an ONNX file of another program to an artefact that was proved against it."""
 
-from __future__ import annotations
-
 import platform
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import BackendError, CheckFailed, InputError, ModelError, OutputError
+from icnet_deploy.errors import CheckFailed, InputError, ModelError, OutputError
 from icnet_deploy.export.adopt.assemble import assemble
-from icnet_deploy.export.adopt.ending import Ending, Endings, chain
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
-from icnet_deploy.export.adopt.network import ForeignNetwork
+from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
 from icnet_deploy.export.adopt.original import Original
+from icnet_deploy.export.adopt.request import Request
 from icnet_deploy.export.artefact import Form, sizes_of
 from icnet_deploy.export.check import Samples, Verification, verify
 from icnet_deploy.files import make_folder
 from icnet_deploy.integrity import require_finite_graph
-from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
@@ -36,9 +33,6 @@ from icnet_deploy.networks.preprocessing import Preprocessing
 
 Size = tuple[int, int]
 
-_TRIED = ((128, 192), (256, 320), (512, 1024), (224, 224), (384, 384), (768, 1024), (1024, 2048))
-"""(height, width) that a file of free sides is first run at, in pixels, until one is taken."""
-
 _LEAST_ALIKE = 0.9999
 _MOST_APART = 1e-3
 """How far logits that are resized behind the file may be from its own, root mean square, as a share
@@ -46,31 +40,6 @@ of their spread; as for an artefact in float32."""
 
 _MOVED = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Resize"})
 """What leaves logits logits: behind others the labels alone can be compared."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is said of a foreign file. What is None is found, or assumed and said so.
-
-    Attributes:
-        label_set: its classes.
-        preprocessing: what its input expects.
-        layout: of its input, of `LAYOUTS`.
-        size: (height, width) in pixels that the artefact takes; None: as the file has it.
-        output: the name of the output that is meant.
-        upsampling: how its logits become pixels.
-        threshold: of one channel, the probability from which on a pixel is of the second class.
-        images: photos to compare on, besides two drawn scenes.
-    """
-
-    label_set: LabelSet
-    preprocessing: Preprocessing
-    layout: str | None = None
-    size: Size | None = None
-    output: str | None = None
-    upsampling: str | None = None
-    threshold: float | None = None
-    images: Sequence[Path] = ()
 
 
 class Adopted(NamedTuple):
@@ -127,8 +96,38 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     checkpoint = Checkpoint(
         path, network, request.label_set, request.preprocessing, {}, file.sha256
     )
+    half = ()
+    if file.half:
+        half = (_half_words(file, placed.samples, request.preprocessing),)
     check, batch = _write(out, checkpoint, network, placed.samples, size, request)
-    return Adopted(check, (*_words(file, placed, size, batch, request.upsampling), *placed.notes))
+    return Adopted(
+        check, (*_words(file, placed, size, batch, request.upsampling), *half, *placed.notes)
+    )
+
+
+def _half_words(file: ForeignFile, samples: Samples, preprocessing: Preprocessing) -> str:
+    """How far the file's own float16 is from its float32, in words (CheckFailed: too far)."""
+    whole = Original(file, [file.output])
+    half = Original(file, [file.output], onnx.load(file.path))
+    pixels = preprocessing.tensor(np.stack(samples[0])).numpy()
+    ours, theirs = (np.asarray(one.run(pixels)[file.output]) for one in (whole, half))
+    if ours.dtype.kind == "f":
+        difference = np.sqrt(np.square(ours - theirs.astype(np.float32)).mean())
+        apart = float(difference / max(float(ours.std()), 1e-12))
+        text = f"its own answer in float16 differs by {apart:.2%} of its spread"
+    else:
+        apart = float((ours != theirs).mean())
+        text = f"its own label map in float16 differs in {apart:.3%} of the pixels"
+    if not apart <= _HALF_APART[ours.dtype.kind == "f"]:
+        raise CheckFailed(
+            f"{file.path} is float16, and {text}, which is more than rounding: values on the way "
+            "overflow there; adopt the network in float32"
+        )
+    return f"float16: its weights are kept as float32, exactly; {text}"
+
+
+_HALF_APART = {True: 0.05, False: 0.005}
+"""Of logits, as a share of their spread; of labels, as a share of the pixels: as of an export."""
 
 
 def _size(file: ForeignFile, said: Size | None) -> Size | None:
@@ -150,34 +149,6 @@ def _size(file: ForeignFile, said: Size | None) -> Size | None:
             f"{width or 'any'}): say both with --size"
         )
     return height, width
-
-
-def endings_of(file: ForeignFile, classes: int, size: Size | None) -> tuple[list[Ending], Size]:
-    """All ways to take a file, from the one that leaves most off; and the size that it ran at.
-
-    Args:
-        file: it.
-        classes: how many the label set has.
-        size: (height, width) in pixels to run it at; None: any that it takes.
-
-    Raises:
-        InputError, ModelError: it does not run, or its answer is no logits and no label map.
-        LabelSetError: it has another number of classes.
-    """
-    nodes = chain(file.model, file.output)
-    tensors = [file.output, *(str(node.input[0]) for node in nodes)]
-    original = Original(file, tensors)
-    refusal = ""
-    for at in [size] if size is not None else _TRIED:
-        noise = np.random.default_rng(0).normal(size=(1, 3, *at)).astype(np.float32)
-        try:
-            seen = original.run(noise)
-        except BackendError as error:
-            refusal = refusal or str(error)
-            continue
-        return Endings(file, seen, at, classes).find(), at
-    advice = "say another --size" if size is not None else "say a --size that it takes"
-    raise InputError(f"{refusal}; {advice}")
 
 
 def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.export.adopt.ending import Ending
-from icnet_deploy.export.adopt.foreign_file import ForeignFile, brief, counted, nodes_of
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, brief, counted, nodes_of, rename
 from icnet_deploy.export.adopt.naming import name_layers
 from icnet_deploy.export.adopt.opsets import constants_as_initializers, to_opset
 from icnet_deploy.export.adopt.tail import with_tail
@@ -127,9 +127,8 @@ def _put_front(
             '--preprocessing FILE.json of {"mean": [0, 0, 0], "scale": [1, 1, 1], "channels": '
             '"rgb"} (or "bgr")'
         )
-    _rename(graph, _IMAGE, f"{_IMAGE}_inside")
-    pixels = f"{_IMAGE}_inside" if file.image == _IMAGE else file.image
-    nodes = _front(graph, pixels, file, preprocessing)
+    rename(graph, _IMAGE, f"{_IMAGE}_inside")
+    nodes = _front(graph, file.image, file, preprocessing)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:], graph.input[:]
     graph.node.extend([*nodes, *kept])
@@ -172,14 +171,6 @@ def _front(
     else:
         nodes.append(helper.make_node("Identity", [at], [pixels], pixels))
     return nodes
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in nodes_of(graph):
-        for names in (node.input, node.output):
-            names[:] = [new if name == old else name for name in names]
-    for value in (*graph.initializer, *graph.input):
-        value.name = new if value.name == old else value.name
 
 
 def _free_batch(model: onnx.ModelProto) -> None:

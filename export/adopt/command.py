@@ -1,7 +1,5 @@
 """`icnet adopt`: an ONNX file that another program wrote becomes an artefact."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Sequence
@@ -10,11 +8,10 @@ from pathlib import Path
 from icnet_deploy.command import command, number_type, parser, size
 from icnet_deploy.documents import PROBABILITY
 from icnet_deploy.errors import require
+from icnet_deploy.export.adopt.request import LAYOUTS, Request
 from icnet_deploy.files import sha256
 from icnet_deploy.labels import load_label_set
 from icnet_deploy.metadata import UPSAMPLINGS
-
-_LAYOUTS = ("NCHW", "NHWC")
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -39,7 +36,7 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="NAME|FILE.json",
         help="what its input expects: imagenet, caffe, unit (0..1), symmetric (-1..1), or a file",
     )
-    p.add_argument("--layout", choices=_LAYOUTS, help="of its input (default: what its shape says)")
+    p.add_argument("--layout", choices=LAYOUTS, help="of its input (default: what its shape says)")
     p.add_argument(
         "--size",
         type=functools.partial(size, least=1),
@@ -80,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments().parse_args(argv)
     require("adopting a file", "export", "torch", "safetensors", "onnx", "onnxsim")
     require("the check of an adopted file", "cpu", "onnxruntime")
-    from icnet_deploy.export.adopt.adoption import Request, adopt
+    from icnet_deploy.export.adopt.adoption import adopt
     from icnet_deploy.networks.preprocessing import load_preprocessing
 
     request = Request(

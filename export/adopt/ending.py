@@ -1,7 +1,5 @@
 """How a foreign network ends: where its logits are, and what it makes of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -206,6 +204,8 @@ class Endings:
                 f"{self._dtype(self._file.output)} of {shape}; expected logits, N x C x h x w, or "
                 "the class of each pixel"
             )
+        if seen and len(self._shape(seen)) != len("NCHW"):
+            seen = ""
         return [Ending(self._file.output, "", "labels", seen=seen, shape=shape)]
 
     def _repeats(self, nodes: Sequence[onnx.NodeProto]) -> tuple[Repeat, ...] | None:

@@ -1,8 +1,6 @@
 """An ONNX file that another program wrote: read, and refused with the reason where it cannot be
 taken."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +13,16 @@ import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
 from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.export.adopt.request import LAYOUTS
 from icnet_deploy.integrity import KEY, artefact_sha256, find_entry, require_finite_graph
 
 _LOWEST = 7
 """The first opset whose operators broadcast as they do today."""
 
 _LARGEST_BYTES = 2**31 - 2**20  # of a message of protobuf, less what is added here
+
+_OUR_NAMES = ("image", "logits", "labels")
+"""What an artefact calls its input and its heads: no other tensor of it may be called so."""
 
 _DOMAINS = ("", "ai.onnx")
 
@@ -47,8 +49,6 @@ _RANDOM = frozenset(
 )
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-LAYOUTS = ("NCHW", "NHWC")
-"""How an image may lie in a tensor: channels before the sides, or after them."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ForeignFile:
         sha256: of it and of its external data; see `integrity.artefact_digest`.
         model: all in one, the calls of its own functions inlined; its float16 tensors float32.
         writer: the program that wrote it, as it says itself.
-        image: the name of its one input.
+        image: the name of its one input in `model`.
         layout: of the input, of `LAYOUTS`.
         size: (height, width) in pixels of the input; None of a side that is free.
         batch: images at a time; None where that is free.
@@ -106,6 +106,8 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
     half = _lift_half(model)
     _require_finite(model, path)
     image = _input(model, path)
+    if image.name in _OUR_NAMES:
+        rename(model.graph, image.name, f"{image.name}_inside")
     dims = [d.dim_value if d.dim_value > 0 else None for d in image.type.tensor_type.shape.dim]
     layout = _layout(dims, layout, image.name, path)
     sides = dims[2:] if layout == "NCHW" else dims[1:3]
@@ -257,12 +259,12 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     del graph.input[:]
     graph.input.extend(inputs)
     if len(inputs) != 1:
-        listed = ", ".join(_described(value) for value in inputs) or "none"
+        listed = "; ".join(_described(value) for value in inputs) or "none"
         raise ModelError(
             f"{path} has {len(inputs)} inputs ({listed}); expected one, an image: export the "
             "network so that it takes the image alone"
         )
-    image = inputs[0]
+    image = graph.input[0]
     kind = image.type.tensor_type.elem_type
     if kind not in (*_FLOATS, TensorProto.UINT8):
         raise ModelError(
@@ -275,6 +277,15 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
             "x W x 3"
         )
     return image
+
+
+def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Calls a tensor by another name, wherever it stands."""
+    for node in nodes_of(graph):
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        value.name = new if value.name == old else value.name
 
 
 def _described(value: onnx.ValueInfoProto) -> str:

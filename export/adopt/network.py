@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,21 @@ import torch
 from torch import Tensor
 
 from icnet_deploy.documents import as_read
-from icnet_deploy.export.adopt.ending import Ending
-from icnet_deploy.export.adopt.foreign_file import ForeignFile
+from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.export.adopt.ending import Ending, Endings, chain
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
 from icnet_deploy.export.adopt.original import Original
 from icnet_deploy.export.adopt.tail import with_tail
+from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.networks.base import SegmentationNetwork
 
 ARCHITECTURE = "adopted"
 """What an artefact's `network` has as its architecture."""
+
+Size = tuple[int, int]
+
+_TRIED = ((128, 192), (256, 320), (512, 1024), (224, 224), (384, 384), (768, 1024), (1024, 2048))
+"""(height, width) that a file of free sides is first run at, in pixels, until one is taken."""
 
 
 class ForeignNetwork(SegmentationNetwork):
@@ -80,3 +88,59 @@ class ForeignNetwork(SegmentationNetwork):
             }
         )
         return found
+
+
+def endings_of(file: ForeignFile, classes: int, size: Size | None) -> tuple[list[Ending], Size]:
+    """All ways to take a file, from the one that leaves most off; and the size that it ran at.
+
+    Args:
+        file: it.
+        classes: how many the label set has.
+        size: (height, width) in pixels to run it at; None: any that it takes.
+
+    Raises:
+        InputError, ModelError: it does not run, or its answer is no logits and no label map.
+        LabelSetError: it has another number of classes.
+    """
+    nodes = chain(file.model, file.output)
+    tensors = [file.output, *(str(node.input[0]) for node in nodes)]
+    original = Original(file, tensors)
+    refusal = ""
+    for at in [size] if size is not None else _TRIED:
+        noise = np.random.default_rng(0).normal(size=(1, 3, *at)).astype(np.float32)
+        try:
+            seen = original.run(noise)
+        except BackendError as error:
+            refusal = refusal or str(error)
+            continue
+        return Endings(file, seen, at, classes).find(), at
+    advice = "say another --size" if size is not None else "say a --size that it takes"
+    raise InputError(f"{refusal}; {advice}")
+
+
+def reopen(path: Path, said: ArtefactMetadata) -> ForeignNetwork:
+    """The network of a foreign file as an artefact was made of it.
+
+    Args:
+        path: the file.
+        said: what the artefact says of itself.
+
+    Raises:
+        ModelError: it cannot be read, or is not the file that the artefact was made of.
+    """
+    described = {name: str(value) for name, value in said.network.items()}
+    if described.get("architecture") != ARCHITECTURE or said.weights_sha256 is None:
+        raise ModelError(f"no artefact here was adopted from {path}: name the file that one was")
+    file = read_foreign(path, described.get("layout"), described.get("output"))
+    if file.sha256 != said.weights_sha256:
+        raise ModelError(
+            f"{path} has the SHA-256 {file.sha256}, and the artefacts were adopted from "
+            f"{said.weights_sha256}: name that file"
+        )
+    classes = len(said.label_set)
+    endings, _ = endings_of(file, classes, said.size)
+    same = (ending for ending in endings if ending.tensor == described.get("tensor"))
+    ending = next(same, endings[-1])
+    network = ForeignNetwork(file, ending, classes, said.threshold)
+    network.place(said.upsampling, said.stride, said.min_side, said.side_multiple)
+    return network

@@ -98,8 +98,14 @@ def _inline_newer(model: onnx.ModelProto) -> None:
     }
     if lacking:
         ids = [("", kind) for kind in sorted(lacking)]
-        inlined = onnx.inliner.inline_selected_functions(model, ids, inline_schema_functions=True)
+        typed = onnx.shape_inference.infer_shapes(model)
+        typed.graph.value_info.extend(  # the inliner asks for the types of constants, too
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+            for t in typed.graph.initializer
+        )
+        inlined = onnx.inliner.inline_selected_functions(typed, ids, inline_schema_functions=True)
         model.CopyFrom(inlined)
+        del model.graph.value_info[:]
 
 
 _REDEFINED = ("GroupNormalization",)

@@ -1,7 +1,5 @@
 """A foreign file on ONNX Runtime, as it is, and what it says of tensors inside it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +49,9 @@ class Original:
                 f"to: {brief(error)}"
             ) from error
 
+        [image] = self._session.get_inputs()
+        self._image, self._dtype = image.name, _DTYPES[image.type]
+
     def run(self, pixels: npt.NDArray[np.float32]) -> dict[str, Array]:
         """What it gives for images: tensor -> values.
 
@@ -61,9 +62,7 @@ class Original:
             BackendError: ONNX Runtime fails on images of this size.
         """
         images = pixels if self.file.layout == "NCHW" else pixels.transpose(0, 2, 3, 1)
-        images = np.ascontiguousarray(images)
-        if self.file.integers:
-            images = images.astype(np.uint8)
+        images = np.ascontiguousarray(images).astype(self._dtype)
         together = self.file.batch or len(images)
         parts = []
         for index in range(0, len(images), together):
@@ -71,7 +70,7 @@ class Original:
             lacking = together - len(one)
             fed = np.concatenate([one, np.repeat(one[-1:], lacking, 0)]) if lacking else one
             try:
-                answers = self._session.run(self._tensors, {self.file.image: fed})
+                answers = self._session.run(self._tensors, {self._image: fed})
             except Exception as error:  # of a kind of its own for each of its codes
                 height, width = pixels.shape[2:]
                 raise BackendError(
@@ -81,6 +80,9 @@ class Original:
             parts.append([a[: len(one)] if np.ndim(a) > 2 else a for a in answers])
         joined = [np.concatenate(a) if len(a) > 1 else a[0] for a in zip(*parts, strict=True)]
         return dict(zip(self._tensors, joined, strict=True))
+
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
 def normalised(

@@ -1,7 +1,5 @@
 """What is put behind a foreign network: its logits N x C x h x w, or its label map."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.export.adopt.ending import Ending, Repeat
-from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of, rename
 from icnet_deploy.export.deployed import LARGEST_SUM, NO_CLASS
 from icnet_deploy.export.passes.common import makers_of
 
@@ -18,6 +16,7 @@ _AXES_AS_INPUT = 13
 """The first opset whose Squeeze and ReduceSum take their axes as an input."""
 
 _SCALES_AS_INPUT = 9  # of an Upsample; an opset before has them as an attribute
+_WHERE = 9  # the first opset that has it
 _PLACED = 11  # the first opset whose Resize has a region of interest
 
 
@@ -76,7 +75,7 @@ class _Tail:
         elif ones := [axis for axis, side in enumerate(shape) if axis and side == 1]:
             at = self._add("Squeeze", [at], axes=ones[: len(shape) - 3])
         at = self._add("Cast", [at], to=TensorProto.FLOAT)
-        if ending.seen:
+        if ending.seen and self._opset >= _WHERE:
             total = self._add("ReduceSum", [ending.seen], axes=[1, 2, 3], keepdims=0)
             whole = self._add("Abs", [total])
             limit = self._constant(np.array(LARGEST_SUM, np.float32))
@@ -122,13 +121,8 @@ class _Tail:
     def _finish(self, tensor: str, head: str, kind: int, sides: Sequence[str]) -> None:
         """Makes a tensor the one output, under the name of the head."""
         graph = self.model.graph
-        for node in graph.node:
-            if head in node.output or head in node.input:  # a tensor of theirs has that name
-                for names in (node.input, node.output):
-                    names[:] = [f"{name}_inside" if name == head else name for name in names]
+        rename(graph, head, f"{head}_inside")
         tensor = f"{tensor}_inside" if tensor == head else tensor
-        for value in (*graph.initializer, *graph.input):
-            value.name = f"{value.name}_inside" if value.name == head else value.name
         graph.node.append(helper.make_node("Identity", [tensor], [head], name=f"{head}_node"))
         del graph.output[:]
         graph.output.append(helper.make_tensor_value_info(head, kind, list(sides)))

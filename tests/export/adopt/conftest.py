@@ -11,7 +11,8 @@ for package in ("torch", "onnx", "onnxsim", "onnxruntime"):
     pytest.importorskip(package, reason=f"adopting needs {package}")
 
 from icnet_deploy.export import check  # noqa: E402
-from icnet_deploy.export.adopt.adoption import Request, adopt  # noqa: E402
+from icnet_deploy.export.adopt.adoption import adopt  # noqa: E402
+from icnet_deploy.export.adopt.request import Request  # noqa: E402
 from icnet_deploy.labels import LabelSet, label_set_of  # noqa: E402
 from icnet_deploy.networks.preprocessing import PREPROCESSINGS  # noqa: E402
 

@@ -20,6 +20,7 @@ WHAT = {
     "dynamo-free": ("half-pixel", 2, None),
     "dynamo-external": ("half-pixel", 2, (64, 96)),
     "dynamo-softmax": ("half-pixel", 2, (64, 96)),
+    "hand-resizes": ("none", 1, (64, 96)),
     "paddle-aligned": ("aligned-corners", 2, None),
     "paddle-argmax": ("half-pixel", 2, (64, 96)),
     "paddle-logits": ("half-pixel", 2, (64, 96)),
