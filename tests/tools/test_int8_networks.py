@@ -69,8 +69,18 @@ def test_what_fails_is_recorded_and_the_others_go_on(recorded):
     assert code == 1
     lost, found = result["networks"]
     assert "run examples/own_network/run.py" in lost["failures"][0]
-    assert found["miou_percent"] < 30
-    assert any("expected 30 % or more" in failure for failure in found["failures"])
+    assert found["iou_percent"] == found["miou_percent"] < found["least_iou_percent"] == 30
+    assert any("at least 30 % is asked for" in failure for failure in found["failures"])
+
+
+def test_of_a_network_of_one_class_that_class_is_asked_for():
+    score = {"miou_percent": 70.0, "iou_percent": {"other": 90.0, "road": 50.0}}
+    verified = {"parity": {"rows": [{"precision": "fp32", "score": score}]}}
+    known = int8_networks._known(int8_networks._NETWORKS["road"], verified)
+    assert (known["iou_percent"], known["least_iou_percent"]) == (50.0, 60.0)
+    assert (
+        int8_networks._known(int8_networks._NETWORKS["unet"], {"parity": None})["iou_percent"] == 0
+    )
 
 
 def test_its_table_has_a_line_a_file(recorded):
