@@ -27,7 +27,7 @@ from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
 from tools.int8_networks import markdown as int8_networks_markdown
 from tools.own_networks import markdown as own_networks_markdown
-from tools.quantizers import markdown as quantizers_markdown
+from tools.quantizers.tables import markdown as quantizers_markdown
 from tools.tiles import markdown as tiles_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

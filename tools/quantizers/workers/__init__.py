@@ -1,0 +1,1 @@
+"""Scripts that run a peer each, in a process of its own."""
