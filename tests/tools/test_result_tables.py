@@ -36,7 +36,7 @@ def test_recorded_results_name_no_path_of_a_machine():
     assert files
     for file in files:
         result = json.loads(file.read_text("utf-8"))
-        assert result["schema"] in (1, 2)
+        assert result["schema"] in (1, 2, 3)
         rows = result.get("rows", [])
         model = [result["model"]] if "model" in result else [r.get("artefact", "") for r in rows]
         assert not any(Path(m).is_absolute() for m in model)
