@@ -285,7 +285,7 @@ class _Counts:
 def _labels(answer: Array, size: tuple[int, int], metadata: ArtefactMetadata) -> Array:
     """The label map of an answer; that of logits that are not finite is no class."""
     if answer.dtype == np.uint8:
-        return answer[0]
+        return np.asarray(answer[0])
     try:
         return label_map(answer[0], size, upsampling=metadata.upsampling)
     except NotFinite:
