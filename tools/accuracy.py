@@ -115,9 +115,12 @@ def _verified(folder: Path, options: Sequence[str], result: Path) -> None:
 
 
 def _named(text: str) -> tuple[str, Path]:
-    """Reads `NAME=PATH`, or `PATH` alone, which is named as it is."""
+    """Reads `NAME=PATH`, or `PATH` alone, which is named as it is, or as its folder."""
     name, equals, path = text.partition("=")
-    return (name, Path(path)) if equals else (Path(text).stem, Path(text))
+    if equals:
+        return name, Path(path)
+    here = Path(text)
+    return (here.resolve().parent.name if here.stem == "verify" else here.stem), here
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -132,7 +135,8 @@ def _arguments() -> argparse.ArgumentParser:
         type=_named,
         metavar="[NAME=]PATH",
         help=f"{_WRITTEN_BY}, or a folder of artefacts, which is verified first; NAME is the "
-        "network's (default: the file's or folder's). What follows -- goes to `icnet verify`",
+        "network's (default: the file's or folder's; of a file called verify, its folder's). What "
+        "follows -- goes to `icnet verify`",
     )
     p.add_argument(
         "--records",

@@ -47,6 +47,15 @@ def test_results_and_folders_become_lines_that_compare(run, verified, tmp_path, 
     assert f"only OLD has other 96x128 logits, fp32 on {rows[0]['runtime']}" in done.out
 
 
+def test_a_file_called_verify_has_the_name_of_its_folder(verified, tmp_path):
+    _, result, _ = verified
+    (tmp_path / "unet").mkdir()
+    shutil.copy(result, tmp_path / "unet" / "verify.result")
+    records = tmp_path / "accuracy.jsonl"
+    assert accuracy.main([str(tmp_path / "unet/verify.result"), "--records", str(records)]) == 0
+    assert {line.key.network for line in read_records(records)} == {"unet"}
+
+
 def test_what_is_no_result_is_refused_and_nothing_is_written(verified, tmp_path, capsys):
     folder, result, data = verified
     records = tmp_path / "accuracy.jsonl"
