@@ -119,7 +119,7 @@ def test_both_exporters_lead_to_the_same_names(one_thread):
     found = adapt(module.eval(), request, (64, 96))
     deployed = Deployed(found.network, found.preprocessing, "logits").eval()
     for exporter in (graph._by_dynamo, graph._by_torchscript):
-        model = graph._finished(exporter(deployed, (64, 96), False), graph._REWRITES)
+        model = graph.finished(exporter(deployed, (64, 96), False), graph._REWRITES)
         assert layers_of(model)[0] == ["stem.0", "head.1.0"]
 
 
