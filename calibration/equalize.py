@@ -1,125 +1,100 @@
 """Cross-layer equalization: channels of one tensor scaled to like ranges, the function unchanged.
 
 One 8-bit grid serves all channels of a tensor, so a quiet channel beside a loud one is left with
-few steps. ReLU, Add, Resize and the pools treat each channel alone and commute with a positive
-factor. So the tensors that such operators connect can share one factor a channel: divided by it
-where convolutions make them, multiplied by it where convolutions read them.
+few steps. What treats each channel alone and commutes with a positive factor (`channels.py`) lets
+the channels that it connects share one: divided by it where weights make them, multiplied by it
+where weights read them.
 
 M. Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV
 2019, section 4.1, weigh the weights of two layers against one another; here the ranges are those
 that the activations took. Equal ranges would leave the weights that read them as unlike as the
 ranges were, and those are rounded, too: so a factor is the square root of what would make ranges
-equal.
+equal. A depthwise convolution has a grid for each channel that it reads, so that where no other
+weights read a channel, ranges are made equal.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 
+from icnet_deploy.calibration.channels import Channels
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.histogram import Float, TensorStatistics
-from icnet_deploy.calibration.weighted import KINDS
 
 Factors = Mapping[str, Float]
-"""The first tensor of a group -> a positive factor for each of its channels."""
+"""The first tensor that holds channels -> a positive factor for each of its channels."""
 
-_CHANNEL_WISE = frozenset({"Relu", "Add", "Resize", "MaxPool", "AveragePool"})
 _STRENGTH = 0.5
 _QUIETEST = 1 / 16  # a channel below this share of the loudest is taken to be this loud
 
 
 def factors_of(
-    model: onnx.ModelProto, statistics: Mapping[str, TensorStatistics]
+    model: onnx.ModelProto,
+    statistics: Mapping[str, TensorStatistics],
+    normalized: bool = False,
 ) -> dict[str, Float]:
-    """Chooses the factors of every group of tensors that only convolutions make and read.
+    """Chooses the factors of all channels that only weights make and read.
 
     Args:
         model: a float32 graph.
-        statistics: what its tensors did; a group without any is left as it is.
+        statistics: what its tensors did; a channel of none of them is left as it is.
+        normalized: whether those that a LayerNormalization makes get factors, too.
     """
-    graph = Graph(model)
-    factors = {}
-    for first, tensors in _groups(graph).items():
-        ranges = [statistics[t].highest for t in tensors if t in statistics]
-        alike = len({r.size for r in ranges}) == 1
-        if not alike or any(r.max() <= 0 for r in ranges) or _constants(graph, tensors) is None:
+    channels = Channels(Graph(model))
+    count = len(channels.alive(normalized))
+    total, seen = np.zeros(count), np.zeros(count)
+    free = channels.alive(normalized)
+    for name, places in channels.tensors.items():
+        if name not in statistics or statistics[name].highest.size != places.size:
             continue
-        logs = [np.log(np.maximum(r / r.max(), _QUIETEST)) for r in ranges]
-        factors[first] = np.exp(_STRENGTH * np.mean(logs, axis=0))
-    return factors
+        ranges = statistics[name].highest
+        roots = channels.roots(places)
+        if ranges.max() <= 0:
+            free[roots] = False
+            continue
+        np.add.at(total, roots, np.log(np.maximum(ranges / ranges.max(), _QUIETEST)))
+        np.add.at(seen, roots, 1)
+    strength = np.where(channels.read_apart(), 1.0, _STRENGTH)
+    free &= seen > 0
+    factor = np.where(free, np.exp(strength * total / np.maximum(seen, 1)), 1.0)
+    chosen: dict[str, Float] = {}
+    for name, places in channels.tensors.items():
+        roots = channels.roots(places)
+        if free[roots].any():
+            chosen[name] = factor[roots]
+            free[roots] = False
+    return chosen
 
 
 def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
-    """A copy with scaled weights and biases, which computes the same."""
+    """A copy with scaled weights and biases, which computes the same.
+
+    Raises:
+        ValueError: the factors are those of another graph.
+    """
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    if not factors:
+        return result
     graph = Graph(result)
-    groups = _groups(graph)
-    for first, scale in factors.items():
-        constants = _constants(graph, groups[first])
-        if constants is None:
-            raise ValueError(f"the factors of {first} are those of another graph")
-        for name, spread, makes in constants:
-            value = graph.array(name)
-            by = spread(1 / scale if makes else scale, value.shape)
-            graph.add_constant(name, (value * by).astype(np.float32))
+    channels = Channels(graph)
+    alive = channels.alive(normalized=True)
+    uses = [(use, channels.roots(use.places)) for use in channels.uses]
+    # One after another: a weight that two of them scale is rounded twice, in this order.
+    for name, chosen in factors.items():
+        places = channels.roots(channels.tensors.get(name, np.zeros(0, np.int64)))
+        scale = np.ones(alive.size)
+        fitting = places.size == chosen.size
+        if fitting:
+            scale[places] = chosen
+            fitting = bool((scale[places] == chosen).all() and (alive | (scale == 1)).all())
+        if not fitting:
+            raise ValueError(f"the factors of {name} are those of another graph")
+        for use, roots in uses:
+            by = scale[roots]
+            if (by != 1).any():
+                value = graph.array(use.constant)
+                wide = use.spread(1 / by if use.makes else by, value.shape)
+                graph.add_constant(use.constant, (value * wide).astype(np.float32))
     return result
-
-
-def _groups(graph: Graph) -> dict[str, list[str]]:
-    """The tensors that channel-wise operators connect, by the first of them."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    for node in graph.model.graph.node:
-        if node.op_type in KINDS:
-            root(node.input[0])
-            root(node.output[0])
-        elif node.op_type in _CHANNEL_WISE:
-            for name in node.input if node.op_type == "Add" else node.input[:1]:
-                parent[root(node.output[0])] = root(name)
-    groups = defaultdict(list)
-    for name in parent:
-        groups[root(name)].append(name)
-    return {tensors[0]: tensors for tensors in groups.values()}
-
-
-_Spread = Callable[[Float, tuple[int, ...]], Float]
-
-
-def _constants(graph: Graph, tensors: Collection[str]) -> list[tuple[str, _Spread, bool]] | None:
-    """The weights and biases that make and read a group; None where something else does, too.
-
-    Returns:
-        Of each its name, what brings a factor for each channel of the group to the shape of the
-        constant, and whether it makes the group.
-    """
-    constants: list[tuple[str, _Spread, bool]] = []
-    for name in tensors:
-        source = graph.producers.get(name)
-        if source is None or name in graph.outputs:
-            return None
-        maker = graph.weighted_node(source)
-        if maker is not None:
-            constants.append((maker.weight, maker.of_output, True))
-            constants += [(bias, _flat, True) for bias in [maker.bias] if bias]
-        elif source.op_type not in _CHANNEL_WISE:
-            return None
-        for node in graph.readers[name]:
-            reader = graph.weighted_node(node)
-            if reader is not None:
-                constants.append((reader.weight, reader.of_input, False))
-            elif node.op_type not in _CHANNEL_WISE:
-                return None
-    return constants
-
-
-def _flat(factors: Float, shape: tuple[int, ...]) -> Float:
-    return factors.reshape(shape)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Graph:
         self.model = model
         self.constants = {t.name: t for t in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self.producers: dict[str, onnx.NodeProto] = {}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in model.graph.node:
@@ -42,6 +44,12 @@ class Graph:
                 self.producers[name] = node
             for name in node.input:
                 self.readers[name].append(node)
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """The sides of a tensor, for one image; None where they cannot be inferred."""
+        if self._shapes is None:
+            self._shapes = shapes_of(self.model)
+        return self._shapes.get(tensor)
 
     def nodes(self, kind: str) -> list[onnx.NodeProto]:
         """The nodes of an operator, in order."""
@@ -225,6 +233,28 @@ class Graph:
         used = {name for node in ordered for name in node.input}
         _replace(graph.node, ordered)
         _replace(graph.initializer, [one for one in graph.initializer if one.name in used])
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Tensor -> its sides for one image, as far as they can be inferred."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    constants = {tensor.name for tensor in copy.graph.initializer}
+    for given in copy.graph.input:
+        dims = given.type.tensor_type.shape.dim
+        if dims and given.name not in constants:
+            dims[0].dim_value = 1
+    for value in copy.graph.output:  # with the symbol of a free batch
+        value.type.tensor_type.ClearField("shape")
+    with suppress(onnx.shape_inference.InferenceError, ValueError):  # else they are not known
+        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    found = {tensor.name: tuple(tensor.dims) for tensor in copy.graph.initializer}
+    for value in (*copy.graph.input, *copy.graph.value_info, *copy.graph.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
+            found[value.name] = tuple(d.dim_value for d in kind.shape.dim)
+    return found
 
 
 def _scope(node: str) -> str:
