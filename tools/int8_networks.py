@@ -23,6 +23,7 @@ from tqdm import tqdm
 from icnet_deploy.benchmarks.measurement import ratio_of_medians, read_measurements
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.products import products
+from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.command import command, count, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
@@ -30,7 +31,7 @@ from icnet_deploy.files import make_folder, write_json
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.processes import run_tool
-from icnet_deploy.report.tables import Table, bounded, number
+from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.machine import machine, versions
 from tools.own_networks import engine_outcome
 
@@ -295,7 +296,14 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(network: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    known = "worst_class" in row
+    differences = ["-", "-", "-"]
+    if "worst_class" in row:
+        lowest = row["worst_class"]
+        differences = [
+            points_text(row["miou_difference_points"]),
+            f"{points_text(lowest['points'])} {lowest['name']}",
+            f"{row['agreeing_percent']:.2f}",
+        ]
     ratio = row.get("time", {}).get("ratio")
     layers = [*row["in_float"]]
     named = ", ".join(layers[:3]) + f" and {len(layers) - 3} more" * (len(layers) > 3)
@@ -305,18 +313,12 @@ def _line(network: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         row["placement"],
         row["runtime"],
         row["verdict"],
-        _points(row["miou_difference_points"]) if known else "-",
-        f"{_points(row['worst_class']['points'])} {row['worst_class']['name']}" if known else "-",
-        f"{row['agreeing_percent']:.2f}" if known else "-",
+        *differences,
         f"{row['share_percent']:.1f}",
         f"{ratio['value']:.2f}" if ratio else "-",
         named or "nothing",
         row.get("engine", "-"),
     ]
-
-
-def _points(difference: Mapping[str, float]) -> str:
-    return bounded(*(difference[end] for end in ("value", "low", "high")), 2)
 
 
 def _arguments() -> argparse.ArgumentParser:
