@@ -83,6 +83,25 @@ def test_of_a_network_of_one_class_that_class_is_asked_for():
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"verdict": "undecided"}, ["int8 is undecided"]),
+        ({"share_percent": 84.0}, ["int8 has 84.0 % of its products in 8 bits"]),
+        ({"share_percent": 84.0, "tools": {"float": "a block"}}, []),
+        ({"time": {"ratio": {"value": 1.2}}}, ["int8 takes 1.20 of float32's time"]),
+        ({"engine": "no parser"}, ["int8: no parser"]),
+    ],
+)
+def test_what_a_network_does_not_pass_is_said(change, said):
+    row = {"placement": "int8", "verdict": "within", "share_percent": 97.0, "tools": {}} | change
+    found = {"failures": [], "rows": [row]}
+    assert int8_networks._lacks(int8_networks._NETWORKS["unet"], found) == said
+    of_attention = int8_networks._lacks(int8_networks._NETWORKS["segformer"], found)
+    assert of_attention == [each for each in said if "undecided" in each or "parser" in each]
+
+
 def test_its_table_has_a_line_a_file(recorded):
     page = with_tables("<!-- results: int8_networks -->\n<!-- end -->", [recorded[1]])
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if "small" in line]
