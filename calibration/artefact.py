@@ -13,6 +13,7 @@ import onnx
 
 from icnet_deploy._version import __version__
 from icnet_deploy.calibration.calibrate import Calibration, open_session
+from icnet_deploy.calibration.graph import plain
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
 from icnet_deploy.images import UInt8
@@ -26,7 +27,7 @@ _LEAST_AGREEMENT = 0.95
 
 
 def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int, int]]:
-    """Reads what is to be quantized: its graph, its metadata and its size.
+    """Reads what is to be quantized: its graph as `plain` has it, its metadata and its size.
 
     Raises:
         ModelError: it is no float32 ONNX file of `icnet export`, takes any size, or holds a number
@@ -45,7 +46,7 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
         )
     model = onnx.load(path)
     require_finite_graph(model.SerializeToString(), str(path), "export the network again")
-    return model, metadata, metadata.size
+    return plain(model), metadata, metadata.size
 
 
 def write_quantized(

@@ -13,7 +13,7 @@ import onnx
 from tqdm import tqdm
 
 from icnet_deploy.calibration.equalize import Factors, equalized, factors_of
-from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import Ranges, set_ranges
@@ -122,7 +122,7 @@ def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str
         BackendError: the graph computes values that are not finite.
         MissingPackage: ONNX Runtime is not installed.
     """
-    few = images.first(_FOR_FACTORS)
+    model, few = plain(model), images.first(_FOR_FACTORS)
     factors = factors_of(model, collect(model, _shown(few, "equalize")))
     statistics = collect(equalized(model, factors), _shown(images, "calibrate"))
     return Calibration(parent_sha256, images.hashes, factors, statistics)

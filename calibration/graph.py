@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from icnet_deploy.calibration.weighted import KINDS, Weighted, weighted_of
 from icnet_deploy.errors import InputError
@@ -21,6 +22,9 @@ _NUMBERED = re.compile(r"(onnx::\w+_|_v_|val_|lifted_tensor_)?\d+")
 
 _FEW = 5
 """A network of fewer parts at the first level is known better by those below."""
+
+_MOVING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""They move numbers and change none."""
 
 _CHANNELS_LAST = frozenset({"Gemm", "MatMul", "LayerNormalization"})
 
@@ -233,6 +237,86 @@ class Graph:
         used = {name for node in ordered for name in node.input}
         _replace(graph.node, ordered)
         _replace(graph.initializer, [one for one in graph.initializer if one.name in used])
+
+
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in the form that a `Graph` wants; a copy if it has another.
+
+    Every node has a name of its own; what is computed of constants alone by moving their numbers is
+    a constant; and of weights that several nodes multiply by, each has a copy: `a.2.weight` beside
+    `a.weight`, so that `a` still names all.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    changed = _name_nodes(result) | _fold(result) | _copy_shared(result)
+    return result if changed else model
+
+
+def _name_nodes(model: onnx.ModelProto) -> bool:
+    names = Counter(node.name for node in model.graph.node)
+    taken = set(names)
+    changed = False
+    for node in model.graph.node:
+        if node.name and names[node.name] == 1:
+            continue
+        names[node.name] -= 1
+        name = stem = f"{node.op_type}_{next(filter(None, node.output), '')}"
+        while name in taken:
+            name = f"{stem}_{len(taken)}"
+        node.name, changed = name, True
+        taken.add(name)
+    return changed
+
+
+def _fold(model: onnx.ModelProto) -> bool:
+    """Constants in place of nodes that only move constant numbers."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    outputs = {value.name for value in model.graph.output}
+    kept = []
+    for node in model.graph.node:
+        constant = node.op_type == "Constant" or (
+            node.op_type in _MOVING and constants.keys() >= set(filter(None, node.input))
+        )
+        if not constant or outputs.intersection(node.output):
+            kept.append(node)
+            continue
+        given = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
+        [value] = ReferenceEvaluator(node).run(None, given)
+        tensor = numpy_helper.from_array(np.asarray(value), node.output[0])
+        model.graph.initializer.append(tensor)
+        constants[tensor.name] = tensor
+    changed = len(kept) < len(model.graph.node)
+    if changed:
+        _replace(model.graph.node, kept)
+        used = {name for node in kept for name in node.input} | outputs
+        _replace(model.graph.initializer, [t for t in constants.values() if t.name in used])
+    return changed
+
+
+def _copy_shared(model: onnx.ModelProto) -> bool:
+    """A copy of weights and biases for each node that multiplies by them, but the first."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    seen: Counter[str] = Counter()
+    changed = False
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if node.op_type not in KINDS or not index or readers[name] < 2 or name not in constants:
+                continue
+            seen[name] += 1
+            if seen[name] == 1 and all(n.op_type in KINDS for n in _readers(model, name)):
+                continue
+            copy = onnx.TensorProto()
+            copy.CopyFrom(constants[name])
+            stem, dot, last = name.rpartition(".")
+            copy.name = f"{stem}.{seen[name]}{dot}{last}" if dot else f"{name}.{seen[name]}"
+            model.graph.initializer.append(copy)
+            node.input[index], changed = copy.name, True
+    return changed
+
+
+def _readers(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if name in node.input]
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

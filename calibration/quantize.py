@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from icnet_deploy.calibration.equalize import equalized
-from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.ranges import Range, Ranges
@@ -49,7 +49,7 @@ def quantize(
     """
     chosen = placement_of(placement)
     _require_finite(model, ranges)
-    result = equalized(model, ranges.factors)
+    result = equalized(plain(model), ranges.factors)
     chosen.arrange(result)
     graph = Graph(result)
     named = graph.weighted(graph.float_layers() if exclude is None else exclude)
@@ -155,9 +155,22 @@ def _weights(
         inputs.append(nodes[-1].output[0])
     elif one.takes_bias:
         inputs.append(graph.add_constant(bias_name, corrected.astype(np.float32)))
+    else:
+        _shift_sum(graph, one, shift)
     del one.node.input[:]
     one.node.input.extend(inputs)
     return nodes
+
+
+def _shift_sum(graph: Graph, one: Weighted, shift: Float) -> None:
+    """Corrects the constant that is added to what a node without a bias makes, if there is one."""
+    add = graph.only_reader(one.output)
+    if add is None or add.op_type != "Add":
+        return
+    for index, name in enumerate(add.input):
+        if name in graph.constants and graph.constants[name].dims[-1:] in ([1], [len(shift)]):
+            corrected = (graph.array(name) + shift).astype(np.float32)
+            add.input[index] = graph.add_constant(f"{one.weight}_bias_q", corrected)
 
 
 def _with_room(

@@ -11,6 +11,7 @@ from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import bias_shift, quantize, quantized_weights
+from icnet_deploy.calibration.ranges import set_ranges
 from icnet_deploy.calibration.weighted import Weighted
 from icnet_deploy.errors import InputError
 
@@ -126,3 +127,33 @@ def test_tensorrt_takes_int8_and_refuses_int8_ort(placement, quantized):
     profile.set_shape("image", (1, 97, 161, 3), (1, 97, 161, 3), (2, 97, 161, 3))
     assert config.add_optimization_profile(profile) >= 0
     assert bytes(builder.build_serialized_network(network, config))[:4] == b"vtrt"
+
+
+def test_of_a_matrix_the_constant_that_is_added_after_it_gives_the_mean_back():
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 1, (6, 4)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Cast", ["image"], ["x"], "cast", to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+        onnx.helper.make_node("Add", ["bias", "y"], ["z"], "sum"),
+    ]
+    constants = {"w": weight, "bias": random.normal(0, 1, 4).astype(np.float32)}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "matrix",
+        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1, 8, 9, 6])],
+        [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 8, 9, 4])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = [onnx.helper.make_opsetid("", 19)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9)
+    images = [random.integers(100, 255, (8, 9, 6), np.uint8) for _ in range(4)]
+    ranges = set_ranges(collect(model, images), "minmax", {})
+    errors = []
+    for exact, coarse in zip(
+        answers(model, images), answers(quantize(model, ranges, "int8", []), images), strict=True
+    ):
+        errors.append((coarse - exact).mean((0, 1, 2)))
+    places, steps = quantized_weights(weight, axis=1)
+    lost = (weight - places * steps).T @ np.mean(images, axis=(0, 1, 2))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.1 * np.abs(lost).max()
