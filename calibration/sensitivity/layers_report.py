@@ -25,11 +25,13 @@ _WORDS = (
     "after it: of its output, with all that went wrong up to there; before it: of what it was "
     "given",
 )
-_LEAST, _MOST = 40, 80  # dB at the right edge of a drawing, unless whole outputs are nearer
+_LEAST = 40  # dB at the right edge of a drawing
+_ROOM = 1.25  # right of the outputs that are nearest to float32's; what adds next to nothing is cut
 _FAITHFUL = 0.999  # of labels: what rounds otherwise here and there
 
 # In units of a drawing's viewBox.
-_NAMES, _RIGHT, _ROW, _TOP = 220, 40, 26, 64
+_LETTER, _RIGHT, _ROW, _TOP = 6.6, 40, 26, 64
+_LETTERS = 48  # of a block's name
 _KINDS = {"added": "first", "after": "second"}
 _SAID = {"added": "what the block itself adds", "after": "its output, with all before it"}
 
@@ -143,13 +145,14 @@ def layers_plot(result: Result) -> Html:
         name: [block[name]["db"] for block in blocks if block[name]["db"] is not None]
         for name in _KINDS
     }
-    most = max([_MOST, *known["after"]])
+    most = _ROOM * max([_LEAST, *known["after"]])
     highest = min(max([_LEAST, *known["added"], *known["after"]]), most)
     lowest = min([0, *known["added"], *known["after"]])
-    x = Scale(lowest, nice_above(highest), _NAMES, WIDTH - _RIGHT)
-    parts = [text("signal to noise, dB", x.start, 18, "start")]
+    longest = max(len(_short(block["name"])) for block in blocks)
+    x = Scale(lowest, nice_above(highest), _LETTER * longest + 24, WIDTH - _RIGHT)
+    parts = [text("signal to noise, dB", WIDTH - _RIGHT - 390, 18, "end")]
     for index, (name, kind) in enumerate(_KINDS.items()):
-        at = x.start + 150 + 200 * index
+        at = WIDTH - _RIGHT - 375 + 190 * index
         parts += [
             tag("circle", cx=at, cy=14, r=4, class_=kind),
             text(_SAID[name], at + 9, 18, "start"),
@@ -160,7 +163,7 @@ def layers_plot(result: Result) -> Html:
             upright(x(tick), _TOP - 6, bottom),
         ]
     for index, block in enumerate(blocks):
-        parts.append(text(block["name"], _NAMES - 10, _middle(index) + 4, "end", "name"))
+        parts.append(text(_short(block["name"]), x.start - 10, _middle(index) + 4, "end", "name"))
     for name, kind in _KINDS.items():
         places = [_place(block[name], x) for block in blocks]
         points = [
@@ -173,6 +176,11 @@ def layers_plot(result: Result) -> Html:
                 dot = tag("circle", cx=place, cy=_middle(index), r=4, class_=colour)
                 parts.append(hover(f"{block['name']}, {name}: {_cell(block[name])} dB", dot))
     return drawing("signal to noise of each block's output", (WIDTH, bottom + 12), parts)
+
+
+def _short(name: str) -> str:
+    """The end of a name that is too long for a drawing: there names differ."""
+    return name if len(name) <= _LETTERS else f"...{name[3 - _LETTERS :]}"
 
 
 def _middle(index: int) -> float:

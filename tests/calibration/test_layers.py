@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 from icnet_deploy.calibration.calibrate import Calibration, save_calibration
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.calibration.sensitivity.layers_report import layers_plot
 from icnet_deploy.images import write_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import write_artefact
@@ -276,3 +278,17 @@ def test_nothing_says_which_placement_without_layers(float_file, run, tmp_path):
     done = run("sensitivity", float_file, "--dataset", "scenes", "--data", tmp_path)
     assert done.code == 2
     assert "give --placement int8 or int8-ort" in done.err
+
+
+def test_a_drawing_holds_long_names_and_cuts_off_what_adds_next_to_nothing():
+    def noise(db):
+        return {"db": db, "noise_share": 10 ** (-db / 10), "finite": True}
+
+    name = "decoder.blocks.first to decoder.blocks.the_one_before_the_last"
+    blocks = [{"name": name, "added": noise(150.0), "after": noise(44.0)}]
+    drawn = layers_plot({"blocks": blocks})
+    assert "...blocks.first to decoder.blocks.the_one_before_the_last"[-45:] in drawn
+    assert f">{name}<" not in drawn
+    assert f"{name}, added: 150.0 dB" in drawn  # when pointed at
+    ticks = [int(each) for each in re.findall(r">(\d+)</text>", drawn)]
+    assert 55 <= max(ticks) < 100
