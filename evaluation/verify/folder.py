@@ -151,7 +151,10 @@ def _check_parents(artefacts: Sequence[Artefact]) -> None:
         if metadata is None or metadata.parent_sha256 is None:
             continue
         parent = files.get(metadata.parent_sha256)
-        if parent is None:
+        if metadata.parent_sha256 == metadata.weights_sha256:  # as `icnet adopt` has it
+            name = metadata.network.get("file", "a file")
+            artefact.notes.append(f"made from {name}, which another program wrote")
+        elif parent is None:
             artefact.notes.append(
                 f"its parent, SHA-256 {metadata.parent_sha256[:16]}..., is not in the folder"
             )

@@ -1,6 +1,7 @@
 """From an ONNX file of another program to an artefact that was proved against it."""
 
 import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,7 +22,11 @@ from icnet_deploy.export.adopt.original import Original
 from icnet_deploy.export.adopt.request import Request
 from icnet_deploy.export.artefact import Form, sizes_of
 from icnet_deploy.export.check import Samples, Verification, verify
+from icnet_deploy.export.graph import LARGEST
+from icnet_deploy.export.headroom import Headroom, measure
+from icnet_deploy.export.passes import rounded, to_half
 from icnet_deploy.files import make_folder
+from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
@@ -30,6 +35,7 @@ from icnet_deploy.networks.own.probe import Behaviour, probe, probe_at
 from icnet_deploy.networks.own.request import NetworkRequest
 from icnet_deploy.networks.own.said import hold_said
 from icnet_deploy.networks.preprocessing import Preprocessing
+from icnet_deploy.precisions import PRECISIONS
 
 Size = tuple[int, int]
 
@@ -46,11 +52,13 @@ class Adopted(NamedTuple):
     """What is known of an artefact that was written.
 
     Attributes:
-        check: how far it is from the file.
+        check: how far it is from the file; of float16, with every value rounded to it.
+        headroom: what float16 did to it; None of float32.
         found: what the file is, and what became of it, line by line.
     """
 
     check: Verification
+    headroom: Headroom | None
     found: tuple[str, ...]
 
 
@@ -96,13 +104,10 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     checkpoint = Checkpoint(
         path, network, request.label_set, request.preprocessing, {}, file.sha256
     )
-    half = ()
-    if file.half:
-        half = (_half_words(file, placed.samples, request.preprocessing),)
-    check, batch = _write(out, checkpoint, network, placed.samples, size, request)
-    return Adopted(
-        check, (*_words(file, placed, size, batch, request.upsampling), *half, *placed.notes)
-    )
+    half = [_half_words(file, placed.samples, request.preprocessing)] if file.half else []
+    written = _write(out, checkpoint, placed, size, request)
+    words = _words(file, placed, size, written.batch, request.upsampling)
+    return Adopted(written.check, written.headroom, (*words, *half, *placed.notes))
 
 
 def _half_words(file: ForeignFile, samples: Samples, preprocessing: Preprocessing) -> str:
@@ -162,6 +167,8 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         )
     whole = ForeignNetwork(file, endings[-1], classes, request.threshold)
     notes: list[str] = []
+    if request.upsampling == "none":  # then what upsamples stays in the graph
+        endings = [ending for ending in endings if ending.upsampling is None]
     for ending in endings:
         network = ForeignNetwork(file, ending, classes, request.threshold)
         said = NetworkRequest(str(file.path), upsampling=request.upsampling)
@@ -220,45 +227,74 @@ def _alike(ours: Tensor, answers: Tensor, margin: float) -> Tensor:
     return torch.logical_or(own == theirs, best - ours.gather(1, theirs) <= margin)
 
 
+class _Written(NamedTuple):
+    """An artefact that passed its check, for so many images at a time."""
+
+    check: Verification
+    headroom: Headroom | None
+    batch: str
+
+
 def _write(
+    out: Path, checkpoint: Checkpoint, placed: _Placed, size: Size | None, request: Request
+) -> _Written:
+    """Writes the artefact, for any number of images where that holds."""
+    forms = ["freed", "free", "one"] if size is not None else ["free", "freed", "one"]
+    for batch in forms[:-1]:
+        with suppress(CheckFailed, ModelError):
+            return _write_form(out, checkpoint, placed, size, request, batch)
+    return _write_form(out, checkpoint, placed, size, request, forms[-1])
+
+
+def _write_form(
     out: Path,
     checkpoint: Checkpoint,
-    network: ForeignNetwork,
-    samples: Samples,
+    placed: _Placed,
     size: Size | None,
     request: Request,
-) -> tuple[Verification, str]:
-    """Writes the artefact, for any number of images where that holds; and which it is."""
-    file, head = network.file, network.ending.head
-    forms = ["freed", "free", "one"] if size is not None else ["free", "freed", "one"]
-    for batch in forms:
-        with suppress(*[] if batch == "one" else [CheckFailed, ModelError]):
-            model = assemble(
-                file, network.ending, request.preprocessing, request.threshold, size, batch
-            )
-            model.producer_name, model.producer_version = "icnet-deploy", __version__
-            content = model.SerializeToString()
-            advice = "its weights are too large; export the network again"
-            require_finite_graph(content, f"the graph of {file.path}", advice, CheckFailed)
-            alone = batch == "one"
-            batches = [[one] for each in samples for one in each] if alone else samples
+    batch: str,
+) -> _Written:
+    network, samples = placed.network, placed.samples
+    file, head, precision = network.file, network.ending.head, request.precision
+    model = assemble(file, network.ending, request.preprocessing, request.threshold, size, batch)
+    batches: Sequence[Sequence[UInt8]] = samples
+    if batch == "one":
+        batches = [[image] for each in samples for image in each]
+    _bytes_of(model, file)
+    report: Headroom | None = None
+    if PRECISIONS[precision].rounded:
+        report = measure(model, batches, LARGEST if size is None else None)
+        to_half(model, [node.node for node in report.kept])
+    model.producer_name, model.producer_version = "icnet-deploy", __version__
+    content = _bytes_of(model, file)
 
-            def check(written: Path, batches=batches) -> Verification:
-                return verify(written, checkpoint, head, "fp32", batches)
+    def check(written: Path) -> Verification:
+        if report is None:
+            return verify(written, checkpoint, head, precision, batches)
+        verify(written, checkpoint, head, precision, [batches[0]])  # that it loads; see `export`
+        rounded(model)
+        return verify(model.SerializeToString(), checkpoint, head, precision, batches)
 
-            metadata = _metadata(checkpoint, network, size)
-            return write_artefact(out, content, metadata, check), batch
-    raise CheckFailed(f"no form of {file.path} holds")  # the last form raises its own
+    metadata = _metadata(checkpoint, network, size, precision)
+    return _Written(write_artefact(out, content, metadata, check), report, batch)
+
+
+def _bytes_of(model: onnx.ModelProto, file: ForeignFile) -> bytes:
+    """The graph as it is written; CheckFailed where a weight of it is infinite or no number."""
+    content: bytes = model.SerializeToString()
+    advice = "its weights are too large; export the network again"
+    require_finite_graph(content, f"the graph of {file.path}", advice, CheckFailed)
+    return content
 
 
 def _metadata(
-    checkpoint: Checkpoint, network: ForeignNetwork, size: Size | None
+    checkpoint: Checkpoint, network: ForeignNetwork, size: Size | None, precision: str
 ) -> ArtefactMetadata:
     return ArtefactMetadata(
         label_set=checkpoint.label_set,
         size=size,
         head=network.ending.head,
-        precision="fp32",
+        precision=precision,
         network=network.description(),
         preprocessing=checkpoint.preprocessing.to_dict(),
         weights_sha256=checkpoint.sha256,

@@ -20,6 +20,7 @@ from icnet_deploy.export.passes.common import (
     attributes_of,
     constants_of,
     drop_unread_constants,
+    shapes_of,
     sort_nodes,
 )
 
@@ -120,7 +121,7 @@ def _put_front(
 ) -> None:
     """Gives the graph the input `image`, and makes of it what the network expects."""
     graph = model.graph
-    plain = preprocessing.mean == (0, 0, 0) and preprocessing.scale == (1, 1, 1)
+    plain = not any(preprocessing.mean) and all(scale == 1 for scale in preprocessing.scale)
     if file.integers and not plain:
         raise InputError(
             f"the input of {file.path} is uint8, so that its preprocessing is inside it: say a "
@@ -177,7 +178,7 @@ def _free_batch(model: onnx.ModelProto) -> None:
     """Changes the shapes in constants that say one image, to say as many as there are."""
     static_resize(model)
     graph = model.graph
-    constants = constants_of(graph)
+    constants, shapes = constants_of(graph), shapes_of(model)
     for index, node in enumerate(list(graph.node)):
         slot = {"Reshape": 1, "Resize": 3}.get(node.op_type)
         if slot is None or len(node.input) <= slot or node.input[slot] not in constants:
@@ -187,7 +188,9 @@ def _free_batch(model: onnx.ModelProto) -> None:
             continue
         name = f"{node.input[slot]}_of_any_batch_{index}"
         if node.op_type == "Reshape":
-            values = np.array([0, *shape[1:]], np.int64)  # 0: as it comes
+            given = shapes.get(node.output[0], ())
+            known = len(given) == shape.size and all(given)
+            values = np.array([-1, *given[1:]] if known else [0, *shape[1:]], np.int64)
             graph.initializer.append(numpy_helper.from_array(values, name))
         else:
             rest = numpy_helper.from_array(shape[1:].astype(np.int64), f"{name}_sides")

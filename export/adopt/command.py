@@ -12,6 +12,10 @@ from icnet_deploy.export.adopt.request import LAYOUTS, Request
 from icnet_deploy.files import sha256
 from icnet_deploy.labels import load_label_set
 from icnet_deploy.metadata import UPSAMPLINGS
+from icnet_deploy.precisions import PRECISIONS
+
+_CHOICES = tuple(name for name, row in PRECISIONS.items() if not row.calibrated)
+"""The precisions that need no images: an adoption's; the others are `icnet quantize`'s."""
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -58,6 +62,7 @@ def _arguments() -> argparse.ArgumentParser:
     p.add_argument(
         "--output", metavar="NAME", help="which output has the logits, where there are several"
     )
+    p.add_argument("--precision", default="fp32", choices=_CHOICES, help="(default: %(default)s)")
     p.add_argument(
         "--images",
         type=Path,
@@ -65,7 +70,7 @@ def _arguments() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="photos to check on, besides two drawn scenes",
+        help="photos to check on, and to measure float16's headroom on, besides two drawn scenes",
     )
     p.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the artefact")
     return p
@@ -88,11 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.output,
         args.upsampling,
         args.threshold,
+        args.precision,
         args.images,
     )
     adopted = adopt(args.file, args.out, request)
     for line in adopted.found:
         print(line)
+    if adopted.headroom is not None:
+        print(adopted.headroom)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(args.out)[:16]}...")
-    print(f"checked against {args.file.name} on ONNX Runtime: {adopted.check}")
+    how = ", every value rounded to float16" if adopted.headroom else ""
+    print(f"checked against {args.file.name} on ONNX Runtime{how}: {adopted.check}")
     return 0

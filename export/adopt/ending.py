@@ -162,8 +162,8 @@ class Endings:
         if self._dtype(self._file.output).kind == "f":
             start = Ending(self._file.output, "")
             squashed = self._is_probability(start.tensor)
-            whole = replace(self._placed(start, None), probability=squashed)
-            return [*self._logits(start, nodes, None), whole]
+            untouched = replace(self._placed(start, None), probability=squashed)
+            return [*self._logits(start, nodes, None), untouched]
         above = next((i for i, node in enumerate(nodes) if node.op_type in _ABOVE), None)
         if above is None or (bound := self._bound(nodes[above])) is None:
             return self._labels("")

@@ -133,7 +133,8 @@ def _writer(model: onnx.ModelProto) -> str:
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the operators that a model is written in."""
-    return max(each.version for each in model.opset_import if each.domain in _DOMAINS)
+    versions = [int(each.version) for each in model.opset_import if each.domain in _DOMAINS]
+    return max(versions)
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -264,7 +265,7 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
             f"{path} has {len(inputs)} inputs ({listed}); expected one, an image: export the "
             "network so that it takes the image alone"
         )
-    image = graph.input[0]
+    image: onnx.ValueInfoProto = graph.input[0]
     kind = image.type.tensor_type.elem_type
     if kind not in (*_FLOATS, TensorProto.UINT8):
         raise ModelError(

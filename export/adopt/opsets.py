@@ -105,7 +105,26 @@ def _inline_newer(model: onnx.ModelProto) -> None:
         )
         inlined = onnx.inliner.inline_selected_functions(typed, ids, inline_schema_functions=True)
         model.CopyFrom(inlined)
+        _plain_casts(model)
         del model.graph.value_info[:]
+
+
+def _plain_casts(model: onnx.ModelProto) -> None:
+    """Casts to a type, where a function's body casts to that of another tensor; nothing folds that.
+
+    After inlining; and what is summed of two tensors is added.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    for node in model.graph.node:
+        if node.op_type == "CastLike" and types.get(node.input[1]):
+            node.op_type = "Cast"
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("to", types[node.input.pop()]))
+        elif node.op_type == "Sum" and len(node.input) == 2:
+            node.op_type = "Add"
 
 
 _REDEFINED = ("GroupNormalization",)

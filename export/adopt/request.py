@@ -30,6 +30,7 @@ class Request:
         output: the name of the output that is meant.
         upsampling: how its logits become pixels.
         threshold: of one channel, the probability from which on a pixel is of the second class.
+        precision: `fp32` or `fp16`.
         images: photos to compare on, besides two drawn scenes.
     """
 
@@ -40,4 +41,5 @@ class Request:
     output: str | None = None
     upsampling: str | None = None
     threshold: float | None = None
+    precision: str = "fp32"
     images: Sequence[Path] = ()

@@ -16,6 +16,7 @@ from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.runtime.predictor import Predictor
 
+FILES = Path(__file__).parent / "files"
 SIZE = (64, 96)
 SCENE = draw_scene(3, SIZE).image
 
@@ -190,6 +191,15 @@ def test_a_batch_that_a_constant_says_is_freed_where_that_is_right(take, changed
         one, other = predictor.predict_batch([SCENE, SCENE[:, ::-1].copy()])
     assert np.array_equal(one.labels, labels_of(out))
     assert not np.array_equal(one.labels, other.labels)
+
+
+def test_float16_keeps_what_overflows_in_float32(take):
+    out, found = take(FILES / "tensorflow-argmax.onnx", precision="fp16")
+    assert read_onnx_metadata(out).precision == "fp16"
+    assert found.headroom is not None
+    kinds = {tensor.data_type for tensor in onnx.load(out).graph.initializer}
+    assert TensorProto.FLOAT16 in kinds
+    assert found.check.agreement > 0.995
 
 
 def upscale(opset, kind, mode):

@@ -1,0 +1,59 @@
+"""The example of another program's file: few steps of training, and all that follows.
+
+It is run in this process, where the libraries are imported already; as it stands it is
+`make long`'s.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from icnet_deploy.cli import main
+from icnet_deploy.metadata import read_onnx_metadata
+
+for package in ("torch", "onnx", "onnxsim", "onnxruntime"):
+    pytest.importorskip(package, reason=f"the example needs {package}")
+
+FOLDER = Path(__file__).parents[2] / "examples" / "foreign_onnx"
+
+
+def script(name):
+    """A script of the example as a module."""
+    spec = importlib.util.spec_from_file_location(f"foreign_onnx_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_foreign_file_becomes_8_bit_files_that_are_verified(
+    tmp_path, monkeypatch, capsys, one_thread
+):
+    commands = []
+
+    def here(program, *arguments):
+        assert program == sys.executable
+        words = [str(each) for each in arguments]
+        commands.append(words[2] if words[0] == "-m" else Path(words[0]).name)
+        if words[0] == "-m":
+            assert main(words[2:]) == 0
+        else:
+            monkeypatch.setattr(sys, "argv", words)
+            script("foreign").main()
+
+    run = script("run")
+    monkeypatch.setattr(run, "run", here)
+    few = "--steps 12 --scenes 10 --size 64x64 --drop 60"
+    monkeypatch.setattr(sys, "argv", ["run.py", *few.split(), "--out", str(tmp_path)])
+    run.main()
+    assert commands == ["foreign.py", "adopt", "quantize", "verify", "predict"]
+    out = capsys.readouterr().out
+    assert "behind the logits: Resize, ArgMax (taken off; the label map is the same)" in out
+    assert "net-fp32.onnx: made from foreign.onnx, which another program wrote" in out
+    assert out.splitlines()[-1].startswith("  release/net-int8.onnx: ")
+    for name in ("fp32", "int8", "int8-ort"):
+        metadata = read_onnx_metadata(tmp_path / "release" / f"net-{name}.onnx")
+        assert (metadata.upsampling, metadata.stride) == ("half-pixel", 4)
+        assert metadata.network["file"] == "foreign.onnx"
+    assert list((tmp_path / "pictures").iterdir())
