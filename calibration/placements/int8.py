@@ -115,7 +115,8 @@ def _own_layout(graph: Graph) -> bool:
         resizes = [node for node in readers if node.op_type == "Resize"]
         if sub is None or sub.op_type != "Sub" or sub.input[1] not in graph.constants:
             continue
-        rows = graph.array(sub.input[1]).reshape(-1, graph.array(sub.input[1]).shape[-1])
+        mean_of_all = np.atleast_1d(graph.array(sub.input[1]))
+        rows = mean_of_all.reshape(-1, mean_of_all.shape[-1])
         if len(resizes) != 1 or len(readers) < 2 or not (rows == rows[0]).all():
             continue
         resize = resizes[0]

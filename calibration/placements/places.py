@@ -15,6 +15,8 @@ from icnet_deploy.calibration.placements.reach import (
     SUMS,
     clip_bounds,
     gate_of,
+    shrinks,
+    slopes_of,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,12 @@ class Grid:
     places: str
     scale: str
     zero: str
+
+
+def steps_of(low: float, high: float) -> tuple[np.float32, np.uint8]:
+    """The step of a grid over low..high, which holds zero, and the place of its zero."""
+    scale = np.float32((high - low) / 255 or 1.0)
+    return scale, np.uint8(np.rint(-low / scale))
 
 
 class Lowering:
@@ -120,6 +128,8 @@ class Lowering:
             self.dropped.add(id(node))
             low, high = self._places(bounds, grid)
             self._clip(grid.places, self._keep(node.output[0], grid), low, high)
+        elif (slopes := slopes_of(self.graph, node)) is not None:
+            self._prelu(node, grid, slopes)
         elif kind in GATES and rounded:
             self._gate(node, grid)
 
@@ -157,6 +167,36 @@ class Lowering:
         gate = self._value(Grid(places, *steps), f"{name}_gate")
         self._add("Mul", [node.input[0], gate], name)
 
+    def _prelu(self, node: onnx.NodeProto, grid: Grid, slopes: np.ndarray) -> None:
+        """With slopes of 0..1 the larger of a value and its product; else a sum of two parts.
+
+        x + (slope - 1) * min(x, 0), the product on a grid of its own.
+        """
+        given, name, add = node.input[0], node.output[0], self.graph.add_constant
+        self.dropped.add(id(node))
+        if shrinks(self.graph, node):
+            factor = self._constant(f"{name}_slopes", slopes)
+            product = self._add("Mul", [given, factor], f"{name}_product")
+            steps = [product, grid.scale, grid.zero]
+            places = self._add("QuantizeLinear", steps, f"{product}_q")
+            self._add("Max", [grid.places, places], self._keep(name, grid))
+            return
+        zero = int(self.graph.array(grid.zero))
+        self._clip(grid.places, f"{name}_below_q", 0, zero)
+        below = self._value(Grid(f"{name}_below_q", grid.scale, grid.zero), f"{name}_below")
+        factor = self._constant(f"{name}_slopes", slopes - 1)
+        product = self._add("Mul", [below, factor], f"{name}_product")
+        lowest = -zero * float(self.graph.array(grid.scale))
+        ends = lowest * (slopes.min() - 1), lowest * (slopes.max() - 1)
+        scale, zero = steps_of(min(*ends, 0.0), max(*ends, 0.0))
+        steps = [
+            add(f"{product}_scale", np.array(scale)),
+            add(f"{product}_zero", np.array(zero)),
+        ]
+        places = self._add("QuantizeLinear", [product, *steps], f"{product}_q")
+        shift = self._value(Grid(places, *steps), f"{product}_dq")
+        self._add("Add", [given, shift], name)
+
     def _round_constants(self, node: onnx.NodeProto) -> None:
         """Gives the constants among the operands of an integer kernel a grid each."""
         if not any(name in self.grids for name in node.input):
@@ -168,9 +208,7 @@ class Lowering:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         """A constant of float32, read from uint8 on a grid of its own; returns the tensor."""
-        low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
-        scale = np.float32((high - low) / 255 or 1.0)
-        zero = np.uint8(np.rint(-low / scale))
+        scale, zero = steps_of(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
         places = np.clip(np.rint(value / scale) + zero, 0, 255).astype(np.uint8)
         add = self.graph.add_constant
         grid = Grid(

@@ -8,7 +8,7 @@ quarter of the bytes, on the grid of what it reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +41,11 @@ GATES = frozenset({"HardSigmoid", "HardSwish"})
 CLIPPING = frozenset({"Clip", "Relu"})
 """They cut values off: on a grid, its places."""
 
-OPERATORS = MOVING | SUMS | UNARY | CLIPPING | {"Concat", "MaxPool", "Resize"}
+OPERATORS = MOVING | SUMS | UNARY | CLIPPING | {"Concat", "MaxPool", "PRelu", "Resize"}
 """The operators that the placement knows."""
+
+PHASES = "::phases"
+"""In the names of tensors whose values are those of the tensor that is named before it."""
 
 
 class Reach:
@@ -51,10 +54,13 @@ class Reach:
     Args:
         graph: of float32.
         weighted: the nodes whose weights become int8.
+        others: nodes that are to be rewritten as such, by their `id`.
     """
 
-    def __init__(self, graph: Graph, weighted: Sequence[Weighted]) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: Graph, weighted: Sequence[Weighted], others: Collection[int] = ()
+    ) -> None:
+        self.graph, self.others = graph, others
         self.weighted = {id(one.node): one for one in weighted}
         self.nodes = list(graph.model.graph.node)
         self.possible = self._possible()
@@ -101,7 +107,15 @@ class Reach:
         """Whether it is an operator of these, in a form that it knows."""
         if node.op_type in CLIPPING:
             return clip_bounds(self.graph, node) is not None
-        return node.op_type in OPERATORS and (node.op_type not in GATES or gate_of(node)[0] > 0)
+        if node.op_type == "PRelu":
+            return slopes_of(self.graph, node) is not None
+        if node.op_type in GATES:
+            return gate_of(node)[0] > 0
+        return node.op_type in OPERATORS or id(node) in self.others
+
+    def leads(self, node: onnx.NodeProto) -> bool:
+        """Whether an integer kernel reads what a node makes."""
+        return any(absorbed(self.graph, name) in self.wanted for name in node.output)
 
     def operands(self, node: onnx.NodeProto) -> list[str]:
         """The tensors that a node computes with; constants and what says how are none."""
@@ -130,16 +144,17 @@ class Reach:
         A convolution has no kernel that makes float32 of 8 bits.
         """
         operands = self.operands(node)
-        wanted = any(absorbed(self.graph, name) in self.wanted for name in node.output)
+        wanted = self.leads(node)
         if id(node) in self.weighted:
-            return "own" if wanted or self.weighted[id(node)].kind == "Conv" else ""
+            matrix = self.weighted[id(node)].channel_axis < 0
+            return "own" if wanted or not matrix else ""
         if not self.knows(node) or not operands or not self.base.keys() >= set(operands):
             return ""
-        if node.op_type in MOVING | CLIPPING:
+        if node.op_type in MOVING | CLIPPING or shrinks(self.graph, node):
             return "same"
-        if node.op_type in SUMS | {"Concat", "MaxPool"}:
+        if node.op_type in SUMS | {"Concat", "MaxPool", "PRelu"}:
             return "own"
-        return "own" if wanted and node.op_type in UNARY else ""
+        return "own" if wanted and (node.op_type in UNARY or id(node) in self.others) else ""
 
     def pairs(self) -> Pairs:
         """The pairs, in the order of the nodes with weights, of their sums, and of all others."""
@@ -159,7 +174,10 @@ class Reach:
 
     def _share(self, pairs: Pairs) -> None:
         """Says which tensors have the range of another, or one that what reads them bounds."""
-        pairs.ranged_as |= {name: base for name, base in self.base.items() if name != base}
+        for name, base in self.base.items():
+            known = base.partition(PHASES)[0]
+            if name != known:
+                pairs.ranged_as[name] = known
         for node in reversed(self.nodes):
             name, end = node.input[0] if node.input else "", absorbed(self.graph, node.output[0])
             if end not in pairs.readers:
@@ -215,6 +233,19 @@ def clip_bounds(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | Non
         return None
     low, high = (graph.array(name).item() if name else None for name in names)
     return (-np.inf if low is None else low), (np.inf if high is None else high)
+
+
+def slopes_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
+    """By what a PRelu multiplies values below zero; None where that is not constant."""
+    if node.op_type != "PRelu" or node.input[1] not in graph.constants:
+        return None
+    return graph.array(node.input[1])
+
+
+def shrinks(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node is a PRelu that moves no value but towards zero."""
+    slopes = slopes_of(graph, node)
+    return slopes is not None and bool(slopes.min() >= 0 and slopes.max() <= 1)
 
 
 def bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
-import numpy as np
 import onnx
 from onnx import helper
 
 from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.placements.channelwise import as_depthwise, is_depthwise
 from icnet_deploy.calibration.placements.nearest import repeats
-from icnet_deploy.calibration.placements.reach import Reach
+from icnet_deploy.calibration.placements.reach import Reach, slopes_of
+from icnet_deploy.calibration.placements.shuffle import (
+    as_convolution,
+    clip_after,
+    pixels,
+    repeated,
+    sides_of,
+)
 from icnet_deploy.calibration.weighted import Weighted
 
 Shape = tuple[int | None, ...]
 
 
 def rewrite(model: onnx.ModelProto, takes: Callable[[Weighted], bool]) -> bool:
-    """Rewrites what can be, to the same function; tensors that were there keep their names.
+    """Rewrites what 8 bits reach, to the same function; tensors that were there keep their names.
 
     Args:
         model: of float32; it is changed.
@@ -29,20 +36,69 @@ def rewrite(model: onnx.ModelProto, takes: Callable[[Weighted], bool]) -> bool:
     """
     graph, shapes = Graph(model), shapes_of(model)
     changed = _means(graph, shapes)
-    base = Reach(graph, [one for one in graph.weighted() if takes(one)]).base
+    rewriter = _Rewriter(graph, shapes, takes)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        factors = repeats(graph, node, shapes) if node.op_type == "Resize" else None
-        shape = shapes.get(node.input[0], ()) if node.input else ()
-        if factors is not None and node.input[0] in base and None not in shape[2:]:
-            nodes += _repeated(graph, node, factors, shape)
-            changed = True
-        else:
-            nodes.append(node)
+        made = rewriter.nodes(node)
+        nodes += [node] if made is None else made
+        changed |= made is not None
     if changed:
         del model.graph.value_info[:]
-        graph.sort(nodes)
+        graph.sort([node for node in nodes if id(node) not in rewriter.dropped])
     return changed
+
+
+class _Rewriter:
+    """Says what nodes stand for one."""
+
+    def __init__(
+        self, graph: Graph, shapes: dict[str, Shape], takes: Callable[[Weighted], bool]
+    ) -> None:
+        self.graph, self.shapes = graph, shapes
+        self.transposed = {
+            id(one.node): one for one in graph.weighted() if sides_of(graph, one, shapes)
+        }
+        weighted = [
+            one for one in graph.weighted() if takes(one) or id(one.node) in self.transposed
+        ]
+        self.depthwise = {
+            id(node)
+            for node in graph.model.graph.node
+            if is_depthwise(graph, node, self._shape(node))
+        }
+        self.reach = Reach(graph, weighted, self.depthwise)
+        self.dropped: set[int] = set()
+
+    def _shape(self, node: onnx.NodeProto) -> Shape:
+        return self.shapes.get(node.input[0], ()) if node.input else ()
+
+    def nodes(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        """The nodes that compute what one does; None where it stays."""
+        if id(node) in self.transposed:
+            one = self.transposed[id(node)]
+            clip = clip_after(self.graph, one)
+            self.dropped |= {id(clip)} if clip is not None else set()
+            return as_convolution(self.graph, one, self.shapes)
+        shape = self._shape(node)
+        if not node.input or node.input[0] not in self.reach.base:
+            return None
+        if id(node) in self.depthwise and self.reach.leads(node):
+            made = as_depthwise(self.graph, node, shape)
+            return None if made is None else [made]
+        if len(shape) != 4 or None in shape[1:]:
+            return None
+        if node.op_type == "Resize" and (factors := repeats(self.graph, node, self.shapes)):
+            return repeated(self.graph, node, factors, shape)
+        if node.op_type == "DepthToSpace":
+            return pixels(self.graph, node, shape)
+        slopes = slopes_of(self.graph, node)
+        if slopes is not None and len(set(slopes.ravel())) == 1:
+            return [
+                helper.make_node(
+                    "LeakyRelu", node.input[:1], node.output, node.name, alpha=float(slopes.flat[0])
+                )
+            ]
+        return None
 
 
 def shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
@@ -73,26 +129,3 @@ def _means(graph: Graph, shapes: dict[str, Shape]) -> bool:
             del node.attribute[:], node.input[1:]
             changed = True
     return changed
-
-
-def _repeated(
-    graph: Graph, node: onnx.NodeProto, factors: tuple[int, int], shape: Sequence[int | None]
-) -> list[onnx.NodeProto]:
-    """Repeats pixels whose channels come last: all that a pixel has is copied at once.
-
-    ONNX Runtime's integer convolutions want channels last, and its Resize of uint8 takes 2 ns a
-    value there; this takes a tenth of that.
-    """
-    name = node.output[0]
-    steps = [(node.input[0], f"{name}_last"), (f"{name}_last", f"{name}_columns")]
-    steps += [(f"{name}_columns", f"{name}_rows"), (f"{name}_rows", name)]
-    made = []
-    for (given, output), axis in zip(steps, (None, 2, 1, None), strict=True):
-        if axis is None:
-            perm = [0, 3, 1, 2] if output == name else [0, 2, 3, 1]
-            made.append(helper.make_node("Transpose", [given], [output], output, perm=perm))
-        else:
-            index = np.repeat(np.arange(shape[axis + 1] or 0), factors[axis - 1])
-            constant = graph.add_constant(f"{output}_from", index.astype(np.int64))
-            made.append(helper.make_node("Gather", [given, constant], [output], output, axis=axis))
-    return made
