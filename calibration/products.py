@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -23,6 +22,7 @@ _UNCOUNTED = frozenset(
 
 _EIGHT_BITS = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 _NAMED = 4
+_NAMELESS = "0"  # as exporters number what they make: `Graph.layer` goes by the node
 _UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 _Shape = tuple[int, ...]
@@ -128,17 +128,16 @@ def products(model: onnx.ModelProto) -> Products:
         named = ", ".join(f"{count} {operator}" for operator, count in uncounted.items())
         verb = "is" if uncounted.total() == 1 else "are"
         return Products((), f"the graph holds {named}, which {verb} not counted")
-    values, images = _inferred(model)
     graph = Graph(model)
     found = []
     for node in model.graph.node:
         if node.op_type in _COUNTS:
-            shapes = [_shape(values, name) for name in (*node.input[:2], node.output[0])]
+            shapes = [graph.shape(name) for name in (*node.input[:2], node.output[0])]
             known = [shape for shape in shapes if shape is not None]
             if len(known) < len(shapes):
                 return Products((), f"the shapes around {node.op_type} {node.name!r} are not known")
-            count = _COUNTS[node.op_type](node, known) // images
-            exact = all(_from_8_bits(graph, values, name) for name in node.input[:2])
+            count = _COUNTS[node.op_type](node, known)
+            exact = all(_from_8_bits(graph, name) for name in node.input[:2])
             found.append(
                 Multiplied(_layer(graph, node), node.op_type, node.output[0], count, exact)
             )
@@ -171,63 +170,34 @@ _COUNTS: Mapping[str, Callable[[onnx.NodeProto, Sequence[_Shape]], int]] = {
 """Operator -> multiply-adds of a node, given the shapes of its two factors and of its output."""
 
 
-def _inferred(model: onnx.ModelProto) -> tuple[dict[str, onnx.TypeProto.Tensor], int]:
-    """The types of tensors, as far as they can be inferred, and how many images they are of."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    images = 1
-    constants = {tensor.name for tensor in copy.graph.initializer}
-    for given in copy.graph.input:
-        dims = given.type.tensor_type.shape.dim
-        if dims and given.name not in constants:
-            images = dims[0].dim_value or 1
-            dims[0].dim_value = images
-    for value in copy.graph.output:  # with the symbol of a free batch
-        value.type.tensor_type.ClearField("shape")
-    with suppress(onnx.shape_inference.InferenceError, ValueError):  # else they are not known
-        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    graph = copy.graph
-    values = {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
-    for tensor in graph.initializer:
-        made = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        values[tensor.name] = made.tensor_type
-    return values, images
-
-
-def _shape(values: Mapping[str, onnx.TypeProto.Tensor], name: str) -> _Shape | None:
-    """The shape of a tensor; None where a side of it is not known."""
-    if name not in values or not values[name].HasField("shape"):
-        return None
-    dims = values[name].shape.dim
-    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
-
-
-def _from_8_bits(graph: Graph, values: Mapping[str, onnx.TypeProto.Tensor], name: str) -> bool:
+def _from_8_bits(graph: Graph, name: str) -> bool:
     """Whether a tensor holds what 8 bits were made into, unchanged."""
-    source = _source(graph, name)
+    source = graph.producers.get(_origin(graph, name))
     if source is None or source.op_type != "DequantizeLinear":
         return False
-    given = values.get(source.input[0])
-    return given is not None and given.elem_type in _EIGHT_BITS
+    zero = graph.constants.get(source.input[2]) if len(source.input) > 2 else None
+    return zero is None or zero.data_type in _EIGHT_BITS  # of uint8 without one
 
 
-def _source(graph: Graph, name: str) -> onnx.NodeProto | None:
-    """The node that computed a tensor's values; None for a constant or an input of the graph."""
+def _origin(graph: Graph, name: str) -> str:
+    """The tensor whose numbers a tensor holds, moved or not."""
     node = graph.producers.get(name)
     while node is not None and node.op_type in _SAME_VALUES:
-        node = graph.producers.get(node.input[0])
-    return node
+        name = str(node.input[0])
+        node = graph.producers.get(name)
+    return name
 
 
 def _layer(graph: Graph, node: onnx.NodeProto) -> str:
-    """The name of a node in the network, whatever became of its weights."""
-    name = node.input[1]
-    source = _source(graph, name)
+    """The name of a node in the network, whatever became of its weights, if it has any."""
+    name = _origin(graph, node.input[1])
+    source = graph.producers.get(name)
     if source is not None and source.op_type == "DequantizeLinear":
-        name = source.input[0].removesuffix("_q")
+        name = str(source.input[0])
+    if name not in graph.constants:
+        name = _NAMELESS
     named = onnx.NodeProto(name=node.name, op_type=node.op_type)
-    named.input.extend([node.input[0], name, *node.input[2:]])
+    named.input.extend([node.input[0], name.removesuffix("_q"), *node.input[2:]])
     return graph.layer(named)
 
 

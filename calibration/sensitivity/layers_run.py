@@ -135,9 +135,14 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
             )
     row = precision_of(metadata.precision)
     if row is not None and row.calibrated:
-        model = equalized(
-            model, _factors_of(args, args.calibration or _beside(reference), metadata).factors
-        )
+        calibration = _made_with(args, args.calibration or _beside(reference), metadata)
+        try:
+            model = equalized(model, calibration.factors)
+        except ValueError as error:
+            raise InputError(
+                f"the calibration of {args.model} does not fit {reference} ({error}): another "
+                "version made it; quantize again"
+            ) from error
     elif args.calibration is not None:
         raise InputError(
             f"--calibration {args.calibration} is for 8 bits, and {args.model} is "
@@ -151,7 +156,7 @@ def _beside(model: Path) -> Path:
     return model.parent / f"{model.stem}.calibration.json"
 
 
-def _factors_of(args: argparse.Namespace, cache: Path, metadata: ArtefactMetadata) -> Calibration:
+def _made_with(args: argparse.Namespace, cache: Path, metadata: ArtefactMetadata) -> Calibration:
     """The calibration that an 8-bit file was made with: it tells how its channels are scaled."""
     places = dict.fromkeys((cache, args.model.parent / cache.name))
     path = next((place for place in places if place.is_file()), None)

@@ -145,6 +145,17 @@ def test_a_layer_without_a_name_of_its_own_has_that_of_its_scope():
     assert list(counted.float_layers()) == ["encoder.attention"]
 
 
+def test_what_multiplies_two_activations_has_the_name_of_its_node():
+    turn = node("Transpose", "t", "x", perm=[0, 2, 1])
+    counted = products(graph_of([turn, node("MatMul", "scores", "x", "t")], (6, 5), {}))
+    assert list(counted.float_layers()) == ["scores"]
+    turn = node("Transpose", "t", "a.weight", perm=[1, 0])
+    counted = products(
+        graph_of([turn, node("MatMul", "y", "x", "t")], (5,), {"a.weight": ones(7, 5)})
+    )
+    assert list(counted.float_layers()) == ["a"]
+
+
 def test_what_cannot_be_counted_is_said_and_raises_nothing():
     free = network()
     free = onnx.ModelProto.FromString(free.SerializeToString())
