@@ -67,7 +67,7 @@ class _Network:
         config: that `icnet train` trains it with; None: the example has trained it.
         shipped: whether its weights are the shipped ones.
         alone: the class that it tells from the rest; None: it knows several.
-        attention: whether it is of attention, of which less is in 8 bits and that is no faster.
+        attention: whether it is of attention: its share and its time are stated, no more.
     """
 
     name: str
