@@ -18,7 +18,7 @@ from icnet_deploy.export.adopt.tail import with_tail
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.networks.base import SegmentationNetwork
 
-ARCHITECTURE = "adopted"
+_ARCHITECTURE = "adopted"
 """What an artefact's `network` has as its architecture."""
 
 Size = tuple[int, int]
@@ -77,7 +77,7 @@ class ForeignNetwork(SegmentationNetwork):
         """Where it comes from; nothing builds it from that alone."""
         found: dict[str, Any] = as_read(
             {
-                "architecture": ARCHITECTURE,
+                "architecture": _ARCHITECTURE,
                 "file": self.file.path.name,
                 "writer": self.file.writer,
                 "opset": f"opset {self.file.opset}",
@@ -129,7 +129,7 @@ def reopen(path: Path, said: ArtefactMetadata) -> ForeignNetwork:
         ModelError: it cannot be read, or is not the file that the artefact was made of.
     """
     described = {name: str(value) for name, value in said.network.items()}
-    if described.get("architecture") != ARCHITECTURE or said.weights_sha256 is None:
+    if described.get("architecture") != _ARCHITECTURE or said.weights_sha256 is None:
         raise ModelError(f"no artefact here was adopted from {path}: name the file that one was")
     file = read_foreign(path, described.get("layout"), described.get("output"))
     if file.sha256 != said.weights_sha256:
