@@ -137,13 +137,16 @@ def _weights(
     """Replaces a node's weights by int8 ones, and corrects its bias."""
     name, weight = one.weight, graph.array(one.weight)
     places, steps = quantized_weights(weight, flat and one.kind == "Conv", one.axis)
-    shift = bias_shift(one, weight, places, steps, ranges.tensors[one.data].means)
+    means = ranges.tensors[one.data].means
+    if means.size != one.inputs(weight.shape):  # of another axis, which other nodes read
+        means = np.zeros(one.inputs(weight.shape))
+    shift = bias_shift(one, weight, places, steps, means)
     bias = graph.array(one.bias) if one.bias else np.zeros(len(shift), np.float32)
     whole_bias = placement.integer_bias and one.takes_bias
     if whole_bias:
         scale, _ = placement.grid(_range(one.data, pairs, ranges))
         places, steps = _with_room(one, weight, bias, scale, places, steps)
-        shift = bias_shift(one, weight, places, steps, ranges.tensors[one.data].means)
+        shift = bias_shift(one, weight, places, steps, means)
     corrected = bias + shift
     nodes = [_dequantized(graph, f"{name}_q", places, steps, one.axis)]
     inputs = [one.data, nodes[0].output[0]]

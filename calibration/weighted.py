@@ -24,7 +24,7 @@ class Weighted:
 
     Attributes:
         node: a Conv or ConvTranspose of images, of any group and dilation; a Gemm of a matrix that
-            is not scaled; or a MatMul by a constant matrix on the right.
+            is not scaled; or a MatMul by a constant matrix on the right that is no pool.
         group: in how many groups it keeps its channels; 1 of a matrix.
         axis: of the weights, along which they have a step each: the channels of output. Of a
             ConvTranspose in groups, the place in the group, so that the groups share their steps;
@@ -72,6 +72,12 @@ class Weighted:
     def channel_axis(self) -> int:
         """Along which axis of the tensors that it reads and makes their channels lie: 1 or -1."""
         return 1 if self.kind in ("Conv", "ConvTranspose") else -1
+
+    def inputs(self, shape: tuple[int, ...]) -> int:
+        """How many channels weights of a shape read."""
+        if self.kind == "Conv":
+            return shape[1] * self.group
+        return shape[0] if self.kind == "ConvTranspose" else shape[1 - self.axis]
 
     def rows(self, weight: Floats) -> Floats:
         """The weights with a row for each step, N x K.
@@ -150,7 +156,8 @@ def weighted_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto])
     shape = tuple(constants[node.input[1]].dims)
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     if node.op_type == "MatMul":
-        return Weighted(node, axis=1) if len(shape) == 2 else None
+        matrix = len(shape) == 2 and not _averages(constants[node.input[1]])
+        return Weighted(node, axis=1) if matrix else None
     if node.op_type == "Gemm":
         plain = (values.get(n, d) == d for n, d in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
         bias = constants[given[1]].dims if len(given) > 1 else ()
@@ -164,3 +171,11 @@ def weighted_of(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto])
         return Weighted(node, group)
     depthwise = group == shape[0] and shape[1] == 1 and group > 1
     return Weighted(node, group, 0 if depthwise else 1, int(np.prod(values.get("strides", (1, 1)))))
+
+
+def _averages(matrix: onnx.TensorProto) -> bool:
+    """Whether each column of a matrix gives shares of one, so that it is a pool along a side."""
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(matrix)
+    return bool((values >= 0).all() and np.allclose(values.sum(0), 1, atol=1e-3))
