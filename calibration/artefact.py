@@ -1,8 +1,9 @@
 """Writes 8-bit artefacts of a float32 one: metadata, a check against their origin, whole or not."""
 
 import platform
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import onnx
 from icnet_deploy._version import __version__
 from icnet_deploy.calibration.calibrate import Calibration, open_session
 from icnet_deploy.calibration.graph import plain
-from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.calibration.quantize import Int8, quantize
+from icnet_deploy.calibration.ranges import Ranges
 from icnet_deploy.errors import CheckFailed, ImageError, ModelError
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
@@ -22,8 +24,73 @@ from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.runtime.labelmap import label_map
 
+METHOD = "percentile"
+"""How ranges are chosen, unless another way is asked for; a key of `METHODS`."""
+
 _LEAST_AGREEMENT = 0.95
 """A file whose labels differ more from the float32 graph's than this share is nonsense."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an 8-bit graph is made of a float32 one.
+
+    Attributes:
+        calibration: of the float32 graph; its ranges are those of the 8-bit one.
+        placement: a key of `PLACEMENTS`.
+        method: one of `METHODS`: how ranges are chosen.
+        exclude: what stays in float; None for `Graph.float_layers`.
+        learned: constant -> the places of its weights, as `quantize` takes them; None: the nearest.
+        smoothing: the strength at which the factors of the calibration were smoothed; None: they
+            are as `calibrate` chose them.
+    """
+
+    calibration: Calibration
+    placement: str
+    method: str = METHOD
+    exclude: Collection[str] | None = None
+    learned: Mapping[str, Int8] | None = None
+    smoothing: float | None = None
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Of the 8-bit graph's tensors."""
+        return self.calibration.ranges(self.method)
+
+    def graph(
+        self, model: onnx.ModelProto, exclude: Collection[str] | None = None
+    ) -> onnx.ModelProto:
+        """The 8-bit graph; raises as `quantize` does.
+
+        Args:
+            model: the float32 graph; it is not changed.
+            exclude: what stays in float in place of the recipe's `exclude`.
+        """
+        exclude = self.exclude if exclude is None else exclude
+        return quantize(model, self.ranges, self.placement, exclude, self.learned)
+
+    def metadata(self, origin: ArtefactMetadata) -> ArtefactMetadata:
+        """Those of the 8-bit artefact, given the float32 file's."""
+        made_by = {
+            "icnet-deploy": __version__,
+            "onnx": version("onnx"),
+            "onnxruntime": version("onnxruntime"),
+            "python": platform.python_version(),
+            "ranges": self.method,
+        }
+        if self.learned is not None:
+            made_by["rounding"] = "learned"
+        if self.smoothing is not None:
+            made_by["smoothing"] = f"{self.smoothing:g}"
+        if self.exclude:
+            made_by["float"] = ", ".join(self.exclude)
+        return replace(
+            origin,
+            precision=self.placement,
+            parent_sha256=self.calibration.parent_sha256,
+            calibration_images=self.calibration.images,
+            tools={**origin.tools, **made_by},
+        )
 
 
 def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int, int]]:
@@ -52,10 +119,7 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
 def write_quantized(
     source: Path,
     out: Path,
-    calibration: Calibration,
-    placement: str,
-    method: str,
-    exclude: Collection[str] | None,
+    recipe: Recipe,
     checked_on: Iterable[UInt8],
     where: str = "images that it was not calibrated on",
 ) -> float:
@@ -64,10 +128,7 @@ def write_quantized(
     Args:
         source: the float32 file.
         out: the file to write.
-        calibration: of that file.
-        placement: a key of `PLACEMENTS`.
-        method: one of `METHODS`.
-        exclude: what stays in float; None for `Graph.float_layers`.
+        recipe: how it is made of that file.
         checked_on: images, uint8 H x W x 3, of the graph's size, that it was not calibrated on.
         where: what they are, in words.
 
@@ -79,32 +140,17 @@ def write_quantized(
         OutputError: the file cannot be written.
     """
     model, metadata, _ = load_float(source)
-    result = quantize(model, calibration.ranges(method), placement, exclude)
-    written = replace(
-        metadata,
-        precision=placement,
-        parent_sha256=calibration.parent_sha256,
-        calibration_images=calibration.images,
-        tools={
-            **metadata.tools,
-            "icnet-deploy": __version__,
-            "onnx": version("onnx"),
-            "onnxruntime": version("onnxruntime"),
-            "python": platform.python_version(),
-            "ranges": method,
-            **({"float": ", ".join(exclude)} if exclude else {}),
-        },
-    )
+    result = recipe.graph(model)
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
     share = agreement(model, result, checked_on, metadata)
     if not share >= _LEAST_AGREEMENT:
         raise CheckFailed(
-            f"only {share:.2%} of the labels of the {placement} graph are those of {source}, on "
-            f"{where}; at least {_LEAST_AGREEMENT:.0%} must be: calibrate on images like "
-            "those that the model will see, and more of them. No file was written"
+            f"only {share:.2%} of the labels of the {recipe.placement} graph are those of "
+            f"{source}, on {where}; at least {_LEAST_AGREEMENT:.0%} must be: calibrate on images "
+            "like those that the model will see, and more of them. No file was written"
         )
-    write_artefact(out, result.SerializeToString(), written)
+    write_artefact(out, result.SerializeToString(), recipe.metadata(metadata))
     return share
 
 

@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     require("icnet quantize", "export", "onnx")
     require("icnet quantize", "cpu", "onnxruntime")
-    from icnet_deploy.calibration.artefact import load_float, write_quantized
+    from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
     from icnet_deploy.calibration.graph import Graph
     from icnet_deploy.calibration.histogram_plot import write_histogram
 
@@ -158,16 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_histogram(Path(target), calibration, tensor, args.method)
     checked = chosen.checked(0)
     for placement, out in outs.items():
-        share = write_quantized(
-            args.model,
-            out,
-            calibration,
-            placement,
-            args.method,
-            args.exclude,
-            checked.images(),
-            checked.words,
-        )
+        recipe = Recipe(calibration, placement, args.method, args.exclude)
+        share = write_quantized(args.model, out, recipe, checked.images(), checked.words)
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
         print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
         if unknown := Graph(model).others_than(PLACEMENTS[placement].operators):

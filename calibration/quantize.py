@@ -1,6 +1,6 @@
 """Writes Q/DQ pairs and 8-bit weights into a float32 graph, where a placement wants them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ def quantize(
     ranges: Ranges,
     placement: str,
     exclude: Collection[str] | None = None,
+    learned: Mapping[str, Int8] | None = None,
 ) -> onnx.ModelProto:
     """Makes the 8-bit graph of a float32 one.
 
@@ -37,6 +38,8 @@ def quantize(
         ranges: of every tensor that the placement puts a pair on.
         placement: a key of `PLACEMENTS`.
         exclude: layers, blocks or nodes that stay in float; None for `Graph.float_layers`.
+        learned: constant of the graph -> int8 in its own layout: the places of its weights, where
+            they are not the nearest; each is the one below or above.
 
     Returns:
         A graph with the same inputs and outputs. Its metadata is the float32 graph's.
@@ -60,7 +63,9 @@ def quantize(
     for name in pairs.readers:
         added += _pair(graph, name, chosen, _range(name, pairs, ranges))
     for one in weighted:
-        added += _weights(graph, one, pairs, ranges, chosen, graph.layer(one.node) in seeing)
+        places = (learned or {}).get(one.weight)
+        flat = graph.layer(one.node) in seeing
+        added += _weights(graph, one, pairs, ranges, chosen, flat, places)
     for name, readers in pairs.readers.items():
         _reroute(graph, name, readers)
     graph.sort(chosen.finish(graph, [*result.graph.node, *added]))
@@ -133,20 +138,21 @@ def _weights(
     ranges: Ranges,
     placement: Placement,
     flat: bool,
+    learned: Int8 | None,
 ) -> list[onnx.NodeProto]:
     """Replaces a node's weights by int8 ones, and corrects its bias."""
     name, weight = one.weight, graph.array(one.weight)
     places, steps = quantized_weights(weight, flat and one.kind == "Conv", one.axis)
+    places = places if learned is None else learned
     means = ranges.tensors[one.data].means
     if means.size != one.inputs(weight.shape):  # of another axis, which other nodes read
         means = np.zeros(one.inputs(weight.shape))
-    shift = bias_shift(one, weight, places, steps, means)
-    bias = graph.array(one.bias) if one.bias else np.zeros(len(shift), np.float32)
+    bias = graph.array(one.bias) if one.bias else np.float32(0)
     whole_bias = placement.integer_bias and one.takes_bias
     if whole_bias:
         scale, _ = placement.grid(_range(one.data, pairs, ranges))
         places, steps = _with_room(one, weight, bias, scale, places, steps)
-        shift = bias_shift(one, weight, places, steps, means)
+    shift = bias_shift(one, weight, places, steps, means)
     corrected = bias + shift
     nodes = [_dequantized(graph, f"{name}_q", places, steps, one.axis)]
     inputs = [one.data, nodes[0].output[0]]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from icnet_deploy.calibration.artefact import load_float, write_quantized
+from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
 from icnet_deploy.calibration.calibrate import calibrate_and_keep
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.rebuilds.draws import Chosen, Measured
@@ -87,16 +87,8 @@ def _build(
     files = {placement: folder / f"{seed}-{placement}.onnx" for placement in placements}
     for placement, out in files.items():
         try:
-            write_quantized(
-                args.model,
-                out,
-                calibration,
-                placement,
-                args.method,
-                args.exclude,
-                checked.images(),
-                checked.words,
-            )
+            recipe = Recipe(calibration, placement, args.method, args.exclude)
+            write_quantized(args.model, out, recipe, checked.images(), checked.words)
         except CheckFailed as error:
             raise CheckFailed(
                 f"the build of seed {chosen.draws.seeds[0]} is written; that of seed {seed}, for "

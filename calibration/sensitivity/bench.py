@@ -1,18 +1,15 @@
 """Where 8-bit graphs are written and scored against float32 on the same runtime."""
 
 import zlib
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from icnet_deploy.calibration.artefact import load_float
-from icnet_deploy.calibration.calibrate import Calibration
+from icnet_deploy.calibration.artefact import Recipe, load_float
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import cpu_runtime
-from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of
 from icnet_deploy.data import ConfusionMatrix, Dataset, RegionAccuracy
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
@@ -21,56 +18,45 @@ from icnet_deploy.evaluation.score import Score
 from icnet_deploy.metadata import write_artefact
 from icnet_deploy.runtime.predictor import Predictor
 
-METHOD = "percentile"
-"""How ranges are chosen: as `icnet quantize` does it."""
-
 
 class Graphs:
     """Writes 8-bit graphs of one float32 file.
 
     Args:
         source: the float32 file.
-        calibration: of that file.
-        placement: a key of `PLACEMENTS`.
+        recipe: how they are made of it; what it excludes is always in float.
         folder: where the graphs are written; the caller removes it.
 
     Attributes:
         source: see above.
         metadata, size: of the float32 file.
         runtime: the one that the placement is for and that a CPU has.
-        blocks, kept: of the network, in the graph's order, and those that stay in float by default.
+        blocks, kept: of the network, in the graph's order, and those that are always in float.
 
     Raises:
         ModelError: the file is no float32 artefact of one size.
         UnavailableError: the placement's runtime is missing.
     """
 
-    def __init__(
-        self, source: Path, calibration: Calibration, placement: str, folder: Path
-    ) -> None:
+    def __init__(self, source: Path, recipe: Recipe, folder: Path) -> None:
         self.source = source
         self._model, self.metadata, self.size = load_float(source)
-        self._ranges = calibration.ranges(METHOD)
-        self._written = replace(
-            self.metadata,
-            precision=placement,
-            parent_sha256=calibration.parent_sha256,
-            calibration_images=calibration.images,
-        )
+        self._recipe = recipe
         self._folder = folder
-        self.runtime = cpu_runtime(placement)
+        self.runtime = cpu_runtime(recipe.placement)
         graph = Graph(self._model)
         layers = [graph.layer(one.node) for one in graph.weighted()]
-        self.blocks = blocks_of(layers, graph.float_layers(), self.metadata.network)
+        kept: Collection[str] = graph.float_layers()
+        if recipe.exclude is not None:
+            kept = {*layers}.difference(graph.layer(o.node) for o in graph.weighted(recipe.exclude))
+        self.blocks = blocks_of(layers, kept, self.metadata.network)
         self.kept = [block for block in self.blocks if block.kept]
 
     def write(self, in_float: Iterable[Block]) -> Path:
         """Writes the 8-bit graph with these blocks in float."""
-        content = quantize(
-            self._model, self._ranges, self._written.precision, modules_of(in_float)
-        ).SerializeToString()
+        content = self._recipe.graph(self._model, modules_of(in_float)).SerializeToString()
         path = self._folder / f"{len(list(self._folder.iterdir()))}.onnx"
-        write_artefact(path, content, self._written)
+        write_artefact(path, content, self._recipe.metadata(self.metadata))
         return path
 
     def open(self, path: Path) -> Predictor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from icnet_deploy.calibration.artefact import load_float
+from icnet_deploy.calibration.artefact import Recipe, load_float
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.placements.registry import cpu_runtime
@@ -108,7 +108,7 @@ def _compared(args: argparse.Namespace, folder: Path) -> _Compared:
             )
         return _Compared(model, args.model, _subject(args, args.model, metadata))
     calibration = calibration_of(args, args.calibration or _beside(args.model))
-    graphs = Graphs(args.model, calibration, args.placement, folder)
+    graphs = Graphs(args.model, Recipe(calibration, args.placement), folder)
     path = graphs.write(graphs.kept)
     subject = _subject(args, path, read_onnx_metadata(path))
     return _Compared(equalized(model, calibration.factors), args.model, subject)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from icnet_deploy.calibration.artefact import load_float, write_quantized
+from icnet_deploy.calibration.artefact import METHOD, Recipe, load_float, write_quantized
 from icnet_deploy.calibration.calibrate import (
     Calibration,
     calibrate_and_keep,
@@ -16,7 +16,7 @@ from icnet_deploy.calibration.calibrate import (
 )
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.selection import FEWEST, choose, stratified
-from icnet_deploy.calibration.sensitivity.bench import METHOD, Bench, Graphs
+from icnet_deploy.calibration.sensitivity.bench import Bench, Graphs
 from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, halves, prove, refuse_seen
 from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
             refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
         refuse_seen(parts)
     with TemporaryDirectory(prefix="icnet-sensitivity-") as folder:
-        graphs = Graphs(args.model, calibration, args.placement, Path(folder))
+        graphs = Graphs(args.model, Recipe(calibration, args.placement), Path(folder))
         bench = Bench(graphs, dataset if parts is None else parts.seen)
         costs = _costs(graphs, bench)
         result = _result(args, calibration, graphs, bench, costs)
@@ -301,7 +301,8 @@ def _write(
     kept = modules_of([*graphs.kept, *found.proved.proof.last.attempt.in_float])
     fitting = Fitting.of(graphs.metadata)
     checked = (fitting.apply(s.image, graphs.size).pixels for s in seen.first(_CHECKED))
-    write_quantized(args.model, args.out, calibration, args.placement, METHOD, kept, checked)
+    recipe = Recipe(calibration, args.placement, exclude=kept)
+    write_quantized(args.model, args.out, recipe, checked)
     return f"\n{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}"
 
 

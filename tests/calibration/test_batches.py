@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from icnet_deploy.calibration import choose
-from icnet_deploy.calibration.artefact import write_quantized
+from icnet_deploy.calibration.artefact import Recipe, write_quantized
 from icnet_deploy.calibration.calibrate import calibrate
 from icnet_deploy.data import image_files
 from icnet_deploy.export.to_onnx import export
@@ -34,7 +34,7 @@ def artefacts(dataset, tmp_path_factory):
     grey = np.full((*SIZE, 3), 128, np.uint8)
     for placement in ("int8", "int8-ort"):
         out = files[placement]
-        write_quantized(files["fp32"], out, calibration, placement, "percentile", None, [grey])
+        write_quantized(files["fp32"], out, Recipe(calibration, placement), [grey])
     return files
 
 

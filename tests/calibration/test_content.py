@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from icnet_deploy.calibration import choose
-from icnet_deploy.calibration.artefact import write_quantized
+from icnet_deploy.calibration.artefact import Recipe, write_quantized
 from icnet_deploy.calibration.calibrate import calibrate
 from icnet_deploy.calibration.content import nothing_in, require_content
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
@@ -212,8 +212,7 @@ def test_a_file_that_is_nonsense_on_other_images_is_not_kept(
     out = tmp_path / "out" / "bad.onnx"
 
     def write(images, words):
-        how = (calibration, placement, "percentile", None)
-        return write_quantized(float_file, out, *how, images, words)
+        return write_quantized(float_file, out, Recipe(calibration, placement), images, words)
 
     wrong = f"of the labels of the {placement} graph .* on 4 held-out images; at least 95% must be"
     with pytest.raises(CheckFailed, match=wrong):

@@ -75,7 +75,7 @@ def quantize(source, out, name, scene):
     """An 8-bit artefact as `icnet quantize` writes it, calibrated on one scene."""
     import onnx
 
-    from icnet_deploy.calibration.artefact import write_quantized
+    from icnet_deploy.calibration.artefact import Recipe, write_quantized
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.calibration.selection import CalibrationSet
     from icnet_deploy.files import sha256
@@ -86,7 +86,7 @@ def quantize(source, out, name, scene):
     images = CalibrationSet((image,), ("a scene",), SIZE)
     found = calibrate(onnx.load(source), images, sha256(source))
     placement = name.removesuffix("-labels")
-    write_quantized(source, out, found, placement, "percentile", None, [scene])
+    write_quantized(source, out, Recipe(found, placement), [scene])
 
 
 @pytest.fixture(scope="session")

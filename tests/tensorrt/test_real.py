@@ -76,7 +76,7 @@ def source(tmp_path_factory, scene):
 def quantize(float_file, out, scene):
     import onnx
 
-    from icnet_deploy.calibration.artefact import write_quantized
+    from icnet_deploy.calibration.artefact import Recipe, write_quantized
     from icnet_deploy.calibration.calibrate import calibrate
     from icnet_deploy.calibration.selection import CalibrationSet
     from icnet_deploy.images import write_image
@@ -85,7 +85,7 @@ def quantize(float_file, out, scene):
     write_image(image, scene)
     images = CalibrationSet((image,), ("a scene",), SIZE)
     found = calibrate(onnx.load(float_file), images, sha256(float_file))
-    write_quantized(float_file, out, found, "int8", "percentile", None, [scene])
+    write_quantized(float_file, out, Recipe(found, "int8"), [scene])
     return out
 
 
