@@ -85,7 +85,7 @@ def take_moments(
     weights = [graph.array(one.weight) for one in nodes]
     moments = []
     for one, weight in zip(nodes, weights, strict=True):
-        mean = _mean(one, weight, means)
+        mean = _mean(graph, one, weight, means)
         moments.append(Moments(mean, np.zeros((*mean.shape, mean.shape[1]))))
     names = list(dict.fromkeys(one.data for one in nodes))
     session = open_session(model, names)
@@ -102,10 +102,14 @@ def take_moments(
     return moments
 
 
-def _mean(one: Weighted, weight: Float32, means: Mapping[str, Float]) -> Float:
+def _mean(graph: Graph, one: Weighted, weight: Float32, means: Mapping[str, Float]) -> Float:
     """The mean of a patch far from the border, G x K, as `Weighted.mean_of_output` has it.
 
-    Zero of a node without a bias, which nothing corrects.
+    Zero where nothing corrects the mean of what a node makes: it adds no bias, and nor does a sum.
     """
-    each = one.of_input(means[one.data], weight.shape) / one.phases * one.takes_bias
+    add = graph.only_reader(one.output)
+    summed = (
+        add is not None and add.op_type == "Add" and any(n in graph.constants for n in add.input)
+    )
+    each = one.of_input(means[one.data], weight.shape) / one.phases * (one.takes_bias or summed)
     return matrices(one, np.broadcast_to(each, weight.shape))[:, 0].astype(np.float64)

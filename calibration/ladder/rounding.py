@@ -20,7 +20,7 @@ import onnx
 from tqdm import tqdm
 
 from icnet_deploy.calibration.equalize import equalized
-from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.ladder.moments import Float, Moments, take_moments
 from icnet_deploy.calibration.ladder.patches import Array, as_weight, matrices
 from icnet_deploy.calibration.quantize import quantized_weights
@@ -57,7 +57,7 @@ def learn_rounding(
         ImageError: an image can no longer be read.
         MissingPackage: ONNX Runtime is not installed.
     """
-    scaled = equalized(model, ranges.factors)
+    scaled = equalized(plain(model), ranges.factors)
     graph = Graph(scaled)
     means = {name: one.means for name, one in ranges.tensors.items()}
     nodes = [one for one in graph.weighted() if one.data in means]
