@@ -109,7 +109,12 @@ def _mean(graph: Graph, one: Weighted, weight: Float32, means: Mapping[str, Floa
     """
     add = graph.only_reader(one.output)
     summed = (
-        add is not None and add.op_type == "Add" and any(n in graph.constants for n in add.input)
+        add is not None
+        and add.op_type == "Add"
+        and not graph.constants.keys().isdisjoint(add.input)
     )
-    each = one.of_input(means[one.data], weight.shape) / one.phases * (one.takes_bias or summed)
-    return matrices(one, np.broadcast_to(each, weight.shape))[:, 0].astype(np.float64)
+    each = means[one.data]
+    if each.size != one.inputs(weight.shape) or not (one.takes_bias or summed):
+        each = np.zeros(one.inputs(weight.shape))
+    spread = np.broadcast_to(one.of_input(each, weight.shape) / one.phases, weight.shape)
+    return matrices(one, spread)[:, 0].astype(np.float64)
