@@ -256,9 +256,14 @@ class OnnxNetwork:
     def origin(self) -> Origin:
         """See `FloatNetwork.origin`."""
         names = ", ".join(file.path.name for file in reversed(self._files.values()))
+        metadata = self.metadata
+        source, how = "PyTorch", "--network PACKAGE.MODULE:FACTORY, or --weights,"
+        if metadata.parent_sha256 and metadata.parent_sha256 == metadata.weights_sha256:
+            source = f"{metadata.network.get('file')}, which it was adopted from,"
+            how = "--reference FILE.onnx"
         note = (
-            f"the reference is {names} itself, which was not held against PyTorch here; --network "
-            "PACKAGE.MODULE:FACTORY, or --weights, does that"
+            f"the reference is {names} itself, which was not held against {source} here; {how} "
+            "does that"
         )
         return Origin("onnxruntime", names, self.metadata.weights_sha256, (note,))
 

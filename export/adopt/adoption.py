@@ -16,6 +16,7 @@ from torch import Tensor
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import CheckFailed, InputError, ModelError, OutputError
 from icnet_deploy.export.adopt.assemble import assemble
+from icnet_deploy.export.adopt.ending import rules_of
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
 from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
 from icnet_deploy.export.adopt.original import Original
@@ -319,7 +320,8 @@ def _words(
     lines = [
         f"file: {file.path.name}, of {file.writer}, opset {file.opset}, "
         f"{'float16' if file.half else 'float32'}, SHA-256 {file.sha256[:16]}...",
-        f"input: {file.image}, {file.layout}, {'uint8' if file.integers else 'float'}",
+        f"input: {file.image.removesuffix('_inside')}, {file.layout}, "
+        f"{'uint8' if file.integers else 'float'}",
         f"output: {file.output}, {_classes(network)}",
     ]
     if ending.taken_off:
@@ -329,7 +331,9 @@ def _words(
         )
     how = "found: its last Resize is taken off" if ending.upsampling else "found"
     if placed.upsampling != "none" and not ending.upsampling:
-        how = "said" if said else "assumed, PyTorch's default: the file does not say it"
+        how = (
+            "said" if said else f"assumed, PyTorch's default: the file does not say it{_hint(file)}"
+        )
     stride = "no one number" if behaviour.stride is None else behaviour.stride
     lines += [f"upsampling: {placed.upsampling} ({how})", f"stride: {stride} (found)"]
     if size is None:
@@ -344,6 +348,11 @@ def _words(
     if network.threshold is not None:
         lines.append(f"threshold: {network.threshold:g}")
     return tuple(lines)
+
+
+def _hint(file: ForeignFile) -> str:
+    hint = "its own Resizes align corners: say --upsampling aligned-corners if this one does, too"
+    return f"; {hint}" if rules_of(file.model) == {"aligned-corners"} else ""
 
 
 def _classes(network: ForeignNetwork) -> str:

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from icnet_deploy.errors import LabelSetError, ModelError
-from icnet_deploy.export.adopt.foreign_file import ForeignFile
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of
 from icnet_deploy.export.passes.common import attributes_of, makers_of
 
 Size = tuple[int, int]
@@ -33,7 +33,11 @@ _RULES = {
 }
 """A bilinear Resize's coordinates -> the rule of `metadata.UPSAMPLINGS` that says the same."""
 
+_COORDINATES = 11
+"""The first opset whose Resize says where its pixels lie."""
+
 _EVEN = 0.5
+_PAIR = 2  # one channel of logits tells two classes apart
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,18 @@ def chain(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
         nodes.append(node)
         output = node.input[0]
     return nodes
+
+
+def rules_of(model: onnx.ModelProto) -> set[str]:
+    """The rules of all bilinear Resizes of a graph; empty names of those that no rule says."""
+    if opset_of(model) < _COORDINATES:
+        return set()
+    resizes = (attributes_of(node) for node in model.graph.node if node.op_type == "Resize")
+    return {
+        _RULES.get(values.get("coordinate_transformation_mode", b"half_pixel"), "")
+        for values in resizes
+        if values.get("mode") == b"linear"
+    }
 
 
 def constants_in(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
@@ -309,7 +325,8 @@ class Endings:
         return replace(ending, layout=layout, channels=shape[axis])
 
     def _fitting(self) -> tuple[int, ...]:
-        return (2, 1) if self._classes == 2 else (self._classes,)
+        several = (self._classes,) if self._classes > 1 else ()
+        return (*several, 1) if self._classes == _PAIR else several
 
     def _class_axis(self, shape: Shape) -> int | None:
         """Where the classes are: at an axis of their number, the others in the image's shape."""
@@ -332,7 +349,3 @@ class Endings:
             f"{self._size[0]}x{self._size[1]} pixels), and the label set has {self._classes} "
             "classes: name the network's own with --label-set"
         )
-
-
-_COORDINATES = 11
-"""The first opset whose Resize says where its pixels lie."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from icnet_deploy.documents import as_read
-from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.errors import BackendError, InputError, LabelSetError, ModelError
 from icnet_deploy.export.adopt.ending import Ending, Endings, chain
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
 from icnet_deploy.export.adopt.original import Original
@@ -69,6 +69,11 @@ class ForeignNetwork(SegmentationNetwork):
         """The logits, float N x C x h x w; see `SegmentationNetwork.heads`."""
         answer = self._original.run(image.numpy())[self.ending.head]
         if self.ending.head == "labels":
+            if (largest := int(answer.max())) >= self.num_classes:
+                raise LabelSetError(
+                    f"the label map of {self.file.path} holds {largest}, and the label set has the "
+                    f"classes 0 to {self.num_classes - 1}: name the network's own with --label-set"
+                )
             index = np.arange(self.num_classes, dtype=np.uint8).reshape(1, -1, 1, 1)
             answer = (answer[:, None] == index).astype(np.float32)
         return [torch.from_numpy(np.ascontiguousarray(answer, np.float32))]

@@ -202,6 +202,40 @@ def test_float16_keeps_what_overflows_in_float32(take):
     assert found.check.agreement > 0.995
 
 
+def test_a_file_of_four_images_at_a_time_takes_any_number(take, changed, adopted):
+    def change(model):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+    out, found = take(changed(change))
+    assert "images at a time: any number" in found.found
+    assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
+
+
+def test_what_upsamples_inside_is_no_proof_of_the_last_upsampling(take, changed):
+    def change(model):
+        """Its output is the logits before the last Resize."""
+        inner = model.graph.node[-1].input[0]
+        model.graph.node.pop()
+        value = helper.make_tensor_value_info(inner, TensorProto.FLOAT, None)
+        model.graph.output[0].CopyFrom(value)
+
+    path = changed(change, "script-aligned")
+    out, found = take(path)
+    assert read_onnx_metadata(out).upsampling == "half-pixel"
+    [line] = [line for line in found.found if line.startswith("upsampling")]
+    assert line.endswith("say --upsampling aligned-corners if this one does, too)")
+    out, found = take(path, upsampling="aligned-corners")
+    assert read_onnx_metadata(out).upsampling == "aligned-corners"
+    assert "upsampling: aligned-corners (said)" in found.found
+
+
+def test_an_upsampling_can_be_left_in_the_graph(take):
+    out, _ = take(FILES / "script-half.onnx", upsampling="none")
+    metadata = read_onnx_metadata(out)
+    assert (metadata.upsampling, metadata.stride) == ("none", 1)
+
+
 def upscale(opset, kind, mode):
     """A model of one Upsample or Resize, 2 x 2, from 1 x 2 x 5 x 6."""
     scales = np.array([1, 1, 2, 2], np.float32)

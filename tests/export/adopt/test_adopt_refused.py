@@ -132,8 +132,16 @@ def test_classes_that_contradict_the_label_set(refused):
 
 
 def test_a_label_map_with_other_classes(refused, changed, run, tmp_path):
-    error = refused(FILES / "paddle-argmax.onnx", labels="voc")
-    assert "logits of 5 channels" in error
+    assert "logits of 5 channels" in refused(FILES / "paddle-argmax.onnx", labels="voc")
+    three = tmp_path / "three.json"
+    three.write_text(json.dumps({"name": "three", "names": list("abc")}))
+
+    def last_index(model):
+        node = next(node for node in model.graph.node if node.op_type == "ArgMax")
+        node.attribute.append(helper.make_attribute("select_last_index", 1))
+
+    error = refused(changed(last_index, "tensorflow-argmax"), labels=three)
+    assert "holds 4, and the label set has the classes 0 to 2" in error
 
 
 def test_no_file_no_onnx_and_half_a_file(refused, tmp_path):
