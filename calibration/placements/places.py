@@ -39,7 +39,7 @@ class Grid:
     zero: str
 
 
-def steps_of(low: float, high: float) -> tuple[np.float32, np.uint8]:
+def _steps(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """The step of a grid over low..high, which holds zero, and the place of its zero."""
     scale = np.float32((high - low) / 255 or 1.0)
     return scale, np.uint8(np.rint(-low / scale))
@@ -188,7 +188,7 @@ class Lowering:
         product = self._add("Mul", [below, factor], f"{name}_product")
         lowest = -zero * float(self.graph.array(grid.scale))
         ends = lowest * (slopes.min() - 1), lowest * (slopes.max() - 1)
-        scale, zero = steps_of(min(*ends, 0.0), max(*ends, 0.0))
+        scale, zero = _steps(min(*ends, 0.0), max(*ends, 0.0))
         steps = [
             add(f"{product}_scale", np.array(scale)),
             add(f"{product}_zero", np.array(zero)),
@@ -208,7 +208,7 @@ class Lowering:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         """A constant of float32, read from uint8 on a grid of its own; returns the tensor."""
-        scale, zero = steps_of(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
+        scale, zero = _steps(min(float(value.min()), 0.0), max(float(value.max()), 0.0))
         places = np.clip(np.rint(value / scale) + zero, 0, 255).astype(np.uint8)
         add = self.graph.add_constant
         grid = Grid(

@@ -32,7 +32,7 @@ MOVING = frozenset(
 SUMS = frozenset({"Add", "Mul"})
 """Integer kernels of two inputs, each on its own grid; one may be a constant."""
 
-UNARY = frozenset({"GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu", "Sigmoid"})
+_UNARY = frozenset({"GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu", "Sigmoid"})
 """Integer kernels of one input, or what integer kernels can be put together to."""
 
 GATES = frozenset({"HardSigmoid", "HardSwish"})
@@ -41,7 +41,7 @@ GATES = frozenset({"HardSigmoid", "HardSwish"})
 CLIPPING = frozenset({"Clip", "Relu"})
 """They cut values off: on a grid, its places."""
 
-OPERATORS = MOVING | SUMS | UNARY | CLIPPING | {"Concat", "MaxPool", "PRelu", "Resize"}
+OPERATORS = MOVING | SUMS | _UNARY | CLIPPING | {"Concat", "MaxPool", "PRelu", "Resize"}
 """The operators that the placement knows."""
 
 PHASES = "::phases"
@@ -154,7 +154,7 @@ class Reach:
             return "same"
         if node.op_type in SUMS | {"Concat", "MaxPool", "PRelu"}:
             return "own"
-        return "own" if wanted and (node.op_type in UNARY or id(node) in self.others) else ""
+        return "own" if wanted and (node.op_type in _UNARY or id(node) in self.others) else ""
 
     def pairs(self) -> Pairs:
         """The pairs, in the order of the nodes with weights, of their sums, and of all others."""

@@ -1,7 +1,5 @@
 """Operators that have no fast integer kernel on ONNX Runtime, as others that have one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 
