@@ -22,6 +22,7 @@ Float = npt.NDArray[np.float64]
 Int8 = npt.NDArray[np.int8]
 
 _FRACTIONS = np.linspace(0.6, 1.0, 41)
+_NEARLY = 0.5  # of the way to a bound: a range that reaches further is taken to reach it
 
 
 def quantize(
@@ -53,10 +54,10 @@ def quantize(
     chosen = placement_of(placement)
     _require_finite(model, ranges)
     result = equalized(plain(model), ranges.factors)
-    chosen.arrange(result)
+    kept = Graph(result).float_layers() if exclude is None else exclude
+    chosen.arrange(result, kept)
     graph = Graph(result)
-    named = graph.weighted(graph.float_layers() if exclude is None else exclude)
-    weighted = [one for one in named if chosen.takes(one)]
+    weighted = [one for one in graph.weighted(kept) if chosen.takes(one)]
     pairs = chosen.pairs(graph, weighted)
     seeing = graph.image_layers()
     added: list[onnx.NodeProto] = []
@@ -99,8 +100,13 @@ def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
     if source not in pairs.within:
         return found
     low, high = pairs.within[source]
-    low, high = max(found.low, low), min(found.high, high)
-    return replace(found, low=low, high=high, limit=max(-low, high)) if low < high else found
+    high = min(found.high, high)
+    if found.low > _NEARLY * low or high <= 0:
+        low = found.low
+        return replace(found, high=high, limit=max(-low, high)) if low < high else found
+    places = int(255 * -low / (high - low))
+    high = low - low * 255 / places
+    return replace(found, low=low, high=high, limit=max(-low, high))
 
 
 def _pair(graph: Graph, name: str, placement: Placement, its_range: Range) -> list[onnx.NodeProto]:

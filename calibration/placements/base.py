@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,7 +26,7 @@ class Pairs:
         readers: tensor -> the nodes that read it through a pair (by name), or None for all.
         ranged_as: tensor -> the tensor whose range it takes, where that is not its own.
         within: tensor -> the two values that its range is cut off at, since what reads it does not
-            tell apart what lies beyond; zero is between them.
+            tell apart what lies beyond; zero is between them. The lower one is a place of its grid.
         spare: tensors that may have one where more of the graph stays in float.
     """
 
@@ -78,8 +78,12 @@ class Placement(ABC):
         """Whether the placement's runtimes multiply such a node in 8 bits."""
         return one.kind in self.kinds
 
-    def arrange(self, model: onnx.ModelProto) -> bool:
+    def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """Lays out a float32 graph before pairs are placed; its function stays the same.
+
+        Args:
+            model: of float32; it is changed.
+            exclude: the layers that stay in float, as `Graph.weighted` has them.
 
         Returns:
             Whether it changed the model.

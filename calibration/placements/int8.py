@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +69,7 @@ class Int8(Placement):
         """Joins in 8 bits what is joined and then rounded."""
         return join_in_8_bits(nodes, graph.outputs)
 
-    def arrange(self, model: onnx.ModelProto) -> bool:
+    def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """See `_own_layout`."""
         from icnet_deploy.calibration.graph import Graph
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from icnet_deploy.calibration.placements.base import Pairs, Placement
@@ -32,11 +32,11 @@ class Int8Ort(Placement):
         """See `Reach`."""
         return Reach(graph, weighted).pairs()
 
-    def arrange(self, model: onnx.ModelProto) -> bool:
-        """See `rewritten`."""
+    def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
+        """See `rewrite`."""
         from icnet_deploy.calibration.placements.rewrites import rewrite
 
-        return rewrite(model, self.takes)
+        return rewrite(model, self.takes, exclude)
 
     def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
         """See `Lowering`."""

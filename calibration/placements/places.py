@@ -39,6 +39,9 @@ class Grid:
     zero: str
 
 
+_SAME = 1e-4  # of a gate's 0..1
+
+
 def _steps(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """The step of a grid over low..high, which holds zero, and the place of its zero."""
     scale = np.float32((high - low) / 255 or 1.0)
@@ -147,25 +150,39 @@ class Lowering:
 
     def _gate(self, node: onnx.NodeProto, grid: Grid) -> None:
         """A gate as a sum whose grid ends where the gate does; HardSwish multiplies by it."""
-        slope, shift = gate_of(node)
-        name, graph = node.output[0], self.graph
+        name, add = node.output[0], self.graph.add_constant
         self.dropped.add(id(node))
-        scale = graph.add_constant(
-            f"{name}_slope", (graph.array(grid.scale) * np.float32(slope)).astype(np.float32)
-        )
-        steep = self._value(Grid(grid.places, scale, grid.zero), f"{name}_steep")
-        constant = self._constant(f"{name}_shift", np.array(shift, np.float32))
         if node.op_type == "HardSigmoid":
-            self._add("Add", [steep, constant], name)
+            self._add("Add", self._line(node, grid), name)
             return
-        shifted = self._add("Add", [steep, constant], f"{name}_shifted")
-        steps = [
-            graph.add_constant(f"{name}_gate_scale", np.array(1 / 255, np.float32)),
-            graph.add_constant(f"{name}_gate_zero", np.array(0, np.uint8)),
-        ]
-        places = self._add("QuantizeLinear", [shifted, *steps], f"{name}_gate_q")
-        gate = self._value(Grid(places, *steps), f"{name}_gate")
-        self._add("Mul", [node.input[0], gate], name)
+        slope, shift = gate_of(node)
+        scale, zero = float(self.graph.array(grid.scale)), int(self.graph.array(grid.zero))
+        if abs(zero * scale * slope - shift) < _SAME:
+            # It begins where the grid does, and ends at twice its zero: on the same places.
+            steps = [
+                add(f"{name}_gate_scale", np.array(scale * slope, np.float32)),
+                add(f"{name}_gate_zero", np.array(0, np.uint8)),
+            ]
+            places = grid.places
+            if 2 * zero < 255:
+                places = f"{name}_gate_q"
+                self._clip(grid.places, places, 0, 2 * zero)
+        else:
+            steps = [
+                add(f"{name}_gate_scale", np.array(1 / 255, np.float32)),
+                add(f"{name}_gate_zero", np.array(0, np.uint8)),
+            ]
+            line = self._add("Add", self._line(node, grid), f"{name}_line")
+            places = self._add("QuantizeLinear", [line, *steps], f"{name}_gate_q")
+        self._add("Mul", [node.input[0], self._value(Grid(places, *steps), f"{name}_gate")], name)
+
+    def _line(self, node: onnx.NodeProto, grid: Grid) -> list[str]:
+        """What a gate adds before it cuts off: its slope times its input, and its shift."""
+        slope, shift = gate_of(node)
+        name, steps = node.output[0], self.graph.array(grid.scale) * np.float32(slope)
+        scale = self.graph.add_constant(f"{name}_slope", steps.astype(np.float32))
+        steep = self._value(Grid(grid.places, scale, grid.zero), f"{name}_steep")
+        return [steep, self._constant(f"{name}_shift", np.array(shift, np.float32))]
 
     def _prelu(self, node: onnx.NodeProto, grid: Grid, slopes: np.ndarray) -> None:
         """With slopes of 0..1 the larger of a value and its product; else a sum of two parts.

@@ -1,15 +1,16 @@
 """Operators that have no fast integer kernel on ONNX Runtime, as others that have one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
+import numpy as np
 import onnx
 from onnx import helper
 
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.channelwise import as_depthwise, is_depthwise
 from icnet_deploy.calibration.placements.nearest import repeats
-from icnet_deploy.calibration.placements.reach import Reach, slopes_of
+from icnet_deploy.calibration.placements.reach import SUMS, Reach, slopes_of
 from icnet_deploy.calibration.placements.shuffle import (
     as_convolution,
     clip_after,
@@ -21,20 +22,27 @@ from icnet_deploy.calibration.weighted import Weighted
 
 Shape = tuple[int | None, ...]
 
+_MANY = 256
+"""Channels of a pixel that are a long stretch by themselves."""
 
-def rewrite(model: onnx.ModelProto, takes: Callable[[Weighted], bool]) -> bool:
+
+def rewrite(
+    model: onnx.ModelProto, takes: Callable[[Weighted], bool], exclude: Collection[str] = ()
+) -> bool:
     """Rewrites what 8 bits reach, to the same function; tensors that were there keep their names.
 
     Args:
         model: of float32; it is changed.
         takes: whether a node's weights become int8.
+        exclude: the layers that stay in float.
 
     Returns:
         Whether it changed the model.
     """
     graph, shapes = Graph(model), shapes_of(model)
     changed = _means(graph, shapes)
-    rewriter = _Rewriter(graph, shapes, takes)
+    rewriter = _Rewriter(graph, shapes, graph.weighted(exclude), takes)
+    changed |= rewriter.spread_constants()
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         made = rewriter.nodes(node)
@@ -50,25 +58,47 @@ class _Rewriter:
     """Says what nodes stand for one."""
 
     def __init__(
-        self, graph: Graph, shapes: dict[str, Shape], takes: Callable[[Weighted], bool]
+        self,
+        graph: Graph,
+        shapes: dict[str, Shape],
+        weighted: list[Weighted],
+        takes: Callable[[Weighted], bool],
     ) -> None:
         self.graph, self.shapes = graph, shapes
-        self.transposed = {
-            id(one.node): one for one in graph.weighted() if sides_of(graph, one, shapes)
-        }
-        weighted = [
-            one for one in graph.weighted() if takes(one) or id(one.node) in self.transposed
-        ]
+        self.transposed = {id(one.node): one for one in weighted if sides_of(graph, one, shapes)}
+        known = [one for one in weighted if takes(one) or id(one.node) in self.transposed]
         self.depthwise = {
             id(node)
             for node in graph.model.graph.node
             if is_depthwise(graph, node, self._shape(node))
         }
-        self.reach = Reach(graph, weighted, self.depthwise)
+        self.reach = Reach(graph, known, self.depthwise)
         self.dropped: set[int] = set()
 
     def _shape(self, node: onnx.NodeProto) -> Shape:
         return self.shapes.get(node.input[0], ()) if node.input else ()
+
+    def spread_constants(self) -> bool:
+        """Writes constants of a number a channel out along a row of pixels.
+
+        With channels last, what is multiplied by them then lies in long stretches.
+        """
+        changed = False
+        for node in self.graph.model.graph.node:
+            shape = self.shapes.get(node.output[0], ())
+            if node.op_type not in SUMS | {"PRelu"} or len(shape) != 4 or None in shape[1:]:
+                continue
+            channels, width = shape[1] or 0, shape[3] or 0
+            for index, name in enumerate(node.input):
+                value = self.graph.array(name) if name in self.graph.constants else None
+                if value is None or value.ndim > 4 or channels >= _MANY:
+                    continue
+                full = (1,) * (4 - value.ndim) + value.shape
+                if full == (1, channels, 1, 1) and channels > 1 and width > 1:
+                    wide = np.broadcast_to(value.reshape(full), (1, channels, 1, width))
+                    node.input[index] = self.graph.add_constant(f"{node.output[0]}_{index}", wide)
+                    changed = True
+        return changed
 
     def nodes(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """The nodes that compute what one does; None where it stays."""

@@ -142,7 +142,9 @@ def _phases(
     if one.group == 1:
         weight = weights.reshape(-1, *weights.shape[2:])
         bias = np.tile(bias, len(weights))
-        return [_conv(graph, one, (weight, bias), one.weight, output, pads)]
+        conv = _conv(graph, one, (weight, bias), one.weight, output, pads)
+        conv.name = one.node.name
+        return [conv]
     parts = [f"{output}_{index}" for index in range(len(weights))]
     nodes = [
         _conv(graph, one, (weight, bias), _numbered(one.weight, index), part, pads)
@@ -284,4 +286,4 @@ def _reshape(graph: Graph, given: str, output: str, shape: list[int]) -> onnx.No
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
     from onnx import helper
 
-    return helper.make_node(kind, inputs, [output], output, **attributes)
+    return helper.make_node(kind, inputs, [output], f"{output}_{kind}", **attributes)

@@ -70,6 +70,11 @@ def hard_swish(n):
     return n.node("HardSwish", "swish", "first")
 
 
+def hard_swish_of_little(n):
+    small = n.node("Mul", "small", "first", n.constant("by", np.float32(0.002)))
+    return n.node("HardSwish", "swish", small)
+
+
 def hard_gate(n):
     mean = n.node("ReduceMean", "mean", "first", n.whole("axes", 2, 3), keepdims=1)
     gate = n.node("HardSigmoid", "gate", n.conv("squeeze", mean, kernel=1), alpha=1 / 6, beta=0.5)
@@ -184,7 +189,8 @@ def matrices(n):
 
 
 CASES = {
-    hard_swish: {"QLinearAdd": 1, "QLinearMul": 1},
+    hard_swish: {"Clip": 1, "QLinearMul": 1},
+    hard_swish_of_little: {"QLinearAdd": 1, "QLinearMul": 2},
     hard_gate: {"QLinearGlobalAveragePool": 1, "QLinearAdd": 1, "QLinearMul": 1},
     gate: {"QLinearGlobalAveragePool": 1, "QLinearSigmoid": 1, "QLinearMul": 1},
     relu6: {},
