@@ -116,7 +116,7 @@ def _icnet(*arguments: object, allowed: Sequence[int] = (0,)) -> str:
 
 def _draw(out: Path, network: _Network, counts: Mapping[str, int]) -> Path:
     """The scenes of a network's kind of data; the same ones each time."""
-    folder = out / "int8" / "data" / network.data
+    folder = out / "quantized" / "data" / network.data
     wanted = {"size": network.size, **counts}
     stamp = folder.with_suffix(".json")
     if stamp.is_file() and parse(stamp.read_text("utf-8")) == wanted:
@@ -141,7 +141,7 @@ def _float_file(network: _Network, out: Path) -> Path:
         InputError: the example has not made it.
         CheckFailed: it cannot be trained or exported.
     """
-    folder = out / "int8" / network.name
+    folder = out / "quantized" / network.name
     shutil.rmtree(folder, ignore_errors=True)
     file = make_folder(folder) / f"{network.name}-{_FLOAT}.onnx"
     made = out / network.name / file.name
