@@ -17,7 +17,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.errors import CheckFailed, InputError, ModelError, OutputError
 from icnet_deploy.export.adopt.assemble import assemble
 from icnet_deploy.export.adopt.ending import rules_of
-from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign, require_finite_weights
 from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
 from icnet_deploy.export.adopt.original import Original
 from icnet_deploy.export.adopt.request import Request
@@ -28,7 +28,6 @@ from icnet_deploy.export.headroom import Headroom, measure
 from icnet_deploy.export.passes import rounded, to_half
 from icnet_deploy.files import make_folder
 from icnet_deploy.images import UInt8
-from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
@@ -92,6 +91,8 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     file = read_foreign(path, request.layout, request.output)
     size = _size(file, request.size)
     make_folder(out.parent)
+    if out.exists() and out.samefile(path):
+        raise OutputError(f"the artefact would replace {path} itself: write it to another file")
     if out.is_dir():
         raise OutputError(f"cannot write the file {out}: a folder of that name is there")
     placed = _place(file, size, request)
@@ -244,7 +245,11 @@ def _write(
     for batch in forms[:-1]:
         with suppress(CheckFailed, ModelError):
             return _write_form(out, checkpoint, placed, size, request, batch)
-    return _write_form(out, checkpoint, placed, size, request, forms[-1])
+    try:
+        return _write_form(out, checkpoint, placed, size, request, forms[-1])
+    except CheckFailed as error:
+        advice = "export it at a fixed size, without --dynamic-size"  # of an export
+        raise CheckFailed(str(error).replace(advice, "say --size")) from error
 
 
 def _write_form(
@@ -282,9 +287,9 @@ def _write_form(
 
 def _bytes_of(model: onnx.ModelProto, file: ForeignFile) -> bytes:
     """The graph as it is written; CheckFailed where a weight of it is infinite or no number."""
-    content: bytes = model.SerializeToString()
     advice = "its weights are too large; export the network again"
-    require_finite_graph(content, f"the graph of {file.path}", advice, CheckFailed)
+    require_finite_weights(model, f"the graph of {file.path}", advice, CheckFailed)
+    content: bytes = model.SerializeToString()
     return content
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, numpy_helper
 
-from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.export.adopt.request import LAYOUTS
 from icnet_deploy.integrity import KEY, artefact_sha256, find_entry, require_finite_graph
 
@@ -104,7 +104,8 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
     model, digest = _load(path)
     _require_operators(model, path)
     half = _lift_half(model)
-    _require_finite(model, path)
+    advice = "export the network again, from weights that are whole"
+    require_finite_weights(model, str(path), advice)
     image = _input(model, path)
     if image.name in _OUR_NAMES:
         rename(model.graph, image.name, f"{image.name}_inside")
@@ -244,12 +245,20 @@ def brief(error: Exception) -> str:
 _LONGEST = 240  # characters of another program's report
 
 
-def _require_finite(model: onnx.ModelProto, path: Path) -> None:
-    advice = "export the network again, from weights that are whole"
+def require_finite_weights(
+    model: onnx.ModelProto, whose: str, advice: str, error: type[IcnetError] = ModelError
+) -> None:
+    """`require_finite_graph` of what layers are made of; a mask may be infinite.
+
+    Args:
+        model: its constants are looked at where a convolution, a product or a batch norm reads
+            them.
+        whose, advice, error: as for `require_finite`.
+    """
     read = {name for n in nodes_of(model.graph) if n.op_type in _WEIGHTED for name in n.input}
-    weights = onnx.ModelProto()  # other constants may be infinite: a mask
+    weights = onnx.ModelProto()
     weights.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
-    require_finite_graph(weights.SerializeToString(), str(path), advice)
+    require_finite_graph(weights.SerializeToString(), whose, advice, error)
 
 
 def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:

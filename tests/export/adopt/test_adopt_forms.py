@@ -236,6 +236,31 @@ def test_an_upsampling_can_be_left_in_the_graph(take):
     assert (metadata.upsampling, metadata.stride) == ("none", 1)
 
 
+def test_constants_that_are_inputs_too_as_old_files_have_them(take, changed, adopted):
+    def change(model):
+        model.ir_version = 3
+        model.graph.input.extend(
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+            for t in model.graph.initializer
+        )
+
+    out, _ = take(changed(change, "script-upsample"))
+    assert np.array_equal(labels_of(out), labels_of(adopted("script-upsample")[0]))
+
+
+def test_a_mask_may_be_infinite_and_no_weight(take, changed, adopted):
+    def change(model):
+        graph = model.graph
+        graph.node[-1].output[0] = "before"
+        mask = np.zeros((1, 1, 64, 96), np.float32)
+        mask[..., 0] = -np.inf
+        graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+        graph.node.append(helper.make_node("Max", ["before", "mask"], ["output"]))
+
+    out, _ = take(changed(change))
+    assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
+
+
 def upscale(opset, kind, mode):
     """A model of one Upsample or Resize, 2 x 2, from 1 x 2 x 5 x 6."""
     scales = np.array([1, 1, 2, 2], np.float32)

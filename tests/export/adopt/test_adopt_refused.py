@@ -180,3 +180,15 @@ def test_external_data_that_are_missing_or_outside(refused, tmp_path):
 
 def test_an_artefact_is_one_already(refused, adopted):
     assert "is an artefact already" in refused(adopted("script-half")[0])
+
+
+def test_the_file_itself_is_not_replaced(run, tmp_path, changed):
+    path = changed(lambda model: None)
+    before = path.read_bytes()
+    classes = tmp_path / "five.json"
+    classes.write_text(json.dumps({"name": "five", "names": list("abcde")}))
+    what = ("--label-set", classes, "--preprocessing", "imagenet")
+    done = run("adopt", path, *what, "-o", path)
+    assert done.code == 2
+    assert "would replace" in done.err
+    assert path.read_bytes() == before
