@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,17 +37,16 @@ def as_depthwise(
         return None
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     channels = shape[1] or 0
+    size: dict[str, Any] = {"kernel_shape": [1, 1]}
     if node.op_type == "BatchNormalization":
         weight, bias = _normalization(graph, node, values.get("epsilon", 1e-5))
-        name, size = node.input[1], {"kernel_shape": [1, 1]}
+        name = node.input[1]
     else:
-        kernel = values["kernel_shape"]
+        size = {key: values[key] for key in ("kernel_shape", "strides", "pads") if key in values}
+        kernel = size["kernel_shape"]
         weight = np.full((channels, 1, *kernel), 1 / np.prod(kernel), np.float32)
         bias = np.zeros(channels, np.float32)
-        name, size = (
-            f"{node.output[0]}.weight",
-            {key: values[key] for key in ("kernel_shape", "strides", "pads") if key in values},
-        )
+        name = f"{node.output[0]}.weight"
     constants = [graph.add_constant(name, weight), graph.add_constant(f"{name}_bias", bias)]
     inputs = [node.input[0], *constants]
     return helper.make_node("Conv", inputs, node.output[:1], node.name, group=channels, **size)

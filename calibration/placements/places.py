@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -205,11 +205,8 @@ class Lowering:
         product = self._add("Mul", [below, factor], f"{name}_product")
         lowest = -zero * float(self.graph.array(grid.scale))
         ends = lowest * (slopes.min() - 1), lowest * (slopes.max() - 1)
-        scale, zero = _steps(min(*ends, 0.0), max(*ends, 0.0))
-        steps = [
-            add(f"{product}_scale", np.array(scale)),
-            add(f"{product}_zero", np.array(zero)),
-        ]
+        values = zip(("scale", "zero"), _steps(min(*ends, 0.0), max(*ends, 0.0)), strict=True)
+        steps = [add(f"{product}_{what}", np.array(value)) for what, value in values]
         places = self._add("QuantizeLinear", [product, *steps], f"{product}_q")
         shift = self._value(Grid(places, *steps), f"{product}_dq")
         self._add("Add", [given, shift], name)
@@ -238,7 +235,7 @@ class Lowering:
     def _value(self, grid: Grid, tensor: str) -> str:
         return self._add("DequantizeLinear", [grid.places, grid.scale, grid.zero], tensor)
 
-    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
         self.added.append(

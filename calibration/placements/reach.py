@@ -178,7 +178,7 @@ class Reach:
             known = base.partition(PHASES)[0]
             if name != known:
                 pairs.ranged_as[name] = known
-        for node in reversed(self.nodes):
+        for node in self.nodes[::-1]:
             name, end = node.input[0] if node.input else "", absorbed(self.graph, node.output[0])
             if end not in pairs.readers:
                 continue

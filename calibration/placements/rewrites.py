@@ -96,7 +96,9 @@ class _Rewriter:
                 full = (1,) * (4 - value.ndim) + value.shape
                 if full == (1, channels, 1, 1) and channels > 1 and width > 1:
                     wide = np.broadcast_to(value.reshape(full), (1, channels, 1, width))
-                    node.input[index] = self.graph.add_constant(f"{node.output[0]}_{index}", wide)
+                    node.input[index] = self.graph.add_constant(
+                        f"{node.output[0]}_row_of_{index}", wide
+                    )
                     changed = True
         return changed
 
