@@ -24,7 +24,7 @@ from tools.quantizers.record import record
 from tools.quantizers.settings import RECIPES
 
 _QUANTIZERS = tuple(dict.fromkeys(each.quantizer for each in RECIPES))
-_OWN = ("verb", "model", "folder", "calibration", "validation", "nncf", "only", "again")
+_OWN = ("verb", "model", "folder", "calibration", "validation", "nncf", "only", "settings", "again")
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -44,6 +44,13 @@ def _arguments() -> argparse.ArgumentParser:
     make.add_argument("--nncf", type=Path, metavar="PYTHON", help="an interpreter that has nncf")
     make.add_argument(
         "--only", action="append", choices=_QUANTIZERS, default=[], help="may be repeated"
+    )
+    make.add_argument(
+        "--settings",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="only files of these settings, as tables name them; may be repeated",
     )
     make.add_argument("--again", action="store_true", help="make what is there, too")
     take = verbs.add_parser("record", help="score and time what was made", allow_abbrev=False)
@@ -82,7 +89,7 @@ def _make(args: argparse.Namespace) -> None:
     if args.again or not kept.exists() or Network.read(args.folder) != network:
         write_images(network, open_split(args, "train"), metadata, size)
         network.write()
-    make_all(network, args.nncf, args.only, args.again)
+    make_all(network, args.nncf, args.only, args.settings, args.again)
 
 
 def _record(args: argparse.Namespace) -> None:

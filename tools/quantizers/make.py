@@ -16,6 +16,7 @@ from tqdm import tqdm
 from icnet_deploy.calibration import choose, stratified
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.data import Dataset
+from icnet_deploy.errors import InputError
 from icnet_deploy.images import Fitting
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.processes import run_tool
@@ -41,12 +42,20 @@ def write_images(
         train: the training split.
         metadata: of the float32 file.
         size: (height, width) of its input.
+
+    Raises:
+        InputError: no image of the split is left for the accuracy control.
     """
     fitting = Fitting.of(metadata)
     files = stratified(train, network.calibrated)
     chosen = choose(files, size, exif=train.exif, fitting=fitting)
     np.save(network.images, np.stack(list(chosen)))
     rest = [image for image, _ in train.files if image not in set(files)]
+    if not rest:
+        raise InputError(
+            f"all {len(files)} images of {train.name} {train.split} are calibrated on, and "
+            "accuracy control needs others: give a smaller --calibration, or more images"
+        )
     others = [rest[i] for i in np.linspace(0, len(rest) - 1, network.validated).astype(int)]
     np.save(network.validation, np.stack([chosen.read(file) for file in others]))
 
@@ -55,6 +64,7 @@ def make_all(
     network: Network,
     nncf: Path | None,
     quantizers: Collection[str] = (),
+    names: Collection[str] = (),
     again: bool = False,
     timeout: float = 1800,
 ) -> None:
@@ -64,11 +74,14 @@ def make_all(
         network: its folder holds the images.
         nncf: an interpreter that has NNCF; None: its files are not made.
         quantizers: whose files are made; all if empty.
+        names: of the settings that are tried; all if empty.
         again: make those that are there, too.
         timeout: seconds for one file.
     """
     rows = [
-        r for r in recipes(onnx.load(network.model)) if not quantizers or r.quantizer in quantizers
+        each
+        for each in recipes(onnx.load(network.model))
+        if (not quantizers or each.quantizer in quantizers) and (not names or each.name in names)
     ]
     for recipe in tqdm(rows, desc=network.name, unit="file", disable=None):
         if recipe.quantizer == OURS:
