@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import onnx
-from onnx import helper
+
+_EACH = frozenset({"Relu", "Clip", "Identity", "Dropout"})
+"""Operators that treat each number alone, and may stand between a Concat and what rounds it."""
 
 
 def join_in_8_bits(
@@ -14,34 +16,37 @@ def join_in_8_bits(
 
     It is the same function as rounding the whole. But the part that a convolution makes is then
     written in 8 bits, and OpenVINO 2026.4 answers wrongly where an int8 pair stands right before or
-    behind a Concat: it rounds to whole numbers.
+    behind a Concat: it rounds to whole numbers. Who reads the whole in float still does.
 
     Args:
         nodes: of a graph with pairs, in any order.
         outputs: the graph's.
     """
     made = {node.output[0]: node for node in nodes}
-    readers = Counter(name for node in nodes for name in node.input)
     waiting = [node for node in nodes if node.op_type == "QuantizeLinear"]
+    replaced: list[str] = []
     while waiting:
         chain = [waiting.pop()]
         before = made.get(chain[0].input[0])
-        if before is not None and before.op_type == "Relu":
+        while before is not None and before.op_type in _EACH:
             chain.append(before)
-        join = made.get(chain[-1].input[0])
-        if join is None or join.op_type != "Concat":
+            before = made.get(before.input[0])
+        if before is None or before.op_type != "Concat":
             continue
-        if any(readers[n.input[0]] > 1 or n.input[0] in outputs for n in chain):
-            continue
-        for node in (*chain, join):
-            del made[node.output[0]]
-        parts = [_each(chain, name, index) for index, name in enumerate(join.input)]
+        parts = [_each(chain, name, index) for index, name in enumerate(before.input)]
         made |= {node.output[0]: node for part in parts for node in part}
         waiting += [part[-1] for part in parts]
-        whole = onnx.NodeProto(op_type="Concat", name=join.name, attribute=join.attribute)
+        whole = onnx.NodeProto(op_type="Concat", attribute=before.attribute)
+        whole.name = f"{chain[0].output[0]}_{before.name}"
         whole.input.extend(part[-1].output[0] for part in parts)
         whole.output.append(chain[0].output[0])
         made[chain[0].output[0]] = whole
+        replaced += [node.output[0] for node in (*chain[1:], before)]
+    readers = Counter(name for node in made.values() for name in node.input)
+    unread = set(replaced).difference(outputs)
+    while dead := [name for name in unread if not readers[name] and name in made]:
+        for name in dead:
+            readers.subtract(made.pop(name).input)
     return list(made.values())
 
 
@@ -49,10 +54,14 @@ def _each(chain: Sequence[onnx.NodeProto], name: str, index: int) -> list[onnx.N
     """What stood behind a Concat, last first, behind one of the tensors that it joins."""
     result = []
     for node in reversed(chain):
-        copy = helper.make_node(
-            node.op_type, [name, *node.input[1:]], [f"{node.output[0]}_{index}"]
-        )
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.output[1:]
+        copy.input[0] = name
         copy.name = f"{node.name}_{index}"
-        name = copy.output[0]
+        name = copy.output[0] = f"{chain[0].output[0]}_{index}"
+        if node is not chain[0]:
+            name = copy.output[0] = f"{name}_{node.output[0]}"
+            copy.name = name
         result.append(copy)
     return result

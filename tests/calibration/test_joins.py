@@ -48,8 +48,10 @@ def joined(relu=False, nested=False, shared=False):
         parts[1] = node("Concat", "inner", "b_relu", conv("c", image, 4, 4), axis=1)
     whole = node("Concat", "whole", *parts, axis=1)
     behind = node("Relu", "relu", whole) if relu else whole
+    if shared and relu:
+        node("Neg", "negative", behind)
     conv("out", pair(behind, 0.05), 20 if nested else 16, 8)
-    outputs = ["out", "whole"] if shared else ["out"]
+    outputs = ["out", *(["negative" if relu else "whole"] if shared else [])]
     graph = helper.make_graph(
         nodes,
         "joined",
@@ -89,7 +91,9 @@ def test_it_is_the_same_function(form):
     np.testing.assert_array_equal(on_onnxruntime(after), on_onnxruntime(model))
 
 
-@pytest.mark.parametrize("form", [{}, {"relu": True}, {"nested": True}])
+@pytest.mark.parametrize(
+    "form", [{}, {"relu": True}, {"nested": True}, {"shared": True}, {"relu": True, "shared": True}]
+)
 def test_openvino_answers_alike(form):
     openvino = pytest.importorskip("openvino")
     model = joined(**form)
@@ -98,9 +102,11 @@ def test_openvino_answers_alike(form):
     compiled = core.compile_model(core.read_model(moved(model).SerializeToString()), "CPU", options)
     exact = on_onnxruntime(model)
     # a value between two places of the grid may go either way
-    assert np.linalg.norm(compiled(IMAGE)[0] - exact) < 0.01 * np.linalg.norm(exact)
+    assert np.linalg.norm(compiled(IMAGE)["out"] - exact) < 0.01 * np.linalg.norm(exact)
 
 
-def test_what_another_node_reads_is_joined_in_float():
+def test_what_another_node_reads_in_float_is_there_for_it():
     model = joined(shared=True)
-    assert len(Graph(moved(model)).nodes("QuantizeLinear")) == 2
+    graph = Graph(moved(model))
+    assert [len(graph.readers[n.output[0]]) for n in graph.nodes("Concat")] == [0, 1]
+    assert len(graph.nodes("QuantizeLinear")) == 3
