@@ -44,6 +44,9 @@ CLIPPING = frozenset({"Clip", "Relu"})
 OPERATORS = MOVING | SUMS | _UNARY | CLIPPING | {"Concat", "MaxPool", "PRelu", "Resize"}
 """The operators that the placement knows."""
 
+_SATURATED = 7.0
+"""From here on a sigmoid is 1 but for half a step of 255."""
+
 PHASES = "::phases"
 """In the names of tensors whose values are those of the tensor that is named before it."""
 
@@ -188,9 +191,9 @@ class Reach:
                 for one in {self._source_for(node, one) for one in node.input}:
                     if one in pairs.readers and one not in pairs.ranged_as:
                         pairs.ranged_as[one] = end
-            elif node.op_type in GATES and self.graph.only_reader(name) is node:
+            elif self.graph.only_reader(name) is node and name in pairs.readers:
                 low, high = bounds_of_gate(node)
-                if name in pairs.readers and low <= 0 <= high:
+                if low <= 0 <= high and (low, high) != (-np.inf, np.inf):
                     pairs.within[name] = low, high
         for name, other in pairs.ranged_as.items():
             while other in pairs.ranged_as:
@@ -249,9 +252,13 @@ def shrinks(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:
-    """What of its input a HardSwish or HardSigmoid tells apart."""
+    """Between which of its inputs a gate makes a difference in 8 bits; all of another operator."""
+    if node.op_type == "Sigmoid":
+        return -_SATURATED, _SATURATED
+    if node.op_type not in GATES:
+        return -np.inf, np.inf
     slope, shift = gate_of(node)
-    high = float("inf") if node.op_type == "HardSwish" else (1 - shift) / slope
+    high = np.inf if node.op_type == "HardSwish" else (1 - shift) / slope
     return -shift / slope, high
 
 

@@ -86,13 +86,13 @@ def as_convolution(graph: Graph, one: Weighted, shapes: Shapes) -> list[onnx.Nod
         return None
     clip = clip_after(graph, one)
     name = one.output if clip is None else clip.output[0]
-    raw = f"{name}{PHASES}"
+    raw, channels = f"{name}{PHASES}", _channels(graph, one)
     nodes = _phases(graph, one, sides, raw if clip is None else f"{raw}_raw")
     if clip is not None:
         moved = type(clip).FromString(clip.SerializeToString())
         moved.input[0], moved.output[0] = f"{raw}_raw", raw
         nodes.append(moved)
-    return [*nodes, *_in_place(graph, name, _channels(graph, one), sides)]
+    return [*nodes, *_in_place(graph, name, channels, sides)]
 
 
 def clip_after(graph: Graph, one: Weighted) -> onnx.NodeProto | None:

@@ -58,8 +58,9 @@ def test_a_transposed_convolution_is_a_convolution_and_copies(kernel, group):
         nodes = [helper.make_node("ConvTranspose", ["x", "w", "b"], ["up"], "up", **size)]
         nodes += [helper.make_node("Relu", ["up"], ["relu"])] if clipped else []
         nodes += [helper.make_node("Identity", [nodes[-1].output[0]], ["y"])]
-        weight = RANDOM.normal(0, 1, (CHANNELS, CHANNELS // group, *kernel)).astype(np.float32)
-        bias = RANDOM.normal(0, 1, CHANNELS).astype(np.float32)
+        made = 6 // group if group < CHANNELS else 1  # by each group
+        weight = RANDOM.normal(0, 1, (CHANNELS, made, *kernel)).astype(np.float32)
+        bias = RANDOM.normal(0, 1, made * group).astype(np.float32)
         check(graph_of(nodes, w=weight, b=bias), "ConvTranspose")
 
 
