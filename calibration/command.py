@@ -140,7 +140,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("icnet quantize", "export", "onnx")
     require("icnet quantize", "cpu", "onnxruntime")
     from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
-    from icnet_deploy.calibration.graph import Graph
     from icnet_deploy.calibration.histogram_plot import write_histogram
 
     placements = tuple(PLACEMENTS) if args.placement == "both" else (args.placement,)
@@ -162,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         share = write_quantized(args.model, out, recipe, checked.images(), checked.words)
         print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
         print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
-        if unknown := Graph(model).others_than(PLACEMENTS[placement].operators):
+        if unknown := PLACEMENTS[placement].unknown(model, args.exclude):
             named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
             print(f"  in float, since {placement} does not know how to round them: {named}")
     if args.rebuilds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -89,6 +90,24 @@ class Placement(ABC):
             Whether it changed the model.
         """
         return False
+
+    def unknown(
+        self, model: onnx.ModelProto, exclude: Collection[str] | None = None
+    ) -> Counter[str]:
+        """The operators between weighted nodes that it leaves in float, with their number.
+
+        Args:
+            model: of float32; it is not changed.
+            exclude: the layers that stay in float; None for `Graph.float_layers`.
+        """
+        from icnet_deploy.calibration.graph import Graph, plain
+
+        arranged = type(model).FromString(plain(model).SerializeToString())
+        kept = Graph(arranged).float_layers() if exclude is None else exclude
+        self.arrange(arranged, kept)
+        graph = Graph(arranged)
+        others = [one.kind for one in graph.weighted(kept) if not self.takes(one)]
+        return graph.others_than(self.operators) + Counter(others)
 
     def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
         """The nodes of the 8-bit graph, given those of the float32 one and of the pairs."""

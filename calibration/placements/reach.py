@@ -155,9 +155,10 @@ class Reach:
             return ""
         if node.op_type in MOVING | CLIPPING or shrinks(self.graph, node):
             return "same"
-        if node.op_type in SUMS | {"Concat", "MaxPool", "PRelu"}:
+        if node.op_type in SUMS | {"MaxPool", "PRelu"}:
             return "own"
-        return "own" if wanted and (node.op_type in _UNARY or id(node) in self.others) else ""
+        gains = node.op_type in _UNARY | {"Concat"} or id(node) in self.others
+        return "own" if wanted and gains else ""
 
     def pairs(self) -> Pairs:
         """The pairs, in the order of the nodes with weights, of their sums, and of all others."""

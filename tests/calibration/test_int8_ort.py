@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.calibration.calibrate import calibrate, open_session
+from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.products import products
 from icnet_deploy.calibration.quantize import quantize
 
@@ -266,3 +267,14 @@ def test_it_is_worked_out_in_8_bits(case, tmp_path):
     assert decibels(model, ours) > 22
     floats = products(ours).float_layers()
     assert list(floats) == ["classifier"]
+
+
+def test_what_has_no_integer_kernel_is_named():
+    net = Net()
+    odd = net.node("Tanh", "tanh", net.node("Softmax", "softmax", transposed(net), axis=1))
+    up = net.node(
+        "ConvTranspose", "odd", odd, net.normal("odd.weight", CHANNELS, 8, 3, 3), dilations=[2, 2]
+    )
+    unknown = placement_of("int8-ort").unknown(net.model(up))
+    assert unknown == {"Softmax": 1, "Tanh": 1, "ConvTranspose": 1}
+    assert not placement_of("int8-ort").unknown(Net().model("first"))

@@ -257,9 +257,9 @@ class PlacementContract:
         assert (ours.argmax(1) == exact.argmax(1)).mean() > 0.95
 
     def test_what_it_does_not_know_stays_in_float_and_is_named(self):
-        others = Graph(network(True)).others_than(self.placement.operators)
+        others = self.placement.unknown(network(True))
         assert others == self.unknown
-        assert not Graph(network()).others_than(self.placement.operators)
+        assert not self.placement.unknown(network())
         graph = self.quantized(odd=True)
         assert len(graph.nodes("Tanh")) == 1
         assert "depthwise" in self.in_eight_bits(graph)
