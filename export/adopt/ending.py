@@ -103,7 +103,7 @@ class Ending:
 
 def chain(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
     """The operators that a network may end in, from its output back to the first other one."""
-    makers, constants = makers_of(model.graph), constants_in(model)
+    makers, constants = makers_of(model.graph), _constants_in(model)
     nodes = []
     while (node := makers.get(output)) is not None and node.op_type in _PASSED:
         if node.input[0] in constants:
@@ -125,7 +125,7 @@ def rules_of(model: onnx.ModelProto) -> set[str]:
     }
 
 
-def constants_in(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
+def _constants_in(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
     """The constants of a graph, be they initializers or nodes: name -> value."""
     values = {t.name: t for t in model.graph.initializer}
     for node in model.graph.node:
@@ -158,7 +158,7 @@ class Endings:
         self, file: ForeignFile, seen: Mapping[str, np.ndarray[Any, Any]], size: Size, classes: int
     ) -> None:
         self._file, self._size, self._classes = file, size, classes
-        self._seen, self._constants = seen, constants_in(file.model)
+        self._seen, self._constants = seen, _constants_in(file.model)
 
     def find(self) -> list[Ending]:
         """The endings, of which those that are not exact are to be passed over."""
