@@ -120,6 +120,7 @@ def _make(network: Network, recipe: Recipe, nncf: Path | None, timeout: float) -
 def _make_ours(network: Network, recipe: Recipe) -> None:
     """Both placements, by the command that a user calls."""
     kept = network.subfolder("work") / "ours.calibration.json"
+    kept.unlink(missing_ok=True)  # one pass for both, by this release
     options = [text for pair in recipe.settings.items() for text in map(str, pair)]
     for placement in PLACEMENTS:
         stem = f"{recipe.stem}-{placement}"
