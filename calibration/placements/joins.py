@@ -1,9 +1,13 @@
 """Joining in 8 bits: what is rounded behind a Concat is rounded before it."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-import onnx
+if TYPE_CHECKING:
+    import onnx
 
 _EACH = frozenset({"Relu", "Clip", "Identity", "Dropout"})
 """Operators that treat each number alone, and may stand between a Concat and what rounds it."""
@@ -22,6 +26,8 @@ def join_in_8_bits(
         nodes: of a graph with pairs, in any order.
         outputs: the graph's.
     """
+    import onnx
+
     made = {node.output[0]: node for node in nodes}
     waiting = [node for node in nodes if node.op_type == "QuantizeLinear"]
     replaced: list[str] = []
@@ -54,7 +60,7 @@ def _each(chain: Sequence[onnx.NodeProto], name: str, index: int) -> list[onnx.N
     """What stood behind a Concat, last first, behind one of the tensors that it joins."""
     result = []
     for node in reversed(chain):
-        copy = onnx.NodeProto()
+        copy = type(node)()
         copy.CopyFrom(node)
         del copy.output[1:]
         copy.input[0] = name
