@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cut = given.index("--") if "--" in given else len(given)
     args = _arguments().parse_args(given[:cut])
     with TemporaryDirectory() as made:
-        results = []
+        results: list[tuple[str, Path]] = []
         for name, path in tqdm(args.results, desc="results", unit="result", disable=None):
             result = path
             if path.is_dir():
