@@ -50,10 +50,17 @@ class Graph:
                 self.readers[name].append(node)
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
-        """The sides of a tensor, for one image; None where they cannot be inferred."""
+        """The sides of a tensor, for one image; None where they cannot be inferred.
+
+        They are those of the graph as it is when this or `keep_shapes` is first called.
+        """
+        self.keep_shapes()
+        return (self._shapes or {}).get(tensor)
+
+    def keep_shapes(self) -> None:
+        """Infers the shapes, for whoever asks for them when the graph is changed."""
         if self._shapes is None:
             self._shapes = shapes_of(self.model)
-        return self._shapes.get(tensor)
 
     def nodes(self, kind: str) -> list[onnx.NodeProto]:
         """The nodes of an operator, in order."""

@@ -57,6 +57,7 @@ def quantize(
     kept = Graph(result).float_layers() if exclude is None else exclude
     chosen.arrange(result, kept)
     graph = Graph(result)
+    graph.keep_shapes()
     weighted = [one for one in graph.weighted(kept) if chosen.takes(one)]
     pairs = chosen.pairs(graph, weighted)
     seeing = graph.image_layers()

@@ -67,7 +67,7 @@ class Int8(Placement):
 
     def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
         """Joins in 8 bits what is joined and then rounded."""
-        return join_in_8_bits(nodes, graph.outputs)
+        return join_in_8_bits(graph, nodes)
 
     def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """See `_own_layout`."""

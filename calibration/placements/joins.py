@@ -3,71 +3,127 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     import onnx
 
+    from icnet_deploy.calibration.graph import Graph
+
 _EACH = frozenset({"Relu", "Clip", "Identity", "Dropout"})
-"""Operators that treat each number alone, and may stand between a Concat and what rounds it."""
+_BY_CHANNEL = {"BatchNormalization": 0, "Mul": -3, "Div": -3, "Add": -3, "Sub": -3}
+"""Operators -> the axis of their constants along which the channels lie."""
 
 
-def join_in_8_bits(
-    nodes: Sequence[onnx.NodeProto], outputs: Collection[str]
-) -> list[onnx.NodeProto]:
+class _Part(NamedTuple):
+    """One of the tensors that a Concat joins, and which of its channels it makes."""
+
+    name: str
+    index: int
+    first: int
+    last: int
+
+
+def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Rounds what a Concat joins, each part on the grid of the whole, and joins the 8-bit parts.
 
     It is the same function as rounding the whole. But the part that a convolution makes is then
     written in 8 bits, and OpenVINO 2026.4 answers wrongly where an int8 pair stands right before or
-    behind a Concat: it rounds to whole numbers. Who reads the whole in float still does.
+    behind a Concat, or behind what it takes into the pair, such as a ReLU or a batch norm: it
+    rounds to whole numbers. Who reads the whole in float still does.
 
     Args:
-        nodes: of a graph with pairs, in any order.
-        outputs: the graph's.
+        graph: of float32, before there were pairs; parts of constants are added to it.
+        nodes: with pairs, in any order.
     """
     import onnx
 
     made = {node.output[0]: node for node in nodes}
     waiting = [node for node in nodes if node.op_type == "QuantizeLinear"]
-    replaced: list[str] = []
+    sizes: dict[str, int] = {}
+    replaced: set[str] = set()
     while waiting:
         chain = [waiting.pop()]
         before = made.get(chain[0].input[0])
-        while before is not None and before.op_type in _EACH:
+        while before is not None and (before.op_type in _EACH or before.op_type in _BY_CHANNEL):
             chain.append(before)
             before = made.get(before.input[0])
         if before is None or before.op_type != "Concat":
             continue
-        parts = [_each(chain, name, index) for index, name in enumerate(before.input)]
-        made |= {node.output[0]: node for part in parts for node in part}
-        waiting += [part[-1] for part in parts]
+        parts = _parts(graph, before, sizes)
+        if not all(_splits(graph, node, parts) for node in chain[1:]):
+            continue
+        copies = [_each(graph, chain, part) for part in parts]
+        made |= {node.output[0]: node for part in copies for node in part}
+        waiting += [part[-1] for part in copies]
         whole = onnx.NodeProto(op_type="Concat", attribute=before.attribute)
         whole.name = f"{chain[0].output[0]}_{before.name}"
-        whole.input.extend(part[-1].output[0] for part in parts)
+        whole.input.extend(part[-1].output[0] for part in copies)
         whole.output.append(chain[0].output[0])
         made[chain[0].output[0]] = whole
-        replaced += [node.output[0] for node in (*chain[1:], before)]
+        replaced.update(node.output[0] for node in (*chain[1:], before))
     readers = Counter(name for node in made.values() for name in node.input)
-    unread = set(replaced).difference(outputs)
+    unread = replaced.difference(graph.outputs)
     while dead := [name for name in unread if not readers[name] and name in made]:
         for name in dead:
             readers.subtract(made.pop(name).input)
     return list(made.values())
 
 
-def _each(chain: Sequence[onnx.NodeProto], name: str, index: int) -> list[onnx.NodeProto]:
+def _parts(graph: Graph, join: onnx.NodeProto, sizes: dict[str, int]) -> list[_Part]:
+    """What a Concat joins; of unknown sizes, or where it joins no channels, from 0 to 0."""
+    counts = []
+    for name in join.input:
+        shape = graph.shape(name)
+        if shape is not None and len(shape) == 4:
+            sizes[name] = shape[1]
+        counts.append(sizes.get(name, 0))
+    if 0 in counts or [each.i for each in join.attribute if each.name == "axis"] not in ([1], [-3]):
+        counts = [0] * len(counts)
+    ends = np.cumsum(counts).tolist()
+    return [
+        _Part(name, index, end - count, end)
+        for index, (name, count, end) in enumerate(zip(join.input, counts, ends, strict=True))
+    ]
+
+
+def _splits(graph: Graph, node: onnx.NodeProto, parts: Sequence[_Part]) -> bool:
+    """Whether a node between a Concat and its rounding can stand before the Concat."""
+    if node.op_type in _EACH:
+        return True
+    known = all(name in graph.constants for name in node.input[1:])
+    return known and parts[-1].last > 0
+
+
+def _each(graph: Graph, chain: Sequence[onnx.NodeProto], part: _Part) -> list[onnx.NodeProto]:
     """What stood behind a Concat, last first, behind one of the tensors that it joins."""
+    import onnx
+
     result = []
+    name, last = part.name, f"{chain[0].output[0]}_{part.index}"
     for node in reversed(chain):
-        copy = type(node)()
+        copy = onnx.NodeProto()
         copy.CopyFrom(node)
         del copy.output[1:]
         copy.input[0] = name
-        copy.name = f"{node.name}_{index}"
-        name = copy.output[0] = f"{chain[0].output[0]}_{index}"
-        if node is not chain[0]:
-            name = copy.output[0] = f"{name}_{node.output[0]}"
-            copy.name = name
+        copy.name = name = copy.output[0] = f"{last}_{node.output[0]}"
+        if node.op_type in _BY_CHANNEL:
+            for index, constant in enumerate(node.input[1:], 1):
+                copy.input[index] = _slice(graph, constant, _BY_CHANNEL[node.op_type], part)
+        if node is chain[0]:
+            copy.name, copy.output[0] = f"{node.name}_{part.index}", last
         result.append(copy)
     return result
+
+
+def _slice(graph: Graph, constant: str, axis: int, part: _Part) -> str:
+    """The constant of some channels of those that it has a number for."""
+    dims = graph.constants[constant].dims
+    if len(dims) < max(-axis, 1) or dims[axis] == 1:
+        return constant
+    places = np.arange(part.first, part.last)
+    value = np.take(graph.array(constant), places, axis)
+    return graph.add_constant(f"{constant}_{part.first}_{part.last}", value)

@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(0, 1, (1, 4, 16, 16)).astype(np.float32)
 
 
-def joined(relu=False, nested=False, shared=False):
+def joined(relu=False, nested=False, shared=False, norm=False):
     """Two convolutions in 8 bits, joined, rounded, and read by a third."""
     nodes, constants = [], {}
 
@@ -48,6 +48,15 @@ def joined(relu=False, nested=False, shared=False):
         parts[1] = node("Concat", "inner", "b_relu", conv("c", image, 4, 4), axis=1)
     whole = node("Concat", "whole", *parts, axis=1)
     behind = node("Relu", "relu", whole) if relu else whole
+    if norm:
+        gain = constant("gain", RANDOM.uniform(0.5, 2, (16, 1, 1)).astype(np.float32))
+        moved = node(
+            "Add", "moved", node("Mul", "scaled", behind, gain), constant("by", np.float32(1))
+        )
+        given = [
+            constant(f"norm_{i}", RANDOM.uniform(0.5, 2, 16).astype(np.float32)) for i in range(4)
+        ]
+        behind = node("BatchNormalization", "norm", moved, *given)
     if shared and relu:
         node("Neg", "negative", behind)
     conv("out", pair(behind, 0.05), 20 if nested else 16, 8)
@@ -65,7 +74,7 @@ def joined(relu=False, nested=False, shared=False):
 def moved(model):
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     graph = Graph(copy)
-    graph.sort(join_in_8_bits(list(copy.graph.node), graph.outputs))
+    graph.sort(join_in_8_bits(graph, list(copy.graph.node)))
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
@@ -80,7 +89,7 @@ def on_onnxruntime(model):
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"relu": True}, {"nested": True}, {"relu": True, "nested": True}]
+    "form", [{}, {"relu": True}, {"nested": True}, {"relu": True, "nested": True}, {"norm": True}]
 )
 def test_it_is_the_same_function(form):
     model = joined(**form)
@@ -92,7 +101,15 @@ def test_it_is_the_same_function(form):
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"relu": True}, {"nested": True}, {"shared": True}, {"relu": True, "shared": True}]
+    "form",
+    [
+        {},
+        {"relu": True},
+        {"nested": True},
+        {"shared": True},
+        {"relu": True, "shared": True},
+        {"relu": True, "norm": True},
+    ],
 )
 def test_openvino_answers_alike(form):
     openvino = pytest.importorskip("openvino")

@@ -1,0 +1,75 @@
+"""Whatever operators stand in a row: a graph in 8 bits answers nearly as it does in float."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_graphs import PIECES, SIZE, random_graph
+
+from icnet_deploy.calibration.calibrate import calibrate, open_session
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
+from icnet_deploy.calibration.products import products
+from icnet_deploy.calibration.quantize import quantize
+
+LEAST = 10 ** (15 / 20)
+"""The least that an answer may be larger than what 8 bits change of it: 15 dB."""
+
+
+class Images(list):
+    """Squares of colours with noise, which stand for a `CalibrationSet`."""
+
+    hashes = tuple(f"{index:064x}" for index in range(3))
+
+    def first(self, count):
+        return self[:count]
+
+
+def images():
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (3, 2, 3, 3)).repeat(4, 1).repeat(4, 2)
+    noisy = coarse + random.normal(0, 15, (3, *SIZE, 3))
+    return Images(noisy.clip(0, 255).astype(np.uint8))
+
+
+def on_onnxruntime(model):
+    session = open_session(model)
+    return np.stack([session.run(None, {"image": image[None]})[0] for image in images()])
+
+
+def on_openvino(model):
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(model.SerializeToString())
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.stack([compiled(image[None])[0].copy() for image in images()])
+
+
+def near(answer, exact):
+    return np.linalg.norm(exact) > LEAST * np.linalg.norm(answer - exact)
+
+
+rows = st.lists(st.sampled_from(PIECES), min_size=1, max_size=4)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(0, 999), rows, st.booleans(), st.sampled_from(sorted(PLACEMENTS)))
+def test_it_answers_nearly_as_in_float(seed, pieces, classifier, placement):
+    model = random_graph(seed, pieces, classifier)
+    exact = on_onnxruntime(model)
+    ranges = calibrate(model, images(), "0" * 64).ranges("minmax")
+    for exclude in (None, []):
+        graph = quantize(model, ranges, placement, exclude)
+        onnx.checker.check_model(graph, full_check=True)
+        assert near(on_onnxruntime(graph), exact), [p.__name__ for p in pieces]
+    assert products(graph).in_8_bits > 0
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(st.integers(0, 999), rows, st.sampled_from(sorted(PLACEMENTS)))
+def test_openvino_answers_so_too(seed, pieces, placement):
+    pytest.importorskip("openvino")
+    model = random_graph(seed, pieces, True)
+    graph = quantize(model, calibrate(model, images(), "0" * 64).ranges("minmax"), placement)
+    assert near(on_openvino(graph), on_onnxruntime(model)), [p.__name__ for p in pieces]
