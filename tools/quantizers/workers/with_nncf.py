@@ -20,13 +20,17 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import nncf
+import nncf  # type: ignore[import-not-found]
 import numpy as np
 import onnx
 import onnxruntime
 import openvino
-from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
-from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+from nncf.quantization.advanced_parameters import (  # type: ignore[import-not-found]
+    AdvancedSmoothQuantParameters,
+)
+from nncf.quantization.range_estimator import (  # type: ignore[import-not-found]
+    RangeEstimatorParametersSet,
+)
 
 Run = Callable[[Any], Any]
 
