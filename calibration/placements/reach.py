@@ -118,7 +118,7 @@ class Reach:
 
     def leads(self, node: onnx.NodeProto) -> bool:
         """Whether an integer kernel reads what a node makes."""
-        return any(absorbed(self.graph, name) in self.wanted for name in node.output)
+        return any(_absorbed(self.graph, name) in self.wanted for name in node.output)
 
     def operands(self, node: onnx.NodeProto) -> list[str]:
         """The tensors that a node computes with; constants and what says how are none."""
@@ -134,7 +134,7 @@ class Reach:
                 if name in ends:
                     continue
                 moved = how != "own" or node.op_type == "MaxPool"
-                end = name if moved else absorbed(self.graph, name)
+                end = name if moved else _absorbed(self.graph, name)
                 if how == "same":
                     self.base[name] = self.base[node.input[0]]
                 elif (how == "own" or name in self.wanted) and end not in self.graph.outputs:
@@ -165,8 +165,8 @@ class Reach:
         graph, pairs = self.graph, Pairs()
         first = []
         for one in self.weighted.values():
-            first += [one.data, absorbed(graph, one.output)]
-        first += [absorbed(graph, add.output[0]) for add in graph.nodes("Add")]
+            first += [one.data, _absorbed(graph, one.output)]
+        first += [_absorbed(graph, add.output[0]) for add in graph.nodes("Add")]
         pools = [graph.producers.get(name) for name in first]
         first += [one.input[0] for one in pools if one is not None and one.op_type == "MaxPool"]
         for name in [*first, *self.base]:
@@ -183,7 +183,7 @@ class Reach:
             if name != known:
                 pairs.ranged_as[name] = known
         for node in self.nodes[::-1]:
-            name, end = node.input[0] if node.input else "", absorbed(self.graph, node.output[0])
+            name, end = node.input[0] if node.input else "", _absorbed(self.graph, node.output[0])
             if end not in pairs.readers:
                 continue
             if node.op_type == "MaxPool":
@@ -192,8 +192,8 @@ class Reach:
                 for one in {self._source_for(node, one) for one in node.input}:
                     if one in pairs.readers and one not in pairs.ranged_as:
                         pairs.ranged_as[one] = end
-            elif self.graph.only_reader(name) is node and name in pairs.readers:
-                low, high = bounds_of_gate(node)
+            elif name in pairs.readers and self.graph.only_reader(name) == node:
+                low, high = _bounds_of_gate(node)
                 if low <= 0 <= high and (low, high) != (-np.inf, np.inf):
                     pairs.within[name] = low, high
         for name, other in pairs.ranged_as.items():
@@ -215,7 +215,7 @@ def outputs(node: onnx.NodeProto) -> list[str]:
     return [name for name in node.output[: None if node.op_type == "Split" else 1] if name]
 
 
-def absorbed(graph: Graph, tensor: str) -> str:
+def _absorbed(graph: Graph, tensor: str) -> str:
     """The output of the ReLU or Clip that alone reads a tensor, which its grid does the work of.
 
     Else the tensor itself. A grid ends where the values end, and each holds zero: so zero must be
@@ -252,7 +252,7 @@ def shrinks(graph: Graph, node: onnx.NodeProto) -> bool:
     return slopes is not None and bool(slopes.min() >= 0 and slopes.max() <= 1)
 
 
-def bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:
+def _bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:
     """Between which of its inputs a gate makes a difference in 8 bits; all of another operator."""
     if node.op_type == "Sigmoid":
         return -_SATURATED, _SATURATED
