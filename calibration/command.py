@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icnet_deploy.calibration.content import require_content
+from icnet_deploy.calibration.ladder.options import add_ladder_options, check_ladder
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import METHODS
 from icnet_deploy.calibration.rebuilds.draws import Chosen, Draws, draw_each
@@ -17,6 +18,7 @@ from icnet_deploy.calibration.selection import (
     CHECKED,
     FEWEST,
     CalibrationSet,
+    Checked,
     Pool,
     choose_each,
 )
@@ -43,6 +45,7 @@ from icnet_deploy.runtime.auto.folder import kind_of
 if TYPE_CHECKING:
     import onnx
 
+    from icnet_deploy.calibration.artefact import Recipe
     from icnet_deploy.calibration.calibrate import Calibration
 
 _SPLIT = "train"  # unless another is asked for
@@ -58,8 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         "icnet quantize",
         "Quantize a float32 ONNX file of `icnet export` to 8 bits. Ranges are calibrated on\n"
         "images of a training split, which the artefact names and `icnet evaluate` refuses to\n"
-        f"score. {'; '.join(meant)}.",
-        "icnet quantize icnet.onnx --dataset camvid --data CamVid --placement both",
+        f"score. {'; '.join(meant)}.\n"
+        "With a budget, rung after rung is tried (--effort), until one keeps it on labelled\n"
+        "images of the split val: half of them are tried on, and the others prove what was found.",
+        "icnet quantize icnet.onnx --dataset camvid --data CamVid --max-miou-drop 0.1 "
+        "--max-class-drop 0.5",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
     _add_images(p)
@@ -100,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
     )
+    add_ladder_options(p)
     add_rebuild_options(p)
     return p
 
@@ -139,11 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     require("icnet quantize", "export", "onnx")
     require("icnet quantize", "cpu", "onnxruntime")
-    from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
+    from icnet_deploy.calibration.artefact import Recipe, load_float
     from icnet_deploy.calibration.histogram_plot import write_histogram
+    from icnet_deploy.calibration.ladder.run import refine
 
     placements = tuple(PLACEMENTS) if args.placement == "both" else (args.placement,)
     check_rebuilds(args, placements)
+    check_ladder(args, placements)
     model, metadata, size = load_float(args.model)
     outs = _outs(args.model, args.out, placements)
     chosen = _choose(args, size, metadata)
@@ -155,20 +164,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.histogram:
         tensor, target = args.histogram
         write_histogram(Path(target), calibration, tensor, args.method)
-    checked = chosen.checked(0)
-    for placement, out in outs.items():
-        recipe = Recipe(calibration, placement, args.method, args.exclude)
-        share = write_quantized(args.model, out, recipe, checked.images(), checked.words)
-        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
-        print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
-        if unknown := PLACEMENTS[placement].unknown(model, args.exclude):
-            named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
-            print(f"  in float, since {placement} does not know how to round them: {named}")
+    recipes = {p: Recipe(calibration, p, args.method, args.exclude) for p in placements}
+    refined = refine(args, recipes, model, images, _val(args))
+    for placement, recipe in refined.recipes.items():
+        _write(args.model, model, outs[placement], recipe, chosen.checked(0))
+    refined.require()
     if args.rebuilds:
         from icnet_deploy.calibration.rebuilds.run import run
 
         run(args, chosen, outs)
     return 0
+
+
+def _write(
+    source: Path, model: onnx.ModelProto, out: Path, recipe: Recipe, checked: Checked
+) -> None:
+    """Writes an artefact, and prints what it is and what of it is in float."""
+    import onnx
+
+    from icnet_deploy.calibration.artefact import write_quantized
+    from icnet_deploy.calibration.products import products
+
+    share = write_quantized(source, out, recipe, checked.images(), checked.words)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
+    print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
+    print(f"  {products(onnx.load(out))}")
+    if unknown := PLACEMENTS[recipe.placement].unknown(model, recipe.exclude):
+        named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
+        print(f"  in float, since {recipe.placement} does not know how to round them: {named}")
 
 
 def _choose(args: argparse.Namespace, size: tuple[int, int], metadata: ArtefactMetadata) -> Chosen:

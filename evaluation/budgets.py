@@ -152,7 +152,7 @@ def budget_for(precision: str, budgets: Mapping[str, Budget] = BUDGETS) -> Budge
     return budgets[precision]
 
 
-def add_budget_options(parser: argparse.ArgumentParser) -> None:
+def add_budget_options(parser: argparse._ActionsContainer) -> None:
     """Adds what INT8 is allowed: a choice, where the budgets of floats follow from arithmetic."""
     calibrated = next(row for row in PRECISIONS.values() if row.calibrated)
     for name, what, default in (
@@ -189,7 +189,7 @@ def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
     }
 
 
-def add_undecided_option(parser: argparse.ArgumentParser) -> None:
+def add_undecided_option(parser: argparse._ActionsContainer) -> None:
     """Adds what becomes of a verdict that the images do not decide."""
     parser.add_argument(
         "--undecided",

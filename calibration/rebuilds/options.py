@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from icnet_deploy.calibration.ladder.options import has_budget
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.command import check_outputs, count
 from icnet_deploy.errors import InputError
@@ -41,12 +42,18 @@ def add_rebuild_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--group-by",
         metavar="REGEX",
-        help="which of these images belong together, as icnet evaluate has it",
+        help="which of these images, or of those that a budget is proved on, belong together, as "
+        "icnet evaluate has it",
     )
     group.add_argument(
-        "--rounds", type=count, metavar="N", help=f"of timing them in turn (default: {ROUNDS})"
+        "--rounds",
+        type=count,
+        metavar="N",
+        help=f"of timing them in turn (default: {ROUNDS}; of the ladder, 10)",
     )
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    group.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the result, of the ladder, too, as JSON"
+    )
     group.add_argument(
         "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
     )
@@ -60,7 +67,9 @@ def check_rebuilds(arguments: argparse.Namespace, placements: Sequence[str]) -> 
         MissingPackage: the runtime that a placement is for is not installed.
         OutputError: a file cannot be written.
     """
-    options = ("rebuild_images", "group_by", "rounds", "json", "report")
+    options = ["rebuild_images", "report"]
+    if not has_budget(arguments):
+        options += ["group_by", "rounds", "json"]
     given = [name for name in options if getattr(arguments, name) is not None]
     if arguments.rebuilds is None:
         if given:

@@ -1,8 +1,10 @@
 """Where 8-bit graphs are written and scored against float32 on the same runtime."""
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +19,9 @@ from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.metadata import write_artefact
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.timing import WARMUP, Subject, measure, summary
+
+_TIMED = 3  # images
 
 
 class Graphs:
@@ -117,3 +122,43 @@ class Bench:
                 counted.append(ImageCounts.of(exact.name, exact.group, confusion, regions))
         names = self.dataset.label_set.names
         return Cost.of(counted, self.score.images_counted, names, alike, level)
+
+
+def alone_costs(graphs: Graphs, bench: Bench, blocks: Sequence[Block]) -> dict[Block, Cost]:
+    """What each of these blocks costs when it alone is in 8 bits, and all others in float."""
+    alone: dict[Block, Cost] = {}
+    for number, block in enumerate(blocks, 1):
+        words = f"{block.name} ({number} of {len(blocks)})"
+        path = graphs.write(b for b in graphs.blocks if b is not block)
+        alone[block] = bench.cost(path, words)
+        path.unlink()
+    return alone
+
+
+TIME = (
+    f"inference of one image, wall clock, in turn, after {WARMUP} runs each: input and output in "
+    "memory; decoding, resizing and the label map are not in it"
+)
+"""What `inference_times` measures."""
+
+
+def inference_times(
+    graphs: Graphs, dataset: Dataset, paths: Iterable[Path], rounds: int
+) -> list[dict[str, Any]]:
+    """`timing.summary` of float32 and of graphs of these files, timed in turn.
+
+    Args:
+        graphs: what wrote them.
+        dataset: its first images are what is timed on.
+        paths: the files.
+        rounds: of timing.
+    """
+    images = [sample.image for sample in dataset.first(_TIMED)]
+    with ExitStack() as stack:
+        subjects = []
+        for path in (graphs.source, *paths):
+            opened = stack.enter_context(Predictor.open(path, graphs.runtime, "cpu"))
+            label = lambda image, one=opened: one.predict(image).timings_ms  # noqa: E731
+            subjects.append(Subject({"name": path.stem, "runtime": graphs.runtime}, label))
+        rows = measure(subjects, images, rounds)
+    return [summary(row.stages["inference"]) for row in rows]

@@ -109,7 +109,7 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Proof:
-    """The graphs that were proved, in order; all but the last are past the budget.
+    """The graphs that were proved, in order, up to the first that will do.
 
     Attributes:
         candidates: how many might have been proved.
@@ -123,7 +123,7 @@ class Proof:
 
     @property
     def last(self) -> Trial:
-        """What decides; if it is past the budget, all candidates are."""
+        """What decides."""
         return self.trials[-1]
 
     @property
@@ -154,7 +154,11 @@ class Proof:
 
 
 def prove(
-    attempts: Sequence[Attempt], budget: Budget, score: Callable[[Attempt, float], Cost]
+    attempts: Sequence[Attempt],
+    budget: Budget,
+    score: Callable[[Attempt, float], Cost],
+    level: float = LEVEL,
+    keeps: Callable[[Judgement], bool] = lambda judgement: judgement.verdict is not Verdict.PAST,
 ) -> Proof:
     """Holds graphs to the budget, the one with the fewest blocks in float first.
 
@@ -162,19 +166,22 @@ def prove(
         attempts: of a search, one of which met the budget at least.
         budget: of the whole graph.
         score: scores a graph on the images of the proof, with intervals of that level.
+        level: at which all looks together err as seldom as one.
+        keeps: whether a graph need not be followed by one with more blocks in float; unless told
+            otherwise, one that is not past the budget.
 
     Returns:
-        The proof; it ends with the first graph that is not past the budget.
+        The proof; it ends with the first graph that `keeps`.
     """
     chain: list[Attempt] = []
     for attempt in sorted((a for a in attempts if a.met), key=lambda a: len(a.in_float)):
         if not chain or len(attempt.in_float) > len(chain[-1].in_float):
             chain.append(attempt)
-    level = 1 - (1 - LEVEL) / len(chain)
+    level = 1 - (1 - level) / len(chain)
     trials: list[Trial] = []
     for attempt in chain:
         cost = score(attempt, level)
         trials.append(Trial(attempt, cost, budget.judge(cost.differences)))
-        if trials[-1].judgement.verdict is not Verdict.PAST:
+        if keeps(trials[-1].judgement):
             break
     return Proof(len(chain), level, tuple(trials))

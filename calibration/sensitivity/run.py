@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,13 @@ from icnet_deploy.calibration.calibrate import (
 )
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.selection import FEWEST, choose, stratified
-from icnet_deploy.calibration.sensitivity.bench import Bench, Graphs
+from icnet_deploy.calibration.sensitivity.bench import (
+    TIME,
+    Bench,
+    Graphs,
+    alone_costs,
+    inference_times,
+)
 from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, halves, prove, refuse_seen
 from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
@@ -34,18 +39,10 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.report.html import Html
 from icnet_deploy.report.svg import alone as as_file
 from icnet_deploy.runtime.machine import machine, versions
-from icnet_deploy.runtime.predictor import Predictor
-from icnet_deploy.timing import WARMUP, Subject, measure, summary
 
 _SCHEMA = 2
 _CALIBRATED = 32  # images, and they are drawn as `icnet quantize` draws them
 _CHECKED = 8
-_TIMED = 3  # images
-
-_TIME = (
-    f"inference of one image, wall clock, in turn, after {WARMUP} runs each: input and output in "
-    "memory; decoding, resizing and the label map are not in it"
-)
 
 
 class _Costs(NamedTuple):
@@ -111,7 +108,8 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
             _show(args, result, costs, None)
             return
         found = _search(graphs, bench, parts, costs, budget)
-        times = _times(graphs, bench.dataset, found.attempts, args.rounds)
+        paths = [each.path for each in found.attempts]
+        times = inference_times(graphs, bench.dataset, paths, args.rounds)
         result["search"] = _search_json(budget, found, parts, times)
     drawn = None
     if found.proved is not None:
@@ -158,12 +156,7 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
 
 def _costs(graphs: Graphs, bench: Bench) -> _Costs:
     """Scores the graph of each block, and the one of all that are quantized by default."""
-    alone: dict[Block, Cost] = {}
-    for number, block in enumerate(graphs.blocks, 1):
-        words = f"{block.name} ({number} of {len(graphs.blocks)})"
-        path = graphs.write(b for b in graphs.blocks if b is not block)
-        alone[block] = bench.cost(path, words)
-        path.unlink()
+    alone = alone_costs(graphs, bench, graphs.blocks)
     path = graphs.write(graphs.kept)
     return _Costs(alone, path, bench.cost(path, "all others"))
 
@@ -188,21 +181,6 @@ def _search(graphs: Graphs, bench: Bench, parts: Parts, costs: _Costs, budget: B
     return _Found(attempts, best, _Proved(prove(attempts, budget, score), unseen))
 
 
-def _times(
-    graphs: Graphs, dataset: Dataset, attempts: Sequence[Attempt], rounds: int
-) -> list[dict[str, Any]]:
-    """Times float32 and every graph that was tried, in turn."""
-    images = [sample.image for sample in dataset.first(_TIMED)]
-    with ExitStack() as stack:
-        subjects = []
-        for path in (graphs.source, *(each.path for each in attempts)):
-            opened = stack.enter_context(Predictor.open(path, graphs.runtime, "cpu"))
-            label = lambda image, one=opened: one.predict(image).timings_ms  # noqa: E731
-            subjects.append(Subject({"name": path.stem, "runtime": graphs.runtime}, label))
-        rows = measure(subjects, images, rounds)
-    return [summary(row.stages["inference"]) for row in rows]
-
-
 def _search_json(
     budget: Budget, found: _Found, parts: Parts, times: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -218,7 +196,7 @@ def _search_json(
     return {
         "budget": budget.to_dict(),
         "limits": str(budget),
-        "time": _TIME,
+        "time": TIME,
         "float32": times[0],
         "attempts": [
             {

@@ -166,6 +166,7 @@ def search(
     alone: Mapping[Block, Cost],
     budget: Budget,
     attempt: Callable[[Sequence[Block]], tuple[Path, Cost]],
+    keeps: Callable[[Cost], bool] | None = None,
 ) -> tuple[list[Attempt], Attempt]:
     """Puts blocks back into float, the most costly first, until the budget is met.
 
@@ -179,6 +180,7 @@ def search(
             put back.
         budget: of the whole graph.
         attempt: writes and scores the graph with these blocks in float.
+        keeps: whether a graph meets the budget; None: if none of its differences breaches it.
 
     Returns:
         Every graph that was tried, in order, and the one that meets the budget with the fewest
@@ -188,7 +190,7 @@ def search(
 
     def holds(chosen: Sequence[Block]) -> bool:
         path, cost = attempt(chosen)
-        met = not budget.breaches(cost)
+        met = not budget.breaches(cost) if keeps is None else keeps(cost)
         attempts.append(Attempt(tuple(chosen), path, cost, met))
         return met
 
