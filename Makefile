@@ -76,6 +76,10 @@ long: $(VENV)/networks
 	PYTHONPATH=$(VENV)/networks $(BIN)/python examples/own_network/run.py --out runs/own_network
 	$(BIN)/python -m tools.own_networks runs/own_network \
 		--json benchmarks/results/own-networks.json
+	$(BIN)/python -m tools.int8_networks runs/own_network \
+		--json benchmarks/results/int8-networks.json
+	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result
+	$(BIN)/python examples/foreign_onnx/run.py
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed
