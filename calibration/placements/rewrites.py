@@ -70,7 +70,7 @@ class _Rewriter:
         self.depthwise = {
             id(node)
             for node in graph.model.graph.node
-            if is_depthwise(graph, node, self._shape(node))
+            if is_depthwise(graph, node, shapes.get(node.output[0], ()))
         }
         self.reach = Reach(graph, known, self.depthwise)
         self.dropped: set[int] = set()
@@ -113,8 +113,8 @@ class _Rewriter:
         if not node.input or node.input[0] not in self.reach.base:
             return None
         if id(node) in self.depthwise and self.reach.leads(node):
-            made = as_depthwise(self.graph, node, shape)
-            return None if made is None else [made]
+            channels = self.shapes[node.output[0]][1] or 0
+            return [as_depthwise(self.graph, node, channels)]
         if len(shape) != 4 or None in shape[1:]:
             return None
         if node.op_type == "Resize" and (factors := repeats(self.graph, node, self.shapes)):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.calibration.placements.registry import placement_of
 
-SIZE = (5, 7)
+SIZE = (9, 11)
 CHANNELS = 4
 RANDOM = np.random.default_rng(0)
 
@@ -65,7 +65,7 @@ def test_a_transposed_convolution_is_a_convolution_and_copies(kernel, group):
 
 
 @pytest.mark.parametrize(
-    "attribute", [{"dilations": [2, 2]}, {"auto_pad": "SAME_UPPER"}, {"output_shape": [9, 13]}]
+    "attribute", [{"dilations": [2, 2]}, {"auto_pad": "SAME_UPPER"}, {"output_shape": [17, 21]}]
 )
 def test_of_another_form_it_stays(attribute):
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", strides=[2, 2], **attribute)
@@ -120,10 +120,11 @@ def test_an_average_pool_is_a_depthwise_convolution(pads):
     check(around(helper.make_node("AveragePool", ["first"], ["pool"], **size)), "AveragePool")
 
 
-def test_one_that_does_not_count_its_border_stays():
-    node = helper.make_node(
-        "AveragePool", ["first"], ["pool"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]
-    )
+@pytest.mark.parametrize(
+    "size", [{"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {"kernel_shape": [4, 6]}]
+)
+def test_one_that_leaves_out_its_border_or_makes_few_pixels_stays(size):
+    node = helper.make_node("AveragePool", ["first"], ["pool"], **size)
     assert not placement_of("int8-ort").arrange(around(node))
 
 
