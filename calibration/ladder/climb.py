@@ -16,9 +16,6 @@ from icnet_deploy.calibration.sensitivity.search import Attempt
 from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.verdicts import Finding, Judgement, Verdict
 
-RUNGS = ("ranges", "rounding", "smoothing", "float")
-"""In the order in which they are tried."""
-
 
 class Tried(NamedTuple):
     """What a rung made.

@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Sequence
 
-from icnet_deploy.calibration.ladder.climb import RUNGS
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.command import check_outputs
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.budgets import add_budget_options, add_undecided_option
 from icnet_deploy.runtime.backends.registry import check_available
+
+RUNGS = ("ranges", "rounding", "smoothing", "float")
+"""In the order in which they are tried."""
 
 ROUNDS = 10
 """Of timing, unless another number is asked for."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import onnx
 
 from icnet_deploy.calibration.artefact import Recipe
-from icnet_deploy.calibration.ladder.climb import RUNGS, Step, chosen, climb
-from icnet_deploy.calibration.ladder.options import ROUNDS, has_budget, rungs_of
+from icnet_deploy.calibration.ladder.climb import Step, chosen, climb
+from icnet_deploy.calibration.ladder.options import ROUNDS, RUNGS, has_budget, rungs_of
 from icnet_deploy.calibration.ladder.refined import Refinery
 from icnet_deploy.calibration.ladder.report import ladder_text, placement_json, step_text
 from icnet_deploy.calibration.ladder.trials import Trials
