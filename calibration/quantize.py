@@ -21,6 +21,7 @@ Float32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
 Int8 = npt.NDArray[np.int8]
 
+_LITTLE = 1.5  # times as wide costs half a bit
 _FRACTIONS = np.linspace(0.6, 1.0, 41)
 _NEARLY = 0.5  # of the way to a bound: a range that reaches further is taken to reach it
 
@@ -98,6 +99,9 @@ def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
             "is kept of it (calibration.json), and calibrate again"
         )
     found = ranges.tensors[source]
+    near = ranges.tensors.get(pairs.near.get(source, source), found)
+    if found.limit / _LITTLE <= near.limit <= _LITTLE * found.limit:
+        found = near
     if source not in pairs.within:
         return found
     low, high = pairs.within[source]

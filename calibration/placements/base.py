@@ -26,6 +26,7 @@ class Pairs:
     Attributes:
         readers: tensor -> the nodes that read it through a pair (by name), or None for all.
         ranged_as: tensor -> the tensor whose range it takes, where that is not its own.
+        near: tensor -> one whose range it takes in place of its own, if that is nearly as wide.
         within: tensor -> the two values that its range is cut off at, since what reads it does not
             tell apart what lies beyond; zero is between them. The lower one is a place of its grid.
         spare: tensors that may have one where more of the graph stays in float.
@@ -33,6 +34,7 @@ class Pairs:
 
     readers: dict[str, set[str] | None] = field(default_factory=dict)
     ranged_as: dict[str, str] = field(default_factory=dict)
+    near: dict[str, str] = field(default_factory=dict)
     within: dict[str, tuple[float, float]] = field(default_factory=dict)
     spare: set[str] = field(default_factory=set)
 

@@ -59,6 +59,11 @@ class Int8(Placement):
                 pairs.ranged_as[source.input[0]] = name
         for name in list(pairs.readers):
             source = graph.producers.get(name)
+            if source is not None and source.op_type == "Concat":
+                # On one grid for all that reads it, a part is written in 8 bits and once.
+                for part in source.input:
+                    if part in pairs.readers:
+                        pairs.near[pairs.ranged_as.get(part, part)] = name
             for node in [source, *_joined(graph, source)]:
                 if node is not None and _moves(node) and node.input[0] not in pairs.readers:
                     pairs.read_by(node.input[0], node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,7 +56,7 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
         parts = _parts(graph, before, sizes)
         if not all(_splits(graph, node, parts) for node in chain[1:]):
             continue
-        copies = [_each(graph, chain, part) for part in parts]
+        copies = [_there(graph, made, chain, p) or _each(graph, chain, p) for p in parts]
         made |= {node.output[0]: node for part in copies for node in part}
         waiting += [part[-1] for part in copies]
         whole = onnx.NodeProto(op_type="Concat", attribute=before.attribute)
@@ -96,6 +96,17 @@ def _splits(graph: Graph, node: onnx.NodeProto, parts: Sequence[_Part]) -> bool:
         return True
     known = all(name in graph.constants for name in node.input[1:])
     return known and parts[-1].last > 0
+
+
+def _there(
+    graph: Graph, made: Mapping[str, onnx.NodeProto], chain: Sequence[onnx.NodeProto], part: _Part
+) -> list[onnx.NodeProto]:
+    """What rounds a part on the same grid already, if anything does."""
+    one = made.get(f"{part.name}_q")
+    if len(chain) > 1 or one is None or one.input[0] != part.name:
+        return []
+    steps = [graph.array(node.input[1]) for node in (one, chain[0])]
+    return [one] if steps[0] == steps[1] else []
 
 
 def _each(graph: Graph, chain: Sequence[onnx.NodeProto], part: _Part) -> list[onnx.NodeProto]:
