@@ -158,7 +158,7 @@ def _weights(
     means = ranges.tensors[one.data].means
     if means.size != one.inputs(weight.shape):  # of another axis, which other nodes read
         means = np.zeros(one.inputs(weight.shape))
-    bias = graph.array(one.bias) if one.bias else np.float32(0)
+    bias = graph.array(one.bias) if one.bias else np.zeros(1, np.float32)
     whole_bias = placement.integer_bias and one.takes_bias
     if whole_bias:
         scale, _ = placement.grid(_range(one.data, pairs, ranges))
@@ -284,4 +284,5 @@ def bias_shift(one: Weighted, weight: Float32, places: Int8, steps: Float32, mea
         float64 of O.
     """
     wide = one.along(steps.astype(np.float64), weight.ndim)
-    return one.mean_of_output(weight.astype(np.float64) - places * wide, means)
+    error = weight.astype(np.float64) - places * wide
+    return np.asarray(one.mean_of_output(error, means), np.float64)

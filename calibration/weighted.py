@@ -93,7 +93,7 @@ class Weighted:
         moved = (shape[self.axis], *(s for i, s in enumerate(shape) if i != self.axis))
         return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, self.axis))
 
-    def along(self, steps: Floats, rank: int) -> Floats:
+    def along(self, steps: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
         """A value for each step, in a shape that multiplies the weights, of so many axes."""
         return steps.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
 
@@ -133,7 +133,8 @@ class Weighted:
             if self.group == 1:
                 return np.asarray(taps @ means)
             parts = taps.reshape(self.group, -1, taps.shape[1])
-            return np.einsum("goi,gi->go", parts, means.reshape(self.group, -1)).ravel()
+            made = np.einsum("goi,gi->go", parts, means.reshape(self.group, -1))
+            return np.asarray(made.ravel())
         parts = taps.reshape(self.group, -1, taps.shape[1])
         made = np.einsum("gio,gi->go", parts, means.reshape(self.group, -1))
         return np.asarray(made.ravel() / self.phases)

@@ -155,7 +155,7 @@ def _carried(wanted: Float, ends: Float, inner: Float) -> Float:
         owed[:first] += (lower[first:last, :first].transpose(2, 1, 0) @ errors).transpose(1, 0, 2)
     back = np.empty_like(places)
     back[order] = places
-    return back.transpose(1, 2, 0)
+    return np.asarray(back.transpose(1, 2, 0))
 
 
 def _descended(start: Float, ends: Float, wanted: Float, inner: Float) -> Float:

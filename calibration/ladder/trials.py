@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.calibration.artefact import Recipe
-from icnet_deploy.calibration.ladder.climb import RUNGS, Step, Tried, keeps
+from icnet_deploy.calibration.ladder.climb import Step, Tried, keeps
+from icnet_deploy.calibration.ladder.options import RUNGS
 from icnet_deploy.calibration.ladder.refined import Refinery
 from icnet_deploy.calibration.sensitivity.bench import Bench, Graphs, alone_costs, inference_times
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, prove

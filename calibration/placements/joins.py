@@ -22,7 +22,7 @@ class _Part(NamedTuple):
     """One of the tensors that a Concat joins, and which of its channels it makes."""
 
     name: str
-    index: int
+    place: int
     first: int
     last: int
 
@@ -114,7 +114,7 @@ def _each(graph: Graph, chain: Sequence[onnx.NodeProto], part: _Part) -> list[on
     import onnx
 
     result = []
-    name, last = part.name, f"{chain[0].output[0]}_{part.index}"
+    name, last = part.name, f"{chain[0].output[0]}_{part.place}"
     for node in reversed(chain):
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
@@ -125,7 +125,7 @@ def _each(graph: Graph, chain: Sequence[onnx.NodeProto], part: _Part) -> list[on
             for index, constant in enumerate(node.input[1:], 1):
                 copy.input[index] = _slice(graph, constant, _BY_CHANNEL[node.op_type], part)
         if node is chain[0]:
-            copy.name, copy.output[0] = f"{node.name}_{part.index}", last
+            copy.name, copy.output[0] = f"{node.name}_{part.place}", last
         result.append(copy)
     return result
 
