@@ -28,11 +28,13 @@ _FLOWING = frozenset(
 
 
 class Int8(Placement):
-    """A pair before each convolution and max pool, and on the skip input of a convolution's sum.
+    """A pair before all that multiplies by weights and before max pools, and on skips of sums.
 
-    None stands between Conv, Add and ReLU. Of a sum of two convolutions (the projections of
-    bottlenecks, cascade feature fusion) the one that runs first is the skip. TensorRT refuses a
-    bias of int32.
+    A skip is the input of a convolution's sum that another node makes; of a sum of two convolutions
+    (the projections of bottlenecks, cascade feature fusion), what the one that runs first makes.
+    None stands between a convolution and its sum, ReLU, hard-swish, PReLU or gate, which runtimes
+    make one kernel of, nor around the products of two activations. TensorRT refuses a bias of
+    int32.
     """
 
     name = "int8"
@@ -69,6 +71,10 @@ class Int8(Placement):
                     pairs.read_by(node.input[0], node)
                     pairs.ranged_as[node.input[0]] = name
         return pairs
+
+    def takes(self, one: Weighted) -> bool:
+        """See `Placement`; OpenVINO multiplies in float in a ConvTranspose in groups."""
+        return super().takes(one) and (one.kind != "ConvTranspose" or one.group == 1)
 
     def finish(self, graph: Graph, nodes: Sequence[onnx.NodeProto]) -> Sequence[onnx.NodeProto]:
         """Joins in 8 bits what is joined and then rounded."""
