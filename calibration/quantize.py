@@ -109,8 +109,8 @@ def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
     if found.low > _NEARLY * low or high <= 0:
         low = found.low
         return replace(found, high=high, limit=max(-low, high)) if low < high else found
-    places = int(255 * -low / (high - low))
-    high = low - low * 255 / places
+    if places := int(255 * -low / (high - low)):
+        high = low - low * 255 / places
     return replace(found, low=low, high=high, limit=max(-low, high))
 
 

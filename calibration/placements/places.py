@@ -15,7 +15,6 @@ from icnet_deploy.calibration.placements.reach import (
     SUMS,
     clip_bounds,
     gate_of,
-    shrinks,
     slopes_of,
 )
 
@@ -66,6 +65,8 @@ class Lowering:
             if node.op_type == "DequantizeLinear" and node.input[0] in made
         }
         """Tensor of float32 -> the same in 8 bits."""
+        self.rounding: dict[str, onnx.NodeProto] = {}
+        """Tensor -> the node that makes places of it."""
         self.dropped: set[int] = set()
         self.added: list[onnx.NodeProto] = []
 
@@ -74,9 +75,9 @@ class Lowering:
         rounding = [node for node in self.nodes if node.op_type == "QuantizeLinear"]
         for node in rounding:
             self._absorb(node)
-        rounded = {node.input[0] for node in rounding}
+        self.rounding = {node.input[0]: node for node in rounding}
         for node in self.nodes:
-            self._lower(node, node.output[0] in rounded)
+            self._lower(node, node.output[0] in self.rounding)
         kept = [node for node in [*self.nodes, *self.added] if id(node) not in self.dropped]
         return self._with_values(kept)
 
@@ -131,7 +132,7 @@ class Lowering:
             self.dropped.add(id(node))
             low, high = self._places(bounds, grid)
             self._clip(grid.places, self._keep(node.output[0], grid), low, high)
-        elif (slopes := slopes_of(self.graph, node)) is not None:
+        elif rounded and (slopes := slopes_of(self.graph, node)) is not None:
             self._prelu(node, grid, slopes)
         elif kind in GATES and rounded:
             self._gate(node, grid)
@@ -187,16 +188,21 @@ class Lowering:
     def _prelu(self, node: onnx.NodeProto, grid: Grid, slopes: np.ndarray) -> None:
         """With slopes of 0..1 the larger of a value and its product; else a sum of two parts.
 
-        x + (slope - 1) * min(x, 0), the product on a grid of its own.
+        Both on the grid of the output, so that each is rounded once: their places are compared.
+        Of the sum, x + (slope - 1) * min(x, 0), the product is on a grid of its own.
         """
         given, name, add = node.input[0], node.output[0], self.graph.add_constant
         self.dropped.add(id(node))
-        if shrinks(self.graph, node):
-            factor = self._constant(f"{name}_slopes", slopes)
-            product = self._add("Mul", [given, factor], f"{name}_product")
-            steps = [product, grid.scale, grid.zero]
-            places = self._add("QuantizeLinear", steps, f"{product}_q")
-            self._add("Max", [grid.places, places], self._keep(name, grid))
+        if slopes.min() >= 0 and slopes.max() <= 1:
+            rounding = self.rounding[name]
+            self.dropped.add(id(rounding))
+            parts = []
+            for what, value in (("value", np.ones((), np.float32)), ("product", slopes)):
+                factor = self._constant(f"{name}_{what}_factor", value)
+                part = self._add("Mul", [given, factor], f"{name}_{what}")
+                steps = [part, *rounding.input[1:]]
+                parts.append(self._add("QuantizeLinear", steps, f"{part}_q"))
+            self._add("Max", parts, rounding.output[0])
             return
         zero = int(self.graph.array(grid.zero))
         self._clip(grid.places, f"{name}_below_q", 0, zero)

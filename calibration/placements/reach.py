@@ -153,7 +153,7 @@ class Reach:
             return "own" if wanted or not matrix else ""
         if not self.knows(node) or not operands or not self.base.keys() >= set(operands):
             return ""
-        if node.op_type in MOVING | CLIPPING or shrinks(self.graph, node):
+        if node.op_type in MOVING | CLIPPING:
             return "same"
         if node.op_type in SUMS | {"MaxPool", "PRelu"}:
             return "own"
@@ -244,12 +244,6 @@ def slopes_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     if node.op_type != "PRelu" or node.input[1] not in graph.constants:
         return None
     return graph.array(node.input[1])
-
-
-def shrinks(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether a node is a PRelu that moves no value but towards zero."""
-    slopes = slopes_of(graph, node)
-    return slopes is not None and bool(slopes.min() >= 0 and slopes.max() <= 1)
 
 
 def _bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:

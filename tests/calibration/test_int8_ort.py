@@ -197,7 +197,7 @@ CASES = {
     relu6: {},
     relu_of_what_others_read: {"Clip": 1, "QLinearAdd": 1},
     leaky_relu: {"QLinearLeakyRelu": 1},
-    prelu: {"QLinearMul": 1, "Max": 1},
+    prelu: {"QLinearMul": 2, "Max": 1},
     prelu_of_any_slopes: {"QLinearMul": 1, "QLinearAdd": 1, "Clip": 1},
     prelu_of_one_slope: {"QLinearLeakyRelu": 1},
     concat: {"QLinearConcat": 1, "QLinearMul": 1},
