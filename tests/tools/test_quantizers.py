@@ -180,17 +180,23 @@ def jobs(monkeypatch):
 
 def test_a_peer_that_fails_is_a_row_with_its_reason(network, jobs):
     make.make_all(network, Path("nncf/python"))
-    rows = {(row.quantizer, row.runtimes): row for row in made(network)}
-    assert rows["ONNX Runtime", settings.RUNTIMES].file == "onnx-runtime-its-default.onnx"
-    failed = rows["NNCF", settings.RUNTIMES]
+    rows = {(row.quantizer, row.settings): row for row in made(network)}
+    assert rows["ONNX Runtime", "its default"].file == "onnx-runtime-its-default.onnx"
+    failed = rows["NNCF", "mixed"]
     assert failed.file == ""
     assert failed.error == "ValueError: work/x.onnx is no good"
-    # Ours: each placement is for its runtime.
-    assert {runtimes for name, runtimes in rows if name == OURS} == {
-        ("openvino",),
-        ("onnxruntime",),
-    }
     assert [command[0] for command in jobs if "-P" in command][1] == "nncf/python"
+
+
+def test_ours_is_made_in_each_placement_and_run_everywhere(network, jobs):
+    make.make_all(network, None, quantizers=[OURS])
+    files = {(row.settings, row.runtimes): row.file for row in made(network)}
+    default = {runtimes for name, runtimes in files if name == "its default"}
+    assert default == {("onnxruntime",), ("openvino",)}
+    elsewhere = {name: (runtimes, files[name, runtimes]) for name, runtimes in files}
+    runtimes, file = elsewhere["its default, int8-ort"]
+    assert runtimes == ("openvino",)
+    assert file == files["its default", ("onnxruntime",)]
 
 
 def test_what_was_made_is_not_made_again_but_ours_is(network, jobs):

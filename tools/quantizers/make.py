@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from icnet_deploy.images import Fitting
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.processes import run_tool
 from tools.quantizers.folder import Made, Network, file_digest
-from tools.quantizers.settings import OURS, Recipe, recipes
+from tools.quantizers.settings import OURS, RUNTIMES, Recipe, recipes
 
 _WORKERS = Path(__file__).parent / "workers"
 _PLACE = Path(__file__).parents[2]
@@ -118,7 +119,7 @@ def _make(network: Network, recipe: Recipe, nncf: Path | None, timeout: float) -
 
 
 def _make_ours(network: Network, recipe: Recipe) -> None:
-    """Both placements, by the command that a user calls."""
+    """Both placements, by the command that a user calls; each is run on either runtime."""
     kept = network.subfolder("work") / "ours.calibration.json"
     kept.unlink(missing_ok=True)  # one pass for both, by this release
     options = [text for pair in recipe.settings.items() for text in map(str, pair)]
@@ -137,6 +138,9 @@ def _make_ours(network: Network, recipe: Recipe) -> None:
         row = Made(*words, out.name, file_digest(out)) if out.exists() else None
         row = row or Made(*words, error=_reason(done, network))
         row.write(out.with_suffix(".json"))
+        others = tuple(each for each in RUNTIMES if each not in row.runtimes)
+        elsewhere = replace(row, settings=f"{recipe.name}, {placement}", runtimes=others)
+        elsewhere.write(out.with_name(f"{stem}-elsewhere.json"))
 
 
 def _reason(done: subprocess.CompletedProcess[str], network: Network) -> str:
