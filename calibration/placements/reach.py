@@ -206,6 +206,8 @@ class Reach:
         base = self.base.get(name, "")
         while self.graph.only_reader(name) is reader and name != base and base:
             reader = self.graph.producers[name]
+            if len(outputs(reader)) > 1:  # the other parts of a Split go elsewhere
+                return ""
             name = reader.input[0]
         return base if self.graph.only_reader(name) is reader else ""
 

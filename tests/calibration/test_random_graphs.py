@@ -53,7 +53,16 @@ def near(answer, exact):
 rows = st.lists(st.sampled_from(PIECES), min_size=1, max_size=4)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__)
+def test_of_each_piece_alone_all_is_near(piece):
+    model = random_graph(0, [piece], True)
+    exact = on_onnxruntime(model)
+    ranges = calibrate(model, images(), "0" * 64).ranges("minmax")
+    for placement in PLACEMENTS:
+        assert near(on_onnxruntime(quantize(model, ranges, placement, [])), exact), placement
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.integers(0, 999), rows, st.booleans(), st.sampled_from(sorted(PLACEMENTS)))
 def test_it_answers_nearly_as_in_float(seed, pieces, classifier, placement):
     model = random_graph(seed, pieces, classifier)

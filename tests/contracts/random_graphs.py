@@ -140,6 +140,16 @@ def _attention(g):
 
 
 def _split(g):
+    """One half is joined, behind a ReLU, to what a convolution makes of the other."""
+    count = g.channels // 2
+    names = [f"half_{len(g.nodes)}_{i}" for i in range(2)]
+    g.nodes.append(helper.make_node("Split", [g.last], names, names[0], axis=1, num_outputs=2))
+    g.to(names[0], count)
+    joined = g.node("Concat", names[1], g.conv(4, source=names[0]), axis=1)
+    g.to(g.node("Relu", joined), count + 4)
+
+
+def _halves(g):
     names = [f"half_{len(g.nodes)}_{i}" for i in range(2)]
     g.nodes.append(helper.make_node("Split", [g.last], names, names[0], axis=1, num_outputs=2))
     g.to(g.node("Concat", names[1], g.node("LeakyRelu", names[0]), axis=1))
@@ -147,7 +157,7 @@ def _split(g):
 
 PIECES = (
     *(_dense, _depthwise, _grouped, _transposed, _activation, _gate, _join, _sum),
-    *(_shuffle, _pyramid, _attention, _split),
+    *(_shuffle, _pyramid, _attention, _split, _halves),
 )
 
 
