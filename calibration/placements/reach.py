@@ -182,6 +182,11 @@ class Reach:
             known = base.partition(PHASES)[0]
             if name != known:
                 pairs.ranged_as[name] = known
+        for node in self.nodes:
+            bounds = clip_bounds(self.graph, node)
+            source = self._source_for(node, node.input[0]) if bounds and node.input else ""
+            if bounds and source in pairs.readers:
+                pairs.within[source] = min(bounds[0], 0.0), max(bounds[1], 0.0)
         for node in self.nodes[::-1]:
             name, end = node.input[0] if node.input else "", _absorbed(self.graph, node.output[0])
             if end not in pairs.readers:

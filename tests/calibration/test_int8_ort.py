@@ -278,3 +278,14 @@ def test_what_has_no_integer_kernel_is_named():
     unknown = placement_of("int8-ort").unknown(net.model(up))
     assert unknown == {"Softmax": 1, "Tanh": 1, "ConvTranspose": 1}
     assert not placement_of("int8-ort").unknown(Net().model("first"))
+
+
+def test_what_a_clip_cuts_off_has_no_places():
+    net = Net()
+    ends = [net.constant("low", np.float32(0.2)), net.constant("high", np.float32(3))]
+    turned = net.node("Transpose", "turned", "first", perm=[0, 1, 3, 2])
+    model = net.model(net.node("Clip", "clip", turned, *ends))
+    ours = quantize(model, calibrate(model, IMAGES, "0" * 64).ranges("minmax"), "int8-ort")
+    scale = {one.name: one for one in ours.graph.initializer}["first_scale"]
+    np.testing.assert_allclose(numpy_helper.to_array(scale), 3 / 255, rtol=1e-6)
+    assert decibels(model, ours) > 28
