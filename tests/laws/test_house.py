@@ -135,7 +135,9 @@ ONE_HOME = {
         name=r"subprocess(\..*)?|multiprocessing(\..*)?|os\.(fork|spawn\w*|exec\w*|system|popen)",
     ),
     "JSON and TOML": Home(
-        ["src/icnet_deploy/documents.py"], name=r"json\.loads?|tomllib(\..*)?|json\.JSONDecoder"
+        # The last run in environments without the product.
+        ["src/icnet_deploy/documents.py", "tools/quantizers/workers/"],
+        name=r"json\.loads?|tomllib(\..*)?|json\.JSONDecoder",
     ),
 }
 """What it is -> where it stands."""

@@ -7,8 +7,6 @@ OpenVINO, times the best in turn, and writes a JSON file a network. NNCF's pins 
 runs in an environment of its own, whose interpreter `--nncf` names.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

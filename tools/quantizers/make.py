@@ -1,9 +1,6 @@
 """Makes the file of every recipe in a process of its own: a peer that fails is a row, too."""
 
-from __future__ import annotations
-
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Collection
@@ -114,7 +111,7 @@ def _make(network: Network, recipe: Recipe, nncf: Path | None, timeout: float) -
     if done.returncode == 124:
         return Made(*words, error=f"no file after {timeout:.0f} s")
     if done.returncode or not out.exists():
-        return Made(*words, error=_reason(done, network))
+        return Made(*words, error=_reason(done.stderr, done.returncode, network))
     return Made(*words, out.name, file_digest(out))
 
 
@@ -136,16 +133,16 @@ def _make_ours(network: Network, recipe: Recipe) -> None:
         seconds = round(time.monotonic() - start, 1)
         words = recipe.quantizer, recipe.name, (cpu_runtime(placement),), seconds
         row = Made(*words, out.name, file_digest(out)) if out.exists() else None
-        row = row or Made(*words, error=_reason(done, network))
+        row = row or Made(*words, error=_reason(done.stderr, done.returncode, network))
         row.write(out.with_suffix(".json"))
         others = tuple(each for each in RUNTIMES if each not in row.runtimes)
         elsewhere = replace(row, settings=f"{recipe.name}, {placement}", runtimes=others)
         elsewhere.write(out.with_name(f"{stem}-elsewhere.json"))
 
 
-def _reason(done: subprocess.CompletedProcess[str], network: Network) -> str:
+def _reason(report: str, code: int, network: Network) -> str:
     """What a process that made no file said last, without the paths of this machine."""
-    text = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    text = (report.strip().splitlines() or [f"it ended with {code}"])[-1]
     for path in (network.folder.resolve(), network.model.resolve().parent, _PLACE, Path.home()):
         text = text.replace(f"{path}/", "").replace(str(path), ".")
     return text[:300]

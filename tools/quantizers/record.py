@@ -1,7 +1,5 @@
 """Scores and times the files of a folder, row by row, and records what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any

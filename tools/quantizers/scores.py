@@ -1,7 +1,5 @@
 """How many labels each file gives as float32 does, and its mIoU: kept, since neither changes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tables of what was recorded: ours beside each peer's best, and the verdict of each row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

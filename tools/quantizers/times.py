@@ -1,7 +1,5 @@
 """Times files in turn: processor time on one thread, and the clock at the runtime's own threads."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ neither ranges nor scores are taken from. Its settings:
     max_drop    accuracy control: the most that the share of labels alike with float32 may fall
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Iterable

@@ -15,8 +15,6 @@ ranges are kept from one job to the next), and `settings`, of which each may be 
 Without any, `quantize_static` is called with what it asks for and nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -12,8 +12,6 @@ See `with_onnxruntime.py`. Its settings:
     exclude     types of operators that a full graph leaves in float
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any
