@@ -7,9 +7,10 @@ output, a quadratic of the weights' errors (their equation 20).
 
 They relax its 0/1 variables, and let a regularizer push them to 0 or 1. Here the weights of a row
 are rounded one after another, and those that follow make up for what each changed; then each is
-turned over where that lowers the quadratic, until none does (coordinate descent). On layers of
-LR-ASPP that comes to within 1 to 7 % of their 4,000 steps, in less than a twentieth of the time.
-It only goes down from the nearest places, so that it is never worse than they are.
+turned over where that lowers the quadratic, until none does (coordinate descent). Of the change
+that the nearest places make, that leaves 31, 68, 62 and 45 % on four layers of LR-ASPP and 10 % on
+one of a U-Net; 4,000 of their steps leave 31, 65, 58 and 44 %, and 14 %, in 14 times the time. It
+only goes down from the nearest places, so that it is never worse than they are.
 """
 
 from collections.abc import Iterator, Sequence
