@@ -75,9 +75,11 @@ def step_text(step: Step, enough: Callable[[Judgement], bool]) -> str:
     words += f" with {names} in float" if names else ""
     if step.proof is None:
         return f"{words}; past the budget on the images that it may see ({step.seconds:.0f} s)"
-    proved = "kept" if _kept(step, enough) else "not kept"
-    said = f"{proved}, {step.proof.verdict}" if proved == "kept" else step.proof.verdict
-    return f"{words}; the proof: {said} ({step.seconds:.0f} s)"
+    proved = str(step.proof.verdict)
+    if _kept(step, enough):
+        unsure = step.proof.verdict is Verdict.UNDECIDED
+        proved = "the budget is kept" + (", classes undecided" if unsure else "")
+    return f"{words}; the proof: {proved} ({step.seconds:.0f} s)"
 
 
 def ladder_text(climbed: Mapping[str, Any]) -> str:
