@@ -32,7 +32,7 @@ from icnet_deploy.errors import ImageError, InputError, require
 from icnet_deploy.files import write_text
 from icnet_deploy.images import UInt8
 
-_NEWEST = 1
+_NEWEST = 2
 _SCHEMA = Schema(
     "a calibration that `icnet quantize` kept",
     {
@@ -92,8 +92,17 @@ class Calibration:
 
     @classmethod
     def read(cls, path: Path) -> Calibration:
-        """Reads the JSON form; InputError if it is none, was changed, or contradicts itself."""
+        """Reads the JSON form.
+
+        Raises:
+            InputError: it is none, was changed, contradicts itself, or is of an earlier release.
+        """
         known = _SCHEMA.read(path)
+        if known["schema"] < _NEWEST:
+            raise InputError(
+                f"{path} was kept by an earlier release, which knew fewer operators and so fewer "
+                "tensors: remove it, and calibrate again"
+            )
         images = tuple(known["images"])
         statistics = {
             name: TensorStatistics.from_dict(value, f"{name} in {path}")

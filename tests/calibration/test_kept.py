@@ -102,6 +102,15 @@ def test_what_is_not_as_it_was_written_is_not_used(kept, name, of):
     assert load_calibration(path, "c" * 64, images) is None
 
 
+def test_one_of_an_earlier_release_is_made_again(kept):
+    _, path, value = kept
+    del value["digest"], value["stamped"]
+    path.write_text(json.dumps(value | {"schema": 1}))
+    with pytest.raises(InputError, match="kept by an earlier release"):
+        Calibration.read(path)
+    assert load_calibration(path, "c" * 64) is None
+
+
 def test_a_change_that_contradicts_nothing_is_found_by_its_digest(kept):
     _, path, value = kept
     value["tensors"]["x"]["channel_means"][0] /= 2
