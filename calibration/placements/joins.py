@@ -17,6 +17,9 @@ _EACH = frozenset({"Relu", "Clip", "Identity", "Dropout"})
 _BY_CHANNEL = {"BatchNormalization": 0, "Mul": -3, "Div": -3, "Add": -3, "Sub": -3}
 """Operators -> the axis of their constants along which the channels lie."""
 
+_MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that move values and change none: 8 bits are moved as well."""
+
 
 class _Part(NamedTuple):
     """One of the tensors that a Concat joins, and which of its channels it makes."""
@@ -51,6 +54,10 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
         while before is not None and (before.op_type in _EACH or before.op_type in _BY_CHANNEL):
             chain.append(before)
             before = made.get(before.input[0])
+        if before is not None and _moves_joined(made, chain, before):
+            waiting.append(_rounded_first(made, chain, before))
+            replaced.update(node.output[0] for node in (*chain[1:], before))
+            continue
         if before is None or before.op_type != "Concat":
             continue
         parts = _parts(graph, before, sizes)
@@ -71,6 +78,35 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
         for name in dead:
             readers.subtract(made.pop(name).input)
     return list(made.values())
+
+
+def _moves_joined(
+    made: Mapping[str, onnx.NodeProto], chain: Sequence[onnx.NodeProto], node: onnx.NodeProto
+) -> bool:
+    """Whether a node moves what a Concat joined, and what is behind it knows no channels."""
+    if node.op_type not in _MOVES or any(one.op_type not in _EACH for one in chain[1:]):
+        return False
+    source: onnx.NodeProto | None = node
+    while source is not None and source.op_type in _MOVES | _EACH | _BY_CHANNEL.keys():
+        source = made.get(source.input[0])
+    return source is not None and source.op_type == "Concat"
+
+
+def _rounded_first(
+    made: dict[str, onnx.NodeProto], chain: Sequence[onnx.NodeProto], mover: onnx.NodeProto
+) -> onnx.NodeProto:
+    """Puts what stands behind a node that moves values before it; returns what rounds."""
+    name, last = str(mover.input[0]), str(chain[0].output[0])
+    for node in (*reversed(chain), mover):
+        copy = type(node)()
+        copy.CopyFrom(node)
+        del copy.output[1:]
+        copy.input[0] = name
+        copy.name = name = copy.output[0] = f"{last}_first_{node.output[0]}"
+        made[name] = copy
+    made[last] = made.pop(name)
+    made[last].output[0] = last
+    return made[str(made[last].input[0])]
 
 
 def _parts(graph: Graph, join: onnx.NodeProto, sizes: dict[str, int]) -> list[_Part]:

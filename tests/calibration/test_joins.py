@@ -11,8 +11,11 @@ from icnet_deploy.calibration.placements.joins import join_in_8_bits
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(0, 1, (1, 4, 16, 16)).astype(np.float32)
 
+_SIDES = ([1, 2, 8, 16, 16], [1, 16, 16, 16])
+"""Before and after the channels of two groups are turned."""
 
-def joined(relu=False, nested=False, shared=False, norm=False):
+
+def joined(relu=False, nested=False, shared=False, norm=False, shuffled=False):
     """Two convolutions in 8 bits, joined, rounded, and read by a third."""
     nodes, constants = [], {}
 
@@ -57,6 +60,11 @@ def joined(relu=False, nested=False, shared=False, norm=False):
             constant(f"norm_{i}", RANDOM.uniform(0.5, 2, 16).astype(np.float32)) for i in range(4)
         ]
         behind = node("BatchNormalization", "norm", moved, *given)
+    if shuffled:  # as ShuffleNet does it
+        sides = [constant(f"sides_{i}", np.array(v)) for i, v in enumerate(_SIDES)]
+        split = node("Reshape", "split", behind, sides[0])
+        turned = node("Transpose", "turned", split, perm=[0, 2, 1, 3, 4])
+        behind = node("Reshape", "shuffled", turned, sides[1])
     if shared and relu:
         node("Neg", "negative", behind)
     conv("out", pair(behind, 0.05), 20 if nested else 16, 8)
@@ -89,14 +97,23 @@ def on_onnxruntime(model):
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"relu": True}, {"nested": True}, {"relu": True, "nested": True}, {"norm": True}]
+    "form",
+    [
+        {},
+        {"relu": True},
+        {"shuffled": True},
+        {"shuffled": True, "relu": True},
+        {"nested": True},
+        {"relu": True, "nested": True},
+        {"norm": True},
+    ],
 )
 def test_it_is_the_same_function(form):
     model = joined(**form)
     after = moved(model)
     for node in Graph(after).nodes("Concat"):
         readers = Graph(after).readers[node.output[0]]
-        assert [n.op_type for n in readers] in (["DequantizeLinear"], ["Concat"])
+        assert [n.op_type for n in readers] in (["DequantizeLinear"], ["Concat"], ["Reshape"])
     np.testing.assert_array_equal(on_onnxruntime(after), on_onnxruntime(model))
 
 
@@ -105,6 +122,8 @@ def test_it_is_the_same_function(form):
     [
         {},
         {"relu": True},
+        {"shuffled": True},
+        {"shuffled": True, "relu": True},
         {"nested": True},
         {"shared": True},
         {"relu": True, "shared": True},
