@@ -64,7 +64,8 @@ def joined(relu=False, nested=False, shared=False, norm=False, shuffled=False):
         sides = [constant(f"sides_{i}", np.array(v)) for i, v in enumerate(_SIDES)]
         split = node("Reshape", "split", behind, sides[0])
         turned = node("Transpose", "turned", split, perm=[0, 2, 1, 3, 4])
-        behind = node("Reshape", "shuffled", turned, sides[1])
+        spread = node("Expand", "spread", node("Reshape", "shuffled", turned, sides[1]), sides[1])
+        behind = node("Reshape", "again", spread, sides[1])
     if shared and relu:
         node("Neg", "negative", behind)
     conv("out", pair(behind, 0.05), 20 if nested else 16, 8)
