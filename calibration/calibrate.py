@@ -32,7 +32,7 @@ from icnet_deploy.errors import ImageError, InputError, require
 from icnet_deploy.files import write_text
 from icnet_deploy.images import UInt8
 
-_NEWEST = 2
+_NEWEST = 1
 _SCHEMA = Schema(
     "a calibration that `icnet quantize` kept",
     {
@@ -95,14 +95,9 @@ class Calibration:
         """Reads the JSON form.
 
         Raises:
-            InputError: it is none, was changed, contradicts itself, or is of an earlier release.
+            InputError: it is none, was changed, or contradicts itself.
         """
         known = _SCHEMA.read(path)
-        if known["schema"] < _NEWEST:
-            raise InputError(
-                f"{path} was kept by an earlier release, which knew fewer operators and so fewer "
-                "tensors: remove it, and calibrate again"
-            )
         images = tuple(known["images"])
         statistics = {
             name: TensorStatistics.from_dict(value, f"{name} in {path}")
@@ -165,12 +160,19 @@ def calibrate_and_keep(
 
 
 def load_calibration(
-    path: Path, parent_sha256: str, images: CalibrationSet | None = None
+    path: Path,
+    model: onnx.ModelProto,
+    parent_sha256: str,
+    images: CalibrationSet | None = None,
 ) -> Calibration | None:
-    """Reads it back if it is of this graph, and of these images; None if not, or if it is broken.
+    """Reads it back if it is of this graph and of these images.
+
+    None if it is not, if it is broken, or if it lacks a tensor: earlier releases knew fewer
+    operators, and took the statistics of fewer.
 
     Args:
         path: its file, which need not be there.
+        model: the float32 graph.
         parent_sha256: of the graph's file.
         images: the calibration set; None for whichever it was.
     """
@@ -179,7 +181,10 @@ def load_calibration(
     except InputError:
         return None
     same = images is None or calibration.images == images.hashes
-    return calibration if same and calibration.parent_sha256 == parent_sha256 else None
+    if not same or calibration.parent_sha256 != parent_sha256:
+        return None
+    wanted = _tensors_of(equalized(plain(model), calibration.factors))
+    return calibration if calibration.statistics.keys() >= set(wanted) else None
 
 
 def _tensors_of(model: onnx.ModelProto) -> list[str]:

@@ -282,7 +282,7 @@ def _calibration(
     )
 
     parent = artefact_sha256(args.model)
-    calibration = load_calibration(cache, parent, images)
+    calibration = load_calibration(cache, model, parent, images)
     if calibration is None:
         calibration = calibrate_and_keep(cache, model, images, parent, args.method)
         print(f"{cache}: ranges of {len(calibration.statistics)} tensors on {len(images)} images")

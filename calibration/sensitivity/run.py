@@ -133,7 +133,7 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
     """What `icnet quantize` kept of this file, else made now as it makes it."""
     model, metadata, size = load_float(args.model)
     parent = artefact_sha256(args.model)
-    kept = load_calibration(cache, parent)
+    kept = load_calibration(cache, model, parent)
     if kept is not None:
         return kept
     if args.calibration is not None and cache.exists():

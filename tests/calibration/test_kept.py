@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from icnet_deploy.calibration.calibrate import Calibration, load_calibration, save_calibration
@@ -99,16 +101,20 @@ def test_what_is_not_as_it_was_written_is_not_used(kept, name, of):
     with pytest.raises(InputError, match=r"m\.calibration\.json"):
         Calibration.read(path)
     images = CalibrationSet((), HASHES, (8, 8))
-    assert load_calibration(path, "c" * 64, images) is None
+    assert load_calibration(path, onnx.ModelProto(), "c" * 64, images) is None
 
 
-def test_one_of_an_earlier_release_is_made_again(kept):
-    _, path, value = kept
-    del value["digest"], value["stamped"]
-    path.write_text(json.dumps(value | {"schema": 1}))
-    with pytest.raises(InputError, match="kept by an earlier release"):
-        Calibration.read(path)
-    assert load_calibration(path, "c" * 64) is None
+def test_one_that_lacks_a_tensor_is_read_and_made_again(calibration, shipped, tmp_path):
+    """An earlier release knew fewer operators."""
+    model, path, parent = onnx.load(shipped), tmp_path / "m.calibration.json", "c" * 64
+    whole = replace(calibration, parent_sha256=parent)
+    save_calibration(path, whole, "percentile")
+    assert load_calibration(path, model, parent) is not None
+    last = list(whole.statistics)[-1]
+    fewer = {name: one for name, one in whole.statistics.items() if name != last}
+    save_calibration(path, replace(whole, statistics=fewer), "percentile")
+    assert Calibration.read(path).statistics.keys() == fewer.keys()
+    assert load_calibration(path, model, parent) is None
 
 
 def test_a_change_that_contradicts_nothing_is_found_by_its_digest(kept):
