@@ -190,13 +190,12 @@ def test_a_peer_that_fails_is_a_row_with_its_reason(network, jobs):
 
 def test_ours_is_made_in_each_placement_and_run_everywhere(network, jobs):
     make.make_all(network, None, quantizers=[OURS])
-    files = {(row.settings, row.runtimes): row.file for row in made(network)}
-    default = {runtimes for name, runtimes in files if name == "its default"}
-    assert default == {("onnxruntime",), ("openvino",)}
-    elsewhere = {name: (runtimes, files[name, runtimes]) for name, runtimes in files}
-    runtimes, file = elsewhere["its default, int8-ort"]
-    assert runtimes == ("openvino",)
-    assert file == files["its default", ("onnxruntime",)]
+    files = {(row.settings, *row.runtimes): row.file for row in made(network)}
+    assert files == {
+        (f"its default, {placement}", runtime): f"icnet-deploy-its-default-{placement}.onnx"
+        for placement in ("int8", "int8-ort")
+        for runtime in settings.RUNTIMES
+    }
 
 
 def test_what_was_made_is_not_made_again_but_ours_is(network, jobs):
@@ -271,6 +270,19 @@ def test_ours_holds_where_it_has_as_many_labels_alike_and_is_not_slower(
     assert found["alike_difference_points"]["value"] == pytest.approx((20 - wrong) / 10)
 
 
+def judged(alike, holds):
+    return {"alike_percent": alike, "against_best_peer": {"holds": holds}}
+
+
+def test_a_row_counts_the_better_of_our_files_that_holds_by_itself():
+    holds, fast, more = judged(99.1, True), judged(98.9, True), judged(99.5, False)
+    peer = {"alike_percent": 100.0}
+    assert verdicts.best_of_ours([peer, more, fast, holds]) is holds
+    # Labels of one file and the time of another do not make a file that holds.
+    assert verdicts.best_of_ours([judged(98.0, False), peer, more]) is more
+    assert verdicts.best_of_ours([peer]) is None
+
+
 def test_fewer_labels_alike_within_the_interval_are_as_many():
     ours, peer = scored(OURS, "its default", 20), scored("NNCF", "x", 20)
     varied = [(same + (40 if i == 3 else -4), of) for i, (same, of) in enumerate(ours.alike)]
@@ -310,12 +322,34 @@ def test_a_network_is_recorded_by_runtime_with_a_verdict(network, opened, monkey
     found = one["its default"]["against_best_peer"]
     assert found["holds"]
     assert found["time_to_peer"]["processor"]["value"] == 0.8
+    assert row["ours"] == {"settings": "its default", "holds": True}
+    assert "ours" not in next(row for row in result["rows"] if row["runtime"] == "openvino")
     lines = tables.markdown([{"kind": "evaluate"}, result]).splitlines()
     assert len(lines) == 5
     assert lines[2].startswith("| street on ONNX Runtime | icnet-deploy | its default |")
     assert lines[2].endswith("points, time 0.80 and 0.80 |")
     assert "| **NNCF** | peer |" in lines[3]
     assert "| onnxsim | its default | it fell |" in lines[4]
+
+
+def test_the_table_shows_the_file_of_ours_that_counts():
+    ratios = {clock: {"value": 0.5, "low": 0.4, "high": 0.6} for clock in times.CLOCKS}
+    points = {"value": 0.1, "low": 0.0, "high": 0.2}
+    shown = {"miou_difference_points": points, "time_to_float32": ratios}
+    found = {"alike_difference_points": points, "time_to_peer": ratios}
+    candidates = [
+        {"quantizer": OURS, "settings": "its default, int8", "alike_percent": 99.5, **shown}
+        | {"against_best_peer": found | {"holds": False}},
+        {"quantizer": OURS, "settings": "its default, int8-ort", "alike_percent": 99.1, **shown}
+        | {"against_best_peer": found | {"holds": True}},
+        {"quantizer": "NNCF", "settings": "x", "alike_percent": 99.0, "best_peer": True, **shown},
+    ]
+    row = {"runtime": "openvino", "candidates": candidates}
+    result = {"kind": "quantizers", "schema": 3, "network": "street", "rows": [row]}
+    lines = tables.markdown([result]).splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| street on OpenVINO | icnet-deploy | its default, int8-ort |")
+    assert "| yes: " in lines[2]
 
 
 def test_a_record_of_before_files_were_timed_beside_float32_is_read():

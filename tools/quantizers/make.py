@@ -131,13 +131,13 @@ def _make_ours(network: Network, recipe: Recipe) -> None:
             "--calibration", str(kept), "-o", str(out), *options,
         ])  # fmt: skip
         seconds = round(time.monotonic() - start, 1)
-        words = recipe.quantizer, recipe.name, (cpu_runtime(placement),), seconds
+        name = f"{recipe.name}, {placement}"
+        words = recipe.quantizer, name, (cpu_runtime(placement),), seconds
         row = Made(*words, out.name, file_digest(out)) if out.exists() else None
         row = row or Made(*words, error=_reason(done.stderr, done.returncode, network))
         row.write(out.with_suffix(".json"))
         others = tuple(each for each in RUNTIMES if each not in row.runtimes)
-        elsewhere = replace(row, settings=f"{recipe.name}, {placement}", runtimes=others)
-        elsewhere.write(out.with_name(f"{stem}-elsewhere.json"))
+        replace(row, runtimes=others).write(out.with_name(f"{stem}-elsewhere.json"))
 
 
 def _reason(report: str, code: int, network: Network) -> str:

@@ -15,7 +15,7 @@ from tools.quantizers.folder import Made, Network, file_digest, made
 from tools.quantizers.scores import FLOAT, Scored, Scores, path_of
 from tools.quantizers.settings import KIND, OURS, RUNTIMES, SCHEMA
 from tools.quantizers.times import CLOCKS, time_all
-from tools.quantizers.verdicts import TOLERANCE, Timed, best_of, verdict
+from tools.quantizers.verdicts import TOLERANCE, Timed, best_of, best_of_ours, verdict
 
 _TIMED = 3
 """Files of each peer that are timed: those with the most labels alike."""
@@ -104,7 +104,13 @@ def _row(
         _candidate(each, timed.get(str(index)), reference, exact, best)
         for index, each in enumerate(files)
     ]
-    return {"runtime": runtime, "version": version(runtime), "candidates": candidates}
+    content = {"runtime": runtime, "version": version(runtime)}
+    if ours := best_of_ours(candidates):
+        content["ours"] = {
+            "settings": ours["settings"],
+            "holds": ours["against_best_peer"]["holds"],
+        }
+    return content | {"candidates": candidates}
 
 
 def _candidate(

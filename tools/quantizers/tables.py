@@ -6,7 +6,8 @@ from typing import Any
 from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.quantizers.scores import FLOAT
-from tools.quantizers.settings import DEFAULT, KIND, OURS, SCHEMA
+from tools.quantizers.settings import KIND, OURS, SCHEMA
+from tools.quantizers.verdicts import best_of_ours
 
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _HEADER = (
@@ -23,7 +24,7 @@ _HEADER = (
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table: of each row ours at its default, and each peer's most labels alike."""
+    """The table: of each row the file of ours that counts, and each peer's most labels alike."""
     rows: list[list[str]] = []
     for result in results:
         if result["kind"] == KIND and result["schema"] < SCHEMA:
@@ -43,8 +44,9 @@ def _earlier(row: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(candidates: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Ours, and of each peer its best, chosen as `best_of` does; of one that failed, why."""
-    yield from (c for c in candidates if (c["quantizer"], c["settings"]) == (OURS, DEFAULT))
+    """Our better file, and each peer's best, as `best_of` chooses; of one that failed, why."""
+    ours = best_of_ours(candidates)
+    yield from (c for c in candidates if c is ours or (not ours and c["quantizer"] == OURS))
     others = dict.fromkeys(c["quantizer"] for c in candidates)
     for name in (each for each in others if each not in (OURS, FLOAT)):
         own = [c for c in candidates if c["quantizer"] == name]

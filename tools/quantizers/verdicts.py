@@ -77,6 +77,22 @@ def _faster(one: Timed, exact: Timed) -> bool:
     return all(each["value"] < 1 for each in one.ratios(exact).values())
 
 
+def best_of_ours(candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The file of ours that a row counts: of those that hold by themselves, else of all.
+
+    Of several it is the one with the most labels alike.
+
+    Args:
+        candidates: of one row, in their JSON form.
+
+    Returns:
+        None where none of ours was timed beside a peer.
+    """
+    judged = [each for each in candidates if "against_best_peer" in each]
+    holding = [each for each in judged if each["against_best_peer"]["holds"]]
+    return max(holding or judged, key=lambda each: float(each["alike_percent"]), default=None)
+
+
 def verdict(ours: Timed, peer: Timed) -> dict[str, Any]:
     """The JSON form of a comparison.
 
