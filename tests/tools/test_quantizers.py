@@ -231,6 +231,17 @@ def test_a_score_is_kept_while_the_file_is_the_same(network, opened):
     assert [stem for _, stem in opened] == ["street-fp32", "peer"]
 
 
+def test_a_score_on_openvino_is_of_what_the_backend_makes_of_a_file(network, opened, monkeypatch):
+    row = next(row for row in made(network) if row.settings == "peer")
+    found = Scores(network, Street(), METADATA)
+    opened.clear()
+    for _ in range(2):
+        found.of(row, "openvino")
+        found.of(row, "onnxruntime")
+        monkeypatch.setattr(scores, "PREPARED", 0)
+    assert [runtime for runtime, _ in opened] == ["openvino", "onnxruntime", "openvino"]
+
+
 def scored(quantizer, name, wrong, rough=1.0):
     """A file that gives so many of 1,000 labels otherwise, in each of 12 images."""
     alike = [(1000 - wrong - index % 2, 1000) for index in range(12)]

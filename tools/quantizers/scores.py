@@ -19,6 +19,7 @@ from icnet_deploy.evaluation.score import Score
 from icnet_deploy.files import write_json
 from icnet_deploy.images import UInt8
 from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.backends.openvino.graph import PREPARED
 from icnet_deploy.runtime.backends.registry import open_backend
 from icnet_deploy.runtime.predictor import Predictor
 from tools.quantizers.folder import Made, Network
@@ -100,11 +101,12 @@ class Scores:
         key = {
             "sha256": made.sha256,
             "version": version(runtime),
+            "prepared": PREPARED if runtime == "openvino" else 0,
             "images_sha256": self.exact.protocol().images_sha256,
         }
         if kept.exists():
             content: dict[str, Any] = parse(kept.read_text("utf-8"))
-            if content["key"] == key:
+            if {"prepared": 0, **content["key"]} == key:
                 counts = [ImageCounts.from_dict(each) for each in content["counts"]]
                 alike = [(same, pixels) for same, pixels in content["alike"]]
                 return Scored(made, runtime, counts, alike, content["rough_ms"], content["error"])

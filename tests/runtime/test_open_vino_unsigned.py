@@ -1,0 +1,149 @@
+"""Int8 that holds nothing below zero is uint8 on OpenVINO, and every value stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+import openvino
+from openvino import opset13 as ops
+
+from icnet_deploy.runtime.backends.openvino.backend import core
+from icnet_deploy.runtime.backends.openvino.graph import prepare
+from icnet_deploy.runtime.backends.openvino.unsigned import unsigned_where_positive
+
+STEP = 0.05
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+
+
+def whole(at, step=STEP, zero=0, channels=1):
+    """A QuantizeLinear, as OpenVINO reads it from an ONNX file."""
+    shape = (1, channels, 1, 1) if channels > 1 else ()
+    ends = [np.full(shape, step * (end - zero), np.float32) for end in (-128, 127)]
+    places = [np.float32(-128), np.float32(127)]
+    rounded = ops.fake_quantize(at, *map(ops.constant, [*ends, *places]), 256)
+    return ops.convert(rounded, "i8")
+
+
+def value(at, step=STEP, zero=0):
+    """A DequantizeLinear."""
+    zeros = ops.convert(ops.constant(np.int8(zero)), "f32")
+    return ops.multiply(ops.subtract(ops.convert(at, "f32"), zeros), np.float32(step))
+
+
+def convolution(at, channels=4, kernel=3):
+    draw = np.random.default_rng(channels)
+    w = draw.integers(-127, 128, (channels, at.get_output_shape(0)[1], kernel, kernel))
+    weights = ops.multiply(ops.convert(w.astype(np.int8), "f32"), np.float32(2e-3))
+    pad = [kernel // 2] * 2
+    return ops.convolution(at, weights, [1, 1], pad, pad, [1, 1])
+
+
+def built(make):
+    image = ops.parameter([1, 4, 9, 10], np.float32, name="image")
+    made = make(ops.relu(convolution(image)))
+    return openvino.Model([made], [image])
+
+
+def types(model):
+    """The types of the whole numbers of tensors; weights are constants."""
+    nodes = [node for node in model.get_ops() if node.get_type_name() not in ("Constant", "Result")]
+    kinds = [node.get_output_element_type(0).to_string() for node in nodes]
+    return sorted(kind for kind in kinds if kind in ("i8", "u8"))
+
+
+def answer(model):
+    images = np.random.default_rng(1).normal(size=(1, 4, 9, 10)).astype(np.float32)
+    return core().compile_model(model, "CPU", EXACT)([images])[0]
+
+
+POOL = {"strides": [2, 2], "dilations": [1, 1], "pads_begin": [0, 0], "pads_end": [0, 0]}
+
+
+def pooled(at):
+    pool = ops.max_pool(value(whole(at)), **POOL, kernel_shape=[2, 2])
+    return convolution(value(whole(pool.output(0))))
+
+
+def joined(at):
+    parts = [whole(at), whole(ops.sigmoid(convolution(at)))]
+    return convolution(value(ops.concat(parts, 1)))
+
+
+def summed(at):
+    gate = ops.multiply(at, ops.sigmoid(at))
+    return convolution(value(whole(ops.add(gate, at))))
+
+
+def moved(at):
+    turned = ops.transpose(whole(at), np.array([0, 1, 3, 2]))
+    return convolution(value(turned))
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "tensors"),
+    [
+        (lambda at: convolution(value(whole(at))), 1, 1),
+        (lambda at: convolution(value(whole(ops.clamp(at, 0.0, 6.0)))), 1, 1),
+        (pooled, 2, 2),
+        (joined, 2, 3),
+        (summed, 1, 1),
+        (moved, 1, 2),
+    ],
+)
+def test_what_holds_nothing_below_zero_is_unsigned(make, count, tensors):
+    model = built(make)
+    before = answer(model.clone())
+    assert unsigned_where_positive(model) == count
+    assert types(model) == ["u8"] * tensors
+    after = answer(model)
+    assert np.std(before) > 0.01
+    # Beside ties of rounding, which fall either way.
+    np.testing.assert_allclose(after, before, atol=2 * STEP * 0.254)
+    assert np.mean(np.abs(after - before) > 1e-3) < 0.1
+
+
+def test_what_lies_beyond_the_grid_is_cut_off_as_before():
+    model = built(lambda at: convolution(value(whole(at, 0.002), 0.002)))
+    before = answer(model.clone())
+    assert unsigned_where_positive(model) == 1
+    np.testing.assert_allclose(answer(model), before, atol=2e-3)
+
+
+def mixed(at):
+    """Of a join of two one part holds numbers below zero."""
+    parts = [whole(at), whole(convolution(at))]
+    return convolution(value(ops.concat(parts, 1)))
+
+
+def sliced(at):
+    """Read by an operator of which nothing is known."""
+    part = ops.slice(whole(at), np.array([0]), np.array([2]), np.array([1]), np.array([1]))
+    return convolution(value(part))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda at: convolution(value(whole(convolution(at)))),
+        lambda at: convolution(value(whole(ops.subtract(at, np.float32(1))))),
+        lambda at: convolution(value(whole(ops.clamp(at, -1.0, 6.0)))),
+        lambda at: convolution(value(whole(at, zero=-128), zero=-128)),
+        lambda at: convolution(value(whole(value(whole(at, zero=3), zero=3), zero=1), zero=1)),
+        lambda at: convolution(value(whole(at, channels=4))),
+        mixed,
+        sliced,
+    ],
+)
+def test_what_is_not_known_is_left(make):
+    model = built(make)
+    before = [node.get_friendly_name() for node in model.get_ordered_ops()]
+    assert unsigned_where_positive(model) == 0
+    assert [node.get_friendly_name() for node in model.get_ordered_ops()] == before
+
+
+def test_a_model_is_prepared_so():
+    model, _ = prepare(built(lambda at: convolution(value(whole(at)))))
+    assert types(model) == ["u8"]
