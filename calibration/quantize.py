@@ -11,6 +11,7 @@ from onnx import helper
 from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.placements.base import Pairs, Placement
+from icnet_deploy.calibration.placements.permutations import count_from_last
 from icnet_deploy.calibration.placements.registry import placement_of
 from icnet_deploy.calibration.ranges import Range, Ranges
 from icnet_deploy.calibration.weighted import Weighted
@@ -55,7 +56,9 @@ def quantize(
     chosen = placement_of(placement)
     _require_finite(model, ranges)
     result = equalized(plain(model), ranges.factors)
-    kept = Graph(result).float_layers() if exclude is None else exclude
+    whole = Graph(result)
+    count_from_last(whole)
+    kept = whole.float_layers() if exclude is None else exclude
     chosen.arrange(result, kept)
     graph = Graph(result)
     graph.keep_shapes()

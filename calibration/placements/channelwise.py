@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _LARGEST = 25
 """Taps of the largest pool: ONNX Runtime's pool of uint8 takes 0.7 ns a tap, its integer
 convolution a tenth of that."""
+
+_SIZES = ("auto_pad", "kernel_shape", "pads", "strides")
 
 _FEWEST = 36
 """Pixels that a pyramid's pools make at most: of so few no time is gained."""
@@ -37,7 +40,7 @@ def as_depthwise(graph: Graph, node: onnx.NodeProto, channels: int) -> onnx.Node
         weight, bias = _normalization(graph, node, values.get("epsilon", 1e-5))
         name = node.input[1]
     else:
-        size = {key: values[key] for key in ("kernel_shape", "strides", "pads") if key in values}
+        size = {key: values[key] for key in _SIZES if key in values}
         kernel = size["kernel_shape"]
         weight = np.full((channels, 1, *kernel), 1 / np.prod(kernel), np.float32)
         bias = np.zeros(channels, np.float32)
@@ -47,8 +50,10 @@ def as_depthwise(graph: Graph, node: onnx.NodeProto, channels: int) -> onnx.Node
     return helper.make_node("Conv", inputs, node.output[:1], node.name, group=channels, **size)
 
 
-def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int | None, ...]) -> bool:
-    """Whether a node is a batch normalization, or an average pool that takes its time.
+def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> bool:
+    """Whether a node is a batch normalization, or an average pool that is better a convolution.
+
+    That is one that takes its time, or counts its border.
 
     Args:
         graph: it is of.
@@ -57,7 +62,7 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int | None, ...
     """
     from onnx import helper
 
-    if len(made) != 4 or made[1] is None:
+    if len(made) != 4:
         return False
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     if node.op_type == "BatchNormalization":
@@ -67,12 +72,36 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int | None, ...
             and not values.get("training_mode")
             and set(node.input[1:]) <= set(graph.constants)
         )
-    if node.op_type != "AveragePool" or (made[2] or 0) * (made[3] or 0) <= _FEWEST:
+    if node.op_type != "AveragePool" or values.get("ceil_mode") or not _dense(values):
         return False
-    counted = values.get("count_include_pad") or not any(values.get("pads", [0]))
-    plain = not values.get("ceil_mode") and values.get("auto_pad", b"NOTSET") == b"NOTSET"
-    dense = set(values.get("dilations", [1])) == {1}
-    return bool(counted and plain and dense and np.prod(values["kernel_shape"]) <= _LARGEST)
+    if counts_border(node):
+        return True
+    plain = not any(values.get("pads", [0])) and _padding(values) in ("NOTSET", "VALID")
+    slow = made[2] * made[3] > _FEWEST and np.prod(values["kernel_shape"]) <= _LARGEST
+    return bool(plain and slow)
+
+
+def counts_border(node: onnx.NodeProto) -> bool:
+    """Whether a node is an average pool that counts zeros around the image.
+
+    OpenVINO 2026.4 takes the places of uint8 for its values there, so that zeros outside become the
+    least value of the grid: such a pool may not read 8 bits whose zero is not at place 0.
+    """
+    from onnx import helper
+
+    values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    if node.op_type != "AveragePool" or not values.get("count_include_pad"):
+        return False
+    return any(values.get("pads", [0])) or _padding(values).startswith("SAME")
+
+
+def _padding(values: Mapping[str, Any]) -> str:
+    """How a node says that it pads by itself."""
+    return str(values.get("auto_pad", b"NOTSET").decode())
+
+
+def _dense(values: Mapping[str, Any]) -> bool:
+    return set(values.get("dilations", [1])) == {1}
 
 
 def _normalization(graph: Graph, node: onnx.NodeProto, epsilon: float) -> tuple[Floats, Floats]:

@@ -15,6 +15,7 @@ from icnet_deploy.calibration.placements.reach import (
     SUMS,
     clip_bounds,
     gate_of,
+    pads_zeros,
     slopes_of,
 )
 
@@ -126,7 +127,7 @@ class Lowering:
                 self._round_constants(node)
         elif grid is None or id(node) in self.dropped:
             return
-        elif kind in MOVING:
+        elif kind in MOVING and pads_zeros(self.graph, node):
             self._move(node, grid)
         elif kind in CLIPPING and (bounds := clip_bounds(self.graph, node)):
             self.dropped.add(id(node))
@@ -145,6 +146,8 @@ class Lowering:
     def _move(self, node: onnx.NodeProto, grid: Grid) -> None:
         """Lets a node move places."""
         node.input[0] = grid.places
+        if node.op_type == "Pad":
+            node.input[:] = [*node.input[:2], grid.zero, *node.input[3:]]
         for index, name in enumerate(node.output):
             if name:
                 node.output[index] = self._keep(name, grid)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 MOVING = frozenset(
     {
-        *("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"),
-        *("Tile", "Transpose", "Unsqueeze"),
+        *("Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split"),
+        *("Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )
 """They move values and change none; the first input is what they move."""
@@ -114,6 +114,8 @@ class Reach:
             return slopes_of(self.graph, node) is not None
         if node.op_type in GATES:
             return gate_of(node)[0] > 0
+        if not pads_zeros(self.graph, node):
+            return False
         return node.op_type in OPERATORS or id(node) in self.others
 
     def leads(self, node: onnx.NodeProto) -> bool:
@@ -251,6 +253,12 @@ def slopes_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     if node.op_type != "PRelu" or node.input[1] not in graph.constants:
         return None
     return graph.array(node.input[1])
+
+
+def pads_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node adds nothing to a tensor but zeros, and what is in it already."""
+    value = [*node.input, "", ""][2] if node.op_type == "Pad" else ""
+    return not value or (value in graph.constants and not graph.array(value).any())
 
 
 def _bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:

@@ -1,14 +1,17 @@
 """Operators that have no fast integer kernel on ONNX Runtime, as others that have one."""
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placements.channelwise import as_depthwise, is_depthwise
+from icnet_deploy.calibration.graph import Graph, shapes_of
+from icnet_deploy.calibration.placements.channelwise import (
+    as_depthwise,
+    counts_border,
+    is_depthwise,
+)
 from icnet_deploy.calibration.placements.nearest import repeats
 from icnet_deploy.calibration.placements.reach import SUMS, Reach, slopes_of
 from icnet_deploy.calibration.placements.shuffle import (
@@ -20,7 +23,7 @@ from icnet_deploy.calibration.placements.shuffle import (
 )
 from icnet_deploy.calibration.weighted import Weighted
 
-Shape = tuple[int | None, ...]
+Shapes = Mapping[str, tuple[int, ...]]
 
 _MANY = 256
 """Channels of a pixel that are a long stretch by themselves."""
@@ -40,7 +43,7 @@ def rewrite(
         Whether it changed the model.
     """
     graph, shapes = Graph(model), shapes_of(model)
-    changed = _means(graph, shapes)
+    changed = _means(graph, shapes) | _pads(graph, shapes)
     rewriter = _Rewriter(graph, shapes, graph.weighted(exclude), takes)
     changed |= rewriter.spread_constants()
     nodes: list[onnx.NodeProto] = []
@@ -60,7 +63,7 @@ class _Rewriter:
     def __init__(
         self,
         graph: Graph,
-        shapes: dict[str, Shape],
+        shapes: Shapes,
         weighted: list[Weighted],
         takes: Callable[[Weighted], bool],
     ) -> None:
@@ -75,7 +78,7 @@ class _Rewriter:
         self.reach = Reach(graph, known, self.depthwise)
         self.dropped: set[int] = set()
 
-    def _shape(self, node: onnx.NodeProto) -> Shape:
+    def _shape(self, node: onnx.NodeProto) -> tuple[int, ...]:
         return self.shapes.get(node.input[0], ()) if node.input else ()
 
     def spread_constants(self) -> bool:
@@ -86,9 +89,9 @@ class _Rewriter:
         changed = False
         for node in self.graph.model.graph.node:
             shape = self.shapes.get(node.output[0], ())
-            if node.op_type not in SUMS | {"PRelu"} or len(shape) != 4 or None in shape[1:]:
+            if node.op_type not in SUMS | {"PRelu"} or len(shape) != 4:
                 continue
-            channels, width = shape[1] or 0, shape[3] or 0
+            channels, width = shape[1], shape[3]
             for index, name in enumerate(node.input):
                 value = self.graph.array(name) if name in self.graph.constants else None
                 if value is None or value.ndim > 4 or channels >= _MANY:
@@ -112,10 +115,9 @@ class _Rewriter:
         shape = self._shape(node)
         if not node.input or node.input[0] not in self.reach.base:
             return None
-        if id(node) in self.depthwise and self.reach.leads(node):
-            channels = self.shapes[node.output[0]][1] or 0
-            return [as_depthwise(self.graph, node, channels)]
-        if len(shape) != 4 or None in shape[1:]:
+        if id(node) in self.depthwise and (self.reach.leads(node) or counts_border(node)):
+            return [as_depthwise(self.graph, node, self.shapes[node.output[0]][1])]
+        if len(shape) != 4:
             return None
         if node.op_type == "Resize" and (factors := repeats(self.graph, node, self.shapes)):
             return repeated(self.graph, node, factors, shape)
@@ -131,21 +133,7 @@ class _Rewriter:
         return None
 
 
-def shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
-    """The shapes of tensors, as far as they can be inferred; None is a side that is not known."""
-    with suppress(onnx.shape_inference.InferenceError, ValueError):  # else few are known
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    graph = model.graph
-    return {
-        value.name: tuple(
-            side.dim_value if side.HasField("dim_value") else None
-            for side in value.type.tensor_type.shape.dim
-        )
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-
-
-def _means(graph: Graph, shapes: dict[str, Shape]) -> bool:
+def _means(graph: Graph, shapes: Shapes) -> bool:
     """Makes means over all pixels pools, which have an integer kernel."""
     changed = False
     for node in graph.nodes("ReduceMean"):
@@ -158,4 +146,24 @@ def _means(graph: Graph, shapes: dict[str, Shape]) -> bool:
             node.op_type = "GlobalAveragePool"
             del node.attribute[:], node.input[1:]
             changed = True
+    return changed
+
+
+def _pads(graph: Graph, shapes: Shapes) -> bool:
+    """Lets a Pad that names some axes say how much it pads each.
+
+    ONNX Runtime 1.32 takes the axes for others where integer convolutions have theirs last.
+    """
+    changed = False
+    for node in graph.nodes("Pad"):
+        rank = len(shapes.get(node.input[0], ()))
+        named = list(node.input[3:4])
+        if not rank or not named or not graph.constants.keys() >= {node.input[1], *named}:
+            continue
+        by = np.zeros((2, rank), np.int64)
+        axes = graph.array(named[0]).astype(int)
+        by[:, axes] = graph.array(node.input[1]).reshape(2, -1)
+        node.input[1] = graph.add_constant(f"{node.output[0]}_by", by.ravel())
+        del node.input[3:]
+        changed = True
     return changed

@@ -135,6 +135,19 @@ def average_pool(n):
     return n.node("AveragePool", "pool", "first", count_include_pad=1, **size)
 
 
+def padded(n, name="padded", *how, **attributes):
+    sides = n.whole(f"{name}_by", 0, 0, 2, 1, 0, 0, 2, 1)
+    return n.node("Pad", name, "first", sides, *how, **attributes)
+
+
+def padded_otherwise(n):
+    parts = [padded(n, "mirrored", mode="reflect"), padded(n, "edged", mode="edge")]
+    zero, axes = n.constant("nought", np.float32(0)), n.whole("axes", 2, -1)
+    sides = n.node("Pad", "sides", "first", n.whole("by", 2, 1, 2, 1), zero, axes)
+    one = n.node("Add", "one", padded(n, "zero", zero), sides)
+    return n.node("Add", "three", one, n.node("Add", "two", *parts))
+
+
 def max_pool(n):
     return n.node("MaxPool", "pool", "first", kernel_shape=[2, 2], strides=[2, 2])
 
@@ -204,6 +217,8 @@ CASES = {
     concat_of_what_nothing_else_reads: {"QLinearConcat": 1},
     repeated: {"Gather": 2},
     average_pool: {"QLinearConv": 3},
+    padded: {"Pad": 1},
+    padded_otherwise: {"Pad": 3},  # two of them are the same
     max_pool: {},
     normalization: {"QLinearConv": 3},
     transposed: {"QLinearConv": 3},
@@ -278,6 +293,15 @@ def test_what_has_no_integer_kernel_is_named():
     unknown = placement_of("int8-ort").unknown(net.model(up))
     assert unknown == {"Softmax": 1, "Tanh": 1, "ConvTranspose": 1}
     assert not placement_of("int8-ort").unknown(Net().model("first"))
+
+
+def test_what_pads_by_others_than_zeros_stays_in_float(tmp_path):
+    net = Net()
+    model = net.model(padded(net, "padded", net.constant("one", np.float32(1))))
+    ours = quantize(model, calibrate(model, IMAGES, "0" * 64).ranges("minmax"), "int8-ort")
+    ran = optimized(ours, tmp_path / "optimized.onnx")
+    assert (ran["QuantizeLinear"], ran["Pad"]) == (2, 1)
+    assert decibels(model, ours) > 22
 
 
 def test_what_a_clip_cuts_off_has_no_places():

@@ -121,6 +121,22 @@ def test_an_average_pool_is_a_depthwise_convolution(pads):
 
 
 @pytest.mark.parametrize(
+    "size",
+    [
+        {"kernel_shape": [5, 5], "strides": [4, 4], "pads": [2, 2, 2, 2]},  # makes few pixels
+        {"kernel_shape": [7, 7], "pads": [3, 3, 3, 3]},  # takes many
+        {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ],
+)
+def test_one_that_counts_its_border_always_is(size):
+    node = helper.make_node("AveragePool", ["first"], ["pool"], count_include_pad=1, **size)
+    model = around(node)
+    model.graph.node[-1].op_type = "Tanh"  # whether 8 bits follow or not
+    del model.graph.node[-1].input[1:]
+    check(model, "AveragePool")
+
+
+@pytest.mark.parametrize(
     "size", [{"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {"kernel_shape": [4, 6]}]
 )
 def test_one_that_leaves_out_its_border_or_makes_few_pixels_stays(size):
