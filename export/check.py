@@ -193,7 +193,7 @@ def verify(
     most = _MOST_DIFFERENCE[precision]
     if result.agreement < least or max(tally.differences.values(), default=0.0) > most:
         raise CheckFailed(
-            f"the exported graph is not the checkpoint's network: {result}; at least {least:.2%}, "
+            f"the graph is not the network of {checkpoint.path}: {result}; at least {least:.2%}, "
             f"and logits that differ by {most:.1%} of their spread at most, "
             f"are required at {precision}. The file was not kept{tally.advice(least, most)}"
             f"{'; export it in float32' * PRECISIONS[precision].rounded}"

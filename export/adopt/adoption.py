@@ -16,11 +16,11 @@ from torch import Tensor
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import CheckFailed, InputError, ModelError, OutputError
 from icnet_deploy.export.adopt.assemble import assemble
-from icnet_deploy.export.adopt.ending import rules_of
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign, require_finite_weights
 from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
 from icnet_deploy.export.adopt.original import Original
 from icnet_deploy.export.adopt.request import Request
+from icnet_deploy.export.adopt.rule import rule_in_words, rule_of
 from icnet_deploy.export.artefact import Form, sizes_of
 from icnet_deploy.export.check import Samples, Verification, verify
 from icnet_deploy.export.graph import LARGEST
@@ -32,8 +32,6 @@ from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
 from icnet_deploy.networks.own.probe import Behaviour, probe, probe_at
-from icnet_deploy.networks.own.request import NetworkRequest
-from icnet_deploy.networks.own.said import hold_said
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.precisions import PRECISIONS
 
@@ -96,7 +94,7 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     if out.is_dir():
         raise OutputError(f"cannot write the file {out}: a folder of that name is there")
     placed = _place(file, size, request)
-    network = placed.network
+    network, file = placed.network, placed.network.file
     network.place(
         placed.upsampling,
         placed.behaviour.stride,
@@ -161,11 +159,11 @@ def _size(file: ForeignFile, said: Size | None) -> Size | None:
 def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
     """The first way to take the file that is exact."""
     classes = len(request.label_set)
-    endings, at = endings_of(file, classes, size)
-    if request.threshold is not None and endings[0].channels != 1:
+    file, endings, at = endings_of(file, classes, size)
+    if request.threshold is not None and (channels := endings[0].channels) != 1:
         raise InputError(
             f"--threshold {request.threshold:g} is about one channel of logits; {file.path} has "
-            f"{endings[0].channels or 'label maps alone'}: leave it out"
+            f"{f'{channels} channels' if channels else 'label maps alone'}: leave it out"
         )
     whole = ForeignNetwork(file, endings[-1], classes, request.threshold)
     notes: list[str] = []
@@ -173,11 +171,7 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         endings = [ending for ending in endings if ending.upsampling is None]
     for ending in endings:
         network = ForeignNetwork(file, ending, classes, request.threshold)
-        said = NetworkRequest(str(file.path), upsampling=request.upsampling)
-        if size is not None:
-            behaviour = probe_at(network, str(file.path), size)
-        else:
-            behaviour = probe(network, str(file.path), keep_resize=True)
+        behaviour = _behaviour(network, str(file.path), size)
         if ending.head == "labels" and not behaviour.is_whole:
             run = behaviour.runs[0]
             raise ModelError(
@@ -186,7 +180,7 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
                 "network so that it gives them"
             )
         behaviour = replace(behaviour, upsampling=ending.upsampling)
-        rule = hold_said(said, behaviour, str(file.path))
+        rule = rule_of(file, behaviour, request.upsampling)
         form = Form(size or at, dynamic_size=size is None)
         sizes = sizes_of(form, behaviour.min_side, behaviour.side_multiple)
         samples = Samples(sizes, request.images, request.preprocessing)
@@ -196,6 +190,17 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         off = ", ".join(reversed(ending.taken_off))
         notes.append(f"kept in the graph: {off}, since without them {reason}")
     raise CheckFailed(f"{file.path} cannot be taken: {'; '.join(notes)}")
+
+
+def _behaviour(network: ForeignNetwork, name: str, size: Size | None) -> Behaviour:
+    """What the file does on noise, by this name in messages (ModelError: nothing steady)."""
+    try:
+        if size is not None:
+            return probe_at(network, name, size)
+        return probe(network, name, keep_resize=True)
+    except CheckFailed as error:
+        advice = "export the network again, in inference mode and from weights that are whole"
+        raise ModelError(f"{error}: {advice}") from error
 
 
 def _unlike(
@@ -248,8 +253,17 @@ def _write(
     try:
         return _write_form(out, checkpoint, placed, size, request, forms[-1])
     except CheckFailed as error:
-        advice = "export it at a fixed size, without --dynamic-size"  # of an export
-        raise CheckFailed(str(error).replace(advice, "say --size")) from error
+        text = str(error)
+        for advice, here in _ADVICE.items():
+            text = text.replace(advice, here)
+        raise CheckFailed(text) from error
+
+
+_ADVICE = {
+    "export it at a fixed size, without --dynamic-size": "say --size",
+    "export it in float32": "adopt it in float32, without --precision fp16",
+}
+"""What a failed check advises of an export -> of an adoption."""
 
 
 def _write_form(
@@ -334,13 +348,9 @@ def _words(
             f"behind the logits: {', '.join(reversed(ending.taken_off))} (taken off; the label map "
             "is the same)"
         )
-    how = "found: its last Resize is taken off" if ending.upsampling else "found"
-    if placed.upsampling != "none" and not ending.upsampling:
-        how = (
-            "said" if said else f"assumed, PyTorch's default: the file does not say it{_hint(file)}"
-        )
     stride = "no one number" if behaviour.stride is None else behaviour.stride
-    lines += [f"upsampling: {placed.upsampling} ({how})", f"stride: {stride} (found)"]
+    rule = rule_in_words(file, ending, placed.upsampling, said)
+    lines += [f"upsampling: {rule}", f"stride: {stride} (found)"]
     if size is None:
         lines.append(
             f"sides: multiples of {behaviour.side_multiple}, from {behaviour.min_side} pixels on "
@@ -355,13 +365,9 @@ def _words(
     return tuple(lines)
 
 
-def _hint(file: ForeignFile) -> str:
-    hint = "its own Resizes align corners: say --upsampling aligned-corners if this one does, too"
-    return f"; {hint}" if rules_of(file.model) == {"aligned-corners"} else ""
-
-
 def _classes(network: ForeignNetwork) -> str:
     if network.ending.head == "labels":
         return f"a label map of {network.num_classes} classes; its logits are not to be had"
     channels = network.ending.channels
-    return f"logits of {channels} channel{'s' * (channels > 1)}, {network.ending.layout}"
+    values = "probabilities" if network.ending.probability and channels == 1 else "logits"
+    return f"{values} of {channels} channel{'s' * (channels > 1)}, {network.ending.layout}"

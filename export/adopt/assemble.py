@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.export.adopt.ending import Ending
-from icnet_deploy.export.adopt.foreign_file import ForeignFile, brief, counted, nodes_of, rename
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, brief, counted
 from icnet_deploy.export.adopt.naming import name_layers
+from icnet_deploy.export.adopt.nodes import nodes_of, rename
 from icnet_deploy.export.adopt.opsets import constants_as_initializers, to_opset
 from icnet_deploy.export.adopt.tail import with_tail
 from icnet_deploy.export.graph import finished

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class Ending:
         repeats: the resizes of the label map among them, last first.
         threshold: of one channel, what it is compared with in the file; None: with nothing.
         probability: whether the values of the one channel are probabilities.
+        wide: whether the logits are float64.
         seen: of `labels`, the tensor that an ArgMax makes them of; empty: there is none.
         shape: of `labels`, that of the map at the size that the file was run at.
     """
@@ -81,6 +83,7 @@ class Ending:
     repeats: tuple[Repeat, ...] = ()
     threshold: float | None = None
     probability: bool = False
+    wide: bool = False
     seen: str = ""
     shape: Shape = ()
 
@@ -140,6 +143,15 @@ _SMALL = 64
 """Values of a constant that an ending may depend on; larger ones are weights."""
 
 
+def require_classes(largest: int, classes: int, path: Path) -> None:
+    """LabelSetError where a label map of a file holds what is no class of the label set."""
+    if largest >= classes:
+        raise LabelSetError(
+            f"the label map of {path} holds {largest}, and the label set has the classes 0 to "
+            f"{classes - 1}: name the network's own with --label-set"
+        )
+
+
 class Endings:
     """All that can be made of a network's end, from the one that leaves most off.
 
@@ -166,29 +178,27 @@ class Endings:
         made = next((i for i, node in enumerate(nodes) if node.op_type == "ArgMax"), None)
         whole = [node.op_type for node in nodes]
         if made is not None:
-            labels = self._labels(nodes[made].input[0])
+            seen, off = str(nodes[made].input[0]), tuple(whole[: made + 1])
             repeats = self._repeats(nodes[:made])
             if repeats is None or attributes_of(nodes[made]).get("select_last_index"):
-                return labels
+                return self._labels(seen)
             axis = self._axis(nodes[made])
-            start = Ending(
-                nodes[made].input[0], "", taken_off=tuple(whole[: made + 1]), repeats=repeats
-            )
-            return [*self._behind(start, nodes[made + 1 :], axis), *labels]
-        if self._dtype(self._file.output).kind == "f":
-            start = Ending(self._file.output, "")
-            squashed = self._is_probability(start.tensor)
-            untouched = replace(self._placed(start, None), probability=squashed)
-            return [*self._logits(start, nodes, None), untouched]
+            start = Ending(seen, "", taken_off=off, repeats=repeats)
+            return [*self._behind(start, nodes[made + 1 :], axis), *self._labels(seen)]
         above = next((i for i, node in enumerate(nodes) if node.op_type in _ABOVE), None)
-        if above is None or (bound := self._bound(nodes[above])) is None:
-            return self._labels("")
-        repeats = self._repeats(nodes[:above])
-        if repeats is None:
-            return self._labels("")
-        off = tuple(whole[: above + 1])
-        start = Ending(nodes[above].input[0], "", taken_off=off, repeats=repeats, threshold=bound)
-        return [*self._behind(start, nodes[above + 1 :], None), *self._labels("")]
+        bound = None if above is None else self._bound(nodes[above])
+        repeats = None if bound is None else self._repeats(nodes[:above])
+        if above is not None and repeats is not None:
+            seen, off = str(nodes[above].input[0]), tuple(whole[: above + 1])
+            start = Ending(seen, "", taken_off=off, repeats=repeats, threshold=bound)
+            behind = self._behind(start, nodes[above + 1 :], None)
+        else:
+            behind = []
+        if self._dtype(self._file.output).kind != "f":
+            return [*behind, *self._labels("")]
+        start = Ending(self._file.output, "")
+        untouched = self._finished(self._placed(start, None))
+        return [*(behind or self._logits(start, nodes, None)), untouched]
 
     def _behind(
         self, start: Ending, nodes: Sequence[onnx.NodeProto], axis: int | None
@@ -213,13 +223,14 @@ class Endings:
         return float(value.reshape(-1)[0]) if value.size == 1 else None
 
     def _labels(self, seen: str) -> list[Ending]:
-        shape = self._shape(self._file.output)
+        shape, classes = self._shape(self._file.output), self._classes
         if len(self._sides(self._file.output)) != 2:
             raise ModelError(
                 f"{self._file.path} gives for an image of {self._size[0]}x{self._size[1]} "
                 f"{self._dtype(self._file.output)} of {shape}; expected logits, N x C x h x w, or "
-                "the class of each pixel"
+                "the class of each pixel: export the network so that it gives them"
             )
+        require_classes(int(np.max(self._seen[self._file.output])), classes, self._file.path)
         if seen and len(self._shape(seen)) != len("NCHW"):
             seen = ""
         return [Ending(self._file.output, "", "labels", seen=seen, shape=shape)]
@@ -258,6 +269,8 @@ class Endings:
                 break
             if kind in _RISING and at.upsampling is not None:
                 break
+            if self._dtype(before).kind != "f":  # a mask, made float
+                break
             off = (*at.taken_off, kind)
             if kind == "Sigmoid" and at.threshold is not None:
                 if not 0 < at.threshold < 1:
@@ -284,11 +297,18 @@ class Endings:
                 except ModelError:
                     break
             at = replace(at, tensor=before, taken_off=off)
-        squashed = self._is_probability(at.tensor)
-        return [replace(one, probability=squashed) for one in (at, *found)]
+        return [self._finished(one) for one in (at, *found)]
+
+    def _finished(self, ending: Ending) -> Ending:
+        """The ending with what its values are."""
+        wide = self._dtype(ending.tensor) == np.float64
+        return replace(ending, probability=self._is_probability(ending.tensor), wide=wide)
 
     def _is_probability(self, tensor: str) -> bool:
-        """Whether a tensor is resized of a sigmoid."""
+        """Whether a tensor is resized of a sigmoid, or never leaves 0..1."""
+        values = np.asarray(self._seen[tensor])
+        if values.min() >= 0 and values.max() <= 1:
+            return True
         kinds = [node.op_type for node in chain(self._file.model, tensor)]
         after = next((k for k in kinds if k not in (*_SAME, *_ONES, *_RESIZES, "Transpose")), "")
         return after == "Sigmoid"
@@ -315,13 +335,21 @@ class Endings:
         if len(shape) != 4:
             raise ModelError(
                 f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} the tensor "
-                f"{ending.tensor} of {shape}; expected logits, N x C x h x w or N x h x w x C"
+                f"{ending.tensor} of {shape}; expected logits, N x C x h x w or N x h x w x C: "
+                "export the network so that it gives them"
             )
         if axis is None:
             axis = self._class_axis(shape)
         if axis not in (1, 3) or shape[axis] not in self._fitting():
             raise LabelSetError(self._refusal(shape, axis))
         layout = "NCHW" if axis == 1 else "NHWC"
+        grid = shape[2:] if axis == 1 else shape[1:3]
+        if grid[0] > self._size[0] or grid[1] > self._size[1]:
+            raise ModelError(
+                f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} logits of "
+                f"{grid[0]}x{grid[1]}; expected them no larger than the image: export the network "
+                "without what enlarges them"
+            )
         return replace(ending, layout=layout, channels=shape[axis])
 
     def _fitting(self) -> tuple[int, ...]:
@@ -343,9 +371,9 @@ class Endings:
     def _refusal(self, shape: Shape, axis: int | None) -> str:
         axis = min((1, 3), key=lambda a: self._slant(shape, a)) if axis is None else axis
         count = shape[axis]
-        more = ", which are two classes" if count == 1 else ""
+        channels = "1 channel, which is two classes" if count == 1 else f"{count} channels"
         return (
-            f"{self._file.path} has logits of {count} channels{more} (its output is {shape} for "
+            f"{self._file.path} has logits of {channels} (its output is {shape} for "
             f"{self._size[0]}x{self._size[1]} pixels), and the label set has {self._classes} "
             "classes: name the network's own with --label-set"
         )

@@ -1,19 +1,21 @@
 """An ONNX file that another program wrote: read, and refused with the reason where it cannot be
 taken."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.errors import IcnetError, InputError, ModelError
+from icnet_deploy.export.adopt.half import lift_half
+from icnet_deploy.export.adopt.nodes import nodes_of, rename
 from icnet_deploy.export.adopt.request import LAYOUTS
+from icnet_deploy.export.passes.common import sort_nodes
 from icnet_deploy.integrity import KEY, artefact_sha256, find_entry, require_finite_graph
 
 _LOWEST = 7
@@ -103,7 +105,7 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
     """
     model, digest = _load(path)
     _require_operators(model, path)
-    half = _lift_half(model)
+    half = lift_half(model)
     advice = "export the network again, from weights that are whole"
     require_finite_weights(model, str(path), advice)
     image = _input(model, path)
@@ -160,32 +162,44 @@ def _load(path: Path) -> tuple[onnx.ModelProto, str]:
         )
     if not entry.graph:
         raise ModelError(f"{path} is not an ONNX file: it holds no graph")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        size = _bytes_of(model)
+    except Exception as error:  # protobuf's and NumPy's have no common root
+        raise ModelError(_unreadable(path, error)) from error
+    if size > _LARGEST_BYTES:
+        raise ModelError(
+            f"{path} holds {size / 1e9:.1f} GB of weights, as float32; an artefact is one file "
+            "below 2 GB: export a smaller network"
+        )
     digest = artefact_sha256(path)
     try:
-        model = onnx.load(path)
+        onnx.load_external_data_for_model(model, str(path.parent))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         for tensor in model.graph.initializer:
             numpy_helper.to_array(tensor)
+        sort_nodes(model.graph)  # some converters append nodes, and ONNX Runtime sorts them
     except Exception as error:  # protobuf's, the checker's, and NumPy's have no common root
-        raise ModelError(
-            f"{path}, or its external data, cannot be read as ONNX: {brief(error)}: copy both "
-            "again, or export them again"
-        ) from error
-    if model.ByteSize() > _LARGEST_BYTES:
-        raise ModelError(
-            f"{path} holds {model.ByteSize() / 1e9:.1f} GB; an artefact is one file below 2 GB"
-        )
+        raise ModelError(_unreadable(path, error)) from error
     return model, digest
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of a graph, and of the graphs in their attributes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from nodes_of(inner)
+def _unreadable(path: Path, error: Exception) -> str:
+    return (
+        f"{path}, or its external data, cannot be read as ONNX: {brief(error)}: copy both again, "
+        "or export them again"
+    )
+
+
+def _bytes_of(model: onnx.ModelProto) -> int:
+    """The bytes of all constants, of those outside of the file, too; float16 as float32."""
+    inner = (a.t for node in nodes_of(model.graph) for a in node.attribute if a.HasField("t"))
+    total = 0
+    for tensor in (*model.graph.initializer, *inner):
+        kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        total += math.prod(tensor.dims) * (4 if kind == np.float16 else kind.itemsize)
+    return total
 
 
 def _require_operators(model: onnx.ModelProto, path: Path) -> None:
@@ -289,15 +303,6 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     return image
 
 
-def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Calls a tensor by another name, wherever it stands."""
-    for node in nodes_of(graph):
-        for names in (node.input, node.output):
-            names[:] = [new if name == old else name for name in names]
-    for value in (*graph.initializer, *graph.input, *graph.output):
-        value.name = new if value.name == old else value.name
-
-
 def _described(value: onnx.ValueInfoProto) -> str:
     """e.g. `image float32 N x 3 x 64 x 64`."""
     kind = value.type.WhichOneof("value") or "nothing"
@@ -316,19 +321,19 @@ def _layout(dims: list[int | None], said: str | None, name: str, path: Path) -> 
     """Of the input: what was said, or what its shape says."""
     shape = " x ".join("?" if d is None else str(d) for d in dims)
     fits = [each for each, axis in zip(LAYOUTS, (1, 3), strict=True) if dims[axis] in (3, None)]
-    if said is not None and said not in fits:
-        raise InputError(
-            f"--layout {said} was said, but the input {name} of {path} is {shape}, which has not "
-            "3 channels there"
-        )
-    if said is not None:
-        return said
-    sure = [each for each in fits if dims[1 if each == "NCHW" else 3] == 3]
     if not fits:
         raise ModelError(
             f"the input {name} of {path} is {shape}: it is no image of 3 channels; expected N x 3 "
             "x H x W or N x H x W x 3"
         )
+    sure = [each for each in fits if dims[1 if each == "NCHW" else 3] == 3]
+    if said is not None and said not in (sure or fits):
+        raise InputError(
+            f"--layout {said} was said, but the input {name} of {path} is {shape}, whose 3 "
+            "channels are elsewhere: leave it out"
+        )
+    if said is not None:
+        return said
     if len(sure) != 1:
         raise InputError(
             f"the input {name} of {path} is {shape}, which does not say where its 3 channels are: "
@@ -355,35 +360,3 @@ def _output(model: onnx.ModelProto, said: str | None, path: Path) -> str:
             "labels: export the network so that it gives one"
         )
     return name
-
-
-def _lift_half(model: onnx.ModelProto) -> bool:
-    """Makes every float16 tensor float32, which holds all of its values."""
-    graph, half = model.graph, TensorProto.FLOAT16
-    changed = False
-    for tensor in [t for t in graph.initializer if t.data_type == half]:
-        _lift(tensor)
-        changed = True
-    for node in nodes_of(graph):
-        for attribute in node.attribute:
-            if attribute.t.data_type == half:
-                _lift(attribute.t)
-                changed = True
-            casts = node.op_type in _CASTS and attribute.name in ("to", "dtype")
-            if casts and attribute.i == half:
-                attribute.i = TensorProto.FLOAT
-                changed = True
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == half:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-            changed = True
-    del graph.value_info[:]  # what writers say of them is not always so
-    return changed
-
-
-_CASTS = ("Cast", "EyeLike", "Range")
-
-
-def _lift(tensor: Any) -> None:
-    values = numpy_helper.to_array(tensor).astype(np.float32)
-    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -4,7 +4,7 @@ import re
 
 import onnx
 
-from icnet_deploy.export.adopt.foreign_file import nodes_of
+from icnet_deploy.export.adopt.nodes import nodes_of
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from icnet_deploy.documents import as_read
-from icnet_deploy.errors import BackendError, InputError, LabelSetError, ModelError
-from icnet_deploy.export.adopt.ending import Ending, Endings, chain
+from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.export.adopt.ending import Ending, Endings, chain, require_classes
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign
-from icnet_deploy.export.adopt.original import Original
+from icnet_deploy.export.adopt.original import Array, Original
 from icnet_deploy.export.adopt.tail import with_tail
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.networks.base import SegmentationNetwork
@@ -69,11 +70,7 @@ class ForeignNetwork(SegmentationNetwork):
         """The logits, float N x C x h x w; see `SegmentationNetwork.heads`."""
         answer = self._original.run(image.numpy())[self.ending.head]
         if self.ending.head == "labels":
-            if (largest := int(answer.max())) >= self.num_classes:
-                raise LabelSetError(
-                    f"the label map of {self.file.path} holds {largest}, and the label set has the "
-                    f"classes 0 to {self.num_classes - 1}: name the network's own with --label-set"
-                )
+            require_classes(int(answer.max()), self.num_classes, self.file.path)
             index = np.arange(self.num_classes, dtype=np.uint8).reshape(1, -1, 1, 1)
             answer = (answer[:, None] == index).astype(np.float32)
         return [torch.from_numpy(np.ascontiguousarray(answer, np.float32))]
@@ -95,8 +92,22 @@ class ForeignNetwork(SegmentationNetwork):
         return found
 
 
-def endings_of(file: ForeignFile, classes: int, size: Size | None) -> tuple[list[Ending], Size]:
-    """All ways to take a file, from the one that leaves most off; and the size that it ran at.
+class Ways(NamedTuple):
+    """The ways to take a file.
+
+    Attributes:
+        file: it, of one image at a time where it says any number and does not take two.
+        endings: from the one that leaves most off.
+        at: (height, width) in pixels that it ran at.
+    """
+
+    file: ForeignFile
+    endings: list[Ending]
+    at: Size
+
+
+def endings_of(file: ForeignFile, classes: int, size: Size | None) -> Ways:
+    """All ways to take a file.
 
     Args:
         file: it.
@@ -118,9 +129,20 @@ def endings_of(file: ForeignFile, classes: int, size: Size | None) -> tuple[list
         except BackendError as error:
             refusal = refusal or str(error)
             continue
-        return Endings(file, seen, at, classes).find(), at
+        if file.batch is None and not _takes_two(original, noise, seen[file.output].shape):
+            file = replace(file, batch=1)
+        return Ways(file, Endings(file, seen, at, classes).find(), at)
     advice = "say another --size" if size is not None else "say a --size that it takes"
     raise InputError(f"{refusal}; {advice}")
+
+
+def _takes_two(original: Original, noise: Array, shape: tuple[int, ...]) -> bool:
+    """Whether two images have two answers, of the shape that one has."""
+    try:
+        two = original.run(np.concatenate([noise, noise]))[original.file.output]
+    except BackendError:
+        return False
+    return two.shape == (2, *shape[1:])
 
 
 def reopen(path: Path, said: ArtefactMetadata) -> ForeignNetwork:
@@ -143,7 +165,7 @@ def reopen(path: Path, said: ArtefactMetadata) -> ForeignNetwork:
             f"{said.weights_sha256}: name that file"
         )
     classes = len(said.label_set)
-    endings, _ = endings_of(file, classes, said.size)
+    file, endings, _ = endings_of(file, classes, said.size)
     same = (ending for ending in endings if ending.tensor == described.get("tensor"))
     ending = next(same, endings[-1])
     network = ForeignNetwork(file, ending, classes, said.threshold)

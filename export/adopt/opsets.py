@@ -6,7 +6,8 @@ import onnx.inliner
 from onnx import helper, numpy_helper, version_converter
 
 from icnet_deploy.errors import ModelError
-from icnet_deploy.export.adopt.foreign_file import brief, counted, nodes_of, opset_of
+from icnet_deploy.export.adopt.foreign_file import brief, counted, opset_of
+from icnet_deploy.export.adopt.nodes import nodes_of
 from icnet_deploy.export.graph import IR, OPSET
 from icnet_deploy.export.passes.common import attributes_of
 

@@ -77,7 +77,7 @@ class Original:
                     f"{self.file.path} does not run on {len(fed)} image{'s' * (len(fed) > 1)} of "
                     f"{height}x{width}: {brief(error)}"
                 ) from error
-            parts.append([a[: len(one)] if np.ndim(a) > 2 else a for a in answers])
+            parts.append([a[: len(one)] for a in answers] if lacking else answers)
         joined = [np.concatenate(a) if len(a) > 1 else a[0] for a in zip(*parts, strict=True)]
         return dict(zip(self._tensors, joined, strict=True))
 

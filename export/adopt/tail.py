@@ -8,7 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.export.adopt.ending import Ending, Repeat
-from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of, rename
+from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of
+from icnet_deploy.export.adopt.nodes import rename
 from icnet_deploy.export.deployed import LARGEST_SUM, NO_CLASS
 from icnet_deploy.export.passes.common import makers_of
 
@@ -54,6 +55,8 @@ class _Tail:
     def logits(self, ending: Ending, threshold: float | None) -> None:
         """Adds what makes the logits of an ending."""
         at = ending.tensor
+        if ending.wide:
+            at = self._add("Cast", [at], to=TensorProto.FLOAT)
         if len(ending.layout) == 3:
             at = self._add("Unsqueeze", [at], axes=[int(ending.layout == "NHW")])
         elif ending.layout != "NCHW":

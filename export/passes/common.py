@@ -34,7 +34,7 @@ def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Puts every node after those whose outputs it reads, otherwise in the order they have."""
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-    makers = {output: index for index, node in enumerate(nodes) for output in node.output}
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     ordered: dict[int, None] = {}
 
     def place(index: int) -> None:

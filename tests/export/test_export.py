@@ -240,7 +240,7 @@ def test_a_file_that_is_another_network_is_refused(artefact, checkpoint, scene):
     model = onnx.load(artefact("logits"))
     mean = next(t for t in model.graph.initializer if t.name == "mean_row")
     mean.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(mean), mean.name))
-    with pytest.raises(verification.CheckFailed, match="not the checkpoint's network"):
+    with pytest.raises(verification.CheckFailed, match="is not the network of"):
         verification.verify(model.SerializeToString(), checkpoint, "logits", "fp32", [[scene]])
 
 

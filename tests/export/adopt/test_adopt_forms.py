@@ -46,6 +46,58 @@ def test_one_output_of_two_is_named(take, changed, adopted):
     assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
 
 
+def test_nodes_in_any_order_are_sorted(take, changed, adopted):
+    def change(model):
+        nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(nodes))
+
+    out, _ = take(changed(change))
+    assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
+
+
+def behind(kind, to=None, **attributes):
+    """A change: an operator behind everything; `to`: the type of what it gives."""
+
+    def change(model):
+        graph = model.graph
+        graph.node[-1].output[0] = "before"
+        more = {} if to is None else {"to": to}
+        graph.node.append(helper.make_node(kind, ["before"], ["output"], **more, **attributes))
+        value = helper.make_tensor_value_info("output", to or TensorProto.FLOAT, None)
+        graph.output[0].CopyFrom(value)
+
+    return change
+
+
+def test_a_mask_made_float_keeps_its_threshold(take, changed, adopted):
+    path = changed(behind("Cast", TensorProto.FLOAT), "script-above")
+    out, _ = take(path.rename(path.with_name("above.onnx")))
+    assert read_onnx_metadata(out).threshold == pytest.approx(0.4)
+    assert np.array_equal(labels_of(out), labels_of(adopted("script-above")[0]))
+
+
+def test_values_that_never_leave_0_to_1_are_probabilities(take, changed):
+    def change(model):
+        model.graph.node[-1].op_type = "HardSigmoid"
+
+    path = changed(change, "script-sigmoid")
+    path = path.rename(path.with_name("sigmoid.onnx"))
+    out, found = take(path)
+    assert "output: output, probabilities of 1 channel, NCHW" in found.found
+    theirs = onnxruntime.InferenceSession(path).run(None, {"input": _pixels()})[0][0, 0] > 0.5
+    assert 0 < theirs.mean() < 1
+    assert (labels_of(out) == theirs).mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    "change", [behind("Cast", TensorProto.DOUBLE), behind("Squeeze", axes=[0])], ids=["64", "CHW"]
+)
+def test_logits_of_float64_and_without_a_batch(take, changed, adopted, change):
+    out, _ = take(changed(change), upsampling="none")
+    assert (labels_of(out) == labels_of(adopted("script-half")[0])).mean() > 0.9999
+
+
 def test_what_a_constant_condition_chooses_is_taken(take, changed, adopted):
     def change(model):
         graph = model.graph
@@ -174,6 +226,8 @@ def _pixels():
 def test_a_batch_that_a_constant_says_is_freed_where_that_is_right(take, changed, shape, free):
     def change(model):
         graph = model.graph
+        if not free:  # the file says any number, and takes one
+            graph.input[0].type.tensor_type.shape.dim[0].dim_param = "any"
         graph.node[-1].output[0] = "before"
         again = np.array([1, 5, 64, 96], np.int64)
         graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape"))

@@ -79,6 +79,20 @@ def not_finite(model):
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
+def above_2_gb(model):
+    tensor = onnx.TensorProto(name="large", data_type=TensorProto.FLOAT, dims=[3 << 28])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="large.data"))
+    model.graph.initializer.append(tensor)
+
+
+def enlarged(model):
+    twice = numpy_helper.from_array(np.array([1, 1, 2, 2], np.int64), "twice")
+    last_node("Tile")(model)
+    model.graph.node[-1].input.append("twice")
+    model.graph.initializer.append(twice)
+
+
 CASES = {
     "two inputs": (second_input, "has 2 inputs (input float32 1 x 3 x 64 x 96; scale float32 1)"),
     "two outputs": (second_output, "say which has the logits or the label map, with --output NAME"),
@@ -92,6 +106,9 @@ CASES = {
     "an operator": (last_node("Magic"), "operators that ONNX does not know, Magic"),
     "quantized": (last_node("DynamicQuantizeLinear"), "is quantized already (DynamicQuantizeLi"),
     "chance": (last_node("Bernoulli"), "answers by chance, or was exported in training mode"),
+    "above 2 GB": (above_2_gb, "holds 3.2 GB of weights, as float32; an artefact is one file belo"),
+    "larger": (enlarged, "logits of 128x192; expected them no larger than the image: export the"),
+    "no numbers": (last_node("Log"), "not numbers, of noise alone: export the network again"),
     "not finite": (not_finite, "holds numbers that are infinite or not numbers"),
 }
 
@@ -114,10 +131,28 @@ def test_a_loop_that_nothing_folds_is_named(refused):
         (("--layout", "NHWC"), "--layout NHWC was said, but the input input of"),
         (("--output", "logits"), "has no output of that name; it has output float32"),
         (("--threshold", "0.3"), "is about one channel of logits;"),
+        (("--upsampling", "aligned-corners"), "is half-pixel: leave --upsampling out, or say half"),
     ],
 )
 def test_what_is_said_must_be_so(refused, arguments, reason):
     assert reason in refused(FILES / "script-half.onnx", *arguments)
+
+
+def test_a_rule_for_logits_of_another_size(refused, changed):
+    def without_resize(model):
+        inner = model.graph.node.pop().input[0]
+        value = helper.make_tensor_value_info(inner, TensorProto.FLOAT, None)
+        model.graph.output[0].CopyFrom(value)
+
+    error = refused(changed(without_resize), "--upsampling", "none")
+    assert "are 32x48 for an image of 64x96: leave --upsampling out" in error
+    error = refused(FILES / "script-cubic.onnx", "--upsampling", "half-pixel")
+    assert "are 64x96 for an image of 64x96: nothing is left to be upsampled" in error
+
+
+def test_a_layout_that_free_sides_allow_and_the_channels_do_not(refused):
+    error = refused(FILES / "dynamo-free.onnx", "--layout", "NHWC")
+    assert "whose 3 channels are elsewhere: leave it out" in error
 
 
 def test_a_size_that_the_graph_refuses(refused):
@@ -141,6 +176,7 @@ def test_a_label_map_with_other_classes(refused, changed, run, tmp_path):
         node.attribute.append(helper.make_attribute("select_last_index", 1))
 
     error = refused(changed(last_index, "tensorflow-argmax"), labels=three)
+    assert error.startswith("icnet: error: the label map of")
     assert "holds 4, and the label set has the classes 0 to 2" in error
 
 
