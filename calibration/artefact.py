@@ -6,23 +6,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from icnet_deploy._version import __version__
-from icnet_deploy.calibration.calibrate import Calibration, open_session
+from icnet_deploy.calibration.agreement import (
+    EXACT,
+    Agreement,
+    agreements,
+    other_runtimes,
+)
+from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.graph import plain
 from icnet_deploy.calibration.quantize import Int8, quantize
 from icnet_deploy.calibration.ranges import Ranges
-from icnet_deploy.errors import CheckFailed, ImageError, ModelError
+from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
-from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
-from icnet_deploy.runtime.labelmap import label_map
+from icnet_deploy.precisions import PRECISIONS
 
 METHOD = "percentile"
 """How ranges are chosen, unless another way is asked for; a key of `METHODS`."""
@@ -122,7 +124,7 @@ def write_quantized(
     recipe: Recipe,
     checked_on: Iterable[UInt8],
     where: str = "images that it was not calibrated on",
-) -> float:
+) -> list[Agreement]:
     """Writes one artefact; a file that is nonsense is not kept.
 
     Args:
@@ -133,58 +135,34 @@ def write_quantized(
         where: what they are, in words.
 
     Returns:
-        The share of labels that agree with the float32 file's, 0..1.
+        The share of labels that agree with the float32 file's, for each runtime of the CPU that is
+        installed.
 
     Raises:
-        CheckFailed: it is below `_LEAST_AGREEMENT`.
+        CheckFailed: it is below `_LEAST_AGREEMENT` on ONNX Runtime, or on one that the placement
+            is for.
         OutputError: the file cannot be written.
     """
     model, metadata, _ = load_float(source)
     result = recipe.graph(model)
     result.producer_name, result.producer_version = "icnet-deploy", __version__
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
-    share = agreement(model, result, checked_on, metadata)
-    if not share >= _LEAST_AGREEMENT:
-        raise CheckFailed(
-            f"only {share:.2%} of the labels of the {recipe.placement} graph are those of "
-            f"{source}, on {where}; at least {_LEAST_AGREEMENT:.0%} must be: calibrate on images "
-            "like those that the model will see, and more of them. No file was written"
-        )
+    found = agreements(model, result, checked_on, metadata, other_runtimes())
+    for one in found:
+        if one.runtime == EXACT or PRECISIONS[recipe.placement].meant_for(one.runtime):
+            _require(one, f"the {recipe.placement} graph", f"{source}, on {where}")
     write_artefact(out, result.SerializeToString(), recipe.metadata(metadata))
-    return share
+    return found
 
 
-def agreement(
-    a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[UInt8], metadata: ArtefactMetadata
-) -> float:
-    """The share of pixels to which two graphs give the same label on ONNX Runtime, 0..1.
-
-    Args:
-        a, b: graphs with the same input and head.
-        images: uint8 H x W x 3, RGB, of the graphs' size.
-        metadata: of both, as far as it says how their answer becomes labels.
-
-    Raises:
-        ImageError: there is no image.
-        NotFinite: logits of one of the graphs are infinite or not numbers.
-        BackendError: a label map of one of them holds what is no class.
-    """
-    sessions = [open_session(model) for model in (a, b)]
-    head = a.graph.output[0].name
-    same = total = 0
-    for image in images:
-        first, second = (
-            _labels(s.run([head], {"image": image[None]})[0], image, metadata) for s in sessions
-        )
-        same += int((first == second).sum())
-        total += first.size
-    if not total:
-        raise ImageError("there is no image to compare the graphs on: give at least one")
-    return same / total
-
-
-def _labels(answer: npt.NDArray[Any], image: UInt8, metadata: ArtefactMetadata) -> npt.NDArray[Any]:
-    if answer.dtype == np.uint8:
-        check_labels(answer, metadata.label_set)
-        return answer
-    return label_map(answer, (image.shape[0], image.shape[1]), upsampling=metadata.upsampling)
+def _require(one: Agreement, graph: str, where: str) -> None:
+    """Raises CheckFailed where a runtime gives too few of the labels."""
+    if one.share >= _LEAST_AGREEMENT:
+        return
+    advice = "calibrate on images like those that the model will see, and more of them"
+    if one.runtime != EXACT:  # which came before, and had enough
+        advice = f"{one.error or 'it computes a layer wrongly'}; keep layers in float (--float)"
+    raise CheckFailed(
+        f"only {one.share:.2%} of the labels of {graph} on {one.runtime} are those of {where}; at "
+        f"least {_LEAST_AGREEMENT:.0%} must be: {advice}. No file was written"
+    )

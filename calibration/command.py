@@ -182,12 +182,14 @@ def _write(
     """Writes an artefact, and prints what it is and what of it is in float."""
     import onnx
 
+    from icnet_deploy.calibration.agreement import agreement_words
     from icnet_deploy.calibration.artefact import write_quantized
     from icnet_deploy.calibration.products import products
 
-    share = write_quantized(source, out, recipe, checked.images(), checked.words)
+    found = write_quantized(source, out, recipe, checked.images(), checked.words)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
-    print(f"  {share:.3%} of the labels of {checked.words} are the float32 graph's")
+    for line in agreement_words(found, checked.words):
+        print(f"  {line}")
     print(f"  {products(onnx.load(out))}")
     if unknown := PLACEMENTS[recipe.placement].unknown(model, recipe.exclude):
         named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())

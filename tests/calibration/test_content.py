@@ -214,11 +214,13 @@ def test_a_file_that_is_nonsense_on_other_images_is_not_kept(
     def write(images, words):
         return write_quantized(float_file, out, Recipe(calibration, placement), images, words)
 
-    wrong = f"of the labels of the {placement} graph .* on 4 held-out images; at least 95% must be"
+    wrong = (
+        f"of the labels of the {placement} graph on onnxruntime .* on 4 held-out images; at least"
+    )
     with pytest.raises(CheckFailed, match=wrong):
         write(checked.images(), checked.words)
     assert not out.exists()
-    assert write(flat, "its own") > 0.99
+    assert min(one.share for one in write(flat, "its own")) > 0.99
 
 
 def test_of_night_frames_scenes_are_drawn_by_night(float_file, size, folder, tmp_path, capsys):

@@ -10,8 +10,9 @@ import placement_contract as small
 import pytest
 from onnx import numpy_helper
 
-from icnet_deploy.calibration import artefact
-from icnet_deploy.calibration.artefact import agreement, load_float
+from icnet_deploy.calibration import agreement
+from icnet_deploy.calibration.agreement import agreements
+from icnet_deploy.calibration.artefact import load_float
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.cli import main
@@ -77,7 +78,7 @@ def test_the_command_refuses_such_a_file_before_it_calibrates(
 
 def test_two_label_maps_of_255_do_not_agree(scene_of_255):
     with pytest.raises(NotFinite):
-        agreement(scene_of_255, scene_of_255, small.images()[:1], described("labels"))
+        agreements(scene_of_255, scene_of_255, small.images()[:1], described("labels"))
 
 
 @pytest.mark.parametrize("rule", UPSAMPLINGS)
@@ -89,9 +90,10 @@ def test_graphs_agree_by_the_networks_rule(float_file, monkeypatch, rule):
         obeyed.append(upsampling)
         return np.zeros((1, *size), np.uint8)
 
-    monkeypatch.setattr(artefact, "label_map", label_map)
+    monkeypatch.setattr(agreement, "label_map", label_map)
     model = onnx.load(float_file)
-    assert agreement(model, model, small.images()[:1], described("logits", rule)) == 1
+    [found] = agreements(model, model, small.images()[:1], described("logits", rule))
+    assert found.share == 1
     assert obeyed == [rule, rule]
 
 

@@ -1,0 +1,151 @@
+"""Whether an 8-bit graph gives the float32 one's labels, on each runtime that is here to run it."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from icnet_deploy.calibration.calibrate import open_session
+from icnet_deploy.errors import ImageError, ModelError, UnavailableError
+from icnet_deploy.images import UInt8
+from icnet_deploy.labels import check_labels
+from icnet_deploy.metadata import ArtefactMetadata
+from icnet_deploy.runtime.backends.registry import RUNTIMES, open_backend
+from icnet_deploy.runtime.cuda import installed
+from icnet_deploy.runtime.labelmap import label_map
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an 8-bit graph gives the float32 one's labels on a runtime.
+
+    Attributes:
+        runtime: a key of `RUNTIMES`.
+        share: of the labels, 0..1.
+        error: why the runtime does not load the graph; empty where it does.
+    """
+
+    runtime: str
+    share: float
+    error: str = ""
+
+
+EXACT = "onnxruntime"
+"""The runtime of the float32 graph's labels: it computes a graph as the file says."""
+
+_TIMES, _MORE = 3, 0.01
+"""A runtime with so many times as many other labels, and such a share of them more, is named."""
+
+
+def other_runtimes() -> tuple[str, ...]:
+    """The runtimes besides `EXACT` that run ONNX files on this machine's CPU."""
+    return tuple(
+        name
+        for name, runtime in RUNTIMES.items()
+        if name != EXACT
+        and not runtime.engines
+        and "cpu" in runtime.extras
+        and installed(runtime.package)
+    )
+
+
+def agreements(
+    a: onnx.ModelProto,
+    b: onnx.ModelProto,
+    images: Iterable[UInt8],
+    metadata: ArtefactMetadata,
+    others: Collection[str] = (),
+) -> list[Agreement]:
+    """The share of pixels to which two graphs give the same label.
+
+    Args:
+        a, b: graphs with the same input and head; `a` is run on `EXACT`.
+        images: uint8 H x W x 3, RGB, of the graphs' size; they are read once.
+        metadata: of both, as far as it says how their answer becomes labels.
+        others: runtimes that `b` is run on, besides `EXACT`.
+
+    Returns:
+        One for each runtime that `b` was run on, that of `EXACT` first.
+
+    Raises:
+        ImageError: there is no image.
+        NotFinite: logits of one of the graphs are infinite or not numbers.
+        BackendError: a label map of one of them holds what is no class.
+    """
+    head = a.graph.output[0].name
+    same: Counter[str] = Counter()
+    errors: dict[str, str] = {}
+    total = 0
+    with ExitStack() as opened:
+        exact = _on_exact(a, head)
+        answers = {EXACT: _on_exact(b, head)}
+        for name in others:
+            try:
+                answers[name] = opened.enter_context(_on_another(name, b, head))
+            except (ModelError, UnavailableError) as error:
+                errors[name] = str(error)
+        for image in images:
+            labels = _labels(exact(image), image, metadata)
+            for name, answer in answers.items():
+                same[name] += int((_labels(answer(image), image, metadata) == labels).sum())
+            total += labels.size
+    if not total:
+        raise ImageError("there is no image to compare the graphs on: give at least one")
+    return [Agreement(n, same[n] / total, errors.get(n, "")) for n in (EXACT, *others)]
+
+
+def agreement_words(found: Sequence[Agreement], where: str) -> list[str]:
+    """Lines that say the shares, and which runtime answers otherwise than `EXACT`.
+
+    Args:
+        found: as `agreements` has them.
+        where: what the images are, in words.
+    """
+    exact, *others = found
+    each = "".join(f", {one.share:.3%} on {one.runtime}" for one in others if not one.error)
+    lines = [f"{exact.share:.3%} of the labels of {where} are the float32 graph's on {EXACT}{each}"]
+    for one in others:
+        if one.error:
+            lines.append(f"note: {one.runtime} does not run it: {one.error}")
+        elif one.share < exact.share - _MORE and 1 - one.share > _TIMES * (1 - exact.share):
+            lines.append(
+                f"note: {one.runtime} answers this file otherwise than {EXACT} does; "
+                f"`icnet sensitivity --layers --runtime {one.runtime}` says from which layer on"
+            )
+    return lines
+
+
+def _on_exact(model: onnx.ModelProto, head: str) -> Callable[[UInt8], Array]:
+    session = open_session(model)
+    return lambda image: np.asarray(session.run([head], {"image": image[None]})[0])
+
+
+@contextmanager
+def _on_another(
+    runtime: str, model: onnx.ModelProto, head: str
+) -> Iterator[Callable[[UInt8], Array]]:
+    """Opens a graph in a runtime, by way of a file that is removed."""
+    with TemporaryDirectory(prefix="icnet-agreement-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        backend = open_backend(runtime, path, "cpu", cached=False)
+        try:
+            yield lambda image: backend.run({"image": image[None]})[head]
+        finally:
+            backend.close()
+
+
+def _labels(answer: Array, image: UInt8, metadata: ArtefactMetadata) -> Array:
+    if answer.dtype == np.uint8:
+        check_labels(answer, metadata.label_set)
+        return answer
+    return label_map(answer, (image.shape[0], image.shape[1]), upsampling=metadata.upsampling)
