@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.runtime.backends.openvino.repeats import resize_repeated
 from icnet_deploy.runtime.backends.openvino.unsigned import unsigned_where_positive
 
-PREPARED = 2
+PREPARED = 3
 """Raised with every change of what `for_one` and `prepare` make, since what is compiled is kept."""
 
 Float32 = npt.NDArray[np.float32]
@@ -21,6 +22,7 @@ def prepare(model: Any) -> tuple[Any, list[int]]:
     """The model as it is compiled, and which outputs have their channels last."""
     model = model.clone()
     halve_in_pairs(model)
+    resize_repeated(model)
     unsigned_where_positive(model)
     return channels_last(model)
 
