@@ -16,6 +16,7 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.export.deployed import Deployed
 from icnet_deploy.export.passes import (
     centre_first,
+    count_from_last,
     fold_batch_norms,
     fold_input,
     pointwise_first,
@@ -32,8 +33,11 @@ OpenVINO from 2024 read it."""
 LARGEST = 8192
 """The longest side in pixels that a free-size graph takes."""
 
-_REWRITES = (fold_batch_norms, fold_input, pointwise_first, centre_first, transpose_first)
-"""What makes the graph run faster, or at all; see docs/graph.md."""
+_REWRITES = (
+    *(fold_batch_norms, fold_input, pointwise_first, centre_first, transpose_first),
+    count_from_last,
+)
+"""What makes the graph run faster, or at all, or rightly; see docs/graph.md."""
 
 IR = 9
 """The version of the format that opset 19 came with."""
