@@ -93,6 +93,11 @@ def choose_reference(
         return open_own(completed(request, artefacts), _sizes(artefacts))
     if arguments.weights is not None:
         if kind_of_model(arguments.weights) != "checkpoint":
+            if kind_of_model(arguments.weights) == "onnx":
+                raise InputError(
+                    f"--weights {arguments.weights} is an ONNX file, and no weights of a network "
+                    "in PyTorch: name it with --reference"
+                )
             raise InputError(
                 f"--weights {arguments.weights} holds tensors alone: say which network they are "
                 "of, with --network PACKAGE.MODULE:FACTORY"

@@ -39,6 +39,10 @@ class BiSeNetV2(SegmentationNetwork):
     once. Ports that are widely used expand in the depthwise convolution after it instead, which
     leaves a third of the semantic branch's multiplications.
 
+    The paper leaves open, and chosen here are: how wide the classifier and the heads of the booster
+    are inside; that images lie at half-pixel centres where they are resized; and that the average
+    pool of the aggregation counts the zeros around the image.
+
     Args:
         num_classes: classes of the output.
         width: of every layer; the paper's alpha. 1 is its base network, 2 its large one's width.

@@ -210,7 +210,9 @@ def test_a_file_written_by_the_onnx_package_is_read_and_its_cuts_are_refused(fil
         [helper.make_tensor_value_info("labels", kind, ["N", 4, 4, 3])],
     )
     model = helper.make_model(graph)
-    with pytest.raises(ModelError, match=r"not one that icnet-deploy wrote.*icnet export"):
+    with pytest.raises(
+        ModelError, match=r"not one that icnet-deploy wrote.*icnet adopt.*icnet export"
+    ):
         read_onnx_metadata(file(model.SerializeToString()))
     helper.set_model_props(model, {KEY: PLAIN.to_json()})
     content = model.SerializeToString()

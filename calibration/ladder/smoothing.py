@@ -25,7 +25,7 @@ STRENGTH = 0.5
 _LEAST = 1e-5  # of the loudest, for channels and weights that are next to nothing
 
 
-def _factors(
+def smoothing_factors(
     model: onnx.ModelProto, statistics: Mapping[str, TensorStatistics]
 ) -> dict[str, Float]:
     """Chooses a factor for each channel that a LayerNormalization makes and only weights read.
@@ -83,7 +83,7 @@ def smoothed(
     """
     model = plain(model)
     scaled = equalized(model, calibration.factors)
-    factors = _factors(scaled, calibration.statistics)
+    factors = smoothing_factors(scaled, calibration.statistics)
     if not factors:
         return None
     shown = tqdm(images, total=len(images), desc="smooth", unit="image", disable=None)

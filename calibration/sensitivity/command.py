@@ -75,7 +75,8 @@ def _add_layers_options(parser: argparse.ArgumentParser) -> None:
         "in one run, the block first that adds the most noise. MODEL is an INT8 or FP16 file, or "
         "one of float32: with --placement its 8-bit graph is compared, with --runtime that "
         "runtime. "
-        f"Labels are not read, and --limit is {_IMAGES} unless it is given.",
+        f"Labels are not read, and --limit is {_IMAGES} unless it is given. For example: "
+        "icnet sensitivity icnet-int8.onnx --layers --images photos",
     )
     layers.add_argument("--layers", action="store_true", help="compare the outputs of blocks")
     layers.add_argument(

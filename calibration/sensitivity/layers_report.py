@@ -58,7 +58,7 @@ def layers_page(result: Result) -> str:
     return page(
         "Where the output of each block leaves float32's",
         tag("p", f"{_summary(result)}."),
-        tag("p", f"{_alike(result)}."),
+        tag("p", f"{_alike(result).capitalize()}."),
         tag("figure", layers_plot(result)),
         _table(result).html(),
         *(tag("p", words, class_="quiet") for words in [*_WORDS, _returning(result)]),

@@ -10,6 +10,7 @@ import onnx
 from icnet_deploy.calibration.artefact import Recipe, load_float
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.equalize import equalized
+from icnet_deploy.calibration.ladder.smoothing import smoothing_factors
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.sensitivity.bench import Graphs
 from icnet_deploy.calibration.sensitivity.layers import Subject, compare_layers
@@ -21,6 +22,7 @@ from icnet_deploy.calibration.sensitivity.layers_report import (
 from icnet_deploy.calibration.sensitivity.run import calibration_of
 from icnet_deploy.data.options import open_data
 from icnet_deploy.errors import InputError, ModelError
+from icnet_deploy.evaluation.foreign_network import is_foreign
 from icnet_deploy.evaluation.pairing import ROUNDED
 from icnet_deploy.files import write_json, write_text
 from icnet_deploy.integrity import artefact_sha256
@@ -73,7 +75,7 @@ def run_layers(args: argparse.Namespace) -> None:
         "device": subject.device,
         "reference": compared.reference.name,
         "reference_sha256": artefact_sha256(compared.reference),
-        "images": " ".join(filter(None, (dataset.name, dataset.split))),
+        "images": " ".join(dict.fromkeys(filter(None, (dataset.name, dataset.split)))),
         **layers.to_dict(),
     }
     if args.json:
@@ -122,6 +124,11 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
             f"{args.model} is {metadata.precision}: leave it out, or name the float32 file"
         )
     reference = args.reference or _origin(args.model, metadata)
+    if is_foreign(reference):
+        raise InputError(
+            f"--reference {reference} is another program's file, whose tensors are not those of "
+            f"{args.model}: name the float32 artefact that `icnet adopt` made of it"
+        )
     model, origin, size = load_float(reference)
     for what, ours, theirs in (
         ("size", metadata.size, size),
@@ -138,6 +145,8 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
         calibration = _made_with(args, args.calibration or _beside(reference), metadata)
         try:
             model = equalized(model, calibration.factors)
+            if "smoothing" in metadata.tools:
+                model = equalized(model, smoothing_factors(model, calibration.statistics))
         except ValueError as error:
             raise InputError(
                 f"the calibration of {args.model} does not fit {reference} ({error}): another "

@@ -305,7 +305,7 @@ def _require_origin(artefact: ArtefactFile, predictor: Predictor, reference: Ref
     if metadata.label_set != label_set:
         raise InputError(
             f"{path} speaks of {len(metadata.label_set)} classes of {metadata.label_set.name}, its "
-            f"checkpoint {name} of {len(label_set)} of {label_set.name}, or by other names or "
+            f"reference {name} of {len(label_set)} of {label_set.name}, or by other names or "
             "colours: export it again"
         )
     for rule, words in (("upsampling", "makes pixels of logits by"), ("fit", "fits images by")):

@@ -311,6 +311,7 @@ def _metadata(path: Path, entry: Entry) -> ArtefactMetadata:
     if entry.text is None:
         raise ModelError(
             f"{path} is an ONNX file, but not one that icnet-deploy wrote (no {KEY!r} in its "
-            "metadata): export the network with `icnet export`"
+            "metadata): `icnet adopt` makes an artefact of it; a network in PyTorch is better "
+            "exported with `icnet export`"
         )
     return ArtefactMetadata.from_json(entry.text)

@@ -1,11 +1,13 @@
 """Smoothing: loud channels behind a LayerNorm become quieter, and the function stays the same."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from icnet_deploy.calibration.artefact import Recipe
-from icnet_deploy.calibration.calibrate import calibrate, open_session
+from icnet_deploy.calibration.artefact import Recipe, write_quantized
+from icnet_deploy.calibration.calibrate import calibrate, open_session, save_calibration
 from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.ladder.refined import Refinery
 from icnet_deploy.calibration.ladder.smoothing import smoothed
@@ -13,6 +15,9 @@ from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.selection import choose
 from icnet_deploy.data import image_files
+from icnet_deploy.integrity import artefact_sha256
+from icnet_deploy.labels import label_set_of
+from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 
 SIZE, CHANNELS = (32, 48), 12
 
@@ -99,6 +104,43 @@ def test_a_recipe_says_how_it_was_smoothed_and_what_is_learned_is_learned_once(i
     assert first.smoothing == second.smoothing == 0.5
     assert first.learned is second.learned
     assert first.learned is not refinery.rounding(recipes[0]).learned
+
+
+def test_layers_of_a_smoothed_file_are_compared_as_they_were_scaled(
+    images, dataset, run, monkeypatch, tmp_path
+):
+    model = network()
+    nodes, logits = model.graph.node, model.graph.output[0]
+    nodes[-1].output[0] = "flat_logits"
+    nodes.append(helper.make_node("Transpose", ["flat_logits"], ["rows"], "turn", perm=[0, 2, 1]))
+    model.graph.initializer[-1].name = "sizes"
+    nodes[3].input[1] = "sizes"
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([1, 5, 8, 12]), "grid"))
+    nodes.append(helper.make_node("Reshape", ["rows", "grid"], ["logits"], "grown"))
+    logits.CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 5, 8, 12]))
+    five = label_set_of({"name": "five", "names": list("abcde")}, "this test")
+    source, out = tmp_path / "net-fp32.onnx", tmp_path / "net-int8-ort.onnx"
+    told = {"weights_sha256": "a" * 64, "network": {"architecture": "small"}}
+    metadata = ArtefactMetadata(five, SIZE, "logits", "fp32", stride=4, **told)
+    write_artefact(source, model.SerializeToString(), metadata)
+    calibration = calibrate(model, images, artefact_sha256(source))
+    save_calibration(tmp_path / "net-fp32.calibration.json", calibration, "percentile")
+    recipe = Refinery(model, images).smoothing(Recipe(calibration, "int8-ort"))
+    monkeypatch.setattr("icnet_deploy.calibration.artefact._LEAST_AGREEMENT", 0)
+    write_quantized(source, out, recipe, list(images)[:1])
+    found = tmp_path / "layers.json"
+    photos = dataset / "leftImg8bit" / "val"
+    arguments = ("sensitivity", out, "--layers", "--images", photos)
+    done = run(*arguments, "--limit", "2", "--json", found)
+    assert done.code == 0, done.err
+    blocks = json.loads(found.read_text())["blocks"]
+    assert len(blocks) == 4
+    assert min(block["after"]["db"] or 99 for block in blocks) > 25  # else next to 0
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(model.SerializeToString())
+    done = run(*arguments, "--reference", foreign)
+    assert done.code == 2
+    assert "name the float32 artefact that `icnet adopt` made of it" in done.err
 
 
 def test_a_network_without_such_a_channel_is_left_alone(images):

@@ -81,10 +81,11 @@ def test_another_file_is_refused(adopted):
         Reference(open_foreign(path, [said]), (96, 64))
 
 
-@pytest.fixture
-def folder(adopted, tmp_path):
+@pytest.fixture(scope="module")
+def folder(adopted, tmp_path_factory):
     """A folder with an artefact and a changed one, and labelled images in five classes."""
     path, out = adopted("tensorflow-argmax")
+    tmp_path = tmp_path_factory.mktemp("release")
     release = tmp_path / "release"
     release.mkdir()
     (release / "good.onnx").write_bytes(out.read_bytes())
@@ -113,6 +114,9 @@ def test_verify_holds_artefacts_to_the_file(run, folder):
     assert "bad.onnx" in done.err
     assert "good.onnx" not in done.err
     assert "the reference is tensorflow-argmax.onnx itself, as tf2onnx" in done.out
+    done = run("verify", release, "--weights", path, *data, *more)
+    assert done.code == 2
+    assert "is an ONNX file, and no weights of a network in PyTorch" in done.err
 
 
 def test_evaluate_compares_an_artefact_with_the_file(run, folder):
