@@ -98,7 +98,7 @@ def _text(found: Releases) -> str:
 def _page(found: Releases) -> str:
     """Two releases as one HTML document."""
     return page(
-        f"{_said(found.old)} and {_said(found.new)}",
+        f"Accuracy of {_said(found.old)} and of {_said(found.new)}",
         tag("p", f"OLD: {_said(found.old)}"),
         tag("p", f"NEW: {_said(found.new)}"),
         [tag("p", f"They differ in {one}.") for one in found.differing()],

@@ -1,6 +1,5 @@
 """The file that artefacts were adopted from, as their reference."""
 
-import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,8 @@ from onnx import numpy_helper
 
 pytest.importorskip("onnxsim", reason="adopting needs onnxsim")
 pytest.importorskip("torch", reason="adopting needs torch")
+
+from quick_scenes import quick_scene
 
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError, ModelError
@@ -38,8 +39,8 @@ def adopted(tmp_path_factory, one_thread):
     """A function that adopts a file of `files`: the file and the artefact."""
     folder = tmp_path_factory.mktemp("adopted")
     made = {}
-    patch = pytest.MonkeyPatch()  # most of the time goes into drawing the same scenes
-    patch.setattr(check, "draw_scene", functools.cache(check.draw_scene))
+    patch = pytest.MonkeyPatch()  # most of the time goes into drawing scenes
+    patch.setattr(check, "draw_scene", quick_scene)
 
     def get(name):
         if name not in made:

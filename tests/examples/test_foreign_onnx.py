@@ -4,20 +4,19 @@ It is run in this process, where the libraries are imported already; as it stand
 `make long`'s.
 """
 
-import functools
 import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 for package in ("torch", "onnx", "onnxsim", "onnxruntime"):
     pytest.importorskip(package, reason=f"the example needs {package}")
 
+from quick_scenes import quick_scene  # noqa: E402
+
 from icnet_deploy.cli import main  # noqa: E402
-from icnet_deploy.data.scenes import dataset, draw_scene  # noqa: E402
-from icnet_deploy.data.scenes.scene import Scene  # noqa: E402
+from icnet_deploy.data.scenes import dataset  # noqa: E402
 from icnet_deploy.export import check  # noqa: E402
 from icnet_deploy.metadata import read_onnx_metadata  # noqa: E402
 
@@ -32,27 +31,11 @@ def script(name):
     return module
 
 
-@pytest.fixture
-def quick_scenes(monkeypatch):
-    """A few drawn scenes, moved sideways for the others: drawing takes longer than all the rest."""
-
-    @functools.cache
-    def drawn(index, size):
-        return draw_scene((0, index), size)
-
-    def moved(seed, size):
-        scene = drawn(seed[1] % 2, size)
-        image, labels = (np.roll(a, 13 * seed[1], axis=1) for a in (scene.image, scene.labels))
-        return Scene(image // 2 + np.uint8(seed[0] % 7 * 8), labels)  # no seed has another's
-
-    for module in (check, dataset):
-        monkeypatch.setattr(module, "draw_scene", moved)
-    return moved
-
-
 def test_a_foreign_file_becomes_8_bit_files_that_are_verified(
-    tmp_path, monkeypatch, capsys, one_thread, quick_scenes
+    tmp_path, monkeypatch, capsys, one_thread
 ):
+    for module in (check, dataset):  # drawing takes longer than all the rest
+        monkeypatch.setattr(module, "draw_scene", quick_scene)
     commands = []
 
     def here(program, *arguments):
@@ -64,13 +47,13 @@ def test_a_foreign_file_becomes_8_bit_files_that_are_verified(
         else:
             monkeypatch.setattr(sys, "argv", words)
             foreign = script("foreign")
-            monkeypatch.setattr(foreign, "draw_scene", quick_scenes)
+            monkeypatch.setattr(foreign, "draw_scene", quick_scene)
             foreign.main()
 
     run = script("run")
     monkeypatch.setattr(run, "run", here)
-    monkeypatch.setattr(run, "draw_scene", quick_scenes)
-    few = "--steps 12 --scenes 10 --size 64x64 --drop 60"
+    monkeypatch.setattr(run, "draw_scene", quick_scene)
+    few = "--steps 6 --scenes 10 --size 64x64 --drop 60"
     monkeypatch.setattr(sys, "argv", ["run.py", *few.split(), "--out", str(tmp_path)])
     run.main()
     assert commands == ["foreign.py", "adopt", "quantize", "verify", "predict"]

@@ -7,20 +7,22 @@ import shutil
 
 import pytest
 
+from icnet_deploy.cli import main as icnet
 from icnet_deploy.evaluation.evaluate.records import read_records, read_run
 from tools import accuracy
 
 
-@pytest.fixture
-def verified(run, artefact, checkpoint, scenes, tmp_path):
+@pytest.fixture(scope="module")
+def verified(artefact, checkpoint, scenes, tmp_path_factory):
     """A folder of one artefact, and what `icnet verify --json` wrote of it."""
+    tmp_path = tmp_path_factory.mktemp("verified")
     folder = tmp_path / "tiny"
     folder.mkdir()
     shutil.copy(artefact, folder / "a.onnx")
     shutil.copy(checkpoint, folder)
     result = tmp_path / "tiny.json"
     data = ("--dataset", "scenes", "--data", scenes)
-    assert run("verify", folder, *data, "--json", result).code == 0
+    assert icnet(["verify", str(folder), *map(str, data), "--json", str(result)]) == 0
     return folder, result, [str(each) for each in data]
 
 

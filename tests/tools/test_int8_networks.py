@@ -14,9 +14,11 @@ for package in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason=f"networks are quantized and run with {package}")
 
 import placement_contract as small  # noqa: E402
+from quick_scenes import quick_scene  # noqa: E402
 
 from icnet_deploy.calibration.placements.registry import PLACEMENTS  # noqa: E402
 from icnet_deploy.cli import main as icnet  # noqa: E402
+from icnet_deploy.data.scenes import dataset  # noqa: E402
 from icnet_deploy.errors import CheckFailed  # noqa: E402
 from icnet_deploy.metadata import write_artefact  # noqa: E402
 from icnet_deploy.networks.preprocessing import STREET  # noqa: E402
@@ -43,6 +45,7 @@ def recorded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(int8_networks, "_NETWORKS", networks)
         patch.setattr(int8_networks, "_icnet", in_process)
+        patch.setattr(dataset, "draw_scene", quick_scene)
         patch.setattr(int8_networks, "engine_outcome", lambda file, folder: "built")
         few = ["--train", "8", "--val", "2", "--rounds", "2", "--json", str(out / "result.json")]
         code = int8_networks.main([str(out), "--networks", *networks, *few])
@@ -109,6 +112,6 @@ def test_its_table_has_a_line_a_file(recorded):
     assert all(line[10] == "conv4, classifier" for line in lines)
 
 
-def test_a_command_that_fails_is_named_with_its_reason(tmp_path):
-    with pytest.raises(CheckFailed, match=r"icnet quantize ended with 2: .*nothing\.onnx"):
-        int8_networks._icnet("quantize", tmp_path / "nothing.onnx", "--images", tmp_path)
+def test_a_command_that_fails_is_named_with_its_reason():
+    with pytest.raises(CheckFailed, match=r"icnet doctor ended with 2: .*--nothing"):
+        int8_networks._icnet("doctor", "--nothing")

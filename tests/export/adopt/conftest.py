@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
 
 for package in ("torch", "onnx", "onnxsim", "onnxruntime"):
     pytest.importorskip(package, reason=f"adopting needs {package}")
+
+from quick_scenes import quick_scene  # noqa: E402
 
 from icnet_deploy.export import check  # noqa: E402
 from icnet_deploy.export.adopt.adoption import adopt  # noqa: E402
@@ -42,8 +43,8 @@ def adopted(tmp_path_factory, one_thread, request_for):
     """A function that adopts a file of `files`, once: the artefact and what was found."""
     folder = tmp_path_factory.mktemp("adopted")
     made = {}
-    patch = pytest.MonkeyPatch()  # most of the time goes into drawing the same scenes
-    patch.setattr(check, "draw_scene", functools.cache(check.draw_scene))
+    patch = pytest.MonkeyPatch()  # most of the time goes into drawing scenes
+    patch.setattr(check, "draw_scene", quick_scene)
 
     def get(name):
         if name not in made:
