@@ -105,6 +105,14 @@ class _Rewriter:
                     changed = True
         return changed
 
+    def _is_convolution(self, node: onnx.NodeProto) -> bool:
+        """Whether a depthwise convolution is to stand for a node."""
+        if id(node) not in self.depthwise:
+            return False
+        if counts_border(node):  # whatever reads it, if what it reads may come from 8 bits
+            return node.input[0] in self.reach.possible
+        return node.input[0] in self.reach.base and self.reach.leads(node)
+
     def nodes(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """The nodes that compute what one does; None where it stays."""
         if id(node) in self.transposed:
@@ -113,10 +121,10 @@ class _Rewriter:
             self.dropped |= {id(clip)} if clip is not None else set()
             return as_convolution(self.graph, one, self.shapes)
         shape = self._shape(node)
+        if self._is_convolution(node):
+            return [as_depthwise(self.graph, node, self.shapes[node.output[0]][1])]
         if not node.input or node.input[0] not in self.reach.base:
             return None
-        if id(node) in self.depthwise and (self.reach.leads(node) or counts_border(node)):
-            return [as_depthwise(self.graph, node, self.shapes[node.output[0]][1])]
         if len(shape) != 4:
             return None
         if node.op_type == "Resize" and (factors := repeats(self.graph, node, self.shapes)):
