@@ -41,7 +41,7 @@ class Recipe:
         calibration: of the float32 graph; its ranges are those of the 8-bit one.
         placement: a key of `PLACEMENTS`.
         method: one of `METHODS`: how ranges are chosen.
-        exclude: what stays in float; None for `Graph.float_layers`.
+        exclude: what stays in float; None for those of the placement.
         learned: constant -> the places of its weights, as `quantize` takes them; None: the nearest.
         smoothing: the strength at which the factors of the calibration were smoothed; None: they
             are as `calibrate` chose them.

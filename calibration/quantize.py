@@ -40,7 +40,7 @@ def quantize(
         model: a float32 graph as `icnet export` writes it; it is not changed.
         ranges: of every tensor that the placement puts a pair on.
         placement: a key of `PLACEMENTS`.
-        exclude: layers, blocks or nodes that stay in float; None for `Graph.float_layers`.
+        exclude: layers, blocks or nodes that stay in float; None for those of the placement.
         learned: constant of the graph -> int8 in its own layout: the places of its weights, where
             they are not the nearest; each is the one below or above.
 
@@ -58,7 +58,7 @@ def quantize(
     result = equalized(plain(model), ranges.factors)
     whole = Graph(result)
     count_from_last(whole)
-    kept = whole.float_layers() if exclude is None else exclude
+    kept = chosen.float_layers(whole) if exclude is None else exclude
     chosen.arrange(result, kept)
     graph = Graph(result)
     graph.keep_shapes()

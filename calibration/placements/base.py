@@ -81,6 +81,10 @@ class Placement(ABC):
         """Whether the placement's runtimes multiply such a node in 8 bits."""
         return one.kind in self.kinds
 
+    def float_layers(self, graph: Graph) -> tuple[str, ...]:
+        """The layers that stay in float unless others are named; see `Graph.float_layers`."""
+        return graph.float_layers()
+
     def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """Lays out a float32 graph before pairs are placed; its function stays the same.
 
@@ -100,12 +104,12 @@ class Placement(ABC):
 
         Args:
             model: of float32; it is not changed.
-            exclude: the layers that stay in float; None for `Graph.float_layers`.
+            exclude: the layers that stay in float; None for `float_layers`.
         """
         from icnet_deploy.calibration.graph import Graph, plain
 
         arranged = type(model).FromString(plain(model).SerializeToString())
-        kept = Graph(arranged).float_layers() if exclude is None else exclude
+        kept = self.float_layers(Graph(arranged)) if exclude is None else exclude
         self.arrange(arranged, kept)
         graph = Graph(arranged)
         others = [one.kind for one in graph.weighted(kept) if not self.takes(one)]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from icnet_deploy.calibration.artefact import Recipe, load_float
 from icnet_deploy.calibration.graph import Graph
-from icnet_deploy.calibration.placements.registry import cpu_runtime
+from icnet_deploy.calibration.placements.registry import cpu_runtime, placement_of
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of
 from icnet_deploy.data import ConfusionMatrix, Dataset, RegionAccuracy
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
@@ -51,7 +51,7 @@ class Graphs:
         self.runtime = cpu_runtime(recipe.placement)
         graph = Graph(self._model)
         layers = [graph.layer(one.node) for one in graph.weighted()]
-        kept: Collection[str] = graph.float_layers()
+        kept: Collection[str] = placement_of(recipe.placement).float_layers(graph)
         if recipe.exclude is not None:
             kept = {*layers}.difference(graph.layer(o.node) for o in graph.weighted(recipe.exclude))
         self.blocks = blocks_of(layers, kept, self.metadata.network)
