@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         dest="exclude",
         help="a layer or block that stays in float, as `icnet sensitivity` names them; may be "
-        "repeated (default: convolutions that see the image made smaller, and the classifier, in "
-        "int8-ort if it is cheap)",
+        "repeated (default: the classifier, unless that takes long, and convolutions that see "
+        "the image made smaller)",
     )
     p.add_argument(
         "--calibration",
