@@ -112,12 +112,16 @@ def test_a_block_with_wrong_weights_is_found(placement, compare, tmp_path):
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_of_a_sound_file_each_block_adds_its_rounding_and_factors_are_undone(
+def test_of_a_sound_file_or_of_what_is_made_of_float32_each_block_adds_its_rounding(
     placement, compare, tmp_path
 ):
     pytest.importorskip(cpu_runtime(placement))
     assert small.calibration().factors  # without them the channels would not be scaled
-    result, text = compare(save_eight_bits(tmp_path, placement))
+    path = save_eight_bits(tmp_path, placement)
+    result, text = compare(path)
+    made, _ = compare(path.with_name("small-fp32.onnx"), "--placement", placement)
+    assert made["blocks"] == result["blocks"]
+    assert (made["precision"], made["artefact"]) == (placement, "small-fp32.onnx")
     blocks = {block["name"]: block for block in result["blocks"]}
     assert all((block["added"]["db"] or 99) > 25 for block in blocks.values())
     assert all(block["after"]["db"] > 25 for block in blocks.values())
@@ -130,16 +134,6 @@ def test_of_a_sound_file_each_block_adds_its_rounding_and_factors_are_undone(
     assert result["labels_alike"] > 0.95
     assert result["returning_outputs"]["labels_alike"] > 0.99
     assert f"labels alike at the end: {100 * result['labels_alike']:.2f} %" in text
-
-
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_of_a_float32_file_the_graph_of_a_placement_is_compared(placement, compare, tmp_path):
-    pytest.importorskip(cpu_runtime(placement))
-    path = save_eight_bits(tmp_path, placement)
-    ours, _ = compare(path)
-    made, _ = compare(path.with_name("small-fp32.onnx"), "--placement", placement)
-    assert made["blocks"] == ours["blocks"]
-    assert (made["precision"], made["artefact"]) == (placement, "small-fp32.onnx")
 
 
 def test_a_float32_file_is_compared_on_another_runtime(compare, tmp_path):
