@@ -99,19 +99,20 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
     """Reads what is to be quantized: its graph as `plain` has it, its metadata and its size.
 
     Raises:
-        ModelError: it is no float32 ONNX file of `icnet export`, takes any size, or holds a number
-            that is not finite.
+        ModelError: it is no float32 ONNX file of `icnet export` or `icnet adopt`, takes any size,
+            or holds a number that is not finite.
     """
     metadata = read_onnx_metadata(path)
     if metadata.precision != "fp32":
         raise ModelError(
             f"{path} is {metadata.precision}; ranges are taken from a float32 graph: name the file "
-            "that `icnet export --precision fp32` wrote"
+            "that `icnet export` or `icnet adopt` wrote with --precision fp32"
         )
     if metadata.size is None:
         raise ModelError(
-            f"{path} takes images of any size; an 8-bit graph has one: export it with --size and "
-            "without --dynamic-size, then quantize that"
+            f"{path} takes images of any size; an 8-bit graph has one: make it again at that "
+            "(`icnet export --size` without --dynamic-size, or `icnet adopt --size`), then "
+            "quantize it"
         )
     model = onnx.load(path)
     require_finite_graph(model.SerializeToString(), str(path), "export the network again")

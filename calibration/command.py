@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     ]
     p = make_parser(
         "icnet quantize",
-        "Quantize a float32 ONNX file of `icnet export` to 8 bits. Ranges are calibrated on\n"
-        "images of a training split, which the artefact names and `icnet evaluate` refuses to\n"
-        f"score. {'; '.join(meant)}.\n"
+        "Quantize a float32 ONNX file of `icnet export` or `icnet adopt` to 8 bits. Ranges are\n"
+        "calibrated on images of a training split, which the artefact names and `icnet evaluate`\n"
+        f"refuses to score. {'; '.join(meant)}.\n"
         "With a budget, rung after rung is tried (--effort), until one keeps it on labelled\n"
         "images of the split val: half of them are tried on, and the others prove what was found.",
         "icnet quantize icnet.onnx --dataset camvid --data CamVid --max-miou-drop 0.1 "
