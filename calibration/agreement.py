@@ -1,7 +1,7 @@
 """Whether an 8-bit graph gives the float32 one's labels, on each runtime that is here to run it."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from tqdm import tqdm
 
 from icnet_deploy.calibration.calibrate import open_session
 from icnet_deploy.errors import ImageError, ModelError, UnavailableError
@@ -101,6 +102,40 @@ def agreements(
     if not total:
         raise ImageError("there is no image to compare the graphs on: give at least one")
     return [Agreement(n, same[n] / total, errors.get(n, "")) for n in (EXACT, *others)]
+
+
+def shares(
+    a: onnx.ModelProto,
+    others: Mapping[str, onnx.ModelProto],
+    images: Collection[UInt8],
+    metadata: ArtefactMetadata,
+    words: str,
+) -> dict[str, float]:
+    """The share of pixels to which each of several graphs gives a graph's label, 0..1, on `EXACT`.
+
+    Shows progress.
+
+    Args:
+        a: a graph.
+        others: name -> a graph with the same input and head.
+        images, metadata: as of `agreements`.
+        words: what is done, for the progress bar.
+
+    Raises:
+        NotFinite: logits of one of the graphs are infinite or not numbers.
+        BackendError: a label map of one of them holds what is no class.
+    """
+    head = a.graph.output[0].name
+    exact = _on_exact(a, head)
+    answers = {name: _on_exact(other, head) for name, other in others.items()}
+    same = dict.fromkeys(others, 0)
+    total = 0
+    for image in tqdm(images, total=len(images), desc=words, unit="image", disable=None):
+        labels = _labels(exact(image), image, metadata)
+        for name, answer in answers.items():
+            same[name] += int((_labels(answer(image), image, metadata) == labels).sum())
+        total += labels.size
+    return {name: count / total for name, count in same.items()}
 
 
 def agreement_words(found: Sequence[Agreement], where: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 
@@ -19,18 +20,32 @@ from icnet_deploy.calibration.agreement import (
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.graph import plain
 from icnet_deploy.calibration.quantize import Int8, quantize
-from icnet_deploy.calibration.ranges import Ranges
+from icnet_deploy.calibration.ranges import METHOD, Ranges
 from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS
 
-METHOD = "percentile"
-"""How ranges are chosen, unless another way is asked for; a key of `METHODS`."""
-
 _LEAST_AGREEMENT = 0.95
 """A file whose labels differ more from the float32 graph's than this share is nonsense."""
+
+
+class Compared(NamedTuple):
+    """What methods came to on some of the images that ranges were taken from.
+
+    Attributes:
+        images: how many.
+        alike: method -> the share of the float32 graph's labels that its graph has, 0..1.
+    """
+
+    images: int
+    alike: Mapping[str, float]
+
+    def __str__(self) -> str:
+        """E.g. "percentile 98.945 %, mse 99.105 % of the labels of 24 calibration images alike"."""
+        each = ", ".join(f"{method} {100 * share:.3f} %" for method, share in self.alike.items())
+        return f"{each} of the labels of {self.images} calibration images alike"
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,12 @@ class Recipe:
     Attributes:
         calibration: of the float32 graph; its ranges are those of the 8-bit one.
         placement: a key of `PLACEMENTS`.
-        method: one of `METHODS`: how ranges are chosen.
+        method: one of `METHODS`: how ranges are chosen; `AUTO` until `settled`.
         exclude: what stays in float; None for those of the placement.
         learned: constant -> the places of its weights, as `quantize` takes them; None: the nearest.
         smoothing: the strength at which the factors of the calibration were smoothed; None: they
             are as `calibrate` chose them.
+        compared: what the method was chosen by; None: it was asked for.
     """
 
     calibration: Calibration
@@ -53,6 +69,7 @@ class Recipe:
     exclude: Collection[str] | None = None
     learned: Mapping[str, Int8] | None = None
     smoothing: float | None = None
+    compared: Compared | None = None
 
     @cached_property
     def ranges(self) -> Ranges:
@@ -80,6 +97,8 @@ class Recipe:
             "python": platform.python_version(),
             "ranges": self.method,
         }
+        if self.compared is not None:
+            made_by["ranges_chosen_by"] = str(self.compared)
         if self.learned is not None:
             made_by["rounding"] = "learned"
         if self.smoothing is not None:

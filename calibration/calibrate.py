@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from icnet_deploy.calibration.equalize import Factors, equalized, factors_of
 from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.histogram import TensorStatistics
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
-from icnet_deploy.calibration.ranges import Ranges, set_ranges
+from icnet_deploy.calibration.ranges import METHOD, METHODS, Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
 from icnet_deploy.documents import (
     OBJECT,
@@ -41,7 +41,9 @@ _SCHEMA = Schema(
         "images": list_of(SHA256),
         "factors": object_of(list_of(POSITIVE)),
         "tensors": object_of(OBJECT),
+        "methods": object_of(one_of(*METHODS)),
     },
+    optional=("methods",),
     newest=_NEWEST,
     sealed=True,
     most_bytes=64 << 20,
@@ -58,20 +60,32 @@ class Calibration:
         images: content hashes of the images, in order.
         factors: the scaling that the statistics are taken after.
         statistics: tensor name -> what it did.
+        methods: placement -> the method, one of `METHODS`, that its ranges were last taken by.
     """
 
     parent_sha256: str
     images: tuple[str, ...]
     factors: Factors
     statistics: Mapping[str, TensorStatistics]
+    methods: Mapping[str, str] = field(default_factory=dict)
 
-    def ranges(self, method: str = "percentile") -> Ranges:
+    def ranges(self, method: str = METHOD) -> Ranges:
         """The ranges by one of `METHODS`; InputError for another."""
         return set_ranges(self.statistics, method, self.factors)
 
-    def to_dict(self, method: str) -> dict[str, Any]:
-        """The JSON form; the ranges by `method` are in it to be read, not read back."""
-        ranges = self.ranges(method).tensors
+    def method(self, placement: str) -> str:
+        """The method of a placement."""
+        return self.methods.get(placement, METHOD)
+
+    def taken_by(self, methods: Mapping[str, str]) -> Calibration:
+        """The same, with the methods of some placements."""
+        return replace(self, methods={**self.methods, **methods})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; the ranges by its methods are in it to be read, not read back."""
+        ranges = {
+            placement: self.ranges(self.method(placement)).tensors for placement in PLACEMENTS
+        }
         return sealed(
             {
                 "kind": "calibration",
@@ -79,10 +93,13 @@ class Calibration:
                 "parent_sha256": self.parent_sha256,
                 "images": list(self.images),
                 "factors": {k: [float(f"{f:.9g}") for f in v] for k, v in self.factors.items()},
-                "ranges_by": method,
+                "methods": dict(self.methods),
                 "tensors": {
                     name: {
-                        **{key: list(p.span(ranges[name])) for key, p in PLACEMENTS.items()},
+                        **{
+                            key: list(placement.span(ranges[key][name]))
+                            for key, placement in PLACEMENTS.items()
+                        },
                         **values.to_dict(),
                     }
                     for name, values in self.statistics.items()
@@ -108,7 +125,8 @@ class Calibration:
         if len(set(images)) < len(images) or len(counted) != 1 or max(counted) > len(images):
             raise InputError(f"{path} contradicts itself: its tensors are not of its images")
         factors = {name: np.array(v, np.float64) for name, v in known["factors"].items()}
-        return cls(known["parent_sha256"], images, factors, statistics)
+        methods = known.get("methods", {})
+        return cls(known["parent_sha256"], images, factors, statistics, methods)
 
 
 def calibrate(model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str) -> Calibration:
@@ -136,9 +154,9 @@ def _shown(images: CalibrationSet, what: str) -> Iterator[UInt8]:
     yield from tqdm(images, total=len(images), desc=what, unit="image", disable=None)
 
 
-def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
+def save_calibration(path: Path, calibration: Calibration) -> None:
     """Writes the JSON form, a line a tensor, whole or not at all (OutputError)."""
-    value = calibration.to_dict(method)
+    value = calibration.to_dict()
     tensors = value.pop("tensors")
     head = json.dumps(value, allow_nan=False)[:-1]
     lines = ",\n".join(
@@ -148,14 +166,14 @@ def save_calibration(path: Path, calibration: Calibration, method: str) -> None:
 
 
 def calibrate_and_keep(
-    path: Path, model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str, method: str
+    path: Path, model: onnx.ModelProto, images: CalibrationSet, parent_sha256: str
 ) -> Calibration:
     """Calibrates and writes the JSON form; what it returns is rounded as in the file.
 
     So whoever finds the file quantizes to the same bytes. Raises as `calibrate` and
     `save_calibration`.
     """
-    save_calibration(path, calibrate(model, images, parent_sha256), method)
+    save_calibration(path, calibrate(model, images, parent_sha256))
     return Calibration.read(path)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from icnet_deploy.calibration.content import require_content
 from icnet_deploy.calibration.ladder.options import add_ladder_options, check_ladder
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
-from icnet_deploy.calibration.ranges import METHODS
+from icnet_deploy.calibration.ranges import AUTO, METHODS
 from icnet_deploy.calibration.rebuilds.draws import Chosen, Draws, draw_each
 from icnet_deploy.calibration.rebuilds.options import IMAGES, add_rebuild_options, check_rebuilds
 from icnet_deploy.calibration.selection import (
@@ -74,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--method",
-        default="percentile",
-        choices=tuple(METHODS),
-        help="how ranges are chosen (default: percentile)",
+        default=AUTO,
+        choices=(AUTO, *METHODS),
+        help="how ranges are chosen; auto: for each placement percentile or mse, whichever leaves "
+        "more labels of some calibration images as they are (default: auto)",
     )
     p.add_argument(
         "--float",
@@ -148,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("icnet quantize", "export", "onnx")
     require("icnet quantize", "cpu", "onnxruntime")
     from icnet_deploy.calibration.artefact import Recipe, load_float
+    from icnet_deploy.calibration.calibrate import save_calibration
     from icnet_deploy.calibration.histogram_plot import write_histogram
+    from icnet_deploy.calibration.ladder.methods import settled
     from icnet_deploy.calibration.ladder.run import refine
 
     placements = tuple(PLACEMENTS) if args.placement == "both" else (args.placement,)
@@ -162,10 +165,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.model.stem}.calibration.json"
     )
     calibration = _calibration(args, model, images, cache)
+    recipes = {
+        placement: settled(
+            Recipe(calibration, placement, args.method, args.exclude), model, metadata, images
+        )
+        for placement in placements
+    }
+    calibration = calibration.taken_by({p: recipe.method for p, recipe in recipes.items()})
+    save_calibration(cache, calibration)
     if args.histogram:
         tensor, target = args.histogram
-        write_histogram(Path(target), calibration, tensor, args.method)
-    recipes = {p: Recipe(calibration, p, args.method, args.exclude) for p in placements}
+        write_histogram(Path(target), calibration, tensor)
     refined = refine(args, recipes, model, images, _val(args))
     for placement, recipe in refined.recipes.items():
         _write(args.model, model, outs[placement], recipe, chosen.checked(0))
@@ -191,6 +201,8 @@ def _write(
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(out)[:16]}...")
     for line in agreement_words(found, checked.words):
         print(f"  {line}")
+    if recipe.compared is not None:
+        print(f"  ranges by {recipe.method}: {recipe.compared}")
     print(f"  {products(onnx.load(out))}")
     if unknown := PLACEMENTS[recipe.placement].unknown(model, recipe.exclude):
         named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
@@ -281,15 +293,13 @@ def _calibration(
     from icnet_deploy.calibration.calibrate import (
         calibrate_and_keep,
         load_calibration,
-        save_calibration,
     )
 
     parent = artefact_sha256(args.model)
     calibration = load_calibration(cache, model, parent, images)
     if calibration is None:
-        calibration = calibrate_and_keep(cache, model, images, parent, args.method)
+        calibration = calibrate_and_keep(cache, model, images, parent)
         print(f"{cache}: ranges of {len(calibration.statistics)} tensors on {len(images)} images")
     else:
         print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
-        save_calibration(cache, calibration, args.method)
     return calibration

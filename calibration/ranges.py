@@ -174,6 +174,12 @@ def _divergence(values: Float, shares: Float, low: float, high: float, steps: in
     return float(p @ np.log(p / q))
 
 
+METHOD = "percentile"
+"""The method where none was asked for, and no other was found better."""
+
+AUTO = "auto"
+"""Stands for the one of two methods that leaves more labels, see `ladder.methods`."""
+
 METHODS: dict[str, Callable[[TensorStatistics, float, float, int], tuple[float, float]]] = {
     "percentile": _percentile,
     "mse": _searched(_squared),

@@ -152,7 +152,6 @@ def _facts(args: argparse.Namespace, parts: Parts, images: CalibrationSet) -> di
         "machine": machine(),
         "artefact": args.model.name,
         "sha256": artefact_sha256(args.model),
-        "ranges": args.method,
         "calibration_images": list(images.hashes),
         "rule": parts.rule,
         "image_names": [image.name for image, _ in parts.seen.files],

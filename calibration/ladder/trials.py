@@ -84,6 +84,7 @@ class Trials:
         proof = self._proof and self._proof.score.protocol().to_dict()
         return {
             "placement": self._recipe.placement,
+            "ranges": self._recipe.method,
             "runtime": self._graphs(self._recipe).runtime,
             "float32": self._bench.score.to_dict(),
             "protocol": self._bench.score.protocol().to_dict(),

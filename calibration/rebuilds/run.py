@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
 from icnet_deploy.calibration.calibrate import calibrate_and_keep
+from icnet_deploy.calibration.ladder.methods import settled
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.rebuilds.draws import Chosen, Measured
 from icnet_deploy.calibration.rebuilds.options import ROUNDS
@@ -80,14 +81,15 @@ def _build(
     """Builds once more as `icnet quantize --seed` would; placement -> the artefact."""
     seed, images = chosen.draws.seeds[index], chosen.sets[index]
     print(f"build {index + 1} of {len(chosen.sets)}, seed {seed}")
-    model, *_ = load_float(args.model)
+    model, metadata, _ = load_float(args.model)
     kept, parent = folder / f"{seed}.calibration.json", artefact_sha256(args.model)
-    calibration = calibrate_and_keep(kept, model, images, parent, args.method)
+    calibration = calibrate_and_keep(kept, model, images, parent)
     checked = chosen.checked(index)
     files = {placement: folder / f"{seed}-{placement}.onnx" for placement in placements}
     for placement, out in files.items():
         try:
-            recipe = Recipe(calibration, placement, args.method, args.exclude)
+            asked = Recipe(calibration, placement, args.method, args.exclude)
+            recipe = settled(asked, model, metadata, images)
             write_quantized(args.model, out, recipe, checked.images(), checked.words)
         except CheckFailed as error:
             raise CheckFailed(

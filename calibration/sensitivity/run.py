@@ -7,13 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from icnet_deploy.calibration.artefact import METHOD, Recipe, load_float, write_quantized
+from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
 from icnet_deploy.calibration.calibrate import (
     Calibration,
     calibrate_and_keep,
     load_calibration,
+    save_calibration,
 )
 from icnet_deploy.calibration.content import require_content
+from icnet_deploy.calibration.ladder.methods import settled
+from icnet_deploy.calibration.ranges import AUTO
 from icnet_deploy.calibration.selection import FEWEST, choose, stratified
 from icnet_deploy.calibration.sensitivity.bench import (
     TIME,
@@ -100,7 +103,8 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
             refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
         refuse_seen(parts)
     with TemporaryDirectory(prefix="icnet-sensitivity-") as folder:
-        graphs = Graphs(args.model, Recipe(calibration, args.placement), Path(folder))
+        recipe = Recipe(calibration, args.placement, calibration.method(args.placement))
+        graphs = Graphs(args.model, recipe, Path(folder))
         bench = Bench(graphs, dataset if parts is None else parts.seen)
         costs = _costs(graphs, bench)
         result = _result(args, calibration, graphs, bench, costs)
@@ -151,7 +155,11 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
     if note := require_content(images.files, images, FEWEST):
         print(f"note: {note}")
-    return calibrate_and_keep(cache, model, images, parent, METHOD)
+    calibration = calibrate_and_keep(cache, model, images, parent)
+    recipe = settled(Recipe(calibration, args.placement, AUTO), model, metadata, images)
+    calibration = calibration.taken_by({args.placement: recipe.method})
+    save_calibration(cache, calibration)
+    return calibration
 
 
 def _costs(graphs: Graphs, bench: Bench) -> _Costs:
@@ -229,7 +237,7 @@ def _result(
         "weights_sha256": graphs.metadata.weights_sha256,
         "placement": args.placement,
         "runtime": graphs.runtime,
-        "ranges": METHOD,
+        "ranges": calibration.method(args.placement),
         "calibration_images": list(calibration.images),
         "protocol": bench.score.protocol().to_dict(),
         "image_names": [one.name for one in bench.score.images_counted],
@@ -279,7 +287,8 @@ def _write(
     kept = modules_of([*graphs.kept, *found.proved.proof.last.attempt.in_float])
     fitting = Fitting.of(graphs.metadata)
     checked = (fitting.apply(s.image, graphs.size).pixels for s in seen.first(_CHECKED))
-    recipe = Recipe(calibration, args.placement, exclude=kept)
+    method = calibration.method(args.placement)
+    recipe = Recipe(calibration, args.placement, method, kept)
     write_quantized(args.model, args.out, recipe, checked)
     return f"\n{args.out}: SHA-256 {sha256(args.out)[:16]}..., in float: {', '.join(kept)}"
 

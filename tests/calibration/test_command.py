@@ -41,7 +41,8 @@ def test_the_artefacts_run_everywhere_and_say_what_they_are(
     metadata = read_onnx_metadata(path)
     assert metadata.precision == placement
     assert metadata.parent_sha256 == sha256(float_file)
-    assert metadata.tools["ranges"] == "percentile"
+    assert metadata.tools["ranges"] in ("percentile", "mse")
+    assert "of the labels of 8 calibration images" in metadata.tools["ranges_chosen_by"]
     train = {content_hash(s.image) for s in open_dataset("scenes", dataset, "train")}
     assert len(metadata.calibration_images) == 8
     assert set(metadata.calibration_images) <= train

@@ -29,7 +29,7 @@ def kept(tmp_path):
             found[name].add(scale * random.normal(size=(1, 3, 8, 8)).astype(np.float32))
     made = Calibration("c" * 64, HASHES, {"x": np.array([0.5, 1.0, 0.25])}, found)
     path = tmp_path / "m.calibration.json"
-    save_calibration(path, made, "percentile")
+    save_calibration(path, made)
     return made, path, json.loads(path.read_text())
 
 
@@ -108,11 +108,11 @@ def test_one_that_lacks_a_tensor_is_read_and_made_again(calibration, shipped, tm
     """An earlier release knew fewer operators."""
     model, path, parent = onnx.load(shipped), tmp_path / "m.calibration.json", "c" * 64
     whole = replace(calibration, parent_sha256=parent)
-    save_calibration(path, whole, "percentile")
+    save_calibration(path, whole)
     assert load_calibration(path, model, parent) is not None
     last = list(whole.statistics)[-1]
     fewer = {name: one for name, one in whole.statistics.items() if name != last}
-    save_calibration(path, replace(whole, statistics=fewer), "percentile")
+    save_calibration(path, replace(whole, statistics=fewer))
     assert Calibration.read(path).statistics.keys() == fewer.keys()
     assert load_calibration(path, model, parent) is None
 

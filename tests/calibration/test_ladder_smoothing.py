@@ -124,7 +124,7 @@ def test_layers_of_a_smoothed_file_are_compared_as_they_were_scaled(
     metadata = ArtefactMetadata(five, SIZE, "logits", "fp32", stride=4, **told)
     write_artefact(source, model.SerializeToString(), metadata)
     calibration = calibrate(model, images, artefact_sha256(source))
-    save_calibration(tmp_path / "net-fp32.calibration.json", calibration, "percentile")
+    save_calibration(tmp_path / "net-fp32.calibration.json", calibration)
     recipe = Refinery(model, images).smoothing(Recipe(calibration, "int8-ort"))
     monkeypatch.setattr("icnet_deploy.calibration.artefact._LEAST_AGREEMENT", 0)
     write_quantized(source, out, recipe, list(images)[:1])

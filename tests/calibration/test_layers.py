@@ -57,7 +57,7 @@ def save_eight_bits(folder, placement, damaged=None):
     source = save_float(folder / "small-fp32.onnx")
     parent = artefact_sha256(source)
     kept = folder / "small-fp32.calibration.json"
-    save_calibration(kept, replace(small.calibration(), parent_sha256=parent), "percentile")
+    save_calibration(kept, replace(small.calibration(), parent_sha256=parent))
     calibration = Calibration.read(kept)
     model = quantize(onnx.load(source), calibration.ranges(), placement)
     if damaged is not None:
@@ -214,7 +214,7 @@ def test_an_8_bit_file_is_compared_with_the_calibration_that_it_was_made_with(
         images=tuple(f"{i + 7:064x}" for i in range(4)),
         parent_sha256=artefact_sha256(tmp_path / "small-fp32.onnx"),
     )
-    save_calibration(moved, other, "percentile")
+    save_calibration(moved, other)
     done = run("sensitivity", path, "--layers", "--images", photos, "--calibration", moved)
     assert done.code == 2
     assert "is not the calibration that" in done.err

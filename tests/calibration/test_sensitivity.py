@@ -177,6 +177,7 @@ def test_ranges_that_were_kept_are_what_ranges_made_now_were(fragile, tmp_path):
         calibration=None,
         dataset="scenes",
         data=fragile / "scenes",
+        placement="int8",
     )
     made, kept = (calibration_of(args, tmp_path / "ranges.json").ranges() for _ in range(2))
     for name, one in made.tensors.items():

@@ -1,0 +1,59 @@
+"""Which way of choosing ranges is taken: the one that leaves more of float32's labels.
+
+Neither of two ways wins everywhere. One that covers all but the last values is kind to tensors
+whose tails carry the answer; the least squared error is kinder to those without a bound, as a
+PReLU leaves them, whose few far values would cost all others half their steps. No statistic of a
+tensor alone tells which it is, so both graphs are made, run on images that ranges were taken from,
+and their labels compared with the float32 graph's. Nothing else of an image is looked at: images
+that models are scored on have no part in it.
+"""
+
+from dataclasses import replace
+
+import onnx
+
+from icnet_deploy.calibration.agreement import shares
+from icnet_deploy.calibration.artefact import Compared, Recipe
+from icnet_deploy.calibration.ranges import AUTO, METHOD
+from icnet_deploy.calibration.selection import FEWEST, CalibrationSet
+from icnet_deploy.metadata import ArtefactMetadata
+
+_METHODS = (METHOD, "mse")
+"""That are compared; the first is taken unless the other is better by far enough."""
+
+_OF_OTHERS = 0.95
+"""The other leaves at most so many times as many labels that differ: images that ranges were taken
+from flatter what clips most, and other images move the ratio by a few hundredths."""
+
+_PIXELS = 1 << 23
+"""Of all images together, at most, as long as there are `FEWEST`."""
+
+
+def settled(
+    recipe: Recipe, model: onnx.ModelProto, metadata: ArtefactMetadata, images: CalibrationSet
+) -> Recipe:
+    """The recipe with a method in place of `AUTO`; one that has a method is left as it is.
+
+    The same images give the same method. Three graphs are run, on images of 8 Mi pixels together
+    (12 of 720x960; 8 at least), or on all of them where these are fewer.
+
+    Args:
+        recipe: whose calibration is of the graph.
+        model: the float32 graph.
+        metadata: of it.
+        images: those that it is calibrated on.
+
+    Raises:
+        NotFinite: logits of a graph are infinite or not numbers.
+        CheckFailed: a number in an 8-bit graph is not finite.
+    """
+    if recipe.method != AUTO:
+        return recipe
+    height, width = metadata.size or (1, 1)
+    some = images.first(max(FEWEST, _PIXELS // (height * width)))
+    graphs = {one: replace(recipe, method=one).graph(model) for one in _METHODS}
+    alike = shares(model, graphs, some, metadata, f"ranges of {recipe.placement}")
+    first, other = _METHODS
+    better = alike[first] < 1 and 1 - alike[other] <= _OF_OTHERS * (1 - alike[first])
+    taken = other if better else first
+    return replace(recipe, method=taken, compared=Compared(len(some), alike))

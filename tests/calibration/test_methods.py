@@ -1,0 +1,108 @@
+"""Which method of ranges is taken where none was asked for."""
+
+import json
+from dataclasses import replace
+
+import placement_contract as small
+import pytest
+
+from icnet_deploy.calibration.agreement import agreements
+from icnet_deploy.calibration.artefact import Recipe
+from icnet_deploy.calibration.calibrate import Calibration, save_calibration
+from icnet_deploy.calibration.ladder import methods
+from icnet_deploy.calibration.ladder.methods import settled
+from icnet_deploy.calibration.ranges import AUTO
+from icnet_deploy.cli import main
+from icnet_deploy.documents import sealed
+from icnet_deploy.metadata import read_onnx_metadata
+
+
+def settle(method=AUTO, placement="int8-ort"):
+    recipe = Recipe(small.calibration(), placement, method)
+    return settled(recipe, small.network(), small.metadata(), small.images())
+
+
+@pytest.mark.parametrize("placement", ["int8", "int8-ort"])
+def test_both_graphs_are_compared_with_float32_on_calibration_images(placement):
+    found = settle(placement=placement)
+    assert found.compared.images == len(small.images())
+    for method, share in found.compared.alike.items():
+        graph = replace(found, method=method).graph(small.network())
+        [exact] = agreements(small.network(), graph, small.images(), small.metadata())
+        assert 0.9 < share < 1
+        assert share == exact.share
+    assert found.method == max(found.compared.alike, key=found.compared.alike.get)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "mse", "taken"),
+    [
+        (0.98, 0.99, "mse"),
+        (0.98, 0.981, "mse"),  # a twentieth fewer differ
+        (0.98, 0.9809, "percentile"),
+        (0.98, 0.97, "percentile"),
+        (1.0, 1.0, "percentile"),
+    ],
+)
+def test_the_other_is_taken_where_it_is_better_by_enough(monkeypatch, percentile, mse, taken):
+    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": percentile, "mse": mse})
+    found = settle()
+    assert found.method == taken
+    tools = found.metadata(small.metadata()).tools
+    assert tools["ranges"] == taken
+    shares = f"percentile {100 * percentile:.3f} %, mse {100 * mse:.3f} %"
+    assert tools["ranges_chosen_by"] == f"{shares} of the labels of 4 calibration images alike"
+
+
+def test_few_images_are_run_of_large_ones(monkeypatch):
+    seen = []
+    monkeypatch.setattr(small.Scenes, "first", lambda self, count: seen.append(count) or self)
+    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": 1.0, "mse": 1.0})
+    for size in (small.SIZE, (720, 960), (1024, 2048), (4000, 6000)):
+        metadata = replace(small.metadata(), size=size)
+        settled(
+            Recipe(small.calibration(), "int8", AUTO), small.network(), metadata, small.images()
+        )
+    assert seen == [1365, 12, 8, 8]
+
+
+def test_a_method_that_was_asked_for_is_not_compared():
+    assert settle("mse").compared is None
+    assert "ranges_chosen_by" not in settle("mse").metadata(small.metadata()).tools
+
+
+def test_what_was_taken_is_kept_and_read_back(tmp_path):
+    path = tmp_path / "kept.json"
+    made = small.calibration().taken_by({"int8": "mse"})
+    save_calibration(path, made)
+    again = Calibration.read(path)
+    assert [again.method(name) for name in ("int8", "int8-ort")] == ["mse", "percentile"]
+    value = json.loads(path.read_text())
+    for name, one in value["tensors"].items():
+        limit = made.ranges("mse").tensors[name].limit
+        assert one["int8"] == [-limit, limit]
+        percentile = made.ranges("percentile").tensors[name]
+        assert one["int8-ort"] == [percentile.low, percentile.high]
+    old = {k: v for k, v in value.items() if k not in ("methods", "sha256")}  # of 0.9
+    path.write_text(json.dumps(sealed({**old, "ranges_by": "mse"})))
+    assert Calibration.read(path).method("int8") == "percentile"
+
+
+def test_layers_are_compared_of_the_graph_that_was_written(
+    float_file, dataset, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": 0.98, "mse": 0.99})
+    data = ["--dataset", "scenes", "--data", str(dataset)]
+    where = ["--calibration", str(tmp_path / "kept.json")]
+    out = ["--placement", "int8", "-o", str(tmp_path / "int8.onnx"), "--count", "8"]
+    assert main(["quantize", str(float_file), *data, *where, *out]) == 0
+    words = "ranges by mse: percentile 98.000 %, mse 99.000 % of the labels of 8 calibration images"
+    assert words in capsys.readouterr().out
+    assert read_onnx_metadata(tmp_path / "int8.onnx").tools["ranges"] == "mse"
+    graph = ["--placement", "int8", "--limit", "2", "--json", str(tmp_path / "of.json")]
+    assert main(["sensitivity", str(float_file), "--layers", *data, *where, *graph]) == 0
+    of_graph = json.loads((tmp_path / "of.json").read_text())
+    file = ["--reference", str(float_file), "--limit", "2", "--json", str(tmp_path / "file.json")]
+    assert main(["sensitivity", str(tmp_path / "int8.onnx"), "--layers", *data, *where, *file]) == 0
+    of_file = json.loads((tmp_path / "file.json").read_text())
+    assert of_graph["blocks"] == of_file["blocks"]
