@@ -182,6 +182,7 @@ def test_what_was_wrong_once_is_right(form, images):
 @pytest.mark.skipif(not ALL, reason="takes minutes: ICNET_EVERY_FORM=1")
 @pytest.mark.parametrize("form", FORMS if ALL else ["all"])
 def test_openvino_answers_as_onnxruntime_does(form, images):
-    tried = [wrong(form, *place, images, served) for place in PLACES for served in (False, True)]
+    first = list(FORMS).index(form)  # which form is served where comes in turn
+    tried = [wrong(form, *place, images, (first + at) % 2 == 1) for at, place in enumerate(PLACES)]
     assert any(lines is not None for lines in tried)
     assert [line for lines in tried for line in lines or ()] == []
