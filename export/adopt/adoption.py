@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import CheckFailed, InputError, ModelError, OutputError
+from icnet_deploy.errors import BackendError, CheckFailed, InputError, ModelError, OutputError
 from icnet_deploy.export.adopt.assemble import assemble
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign, require_finite_weights
 from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
@@ -180,6 +180,8 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
                 "network so that it gives them"
             )
         behaviour = replace(behaviour, upsampling=ending.upsampling)
+        if size is None and ending.upsampling is not None:
+            behaviour = replace(behaviour, side_multiple=_exact_multiple(whole, behaviour))
         rule = rule_of(file, behaviour, request.upsampling)
         form = Form(size or at, dynamic_size=size is None)
         sizes = sizes_of(form, behaviour.min_side, behaviour.side_multiple)
@@ -201,6 +203,20 @@ def _behaviour(network: ForeignNetwork, name: str, size: Size | None) -> Behavio
     except CheckFailed as error:
         advice = "export the network again, in inference mode and from weights that are whole"
         raise ModelError(f"{error}: {advice}") from error
+
+
+def _exact_multiple(whole: ForeignNetwork, behaviour: Behaviour) -> int:
+    """The multiple of an image's sides at which the file's own answer has the image's size.
+
+    A Resize by a factor gives 66x98 for an image of 65x97: there is no label map to be the same as.
+    """
+    for times in (1, 2, 4, 8, 16, 32):
+        multiple = behaviour.side_multiple * times
+        side = (-(-behaviour.min_side // multiple) | 1) * multiple
+        with suppress(BackendError):  # it does not take that size
+            if whole(torch.zeros(1, 3, side, side + multiple)).shape[2:] == (side, side + multiple):
+                return multiple
+    return behaviour.side_multiple
 
 
 def _unlike(

@@ -290,6 +290,20 @@ def test_an_upsampling_can_be_left_in_the_graph(take):
     assert (metadata.upsampling, metadata.stride) == ("none", 1)
 
 
+def test_sides_are_those_at_which_the_file_answers_at_the_image_s_size(take, changed, adopted):
+    def change(model):
+        """Its last Resize is by a factor: at 65x97 it gives 66x98."""
+        scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
+        model.graph.initializer.append(scales)
+        model.graph.node[-1].input[:] = [model.graph.node[-1].input[0], "", "twice"]
+
+    out, found = take(changed(change, "script-free"))
+    metadata = read_onnx_metadata(out)
+    assert (metadata.upsampling, metadata.side_multiple) == ("aligned-corners", 2)
+    assert "sides: multiples of 2, from 64 pixels on (found)" in found.found
+    assert read_onnx_metadata(adopted("script-free")[0]).side_multiple == 1
+
+
 def test_constants_that_are_inputs_too_as_old_files_have_them(take, changed, adopted):
     def change(model):
         model.ir_version = 3
