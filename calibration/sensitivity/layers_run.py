@@ -188,12 +188,16 @@ def _made_with(args: argparse.Namespace, cache: Path, metadata: ArtefactMetadata
 
 
 def _origin(path: Path, metadata: ArtefactMetadata) -> Path:
-    """The float32 file beside an artefact that it was made from: its parent, or of its weights."""
+    """The float32 file beside an artefact that it was made from: its parent, or of its weights.
+
+    An adopted file's parent is the other program's, which holds its weights.
+    """
+    of_weights = metadata.parent_sha256 in (None, metadata.weights_sha256)
     for one in read_artefacts(path.parent):
         other = one.metadata
         if other is None or other.precision != "fp32" or one.is_engine or one.problem:
             continue
-        if metadata.parent_sha256 is not None:
+        if not of_weights:
             if one.sha256 == metadata.parent_sha256:
                 return one.path
         elif metadata.weights_sha256 is not None and (

@@ -18,7 +18,7 @@ from icnet_deploy.calibration.quantize import quantize
 from icnet_deploy.calibration.sensitivity.layers_report import layers_plot
 from icnet_deploy.images import write_image
 from icnet_deploy.integrity import artefact_sha256
-from icnet_deploy.metadata import write_artefact
+from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 
 NETWORK = {"architecture": "small"}  # of which nothing is known but the names of its layers
 ORDER = ["conv4", "conv1", "conv2", "conv3", "conv5", "conv6", "classifier"]
@@ -193,6 +193,12 @@ def test_a_reference_is_found_by_name_or_in_the_folder(half, compare, photos, ru
     assert "is not in its folder: name it with --reference" in done.err
     named, _ = compare(alone / half.name, "--reference", half.with_name("large.onnx"))
     assert named["reference"] == "large.onnx"
+    adopted = tmp_path / "adopted"  # the parent of both is another program's file
+    adopted.mkdir()
+    for name in ("large.onnx", half.name):
+        metadata = replace(read_onnx_metadata(half.with_name(name)), parent_sha256="a" * 64)
+        write_artefact(adopted / name, half.with_name(name).read_bytes(), metadata)
+    assert compare(adopted / half.name)[0]["reference"] == "large.onnx"
     other = small.save_network(alone / "other.onnx")
     done = run("sensitivity", half, "--layers", "--images", photos, "--reference", other)
     assert done.code == 2
