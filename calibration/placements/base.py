@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from icnet_deploy.calibration.graph import Graph
 
 
+_COSTLY = 0.004
+"""A classifier of a larger share of the multiply-adds takes long: of SegFormer it is 0.5 %."""
+
+_MANY = 256
+
+
 @dataclass
 class Pairs:
     """Where pairs stand in one graph.
@@ -82,8 +88,32 @@ class Placement(ABC):
         return one.kind in self.kinds
 
     def float_layers(self, graph: Graph) -> tuple[str, ...]:
-        """The layers that stay in float unless others are named; see `Graph.float_layers`."""
-        return graph.float_layers()
+        """The layers that stay in float unless others are named.
+
+        Those of `Graph.float_layers`, but for a classifier that would take long in float and loses
+        little in 8 bits.
+
+        Args:
+            graph: of float32.
+        """
+        from icnet_deploy.calibration.products import products
+
+        counted = products(graph.model)
+        costly = {each.layer for each in counted.nodes if each.count > _COSTLY * counted.total}
+        costly.difference_update(graph.image_layers())
+        for one in graph.weighted():
+            if not self.rounds_well(one, tuple(graph.constants[one.weight].dims)):
+                costly.discard(graph.layer(one.node))
+        return tuple(name for name in graph.float_layers() if name not in costly)
+
+    def rounds_well(self, one: Weighted, shape: tuple[int, ...]) -> bool:
+        """Whether a classifier loses little in 8 bits: over many channels, rounding evens out.
+
+        Args:
+            one: the classifier.
+            shape: of its weights.
+        """
+        return one.inputs(shape) >= _MANY
 
     def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """Lays out a float32 graph before pairs are placed; its function stays the same.

@@ -55,9 +55,10 @@ class Net:
         attributes = {"pads": [kernel // 2] * 4, **attributes}
         return self.node("Conv", name, image, weight, bias, **attributes)
 
-    def model(self, last, channels=CHANNELS, kernel=1):
+    def model(self, last, channels=CHANNELS, kernel=1, inputs=CHANNELS):
         """With one more convolution in 8 bits, and one in float if it is of one pixel."""
-        self.conv("classifier", self.conv("second", last, channels), kernel=kernel, outputs=4)
+        second = self.conv("second", last, channels, outputs=inputs)
+        self.conv("classifier", second, inputs, kernel=kernel, outputs=4)
         image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *SIZE, 3])
         logits = helper.make_tensor_value_info("classifier", TensorProto.FLOAT, ["N", 4, "h", "w"])
         graph = helper.make_graph(self.nodes, "net", [image], [logits], self.constants)
@@ -285,18 +286,20 @@ def test_it_is_worked_out_in_8_bits(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("placement", "kernel", "wider", "kept"),
+    ("placement", "kernel", "inputs", "wide", "kept"),
     [
-        ("int8-ort", 1, 1, ["classifier"]),
-        ("int8-ort", 3, 1, []),
-        ("int8-ort", 3, 64, ["classifier"]),  # less than a hundredth of the products
-        ("int8", 3, 1, ["classifier"]),
+        ("int8-ort", 1, 8, 8, ["classifier"]),
+        ("int8-ort", 3, 8, 8, []),
+        ("int8-ort", 3, 8, 1024, ["classifier"]),  # less than 0.4 % of the products
+        ("int8", 3, 8, 8, ["classifier"]),
+        ("int8-ort", 1, 256, 8, []),
+        ("int8", 1, 256, 8, []),
     ],
 )
-def test_a_classifier_that_takes_long_in_float_is_in_8_bits(placement, kernel, wider, kept):
+def test_a_classifier_that_takes_long_in_float_is_in_8_bits(placement, kernel, inputs, wide, kept):
     net = Net()
-    last = net.conv("wide", net.conv("body", "first", outputs=8 * wider), channels=8 * wider)
-    model = net.model(last, kernel=kernel)
+    last = net.conv("wide", net.conv("body", "first", outputs=wide), channels=wide)
+    model = net.model(last, kernel=kernel, inputs=inputs)
     ours = quantize(model, calibrate(model, IMAGES, "0" * 64).ranges("minmax"), placement)
     assert list(products(ours).float_layers()) == kept
     assert not placement_of(placement).unknown(model)
