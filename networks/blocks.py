@@ -116,6 +116,10 @@ def _put_together(parts: Mapping[str, Sequence[str]], most: int) -> dict[str, li
     }
 
 
+_PLACES = frozenset({"layout", "output", "tensor"})
+"""Of an adopted file: what finds its logits again, and says nothing of the network."""
+
+
 def words(description: Mapping[str, Any]) -> str:
     """A network in a few words, e.g. `icnet, sub24, width 0.5`; empty where nothing is known."""
     if not description:
@@ -125,7 +129,7 @@ def words(description: Mapping[str, Any]) -> str:
     parts = [
         value if isinstance(value, str) else f"{name} {value}"
         for name, value in sorted(settings.items())
-        if name not in {"architecture", "arguments", *RESERVED}
+        if name not in {"architecture", "arguments", *RESERVED, *_PLACES}
     ]
     pruned = ["pruned"] * bool(description.get("channels"))
     return ", ".join([_architecture(description), *parts, *pruned])

@@ -130,3 +130,4 @@ def test_evaluate_compares_an_artefact_with_the_file(run, folder):
     first, second = json.loads(result.read_text())["models"]
     assert first["score"]["miou_percent"] == second["score"]["miou_percent"]
     assert second["runtime"] == "onnxruntime"
+    assert "(adopted, tensorflow-argmax.onnx, opset 15, tf2onnx 1.17.0; onnxruntime" in done.out
