@@ -41,10 +41,10 @@ def open_network(request: NetworkRequest, size: Size | None = None) -> Checkpoin
 
     Raises:
         InputError: there is no such module or factory, it refuses its arguments, does not take
-            images, is TorchScript or lazy.
+            images, is TorchScript or lazy; what was said of it is not what it does.
         ModelError: its weights cannot be read or do not fit.
         LabelSetError: the label set has another number of classes.
-        CheckFailed: what was said of it is not what it does.
+        CheckFailed: its answer is another each time, or it says of itself what it does not do.
     """
     return _checkpoint(build_module(request.factory, request.arguments), request, size)
 

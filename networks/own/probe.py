@@ -112,9 +112,9 @@ def probe(
         keep_resize: its last upsampling stays in it.
 
     Raises:
-        InputError: it takes no images, or not of this size; its answer is not logits.
-        CheckFailed: it does not take the multiple that was said; its answer is another each time,
-            or depends on other images of the batch.
+        InputError: it takes no images, or not of this size, or not the multiple that was said; its
+            answer is not logits.
+        CheckFailed: its answer is another each time, or depends on other images of the batch.
     """
     buffers = {key: value.clone() for key, value in module.named_buffers()}
     runs, found = _runs(module, name, size, multiple)
@@ -189,7 +189,7 @@ def _runs(
         runs, found = _runs(module, name, size, None)
         if len(runs) == 1:
             return runs, said
-        raise CheckFailed(
+        raise InputError(
             f"--side-multiple {said} was said, but {name} takes sides that are multiples of "
             f"{found}: at {_by(_sizes(said, min(_SCALES))[0])} {reason}"
         )

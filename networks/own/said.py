@@ -16,26 +16,26 @@ def hold_said(request: NetworkRequest, behaviour: Behaviour, name: str) -> str:
     """The rule of the last upsampling.
 
     Raises:
-        CheckFailed: what was said of the rule, or of the stride, is not what the network does.
-        InputError: nothing places its logits.
+        InputError: what was said of the rule, or of the stride, is not what the network does; or
+            nothing places its logits.
     """
     said, found = request.upsampling, behaviour.upsampling
     if said is not None and found not in (None, said):
         aligned = found == "aligned-corners"
-        raise CheckFailed(
+        raise InputError(
             f"--upsampling {said} was said, but {name} upsamples its logits by {found}: its last "
             f"resize is interpolate(..., mode='bilinear', align_corners={aligned}); leave "
             f"--upsampling out, or say {found}"
         )
     if behaviour.is_whole:
         if said not in (None, "none"):
-            raise CheckFailed(
+            raise InputError(
                 f"--upsampling {said} was said, but the logits of {name} have the image's size: "
                 "nothing is left to be upsampled; leave --upsampling out, or say none"
             )
         rule = "none"
     elif said == "none":
-        raise CheckFailed(
+        raise InputError(
             f"--upsampling none was said, but {_sizes_of(behaviour, name)}, not the image's size; "
             "say half-pixel or aligned-corners, as it was trained"
         )
@@ -43,7 +43,7 @@ def hold_said(request: NetworkRequest, behaviour: Behaviour, name: str) -> str:
         rule = said or found or _ASSUMED
     if request.stride is not None and request.stride != behaviour.stride:
         true = f"stride {behaviour.stride}" if behaviour.stride else "no one stride"
-        raise CheckFailed(
+        raise InputError(
             f"--stride {request.stride} was said, but {_sizes_of(behaviour, name)}: {true}; leave "
             "--stride out"
         )
@@ -63,8 +63,8 @@ def hold_declared(
     """Holds what was said against what a network of this kit's own kind says of itself.
 
     Raises:
-        CheckFailed: they differ, or it says of itself what it does not do.
-        InputError: a threshold was said, which it has none of.
+        InputError: they differ; or a threshold was said, which it has none of.
+        CheckFailed: it says of itself what it does not do.
     """
     if request.threshold is not None:
         raise InputError(f"--threshold is about a plain module of one channel; {name} is none")
@@ -75,7 +75,7 @@ def hold_declared(
     }
     for option, (said, declared) in pairs.items():
         if said is not None and said != declared:
-            raise CheckFailed(f"{option} {said} was said, but {name} says of itself {declared}")
+            raise InputError(f"{option} {said} was said, but {name} says of itself {declared}")
     if network.stride not in (None, behaviour.stride):
         raise CheckFailed(
             f"{name} says of itself that its stride is {network.stride}, but "

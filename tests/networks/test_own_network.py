@@ -235,7 +235,7 @@ def test_a_network_of_the_kits_own_kind_is_taken_as_it_is():
     checkpoint = opened(Plain(3))
     assert isinstance(checkpoint.network, Plain)
     assert opened(Whole(3), upsampling="none").network.stride == 1
-    with pytest.raises(CheckFailed, match="aligned-corners was said, but nets:net says of itself"):
+    with pytest.raises(InputError, match="aligned-corners was said, but nets:net says of itself"):
         opened(Plain(3), upsampling="aligned-corners")
 
     class Wrong(Plain):

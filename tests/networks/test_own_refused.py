@@ -111,9 +111,9 @@ SAID_WRONGLY = {
 
 
 @pytest.mark.parametrize("kind", SAID_WRONGLY)
-def test_what_was_said_wrongly_fails_and_names_the_cause(kind):
+def test_what_was_said_wrongly_is_refused_and_names_the_cause(kind):
     module, said, message = SAID_WRONGLY[kind]
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(InputError, match=message):
         opened(module, **said)
 
 
