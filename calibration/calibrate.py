@@ -15,6 +15,7 @@ from tqdm import tqdm
 from icnet_deploy.calibration.equalize import Factors, equalized, factors_of
 from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.histogram import TensorStatistics
+from icnet_deploy.calibration.placements.reach import slopes_of
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.ranges import METHOD, METHODS, Ranges, set_ranges
 from icnet_deploy.calibration.selection import CalibrationSet
@@ -185,8 +186,8 @@ def load_calibration(
 ) -> Calibration | None:
     """Reads it back if it is of this graph and of these images.
 
-    None if it is not, if it is broken, or if it lacks a tensor: earlier releases knew fewer
-    operators, and took the statistics of fewer.
+    None if it is not, if it is broken, or if it lacks a tensor or does not know what an activation
+    makes of one: earlier releases knew fewer operators.
 
     Args:
         path: its file, which need not be there.
@@ -201,8 +202,29 @@ def load_calibration(
     same = images is None or calibration.images == images.hashes
     if not same or calibration.parent_sha256 != parent_sha256:
         return None
-    wanted = _tensors_of(equalized(plain(model), calibration.factors))
-    return calibration if calibration.statistics.keys() >= set(wanted) else None
+    scaled = equalized(plain(model), calibration.factors)
+    graph, known = Graph(scaled), calibration.statistics
+    for name in _tensors_of(scaled):
+        if name not in known or not np.isclose(known[name].below_zero, _below_zero(graph, name)):
+            return None
+    return calibration
+
+
+def _below_zero(graph: Graph, tensor: str) -> float:
+    """What is left of the square of a small change of values below zero behind their reader.
+
+    That is the mean of its squared slopes: of a PReLU those of its channels, of a LeakyReLU its
+    own, of a hard swish that of (2 x + 3) / 6 from -3 to 0. Else 1.
+    """
+    reader = graph.only_reader(tensor)
+    if reader is None:
+        return 1.0
+    if reader.op_type == "HardSwish":
+        return 1 / 12
+    if reader.op_type == "LeakyRelu":
+        return float(next((a.f for a in reader.attribute if a.name == "alpha"), 0.01)) ** 2
+    slopes = slopes_of(graph, reader)
+    return 1.0 if slopes is None else float(np.square(slopes, dtype=np.float64).mean())
 
 
 def _tensors_of(model: onnx.ModelProto) -> list[str]:
@@ -244,12 +266,15 @@ def collect(
     """
     names, graph = _tensors_of(model), Graph(model)
     axes = [graph.channel_axis(name) for name in names]
+    left = [_below_zero(graph, name) for name in names]
     session = open_session(model, names)
     statistics: dict[str, TensorStatistics] = {}
     for image in images:
         values = session.run(names, {"image": image[None]})
-        for name, value, axis in zip(names, values, axes, strict=True):
-            statistics.setdefault(name, TensorStatistics(value.shape[axis])).add(value, axis)
+        for name, value, axis, below in zip(names, values, axes, left, strict=True):
+            if name not in statistics:
+                statistics[name] = TensorStatistics(value.shape[axis], below_zero=below)
+            statistics[name].add(value, axis)
     if not statistics:
         raise ImageError("there is no image to calibrate on: give at least one")
     return statistics

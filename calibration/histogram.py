@@ -49,7 +49,9 @@ _SCHEMA = Schema(
         "channel_means": list_of(NUMBER),
         "channel_highest": list_of(FROM_ZERO),
         "histogram": object_with(_HISTOGRAM),
+        "below_zero": FROM_ZERO,
     },
+    optional=("below_zero",),  # earlier releases weighed all values alike
 )
 
 Array = npt.NDArray[np.float32]
@@ -68,6 +70,8 @@ class TensorStatistics:
         total: float64 of C; the sum of each channel's values.
         highest: float64 of C; the largest absolute value of each channel.
         images: how many were added.
+        below_zero: what the squared error of a value below zero is worth, where that of one above
+            is worth 1: an activation behind the tensor may make it smaller.
     """
 
     channels: int
@@ -78,6 +82,7 @@ class TensorStatistics:
     total: Float = field(default_factory=lambda: np.zeros(0))
     highest: Float = field(default_factory=lambda: np.zeros(0))
     images: int = 0
+    below_zero: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.total.size:
@@ -134,6 +139,7 @@ class TensorStatistics:
             "minimum": self.minimum,
             "maximum": self.maximum,
             "images": self.images,
+            "below_zero": self.below_zero,
             "channel_means": [float(f"{v:.7g}") for v in self.means()],
             "channel_highest": [float(f"{v:.7g}") for v in self.highest],
             "histogram": {
@@ -184,4 +190,5 @@ class TensorStatistics:
             total=means * images,
             highest=highest,
             images=images,
+            below_zero=float(known.get("below_zero", 1.0)),
         )

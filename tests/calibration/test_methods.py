@@ -3,12 +3,20 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import placement_contract as small
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.calibration.agreement import agreements
 from icnet_deploy.calibration.artefact import Recipe
-from icnet_deploy.calibration.calibrate import Calibration, save_calibration
+from icnet_deploy.calibration.calibrate import (
+    Calibration,
+    collect,
+    load_calibration,
+    save_calibration,
+)
+from icnet_deploy.calibration.graph import plain
 from icnet_deploy.calibration.ladder import methods
 from icnet_deploy.calibration.ladder.methods import settled
 from icnet_deploy.calibration.ranges import AUTO
@@ -86,6 +94,55 @@ def test_what_was_taken_is_kept_and_read_back(tmp_path):
     old = {k: v for k, v in value.items() if k not in ("methods", "sha256")}  # of 0.9
     path.write_text(json.dumps(sealed({**old, "ranges_by": "mse"})))
     assert Calibration.read(path).method("int8") == "percentile"
+
+
+def activations():
+    """A graph in which one tensor each is read by an activation, and one by two of them."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])
+    weight = np.random.default_rng(0).normal(0, 0.5, (3, 3, 3, 3)).astype(np.float32)
+    constants = [
+        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(np.float32([[[0.25]], [[0.5]], [[0]]]), "slopes"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+    ]
+    given = "planes"
+    kinds = {
+        "prelu": ("PRelu", "slopes"),
+        "leaky": ("LeakyRelu",),
+        "swish": ("HardSwish",),
+        "relu": ("Relu",),
+        "two": ("PRelu", "slopes"),
+    }
+    for name, (kind, *more) in kinds.items():
+        conv = helper.make_node("Conv", [given, "weight"], [f"before_{name}"], pads=[1] * 4)
+        given = f"behind_{name}"
+        nodes += [conv, helper.make_node(kind, [f"before_{name}", *more], [given])]
+    nodes += [
+        helper.make_node("Add", ["before_two", "behind_two"], ["sum"]),
+        helper.make_node("Conv", ["sum", "weight"], ["last"], "classifier"),
+    ]
+    logits = helper.make_tensor_value_info("last", TensorProto.FLOAT, [1, 3, 6, 6])
+    graph = helper.make_graph(nodes, "activations", [image], [logits], constants)
+    return plain(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]))
+
+
+def test_what_activations_leave_of_values_below_zero_is_known_of_tensors(tmp_path):
+    model = activations()
+    found = collect(model, [np.full((8, 8, 3), 100, np.uint8)])
+    left = {name: one.below_zero for name, one in found.items() if one.below_zero != 1}
+    slopes = np.mean(np.square([0.25, 0.5, 0]))
+    expected = {"before_prelu": slopes, "before_leaky": 1e-4, "before_swish": 1 / 12}
+    assert left == pytest.approx(expected)
+    kept = tmp_path / "kept.json"
+    made = Calibration("0" * 64, ("1" * 64,), {}, found)
+    save_calibration(kept, made)
+    assert load_calibration(kept, model, "0" * 64).statistics["before_swish"].below_zero == 1 / 12
+    earlier = replace(found["before_prelu"], below_zero=1.0)  # as an earlier release kept it
+    save_calibration(kept, replace(made, statistics={**found, "before_prelu": earlier}))
+    assert load_calibration(kept, model, "0" * 64) is None
 
 
 def test_layers_are_compared_of_the_graph_that_was_written(

@@ -102,3 +102,22 @@ def test_zero_lies_on_every_grid():
 def test_an_unknown_method_is_refused(bulk):
     with pytest.raises(InputError, match="unknown method 'best'"):
         set_ranges({"x": statistics(bulk)}, "best", {})
+
+
+def test_values_count_as_much_as_an_activation_leaves_of_them():
+    values = np.random.default_rng(0).normal(0, 1, (1, 1, 300, 300))
+    alike, less = statistics(values), statistics(values)
+    less.below_zero = 1 / 16
+    for method in METHODS:
+        all_alike, left = (set_ranges({"x": s}, method, {}).tensors["x"] for s in (alike, less))
+        if method != "mse":
+            assert (all_alike.low, all_alike.high) == (left.low, left.high)
+            continue
+
+        def error(chosen):
+            behind = [np.where(v < 0, v / 4, v) for v in (values, rounded(values, *chosen, 255))]
+            return np.square(behind[0] - behind[1]).mean()
+
+        assert 0.5 < left.low / all_alike.low < 0.9
+        ends = [(one.low, one.high) for one in (left, all_alike)]
+        assert error(ends[0]) < 0.95 * error(ends[1])
