@@ -25,7 +25,7 @@ _OF_OTHERS = 0.95
 """The other leaves at most so many times as many labels that differ: images that ranges were taken
 from flatter what clips most, and other images move the ratio by a few hundredths."""
 
-_PIXELS = 1 << 23
+_PIXELS = 1 << 22
 """Of all images together, at most, as long as there are `FEWEST`."""
 
 
@@ -34,8 +34,8 @@ def settled(
 ) -> Recipe:
     """The recipe with a method in place of `AUTO`; one that has a method is left as it is.
 
-    The same images give the same method. Three graphs are run, on images of 8 Mi pixels together
-    (12 of 720x960; 8 at least), or on all of them where these are fewer.
+    The same images give the same method. Three graphs are run, on images of 4 Mi pixels together
+    (24 of 360x480), or 8 where that is more, or all of them where these are fewer.
 
     Args:
         recipe: whose calibration is of the graph.
