@@ -104,7 +104,7 @@ def _row(
         _candidate(each, timed.get(str(index)), reference, exact, best)
         for index, each in enumerate(files)
     ]
-    content = {"runtime": runtime, "version": version(runtime)}
+    content: dict[str, Any] = {"runtime": runtime, "version": version(runtime)}
     if ours := best_of_ours(candidates):
         content["ours"] = {
             "settings": ours["settings"],
