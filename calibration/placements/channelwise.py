@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icnet_deploy.calibration.weighted import Floats
+from icnet_deploy.calibration.placements.reach import pads_zeros
+from icnet_deploy.calibration.weighted import KINDS, Floats
 
 if TYPE_CHECKING:
     import onnx
@@ -74,25 +75,54 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> b
         )
     if node.op_type != "AveragePool" or values.get("ceil_mode") or not _dense(values):
         return False
-    if counts_border(node):
+    if counts_border(graph, node):
         return True
     plain = not any(values.get("pads", [0])) and _padding(values) in ("NOTSET", "VALID")
     slow = made[2] * made[3] > _FEWEST and np.prod(values["kernel_shape"]) <= _LARGEST
     return bool(plain and slow)
 
 
-def counts_border(node: onnx.NodeProto) -> bool:
-    """Whether a node is an average pool that counts zeros around the image.
+def counts_border(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node is an average pool that counts zeros around the image, its own or a Pad's.
 
-    OpenVINO 2026.4 takes the places of uint8 for its values there, so that zeros outside become the
-    least value of the grid: such a pool may not read 8 bits whose zero is not at place 0.
+    OpenVINO 2026.4 takes such a pool on uint8 places before their zero is subtracted: the zeros
+    outside become the lowest value of the grid. Places may be those of a pair, or the pixels of the
+    image, whose mean is subtracted.
     """
     from onnx import helper
 
-    values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    if node.op_type != "AveragePool" or not values.get("count_include_pad"):
+    if node.op_type != "AveragePool":
         return False
-    return any(values.get("pads", [0])) or _padding(values).startswith("SAME")
+    values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    pads = any(values.get("pads", [0])) or _padding(values).startswith("SAME")
+    source = graph.producers.get(node.input[0])
+    if source is not None and source.op_type == "Pad" and not pads:
+        return pads_zeros(graph, source)
+    return pads and bool(values.get("count_include_pad"))
+
+
+def convolve_pools_of_image(graph: Graph) -> bool:
+    """Makes convolutions of the pools of the image itself that count its border.
+
+    Returns:
+        Whether it changed the graph.
+    """
+    nodes: list[onnx.NodeProto] = []
+    image = {value.name for value in graph.model.graph.input}
+    changed = False
+    for node in graph.model.graph.node:
+        made = graph.shape(node.output[0]) or ()
+        if node.op_type not in KINDS and image.intersection(node.input):
+            image.update(node.output)
+            if counts_border(graph, node) and is_depthwise(graph, node, made):
+                nodes.append(as_depthwise(graph, node, made[1]))
+                changed = True
+                continue
+        nodes.append(node)
+    if changed:
+        del graph.model.graph.value_info[:]
+        graph.sort(nodes)
+    return changed
 
 
 def _padding(values: Mapping[str, Any]) -> str:

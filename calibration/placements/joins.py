@@ -17,7 +17,7 @@ _EACH = frozenset({"Relu", "Clip", "Identity", "Dropout"})
 _BY_CHANNEL = {"BatchNormalization": 0, "Mul": -3, "Div": -3, "Add": -3, "Sub": -3}
 """Operators -> the axis of their constants along which the channels lie."""
 
-_MOVES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_MOVES = frozenset({"Expand", "Flatten", "Gather", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that move values and change none: 8 bits are moved as well."""
 
 

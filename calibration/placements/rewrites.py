@@ -109,10 +109,9 @@ class _Rewriter:
         """Whether a depthwise convolution is to stand for a node."""
         if id(node) not in self.depthwise:
             return False
-        eight_bits = node.input[0] in self.reach.base
-        if counts_border(node):  # whatever reads it, if what it reads may come from 8 bits
-            return eight_bits or node.input[0] in self.reach.possible
-        return eight_bits and self.reach.leads(node)
+        if counts_border(self.graph, node):  # whatever it reads, and whatever reads it
+            return True
+        return node.input[0] in self.reach.base and self.reach.leads(node)
 
     def nodes(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """The nodes that compute what one does; None where it stays."""

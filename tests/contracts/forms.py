@@ -116,12 +116,13 @@ def split(count, *order, first=lambda g, v: v):
     return form
 
 
-def gathered(count=None, axis=1, repeats=1):
+def gathered(count=None, axis=1, repeats=1, backwards=False):
     """Channels in another order: all of them, or so many."""
 
     def form(g, v):
         along = g.channels if axis in (1, -3) else INSIDE[axis - 2]
         order = np.concatenate([g.random.permutation(along) for _ in range(repeats)])[:count]
+        order = np.arange(along)[::-1] if backwards else order
         whole = g.node("Gather", v, g.sides(*order), axis=axis)
         return made(g, whole, len(order) if axis in (1, -3) else None)
 
@@ -344,6 +345,7 @@ FORMS = {
     "join, some channels": joined(thin, behind=sliced([2], [9], [1], channels=7)),
     "join, groups of channels": joined(conv, behind=shuffled(2)),
     "join, another order": joined(conv, behind=gathered()),
+    "join, reversed": joined(conv, behind=gathered(backwards=True)),
     "join, split": joined(conv, behind=split(2, 0)),
     "join, sum": joined(thin, behind=two("Add", conv)),
     "join, gate": joined(thin, behind=gate),
