@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from tqdm import tqdm
 
 from icnet_deploy.calibration.calibrate import open_session
 from icnet_deploy.errors import ImageError, ModelError, UnavailableError
@@ -104,22 +103,21 @@ def agreements(
     return [Agreement(n, same[n] / total, errors.get(n, "")) for n in (EXACT, *others)]
 
 
-def shares(
+def other_labels(
     a: onnx.ModelProto,
     others: Mapping[str, onnx.ModelProto],
-    images: Collection[UInt8],
+    images: Iterable[UInt8],
     metadata: ArtefactMetadata,
-    words: str,
-) -> dict[str, float]:
-    """The share of pixels to which each of several graphs gives a graph's label, 0..1, on `EXACT`.
-
-    Shows progress.
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The share of each image's pixels to which another graph gives another label, on `EXACT`.
 
     Args:
         a: a graph.
         others: name -> a graph with the same input and head.
         images, metadata: as of `agreements`.
-        words: what is done, for the progress bar.
+
+    Returns:
+        Name -> float64 of N, 0..1, for the N images.
 
     Raises:
         NotFinite: logits of one of the graphs are infinite or not numbers.
@@ -128,14 +126,12 @@ def shares(
     head = a.graph.output[0].name
     exact = _on_exact(a, head)
     answers = {name: _on_exact(other, head) for name, other in others.items()}
-    same = dict.fromkeys(others, 0)
-    total = 0
-    for image in tqdm(images, total=len(images), desc=words, unit="image", disable=None):
+    found: dict[str, list[float]] = {name: [] for name in others}
+    for image in images:
         labels = _labels(exact(image), image, metadata)
         for name, answer in answers.items():
-            same[name] += int((_labels(answer(image), image, metadata) == labels).sum())
-        total += labels.size
-    return {name: count / total for name, count in same.items()}
+            found[name].append(float((_labels(answer(image), image, metadata) != labels).mean()))
+    return {name: np.array(each) for name, each in found.items()}
 
 
 def agreement_words(found: Sequence[Agreement], where: str) -> list[str]:

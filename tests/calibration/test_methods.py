@@ -38,34 +38,45 @@ def test_both_graphs_are_compared_with_float32_on_calibration_images(placement):
         graph = replace(found, method=method).graph(small.network())
         [exact] = agreements(small.network(), graph, small.images(), small.metadata())
         assert 0.9 < share < 1
-        assert share == exact.share
-    assert found.method == max(found.compared.alike, key=found.compared.alike.get)
+        assert share == pytest.approx(exact.share)
+    if found.method == "mse":
+        assert found.compared.alike["mse"] > found.compared.alike["percentile"]
+
+
+def differing(percentile, mse):
+    """What `other_labels` would find: shares of images that differ, in percent."""
+    shares = {"percentile": np.array(percentile) / 100, "mse": np.array(mse) / 100}
+    return lambda *_: shares
 
 
 @pytest.mark.parametrize(
     ("percentile", "mse", "taken"),
     [
-        (0.98, 0.99, "mse"),
-        (0.98, 0.981, "mse"),  # a twentieth fewer differ
-        (0.98, 0.9809, "percentile"),
-        (0.98, 0.97, "percentile"),
-        (1.0, 1.0, "percentile"),
+        ([2, 1, 3, 2], [1.5, 0.8, 2, 1.6], "mse"),
+        ([2, 1, 3, 2], [0.5, 1.1, 2.9, 1.9], "percentile"),  # fewer, but by one image's chance
+        ([2, 1, 3, 2], [2.2, 1.2, 3.2, 2.3], "percentile"),
+        ([0, 0, 0, 0], [0, 0, 0, 0], "percentile"),
     ],
 )
-def test_the_other_is_taken_where_it_is_better_by_enough(monkeypatch, percentile, mse, taken):
-    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": percentile, "mse": mse})
+def test_the_other_is_taken_where_it_is_better_by_more_than_chance(
+    monkeypatch, percentile, mse, taken
+):
+    monkeypatch.setattr(methods, "other_labels", differing(percentile, mse))
     found = settle()
     assert found.method == taken
     tools = found.metadata(small.metadata()).tools
     assert tools["ranges"] == taken
-    shares = f"percentile {100 * percentile:.3f} %, mse {100 * mse:.3f} %"
+    shares = ", ".join(
+        f"{name} {100 - np.mean(each):.3f} %"
+        for name, each in (("percentile", percentile), ("mse", mse))
+    )
     assert tools["ranges_chosen_by"] == f"{shares} of the labels of 4 calibration images alike"
 
 
 def test_few_images_are_run_of_large_ones(monkeypatch):
     seen, calibration = [], small.calibration()
     monkeypatch.setattr(small.Scenes, "first", lambda self, count: seen.append(count) or self)
-    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": 1.0, "mse": 1.0})
+    monkeypatch.setattr(methods, "other_labels", differing([1, 1], [1, 1]))
     for size in (small.SIZE, (360, 480), (720, 960), (4000, 6000)):
         metadata = replace(small.metadata(), size=size)
         settled(Recipe(calibration, "int8", AUTO), small.network(), metadata, small.images())
@@ -146,7 +157,7 @@ def test_what_activations_leave_of_values_below_zero_is_known_of_tensors(tmp_pat
 def test_layers_are_compared_of_the_graph_that_was_written(
     float_file, dataset, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(methods, "shares", lambda *_: {"percentile": 0.98, "mse": 0.99})
+    monkeypatch.setattr(methods, "other_labels", differing([2, 2], [1, 1]))
     data = ["--dataset", "scenes", "--data", str(dataset)]
     where = ["--calibration", str(tmp_path / "kept.json")]
     out = ["--placement", "int8", "-o", str(tmp_path / "int8.onnx"), "--count", "8"]
