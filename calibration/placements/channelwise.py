@@ -101,19 +101,22 @@ def counts_border(graph: Graph, node: onnx.NodeProto) -> bool:
     return pads and bool(values.get("count_include_pad"))
 
 
-def convolve_pools_of_image(graph: Graph) -> bool:
-    """Makes convolutions of the pools of the image itself that count its border.
+def convolve_shifted_pools(graph: Graph) -> bool:
+    """Makes convolutions of pools that count the border of what a constant was added to.
+
+    That is the image, or what a batch norm or sum makes that is no part of a convolution: OpenVINO
+    2026.4 adds the constant behind the pool, outside of the border, too.
 
     Returns:
         Whether it changed the graph.
     """
     nodes: list[onnx.NodeProto] = []
-    image = {value.name for value in graph.model.graph.input}
+    shifted = {value.name for value in graph.model.graph.input}
     changed = False
     for node in graph.model.graph.node:
         made = graph.shape(node.output[0]) or ()
-        if node.op_type not in KINDS and image.intersection(node.input):
-            image.update(node.output)
+        if node.op_type not in KINDS and (_shifts(graph, node) or shifted.intersection(node.input)):
+            shifted.update(node.output)
             if counts_border(graph, node) and is_depthwise(graph, node, made):
                 nodes.append(as_depthwise(graph, node, made[1]))
                 changed = True
@@ -123,6 +126,12 @@ def convolve_pools_of_image(graph: Graph) -> bool:
         del graph.model.graph.value_info[:]
         graph.sort(nodes)
     return changed
+
+
+def _shifts(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node adds constants."""
+    constant = not graph.constants.keys().isdisjoint(node.input)
+    return node.op_type == "BatchNormalization" or (node.op_type in ("Add", "Sub") and constant)
 
 
 def _padding(values: Mapping[str, Any]) -> str:

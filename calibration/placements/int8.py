@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icnet_deploy.calibration.placements.base import Pairs, Placement
-from icnet_deploy.calibration.placements.channelwise import convolve_pools_of_image
+from icnet_deploy.calibration.placements.channelwise import convolve_shifted_pools
 from icnet_deploy.calibration.placements.joins import join_in_8_bits
 from icnet_deploy.calibration.weighted import Weighted
 
@@ -82,11 +82,11 @@ class Int8(Placement):
         return join_in_8_bits(graph, nodes)
 
     def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
-        """See `_own_layout` and `convolve_pools_of_image`."""
+        """See `_own_layout` and `convolve_shifted_pools`."""
         from icnet_deploy.calibration.graph import Graph
 
         changed = _own_layout(Graph(model))
-        return convolve_pools_of_image(Graph(model)) or changed
+        return convolve_shifted_pools(Graph(model)) or changed
 
 
 def _moves(node: onnx.NodeProto) -> bool:

@@ -55,6 +55,7 @@ BEFORE = {
     "PReLU": lambda g, v: with_channels("PRelu", 0.05, 0.6, 3)(g, conv(g, v, CHANNELS)),
     "hard swish": lambda g, v: g.node("HardSwish", conv(g, v, CHANNELS)),
     "float": lambda g, v: g.node("Tanh", conv(g, v, CHANNELS)),
+    "batch norm": lambda g, v: FORMS["another order, batch norm"](g, conv(g, v, CHANNELS)),
     "the image": lambda g, v: made(g, g.image, 3),
 }
 
@@ -99,7 +100,7 @@ ONCE_WRONG = {
     "three channels turned": [("convolution", "ReLU")],
     "join, groups of channels": [("convolution", "depthwise")],  # as ShuffleNet has it
     "a half through a convolution and ReLU": [("ReLU", "1x1")],
-    "average pool, few pixels": [("convolution", "convolution")],
+    "average pool, few pixels": [("convolution", "convolution"), ("batch norm", "nothing")],
     "average pool, many taps": [("join", "nothing"), ("the image", "convolution")],
     "padded, average pool": [("PReLU", "convolution"), ("join", "convolution")],
     "join of a resize": [("ReLU", "two convolutions")],
