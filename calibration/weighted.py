@@ -79,6 +79,11 @@ class Weighted:
             return shape[1] * self.group
         return shape[0] if self.kind == "ConvTranspose" else shape[1 - self.axis]
 
+    def terms(self, shape: tuple[int, ...]) -> int:
+        """How many products with weights of a shape a number of the output is the sum of."""
+        taps = int(np.prod(shape[2:])) // self.phases  # 1 where a step is as long as the kernel
+        return self.inputs(shape) // self.group * max(taps, 1)
+
     def rows(self, weight: Floats) -> Floats:
         """The weights with a row for each step, N x K.
 

@@ -23,8 +23,6 @@ _COSTLY = 0.0015
 """A classifier of a larger share of the multiply-adds takes long: SegFormer's is 0.5 % of them,
 DeepLabV3+'s 0.18 %, and in float 1 to 2 % of the time."""
 
-_MANY = 256
-
 
 @dataclass
 class Pairs:
@@ -64,6 +62,7 @@ class Placement(ABC):
             float32.
         operators: those that it knows between weighted nodes; others stay in float, and are named.
         kinds: the operators whose weights it takes.
+        even: a classifier of so many terms or more loses little: over them rounding evens out.
     """
 
     name: ClassVar[str]
@@ -74,6 +73,7 @@ class Placement(ABC):
     )
 
     kinds: ClassVar[frozenset[str]] = frozenset(KINDS)
+    even: ClassVar[int] = 256
 
     @abstractmethod
     def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
@@ -103,18 +103,9 @@ class Placement(ABC):
         costly = {each.layer for each in counted.nodes if each.count > _COSTLY * counted.total}
         costly.difference_update(graph.image_layers())
         for one in graph.weighted():
-            if not self.rounds_well(one, tuple(graph.constants[one.weight].dims)):
+            if one.terms(tuple(graph.constants[one.weight].dims)) < self.even:
                 costly.discard(graph.layer(one.node))
         return tuple(name for name in graph.float_layers() if name not in costly)
-
-    def rounds_well(self, one: Weighted, shape: tuple[int, ...]) -> bool:
-        """Whether a classifier loses little in 8 bits: over many channels, rounding evens out.
-
-        Args:
-            one: the classifier.
-            shape: of its weights.
-        """
-        return one.inputs(shape) >= _MANY
 
     def arrange(self, model: onnx.ModelProto, exclude: Collection[str] = ()) -> bool:
         """Lays out a float32 graph before pairs are placed; its function stays the same.

@@ -26,11 +26,8 @@ class Int8Ort(Placement):
     symmetric = False
     integer_bias = True
     kinds = frozenset({"Conv", "Gemm", "MatMul"})  # it has no integer ConvTranspose
+    even = 144  # with all 256 places behind a ReLU; ICNet's has 128
     operators = OPERATORS | {"AveragePool"}
-
-    def rounds_well(self, one: Weighted, shape: tuple[int, ...]) -> bool:
-        """See `Placement`. With all 256 places behind a ReLU, one of several pixels does, too."""
-        return super().rounds_well(one, shape) or any(side > 1 for side in shape[2:])
 
     def pairs(self, graph: Graph, weighted: Sequence[Weighted]) -> Pairs:
         """See `Reach`."""

@@ -289,9 +289,10 @@ def test_it_is_worked_out_in_8_bits(case, tmp_path):
     ("placement", "kernel", "inputs", "wide", "kept"),
     [
         ("int8-ort", 1, 8, 8, ["classifier"]),
-        ("int8-ort", 3, 8, 8, []),
-        ("int8-ort", 3, 8, 2048, ["classifier"]),  # less than 0.15 % of the products
-        ("int8", 3, 8, 8, ["classifier"]),
+        ("int8-ort", 3, 8, 8, ["classifier"]),  # 72 terms
+        ("int8-ort", 3, 16, 8, []),  # 144 terms
+        ("int8-ort", 3, 16, 4096, ["classifier"]),  # less than 0.15 % of the products
+        ("int8", 3, 16, 8, ["classifier"]),
         ("int8-ort", 1, 256, 8, []),
         ("int8", 1, 256, 8, []),
     ],

@@ -55,6 +55,12 @@ def test_rows_are_undone(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_number_of_the_output_is_the_sum_of_so_many_terms(name):
+    one, weight, x = case(name)
+    assert run(one, np.ones_like(weight), np.ones_like(x)).max() == one.terms(weight.shape)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_factors_reach_their_channels(name):
     one, weight, x = case(name)
     before = run(one, weight, x)
