@@ -69,7 +69,7 @@ test: demo check $(VENV)/networks
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes. The
-# examples as a user runs them: some 15.
+# examples as a user runs them: some 15. Each form of an operator in each place in 8 bits: some 15.
 long: $(VENV)/networks
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
 	PATH=$(CURDIR)/$(BIN):$$PATH sh examples/own_data/run.sh
@@ -80,6 +80,7 @@ long: $(VENV)/networks
 		--json benchmarks/results/int8-networks.json
 	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result
 	$(BIN)/python examples/foreign_onnx/run.py
+	ICNET_EVERY_FORM=1 $(BIN)/python -m pytest tests/calibration/test_between.py
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed
