@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from icnet_deploy.calibration.calibrate import open_session
-from icnet_deploy.errors import ImageError, ModelError, UnavailableError
+from icnet_deploy.errors import BackendError, ImageError, ModelError, UnavailableError
 from icnet_deploy.images import UInt8
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
@@ -31,7 +31,7 @@ class Agreement:
     Attributes:
         runtime: a key of `RUNTIMES`.
         share: of the labels, 0..1.
-        error: why the runtime does not load the graph; empty where it does.
+        error: why the runtime has no labels of an image; empty where it has.
     """
 
     runtime: str
@@ -78,8 +78,8 @@ def agreements(
 
     Raises:
         ImageError: there is no image.
-        NotFinite: logits of one of the graphs are infinite or not numbers.
-        BackendError: a label map of one of them holds what is no class.
+        NotFinite: logits of one of the graphs are infinite or not numbers, on `EXACT`.
+        BackendError: a label map of one of them holds what is no class, on `EXACT`.
     """
     head = a.graph.output[0].name
     same: Counter[str] = Counter()
@@ -95,8 +95,16 @@ def agreements(
                 errors[name] = str(error)
         for image in images:
             labels = _labels(exact(image), image, metadata)
-            for name, answer in answers.items():
-                same[name] += int((_labels(answer(image), image, metadata) == labels).sum())
+            for name, answer in list(answers.items()):
+                try:
+                    theirs = _labels(answer(image), image, metadata)
+                except BackendError as error:
+                    if name == EXACT:
+                        raise
+                    errors[name], same[name] = str(error), 0
+                    del answers[name]
+                else:
+                    same[name] += int((theirs == labels).sum())
             total += labels.size
     if not total:
         raise ImageError("there is no image to compare the graphs on: give at least one")
@@ -146,7 +154,7 @@ def agreement_words(found: Sequence[Agreement], where: str) -> list[str]:
     lines = [f"{exact.share:.3%} of the labels of {where} are the float32 graph's on {EXACT}{each}"]
     for one in others:
         if one.error:
-            lines.append(f"note: {one.runtime} does not run it: {one.error}")
+            lines.append(f"note: {one.runtime} gives no labels: {one.error}")
         elif one.share < exact.share - _MORE and 1 - one.share > _TIMES * (1 - exact.share):
             lines.append(
                 f"note: {one.runtime} answers this file otherwise than {EXACT} does; "

@@ -186,8 +186,8 @@ def load_calibration(
 ) -> Calibration | None:
     """Reads it back if it is of this graph and of these images.
 
-    None if it is not, if it is broken, or if it lacks a tensor or does not know what an activation
-    makes of one: earlier releases knew fewer operators.
+    None if it is not, if it is broken, or if it lacks a tensor, does not know what an activation
+    makes of one, or scales channels that may not be: earlier releases knew fewer operators.
 
     Args:
         path: its file, which need not be there.
@@ -202,7 +202,10 @@ def load_calibration(
     same = images is None or calibration.images == images.hashes
     if not same or calibration.parent_sha256 != parent_sha256:
         return None
-    scaled = equalized(plain(model), calibration.factors)
+    try:
+        scaled = equalized(plain(model), calibration.factors)
+    except ValueError:  # factors of channels that only the earlier release scaled
+        return None
     graph, known = Graph(scaled), calibration.statistics
     for name in _tensors_of(scaled):
         if name not in known or not np.isclose(known[name].below_zero, _below_zero(graph, name)):

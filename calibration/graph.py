@@ -145,8 +145,12 @@ class Graph:
         """The layers that see the image itself, and whether a Resize made it smaller."""
         layers: dict[str, bool] = {}
         waiting = [(value.name, False) for value in self.model.graph.input]
+        seen: set[tuple[str, bool]] = set()
         while waiting:
             tensor, small = waiting.pop()
+            if (tensor, small) in seen:
+                continue
+            seen.add((tensor, small))
             for node in self.readers.get(tensor, []):
                 if self._multiplies(node):
                     layers[self.layer(node)] = small
@@ -162,9 +166,11 @@ class Graph:
         less than a hundredth of the products. What sees all of it is faster in 8 bits.
         """
         kept = dict.fromkeys(name for name, small in self.image_layers().items() if small)
-        waiting = sorted(self.outputs)
+        waiting, seen = sorted(self.outputs), set[str]()
         while waiting:
-            node = self.producers.get(waiting.pop())
+            name = waiting.pop()
+            node = None if name in seen else self.producers.get(name)
+            seen.add(name)
             if node is not None and self._multiplies(node):
                 kept[self.layer(node)] = None
             elif node is not None:

@@ -36,16 +36,19 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     ordered: dict[int, None] = {}
-
-    def place(index: int) -> None:
-        for name in nodes[index].input:
-            if makers.get(name, index) not in ordered and makers.get(name, index) != index:
-                place(makers[name])
-        ordered[index] = None
-
     for index in range(len(nodes)):
-        if index not in ordered:
-            place(index)
+        waiting = {index: None}  # each reads what the next one makes
+        while waiting:
+            at = next(reversed(waiting))
+            needed = (makers.get(name, at) for name in nodes[at].input)
+            before = next((i for i in needed if i not in ordered and i != at), None)
+            if before is None:
+                ordered[at] = None
+                del waiting[at]
+            elif before in waiting:
+                raise ValueError(f"the graph has a circle at {nodes[at].output[0]}")
+            else:
+                waiting[before] = None
     del graph.node[:]
     graph.node.extend(nodes[index] for index in ordered)
 

@@ -8,7 +8,7 @@ and summed has as many channels as it makes.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter
 
 import onnx
 from onnx import numpy_helper
@@ -65,7 +65,7 @@ def _move(
         return False
     for tensor in conv.input[2:]:
         bias = numpy_helper.to_array(constants[tensor])
-        divided = (bias / count).astype(bias.dtype)
+        divided = (bias / float(count)).astype(bias.dtype)
         constants[tensor].CopyFrom(numpy_helper.from_array(divided, tensor))
     made, last = conv.output[0], makers[conv.input[0]]
     early = f"{made}_early"
@@ -99,18 +99,29 @@ def _region(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[set[str], dic
     Returns:
         Their names, and each tensor that they are made of -> in how many ways.
     """
-    region: set[str] = set()
-    ways: defaultdict[str, int] = defaultdict(int)
+    given: dict[str, list[str]] = {}  # tensor -> those that it is made of; none at the end
     waiting = [name]
     while waiting:
         tensor = waiting.pop()
-        node = makers.get(tensor)
-        if node is None or not _spatial(node, makers):
-            ways[tensor] += 1
+        if tensor in given:
             continue
-        region.add(tensor)
-        waiting += node.input if node.op_type == "Add" else node.input[:1]
-    return region, dict(ways)
+        node = makers.get(tensor)
+        given[tensor] = []
+        if node is not None and _spatial(node, makers):
+            given[tensor] += node.input if node.op_type == "Add" else node.input[:1]
+        waiting += given[tensor]
+    left = Counter(one for each in given.values() for one in each)
+    ways = Counter({name: 1})
+    ready = [name]
+    while ready:  # all that read it were counted
+        tensor = ready.pop()
+        for one in given[tensor]:
+            ways[one] += ways[tensor]
+            left[one] -= 1
+            if not left[one]:
+                ready.append(one)
+    ends = {tensor: ways[tensor] for tensor, each in given.items() if not each}
+    return given.keys() - ends.keys(), ends
 
 
 def _spatial(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:

@@ -1,5 +1,6 @@
 """What is written is checked on every runtime that is installed, not on ONNX Runtime alone."""
 
+import numpy as np
 import onnx
 import placement_contract as small
 import pytest
@@ -44,6 +45,18 @@ def that_does_not_load(name, path, device, **options):
     raise ModelError("OpenVINO cannot load the model: no such operator")
 
 
+def that_fails(name, path, device, **options):
+    backend = FakeBackend.of_colours(CITYSCAPES, small.SIZE)
+    backend.fail_with = "OpenVINO failed to run the model: no memory"
+    return backend
+
+
+def not_finite(name, path, device, **options):
+    backend = FakeBackend.of_colours(CITYSCAPES, small.SIZE)
+    backend.run = lambda feed: {"logits": np.full((1, len(CITYSCAPES), 4, 4), np.nan, np.float32)}
+    return backend
+
+
 @pytest.mark.parametrize("placement", ["int8", "int8-ort"])
 def test_each_runtime_that_is_here_has_its_share(write, placement):
     pytest.importorskip("openvino")
@@ -55,7 +68,12 @@ def test_each_runtime_that_is_here_has_its_share(write, placement):
 
 @pytest.mark.parametrize(
     ("open_backend", "why"),
-    [(of_other_labels, "computes a layer wrongly"), (that_does_not_load, "no such operator")],
+    [
+        (of_other_labels, "computes a layer wrongly"),
+        (that_does_not_load, "no such operator"),
+        (that_fails, "no memory"),
+        (not_finite, "not numbers"),
+    ],
 )
 def test_wrong_labels_on_a_runtime_that_it_is_for_are_refused(write, another, open_backend, why):
     another(open_backend)

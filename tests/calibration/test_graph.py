@@ -1,5 +1,7 @@
 """What a graph is made into before it is quantized."""
 
+from itertools import pairwise
+
 import numpy as np
 from onnx import helper, numpy_helper
 
@@ -106,3 +108,17 @@ def test_what_computes_sizes_is_not_named_as_an_operator_in_float():
         one_four=np.int64([1, 4]),
     )
     assert Graph(model).others_than({"Resize"}) == {"Erf": 1}
+
+
+def test_graphs_of_many_ways_are_walked_through():
+    """Sums of a tensor and itself, before the first layer and behind the last: 2**60 ways each."""
+    names = ["image", *(f"a{i}" for i in range(60)), "made", *(f"b{i}" for i in range(59)), "y"]
+    nodes = [
+        helper.make_node("Conv", [given, "w"], [name], "layer")
+        if name == "made"
+        else helper.make_node("Add", [given, given], [name], name)
+        for given, name in pairwise(names)
+    ]
+    graph = Graph(model_of(nodes, w=weights(4, 4, 1, 1)))
+    assert graph.image_layers() == {"w": False}
+    assert graph.float_layers() == ("w",)

@@ -123,3 +123,11 @@ def test_a_change_that_contradicts_nothing_is_found_by_its_digest(kept):
     path.write_text(json.dumps(value))
     with pytest.raises(InputError, match="SHA-256"):
         Calibration.read(path)
+
+
+def test_one_that_scales_what_may_not_be_scaled_is_made_again(calibration, shipped, tmp_path):
+    """An earlier release took other channels for what only weights make and read."""
+    model, path, parent = onnx.load(shipped), tmp_path / "m.calibration.json", "c" * 64
+    factors = {**calibration.factors, "image": np.array([0.5, 1.0, 0.25])}
+    save_calibration(path, replace(calibration, parent_sha256=parent, factors=factors))
+    assert load_calibration(path, model, parent) is None

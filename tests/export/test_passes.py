@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from icnet_deploy.export.passes import drop_round_trips, simplify, static_resize, to_half
+from icnet_deploy.export.passes.common import sort_nodes
 
 
 def resize_model(side: int, out: int | None, rule: str = "align_corners"):
@@ -145,3 +146,22 @@ def test_round_trips_are_dropped_and_integers_cast_at_once(kind, left):
     x = np.array([100_001, -7], helper.tensor_dtype_to_np_dtype(kind))  # float16 ends before it
     assert run(model, x).tolist() == [-100_001, 7]
     assert not drop_round_trips(model)
+
+
+def chain_of(count, *, last_first=False):
+    """A graph of nodes one behind the other."""
+    nodes = [helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"], f"n{i}") for i in range(count)]
+    return helper.make_graph(nodes[::-1] if last_first else nodes, "chain", [], [])
+
+
+def test_nodes_are_sorted_however_many_they_are():
+    graph = chain_of(2000, last_first=True)
+    sort_nodes(graph)
+    assert graph == chain_of(2000)
+
+
+def test_a_graph_with_a_circle_is_refused():
+    graph = chain_of(3)
+    graph.node[0].input[0] = "t2"
+    with pytest.raises(ValueError, match="circle"):
+        sort_nodes(graph)

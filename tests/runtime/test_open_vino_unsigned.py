@@ -14,7 +14,7 @@ from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import prepare
 from icnet_deploy.runtime.backends.openvino.unsigned import unsigned_where_positive
 
-STEP = 0.05
+STEP, ENDS = 0.05, (-128, 127)
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
@@ -91,6 +91,8 @@ def moved(at):
         (joined, 2, 3),
         (summed, 1, 1),
         (moved, 1, 2),
+        (lambda at: convolution(value(whole(ops.softmax(convolution(at), 1)))), 1, 1),
+        (lambda at: convolution(value(whole(on_grid(at, -1, 127 / 128, -1, 127 / 128)))), 1, 1),
     ],
 )
 def test_what_holds_nothing_below_zero_is_unsigned(make, count, tensors):
@@ -110,6 +112,11 @@ def test_what_lies_beyond_the_grid_is_cut_off_as_before():
     before = answer(model.clone())
     assert unsigned_where_positive(model) == 1
     np.testing.assert_allclose(answer(model), before, atol=2e-3)
+
+
+def on_grid(at, *ends, levels=256):
+    """A FakeQuantize as other tools have it: of float32 alone, its zero perhaps between places."""
+    return ops.fake_quantize(at, *(ops.constant(np.float32(end)) for end in ends), levels)
 
 
 def mixed(at):
@@ -133,6 +140,11 @@ def sliced(at):
         lambda at: convolution(value(whole(at, zero=-128), zero=-128)),
         lambda at: convolution(value(whole(value(whole(at, zero=3), zero=3), zero=1), zero=1)),
         lambda at: convolution(value(whole(at, channels=4))),
+        lambda at: convolution(value(whole(on_grid(at, -1, 1.1, -1, 1.1)))),
+        lambda at: convolution(
+            value(ops.convert(on_grid(at, -128, 127, -128, 127, levels=16), "i8"))
+        ),
+        lambda at: convolution(value(whole(ops.convert(ops.convert(at, "i8"), "f32")))),
         mixed,
         sliced,
     ],
@@ -147,3 +159,43 @@ def test_what_is_not_known_is_left(make):
 def test_a_model_is_prepared_so():
     model, _ = prepare(built(lambda at: convolution(value(whole(at)))))
     assert types(model) == ["u8"]
+
+
+MANY = 1200
+"""Nodes one behind the other: more than Python calls functions inside one another."""
+
+
+def doubled(at):
+    """Sums of a tensor and itself: there are 2**60 ways back through them."""
+    for _ in range(60):
+        at = ops.add(at, at)
+    return convolution(value(whole(at)))
+
+
+def deep(at):
+    for _ in range(MANY):
+        at = ops.add(at, np.float32(1))
+    return convolution(value(whole(at)))
+
+
+def moved_often(at):
+    at = whole(at)
+    for _ in range(MANY):
+        at = ops.transpose(at, np.array([0, 1, 3, 2]))
+    return convolution(value(at))
+
+
+def joined_often(at):
+    """As a DenseNet: each join takes the one before. The first part of all is signed."""
+    joined = whole(convolution(at))
+    for _ in range(MANY // 4):
+        joined = ops.concat([joined, whole(at)], 1)
+    return convolution(value(joined))
+
+
+@pytest.mark.parametrize(
+    ("make", "count"), [(doubled, 1), (deep, 1), (moved_often, 1), (joined_often, 0)]
+)
+def test_graphs_of_many_ways_and_nodes_are_looked_through(make, count):
+    model = built(make)
+    assert unsigned_where_positive(model) == count

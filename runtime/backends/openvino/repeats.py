@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from icnet_deploy.runtime.backends.base import Array
+from icnet_deploy.runtime.backends.openvino.nodes import constant, readers
 
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 """Transpositions to channels last, and back."""
@@ -60,8 +60,8 @@ def _copies(back: Any) -> _Copies | None:
     if None in factors or not _turns(columns.input_value(0).get_node(), _LAST):
         return None
     turned = columns.input_value(0).get_node()
-    values = [_value(reader) for reader in _readers(back)]
-    if any(len(_readers(node)) != 1 for node in (turned, columns, rows)) or not all(values):
+    values = [_value(reader) for reader in readers(back)]
+    if any(len(readers(node)) != 1 for node in (turned, columns, rows)) or not all(values):
         return None
     known = [each for each in values if each is not None]
     return _Copies(turned.input_value(0), (factors[0] or 1, factors[1] or 1), known)
@@ -71,7 +71,7 @@ def _turns(node: Any, order: list[int]) -> bool:
     """Whether a node is this transposition of 8 bits."""
     if node.get_type_name() != "Transpose" or node.get_element_type().size != 1:
         return False
-    axes = _constant(node.input_value(1))
+    axes = constant(node.input_value(1))
     return axes is not None and axes.tolist() == order
 
 
@@ -80,7 +80,7 @@ def _factor(node: Any, axis: int) -> int | None:
     if node.get_type_name() != "Gather" or node.get_attributes()["batch_dims"]:
         return None
     given = node.input_value(0).get_partial_shape()
-    places, along = (_constant(node.input_value(index)) for index in (1, 2))
+    places, along = (constant(node.input_value(index)) for index in (1, 2))
     if places is None or along is None or places.ndim != 1 or along.ravel().tolist() != [axis]:
         return None
     if given.rank.is_dynamic or given[axis].is_dynamic:
@@ -95,32 +95,20 @@ def _value(convert: Any) -> list[Any] | None:
     """The nodes that make float32 of 8 bits, from this one on; None if it makes something else."""
     chain = [convert]
     for kind in _VALUE[1:]:
-        readers = _readers(chain[-1])
-        if len(readers) == 1 and readers[0].get_type_name() == kind:
-            factor = _constant(readers[0].input_value(1))
+        read = readers(chain[-1])
+        if len(read) == 1 and read[0].get_type_name() == kind:
+            factor = constant(read[0].input_value(1))
             if factor is not None and factor.size == 1:
-                chain.append(readers[0])
+                chain.append(read[0])
     made = convert.get_type_name() == "Convert" and convert.get_element_type().is_real()
     return chain if made and chain[-1].get_type_name() == "Multiply" else None
-
-
-def _readers(node: Any) -> list[Any]:
-    return [port.get_node() for port in node.output(0).get_target_inputs()]
-
-
-def _constant(port: Any) -> Array | None:
-    """A constant's value, if it is one, perhaps of another type."""
-    node = port.get_node()
-    while node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
-    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
 
 
 def _replace(copies: _Copies, value: list[Any]) -> None:
     """Makes float32 of what is repeated, and then repeats it."""
     from openvino import opset13 as ops
 
-    readers = list(value[-1].output(0).get_target_inputs())
+    targets = list(value[-1].output(0).get_target_inputs())
     value[0].input(0).replace_source_output(copies.source)
     resized = ops.interpolate(
         value[-1],
@@ -131,5 +119,5 @@ def _replace(copies: _Copies, value: list[Any]) -> None:
         nearest_mode="floor",
         axes=np.array([2, 3]),
     )
-    for reader in readers:
+    for reader in targets:
         reader.replace_source_output(resized.output(0))

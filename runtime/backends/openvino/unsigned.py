@@ -5,20 +5,21 @@ OpenVINO 2026.4 keeps a symmetric int8 tensor that a convolution reads as uint8 
 than one that reads uint8 with its zero at 0, and 15 % where the tensor was joined in 8 bits.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from icnet_deploy.runtime.backends.base import Array
+from icnet_deploy.runtime.backends.openvino.nodes import constant, readers
 
-_ABOVE_ZERO = frozenset({"HardSigmoid", "HSigmoid", "ReLU", "Relu", "Sigmoid", "SoftMax"})
+_ABOVE_ZERO = frozenset({"HardSigmoid", "HSigmoid", "Relu", "Sigmoid", "Softmax"})
 """What makes no number below zero."""
 
 _KEEPS = frozenset(
     {
-        *("AvgPool", "Broadcast", "Convert", "MaxPool", "ReduceMean", "Reshape", "Squeeze"),
-        *("Transpose", "Unsqueeze"),
+        *("AvgPool", "Broadcast", "MaxPool", "ReduceMean", "Reshape", "Squeeze", "Transpose"),
+        "Unsqueeze",
     }
 )
 """What makes none of numbers that are not; they are its first input."""
@@ -29,14 +30,19 @@ _OF_ALL = frozenset({"Add", "Concat", "Multiply"})
 _MOVES = frozenset({"Broadcast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """What moves whole numbers, of whichever type."""
 
+_WITHIN = frozenset({"linear", "linear_onnx", "nearest"})
+"""The resizes that make nothing below the least of what they read."""
+
 _LOWEST, _HIGHEST, _PLACES = -128, 127, 255
+
+_OFF = 1e-3  # of a place of a grid
 
 
 def unsigned_where_positive(model: Any) -> int:
     """Rounds to uint8 where a symmetric int8 grid's lower half is empty; every value stays.
 
     Int8 cuts off at 127 steps, where uint8 goes on to 255: so what is rounded is cut off there
-    before, in place of at zero alone where a ReLU did that.
+    before, in place of at zero alone where a ReLU did that. Each node is looked at once.
 
     Args:
         model: as it was read from an ONNX file; it is changed.
@@ -44,19 +50,21 @@ def unsigned_where_positive(model: Any) -> int:
     Returns:
         How many tensors became unsigned.
     """
-    found: dict[str, Any] = {}
-    for node in model.get_ordered_ops():
-        rounding = _rounding(node)
-        if rounding is not None and _is_positive(rounding.input_value(0)):
-            found[_name(node)] = node
-    while signed := [name for name, node in found.items() if not _is_free(node, found)]:
-        for name in signed:
-            del found[name]
-    for node in found.values():
-        _replace(node)
-    if found:
+    nodes = model.get_ordered_ops()
+    sources = {
+        _name(node): rounding.input_value(0).get_node()
+        for node in nodes
+        if (rounding := _rounding(node)) is not None
+    }
+    positive = _positive(nodes, list(sources.values()))
+    fitting = {name for name, source in sources.items() if _name(source) in positive}
+    unsigned = _free(nodes, fitting)
+    for node in nodes:
+        if _name(node) in unsigned:
+            _replace(node)
+    if unsigned:
         model.validate_nodes_and_infer_types()
-    return len(found)
+    return len(unsigned)
 
 
 def _name(node: Any) -> str:
@@ -72,83 +80,117 @@ def _rounding(convert: Any) -> Any:
     if convert.get_type_name() != "Convert" or convert.get_element_type().to_string() != "i8":
         return None
     node = convert.input_value(0).get_node()
-    if node.get_type_name() != "FakeQuantize" or len(_readers(node)) != 1:
+    if node.get_type_name() != "FakeQuantize" or len(readers(node)) != 1:
         return None
-    ends = _ends(node)
-    return node if ends[2:] == [_LOWEST, _HIGHEST] and ends[1] > 0 and _zero_stays(ends) else None
+    whole = _ends(node)[2:] == [_LOWEST, _HIGHEST] and _levels(node) == _PLACES + 1
+    return node if whole and _zero_stays(node) else None
 
 
 def _ends(rounding: Any) -> list[float]:
     """The ends of a FakeQuantize's input and of its output; none where channels have their own."""
-    values = [_constant(rounding.input_value(index)) for index in (1, 2, 3, 4)]
+    values = [constant(rounding.input_value(index)) for index in (1, 2, 3, 4)]
     return [float(each.item()) for each in values if each is not None and each.size == 1]
 
 
-def _zero_stays(ends: list[float]) -> bool:
-    """Whether a FakeQuantize makes zero of zero."""
-    return len(ends) == 4 and bool(np.isclose(ends[0] * ends[3], ends[1] * ends[2], atol=0))
+def _levels(rounding: Any) -> int:
+    return int(rounding.get_attributes()["levels"])
 
 
-def _readers(node: Any) -> list[Any]:
-    return [port.get_node() for port in node.output(0).get_target_inputs()]
+def _zero_stays(rounding: Any) -> bool:
+    """Whether a FakeQuantize makes zero of zero, and nothing below it of what is above."""
+    ends = _ends(rounding)
+    if len(ends) != 4 or not ends[0] < ends[1] or not ends[2] < ends[3]:
+        return False
+    place = -ends[0] / (ends[1] - ends[0]) * (_levels(rounding) - 1)
+    there = abs(place - round(place)) < _OFF
+    return there and bool(np.isclose(ends[0] * ends[3], ends[1] * ends[2], atol=0))
 
 
-def _constant(port: Any) -> Array | None:
-    """A constant's value, if it is one, perhaps of another type or shape."""
-    node = port.get_node()
-    while node.get_type_name() in ("Convert", "Reshape"):
-        node = node.input_value(0).get_node()
-    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
+def _positive(nodes: Sequence[Any], asked: Sequence[Any]) -> set[str]:
+    """The names of nodes that make nothing below zero, whatever the image.
+
+    Args:
+        nodes: of a model, in the order of their computing.
+        asked: those that are asked for; no others are looked at than what these rest on.
+    """
+    resting: dict[str, list[str] | None] = {}
+    waiting = list(asked)
+    while waiting:
+        node = waiting.pop()
+        if _name(node) in resting:
+            continue
+        given = _rests_on(node)
+        resting[_name(node)] = given and [_name(one) for one in given]
+        waiting += given or []
+    positive: set[str] = set()
+    for name in map(_name, nodes):
+        given_names = resting.get(name)
+        if given_names is not None and positive.issuperset(given_names):
+            positive.add(name)
+    return positive
 
 
-def _is_positive(port: Any) -> bool:
-    """Whether a tensor holds nothing below zero, whatever the image."""
-    node = port.get_node()
+def _rests_on(node: Any) -> list[Any] | None:
+    """The nodes of which one makes a number below zero if this one does; None: it may by itself."""
     kind = node.get_type_name()
     if kind in _ABOVE_ZERO:
-        return True
+        return []
     if kind == "Clamp":
-        return bool(node.get_attributes()["min"] >= 0)
+        return [] if node.get_attributes()["min"] >= 0 else None
     if kind == "Constant":
-        return not (node.data < 0).any()
+        return None if (node.data < 0).any() else []
     if kind in _OF_ALL:
-        return all(_is_positive(each) for each in node.input_values())
+        return [port.get_node() for port in node.input_values()]
     if kind == "Interpolate":
-        fits = node.get_attributes()["mode"] != "cubic"
+        fits = node.get_attributes()["mode"] in _WITHIN
     elif kind == "FakeQuantize":
-        fits = _zero_stays(_ends(node))
+        fits = _zero_stays(node)
     elif kind == "Subtract":  # the zero of a DequantizeLinear
-        taken = _constant(node.input_value(1))
+        taken = constant(node.input_value(1))
         fits = taken is not None and not taken.any()
+    elif kind == "Convert":  # a signed type may have no place for a large number
+        made = node.get_element_type()
+        fits = made.is_real() or made.to_string() == "u8" or _rounding(node) is not None
     else:
         fits = kind in _KEEPS
-    return fits and _is_positive(node.input_value(0))
+    return [node.input_value(0).get_node()] if fits else None
 
 
-def _is_free(node: Any, found: dict[str, Any]) -> bool:
-    """Whether what reads whole numbers takes unsigned ones as well, once all of `found` are."""
-    for reader in _readers(node):
-        kind = reader.get_type_name()
-        if kind == "Convert":
+def _free(nodes: Sequence[Any], made: Collection[str]) -> set[str]:
+    """Those whose whole numbers may be unsigned, together, for all that reads them.
+
+    What is moved and joined has one type: where one of the parts stays signed, all do.
+
+    Args:
+        nodes: of a model, in the order of their computing.
+        made: the names of nodes that make int8.
+    """
+    whole = {_name(node): node for node in nodes if _name(node) in made}
+    beside: dict[str, list[str]] = defaultdict(list)
+    signed: list[str] = []
+    for node in nodes:
+        kind, name = node.get_type_name(), _name(node)
+        if kind != "Concat" and kind not in _MOVES:
             continue
-        joined = kind == "Concat" and all(
-            _name(each) in found for port in reader.input_values() for each in _sources(port)
-        )
-        if not (joined or kind in _MOVES) or not _is_free(reader, found):
-            return False
-    return True
-
-
-def _sources(port: Any) -> Iterator[Any]:
-    """The nodes that make the whole numbers that are moved and joined to a tensor."""
-    node = port.get_node()
-    if node.get_type_name() == "Concat":
-        for each in node.input_values():
-            yield from _sources(each)
-    elif node.get_type_name() in _MOVES:
-        yield from _sources(node.input_value(0))
-    else:
-        yield node
+        ports = node.input_values() if kind == "Concat" else [node.input_value(0)]
+        given = [_name(port.get_node()) for port in ports]
+        if whole.keys().isdisjoint(given):
+            continue
+        whole[name] = node
+        for one in given:
+            beside[one].append(name)
+            beside[name].append(one)
+            if one not in whole:
+                signed.append(name)
+    for name, node in whole.items():
+        others = [one for one in readers(node) if one.get_type_name() != "Convert"]
+        if not whole.keys() >= set(map(_name, others)):
+            signed.append(name)
+    while signed:
+        name = signed.pop()
+        if whole.pop(name, None) is not None:
+            signed += beside[name]
+    return whole.keys() & set(made)
 
 
 def _replace(convert: Any) -> None:
@@ -158,8 +200,8 @@ def _replace(convert: Any) -> None:
     rounding = convert.input_value(0).get_node()
     given = rounding.input_value(0)
     source = given.get_node()
-    high = float(rounding.input_value(2).get_node().data.item())
-    if source.get_type_name() == "Relu" and len(_readers(source)) == 1:
+    high = _ends(rounding)[1]
+    if source.get_type_name() == "Relu" and len(readers(source)) == 1:
         given = source.input_value(0)
     ends = [np.float32(end) for end in (0, high / _HIGHEST * _PLACES, 0, _PLACES)]
     cut = ops.clamp(given, 0.0, high)
