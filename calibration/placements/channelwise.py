@@ -19,7 +19,7 @@ _LARGEST = 25
 """Taps of the largest pool: ONNX Runtime's pool of uint8 takes 0.7 ns a tap, its integer
 convolution a tenth of that."""
 
-_SIZES = ("auto_pad", "kernel_shape", "pads", "strides")
+_SIZES = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 _FEWEST = 36
 """Pixels that a pyramid's pools make at most: of so few no time is gained."""
@@ -54,7 +54,8 @@ def as_depthwise(graph: Graph, node: onnx.NodeProto, channels: int) -> onnx.Node
 def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> bool:
     """Whether a node is a batch normalization, or an average pool that is better a convolution.
 
-    That is one that takes its time, or counts its border.
+    That is one that takes its time, counts its border, or has dilations, which ONNX Runtime has no
+    integer pool for.
 
     Args:
         graph: it is of.
@@ -73,13 +74,13 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> b
             and not values.get("training_mode")
             and set(node.input[1:]) <= set(graph.constants)
         )
-    if node.op_type != "AveragePool" or values.get("ceil_mode") or not _dense(values):
+    if node.op_type != "AveragePool" or values.get("ceil_mode"):
         return False
     if counts_border(graph, node):
         return True
     plain = not any(values.get("pads", [0])) and _padding(values) in ("NOTSET", "VALID")
     slow = made[2] * made[3] > _FEWEST and np.prod(values["kernel_shape"]) <= _LARGEST
-    return bool(plain and slow)
+    return bool(plain and (slow or not _dense(values)))
 
 
 def counts_border(graph: Graph, node: onnx.NodeProto) -> bool:

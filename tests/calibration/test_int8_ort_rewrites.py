@@ -136,6 +136,13 @@ def test_one_that_counts_its_border_always_is(size):
     check(model, "AveragePool")
 
 
+@pytest.mark.parametrize("more", [{}, {"pads": [1, 2, 1, 2], "count_include_pad": 1}])
+def test_one_with_dilations_is_however_few_pixels_it_makes(more):
+    """ONNX Runtime makes an integer pool of any between 8 bits, and then does not know the word."""
+    size = {"kernel_shape": [2, 3], "dilations": [3, 2], "strides": [2, 2], **more}
+    check(around(helper.make_node("AveragePool", ["first"], ["pool"], **size)), "AveragePool")
+
+
 @pytest.mark.parametrize(
     "size", [{"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {"kernel_shape": [4, 6]}]
 )
