@@ -6,16 +6,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from icnet_deploy.export.adopt.nodes import nodes_of
+from icnet_deploy.export.adopt.nodes import graphs_of, nodes_of
 
 
 def lift_half(model: onnx.ModelProto) -> bool:
     """Makes every float16 tensor float32, which holds all of its values."""
     graph, half = model.graph, TensorProto.FLOAT16
     changed = False
-    for tensor in [t for t in graph.initializer if t.data_type == half]:
-        _lift(tensor)
-        changed = True
+    for one in graphs_of(graph):
+        for tensor in [t for t in one.initializer if t.data_type == half]:
+            _lift(tensor)
+            changed = True
+        for value in (*one.input, *one.output):
+            if value.type.tensor_type.elem_type == half:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+                changed = True
+        del one.value_info[:]  # what writers say of them is not always so
     for node in nodes_of(graph):
         for attribute in node.attribute:
             if attribute.t.data_type == half:
@@ -25,11 +31,6 @@ def lift_half(model: onnx.ModelProto) -> bool:
             if casts and attribute.i == half:
                 attribute.i = TensorProto.FLOAT
                 changed = True
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == half:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-            changed = True
-    del graph.value_info[:]  # what writers say of them is not always so
     return changed
 
 

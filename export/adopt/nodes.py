@@ -7,11 +7,18 @@ import onnx
 
 def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """All nodes of a graph, and of the graphs in their attributes."""
+    for one in graphs_of(graph):
+        yield from one.node
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and those in the attributes of its nodes, and in theirs."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from nodes_of(inner)
+            one = [attribute.g] if attribute.HasField("g") else []
+            for inner in (*one, *attribute.graphs):
+                yield from graphs_of(inner)
 
 
 def rename(graph: onnx.GraphProto, old: str, new: str) -> None:

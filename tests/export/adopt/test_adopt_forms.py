@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.export.adopt.adoption import adopt
+from icnet_deploy.export.adopt.half import lift_half
 from icnet_deploy.export.adopt.opsets import to_opset
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.networks.preprocessing import Preprocessing
@@ -54,6 +55,29 @@ def test_nodes_in_any_order_are_sorted(take, changed, adopted):
 
     out, _ = take(changed(change))
     assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
+
+
+def branch(name, factor):
+    """A graph that multiplies `x` by a constant of float16 of its own."""
+    constant = numpy_helper.from_array(np.array(factor, np.float16), f"{name}_factor")
+    made = helper.make_tensor_value_info(name, TensorProto.FLOAT16, None)
+    node = helper.make_node("Mul", ["x", constant.name], [name])
+    return helper.make_graph([node], name, [], [made], [constant])
+
+
+def test_float16_is_lifted_in_branches_too():
+    halves = {"then_branch": branch("then", 2), "else_branch": branch("else", 3)}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, [4]) for name in "xy")
+    sure = numpy_helper.from_array(np.array(True), "sure")
+    graph = helper.make_graph([helper.make_node("If", ["sure"], ["y"], **halves)], "g", [x], [y])
+    graph.initializer.append(sure)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert lift_half(model)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    values = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": values})[0], 2 * values)
+    assert not lift_half(model)
 
 
 def behind(kind, to=None, **attributes):
