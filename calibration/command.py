@@ -171,8 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for placement in placements
     }
-    calibration = calibration.taken_by({p: recipe.method for p, recipe in recipes.items()})
-    save_calibration(cache, calibration)
+    known, calibration = (
+        calibration,
+        calibration.taken_by({p: recipe.method for p, recipe in recipes.items()}),
+    )
+    if calibration.methods != known.methods:  # it may lie where nothing can be written
+        save_calibration(cache, calibration)
     if args.histogram:
         tensor, target = args.histogram
         write_histogram(Path(target), calibration, tensor)

@@ -8,6 +8,7 @@ import placement_contract as small
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from icnet_deploy.calibration import calibrate
 from icnet_deploy.calibration.agreement import agreements
 from icnet_deploy.calibration.artefact import Recipe
 from icnet_deploy.calibration.calibrate import (
@@ -172,3 +173,5 @@ def test_layers_are_compared_of_the_graph_that_was_written(
     assert main(["sensitivity", str(tmp_path / "int8.onnx"), "--layers", *data, *where, *file]) == 0
     of_file = json.loads((tmp_path / "file.json").read_text())
     assert of_graph["blocks"] == of_file["blocks"]
+    monkeypatch.setattr(calibrate, "save_calibration", None)  # the same again has nothing to keep
+    assert main(["quantize", str(float_file), *data, *where, *out]) == 0

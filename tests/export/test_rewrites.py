@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -82,6 +83,27 @@ CASES = [
     (8, 3, (7, 13), None, [(7, 13), (3, 5)]),
     (5, 2, (6, 9), (12, 33), [(6, 9), (3, 4), (2, 3), (1, 1)]),
 ]
+
+
+def test_sums_of_a_tensor_and_itself_are_counted_not_walked():
+    """There are 2**40 ways through them, and so many parts of the bias come out."""
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(2, 3, 1, 1)) / 2.0**40
+    names = ["x", *(f"s{index}" for index in range(40))]
+    nodes = [make("Add", [a, a], [b]) for a, b in pairwise(names)]
+    nodes.append(make("Conv", [names[-1], "w", "b"], ["y"], name="conv"))
+    constants = {"w": weight, "b": random.normal(size=2)}
+    tensors = [numpy_helper.from_array(v.astype(np.float32), n) for n, v in constants.items()]
+    x, y = (helper.make_tensor_value_info(n, 1, [1, c, 4, 5]) for n, c in (("x", 3), ("y", 2)))
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], tensors),
+        opset_imports=[helper.make_opsetid("", 19)],
+        ir_version=9,
+    )
+    feed = {"x": random.normal(size=(1, 3, 4, 5)).astype(np.float32)}
+    before = run(model, feed)
+    assert pointwise_first(model)
+    np.testing.assert_allclose(run(model, feed), before, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", [True, False])
