@@ -148,11 +148,12 @@ def _sentences(row: Result) -> list[str]:
 
 
 def _builds(row: Result) -> Table:
-    header = ["build", "mIoU - float32's, points", "pixels alike with float32 %", "ms"]
-    rows = [["float32", "", "", number(row["float32"]["latency"]["median_ms"])]]
+    header = ["build", "ranges by", "mIoU - float32's, points", "pixels alike with float32 %", "ms"]
+    rows = [["float32", "", "", "", number(row["float32"]["latency"]["median_ms"])]]
     for build in row["builds"]:
         miou = build["miou_difference_points"]
         cells = [
+            build["ranges"],
             bounded(miou["value"], miou["low"], miou["high"], 2),
             number(100 * build["agreement"]["value"], 3),
             number(build["latency"]["median_ms"]),

@@ -50,12 +50,14 @@ class Build:
     Attributes:
         seed: of the draw of its calibration images.
         sha256: of the artefact.
+        ranges: the method, one of `METHODS`, that they were taken by.
         differences: from float32, on the same runtime.
         latency: `timing.summary` of its times.
     """
 
     seed: int
     sha256: str
+    ranges: str
     differences: Differences
     latency: Mapping[str, Any]
 
@@ -65,6 +67,7 @@ class Build:
         return {
             "seed": self.seed,
             "sha256": self.sha256,
+            "ranges": self.ranges,
             "basis": d.basis(),
             "miou_difference_points": d.miou.to_dict(),
             "iou_difference_points": {k: each.to_dict() for k, each in d.classes.items()},

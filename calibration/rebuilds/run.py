@@ -131,7 +131,8 @@ def _measure(
             names,
             alike=list(zip(alike[:, 0, number].tolist(), pixels.tolist(), strict=True)),
         )
-        builds.append(Build(seed, artefact_sha256(path), found, latencies[number]))
+        method = opened[number].metadata.tools["ranges"]
+        builds.append(Build(seed, artefact_sha256(path), method, found, latencies[number]))
     between = alike[:, 1:, 1:].sum(axis=0)
     rebuilt = Rebuilt(placement, runtime, builds, between, int(pixels.sum()), latencies[0])
     return rebuilt, reference.protocol()

@@ -13,13 +13,13 @@ from icnet_deploy.calibration.equalize import equalized
 from icnet_deploy.calibration.ladder.smoothing import smoothing_factors
 from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.sensitivity.bench import Graphs
+from icnet_deploy.calibration.sensitivity.kept import calibration_of
 from icnet_deploy.calibration.sensitivity.layers import Subject, compare_layers
 from icnet_deploy.calibration.sensitivity.layers_report import (
     layers_page,
     layers_plot,
     layers_text,
 )
-from icnet_deploy.calibration.sensitivity.run import calibration_of
 from icnet_deploy.data.options import open_data
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.evaluation.foreign_network import is_foreign

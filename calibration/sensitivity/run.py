@@ -7,17 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from icnet_deploy.calibration.artefact import Recipe, load_float, write_quantized
-from icnet_deploy.calibration.calibrate import (
-    Calibration,
-    calibrate_and_keep,
-    load_calibration,
-    save_calibration,
-)
-from icnet_deploy.calibration.content import require_content
-from icnet_deploy.calibration.ladder.methods import settled
-from icnet_deploy.calibration.ranges import AUTO
-from icnet_deploy.calibration.selection import FEWEST, choose, stratified
+from icnet_deploy.calibration.artefact import Recipe, write_quantized
+from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.sensitivity.bench import (
     TIME,
     Bench,
@@ -25,13 +16,14 @@ from icnet_deploy.calibration.sensitivity.bench import (
     alone_costs,
     inference_times,
 )
+from icnet_deploy.calibration.sensitivity.kept import calibration_of
 from icnet_deploy.calibration.sensitivity.plots import cost_plot, trade_off_plot
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, halves, prove, refuse_seen
 from icnet_deploy.calibration.sensitivity.report import sensitivity_page, sensitivity_text
 from icnet_deploy.calibration.sensitivity.search import Attempt, Block, Cost, modules_of, search
 from icnet_deploy.data import Dataset
-from icnet_deploy.data.options import open_data, open_split
-from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.data.options import open_data
+from icnet_deploy.errors import CheckFailed
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.score import refuse_calibration_images
@@ -44,7 +36,6 @@ from icnet_deploy.report.svg import alone as as_file
 from icnet_deploy.runtime.machine import machine, versions
 
 _SCHEMA = 2
-_CALIBRATED = 32  # images, and they are drawn as `icnet quantize` draws them
 _CHECKED = 8
 
 
@@ -131,35 +122,6 @@ def _parts(args: argparse.Namespace, dataset: Dataset) -> Parts:
         return halves(dataset)
     other = open_data(argparse.Namespace(**{**vars(args), "split": args.proof_split}))
     return Parts(dataset, other, f"the split {other.split}")
-
-
-def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
-    """What `icnet quantize` kept of this file, else made now as it makes it."""
-    model, metadata, size = load_float(args.model)
-    parent = artefact_sha256(args.model)
-    kept = load_calibration(cache, model, parent)
-    if kept is not None:
-        return kept
-    if args.calibration is not None and cache.exists():
-        raise InputError(
-            f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
-            "of it, or a file that is not there to have it made"
-        )
-    if args.dataset is None:
-        raise InputError(
-            f"there is no calibration of {args.model} in {cache}: run `icnet quantize` on it "
-            "first, or give --dataset and --data to have it made from the split train"
-        )
-    train = open_split(args, "train")
-    fitting = Fitting.of(metadata)
-    images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
-    if note := require_content(images.files, images, FEWEST):
-        print(f"note: {note}")
-    calibration = calibrate_and_keep(cache, model, images, parent)
-    recipe = settled(Recipe(calibration, args.placement, AUTO), model, metadata, images)
-    calibration = calibration.taken_by({args.placement: recipe.method})
-    save_calibration(cache, calibration)
-    return calibration
 
 
 def _costs(graphs: Graphs, bench: Bench) -> _Costs:

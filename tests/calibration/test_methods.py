@@ -23,6 +23,7 @@ from icnet_deploy.calibration.ladder.methods import settled
 from icnet_deploy.calibration.ranges import AUTO
 from icnet_deploy.cli import main
 from icnet_deploy.documents import sealed
+from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 
 
@@ -175,3 +176,47 @@ def test_layers_are_compared_of_the_graph_that_was_written(
     assert of_graph["blocks"] == of_file["blocks"]
     monkeypatch.setattr(calibrate, "save_calibration", None)  # the same again has nothing to keep
     assert main(["quantize", str(float_file), *data, *where, *out]) == 0
+
+
+def test_a_placement_that_the_kept_calibration_names_no_method_for_is_settled_as_quantize_does(
+    float_file, dataset, tmp_path, monkeypatch
+):
+    seen = []
+
+    def other_labels(model, graphs, images, metadata):
+        seen.append(np.array(list(images)))
+        return differing([2, 2], [1, 1])()
+
+    monkeypatch.setattr(methods, "other_labels", other_labels)
+    data = ["--dataset", "scenes", "--data", str(dataset)]
+    kept = tmp_path / "kept.json"
+    asked = ["quantize", str(float_file), *data, "--calibration", str(kept), "--count", "8"]
+    asked += ["--seed", "3", "-o", str(tmp_path / "8.onnx")]
+    assert main([*asked, "--placement", "int8"]) == 0
+    layers = ["sensitivity", str(float_file), "--layers", *data, "--calibration", str(kept)]
+    assert main([*layers, "--placement", "int8-ort", "--limit", "1"]) == 0
+    assert Calibration.read(kept).methods == {"int8": "mse", "int8-ort": "mse"}
+    assert len(seen) == 2
+    assert np.array_equal(*seen)
+    assert main([*layers, "--placement", "int8-ort", "--limit", "1"]) == 0
+    assert len(seen) == 2  # it is kept
+
+
+@pytest.mark.parametrize("source", ["--images", "--dataset"])
+def test_where_its_images_are_not_at_hand_a_note_says_which_method_is_taken(
+    source, float_file, dataset, tmp_path, capsys
+):
+    kept = tmp_path / "kept.json"
+    made = replace(small.calibration(), parent_sha256=artefact_sha256(float_file))
+    save_calibration(kept, made.taken_by({"int8": "mse"}))
+    before = kept.read_bytes()
+    data = ["--dataset", "scenes", "--data", str(dataset)]
+    data = data if source == "--dataset" else ["--images", str(dataset / "leftImg8bit" / "val")]
+    layers = ["sensitivity", str(float_file), "--layers", *data, "--calibration", str(kept)]
+    assert main([*layers, "--placement", "int8-ort", "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("note: ranges of int8-ort by percentile, which is the default: ")
+    assert "`icnet quantize --placement int8-ort` may take another" in said
+    assert kept.read_bytes() == before
+    assert main([*layers, "--placement", "int8", "--limit", "1"]) == 0
+    assert "note: ranges" not in capsys.readouterr().out

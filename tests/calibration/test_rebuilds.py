@@ -75,6 +75,12 @@ def test_builds_differ_and_are_measured_on_what_none_was_calibrated_on(done, dat
     assert [row["placement"] for row in result["placements"]] == ["int8", "int8-ort"]
     for row in result["placements"]:
         assert len({build["sha256"] for build in row["builds"]}) == 3
+    # what each took, where the best of two was asked for
+    assert result["ranges"] == "auto"
+    for row in result["placements"]:
+        tools = read_onnx_metadata(done / f"small-{row['placement']}.onnx").tools
+        assert row["builds"][0]["ranges"] == tools["ranges"]
+        assert {build["ranges"] for build in row["builds"]} <= {"percentile", "mse"}
 
 
 def test_an_interval_for_each_build_and_a_spread_over_all(done, float_file, dataset):
@@ -244,7 +250,7 @@ def _build(seed, lost):
         ]
 
     pairs = differences(counts(np.array(lost)), counts(np.array([0, 0])), ["road", "bus"])
-    return Build(seed, "0" * 64, pairs, {"median_ms": 10.0 + seed})
+    return Build(seed, "0" * 64, "mse", pairs, {"median_ms": 10.0 + seed})
 
 
 def test_spreads_are_read_off_the_builds():

@@ -18,9 +18,9 @@ import pytest
 from onnx import numpy_helper
 
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
+from icnet_deploy.calibration.sensitivity.kept import calibration_of
 from icnet_deploy.calibration.sensitivity.plots import cost_plot
 from icnet_deploy.calibration.sensitivity.report import markdown, sensitivity_text
-from icnet_deploy.calibration.sensitivity.run import calibration_of
 from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of, search
 from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.evaluation.budgets import Budget
