@@ -19,13 +19,13 @@ from icnet_deploy.calibration.agreement import (
 )
 from icnet_deploy.calibration.calibrate import Calibration
 from icnet_deploy.calibration.graph import plain
+from icnet_deploy.calibration.placements.registry import cpu_runtime
 from icnet_deploy.calibration.quantize import Int8, quantize
 from icnet_deploy.calibration.ranges import METHOD, Ranges
 from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata, write_artefact
-from icnet_deploy.precisions import PRECISIONS
 
 _LEAST_AGREEMENT = 0.95
 """A file whose labels differ more from the float32 graph's than this share is nonsense."""
@@ -159,8 +159,8 @@ def write_quantized(
         installed.
 
     Raises:
-        CheckFailed: it is below `_LEAST_AGREEMENT` on ONNX Runtime, or on one that the placement
-            is for.
+        CheckFailed: it is below `_LEAST_AGREEMENT` on ONNX Runtime, or on the one that the
+            placement is for before others.
         OutputError: the file cannot be written.
     """
     model, metadata, _ = load_float(source)
@@ -169,7 +169,7 @@ def write_quantized(
     # Before a file of it exists, so that whatever stops this, no unchecked file is left.
     found = agreements(model, result, checked_on, metadata, other_runtimes())
     for one in found:
-        if one.runtime == EXACT or PRECISIONS[recipe.placement].meant_for(one.runtime):
+        if one.runtime in (EXACT, cpu_runtime(recipe.placement)):
             _require(one, f"the {recipe.placement} graph", f"{source}, on {where}")
     write_artefact(out, result.SerializeToString(), recipe.metadata(metadata))
     return found

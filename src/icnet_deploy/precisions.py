@@ -80,7 +80,7 @@ PRECISIONS: Mapping[str, Precision] = {
             tie_margin=0.25,
             miou_points=0.3,
             class_points=1.0,
-            runtimes=("onnxruntime",),
+            runtimes=("onnxruntime", "openvino"),
             refused={
                 "onnxruntime, cuda": _NO_INTEGERS,
                 "engines": "TensorRT's parser refuses it, since its activations are uint8",

@@ -94,10 +94,10 @@ def test_every_precision_goes_where_it_is_meant_to(gate):
         ("fp16", ROUNDED),
         ("int8", "openvino"),
         ("int8-ort", "onnxruntime"),
+        ("int8-ort", "openvino"),
     ]
-    assert len(told["left_out"]) == 2
+    assert len(told["left_out"]) == 1
     assert "not compared: a-int8.onnx on onnxruntime: int8 is placed for openvino" in done.out
-    assert "not compared: a-int8-ort.onnx on openvino" in done.out
     assert told["budgets"]["int8"]["miou_points"] == 3
     assert told["budgets"]["fp16"]["miou_points"] == 0.02
     # Coarser arithmetic moves more labels, and rounding is what the CPU leaves out.
