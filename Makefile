@@ -76,9 +76,10 @@ long: $(VENV)/networks
 	PYTHONPATH=$(VENV)/networks $(BIN)/python examples/own_network/run.py --out runs/own_network
 	$(BIN)/python -m tools.own_networks runs/own_network \
 		--json benchmarks/results/own-networks.json
+	failed=0; \
 	$(BIN)/python -m tools.int8_networks runs/own_network \
-		--json benchmarks/results/int8-networks.json
-	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result
+		--json benchmarks/results/int8-networks.json || failed=$$?; \
+	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result && exit $$failed
 	$(BIN)/python examples/foreign_onnx/run.py
 	ICNET_EVERY_FORM=1 $(BIN)/python -m pytest tests/calibration/test_between.py
 

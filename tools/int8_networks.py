@@ -38,6 +38,9 @@ from tools.own_networks import engine_outcome
 _SCHEMA = 1
 _STREETS = Path(__file__).parents[1] / "examples" / "own_network" / "streets.py"
 _FLOAT = next(row.name for row in PRECISIONS.values() if row.bits == 32)
+_FLOATS = tuple(row.name for row in PRECISIONS.values() if not row.calibrated)
+"""The precisions of its float files; float16's is verified, too, for the record of accuracy."""
+
 _SIZE = "128x256"
 """Of the drawn streets, HEIGHTxWIDTH."""
 
@@ -134,30 +137,33 @@ def _draw(out: Path, network: _Network, counts: Mapping[str, int]) -> Path:
     return folder
 
 
-def _float_file(network: _Network, out: Path) -> Path:
-    """The network's float32 file, in the folder where its 8-bit ones will be.
+def _float_files(network: _Network, out: Path) -> Path:
+    """The network's float files, in the folder where its 8-bit ones will be; gives float32's.
 
     Raises:
-        InputError: the example has not made it.
+        InputError: the example has not made them.
         CheckFailed: it cannot be trained or exported.
     """
     folder = out / "quantized" / network.name
     shutil.rmtree(folder, ignore_errors=True)
-    file = make_folder(folder) / f"{network.name}-{_FLOAT}.onnx"
-    made = out / network.name / file.name
-    if network.shipped:
-        _icnet("export", "--size", network.size, "-o", file)
-    elif network.config:
-        weights = out / f"{network.name}.safetensors"
-        if not weights.is_file():
-            data = ("--dataset", network.layout, "--data", out / "data" / network.data)
-            _icnet("train", *data, "--config", network.config, "-o", weights)
-        _icnet("export", "--weights", weights, "--size", network.size, "-o", file)
-    elif made.is_file():
-        shutil.copyfile(made, file)
-    else:
-        raise InputError(f"there is no {made}: run examples/own_network/run.py --out {out} first")
-    return file
+    make_folder(folder)
+    files = {name: folder / f"{network.name}-{name}.onnx" for name in _FLOATS}
+    weights = out / f"{network.name}.safetensors"
+    if network.config and not weights.is_file():
+        data = ("--dataset", network.layout, "--data", out / "data" / network.data)
+        _icnet("train", *data, "--config", network.config, "-o", weights)
+    of = ("--weights", weights) if network.config else ()
+    for name, file in files.items():
+        made = out / network.name / file.name
+        if network.shipped or network.config:
+            _icnet("export", *of, "--size", network.size, "--precision", name, "-o", file)
+        elif made.is_file():
+            shutil.copyfile(made, file)
+        elif name == _FLOAT:
+            raise InputError(
+                f"there is no {made}: run examples/own_network/run.py --out {out} first"
+            )
+    return files[_FLOAT]
 
 
 def _verified(folder: Path, data: Sequence[object]) -> dict[str, Any]:
@@ -231,7 +237,7 @@ def _measure(
 ) -> None:
     """Writes into `found` what is found of a network; what was found before a failure stays."""
     split = ("--dataset", network.layout, "--data", _draw(out, network, counts))
-    floats = _float_file(network, out)
+    floats = _float_files(network, out)
     files = []
     for placement in PLACEMENTS:
         file = floats.with_name(f"{network.name}-{placement}.onnx")
