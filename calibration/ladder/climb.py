@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from icnet_deploy.calibration.artefact import Recipe
 from icnet_deploy.calibration.sensitivity.proof import Proof, Trial
-from icnet_deploy.calibration.sensitivity.search import Attempt
+from icnet_deploy.calibration.sensitivity.search import Attempt, Gain
 from icnet_deploy.evaluation.confidence.differences import LEVEL
 from icnet_deploy.evaluation.verdicts import Finding, Judgement, Verdict
 
@@ -39,12 +39,15 @@ class Step(NamedTuple):
         tried: what it made.
         proof: of those that met the budget; None where none did.
         seconds: that it took, the proof included.
+        gain: what it came to over what the rung before came to, on the images that rungs may see;
+            None of the first.
     """
 
     rung: str
     tried: Tried
     proof: Proof | None
     seconds: float
+    gain: Gain | None = None
 
     @property
     def attempt(self) -> Attempt:
@@ -78,6 +81,7 @@ def climb(
     rungs: Mapping[str, Callable[[], Tried | None]],
     prove: Callable[[Sequence[Attempt], float], Proof],
     enough: Callable[[Judgement], bool],
+    gain: Callable[[Attempt, Attempt], Gain],
     tell: Callable[[Step], None] = lambda step: None,
 ) -> list[Step]:
     """Tries the rungs in turn, and stops at the first that keeps the budget.
@@ -86,6 +90,7 @@ def climb(
         rungs: name -> tries it; None where it does not apply.
         prove: proves attempts that met the budget, at a level that all of them share.
         enough: whether a proof's last judgement is enough.
+        gain: says what an attempt has gained over another.
         tell: is told each step.
 
     Returns:
@@ -99,7 +104,10 @@ def climb(
         if tried is None:
             continue
         proof = prove(tried.attempts, level) if tried.best.met else None
-        steps.append(Step(rung, tried, proof, time.perf_counter() - begin))
+        step = Step(rung, tried, proof, time.perf_counter() - begin)
+        if steps:
+            step = step._replace(gain=gain(step.attempt, steps[-1].attempt))
+        steps.append(step)
         tell(steps[-1])
         if proof is not None and enough(proof.last.judgement):
             break

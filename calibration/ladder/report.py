@@ -15,11 +15,14 @@ _HEADER = [
     "mIoU, points",
     "class that falls most",
     "labels alike %",
+    "gained: mIoU, points",
+    "gained: labels alike, points",
     "the proof: mIoU",
     "verdict",
     "s",
     "ms",
     "to float32",
+    "to the rung before",
 ]
 
 
@@ -46,12 +49,14 @@ def placement_json(
             "met": step.attempt.met,
             "kept": _kept(step, enough),
             **step.attempt.cost.to_dict(),
+            "gain": step.gain and step.gain.to_dict(),
             "tried": len(step.tried.attempts),
             "proof": step.proof and step.proof.to_dict(step.tried.attempts),
             "seconds": round(step.seconds, 1),
             "inference": dict(time),
+            "inference_to_the_rung_before": _ratio(time, times[number - 1]) if number > 1 else None,
         }
-        for step, time in zip(steps, times[1:], strict=True)
+        for number, (step, time) in enumerate(zip(steps, times[1:], strict=True), 1)
     ]
     return {
         "budget": budget.to_dict(),
@@ -61,6 +66,11 @@ def placement_json(
         "rungs": rungs,
         "taken": None if taken is None else taken.rung,
     }
+
+
+def _ratio(time: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Of the medians."""
+    return round(time["median_ms"] / other["median_ms"], 4)
 
 
 def _kept(step: Step, enough: Callable[[Judgement], bool]) -> bool:
@@ -73,6 +83,8 @@ def step_text(step: Step, enough: Callable[[Judgement], bool]) -> str:
     words = f"{step.rung}: mIoU {points_text(cost['miou_difference_points'])} points"
     names = ", ".join(block.name for block in step.attempt.in_float)
     words += f" with {names} in float" if names else ""
+    if step.gain is not None:
+        words += f", gained {step.gain.miou.text(2)} over the rung before"
     if step.proof is None:
         return f"{words}; past the budget on the images that it may see ({step.seconds:.0f} s)"
     proved = str(step.proof.verdict)
@@ -102,7 +114,10 @@ def ladder_text(climbed: Mapping[str, Any]) -> str:
             if one["verdict"] == Verdict.UNDECIDED
         ]
         lines += [f"undecided: {'; '.join(unsure)}"] if unsure else []
-    return "\n".join([*lines, f"time: {climbed['time']}"])
+    if len(climbed["rungs"]) > 1:
+        lines.append("gained: over the rung before, on the same images as that rung")
+    lines.append(f"time: s of a rung, its proof included; ms: {climbed['time']}")
+    return "\n".join(lines)
 
 
 def _table(climbed: Mapping[str, Any]) -> Table:
@@ -113,14 +128,23 @@ def _table(climbed: Mapping[str, Any]) -> Table:
             points_text(one["miou_difference_points"]),
             f"{points_text(one['worst_class_difference_points'])} {one['worst_class']}",
             number(100 - one["labels_changed_percent"]["value"]),
+            *_gained(one["gain"]),
             *_proved(one["proof"]),
             number(one["seconds"], 0),
             number(one["inference"]["median_ms"], 1),
             number(one["inference"]["median_ms"] / reference),
+            "" if (to := one["inference_to_the_rung_before"]) is None else number(to),
         ]
         for one in climbed["rungs"]
     ]
     return Table(_HEADER, rows)
+
+
+def _gained(gain: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Of mIoU and of the labels alike; nothing of the first rung."""
+    if gain is None:
+        return "", ""
+    return points_text(gain["miou_points"]), points_text(gain["labels_alike_points"])
 
 
 def _proved(proof: Mapping[str, Any] | None) -> tuple[str, str]:

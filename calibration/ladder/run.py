@@ -121,7 +121,8 @@ def _climb(
     def tell(step: Step) -> None:
         print(f"{recipe.placement}, {step_text(step, trials.enough)}", flush=True)
 
-    steps = climb(trials.rungs(rungs_of(args)), trials.prove, trials.enough, tell)
+    rungs = trials.rungs(rungs_of(args))
+    steps = climb(rungs, trials.prove, trials.enough, trials.gain, tell)
     step = chosen(steps, trials.enough)
     times = trials.times(steps, args.rounds or ROUNDS)
     result["placements"].append(

@@ -12,7 +12,14 @@ from icnet_deploy.calibration.ladder.options import RUNGS
 from icnet_deploy.calibration.ladder.refined import Refinery
 from icnet_deploy.calibration.sensitivity.bench import Bench, Graphs, alone_costs, inference_times
 from icnet_deploy.calibration.sensitivity.proof import Parts, Proof, prove
-from icnet_deploy.calibration.sensitivity.search import Attempt, Block, Cost, modules_of, search
+from icnet_deploy.calibration.sensitivity.search import (
+    Attempt,
+    Block,
+    Cost,
+    Gain,
+    modules_of,
+    search,
+)
 from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.verdicts import Judgement, Verdict
 
@@ -66,6 +73,10 @@ class Trials:
             self._proof = Bench(self._graphs(self._recipe), self._parts.unseen, " for the proof")
         score = partial(self._proved_cost, self._proof)
         return prove(attempts, self._budget, score, level, self.enough)
+
+    def gain(self, attempt: Attempt, before: Attempt) -> Gain:
+        """What one attempt has gained over another, on the images that rungs are tried on."""
+        return self._bench.gain(attempt.path, before.path)
 
     def recipe_of(self, step: Step) -> Recipe:
         """How what a step came to is made."""

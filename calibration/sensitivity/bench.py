@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -12,10 +12,10 @@ from tqdm import tqdm
 from icnet_deploy.calibration.artefact import Recipe, load_float
 from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import cpu_runtime, placement_of
-from icnet_deploy.calibration.sensitivity.search import Block, Cost, blocks_of, modules_of
+from icnet_deploy.calibration.sensitivity.search import Block, Cost, Gain, blocks_of, modules_of
 from icnet_deploy.data import ConfusionMatrix, Dataset, RegionAccuracy
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
-from icnet_deploy.evaluation.confidence.differences import LEVEL
+from icnet_deploy.evaluation.confidence.differences import LEVEL, differences, share
 from icnet_deploy.evaluation.score import Score
 from icnet_deploy.metadata import write_artefact
 from icnet_deploy.runtime.predictor import Predictor
@@ -69,6 +69,18 @@ class Graphs:
         return Predictor.open(path, self.runtime, "cpu", cached=False)
 
 
+class _Counted(NamedTuple):
+    """What was counted of a graph, image by image.
+
+    Attributes:
+        counts: against the truth.
+        alike: how many pixels have float32's label, and how many there are.
+    """
+
+    counts: list[ImageCounts]
+    alike: list[tuple[int, int]]
+
+
 class Bench:
     """Scores graphs on one data set.
 
@@ -92,6 +104,7 @@ class Bench:
         metadata = graphs.metadata
         self.score = Score.of(dataset, metadata)
         self._wanted: list[bytes] = []
+        self._counted: dict[Path, _Counted] = {}
         with graphs.open(graphs.source) as predictor:
             for sample in tqdm(dataset, desc=f"float32{words}", unit="image", disable=None):
                 labels = predictor.predict(sample.image).labels
@@ -120,8 +133,17 @@ class Bench:
                 confusion = ConfusionMatrix(len(self.dataset.label_set))
                 confusion.add(self.score.mapped(labels), sample.labels)
                 counted.append(ImageCounts.of(exact.name, exact.group, confusion, regions))
+        self._counted[path] = _Counted(counted, alike)
         names = self.dataset.label_set.names
         return Cost.of(counted, self.score.images_counted, names, alike, level)
+
+    def gain(self, path: Path, before: Path) -> Gain:
+        """What a graph has gained over another; the files of both were scored here."""
+        ours, theirs = self._counted[path], self._counted[before]
+        found = differences(ours.counts, theirs.counts, self.dataset.label_set.names)
+        groups = [one.group for one in ours.counts]
+        other = [same for same, _ in theirs.alike]
+        return Gain(found.miou, share(ours.alike, groups, before=other))
 
 
 def alone_costs(graphs: Graphs, bench: Bench, blocks: Sequence[Block]) -> dict[Block, Cost]:

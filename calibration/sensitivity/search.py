@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from icnet_deploy.evaluation.budgets import Budget, Measured
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
@@ -79,6 +79,25 @@ def _modules(own: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
 def modules_of(blocks: Iterable[Block]) -> list[str]:
     """What is to be named to the quantizer so that these blocks stay in float."""
     return [module for block in blocks for module in block.modules]
+
+
+class Gain(NamedTuple):
+    """What a graph has gained over another, on the same images.
+
+    Attributes:
+        miou: the difference of mIoU, in points.
+        alike: the difference of the share of labels that are float32's, in points.
+    """
+
+    miou: Interval
+    alike: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "miou_points": self.miou.to_dict(),
+            "labels_alike_points": self.alike.to_dict(),
+        }
 
 
 @dataclass(frozen=True)

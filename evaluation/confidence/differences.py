@@ -189,19 +189,26 @@ def share(
     counts: Sequence[tuple[int, int]],
     groups: Sequence[str],
     *,
+    before: Sequence[int] | None = None,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """What share of the pixels is of a kind, in percent.
+    """What share of the pixels is of a kind, in percent, or by how many points it has grown.
 
     Args:
         counts: of each image how many are of the kind, and how many there are.
         groups: of each image; those of one group follow each other in time.
+        before: of each image how many were of the kind, for the difference from then.
         level: of the interval.
         seed: of the resamples.
     """
-    ratios = np.array([[[few], [pixels], [0], [pixels]] for few, pixels in counts], float)
-    ends = np.array([[0.0, 100.0]] * 2)  # of the share, and of the mean, which is the same
+    others = [0] * len(counts) if before is None else before
+    rows = zip(counts, others, strict=True)
+    ratios = np.array(
+        [[[few], [pixels], [other], [pixels]] for (few, pixels), other in rows], float
+    )
+    # of the share, and of the mean, which is the same
+    ends = np.array([[0.0 if before is None else -100.0, 100.0]] * 2)
     whole = len(set(groups)) >= FEWEST_GROUPS
     return _Intervals(Images(ratios, groups, np.array([True])), ends, whole, level, seed).of(0)
 

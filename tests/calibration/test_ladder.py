@@ -1,6 +1,8 @@
 """The ladder: where it stops, what it takes, what it refuses, and what it writes."""
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 
 from icnet_deploy.calibration.ladder.climb import Tried, chosen, climb, keeps
 from icnet_deploy.calibration.sensitivity.proof import prove
+from icnet_deploy.calibration.sensitivity.report import points_text
 from icnet_deploy.calibration.sensitivity.search import Attempt, Cost
 from icnet_deploy.cli import main
 from icnet_deploy.evaluation.budgets import Budget
@@ -65,7 +68,13 @@ def climbed(seen, unseen, strict=False):
 
         return prove(attempts, BUDGET, score, level, enough)
 
-    steps = climb({name: lambda name=name: rung(name) for name in seen}, proof, enough)
+    def gain(attempt, before):
+        return f"{attempt.path} over {before.path}"
+
+    steps = climb({name: lambda name=name: rung(name) for name in seen}, proof, enough, gain)
+    names = [step.rung for step in steps]
+    pairs = zip(names[1:], names, strict=False)
+    assert [step.gain for step in steps] == [None, *(f"{own} over {last}" for own, last in pairs)]
     taken = chosen(steps, enough)
     return [s.rung for s in steps], taken and taken.rung, levels
 
@@ -141,6 +150,25 @@ def test_a_budget_that_none_keeps_fails_when_all_rungs_were_tried(request_of, tm
     assert done.code == 1
     rungs = json.loads(result.read_text())["placements"][0]["rungs"]
     assert [rung["rung"] for rung in rungs] == ["ranges", "rounding", "float"]  # no LayerNorm
+    assert rungs[0]["gain"] is None
+    assert rungs[0]["inference_to_the_rung_before"] is None
+    for before, rung in pairwise(rungs):
+        gained = rung["gain"]
+        points = [one["miou_difference_points"]["value"] for one in (rung, before)]
+        changed = [one["labels_changed_percent"]["value"] for one in (before, rung)]
+        for name, (own, last) in (("miou_points", points), ("labels_alike_points", changed)):
+            assert gained[name]["value"] == pytest.approx(own - last, abs=2e-6)
+            assert gained[name]["low"] <= gained[name]["value"] <= gained[name]["high"]
+        times = [one["inference"]["median_ms"] for one in (rung, before)]
+        assert rung["inference_to_the_rung_before"] == pytest.approx(times[0] / times[1], rel=1e-2)
+    assert any(rung["gain"]["labels_alike_points"]["value"] for rung in rungs[1:])
+    header, _, *table = done.out[done.out.index("rung  ") :].splitlines()
+    columns = {name: header.index(name) for name in re.split("  +", header.strip())}
+    assert not table[0][columns["gained: mIoU, points"] :].startswith(("+", "-", "0"))
+    for line, rung in zip(table[1:], rungs[1:], strict=False):
+        for name, key in (("mIoU", "miou_points"), ("labels alike", "labels_alike_points")):
+            said = line[columns[f"gained: {name}, points"] :].strip()
+            assert said.startswith(points_text(rung["gain"][key]))
 
 
 def test_without_a_budget_each_rung_is_taken(request_of, float_file):

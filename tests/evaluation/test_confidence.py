@@ -84,3 +84,15 @@ def test_a_group_that_has_most_images_tells_no_more_than_one():
 def test_all_pixels_of_images_of_one_size_are_alike_beyond_doubt():
     known = share([(100, 100)] * 3, ["a", "b", "c"])
     assert (known.low, known.value, known.high) == (100, 100, 100)
+
+
+def test_a_share_that_grew_alike_on_every_image_grew_beyond_doubt():
+    groups = [f"g{number}" for number in range(12)]
+    counts = [(90 - number, 100) for number in range(12)]  # which differ by far more than that
+    grown = share(counts, groups, before=[few - 2 for few, _ in counts])
+    assert (grown.low, grown.value, grown.high) == pytest.approx((2, 2, 2))
+    fallen = share(
+        counts, groups, before=[few + (number % 3) for number, (few, _) in enumerate(counts)]
+    )
+    assert fallen.low < fallen.value == pytest.approx(-1)
+    assert -1.6 < fallen.low < fallen.high < -0.4
