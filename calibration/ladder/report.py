@@ -70,7 +70,7 @@ def placement_json(
 
 def _ratio(time: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Of the medians."""
-    return round(time["median_ms"] / other["median_ms"], 4)
+    return round(float(time["median_ms"] / other["median_ms"]), 4)
 
 
 def _kept(step: Step, enough: Callable[[Judgement], bool]) -> bool:
