@@ -15,7 +15,7 @@ from icnet_deploy.command import command
 COMMANDS = {
     "scenes": ("icnet_deploy.data.scenes.dataset", "draw labelled street scenes of any size"),
     "dataset": ("icnet_deploy.data.checking.command", "check a data set before it is used"),
-    "train": ("icnet_deploy.training.command", "train ICNet, write a checkpoint"),
+    "train": ("icnet_deploy.training.command", "train a network, write a checkpoint"),
     "import-weights": (
         "icnet_deploy.networks.released.command",
         "the authors' released weights -> checkpoint",
