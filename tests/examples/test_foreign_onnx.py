@@ -60,7 +60,7 @@ def test_a_foreign_file_becomes_8_bit_files_that_are_verified(
     out = capsys.readouterr().out
     assert "behind the logits: Resize, ArgMax (taken off; the label map is the same)" in out
     assert "net-fp32.onnx: made from foreign.onnx, which another program wrote" in out
-    assert out.splitlines()[-1].startswith("  release/net-int8.onnx: ")
+    assert out.splitlines()[-2].startswith("  release/net-int8.onnx: ")
     for name in ("fp32", "int8", "int8-ort"):
         metadata = read_onnx_metadata(tmp_path / "release" / f"net-{name}.onnx")
         assert (metadata.upsampling, metadata.stride) == ("half-pixel", 4)
