@@ -20,7 +20,7 @@ from icnet_deploy.export.adopt.foreign_file import ForeignFile, read_foreign, re
 from icnet_deploy.export.adopt.network import ForeignNetwork, endings_of
 from icnet_deploy.export.adopt.original import Original
 from icnet_deploy.export.adopt.request import Request
-from icnet_deploy.export.adopt.rule import rule_in_words, rule_of
+from icnet_deploy.export.adopt.rule import rule_in_words
 from icnet_deploy.export.artefact import Form, sizes_of
 from icnet_deploy.export.check import Samples, Verification, verify
 from icnet_deploy.export.graph import LARGEST
@@ -32,6 +32,8 @@ from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
 from icnet_deploy.networks.layers import resize
 from icnet_deploy.networks.own.probe import Behaviour, probe, probe_at
+from icnet_deploy.networks.own.request import NetworkRequest
+from icnet_deploy.networks.own.said import hold_said
 from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.precisions import PRECISIONS
 
@@ -166,6 +168,7 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
             f"{f'{channels} channels' if channels else 'label maps alone'}: leave it out"
         )
     whole = ForeignNetwork(file, endings[-1], classes, request.threshold)
+    said = NetworkRequest(str(file.path), upsampling=request.upsampling)
     notes: list[str] = []
     if request.upsampling == "none":  # then what upsamples stays in the graph
         endings = [ending for ending in endings if ending.upsampling is None]
@@ -182,7 +185,7 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         behaviour = replace(behaviour, upsampling=ending.upsampling)
         if size is None and ending.upsampling is not None:
             behaviour = replace(behaviour, side_multiple=_exact_multiple(whole, behaviour))
-        rule = rule_of(file, behaviour, request.upsampling)
+        rule = hold_said(said, behaviour, str(file.path))
         form = Form(size or at, dynamic_size=size is None)
         sizes = sizes_of(form, behaviour.min_side, behaviour.side_multiple)
         samples = Samples(sizes, request.images, request.preprocessing)

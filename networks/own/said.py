@@ -6,7 +6,7 @@ from icnet_deploy.networks.own.probe import Behaviour
 from icnet_deploy.networks.own.request import NetworkRequest
 
 _SHOWN = (512, 1024)
-"""(height, width) that a message speaks of."""
+"""(height, width) that a message speaks of, where the network takes any."""
 
 _ASSUMED = "half-pixel"
 """PyTorch's own default: `interpolate(mode="bilinear")` without another word."""
@@ -24,8 +24,7 @@ def hold_said(request: NetworkRequest, behaviour: Behaviour, name: str) -> str:
         aligned = found == "aligned-corners"
         raise InputError(
             f"--upsampling {said} was said, but {name} upsamples its logits by {found}: its last "
-            f"resize is interpolate(..., mode='bilinear', align_corners={aligned}); leave "
-            f"--upsampling out, or say {found}"
+            f"resize has align_corners={aligned}; leave --upsampling out, or say {found}"
         )
     if behaviour.is_whole:
         if said not in (None, "none"):
@@ -36,8 +35,8 @@ def hold_said(request: NetworkRequest, behaviour: Behaviour, name: str) -> str:
         rule = "none"
     elif said == "none":
         raise InputError(
-            f"--upsampling none was said, but {_sizes_of(behaviour, name)}, not the image's size; "
-            "say half-pixel or aligned-corners, as it was trained"
+            f"--upsampling none was said, but {_sizes_of(behaviour, name)}, not the image's size: "
+            "leave --upsampling out, or say half-pixel or aligned-corners, as it was trained"
         )
     else:
         rule = said or found or _ASSUMED
@@ -142,6 +141,6 @@ def _sizes_of(behaviour: Behaviour, name: str) -> str:
         run = behaviour.runs[0]
         size, grid = run.size, run.grid
     else:
-        size = _SHOWN
+        size = behaviour.only_size or _SHOWN
         grid = (-(-size[0] // behaviour.stride), -(-size[1] // behaviour.stride))
     return f"the logits of {name} for {size[0]}x{size[1]} pixels are {grid[0]}x{grid[1]}"

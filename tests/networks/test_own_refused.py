@@ -95,7 +95,8 @@ SAID_WRONGLY = {
     "small": (
         Net(),
         {"upsampling": "none"},
-        "none was said, but the logits of nets:net for 512x1024 pixels are 128x256, not the image",
+        "none was said, but the logits of nets:net for 512x1024 pixels are 128x256, not the "
+        "image's size: leave --upsampling out, or say half-pixel",
     ),
     "stride": (
         Net(up(False), steps=3),

@@ -131,7 +131,10 @@ def test_a_loop_that_nothing_folds_is_named(refused):
         (("--layout", "NHWC"), "--layout NHWC was said, but the input input of"),
         (("--output", "logits"), "has no output of that name; it has output float32"),
         (("--threshold", "0.3"), "is about one channel of logits;"),
-        (("--upsampling", "aligned-corners"), "is half-pixel: leave --upsampling out, or say half"),
+        (
+            ("--upsampling", "aligned-corners"),
+            "upsamples its logits by half-pixel: its last resize has align_corners=F",
+        ),
     ],
 )
 def test_what_is_said_must_be_so(refused, arguments, reason):
@@ -145,9 +148,9 @@ def test_a_rule_for_logits_of_another_size(refused, changed):
         model.graph.output[0].CopyFrom(value)
 
     error = refused(changed(without_resize), "--upsampling", "none")
-    assert "are 32x48 for an image of 64x96: leave --upsampling out" in error
+    assert "are 32x48, not the image's size: leave --upsampling out" in error
     error = refused(FILES / "script-cubic.onnx", "--upsampling", "half-pixel")
-    assert "are 64x96 for an image of 64x96: nothing is left to be upsampled" in error
+    assert "have the image's size: nothing is left to be upsampled; leave" in error
 
 
 def test_a_layout_that_free_sides_allow_and_the_channels_do_not(refused):
