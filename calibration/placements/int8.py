@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FLOWING = frozenset(
     {
-        *("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Sigmoid"),
+        *("Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Sigmoid"),
         *("Mul", "Concat", "DepthToSpace", "GlobalAveragePool", "ReduceMean"),
         *("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"),
     }

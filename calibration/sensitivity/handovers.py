@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from icnet_deploy.calibration.calibrate import open_session
 from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.placements.base import Placement
 from icnet_deploy.calibration.sensitivity.search import Block, blocks_of
 
 _FLOAT = "tensor(float)"
@@ -42,16 +43,23 @@ class Handovers:
     Args:
         model: of float32, its nodes in an order that runs; it is not changed.
         network: its description, as the metadata have it; see `blocks_of`.
+        placement: of the 8-bit graph that it is compared with; None of a float one.
 
     Attributes:
         blocks: each with what it takes and makes, in the order in which they end in the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, network: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        network: Mapping[str, Any],
+        placement: Placement | None = None,
+    ) -> None:
         self._model = model
         graph = Graph(model)
         layers = {one.output: graph.layer(one.node) for one in graph.weighted()}
-        blocks = blocks_of(list(layers.values()), graph.float_layers(), network)
+        kept = graph.float_layers() if placement is None else placement.float_layers(graph)
+        blocks = blocks_of(list(layers.values()), kept, network)
         self._owners = owners = _owners(model.graph.node, layers, blocks)
         read: dict[str, set[Block]] = {}
         for node in model.graph.node:

@@ -45,12 +45,13 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
         InputError: it is of another file, or there is none, and no data set to make it from.
     """
     model, metadata, size = load_float(args.model)
+    fitting = Fitting.of(metadata)
     parent = artefact_sha256(args.model)
     kept = load_calibration(cache, model, parent)
     if kept is not None:
         if args.placement in kept.methods:
             return kept
-        again = _images_of(args, kept, metadata)
+        again = _images_of(args, kept, size, fitting)
         if again is None:
             _note(args.placement, cache, kept)
             return kept
@@ -69,7 +70,6 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
             "first, or give --dataset and --data to have it made from the split train"
         )
     train = open_split(args, "train")
-    fitting = Fitting.of(metadata)
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
     if note := require_content(images.files, images, FEWEST):
         print(f"note: {note}")
@@ -102,14 +102,12 @@ def _note(placement: str, cache: Path, kept: Calibration) -> None:
 
 
 def _images_of(
-    args: argparse.Namespace, kept: Calibration, metadata: ArtefactMetadata
+    args: argparse.Namespace, kept: Calibration, size: tuple[int, int], fitting: Fitting
 ) -> CalibrationSet | None:
     """The images that a calibration is of, found again by their pixels; None unless all are.
 
     They are looked for in the split train, or among the photos that are given in its place.
     """
-    size = metadata.size
-    assert size is not None  # of `load_float`
     count = next(each.images for each in kept.statistics.values())
     turn = args.exif != "ignore"
     missing = dict.fromkeys(kept.images[:count])
@@ -122,7 +120,7 @@ def _images_of(
                 found[digest] = file
         if not missing:
             files = tuple(found[digest] for digest in kept.images[:count])
-            return CalibrationSet(files, kept.images, size, turn, Fitting.of(metadata))
+            return CalibrationSet(files, kept.images, size, turn, fitting)
     return None
 
 

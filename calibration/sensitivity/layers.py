@@ -12,6 +12,7 @@ import onnx
 from tqdm import tqdm
 
 from icnet_deploy.calibration.calibrate import open_session
+from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.products import products
 from icnet_deploy.calibration.sensitivity.handovers import (
     Handover,
@@ -163,7 +164,7 @@ def compare_layers(
         UnavailableError, ModelError, BackendError: as `open_run`, and of a run.
     """
     metadata = subject.metadata
-    parts = Handovers(reference, metadata.network)
+    parts = Handovers(reference, metadata.network, PLACEMENTS.get(metadata.precision))
     model = onnx.load(subject.path)
     made = [name for block in parts.blocks for name in block.made]
     where = places(model, made)

@@ -13,9 +13,12 @@ import pytest
 from onnx import numpy_helper
 
 from icnet_deploy.calibration.calibrate import Calibration, save_calibration
+from icnet_deploy.calibration.placements import base
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.calibration.sensitivity import handovers
 from icnet_deploy.calibration.sensitivity.layers_report import layers_plot
+from icnet_deploy.calibration.sensitivity.search import blocks_of
 from icnet_deploy.images import write_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
@@ -134,6 +137,23 @@ def test_of_a_sound_file_or_of_what_is_made_of_float32_each_block_adds_its_round
     assert result["labels_alike"] > 0.95
     assert result["returning_outputs"]["labels_alike"] > 0.99
     assert f"labels alike at the end: {100 * result['labels_alike']:.2f} %" in text
+
+
+def test_blocks_are_divided_by_what_the_placement_keeps_in_float(compare, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    path = save_eight_bits(tmp_path, "int8")
+    kept = []
+
+    def divided(layers, in_float, network):
+        kept.append("classifier" in in_float)
+        return blocks_of(layers, in_float, network)
+
+    monkeypatch.setattr(handovers, "blocks_of", divided)
+    monkeypatch.setattr(base, "_COSTLY", 0)  # now the classifier takes long, and loses little
+    monkeypatch.setattr(base.Placement, "even", 1)
+    compare(path)
+    compare(path.with_name("small-fp32.onnx"), "--runtime", "openvino")
+    assert kept == [False, True]
 
 
 def test_a_float32_file_is_compared_on_another_runtime(compare, tmp_path):
