@@ -84,8 +84,7 @@ def test_wrong_labels_on_a_runtime_that_it_is_for_are_refused(write, another, op
     assert [one.share < 0.5 for one in found] == [False, True]
     lines = agreement_words(found, "them")
     assert "note: openvino" in lines[1]
-    with pytest.raises(FileNotFoundError):
-        onnx.load(out.with_name("int8.onnx"))
+    assert not out.with_name("int8.onnx").exists()
 
 
 @pytest.mark.parametrize(("share", "lines"), [(0.96, 2), (0.985, 1), (0.991, 1)])

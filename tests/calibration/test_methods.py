@@ -41,8 +41,6 @@ def test_both_graphs_are_compared_with_float32_on_calibration_images(placement):
         [exact] = agreements(small.network(), graph, small.images(), small.metadata())
         assert 0.9 < share < 1
         assert share == pytest.approx(exact.share)
-    if found.method == "mse":
-        assert found.compared.alike["mse"] > found.compared.alike["percentile"]
 
 
 def differing(percentile, mse):
