@@ -33,6 +33,19 @@ def take(adopted, request_for, tmp_path):
     return take
 
 
+def put_behind(model, *nodes, **constants):
+    """Nodes behind everything: they read `before` and some constants, and make `output`."""
+    graph = model.graph
+    graph.node[-1].output[0] = "before"
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    graph.node.extend(nodes)
+
+
+def answer(model, image):
+    """What a model of the input `x` gives."""
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
+
+
 def labels_of(out):
     with Predictor.open(out, "onnxruntime", "cpu") as predictor:
         return predictor.predict(SCENE).labels
@@ -74,9 +87,8 @@ def test_float16_is_lifted_in_branches_too():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert lift_half(model)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
     values = np.arange(4, dtype=np.float32)
-    np.testing.assert_array_equal(session.run(None, {"x": values})[0], 2 * values)
+    np.testing.assert_array_equal(answer(model, values), 2 * values)
     assert not lift_half(model)
 
 
@@ -84,12 +96,10 @@ def behind(kind, to=None, **attributes):
     """A change: an operator behind everything; `to`: the type of what it gives."""
 
     def change(model):
-        graph = model.graph
-        graph.node[-1].output[0] = "before"
         more = {} if to is None else {"to": to}
-        graph.node.append(helper.make_node(kind, ["before"], ["output"], **more, **attributes))
+        put_behind(model, helper.make_node(kind, ["before"], ["output"], **more, **attributes))
         value = helper.make_tensor_value_info("output", to or TensorProto.FLOAT, None)
-        graph.output[0].CopyFrom(value)
+        model.graph.output[0].CopyFrom(value)
 
     return change
 
@@ -124,18 +134,13 @@ def test_logits_of_float64_and_without_a_batch(take, changed, adopted, change):
 
 def test_what_a_constant_condition_chooses_is_taken(take, changed, adopted):
     def change(model):
-        graph = model.graph
-        graph.node[-1].output[0] = "before"
         kind = helper.make_tensor_value_info("kept", TensorProto.FLOAT, None)
-        bodies = [
-            helper.make_graph([helper.make_node(op, ["before"], ["kept"])], op, [], [kind])
-            for op in ("Identity", "Neg")
-        ]
-        graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
-        graph.node.append(
-            helper.make_node(
-                "If", ["always"], ["output"], then_branch=bodies[0], else_branch=bodies[1]
-            )
+        bodies = {
+            name: helper.make_graph([helper.make_node(op, ["before"], ["kept"])], op, [], [kind])
+            for name, op in (("then_branch", "Identity"), ("else_branch", "Neg"))
+        }
+        put_behind(
+            model, helper.make_node("If", ["sure"], ["output"], **bodies), sure=np.array(True)
         )
 
     out, _ = take(changed(change))
@@ -249,16 +254,16 @@ def _pixels():
 @pytest.mark.parametrize(("shape", "free"), [([1, 5, 64, 96], True), ([5, 64, 96], False)])
 def test_a_batch_that_a_constant_says_is_freed_where_that_is_right(take, changed, shape, free):
     def change(model):
-        graph = model.graph
         if not free:  # the file says any number, and takes one
-            graph.input[0].type.tensor_type.shape.dim[0].dim_param = "any"
-        graph.node[-1].output[0] = "before"
-        again = np.array([1, 5, 64, 96], np.int64)
-        graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape"))
-        graph.initializer.append(numpy_helper.from_array(again, "again"))
-        graph.node.append(helper.make_node("Reshape", ["before", "shape"], ["flat"]))
-        graph.node.append(helper.make_node("Neg", ["flat"], ["turned"]))
-        graph.node.append(helper.make_node("Reshape", ["turned", "again"], ["output"]))
+            model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "any"
+        put_behind(
+            model,
+            helper.make_node("Reshape", ["before", "shape"], ["flat"]),
+            helper.make_node("Neg", ["flat"], ["turned"]),
+            helper.make_node("Reshape", ["turned", "again"], ["output"]),
+            shape=np.array(shape, np.int64),
+            again=np.array([1, 5, 64, 96], np.int64),
+        )
 
     out, found = take(changed(change))
     first = onnx.load(out).graph.input[0].type.tensor_type.shape.dim[0]
@@ -342,12 +347,9 @@ def test_constants_that_are_inputs_too_as_old_files_have_them(take, changed, ado
 
 def test_a_mask_may_be_infinite_and_no_weight(take, changed, adopted):
     def change(model):
-        graph = model.graph
-        graph.node[-1].output[0] = "before"
         mask = np.zeros((1, 1, 64, 96), np.float32)
         mask[..., 0] = -np.inf
-        graph.initializer.append(numpy_helper.from_array(mask, "mask"))
-        graph.node.append(helper.make_node("Max", ["before", "mask"], ["output"]))
+        put_behind(model, helper.make_node("Max", ["before", "mask"], ["output"]), mask=mask)
 
     out, _ = take(changed(change))
     assert np.array_equal(labels_of(out), labels_of(adopted("script-half")[0]))
@@ -373,15 +375,11 @@ def upscale(opset, kind, mode):
 def test_an_upsample_stays_what_it_is(opset, kind, mode):
     """onnx's own converter leaves out where its pixels lie, so that it becomes another picture."""
     image = np.random.default_rng(0).normal(size=(1, 2, 5, 6)).astype(np.float32)
-
-    def run(model):
-        return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
-
     model = upscale(opset, kind, mode)
-    before = run(model)
+    before = answer(model, image)
     to_opset(model, "it")
     assert model.opset_import[0].version == 19
-    assert np.array_equal(run(model), before)
+    assert np.array_equal(answer(model, image), before)
 
 
 def test_operators_that_opset_19_lacks_are_said_by_others():
@@ -395,11 +393,7 @@ def test_operators_that_opset_19_lacks_are_said_by_others():
     opsets = [helper.make_opsetid("", 21)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     image = np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype(np.float32)
-
-    def run(model):
-        return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
-
-    before = run(model)
+    before = answer(model, image)
     to_opset(model, "it")
     assert {"Gelu", "GroupNormalization"}.isdisjoint(node.op_type for node in model.graph.node)
-    assert np.allclose(run(model), before, atol=1e-5)
+    assert np.allclose(answer(model, image), before, atol=1e-5)
