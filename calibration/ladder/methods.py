@@ -68,8 +68,7 @@ def settled(
 def _fewer(a: Float, b: Float) -> bool:
     """Whether `a` is less than `b`, image by image, by more than chance.
 
-    The mean of the differences is below zero by more than `_ERRORS` of its standard errors: from
-    image to image the ratio of two methods varies by a fifth.
+    The mean of the differences is below zero by more than `_ERRORS` of its standard errors.
     """
     difference = a - b
     error = difference.std(ddof=1) / np.sqrt(difference.size)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 _COSTLY = 0.0015
-"""A classifier of a larger share of the multiply-adds takes long: SegFormer's is 0.5 % of them,
-DeepLabV3+'s 0.18 %, and in float 1 to 2 % of the time."""
+"""A classifier of a larger share of the multiply-adds takes long in float: SegFormer's is 0.5 % of
+them, DeepLabV3+'s 0.18 %."""
 
 
 @dataclass
