@@ -82,6 +82,18 @@ def moved(at):
     return convolution(value(turned))
 
 
+def resized(mode):
+    """Behind a resize, which makes numbers below zero of others if it is cubic."""
+
+    def make(at):
+        sizes = np.array([7, 15])
+        return convolution(
+            value(whole(ops.interpolate(at, sizes, mode, "sizes", axes=np.array([2, 3]))))
+        )
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "count", "tensors"),
     [
@@ -91,6 +103,7 @@ def moved(at):
         (joined, 2, 3),
         (summed, 1, 1),
         (moved, 1, 2),
+        (resized("linear_onnx"), 1, 1),
         (lambda at: convolution(value(whole(ops.softmax(convolution(at), 1)))), 1, 1),
         (lambda at: convolution(value(whole(on_grid(at, -1, 127 / 128, -1, 127 / 128)))), 1, 1),
     ],
@@ -147,6 +160,7 @@ def sliced(at):
         lambda at: convolution(value(whole(ops.convert(ops.convert(at, "i8"), "f32")))),
         mixed,
         sliced,
+        resized("cubic"),
     ],
 )
 def test_what_is_not_known_is_left(make):
