@@ -13,6 +13,7 @@ from icnet_deploy.calibration.graph import Graph, plain
 from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.permutations import count_from_last
 from icnet_deploy.calibration.placements.registry import placement_of
+from icnet_deploy.calibration.placements.tokens import channels_between
 from icnet_deploy.calibration.ranges import Range, Ranges
 from icnet_deploy.calibration.weighted import Weighted
 from icnet_deploy.errors import CheckFailed, InputError
@@ -75,6 +76,7 @@ def quantize(
     for name, readers in pairs.readers.items():
         _reroute(graph, name, readers)
     graph.sort(chosen.finish(graph, [*result.graph.node, *added]))
+    channels_between(Graph(result))
     del result.graph.value_info[:]
     onnx.checker.check_model(result)
     advice = "its weights are too large: no file is written; export another network"
