@@ -20,6 +20,9 @@ _BY_CHANNEL = {"BatchNormalization": 0, "Mul": -3, "Div": -3, "Add": -3, "Sub": 
 _MOVES = frozenset({"Expand", "Flatten", "Gather", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that move values and change none: 8 bits are moved as well."""
 
+_FIRST = "_first_"
+"""In the names of tensors that are made before the values are moved."""
+
 
 class _Part(NamedTuple):
     """One of the tensors that a Concat joins, and which of its channels it makes."""
@@ -95,14 +98,21 @@ def _moves_joined(
 def _rounded_first(
     made: dict[str, onnx.NodeProto], chain: Sequence[onnx.NodeProto], mover: onnx.NodeProto
 ) -> onnx.NodeProto:
-    """Puts what stands behind a node that moves values before it; returns what rounds."""
+    """Puts what stands behind a node that moves values before it; returns what rounds.
+
+    The copies are numbered: along a row of such nodes, names that are made of names are twice as
+    long each time.
+    """
     name, last = str(mover.input[0]), str(chain[0].output[0])
+    stem, number = last.partition(_FIRST)[0], len(made)
     for node in (*reversed(chain), mover):
         copy = type(node)()
         copy.CopyFrom(node)
         del copy.output[1:]
         copy.input[0] = name
-        copy.name = name = copy.output[0] = f"{last}_first_{node.output[0]}"
+        while (fresh := f"{stem}{_FIRST}{number}") in made:
+            number += 1
+        copy.name = name = copy.output[0] = fresh
         made[name] = copy
     made[last] = made.pop(name)
     made[last].output[0] = last
