@@ -55,7 +55,7 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> b
     """Whether a node is a batch normalization, or an average pool that is better a convolution.
 
     That is one that takes its time, counts its border, or has dilations, which ONNX Runtime has no
-    integer pool for.
+    integer pool for. It may be along rows alone, or in three directions.
 
     Args:
         graph: it is of.
@@ -64,13 +64,15 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> b
     """
     from onnx import helper
 
-    if len(made) != 4:
+    if len(made) < 3:
         return False
+    image = len(made) == 4
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     if node.op_type == "BatchNormalization":
         alone = all(len(graph.readers[name]) == 1 for name in node.input[1:])
         return (
-            alone
+            image
+            and alone
             and not values.get("training_mode")
             and set(node.input[1:]) <= set(graph.constants)
         )
@@ -79,7 +81,7 @@ def is_depthwise(graph: Graph, node: onnx.NodeProto, made: tuple[int, ...]) -> b
     if counts_border(graph, node):
         return True
     plain = not any(values.get("pads", [0])) and _padding(values) in ("NOTSET", "VALID")
-    slow = made[2] * made[3] > _FEWEST and np.prod(values["kernel_shape"]) <= _LARGEST
+    slow = image and made[2] * made[3] > _FEWEST and np.prod(values["kernel_shape"]) <= _LARGEST
     return bool(plain and (slow or not _dense(values)))
 
 
@@ -97,6 +99,8 @@ def counts_border(graph: Graph, node: onnx.NodeProto) -> bool:
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     pads = any(values.get("pads", [0])) or _padding(values).startswith("SAME")
     source = graph.producers.get(node.input[0])
+    while source is not None and source.op_type in ("Dropout", "Identity"):
+        source = graph.producers.get(source.input[0])
     if source is not None and source.op_type == "Pad" and not pads:
         return pads_zeros(graph, source)
     return pads and bool(values.get("count_include_pad"))

@@ -57,8 +57,8 @@ def then(*forms):
     return chain
 
 
-def pool(kind, size, stride=1, pad=0, **attributes):
-    sizes = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+def pool(kind, size, stride=1, pad=0, rank=2, **attributes):
+    sizes = {"kernel_shape": [size] * rank, "strides": [stride] * rank, "pads": [pad] * 2 * rank}
     if "auto_pad" in attributes:
         del sizes["pads"]
     return lambda g, v: g.node(kind, v, **sizes, **attributes)
@@ -201,11 +201,12 @@ def attention(g, v):
     return g.node("Reshape", mixed, g.sides(1, g.channels, *INSIDE))
 
 
-def reshaped(*sides):
-    """To a shape and back."""
+def reshaped(*sides, inside=lambda g, v: v):
+    """To a shape and back, and a form of the same sides in between."""
 
     def form(g, v):
-        return g.node("Reshape", g.node("Reshape", v, g.sides(*sides)), g.sides(1, -1, *INSIDE))
+        made = inside(g, g.node("Reshape", v, g.sides(*sides)))
+        return g.node("Reshape", made, g.sides(1, -1, *INSIDE))
 
     return form
 
@@ -279,7 +280,14 @@ FORMS = {
     "average pool, resized": then(
         pool("AveragePool", 3, 2, 1, count_include_pad=1), resize("linear", *INSIDE)
     ),
+    "average pool of rows": reshaped(
+        1, CHANNELS, -1, inside=pool("AveragePool", 3, 1, 1, 1, count_include_pad=1)
+    ),
+    "average pool of a volume": reshaped(
+        1, 2, -1, *INSIDE, inside=pool("AveragePool", 3, 1, 1, 3, count_include_pad=1)
+    ),
     "padded, average pool": then(padded(), pool("AveragePool", 3)),
+    "padded, dropped out, average pool": then(padded(), op("Dropout"), pool("AveragePool", 3)),
     "padded, max pool": then(padded(), pool("MaxPool", 3)),
     "padded": padded(),
     "padded by ones": padded("constant", 1),
