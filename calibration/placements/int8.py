@@ -10,6 +10,7 @@ import numpy as np
 from icnet_deploy.calibration.placements.base import Pairs, Placement
 from icnet_deploy.calibration.placements.channelwise import convolve_shifted_pools
 from icnet_deploy.calibration.placements.joins import join_in_8_bits
+from icnet_deploy.calibration.placements.reach import is_filled
 from icnet_deploy.calibration.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Int8(Placement):
                     pairs.read_by(name, add)
         for name in list(pairs.readers):
             source = graph.producers.get(name)
-            if source is not None and source.op_type == "MaxPool":
+            if source is not None and source.op_type == "MaxPool" and not is_filled(graph, source):
                 # The largest of rounded values is the largest value rounded, on the same grid:
                 # nothing changes but that the pool and what makes its input work in 8 bits.
                 pairs.read_by(source.input[0], source)

@@ -103,7 +103,7 @@ class Reach:
         if node.op_type == "Concat":
             return not self.possible.isdisjoint(node.input)
         if node.op_type in ("Flatten", "MaxPool", "Reshape", "Squeeze", "Unsqueeze"):
-            return True
+            return not is_filled(self.graph, node)
         return self.knows(node) and self.possible.issuperset(self.operands(node))
 
     def knows(self, node: onnx.NodeProto) -> bool:
@@ -194,7 +194,8 @@ class Reach:
             if end not in pairs.readers:
                 continue
             if node.op_type == "MaxPool":
-                pairs.ranged_as[end] = name
+                if not is_filled(self.graph, node):
+                    pairs.ranged_as[end] = name
             elif node.op_type == "Concat":
                 for one in {self._source_for(node, one) for one in node.input}:
                     if one in pairs.readers and one not in pairs.ranged_as:
@@ -259,6 +260,25 @@ def pads_zeros(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether a node adds nothing to a tensor but zeros, and what is in it already."""
     value = [*node.input, "", ""][2] if node.op_type == "Pad" else ""
     return not value or (value in graph.constants and not graph.array(value).any())
+
+
+def is_filled(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node is a max pool of what a Pad puts a value around, such as -1e9.
+
+    No grid holds both that value and those that the pool lets through, so what it reads is not
+    rounded.
+    """
+    waiting, seen = [node] if node.op_type == "MaxPool" else [], set[int]()
+    while waiting:
+        source = waiting.pop()
+        if id(source) in seen or source.op_type not in MOVING | {"Concat", "Dropout", "MaxPool"}:
+            continue
+        if not pads_zeros(graph, source):
+            return True
+        seen.add(id(source))
+        names = source.input if source.op_type == "Concat" else source.input[:1]
+        waiting += [graph.producers[name] for name in names if name in graph.producers]
+    return False
 
 
 def _bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:

@@ -326,6 +326,39 @@ def test_what_pads_by_others_than_zeros_stays_in_float(tmp_path):
     assert decibels(model, ours) > 22
 
 
+def filled(n):
+    """A border that a max pool takes out again."""
+    return padded(n, "filled", n.constant("lowest", np.float32(-1e9)))
+
+
+def filled_and_moved(n):
+    return n.node("Identity", "moved", filled(n))
+
+
+def filled_and_joined(n):
+    return n.node("Concat", "joined", filled(n), padded(n, "zeros"), axis=1)
+
+
+def two_pools_of_one_that_is_filled(n):
+    small = n.node("MaxPool", "small", filled(n), kernel_shape=[5, 3])
+    large = n.node("MaxPool", "large", "filled", kernel_shape=[7, 3], pads=[1, 0, 1, 0])
+    return n.node("Add", "sum", n.conv("of_small", small), n.conv("of_large", large))
+
+
+@pytest.mark.parametrize(
+    "case", [filled, filled_and_moved, filled_and_joined, two_pools_of_one_that_is_filled]
+)
+def test_a_value_that_a_max_pool_takes_out_is_on_no_grid(case):
+    """It was: all others were one place of it."""
+    net = Net()
+    pool = net.node("MaxPool", "pool", case(net), kernel_shape=[3, 3], strides=[2, 2])
+    last = net.conv("behind", pool, (1 + (case is filled_and_joined)) * CHANNELS)
+    model = net.model(last)
+    ranges = calibrate(model, IMAGES, "0" * 64).ranges("minmax")
+    ours = quantize(model, ranges, "int8-ort")
+    assert decibels(model, ours) > 22
+
+
 def test_what_a_clip_cuts_off_has_no_places():
     net = Net()
     ends = [net.constant("low", np.float32(0.2)), net.constant("high", np.float32(3))]

@@ -289,6 +289,10 @@ FORMS = {
     "padded, average pool": then(padded(), pool("AveragePool", 3)),
     "padded, dropped out, average pool": then(padded(), op("Dropout"), pool("AveragePool", 3)),
     "padded, max pool": then(padded(), pool("MaxPool", 3)),
+    "padded by -1e9, max pool": then(padded("constant", -1e9), pool("MaxPool", 3)),
+    "padded by -1e9, joined, max pool": then(
+        padded("constant", -1e9), joined(NOTHING), pool("MaxPool", 3)
+    ),
     "padded": padded(),
     "padded by ones": padded("constant", 1),
     "padded by reflection": padded("reflect"),
