@@ -60,8 +60,8 @@ class Ending:
 
     Attributes:
         tensor: their name in the file; of `labels`, that of the label map.
-        layout: of the logits, an axis a letter, e.g. `NCHW`; `NHW` of one channel, `CHW` of one
-            image; empty of `labels`.
+        layout: of the logits, an axis a letter, e.g. `NCHW`; `NHW` of one channel, `CHW` or `HWC`
+            of one image, `HW` of one channel of one image; empty of `labels`.
         head: `logits`, or `labels` where nothing says what the map was made of.
         channels: of the logits; 0 of `labels`.
         taken_off: the operators behind the logits that the artefact does without, last first.
@@ -150,6 +150,11 @@ def require_classes(largest: int, classes: int, path: Path) -> None:
             f"the label map of {path} holds {largest}, and the label set has the classes 0 to "
             f"{classes - 1}: name the network's own with --label-set"
         )
+
+
+def is_channels_last(labels: Shape) -> bool:
+    """Whether a label map of this shape is H x W x 1."""
+    return len(labels) == 3 and labels[2] == 1 != labels[0]
 
 
 class Endings:
@@ -256,7 +261,9 @@ class Endings:
     def _sides(self, tensor: str) -> Shape:
         """The sides of a label map, without the batch and what is 1."""
         shape = self._shape(tensor)
-        return tuple(s for s in (shape[1:] if len(shape) > 2 else shape) if s != 1)
+        if len(shape) > 2:
+            shape = shape[:-1] if is_channels_last(shape) else shape[1:]
+        return tuple(s for s in shape if s != 1)
 
     def _logits(
         self, start: Ending, nodes: Sequence[onnx.NodeProto], axis: int | None
@@ -328,29 +335,37 @@ class Endings:
     def _placed(self, ending: Ending, axis: int | None) -> Ending:
         """The ending with the layout and the channels of its logits."""
         shape = self._shape(ending.tensor)
-        if len(shape) == 3 and 1 in self._fitting() and shape[0] == 1:
-            return replace(ending, layout="NHW", channels=1)
-        if len(shape) == 3 and shape[0] in self._fitting():
-            return replace(ending, layout="CHW", channels=shape[0])
-        if len(shape) != 4:
+        layout = self._short_layout(shape)
+        if not layout and len(shape) != 4:
             raise ModelError(
                 f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} the tensor "
                 f"{ending.tensor} of {shape}; expected logits, N x C x h x w or N x h x w x C: "
                 "export the network so that it gives them"
             )
-        if axis is None:
-            axis = self._class_axis(shape)
-        if axis not in (1, 3) or shape[axis] not in self._fitting():
-            raise LabelSetError(self._refusal(shape, axis))
-        layout = "NCHW" if axis == 1 else "NHWC"
-        grid = shape[2:] if axis == 1 else shape[1:3]
-        if grid[0] > self._size[0] or grid[1] > self._size[1]:
+        if not layout:
+            axis = self._class_axis(shape) if axis is None else axis
+            if axis not in (1, 3) or shape[axis] not in self._fitting():
+                raise LabelSetError(self._refusal(shape, axis))
+            layout = "NCHW" if axis == 1 else "NHWC"
+        sides = dict(zip(layout, shape, strict=True))
+        if sides["H"] > self._size[0] or sides["W"] > self._size[1]:
             raise ModelError(
                 f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} logits of "
-                f"{grid[0]}x{grid[1]}; expected them no larger than the image: export the network "
-                "without what enlarges them"
+                f"{sides['H']}x{sides['W']}; expected them no larger than the image: export the "
+                "network without what enlarges them"
             )
-        return replace(ending, layout=layout, channels=shape[axis])
+        return replace(ending, layout=layout, channels=sides.get("C", 1))
+
+    def _short_layout(self, shape: Shape) -> str:
+        """The layout of logits that lack the batch or the channels; empty of all others."""
+        fitting = self._fitting()
+        if len(shape) == 2:
+            return "HW" if 1 in fitting else ""
+        if len(shape) != 3:
+            return ""
+        if 1 in fitting and shape[0] == 1:
+            return "NHW"
+        return "CHW" if shape[0] in fitting else "HWC" if shape[2] in fitting else ""
 
     def _fitting(self) -> tuple[int, ...]:
         several = (self._classes,) if self._classes > 1 else ()

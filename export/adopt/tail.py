@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from icnet_deploy.export.adopt.ending import Ending, Repeat
+from icnet_deploy.export.adopt.ending import Ending, Repeat, is_channels_last
 from icnet_deploy.export.adopt.foreign_file import ForeignFile, opset_of
 from icnet_deploy.export.adopt.nodes import rename
 from icnet_deploy.export.deployed import LARGEST_SUM, NO_CLASS
@@ -57,10 +57,12 @@ class _Tail:
         at = ending.tensor
         if ending.wide:
             at = self._add("Cast", [at], to=TensorProto.FLOAT)
-        if len(ending.layout) == 3:
-            at = self._add("Unsqueeze", [at], axes=[int(ending.layout == "NHW")])
-        elif ending.layout != "NCHW":
-            at = self._add("Transpose", [at], perm=[ending.layout.index(axis) for axis in "NCHW"])
+        missing = "".join(axis for axis in "NC" if axis not in ending.layout)
+        if missing:
+            at = self._add("Unsqueeze", [at], axes=list(range(len(missing))))
+        layout = missing + ending.layout
+        if layout != "NCHW":
+            at = self._add("Transpose", [at], perm=[layout.index(axis) for axis in "NCHW"])
         for repeat in reversed(ending.repeats):
             at = self._repeat(at, repeat)
         if ending.channels == 1:
@@ -75,6 +77,8 @@ class _Tail:
         at, shape = ending.tensor, ending.shape
         if len(shape) == 2:
             at = self._add("Unsqueeze", [at], axes=[0])
+        elif is_channels_last(shape):
+            at = self._add("Transpose", [at], perm=[2, 0, 1])
         elif ones := [axis for axis, side in enumerate(shape) if axis and side == 1]:
             at = self._add("Squeeze", [at], axes=ones[: len(shape) - 3])
         at = self._add("Cast", [at], to=TensorProto.FLOAT)

@@ -70,3 +70,14 @@ def changed(tmp_path):
         return out
 
     return write
+
+
+@pytest.fixture
+def take(adopted, request_for, tmp_path):
+    """A function that adopts a file and gives the artefact and what was found."""
+
+    def take(path, **more):
+        out = tmp_path / "out.onnx"
+        return out, adopt(Path(path), out, request_for(Path(path), **more))
+
+    return take

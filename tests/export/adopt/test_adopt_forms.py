@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from adopted_files import SCENE, behind, labels_of, put_behind
 from onnx import TensorProto, helper, numpy_helper
 
-from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.export.adopt.adoption import adopt
 from icnet_deploy.export.adopt.half import lift_half
@@ -18,37 +18,11 @@ from icnet_deploy.networks.preprocessing import Preprocessing
 from icnet_deploy.runtime.predictor import Predictor
 
 FILES = Path(__file__).parent / "files"
-SIZE = (64, 96)
-SCENE = draw_scene(3, SIZE).image
-
-
-@pytest.fixture
-def take(adopted, request_for, tmp_path):
-    """A function that adopts a file and gives the artefact and what was found."""
-
-    def take(path, **more):
-        out = tmp_path / "out.onnx"
-        return out, adopt(Path(path), out, request_for(Path(path), **more))
-
-    return take
-
-
-def put_behind(model, *nodes, **constants):
-    """Nodes behind everything: they read `before` and some constants, and make `output`."""
-    graph = model.graph
-    graph.node[-1].output[0] = "before"
-    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
-    graph.node.extend(nodes)
 
 
 def answer(model, image):
     """What a model of the input `x` gives."""
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": image})[0]
-
-
-def labels_of(out):
-    with Predictor.open(out, "onnxruntime", "cpu") as predictor:
-        return predictor.predict(SCENE).labels
 
 
 def test_one_output_of_two_is_named(take, changed, adopted):
@@ -92,18 +66,6 @@ def test_float16_is_lifted_in_branches_too():
     assert not lift_half(model)
 
 
-def behind(kind, to=None, **attributes):
-    """A change: an operator behind everything; `to`: the type of what it gives."""
-
-    def change(model):
-        more = {} if to is None else {"to": to}
-        put_behind(model, helper.make_node(kind, ["before"], ["output"], **more, **attributes))
-        value = helper.make_tensor_value_info("output", to or TensorProto.FLOAT, None)
-        model.graph.output[0].CopyFrom(value)
-
-    return change
-
-
 def test_a_mask_made_float_keeps_its_threshold(take, changed, adopted):
     path = changed(behind("Cast", TensorProto.FLOAT), "script-above")
     out, _ = take(path.rename(path.with_name("above.onnx")))
@@ -122,14 +84,6 @@ def test_values_that_never_leave_0_to_1_are_probabilities(take, changed):
     theirs = onnxruntime.InferenceSession(path).run(None, {"input": _pixels()})[0][0, 0] > 0.5
     assert 0 < theirs.mean() < 1
     assert (labels_of(out) == theirs).mean() > 0.9999
-
-
-@pytest.mark.parametrize(
-    "change", [behind("Cast", TensorProto.DOUBLE), behind("Squeeze", axes=[0])], ids=["64", "CHW"]
-)
-def test_logits_of_float64_and_without_a_batch(take, changed, adopted, change):
-    out, _ = take(changed(change), upsampling="none")
-    assert (labels_of(out) == labels_of(adopted("script-half")[0])).mean() > 0.9999
 
 
 def test_what_a_constant_condition_chooses_is_taken(take, changed, adopted):
