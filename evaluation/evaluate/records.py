@@ -7,7 +7,7 @@ lies in a compressed file that a line names, one file for all lines that were re
 import json
 import lzma
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -83,6 +83,7 @@ class Run:
         versions: package -> version.
         machine: as `machine` of `icnet_deploy.runtime.machine` gives it.
         rows: what was counted.
+        file: of its counts; empty before there is one.
     """
 
     date: str
@@ -90,6 +91,7 @@ class Run:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     rows: Sequence[Counted]
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.version}, {self.date}"
@@ -279,7 +281,8 @@ def read_run(path: Path, digest: str | None = None) -> Run:
         raise InputError(f"cannot read {path}: {why}; expected {_RUN.what}") from error
     fields = _RUN.parse(content, str(path))
     rows = [_row(one, f"row {number} of {path}") for number, one in enumerate(fields["rows"], 1)]
-    return Run(**{n: fields[n] for n in ("date", "version", "versions", "machine")}, rows=rows)
+    of_all = {name: fields[name] for name in ("date", "version", "versions", "machine")}
+    return Run(**of_all, rows=rows, file=path.as_posix())
 
 
 def _row(value: Mapping[str, Any], where: str) -> Counted:
@@ -315,8 +318,7 @@ def chosen(name: str, records: Path) -> list[Run]:
     for counts in dict.fromkeys(record.counts for record in meant.values()):
         of_it = {record.key: record for record in meant.values() if record.counts == counts}
         run = read_run(counts, next(iter(of_it.values())).counts_sha256)
-        rows = [row for row in run.rows if row.key in of_it]
-        runs.append(Run(run.date, run.version, run.versions, run.machine, rows))
+        runs.append(replace(run, rows=[row for row in run.rows if row.key in of_it]))
     return runs
 
 

@@ -124,13 +124,27 @@ class Releases:
         said = ((name, *(side.get(name, "none") for side in sides)) for name in names)
         return [Differs(name, old, new) for name, old, new in said if old != new]
 
+    def names(self) -> tuple[list[str], list[str]]:
+        """What the runs of each side are called: `0.2.0, 2030-02-02`.
+
+        With the file of its counts where one of the other side is called so, too.
+        """
+        sides = (self.old, self.new)
+        twice = set.intersection(*({str(run) for run in runs} for runs in sides))
+        old, new = (
+            dict.fromkeys(f"{run} ({run.file})" if str(run) in twice else f"{run}" for run in runs)
+            for runs in sides
+        )
+        return list(old), list(new)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: every difference is new minus old."""
+        old, new = self.names()
         return {
             "schema": _SCHEMA,
             "kind": "releases",
-            "old": list(map(str, self.old)),
-            "new": list(map(str, self.new)),
+            "old": old,
+            "new": new,
             "rows": [change.to_dict() for change in self.changes],
             "not_compared": [{**k._asdict(), "why": why} for k, why in self.refused.items()],
             "only_old": [key._asdict() for key in self.only_old],

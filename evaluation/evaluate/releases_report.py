@@ -1,12 +1,11 @@
 """What `icnet evaluate --compare` shows, on the screen and as HTML, and its checks."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from icnet_deploy.command import check_outputs
 from icnet_deploy.errors import CheckFailed, InputError
-from icnet_deploy.evaluation.evaluate.records import RECORDS, Run, chosen
+from icnet_deploy.evaluation.evaluate.records import RECORDS, chosen
 from icnet_deploy.evaluation.evaluate.releases import Change, Releases, compare_releases
 from icnet_deploy.evaluation.verdicts import Verdict, error_words
 from icnet_deploy.files import write_json, write_text
@@ -85,9 +84,10 @@ def compared_releases(arguments: argparse.Namespace) -> int:
 
 def _text(found: Releases) -> str:
     """Two releases, as the screen shows them: the worst verdict first."""
+    old, new = map("; ".join, found.names())
     lines = [
-        f"OLD  {_said(found.old)}",
-        f"NEW  {_said(found.new)}",
+        f"OLD  {old}",
+        f"NEW  {new}",
         *(f"they differ in {one}" for one in found.differing()),
         "",
         _table(found).text(),
@@ -97,19 +97,15 @@ def _text(found: Releases) -> str:
 
 def _page(found: Releases) -> str:
     """Two releases as one HTML document."""
+    old, new = map("; ".join, found.names())
     return page(
-        f"Accuracy of {_said(found.old)} and of {_said(found.new)}",
-        tag("p", f"OLD: {_said(found.old)}"),
-        tag("p", f"NEW: {_said(found.new)}"),
+        f"Accuracy of {old} and of {new}",
+        tag("p", f"OLD: {old}"),
+        tag("p", f"NEW: {new}"),
         [tag("p", f"They differ in {one}.") for one in found.differing()],
         _table(found).html(),
         [tag("p", note) for note in _notes(found)],
     )
-
-
-def _said(runs: Sequence[Run]) -> str:
-    """The versions and dates of what was recorded."""
-    return "; ".join(dict.fromkeys(map(str, runs)))
 
 
 def _table(found: Releases) -> Table:

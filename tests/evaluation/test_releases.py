@@ -104,6 +104,20 @@ def test_two_files_of_counts_are_compared(run, records):
     assert run("evaluate", "--compare", old, old).code == 0
 
 
+def test_two_records_of_one_version_and_day_are_told_apart(run, counted, tmp_path):
+    """By their files of counts, whether they are named by a line or by that file."""
+    path, out, page = (tmp_path / name for name in ("accuracy.jsonl", "out.json", "out.html"))
+    files = [append(path, release("1", counted(INT8, missed))).as_posix() for missed in (3, 1)]
+    said = [f"1, 2030-01-02 ({file})" for file in files]
+    told = ("--records", path, "--json", out, "--report", page)
+    for names in (("1", "2"), files):
+        done = run("evaluate", "--compare", *names, *told)
+        assert done.out.startswith(f"OLD  {said[0]}\nNEW  {said[1]}\n")
+        result = json.loads(out.read_text())
+        assert (result["old"], result["new"]) == ([said[0]], [said[1]])
+        assert f"Accuracy of {said[0]} and of {said[1]}" in page.read_text()
+
+
 def test_rows_that_only_one_has_are_named(counted):
     other = FLOAT._replace(network="other")
     old = [release("1", counted(INT8), counted(FLOAT))]
