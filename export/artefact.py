@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import CheckFailed, InputError, OutputError
-from icnet_deploy.files import make_folder, write_json
+from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.files import require_place, write_json
 from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS
@@ -71,8 +71,8 @@ def write_network(checkpoint: Checkpoint, out: Path, form: Form) -> Exported:
         form: what kind of file.
 
     Raises:
-        InputError: the network does not take that size; a report on float16 is asked for at another
-            precision.
+        InputError: the file does not end in .onnx; the network does not take that size; a report
+            on float16 is asked for at another precision.
         ImageError: a photo cannot be read.
         ModelError: the network cannot be said in ONNX.
         CheckFailed: the file does not do what PyTorch does, a value in it or in an answer is not
@@ -92,9 +92,7 @@ def write_network(checkpoint: Checkpoint, out: Path, form: Form) -> Exported:
     _require_size(form.size, checkpoint)
     sizes = sizes_of(form, network.min_side, network.side_multiple)
     samples = Samples(sizes, form.images, checkpoint.preprocessing)
-    make_folder(out.parent)  # what cannot be written is refused before the long work
-    if out.is_dir():
-        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
+    require_place(out, ".onnx")
     others = _every_remainder(network.min_side, network.side_multiple) if form.dynamic_size else []
     stride = stride_of(network, [*sizes, *others])
     module = Deployed(network, checkpoint.preprocessing, form.head, form.dynamic_size)

@@ -27,7 +27,7 @@ from icnet_deploy.export.engine.options import (
     timing_command,
 )
 from icnet_deploy.export.engine.report import Report
-from icnet_deploy.files import cache_folder, write_json
+from icnet_deploy.files import cache_folder, require_place, write_json
 from icnet_deploy.integrity import artefact_sha256
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def build_engine(
 
     Args:
         onnx: a file that `icnet export` or `icnet quantize` wrote.
-        out: the file to write; `out` with ".json" added is the sidecar.
+        out: the file to write, NAME.engine or NAME.plan; `out` with ".json" added is the sidecar.
         trt: the module `tensorrt` or `tensorrt_rtx`.
         options: for what shapes, and how; None is the default, one image a run.
         cache: the folder of earlier builds; None for no cache.
@@ -72,9 +72,11 @@ def build_engine(
         gpu_here: says what GPU there is.
 
     Raises:
+        InputError: `out` has another ending.
         OutputError: a file cannot be written.
         IcnetError: what `build` raises.
     """
+    require_place(out, ".engine", ".plan")
     options = options or BuildOptions()
     flavour, gpu = flavour_of(trt), None if options.targets else gpu_here()
     digest = artefact_sha256(onnx) if onnx.is_file() else ""

@@ -26,7 +26,7 @@ from icnet_deploy.export.check import Samples, Verification, verify
 from icnet_deploy.export.graph import LARGEST
 from icnet_deploy.export.headroom import Headroom, measure
 from icnet_deploy.export.passes import rounded, to_half
-from icnet_deploy.files import make_folder
+from icnet_deploy.files import require_place
 from icnet_deploy.images import UInt8
 from icnet_deploy.metadata import ArtefactMetadata, write_artefact
 from icnet_deploy.networks.checkpoint import Checkpoint
@@ -81,7 +81,8 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
         request: what is said of the file.
 
     Raises:
-        InputError: the file needs something said, or cannot be run at that size.
+        InputError: the artefact does not end in .onnx; the file needs something said, or cannot be
+            run at that size.
         ModelError: it cannot be taken; the message says why.
         LabelSetError: the label set has another number of classes.
         ImageError: a photo cannot be read.
@@ -90,11 +91,9 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     """
     file = read_foreign(path, request.layout, request.output)
     size = _size(file, request.size)
-    make_folder(out.parent)
+    require_place(out, ".onnx")
     if out.exists() and out.samefile(path):
         raise OutputError(f"the artefact would replace {path} itself: write it to another file")
-    if out.is_dir():
-        raise OutputError(f"cannot write the file {out}: a folder of that name is there")
     placed = _place(file, size, request)
     network, file = placed.network, placed.network.file
     network.place(

@@ -48,6 +48,24 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+def require_place(path: Path, *endings: str) -> None:
+    """Refuses, before long work, what a file cannot be written to; makes its folder.
+
+    Args:
+        path: of the file.
+        endings: of its kind, e.g. `.onnx`: whoever reads it goes by them.
+
+    Raises:
+        InputError: it has another ending.
+        OutputError: its folder cannot be written, or a folder has its name.
+    """
+    if path.suffix not in endings:
+        raise InputError(f"cannot write {path}: it does not end in {' or '.join(endings)}")
+    make_folder(path.parent)
+    if path.is_dir():
+        raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`; renames it onto `path` when the block succeeds.

@@ -261,6 +261,7 @@ def test_values_that_are_not_finite_are_refused(artefact, checkpoint, scene, tmp
         (["--weights", __file__], "not a whole safetensors file"),
         (["--image", __file__], "not an image"),
         (["-o", "{file}/x.onnx"], "cannot write"),
+        (["-o", "x.engine"], "x.engine: it does not end in .onnx"),
     ],
 )
 def test_wrong_requests_are_one_line_and_leave_nothing(tmp_path, capsys, argv, said):

@@ -239,6 +239,13 @@ def test_wrong_requests_exit_with_2(artefact, arguments):
     assert main([str(artefact()), *arguments]) == 2
 
 
+def test_an_engine_does_not_replace_its_onnx_file(artefact, installed, capsys):
+    before = artefact().read_bytes()
+    assert main([str(artefact()), "-o", str(artefact())]) == 2
+    assert "does not end in .engine or .plan" in capsys.readouterr().err
+    assert artefact().read_bytes() == before
+
+
 def test_the_commands_of_trtexec(artefact, capsys):
     """No TensorRT is needed for them. 10 and 11 differ as their sources do."""
     arguments = ["--batch", "1:2:4", "--workspace", "512", "--hardware", "ampere-plus"]

@@ -22,7 +22,7 @@ def refused(run, tmp_path):
         out = tmp_path / "made" / "out.onnx"
         done = run(
             *("adopt", path, "--label-set", labels, "--preprocessing", "imagenet"),
-            *(*arguments, "-o", out),
+            *("-o", out, *arguments),
         )
         assert (done.code, done.out) == (2, ""), done
         assert not out.exists()
@@ -219,6 +219,11 @@ def test_external_data_that_are_missing_or_outside(refused, tmp_path):
 
 def test_an_artefact_is_one_already(refused, adopted):
     assert "is an artefact already" in refused(adopted("script-half")[0])
+
+
+def test_an_artefact_has_the_ending_of_its_kind(refused, tmp_path, changed):
+    message = refused(changed(lambda model: None), "-o", tmp_path / "made" / "x.engine")
+    assert "x.engine: it does not end in .onnx" in message
 
 
 def test_the_file_itself_is_not_replaced(run, tmp_path, changed):
