@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch", reason="the training room needs torch")
 
 import torch.nn.functional as F  # noqa: E402
 
+from icnet_deploy.data import Sample  # noqa: E402
 from icnet_deploy.errors import LabelSetError  # noqa: E402
 from icnet_deploy.labels import CITYSCAPES  # noqa: E402
-from icnet_deploy.training.loader import augment  # noqa: E402
+from icnet_deploy.training.augment import augment  # noqa: E402
 from icnet_deploy.training.module import (  # noqa: E402
     head_losses,
     label_guidance,
@@ -100,7 +101,8 @@ def test_image_and_labels_are_cropped_alike(resize):
     labels = np.kron(rng.integers(0, 2, (9, 12)), np.ones((10, 10))).astype(np.uint8)
     image = np.repeat(labels[:, :, None] * 255, 3, 2).astype(np.uint8)
     for _ in range(20):
-        patch, truth = augment(image, labels, (65, 97), resize, rng)
+        crop = augment(Sample("one", image, labels), (65, 97), resize, rng)
+        patch, truth = crop.image, crop.labels
         assert patch.shape == (65, 97, 3)
         assert truth.shape == (65, 97)
         known = truth != 255
@@ -150,6 +152,6 @@ def test_the_power_of_the_class_weights(tmp_path):
 def test_what_lies_outside_is_ignored():
     rng = np.random.default_rng(1)
     image, labels = np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8)
-    _, truth = augment(image, labels, (80, 80), (1.0, 1.0), rng)
+    truth = augment(Sample("one", image, labels), (80, 80), (1.0, 1.0), rng).labels
     assert 0.03 < (truth == 0).mean() < 0.12
     assert (truth[truth != 0] == 255).all()
