@@ -31,6 +31,7 @@ class Sample:
         labels: uint8 H x W, indices of the data set's label set; 255 is ignored.
         other: the same image with EXIF's orientation treated the other way, where it has one.
         group: what the image belongs to, a drive or a patient; empty: it stands alone.
+        weights: uint8 H x W, how much each label counts in training, 255 in full; None: all do.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Sample:
     labels: UInt8
     other: UInt8 | None = None
     group: str = ""
+    weights: UInt8 | None = None
 
     def content_hashes(self) -> tuple[str, ...]:
         """The content hash of the image, and of the same image turned otherwise by EXIF."""

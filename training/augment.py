@@ -21,7 +21,7 @@ def augment(
     """Draws one training crop.
 
     The window is cut from the source first and resized then, so the cost is that of the crop. Past
-    the image's edge it is filled with its mirror image, labelled 255.
+    the image's edge it is filled with its mirror image, labelled 255 with the weight 0.
 
     Args:
         sample: of any size.
@@ -36,7 +36,7 @@ def augment(
     """
     import cv2
 
-    image, labels = sample.image, sample.labels
+    image = sample.image
     factor = float(np.exp(rng.uniform(np.log(resize[0]), np.log(resize[1]))))
     aspect = float(np.exp(rng.uniform(-0.07, 0.07)))
     height = max(2, round(crop[0] / (factor * aspect)))
@@ -49,15 +49,25 @@ def augment(
     )
     grid = np.ix_(_mirrored(rows, image.shape[0]), _mirrored(cols, image.shape[1]))
     patch = image[grid]
-    truth = np.full((height, width), IGNORE, np.uint8)
-    truth[inside] = labels[grid][inside]
+    maps = [(sample.labels, IGNORE)]
+    if sample.weights is not None:
+        maps.append((sample.weights, 0))
     mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     patch = np.asarray(cv2.resize(patch, crop[::-1], interpolation=mode), np.uint8)
-    truth = np.asarray(cv2.resize(truth, crop[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    cropped = []
+    for values, outside in maps:
+        part = np.full((height, width), outside, np.uint8)
+        part[inside] = values[grid][inside]
+        cropped.append(
+            np.asarray(cv2.resize(part, crop[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+        )
     if rng.random() < 0.5:
-        patch, truth = patch[:, ::-1], truth[:, ::-1]
+        patch, cropped = patch[:, ::-1], [part[:, ::-1] for part in cropped]
     patch = _photometric(patch, rng, colour) if colour else np.ascontiguousarray(patch)
-    return replace(sample, image=patch, labels=np.ascontiguousarray(truth), other=None)
+    labels, *weights = map(np.ascontiguousarray, cropped)
+    return replace(
+        sample, image=patch, labels=labels, weights=next(iter(weights), None), other=None
+    )
 
 
 def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

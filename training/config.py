@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.documents import Kind, Schema, one_of
+from icnet_deploy.documents import BOOL, Kind, Schema, one_of
 from icnet_deploy.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -85,6 +85,8 @@ _KINDS: Mapping[str, Kind] = {
         (0, 2),
         Integral,
     ),
+    "min_confidence": _number("a share from 0 to 1", lambda x: 0 <= x <= 1),
+    "weigh_confidence": BOOL,
     "seed": _number(
         "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32, None, Integral
     ),
@@ -132,6 +134,9 @@ class TrainConfig:
             that things in sets of different resolution are of like size; empty: 1 for all.
         size: (height, width) that images are resized to when the network is scored while it
             trains; empty: each image's own.
+        min_confidence: where a teacher labelled the data (`data.teacher`), the share of 255 that
+            its confidence must reach at a pixel, or its label is not used.
+        weigh_confidence: a pixel that a teacher decides counts as much as the teacher is sure.
         precision: Lightning's `32-true`, `bf16-mixed` or `16-mixed`; `64-true` to compare runs
             beyond float32's noise.
         seed: of the initial weights, the order and the augmentation.
@@ -157,6 +162,8 @@ class TrainConfig:
     shares: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
     size: tuple[int, ...] = ()
+    min_confidence: float = 0.0
+    weigh_confidence: bool = False
     precision: str = "32-true"
     seed: int = 1
 

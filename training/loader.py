@@ -1,6 +1,7 @@
 """The mix of data sets that training draws from."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +26,16 @@ _LOOKED_AT = 200
 """Images on which the shares of the classes are counted."""
 
 
-class Mix(IterableDataset[tuple[Tensor, Tensor]]):
+class Mix(IterableDataset[tuple[Tensor, ...]]):
     """An endless, seeded stream of (image, target) crops drawn from several data sets.
 
-    Images are uint8 h x w x 3, RGB; targets int64 h x w. Draw `i` depends on the seed and `i`
-    alone, and batch `n` is made of the draws from `n * batch` on, however many processes and
-    workers share the work: a run that is resumed at a step, or spread over machines, sees what an
-    unbroken run of one process sees.
+    Images are uint8 h x w x 3, RGB; targets int64 h x w. Where the configuration weighs pixels by
+    confidence, an item is (image, target, weight): uint8 h x w, 255 where a pixel counts in full
+    (also of the data sets that have no confidence), 0 past an image's edge.
+
+    Draw `i` depends on the seed and `i` alone, and batch `n` is made of the draws from `n * batch`
+    on, however many processes and workers share the work: a run that is resumed at a step, or
+    spread over machines, sees what an unbroken run of one process sees.
 
     Attributes:
         label_set: the network's classes.
@@ -84,6 +88,9 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             read = self.datasets[which][index]
             sample = Sample(read.name, read.image, self._tables[which][read.labels])
             self._cached += sample.image.nbytes + sample.labels.nbytes
+            if self.config.weigh_confidence:
+                alike = np.broadcast_to(np.uint8(255), sample.labels.shape)  # takes no memory
+                sample = replace(sample, weights=alike)
             if self._cached <= _CACHE_BYTES:
                 self._cache[which, index] = sample
         return sample
@@ -151,16 +158,16 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             f"and will not be learned: {', '.join(unseen)}",
         ]
 
-    def draw(self, number: int) -> tuple[Tensor, Tensor]:
+    def draw(self, number: int) -> tuple[Tensor, ...]:
         """Crop `number` of the stream."""
         rng = np.random.default_rng([self.config.seed, number])
         which = int(rng.choice(len(self.datasets), p=self.shares))
         sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
         least, most = (f * self.scales[which] for f in self.config.resize)
         crop = augment(sample, self.config.crop, (least, most), rng, self.config.colour)
-        return torch.from_numpy(crop.image), torch.from_numpy(crop.labels).long()
+        return _tensors(crop)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         own = self.config.batch // self.processes
@@ -170,6 +177,12 @@ class Mix(IterableDataset[tuple[Tensor, Tensor]]):
             for number in range(first, first + own):
                 yield self.draw(number)
             step += workers
+
+
+def _tensors(crop: Sample) -> tuple[Tensor, ...]:
+    """An item of the stream."""
+    pair = torch.from_numpy(crop.image), torch.from_numpy(crop.labels).long()
+    return pair if crop.weights is None else (*pair, torch.from_numpy(crop.weights))
 
 
 def class_weights(mix: Mix) -> Tensor:

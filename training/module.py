@@ -103,9 +103,9 @@ class Training(pl.LightningModule):
         x = self.preprocessing.normalise(images).to(cast(torch.dtype, self.dtype))
         return x.contiguous(memory_format=torch.channels_last)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step on (uint8 N x h x w x 3, int64 N x h x w)."""
-        images, target = batch
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """One step on (uint8 N x h x w x 3, int64 N x h x w), and uint8 N x h x w of weights."""
+        images, target, *weights = batch
         x = self._input(images)
         losses = head_losses(
             self.network.heads(x),
@@ -115,6 +115,7 @@ class Training(pl.LightningModule):
             self.config.hard_pixels,
             shared_mean,
             self.network.upsampling,
+            next(iter(weights), None),
         )
         loss = label_guidance(losses, self.config.guidance)
         # Of all processes: each must stop, or the others wait for it for ever.
@@ -265,11 +266,18 @@ def head_losses(
     hard_pixels: float = 1.0,
     share: Callable[[Tensor], Tensor] = lambda weight: weight,
     upsampling: str = "aligned-corners",
+    pixel_weights: Tensor | None = None,
 ) -> list[Tensor]:
     """The cross-entropy of every head.
 
+    With p[c] a pixel's probability of the class, or the sum of those of the merged classes, that is
+    its target c, the loss is the weighted mean sum(-w log p[c]) / sum(w) over the pixels i of the
+    batch, where w = hard[i] x class_weights[c] x pixel_weights[i] / 255. hard[i] is 1 at the share
+    of each image's pixels of w > 0 at which -w log p[c] is largest, and 0 elsewhere. So neither a
+    batch of unsure labels nor one of frequent classes has a smaller loss than another.
+
     Labels are brought to each head's size by nearest neighbour, placed as the logits are: averaging
-    them would make classes that are not there.
+    them would make classes that are not there. Weights are taken from the same pixels.
 
     Args:
         heads: float N x C x h x w each, the finest first.
@@ -282,6 +290,8 @@ def head_losses(
             share a batch: the mean over all of them, so that their averaged gradients are those
             of the whole batch.
         upsampling: where the logits lie in the image, as `SegmentationNetwork` has it.
+        pixel_weights: uint8 N x H x W, 255 where a pixel counts in full, 0 as if it were ignored;
+            None: all count alike.
 
     Returns:
         A float scalar a head, the mean over the pixels that count; 0 where every pixel is ignored.
@@ -293,11 +303,18 @@ def head_losses(
         log_p = F.log_softmax(logits.to(dtype), dim=1)
         groups = [torch.logsumexp(log_p[:, list(m)], dim=1, keepdim=True) for m in merged]
         log_p = torch.cat([log_p, *groups], dim=1) if groups else log_p
-        small = nearest_labels(target, (logits.shape[2], logits.shape[3]), upsampling)
+        size = (logits.shape[2], logits.shape[3])
+        small = nearest_labels(target, size, upsampling)
         known = small != IGNORE
+        sure = None
+        if pixel_weights is not None:
+            sure = nearest_labels(pixel_weights, size, upsampling).to(dtype) / 255
+            known = known & (sure > 0)
         index = small.where(known, 0)
         loss = -log_p.gather(1, index[:, None])[:, 0]
         weight = known.to(dtype) if class_weights is None else class_weights[index] * known
+        if sure is not None:
+            weight = weight * sure
         if hard_pixels < 1:
             weight = weight * _hardest((loss * weight).detach(), known, hard_pixels)
         # Not 0 / 0 where nothing is known, and still part of the graph: every process of several
@@ -320,7 +337,7 @@ def _hardest(loss: Tensor, known: Tensor, part: float) -> Tensor:
 def nearest_labels(
     target: Tensor, size: tuple[int, int], upsampling: str = "aligned-corners"
 ) -> Tensor:
-    """int64 N x H x W to N x h x w: the label nearest to where each logit lies."""
+    """Any N x H x W to N x h x w: the label nearest to where each logit lies."""
 
     def nearest(pixels: int, logits: int) -> Tensor:
         if upsampling == "half-pixel":

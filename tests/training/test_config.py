@@ -13,15 +13,15 @@ from icnet_deploy.training.config import CONFIGS, TrainConfig, load_config
 torch = pytest.importorskip("torch", reason="a configuration is held to its network")
 
 NAN, INF = float("nan"), float("inf")
-WORDS = {"preprocessing", "optimizer", "schedule", "precision"}
-NUMBERS = {f.name for f in fields(TrainConfig)} - WORDS - {"network"}
+OTHERS = {"preprocessing", "optimizer", "schedule", "precision", "weigh_confidence"}
+NUMBERS = {f.name for f in fields(TrainConfig)} - OTHERS - {"network"}
 WHOLE = {"steps", "batch", "crop", "size", "seed"}
 TUPLES = {f.name: f.default or (1.0,) for f in fields(TrainConfig) if type(f.default) is tuple}
 TUPLES["size"] = (96, 128)
 
 
 def test_every_setting_is_checked():
-    assert set(module._KINDS) == NUMBERS | WORDS
+    assert set(module._KINDS) == NUMBERS | OTHERS
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 10**400, "1", None, True, 1j, [1.0]], ids=repr)
@@ -56,6 +56,7 @@ OUT_OF_RANGE = {
     "shares": [(-1.0, 2.0), (0.0, 0.0)],
     "scales": [(0.0,), (1.0, -1.0)],
     "size": [(63, 97), (97,)],
+    "min_confidence": [-0.1, 140],
     "seed": [-1, 2**32],
 }
 
@@ -68,10 +69,10 @@ def test_what_is_out_of_range_is_refused(name, values):
     assert set(OUT_OF_RANGE) == NUMBERS
 
 
-@pytest.mark.parametrize("name", sorted(WORDS))
-def test_a_word_that_is_not_known_is_refused(name):
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_what_is_none_of_the_known_words_is_refused(name):
     for value in ("other", 5, NAN, ()):
-        with pytest.raises(InputError, match=f"^{name} is one of"):
+        with pytest.raises(InputError, match=f"^{name} is (one of|true or false)"):
             replace(TrainConfig(), **{name: value})
 
 
@@ -125,7 +126,7 @@ def test_a_network_is_whole_and_stands_beside_the_other_settings(written, lines,
     settings = config.settings()
     assert settings.items() >= network.items()
     assert settings["rate"] == 0.5
-    assert settings.keys() == network.keys() | NUMBERS | WORDS
+    assert settings.keys() == network.keys() | NUMBERS | OTHERS
 
 
 @pytest.mark.parametrize(
