@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from icnet_deploy.data import Sample
 from icnet_deploy.labels import IGNORE
-
-UInt8 = npt.NDArray[np.uint8]
+from icnet_deploy.training.appearance import Appearance, changed
 
 
 def augment(
@@ -17,6 +16,7 @@ def augment(
     resize: tuple[float, float],
     rng: np.random.Generator,
     colour: float = 1.0,
+    appearance: Appearance | None = None,
 ) -> Sample:
     """Draws one training crop.
 
@@ -30,6 +30,7 @@ def augment(
             by up to 15 %.
         rng: the source of randomness.
         colour: strength of the changes of colour, blur and noise; 0 for none.
+        appearance: which changes; None: slight ones. See `changed`.
 
     Returns:
         The crop, its arrays contiguous.
@@ -63,11 +64,9 @@ def augment(
         )
     if rng.random() < 0.5:
         patch, cropped = patch[:, ::-1], [part[:, ::-1] for part in cropped]
-    patch = _photometric(patch, rng, colour) if colour else np.ascontiguousarray(patch)
     labels, *weights = map(np.ascontiguousarray, cropped)
-    return replace(
-        sample, image=patch, labels=labels, weights=next(iter(weights), None), other=None
-    )
+    cut = replace(sample, image=patch, labels=labels, weights=next(iter(weights), None), other=None)
+    return changed(cut, rng, colour, appearance)
 
 
 def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -80,25 +79,3 @@ def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.
 def _mirrored(positions: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
     folded = np.abs(positions) % (2 * side)
     return np.asarray(np.where(folded >= side, 2 * side - 1 - folded, folded))
-
-
-def _photometric(image: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
-    """Brightness, contrast, gamma, colour cast, saturation, blur and noise."""
-    import cv2
-
-    # What works on each value alone is worked out for the 256 values that there are.
-    value = np.arange(256, dtype=np.float32)[:, None] / 255
-    value = value ** float(np.exp(strength * rng.uniform(-0.25, 0.25)))
-    gain = np.exp(strength * rng.uniform(-0.06, 0.06, 3)).astype(np.float32)
-    value = (value - 0.5) * (gain * np.float32(np.exp(strength * rng.uniform(-0.25, 0.25))))
-    value += np.float32(0.5 + strength * rng.uniform(-0.1, 0.1))
-    x = np.asarray(cv2.LUT(np.ascontiguousarray(image), value[:, None, :]))
-    colour = float(1 + strength * rng.uniform(-0.4, 0.4))
-    x = np.asarray(cv2.transform(x, np.full((3, 3), (1 - colour) / 3) + colour * np.eye(3)))
-    chance = rng.random()
-    if chance < 0.15:
-        x = np.asarray(cv2.GaussianBlur(x, (0, 0), strength * float(rng.uniform(0.4, 1.2))))
-    elif chance < 0.35:
-        sigma = strength * rng.uniform(0.01, 0.04)
-        x += rng.normal(0, sigma, (*x.shape[:2], 1)).astype(np.float32)
-    return np.asarray(np.clip(x * 255, 0, 255), np.uint8)

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from icnet_deploy.documents import BOOL, Kind, Schema, one_of
 from icnet_deploy.errors import InputError
+from icnet_deploy.training.appearance import Appearance
+from icnet_deploy.training.kinds import numbers
 
 CONFIGS = Path(__file__).parent / "configs"
 """The shipped configurations, `NAME.toml`."""
-
-
-def _number(
-    words: str,
-    fit: Callable[..., bool],
-    lengths: tuple[int, ...] | None = None,
-    kind: type[Integral] | type[Real] = Real,
-) -> Kind:
-    """What a setting of one number, or of a tuple of them, may be.
-
-    Args:
-        words: the same for a person.
-        fit: whether finite numbers may stand there; all of the setting's are its arguments.
-        lengths: of a tuple, the lengths that it may have; empty: any; None: it is one number.
-        kind: whole numbers, or all.
-    """
-
-    def fits(value: Any) -> bool:
-        numbers = (value,) if lengths is None else value
-        if not isinstance(numbers, tuple) or (lengths and len(numbers) not in lengths):
-            return False
-        if any(not isinstance(n, kind) or isinstance(n, bool) for n in numbers):
-            return False
-        try:
-            return all(map(math.isfinite, numbers)) and fit(*numbers)
-        except OverflowError:  # a whole number beyond all floats
-            return False
-
-    return Kind(fits, words)
 
 
 _KINDS: Mapping[str, Kind] = {
@@ -50,44 +22,48 @@ _KINDS: Mapping[str, Kind] = {
     "optimizer": one_of("adamw", "sgd"),
     "schedule": one_of("one-cycle", "poly"),
     "precision": one_of("32-true", "bf16-mixed", "16-mixed", "64-true"),
-    "steps": _number("a whole number of 1 or more", lambda x: x >= 1, None, Integral),
-    "batch": _number(
+    "steps": numbers("a whole number of 1 or more", lambda x: x >= 1, None, Integral),
+    "batch": numbers(
         "a whole number of 2 or more, which batch norm needs", lambda x: x >= 2, None, Integral
     ),
-    "crop": _number(
+    "crop": numbers(
         "(height, width), whole numbers of at least 64", lambda *x: min(x) >= 64, (2,), Integral
     ),
-    "resize": _number(
+    "resize": numbers(
         "(least, most) with 0 < least <= most", lambda least, most: 0 < least <= most, (2,)
     ),
-    "colour": _number("a strength from 0 to 10", lambda x: 0 <= x <= 10),
-    "momentum": _number("a number from 0 to below 1", lambda x: 0 <= x < 1),
-    "power": _number("a number of 0 or more", lambda x: x >= 0),
-    "rate": _number("a number above 0 and up to 1000", lambda x: 0 < x <= 1000),
-    "weight_decay": _number("a number from 0 to 1000", lambda x: 0 <= x <= 1000),
-    "guidance": _number(
+    "colour": numbers("a strength from 0 to 10", lambda x: 0 <= x <= 10),
+    "appearance": Kind(
+        lambda value: value is None or isinstance(value, Appearance),
+        "a table of changes, [appearance]",
+    ),
+    "momentum": numbers("a number from 0 to below 1", lambda x: 0 <= x < 1),
+    "power": numbers("a number of 0 or more", lambda x: x >= 0),
+    "rate": numbers("a number above 0 and up to 1000", lambda x: 0 < x <= 1000),
+    "weight_decay": numbers("a number from 0 to 1000", lambda x: 0 <= x <= 1000),
+    "guidance": numbers(
         "a weight of 0 or more a head, not all 0", lambda *x: min(x, default=-1) >= 0 < max(x), ()
     ),
-    "class_weights": _number("a power from 0 to 10", lambda x: 0 <= x <= 10),
-    "hard_pixels": _number("a share, above 0 and up to 1", lambda x: 0 < x <= 1),
-    "average": _number("a decay, from 0 to below 1", lambda x: 0 <= x < 1),
-    "shares": _number(
+    "class_weights": numbers("a power from 0 to 10", lambda x: 0 <= x <= 10),
+    "hard_pixels": numbers("a share, above 0 and up to 1", lambda x: 0 < x <= 1),
+    "average": numbers("a decay, from 0 to below 1", lambda x: 0 <= x < 1),
+    "shares": numbers(
         "a share of 0 or more a data set, not all 0, or empty",
         lambda *x: min(x, default=0) >= 0 < max(x, default=1),
         (),
     ),
-    "scales": _number(
+    "scales": numbers(
         "a factor above 0 a data set, or empty", lambda *x: min(x, default=1) > 0, ()
     ),
-    "size": _number(
+    "size": numbers(
         "(height, width), whole numbers of at least 64, or empty",
         lambda *x: min(x, default=64) >= 64,
         (0, 2),
         Integral,
     ),
-    "min_confidence": _number("a share from 0 to 1", lambda x: 0 <= x <= 1),
+    "min_confidence": numbers("a share from 0 to 1", lambda x: 0 <= x <= 1),
     "weigh_confidence": BOOL,
-    "seed": _number(
+    "seed": numbers(
         "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32, None, Integral
     ),
 }
@@ -112,7 +88,11 @@ class TrainConfig:
         batch: images a step, over all processes.
         crop: (height, width) of the crops; sides of 32k + 1 are the net's natural sizes.
         resize: (least, most) factor by which images are resized before cropping.
-        colour: strength of the changes of colour, blur and noise; 0 for none, as in the paper.
+        colour: strength of the changes of colour, blur and noise; 0 for none, as in the paper. That
+            of `appearance` is multiplied by it.
+        appearance: in place of the slight changes of colour stronger ones, and shadow, haze, JPEG
+            and erasing; in a file a table, `[appearance]`, whose settings `Appearance` explains.
+            None: the slight ones.
         optimizer: `sgd` (the paper's) or `adamw`.
         momentum: SGD's.
         schedule: `poly` (the paper's: rate x (1 - step / steps) ** power) or `one-cycle`, which
@@ -149,6 +129,7 @@ class TrainConfig:
     crop: tuple[int, int] = (353, 481)
     resize: tuple[float, float] = (0.8, 1.8)
     colour: float = 1.0
+    appearance: Appearance | None = None
     optimizer: str = "adamw"
     momentum: float = 0.9
     schedule: str = "one-cycle"
@@ -208,6 +189,8 @@ def load_config(name: str) -> TrainConfig:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in schema.read(path).items()}
     trained: dict[str, Any] = {name: values.pop(name) for name in _KINDS if name in values}
     try:
+        if isinstance(table := trained.get("appearance"), dict):
+            trained["appearance"] = Appearance.of(table)
         return TrainConfig(network=completed(values), **trained)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -164,7 +164,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         which = int(rng.choice(len(self.datasets), p=self.shares))
         sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
         least, most = (f * self.scales[which] for f in self.config.resize)
-        crop = augment(sample, self.config.crop, (least, most), rng, self.config.colour)
+        config = self.config
+        crop = augment(sample, config.crop, (least, most), rng, config.colour, config.appearance)
         return _tensors(crop)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:

@@ -8,12 +8,13 @@ import pytest
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.training import config as module
+from icnet_deploy.training.appearance import Appearance
 from icnet_deploy.training.config import CONFIGS, TrainConfig, load_config
 
 torch = pytest.importorskip("torch", reason="a configuration is held to its network")
 
 NAN, INF = float("nan"), float("inf")
-OTHERS = {"preprocessing", "optimizer", "schedule", "precision", "weigh_confidence"}
+OTHERS = {"preprocessing", "optimizer", "schedule", "precision", "weigh_confidence", "appearance"}
 NUMBERS = {f.name for f in fields(TrainConfig)} - OTHERS - {"network"}
 WHOLE = {"steps", "batch", "crop", "size", "seed"}
 TUPLES = {f.name: f.default or (1.0,) for f in fields(TrainConfig) if type(f.default) is tuple}
@@ -72,7 +73,7 @@ def test_what_is_out_of_range_is_refused(name, values):
 @pytest.mark.parametrize("name", sorted(OTHERS))
 def test_what_is_none_of_the_known_words_is_refused(name):
     for value in ("other", 5, NAN, ()):
-        with pytest.raises(InputError, match=f"^{name} is (one of|true or false)"):
+        with pytest.raises(InputError, match=f"^{name} is (one of|true or false|a table)"):
             replace(TrainConfig(), **{name: value})
 
 
@@ -142,14 +143,26 @@ def test_a_network_is_whole_and_stands_beside_the_other_settings(written, lines,
         (["width = nan"], "width is a number above 0 and up to 16; got nan"),
         (["width = true"], "width is a number above 0 and up to 16; got True"),
         (['width = "1"'], "width is a number above 0 and up to 16; got '1'"),
-        (["num_classes = 5"], "it holds num_classes; known: architecture, "),
-        (["network = 5"], "it holds network; known: architecture, "),
+        (["num_classes = 5"], "it holds num_classes; known: appearance, architecture, "),
+        (["network = 5"], "it holds network; known: appearance, architecture, "),
     ],
     ids=str,
 )
 def test_a_network_refuses_what_it_cannot_be(written, lines, said):
     with pytest.raises(InputError, match=rf"own.toml.* {said}"):
         written(*lines)
+
+
+def test_a_table_of_changes_of_appearance(written):
+    assert written("steps = 5").appearance is None
+    config = written("steps = 5", "[appearance]", "channels = 0.4", "haze = [0.5, 0.25]")
+    assert config.appearance == Appearance(channels=0.4, haze=(0.5, 0.25))
+    assert config.settings()["appearance"]["haze"] == (0.5, 0.25)
+    for line, said in (("fog = 1", "appearance holds fog"), ("haze = 2", "appearance.haze is")):
+        with pytest.raises(InputError, match=f"own.toml: {said}"):
+            written("[appearance]", line)
+    with pytest.raises(InputError, match=r"appearance is a table of changes, .*; got 5"):
+        written("appearance = 5")
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)

@@ -198,7 +198,7 @@ def test_wrong_requests_are_one_line_and_exit_code_2(scenes, tmp_path, capsys, m
 
 def test_wrong_settings_are_named(tmp_path, capsys, scenes):
     for text, said in (
-        ("rat = 1", "it holds rat; known: architecture, "),
+        ("rat = 1", "it holds rat; known: appearance, architecture, "),
         ("rate = [", "not TOML"),
     ):
         (tmp_path / "bad.toml").write_text(text)
