@@ -1,5 +1,6 @@
 """One training crop of a sample: resized, mirrored and in other colours."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,10 @@ def augment(
     rng: np.random.Generator,
     colour: float = 1.0,
     appearance: Appearance | None = None,
+    *,
+    pixel_aspect: float = 1.0,
+    aim: tuple[int, int] | None = None,
+    paste: Callable[[Sample], Sample] | None = None,
 ) -> Sample:
     """Draws one training crop.
 
@@ -31,6 +36,9 @@ def augment(
         rng: the source of randomness.
         colour: strength of the changes of colour, blur and noise; 0 for none.
         appearance: which changes; None: slight ones. See `changed`.
+        pixel_aspect: how much wider than high the sample's pixels are.
+        aim: (row, column) of a pixel of the sample that the window holds; None: it may be anywhere.
+        paste: what is done to the crop before its colours are changed.
 
     Returns:
         The crop, its arrays contiguous.
@@ -41,9 +49,10 @@ def augment(
     factor = float(np.exp(rng.uniform(np.log(resize[0]), np.log(resize[1]))))
     aspect = float(np.exp(rng.uniform(-0.07, 0.07)))
     height = max(2, round(crop[0] / (factor * aspect)))
-    width = max(2, round(crop[1] / (factor / aspect)))
-    rows = _window(image.shape[0], height, rng)
-    cols = _window(image.shape[1], width, rng)
+    width = max(2, round(crop[1] / (factor / aspect * pixel_aspect)))
+    row, column = (None, None) if aim is None else aim
+    rows = _window(image.shape[0], height, rng, row)
+    cols = _window(image.shape[1], width, rng, column)
     inside = np.ix_(
         np.abs(np.clip(rows, 0, image.shape[0] - 1) - rows) == 0,
         np.abs(np.clip(cols, 0, image.shape[1] - 1) - cols) == 0,
@@ -66,12 +75,16 @@ def augment(
         patch, cropped = patch[:, ::-1], [part[:, ::-1] for part in cropped]
     labels, *weights = map(np.ascontiguousarray, cropped)
     cut = replace(sample, image=patch, labels=labels, weights=next(iter(weights), None), other=None)
-    return changed(cut, rng, colour, appearance)
+    return changed(cut if paste is None else paste(cut), rng, colour, appearance)
 
 
-def _window(side: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Positions of a window along one side; centred about the image where it is longer."""
+def _window(
+    side: int, length: int, rng: np.random.Generator, aim: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Positions of a window along one side, which holds `aim`; of one that is longer, all of it."""
     low, high = sorted((0, side - length))
+    if aim is not None and length < side:
+        low, high = max(low, aim - length + 1), min(high, aim)
     start = int(rng.integers(low, high + 1))
     return np.arange(start, start + length)
 

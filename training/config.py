@@ -55,6 +55,14 @@ _KINDS: Mapping[str, Kind] = {
     "scales": numbers(
         "a factor above 0 a data set, or empty", lambda *x: min(x, default=1) > 0, ()
     ),
+    "pixel_aspects": numbers(
+        "a width from 0.1 to 10 a data set, or empty",
+        lambda *x: min(x, default=1) >= 0.1 and max(x, default=1) <= 10,
+        (),
+    ),
+    "rare": numbers("a share from 0 to 1", lambda x: 0 <= x <= 1),
+    "rare_crops": numbers("a chance from 0 to 1", lambda x: 0 <= x <= 1),
+    "class_mix": numbers("a chance from 0 to 1", lambda x: 0 <= x <= 1),
     "size": numbers(
         "(height, width), whole numbers of at least 64, or empty",
         lambda *x: min(x, default=64) >= 64,
@@ -112,6 +120,13 @@ class TrainConfig:
         shares: how often each data set is drawn from, in the order given; empty: by size.
         scales: a factor for each data set that its images are resized by besides `resize`, so
             that things in sets of different resolution are of like size; empty: 1 for all.
+        pixel_aspects: how much wider than high a pixel of each data set is, which the crops undo;
+            empty: 1 for all. CamVid's frames of 960x720 and 480x360 hold 16:9: there it is 1.333.
+        rare: a class is rare that has a smaller share of the labelled pixels than this.
+        rare_crops: the chance that a crop is cut where its image shows a rare class; of those that
+            it shows one is drawn, as often as it is rare (1 / its share).
+        class_mix: the chance that half of the rare classes of a second such crop are pasted onto a
+            crop (ClassMix, arXiv 2007.07936).
         size: (height, width) that images are resized to when the network is scored while it
             trains; empty: each image's own.
         min_confidence: where a teacher labelled the data (`data.teacher`), the share of 255 that
@@ -142,6 +157,10 @@ class TrainConfig:
     average: float = 0.0
     shares: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
+    pixel_aspects: tuple[float, ...] = ()
+    rare: float = 0.02
+    rare_crops: float = 0.0
+    class_mix: float = 0.0
     size: tuple[int, ...] = ()
     min_confidence: float = 0.0
     weigh_confidence: bool = False

@@ -1,7 +1,8 @@
 """The mix of data sets that training draws from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from icnet_deploy.errors import DatasetError, LabelSetError
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.training.augment import augment
 from icnet_deploy.training.config import TrainConfig
+from icnet_deploy.training.rare import Places, aim_at, mixed, places, rare_targets
 
 UInt8 = npt.NDArray[np.uint8]
+_Paste = Callable[[np.random.Generator, Sample], Sample]
 
 _CACHE_BYTES = 2 << 30
 """Decoded images that a process, or each of its loading workers, keeps at most."""
@@ -59,17 +62,20 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         self.config, self.start = config, start
         self.rank, self.processes = 0, 1
         self._tables = [self._targets(table, merged) for table, merged in tables]
-        for name, values in (("shares", config.shares), ("scales", config.scales)):
+        for name in ("shares", "scales", "pixel_aspects"):
+            values = getattr(config, name)
             if len(values) not in (0, len(datasets)):
                 raise LabelSetError(
                     f"{len(datasets)} data sets, but the configuration has the {name} {values}"
                 )
         shares = config.shares or tuple(float(len(d)) for d in datasets)
         self.shares = np.array(shares) / sum(shares)
-        self.scales = config.scales or (1.0,) * len(datasets)
+        self._scales = config.scales or (1.0,) * len(datasets)
+        self._aspects = config.pixel_aspects or (1.0,) * len(datasets)
         self._cache: dict[tuple[int, int], Sample] = {}
         self._cached = 0
         self._seen: npt.NDArray[np.float64] | None = None
+        self._places: dict[tuple[int, int], Places] = {}
 
     def _targets(self, table: Table, merged: Sequence[tuple[int, ...]]) -> Table:
         """A data set's `target_table` with the merged targets of all data sets."""
@@ -161,12 +167,48 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
     def draw(self, number: int) -> tuple[Tensor, ...]:
         """Crop `number` of the stream."""
         rng = np.random.default_rng([self.config.seed, number])
-        which = int(rng.choice(len(self.datasets), p=self.shares))
-        sample = self.source(which, int(rng.integers(len(self.datasets[which]))))
-        least, most = (f * self.scales[which] for f in self.config.resize)
+        chance = self.config.rare_crops
+        rare = bool(chance) and rng.random() < chance
+        return _tensors(self._cut(rng, rare, self.config.colour, self._mixed))
+
+    def _cut(
+        self, rng: np.random.Generator, rare: bool, colour: float, paste: _Paste | None = None
+    ) -> Sample:
+        """Draws a crop; with `rare` where its image shows a rare class, if it does."""
         config = self.config
-        crop = augment(sample, config.crop, (least, most), rng, config.colour, config.appearance)
-        return _tensors(crop)
+        which = int(rng.choice(len(self.datasets), p=self.shares))
+        index = int(rng.integers(len(self.datasets[which])))
+        sample = self.source(which, index)
+        least, most = (f * self._scales[which] for f in config.resize)
+        return augment(
+            sample,
+            config.crop,
+            (least, most),
+            rng,
+            colour,
+            config.appearance,
+            pixel_aspect=self._aspects[which],
+            aim=self._aim((which, index), sample, rng) if rare else None,
+            paste=None if paste is None else partial(paste, rng),
+        )
+
+    def _mixed(self, rng: np.random.Generator, crop: Sample) -> Sample:
+        """A crop, with the chance `class_mix` with rare classes of another on it."""
+        if not self.config.class_mix or rng.random() >= self.config.class_mix:
+            return crop
+        return mixed(crop, self._cut(rng, True, 0.0), self._rare, rng)
+
+    def _aim(
+        self, key: tuple[int, int], sample: Sample, rng: np.random.Generator
+    ) -> tuple[int, int] | None:
+        """A pixel of a rare class; where an image has them is looked for once."""
+        if key not in self._places:
+            self._places[key] = places(sample.labels, self._rare)
+        return aim_at(sample.labels, self._places[key], self._rare, rng)
+
+    @cached_property
+    def _rare(self) -> dict[int, float]:
+        return rare_targets(self.seen(), self.config.rare)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         info = get_worker_info()
