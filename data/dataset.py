@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.data.groups import GroupOf, asked, folder
+from icnet_deploy.data.groups import GroupOf, asked, finds, folder
 from icnet_deploy.data.mapping import ClassMap
 from icnet_deploy.errors import DatasetError, ImageError
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
@@ -180,6 +180,30 @@ class Dataset(Sequence[Sample]):
             return self
         chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
         return replace(self, files=tuple(self.files[i] for i in chosen))
+
+
+def parted(dataset: Dataset, pattern: str, source: str) -> tuple[Dataset, Dataset]:
+    """A data set without some of its images, and of these alone; the split of both says so.
+
+    Args:
+        dataset: of files.
+        pattern: a regular expression that finds something in the names of these images, or with a
+            `/` in their paths below the data set's folder.
+        source: where it stands, for the messages.
+
+    Raises:
+        InputError: it is no regular expression.
+    """
+    found = [finds(pattern, source)(dataset.below(image)) for image, _ in dataset.files]
+    rest, those = (
+        replace(
+            dataset,
+            files=tuple(p for p, one in zip(dataset.files, found, strict=True) if one == wanted),
+            split=f"{dataset.split} {word} {pattern}",
+        )
+        for word, wanted in (("without", False), ("of", True))
+    )
+    return rest, those
 
 
 def open_image(path: Path, exif: str | None) -> ImageFile:

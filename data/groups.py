@@ -60,6 +60,20 @@ def asked(pattern: str, source: str = "--group-by") -> GroupOf:
     return group
 
 
+def finds(pattern: str, source: str) -> Callable[[PurePosixPath], bool]:
+    """Whether a user's pattern finds something in a file's name, or with a `/` in its path.
+
+    Args:
+        pattern: a regular expression.
+        source: where it stands, for the messages.
+
+    Raises:
+        InputError: it is none.
+    """
+    regex = _parse(pattern, source)
+    return lambda path: regex.search(str(path) if "/" in pattern else path.name) is not None
+
+
 def _parse(pattern: str, source: str) -> re.Pattern[str]:
     """Compiles a user's regular expression; InputError if it is none."""
     try:

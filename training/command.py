@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
-from icnet_deploy.data.dataset import Incomplete
+from icnet_deploy.data.dataset import Incomplete, parted
 from icnet_deploy.data.mapping import load_class_map
 from icnet_deploy.data.options import add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
@@ -19,6 +19,9 @@ _STREETS = ("cityscapes", "camvid", "scenes")
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
+
+_LEFT_OUT = "left-out"
+"""Stands for the images of --leave-out, among the splits to score on."""
 
 _SHIPPED = "shipped"
 """Stands for the checkpoint that comes with the product."""
@@ -39,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         "--validate",
         default="val",
         metavar="SPLIT",
-        help="score on this split of every data set that has it, as it trains; 'none' for none "
-        "(default: %(default)s)",
+        help="score on this split of every data set that has it, as it trains; 'left-out' for what "
+        "--leave-out leaves out, 'none' for none (default: %(default)s)",
     )
     p.add_argument(
         "--validate-every", type=count, default=500, metavar="STEPS", help="(default: %(default)s)"
@@ -155,6 +158,12 @@ def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None
     p.add_argument(
         "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
     )
+    p.add_argument(
+        "--leave-out",
+        metavar="REGEX",
+        help="do not train on images in whose file names REGEX finds something, e.g. "
+        "'^(0001TP|0006R0)_' for two drives; with a / it is searched in their paths",
+    )
     add_label_options(p, label_set=False)
     add_exif_option(p)
 
@@ -169,17 +178,37 @@ def open_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:
     Raises:
         InputError: as `open_dataset`; or no data set needs the class map.
     """
-    sets = [
-        _open(args, name, folder, split, label_set)
-        for name, folder in zip(args.dataset, args.data, strict=True)
-        for split in args.split.split("+")
-    ]
+    whole = _whole_sets(args, label_set)
+    sets = whole
+    if args.leave_out is not None:
+        parts = [parted(dataset, args.leave_out, "--leave-out") for dataset in whole]
+        sets = [rest for rest, _ in parts]
+        for dataset, (rest, those) in zip(whole, parts, strict=True):
+            if those and not rest:
+                raise InputError(
+                    f"--leave-out {args.leave_out} leaves out all {len(dataset)} images of "
+                    f"{dataset.called} {dataset.split}; expected one that leaves some to train on"
+                )
+        if not any(those for _, those in parts):
+            raise InputError(
+                f"--leave-out {args.leave_out} finds nothing in the name of any image to train "
+                f"on, e.g. {whole[0].below(whole[0].files[0][0])}: correct it, or leave it out"
+            )
     if args.class_map is not None and not any(each.class_map for each in sets):
         raise InputError(
             f"--class-map {args.class_map}: each data set has the network's classes, those of "
             f"{label_set.name}: leave it out"
         )
     return sets
+
+
+def _whole_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:
+    """What is asked for, with what is left out."""
+    return [
+        _open(args, name, folder, split, label_set)
+        for name, folder in zip(args.dataset, args.data, strict=True)
+        for split in args.split.split("+")
+    ]
 
 
 def _open(
@@ -220,6 +249,8 @@ def _validation(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str
     """The data sets to score on, by the names that their scores go by."""
     if args.validate == "none":
         return []
+    if args.validate == _LEFT_OUT:
+        return _left_out(args, label_set)
     found: dict[str, Dataset] = {}
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
@@ -231,4 +262,20 @@ def _validation(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str
             continue
         key = dataset.called
         found[f"{key}-{number}" if key in found else key] = dataset.first(args.validate_images)
+    return list(found.items())
+
+
+def _left_out(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
+    """What is not trained on, to score on it."""
+    if args.leave_out is None:
+        raise InputError(
+            f"--validate {_LEFT_OUT} scores what is not trained on: say what, with --leave-out "
+            "REGEX"
+        )
+    found: dict[str, Dataset] = {}
+    for number, dataset in enumerate(_whole_sets(args, label_set), 1):
+        those = parted(dataset, args.leave_out, "--leave-out")[1]
+        if those:
+            key = f"{those.called}-{number}" if those.called in found else those.called
+            found[key] = those.first(args.validate_images)
     return list(found.items())

@@ -228,3 +228,28 @@ def test_images_are_scored_at_a_size_that_the_network_takes(farm, tmp_path):
             validate_every=1,
         )
     assert "miou_v" in (state / "metrics.csv").read_text()
+
+
+def test_what_is_left_out_is_scored_and_not_trained_on(trained, farm):
+    done, out = trained("--leave-out", "^1", "--validate", "left-out")
+    assert done.code == 0, done.err
+    info = load_checkpoint(out).info
+    [data] = info["data"]
+    assert (data["split"], data["images"]) == ("train without ^1", 1)
+    assert "miou_farm" in (out.with_suffix(".run") / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--leave-out", "0007"], "finds nothing in the name of any image to train on, e.g. "),
+        (["--leave-out", "/train/"], "leaves out all 2 images of farm train"),
+        (["--leave-out", "("], "--leave-out ( is not a regular expression"),
+        (["--validate", "left-out"], "say what, with --leave-out REGEX"),
+    ],
+)
+def test_a_wrong_part_to_leave_out_is_refused(trained, more, said):
+    done, out = trained(*more)
+    assert done.code == 2
+    assert said in done.err
+    assert not out.exists()
