@@ -4,13 +4,14 @@ A network of one's own is a subclass with `heads`, and `register(name, cls)` mak
 name; `tests/contracts/network_contract.py` holds it to what it says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from icnet_deploy.documents import as_read
+from icnet_deploy.networks.backbone import BackbonePart
 from icnet_deploy.networks.blocks import block_of, block_patterns
 from icnet_deploy.networks.layers import resize
 from icnet_deploy.precisions import PRECISIONS
@@ -96,6 +97,13 @@ class SegmentationNetwork(nn.Module):
         there are none, both stay in the graph.
         """
         return []
+
+    def backbone(self) -> Sequence[BackbonePart]:
+        """What image classifiers' checkpoints may initialise, from the image on.
+
+        None where no file of others is known to hold such a backbone.
+        """
+        return ()
 
     def for_free_size(self) -> Self:
         """A network of the same weights whose graph, traced at one size, is right at every other.

@@ -5,11 +5,12 @@ A released layer's name is a module's path without its dots: `conv2_1._1x1_reduc
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
 
+from icnet_deploy.networks.backbone import BackbonePart, resnet_parts
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.layers import (
     Bottleneck,
@@ -137,6 +138,10 @@ class ResNet50(SegmentationNetwork):
     def image_convolutions(self) -> list[nn.Conv2d]:
         """The stem's first."""
         return [self.conv1_1_3x3_s2.conv]
+
+    def backbone(self) -> Sequence[BackbonePart]:
+        """The stem and the bottlenecks, which a ResNet50 of other libraries has, too."""
+        return resnet_parts(BLOCKS)
 
     def for_free_size(self) -> Self:
         """A copy whose pyramid is written as matrix products."""

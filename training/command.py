@@ -74,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint to start from, or `shipped`; where its classes are others, all of it is "
         "kept but the classifiers",
     )
+    p.add_argument(
+        "--init-backbone",
+        type=Path,
+        metavar="FILE",
+        help="an ImageNet checkpoint of torchvision or timm, .pth or .safetensors: a new network's "
+        "backbone begins with what fits of it, pruned to its width; not with --init",
+    )
     p.add_argument("--devices", type=count, default=1, help="GPUs, or processes, a machine")
     p.add_argument("--nodes", type=count, default=1, help="machines; one command on each")
     p.add_argument("--workers", type=int, metavar="N", help="loading processes a device")
@@ -104,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _validation(args, label_set),
         min(args.validate_every, config.steps),
         Machines(args.devices, args.nodes, args.workers),
+        backbone=args.init_backbone,
     )
     if info is not None:
         print(f"{args.out}: {info['steps']} steps in {info['minutes']} minutes")

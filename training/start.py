@@ -14,7 +14,11 @@ from icnet_deploy.networks.blocks import words
 from icnet_deploy.networks.checkpoint import Checkpoint, load_checkpoint
 from icnet_deploy.networks.preprocessing import PREPROCESSINGS, Preprocessing
 from icnet_deploy.networks.registry import build_network
+from icnet_deploy.training.backbone import take_backbone
 from icnet_deploy.training.config import TrainConfig
+
+_IMAGENET = "imagenet"
+"""The preprocessing with which torchvision and timm train on ImageNet."""
 
 _NAMED = 12
 """Classes that a message names; of more it says how many."""
@@ -28,8 +32,9 @@ class Start:
         network: in training mode, with its guidance heads.
         preprocessing: what its input expects.
         info: where it comes from, as a checkpoint says it: `started_from`, the SHA-256 of a
-            checkpoint, or None; `parent`, what that says of its own training; and `classes`, what
-            became of its classifiers, where its classes were others.
+            checkpoint, or None; `parent`, what that says of its own training; `classes`, what
+            became of its classifiers, where its classes were others; and `backbone`, of which file
+            that is, in words also as `source`.
         notes: what a person should know of it, a line each.
     """
 
@@ -39,12 +44,34 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def new_start(config: TrainConfig, label_set: LabelSet) -> Start:
-    """A new network as it is configured, for these classes."""
+def new_start(config: TrainConfig, label_set: LabelSet, backbone: Path | None = None) -> Start:
+    """A new network as it is configured, for these classes.
+
+    Args:
+        config: its network and its preprocessing, which stays what it says.
+        label_set: its classes.
+        backbone: an image classifier's checkpoint that initialises what fits of it.
+
+    Raises:
+        InputError, ModelError: as `take_backbone`.
+    """
     with torch.device("meta"):
         described = build_network(_configured(config, label_set)).description(guidance=True)
-    preprocessing = PREPROCESSINGS[config.preprocessing]
-    return Start(build_network(described), preprocessing, {"started_from": None})
+    network, preprocessing = build_network(described), PREPROCESSINGS[config.preprocessing]
+    info: dict[str, Any] = {"started_from": None}
+    if backbone is None:
+        return Start(network, preprocessing, info)
+    taken = take_backbone(network, backbone)
+    source = f"the backbone began as {backbone.name}, SHA-256 {taken.info['sha256']}"
+    notes = list(taken.notes)
+    if taken.reads_image and preprocessing != PREPROCESSINGS[_IMAGENET]:
+        notes.append(
+            f"the preprocessing is {config.preprocessing!r}, as configured: checkpoints of "
+            f"ImageNet are usually of {_IMAGENET!r}; without a reason for another, configure that"
+        )
+    return Start(
+        network, preprocessing, {**info, "source": source, "backbone": taken.info}, (*notes,)
+    )
 
 
 def start_from(init: Path, config: TrainConfig, label_set: LabelSet) -> Start:

@@ -61,6 +61,7 @@ def train(
     validate_every: int = 500,
     machines: Machines | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    backbone: Path | None = None,
 ) -> dict[str, Any] | None:
     """Trains a network and writes its checkpoint.
 
@@ -79,18 +80,25 @@ def train(
         validate_every: steps between two scores.
         machines: what to spread the run over; None is one device.
         callbacks: what else Lightning shall call as the run goes on.
+        backbone: an image classifier's checkpoint that initialises the backbone of a new network.
 
     Returns:
         What the checkpoint says of its training; None in the processes that help the first.
 
     Raises:
-        InputError: `resume` without a state to resume from, or the batch cannot be shared evenly.
+        InputError: `resume` without a state to resume from, the batch cannot be shared evenly, both
+            `init` and `backbone` are given, or the network has no backbone.
         LabelSetError: it is not known how to train these classes on those of a data set.
         DatasetError: no pixel of the images that were looked at is labelled.
-        ModelError: `init` is not a checkpoint, or the state to resume from holds values that are
-            not finite.
+        ModelError: `init` is not a checkpoint, `backbone` holds nothing that fits, or the state to
+            resume from holds values that are not finite.
         CheckFailed: the loss or a weight is no longer a finite number; no checkpoint is written.
     """
+    if init and backbone:
+        raise InputError(
+            f"--init {init} holds a whole network, its backbone included, which --init-backbone "
+            f"{backbone} would replace: give one of them"
+        )
     machines = machines or Machines()
     config = config.override(network=completed(config.network))
     state = make_folder(run) / "last.ckpt"
@@ -102,7 +110,7 @@ def train(
     _quiet()
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
-    start = start_from(init, config, label_set) if init else new_start(config, label_set)
+    start = start_from(init, config, label_set) if init else new_start(config, label_set, backbone)
     network = start.network
     _require_sides(network, config)
     _say(*start.notes, *mix.warnings())

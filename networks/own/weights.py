@@ -111,7 +111,43 @@ def load_weights(module: nn.Module, path: Path, name: str) -> Loaded:
     return _loaded(best, tensors, readings, wanted)
 
 
-def _readings(state: State, wanted: Mapping[str, Tensor]) -> Iterator[_Reading]:
+class Found(NamedTuple):
+    """What a file holds of some names.
+
+    Attributes:
+        tensors: all of the dict that has most of the names: by its own names, but without what they
+            are wrapped in.
+        where: what that dict is, in words, e.g. `its 'state_dict', without the prefix 'model.'`.
+    """
+
+    tensors: Mapping[str, Tensor]
+    where: str
+
+
+def find_tensors(path: Path, names: Iterable[str]) -> Found:
+    """The dict of tensors in a file that has most of some names.
+
+    Args:
+        path: `.safetensors`, or what `torch.save` wrote.
+        names: the file's, but for what they may be wrapped in.
+
+    Raises:
+        ModelError: the file cannot be read, or holds these names under several prefixes with
+            different values.
+    """
+    states = read_states(path)
+    readings = [r for state in states for r in _readings(state, dict.fromkeys(names))]
+    if not readings:
+        return Found(max(states, key=lambda state: len(state.tensors)).tensors, "it")
+    most = max(len(reading.found) for reading in readings)
+    best, rivals = _first([reading for reading in readings if len(reading.found) == most])
+    _refuse_rivals(best, rivals, path)
+    mine = {theirs: ours for ours, theirs in best.found.items()}
+    plain = {mine.get(name, name): value for name, value in best.state.tensors.items()}
+    return Found(plain, _where(best))
+
+
+def _readings(state: State, wanted: Iterable[str]) -> Iterator[_Reading]:
     """The ways to read a dict, those with the most names of the network's."""
     ours = _by_plain_name(wanted)
     theirs = _by_plain_name(state.tensors)
@@ -170,16 +206,29 @@ def _best(readings: Sequence[_Reading], wanted: Mapping[str, Tensor], path: Path
 
     most = max(map(fit, readings))
     equal = [reading for reading in readings if fit(reading) == most]
+    best, rivals = _first(equal)
+    if most == len(wanted):
+        _refuse_rivals(best, rivals, path)
+    return best
+
+
+def _first(equal: Sequence[_Reading]) -> tuple[_Reading, list[_Reading]]:
+    """Of readings that fit alike the one to take, and those of the same dict that it is taken
+    before: an average of the weights comes first, then the shortest way to it."""
     averaged = [reading for reading in equal if reading.averaged]
     best = min(averaged or equal, key=lambda r: (len(r.prefix), len(r.state.keys)))
     rivals = [r for r in averaged or equal if r.state is best.state and r.prefix != best.prefix]
-    if most == len(wanted) and best.prefix and any(not _same(best, rival) for rival in rivals):
+    return best, rivals
+
+
+def _refuse_rivals(best: _Reading, rivals: Sequence[_Reading], path: Path) -> None:
+    """ModelError where the file has the same under another prefix, with other values."""
+    if best.prefix and any(not _same(best, rival) for rival in rivals):
         names = ", ".join(repr(reading.prefix) for reading in (best, *rivals))
         raise ModelError(
             f"{path} holds the network more than once, under {names}: which is meant? Write a file "
             "of that one alone"
         )
-    return best
 
 
 def _same(one: _Reading, other: _Reading) -> bool:

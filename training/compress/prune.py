@@ -159,15 +159,31 @@ def prune(
                 f"{keep:g} of the original would be {count} channels of {group.layers[0]}, which "
                 f"has {group.channels} left: give smaller shares later"
             )
-        norms = torch.stack([state[k].float().abs().sum((1, 2, 3)) for k in group.kernels]).sum(0)
-        kept = norms.argsort(descending=True, stable=True)[:count].sort().values
-        for name, axis in group.axes:
-            state[name] = state[name].index_select(axis, kept)
+        cut(state, group, count)
         channels |= dict.fromkeys(group.layers, count)
     with torch.device("meta"):
         small = build_network(description | {"channels": channels})
     small.load_state_dict(state, assign=True)
     return small.train(network.training)
+
+
+def cut(state: dict[str, Tensor], group: _Group, count: int) -> None:
+    """Keeps so many of a group's channels, those whose filters have the largest L1 norm, in place.
+
+    Args:
+        state: tensors by their names, all of the group's or only some. Where no filter that makes
+            these channels is among them, the kernels that read them decide.
+        group: one of `channel_groups`.
+        count: how many to keep.
+    """
+    sides = [(name, 0) for name in group.kernels if name in state]
+    sides = sides or [(k, a) for k, a in group.axes if k in state and state[k].ndim == 4]
+    weights = (state[name].float().abs().transpose(0, axis) for name, axis in sides)
+    norms = torch.stack([weight.sum((1, 2, 3)) for weight in weights]).sum(0)
+    kept = norms.argsort(descending=True, stable=True)[:count].sort().values
+    for name, axis in group.axes:
+        if name in state:
+            state[name] = state[name].index_select(axis, kept)
 
 
 def kept_channels(channels: int, keep: float, multiple: int = _MULTIPLE) -> int:
