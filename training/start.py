@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icnet_deploy.errors import InputError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.blocks import words
@@ -42,6 +43,15 @@ class Start:
     preprocessing: Preprocessing
     info: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+
+def require_one_start(init: Path | None, backbone: Path | None) -> None:
+    """InputError where both a network and a backbone are given to start from."""
+    if init and backbone:
+        raise InputError(
+            f"--init {init} holds a whole network, its backbone included, which --init-backbone "
+            f"{backbone} would replace: give one of them"
+        )
 
 
 def new_start(config: TrainConfig, label_set: LabelSet, backbone: Path | None = None) -> Start:

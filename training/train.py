@@ -28,7 +28,7 @@ from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
-from icnet_deploy.training.start import new_start, start_from
+from icnet_deploy.training.start import new_start, require_one_start, start_from
 
 _SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
@@ -94,11 +94,7 @@ def train(
             resume from holds values that are not finite.
         CheckFailed: the loss or a weight is no longer a finite number; no checkpoint is written.
     """
-    if init and backbone:
-        raise InputError(
-            f"--init {init} holds a whole network, its backbone included, which --init-backbone "
-            f"{backbone} would replace: give one of them"
-        )
+    require_one_start(init, backbone)
     machines = machines or Machines()
     config = config.override(network=completed(config.network))
     state = make_folder(run) / "last.ckpt"
