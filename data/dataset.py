@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from icnet_deploy.data.groups import GroupOf, asked, finds, folder
 from icnet_deploy.data.mapping import ClassMap
+from icnet_deploy.data.teacher import Teacher
 from icnet_deploy.errors import DatasetError, ImageError
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.labels import IGNORE, LabelSet
@@ -67,6 +68,8 @@ class Dataset(Sequence[Sample]):
             its file's name, without the suffix.
         class_map: how a network's classes answer for those of `label_set`; None: by their names,
             or as `mapping` knows.
+        teacher: what a network says of the images, where it labelled them. Its labels are those of
+            the samples, or `label_set` and `class_map` are a person's; see `Teacher.person`.
         labelled: whether anything is known of what the images show.
     """
 
@@ -84,6 +87,7 @@ class Dataset(Sequence[Sample]):
     grouping: str = field(default="as the layout tells them", kw_only=True)
     named_below: Path | None = field(default=None, kw_only=True)
     class_map: ClassMap | None = field(default=None, kw_only=True)
+    teacher: Teacher | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -93,6 +97,11 @@ class Dataset(Sequence[Sample]):
         """What it is called where several are named: one of the user's own, by its folder."""
         own = self.named_below is not None and self.root is not None
         return self.root.resolve().name if own and self.root else self.name
+
+    @property
+    def own_classes(self) -> LabelSet:
+        """The classes that a network is trained for: a teacher's, where there is one."""
+        return self.label_set if self.teacher is None else self.teacher.label_set
 
     @property
     def turn(self) -> bool:

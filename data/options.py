@@ -9,7 +9,7 @@ from pathlib import Path
 from icnet_deploy.command import add_exif_option, count
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.data.mapping import ClassMap
-from icnet_deploy.data.own.classes import FILE, LABEL_VALUES
+from icnet_deploy.data.own.classes import FILE, LABEL_VALUES, PERSON
 from icnet_deploy.data.own.folder import NAME as FOLDER
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import InputError
@@ -137,7 +137,10 @@ def open_data(arguments: argparse.Namespace) -> Dataset:
             "nothing says which images to look at: give --dataset NAME --data DIR"
             f"{photos_too if hasattr(arguments, 'images') else ''}"
         )
-    return open_split(arguments, arguments.split or SPLIT).first(arguments.limit)
+    dataset = open_split(arguments, arguments.split or SPLIT)
+    if dataset.teacher is not None:
+        _say(f"note: {dataset.teacher.note(f'{dataset.called} {dataset.split}')}")
+    return dataset.first(arguments.limit)
 
 
 def open_split(arguments: argparse.Namespace, split: str) -> Dataset:
@@ -176,7 +179,7 @@ def check_labels_asked(dataset: Dataset, arguments: argparse.Namespace) -> None:
     """
     _check_label_set(dataset, arguments)
     if dataset.class_map is not None:
-        _say_class_map(arguments.class_map, dataset.class_map)
+        _say_class_map(arguments.class_map or arguments.data / PERSON, dataset.class_map)
 
 
 def _check_label_set(dataset: Dataset, arguments: argparse.Namespace) -> None:
@@ -198,6 +201,12 @@ def _check_label_set(dataset: Dataset, arguments: argparse.Namespace) -> None:
         )
     said = f"the classes are those of {arguments.data / FILE}"
     print(f"--label-set {arguments.label_set} is not used: {said}", file=sys.stderr)
+
+
+@cache
+def _say(text: str) -> None:
+    """Says it once, on stderr."""
+    print(text, file=sys.stderr)
 
 
 @cache

@@ -15,6 +15,7 @@ from icnet_deploy.data.mapping import ClassMap, load_class_map
 from icnet_deploy.data.own import folder
 from icnet_deploy.data.own.classes import LABEL_VALUES
 from icnet_deploy.data.own.opener import open_own
+from icnet_deploy.data.teacher import Teacher
 from icnet_deploy.errors import DatasetError, LabelSetError
 from icnet_deploy.labels import LabelSet
 
@@ -135,13 +136,18 @@ class _MappedLabels:
 def _mapped(dataset: Dataset, class_map: ClassMap) -> Dataset:
     """The data set with labels of the class map's `to`, and networks of its `from` mapped."""
     source, target = class_map.source, class_map.target
+    if dataset.teacher is not None and dataset.teacher.person:
+        return _mapped_beside_person(dataset, dataset.teacher, class_map)
     if dataset.label_set.names not in (source.names, target.names):
         raise LabelSetError(
             f"the class map is from {source.name!r} to {target.name!r}; {dataset.name}'s classes "
             f"are {', '.join(dataset.label_set.names)}: they must be those of one of the two"
         )
+    teacher = dataset.teacher
     if dataset.label_set.names != source.names:
-        return replace(dataset, class_map=class_map)
+        if teacher is not None:
+            teacher = replace(teacher, class_map=class_map)
+        return replace(dataset, class_map=class_map, teacher=teacher)
     if type(dataset).__getitem__ is not Dataset.__getitem__:
         raise LabelSetError(
             f"the class map is from {source.name!r}, the classes of {dataset.name}, and "
@@ -149,4 +155,23 @@ def _mapped(dataset: Dataset, class_map: ClassMap) -> Dataset:
             f"{target.name!r}"
         )
     labels = _MappedLabels(dataset.read_labels, class_map)
-    return replace(dataset, read_labels=labels, label_set=target, class_map=class_map)
+    if teacher is not None:
+        teacher = replace(teacher, read_labels=labels, label_set=target, class_map=class_map)
+    return replace(
+        dataset, read_labels=labels, label_set=target, class_map=class_map, teacher=teacher
+    )
+
+
+def _mapped_beside_person(dataset: Dataset, teacher: Teacher, class_map: ClassMap) -> Dataset:
+    """The same where a person's labels stand beside a teacher's: each has classes of its own."""
+    ours, theirs, target = teacher.label_set, dataset.label_set, class_map.target
+    if target.names == ours.names and dataset.class_map is not None:
+        through = class_map.then(dataset.class_map)
+        return replace(dataset, class_map=through, teacher=replace(teacher, class_map=class_map))
+    if target.names == theirs.names:
+        return replace(dataset, class_map=class_map)
+    raise LabelSetError(
+        f"the class map is from {class_map.source.name!r} to {target.name!r}; of {dataset.called} "
+        f"a network labelled {ours.name!r} and a person {theirs.name!r}: it must be to the classes "
+        "of one of the two"
+    )

@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         "configuration's shares.",
         "icnet train --dataset camvid --data camvid --dataset scenes --data scenes \\\n"
         "    --config street -o icnet.safetensors\n"
-        "  icnet train --dataset folder --data farm --init icnet.safetensors -o farm.safetensors",
+        "  icnet train --dataset folder --data farm --init icnet.safetensors -o farm.safetensors\n"
+        "  icnet train --dataset folder --data taught --min-confidence 0.55 --weigh-confidence \\\n"
+        "    -o taught.safetensors",
     )
     add_sets_options(p, required=True)
     p.add_argument(
@@ -58,6 +60,21 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=count, help="images a step")
     p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
     p.add_argument("--seed", type=int)
+    p.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="of a --dataset folder that a teacher labelled (with confidence/SPLIT): ignore its "
+        "labels where its confidence is below P, a share of 255, 0 to 1 (default: the "
+        "configuration's, else 0)",
+    )
+    p.add_argument(
+        "--weigh-confidence",
+        action="store_true",
+        default=None,
+        help="of such a folder: weigh the loss of each pixel that the teacher decides by its "
+        "confidence",
+    )
     p.add_argument(
         "--label-set",
         metavar="NAME|FILE.json",
@@ -97,7 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from icnet_deploy.training.train import Machines, train
 
     config = load_config(args.config).override(
-        steps=args.steps, batch=args.batch, crop=args.crop, seed=args.seed
+        steps=args.steps,
+        batch=args.batch,
+        crop=args.crop,
+        seed=args.seed,
+        min_confidence=args.min_confidence,
+        weigh_confidence=args.weigh_confidence,
     )
     label_set = _label_set(args)
     info = train(
@@ -202,7 +224,8 @@ def open_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:
                 f"--leave-out {args.leave_out} finds nothing in the name of any image to train "
                 f"on, e.g. {whole[0].below(whole[0].files[0][0])}: correct it, or leave it out"
             )
-    if args.class_map is not None and not any(each.class_map for each in sets):
+    names = label_set.names
+    if args.class_map is not None and all(each.own_classes.names == names for each in sets):
         raise InputError(
             f"--class-map {args.class_map}: each data set has the network's classes, those of "
             f"{label_set.name}: leave it out"
@@ -230,7 +253,7 @@ def _open(
         open_dataset, name, folder, split, args.exif, label_set=said, label_values=values
     )
     dataset = opened()
-    if args.class_map is None or dataset.label_set.names == label_set.names:
+    if args.class_map is None or dataset.own_classes.names == label_set.names:
         return dataset
     return opened(class_map=args.class_map)
 
@@ -244,7 +267,7 @@ def _label_set(args: argparse.Namespace) -> LabelSet:
     split = args.split.split("+")[0]
     known = open_dataset(
         args.dataset[0], args.data[0], split, args.exif, label_values=args.label_values
-    ).label_set
+    ).own_classes
     where = str(args.data[0])
     if args.class_map is not None:  # the data set's are of one of its sides
         rule, where = load_class_map(args.class_map), str(args.class_map)
@@ -254,6 +277,15 @@ def _label_set(args: argparse.Namespace) -> LabelSet:
 
 
 def _validation(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
+    """As `_scored`; it says of which a network drew the labels."""
+    found = _scored(args, label_set)
+    for name, dataset in found:
+        if dataset.teacher is not None:
+            print(f"note: {dataset.teacher.note(f'{name} {dataset.split}')}")
+    return found
+
+
+def _scored(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
     """The data sets to score on, by the names that their scores go by."""
     if args.validate == "none":
         return []

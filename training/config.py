@@ -69,7 +69,7 @@ _KINDS: Mapping[str, Kind] = {
         (0, 2),
         Integral,
     ),
-    "min_confidence": numbers("a share from 0 to 1", lambda x: 0 <= x <= 1),
+    "min_confidence": numbers("a share of 255, from 0 to 1", lambda x: 0 <= x <= 1),
     "weigh_confidence": BOOL,
     "seed": numbers(
         "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32, None, Integral
@@ -131,7 +131,8 @@ class TrainConfig:
             trains; empty: each image's own.
         min_confidence: where a teacher labelled the data (`data.teacher`), the share of 255 that
             its confidence must reach at a pixel, or its label is not used.
-        weigh_confidence: a pixel that a teacher decides counts as much as the teacher is sure.
+        weigh_confidence: the loss of a pixel that a teacher decides is weighed by its confidence;
+            all others count in full.
         precision: Lightning's `32-true`, `bf16-mixed` or `16-mixed`; `64-true` to compare runs
             beyond float32's noise.
         seed: of the initial weights, the order and the augmentation.

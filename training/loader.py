@@ -1,7 +1,6 @@
 """The mix of data sets that training draws from."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -12,12 +11,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from icnet_deploy.data import Dataset, Sample
-from icnet_deploy.data.mapping import Table, target_table
-from icnet_deploy.errors import DatasetError, LabelSetError
+from icnet_deploy.errors import DatasetError, InputError, LabelSetError
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.training.augment import augment
 from icnet_deploy.training.config import TrainConfig
 from icnet_deploy.training.rare import Places, aim_at, mixed, places, rare_targets
+from icnet_deploy.training.targets import Targets
 
 UInt8 = npt.NDArray[np.uint8]
 _Paste = Callable[[np.random.Generator, Sample], Sample]
@@ -51,8 +50,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
     def __init__(
         self, datasets: Sequence[Dataset], label_set: LabelSet, config: TrainConfig, start: int = 0
     ) -> None:
-        tables = [target_table(label_set, d.label_set, d.class_map) for d in datasets]
-        self.merged = [*dict.fromkeys(classes for _, merged in tables for classes in merged)]
+        self._targets = [Targets(dataset, label_set, config) for dataset in datasets]
+        self.merged = [*dict.fromkeys(group for each in self._targets for group in each.merged)]
         if len(label_set) + len(self.merged) > IGNORE:
             raise LabelSetError(
                 f"{len(label_set)} classes and {len(self.merged)} that stand for several of them "
@@ -61,7 +60,9 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         self.datasets, self.label_set = list(datasets), label_set
         self.config, self.start = config, start
         self.rank, self.processes = 0, 1
-        self._tables = [self._targets(table, merged) for table, merged in tables]
+        for targets in self._targets:
+            targets.number(self.merged)
+        _require_taught(datasets, config)
         for name in ("shares", "scales", "pixel_aspects"):
             values = getattr(config, name)
             if len(values) not in (0, len(datasets)):
@@ -76,27 +77,19 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         self._cached = 0
         self._seen: npt.NDArray[np.float64] | None = None
         self._places: dict[tuple[int, int], Places] = {}
-
-    def _targets(self, table: Table, merged: Sequence[tuple[int, ...]]) -> Table:
-        """A data set's `target_table` with the merged targets of all data sets."""
-        classes, moved = len(self.label_set), table.copy()
-        for index, group in enumerate(merged):
-            moved[table == classes + index] = classes + self.merged.index(group)
-        return moved
+        self._counts = np.zeros((len(datasets), 256))
 
     def source(self, which: int, index: int) -> Sample:
-        """Image `index` of data set `which`, with training targets for labels.
+        """Image `index` of data set `which`, with training targets for labels, and weights where
+        the configuration weighs pixels.
 
         Decoded images are kept until they fill `_CACHE_BYTES`.
         """
         sample = self._cache.get((which, index))
         if sample is None:
-            read = self.datasets[which][index]
-            sample = Sample(read.name, read.image, self._tables[which][read.labels])
+            sample = self._targets[which].read(index)
             self._cached += sample.image.nbytes + sample.labels.nbytes
-            if self.config.weigh_confidence:
-                alike = np.broadcast_to(np.uint8(255), sample.labels.shape)  # takes no memory
-                sample = replace(sample, weights=alike)
+            self._cached += 0 if sample.weights is None else sample.weights.nbytes
             if self._cached <= _CACHE_BYTES:
                 self._cache[which, index] = sample
         return sample
@@ -104,7 +97,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
     def seen(self) -> npt.NDArray[np.float64]:
         """The share of the labelled pixels that each training target has, as they are drawn.
 
-        Counted on up to `_LOOKED_AT` images, of each data set as many as its share says.
+        Counted on up to `_LOOKED_AT` images, of each data set as many as its share says; a pixel
+        counts as one, whatever its weight.
 
         Returns:
             float64, C + len(merged), sum 1.
@@ -114,10 +108,12 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         """
         if self._seen is None:
             shares = np.zeros(256)
+            self._counts[:] = 0
             looked = self._looked_at()
             for which, index in tqdm(looked, "look", unit="image", leave=False, disable=None):
                 labels = self.source(which, index).labels
                 counts = np.bincount(labels.ravel(), minlength=256) / labels.size
+                self._counts[which] += counts
                 of_its_set = sum(other == which for other, _ in looked)
                 shares += counts * float(self.shares[which]) / of_its_set
             known = shares[: len(self.label_set) + len(self.merged)]
@@ -128,6 +124,23 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
                 )
             self._seen = known / known.sum()
         return self._seen
+
+    def frequencies(self) -> npt.NDArray[np.float64]:
+        """How frequent each training target is: its share, as `seen` has it.
+
+        Where a teacher decides inside a person's labels, a merged target is what it left open,
+        however little that is: it has the share of all targets inside it, as if nothing were
+        decided.
+
+        Returns:
+            float64, C + len(merged).
+        """
+        seen, classes = self.seen(), len(self.label_set)
+        if not any(dataset.teacher and dataset.teacher.person for dataset in self.datasets):
+            return seen
+        targets = [*((index,) for index in range(classes)), *self.merged]
+        inside = [[{*each} <= {*group} for each in targets] for group in self.merged]
+        return np.array([*seen[:classes], *(seen[mask].sum() for mask in inside)])
 
     def _looked_at(self) -> list[tuple[int, int]]:
         """(data set, image) of those on which `seen` counts, spread evenly over each set."""
@@ -140,16 +153,18 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
 
     def warnings(self) -> list[str]:
         """What a person should know of the data, a line each: the classes that it does not show,
-        and those of its own that are not trained."""
+        those of its own that are not trained, and what a teacher's labels come to."""
+        names, seen = self.label_set.names, self.seen()
         notes = []
-        for dataset, table in zip(self.datasets, self._tables, strict=True):
-            left = [n for i, n in enumerate(dataset.label_set.names) if table[i] == IGNORE]
-            if left:
+        for dataset, targets, counts in zip(
+            self.datasets, self._targets, self._counts, strict=True
+        ):
+            notes += filter(None, [targets.note(counts)])
+            if left := targets.left_out():
                 notes.append(
                     f"note: no class of the network stands for {', '.join(left)} of "
                     f"{dataset.called}: their pixels are ignored"
                 )
-        names, seen = self.label_set.names, self.seen()
         parts = zip(self.merged, seen[len(names) :], strict=True)
         shown = {index for classes, share in parts if share for index in classes}
         unseen = [n for i, n in enumerate(names) if not seen[i] and i not in shown]
@@ -208,7 +223,7 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
 
     @cached_property
     def _rare(self) -> dict[int, float]:
-        return rare_targets(self.seen(), self.config.rare)
+        return rare_targets(self.frequencies(), self.config.rare)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         info = get_worker_info()
@@ -228,16 +243,29 @@ def _tensors(crop: Sample) -> tuple[Tensor, ...]:
     return pair if crop.weights is None else (*pair, torch.from_numpy(crop.weights))
 
 
+def _require_taught(datasets: Sequence[Dataset], config: TrainConfig) -> None:
+    """InputError for settings of a teacher's confidence where no data set has one."""
+    asked = {
+        "min_confidence": config.min_confidence > 0,
+        "weigh_confidence": config.weigh_confidence,
+    }
+    if any(asked.values()) and all(dataset.teacher is None for dataset in datasets):
+        raise InputError(
+            f"{' and '.join(name for name, given in asked.items() if given)}: no data set has a "
+            "teacher's confidences, which a --dataset folder has in confidence/SPLIT beside "
+            "labels/SPLIT: leave it out"
+        )
+
+
 def class_weights(mix: Mix) -> Tensor:
     """(1 / log(1.02 + share)) ** power, scaled to a mean of 1 over the pixels that are drawn.
 
-    The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). The shares are the mix's;
-    of a class that was not seen the share is 0, and its weight the largest.
+    The formula is ENet's (Paszke et al., arXiv 1606.02147, section 5.1). The shares are the mix's
+    `frequencies`; of a class that was not seen the share is 0, and its weight the largest.
 
     Returns:
         float32, one weight a class and one a merged class.
     """
-    seen = mix.seen()
-    weights = (1 / np.log(1.02 + seen)) ** mix.config.class_weights
-    weights /= (weights * seen).sum()
+    weights = (1 / np.log(1.02 + mix.frequencies())) ** mix.config.class_weights
+    weights /= (weights * mix.seen()).sum()
     return torch.tensor(weights, dtype=torch.float32)

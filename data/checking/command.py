@@ -21,6 +21,7 @@ from icnet_deploy.data.options import (
 )
 from icnet_deploy.data.own import folder
 from icnet_deploy.data.own.classes import classes_of
+from icnet_deploy.data.own.split_files import KINDS, SplitFiles
 from icnet_deploy.errors import CheckFailed, DatasetError, InputError
 from icnet_deploy.files import write_json, write_text
 
@@ -96,8 +97,8 @@ def _check(arguments: argparse.Namespace) -> Check:
             if dataset is not None:
                 read_part(part, dataset, bar.update)
     tell_twins(parts)
-    label_set = next(dataset.label_set for _, dataset in opened if dataset is not None)
-    return Check(arguments.dataset, str(arguments.data), label_set.name, parts)
+    names = dict.fromkeys(dataset.label_set.name for _, dataset in opened if dataset is not None)
+    return Check(arguments.dataset, str(arguments.data), " and ".join(names), parts)
 
 
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | None]]:
@@ -125,7 +126,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | Non
     first = next(dataset for _, dataset in opened if dataset is not None)
     check_labels_asked(first, arguments)
     for part, dataset in opened:
-        if dataset is not None and dataset.label_set.names != first.label_set.names:
+        if dataset is not None and dataset.own_classes.names != first.own_classes.names:
             part.problems.append(f"{part.split} has other classes than the splits before it")
     yield from opened
 
@@ -133,8 +134,8 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | Non
 def _listed(name: str, root: Path) -> list[str]:
     """The splits that a layout lists, as far as it does."""
     if name == folder.NAME:
-        below = (root / "labels").glob("[!.]*/")
-        return sorted({*folder.splits(root), *(path.name for path in below)})
+        below = (path.name for kind in KINDS for path in (root / kind).glob("[!.]*/"))
+        return sorted({*folder.splits(root), *below})
     return voc.splits(root) if name == voc.NAME else []
 
 
@@ -156,9 +157,9 @@ def _open(arguments: argparse.Namespace, split: str) -> tuple[Part, Dataset]:
         problems += error.problems
     part = Part(split, dataset.label_set.names, dataset.grouping, problems=problems)
     if arguments.dataset == folder.NAME:
-        pairs = folder.Pairs.of(arguments.data, split)
-        part.problems += [f"{path} belongs to no image" for path in pairs.unpaired]
-        part.notes += [f"{path} is left out: {_why_left_out(path)}" for path in pairs.left_out]
+        found = SplitFiles.of(arguments.data, split)
+        part.problems += [f"{path} belongs to no image" for path in found.unpaired]
+        part.notes += [f"{path} is left out: {_why_left_out(path)}" for path in found.left_out]
     return part, dataset
 
 

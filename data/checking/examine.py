@@ -4,20 +4,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.command import error_words
-from icnet_deploy.data.dataset import Dataset
+from icnet_deploy.data.dataset import Dataset, Sample
 from icnet_deploy.data.own.label_files import LabelReader, palette_slip
+from icnet_deploy.data.teacher import Teacher, least_level
 from icnet_deploy.errors import IcnetError
 from icnet_deploy.labels import IGNORE
 
 Size = tuple[int, int]
 
 _SHOWN = 5  # files to look at, of a kind
+_SURE = (0.25, 0.5, 0.75, 0.9)  # confidences of which the shares are told
 _MUCH = 0.1  # a share of ignored pixels from which on a file is worth a look
 
 
@@ -158,10 +161,13 @@ def read_part(part: Part, dataset: Dataset, read_one: Callable[[], object]) -> N
         dataset: the split.
         read_one: is called after each image.
     """
+    sure = np.zeros(256, np.int64)
     for index in range(len(dataset)):
         try:
             sample = dataset[index]
             counts = np.bincount(sample.labels.ravel(), minlength=256)
+            if dataset.teacher is not None:
+                sure += _of_teacher(dataset.teacher, dataset.files[index][0], sample)
             part.files.append(
                 File(
                     sample.name,
@@ -178,6 +184,8 @@ def read_part(part: Part, dataset: Dataset, read_one: Callable[[], object]) -> N
             part.problems.append(f"image {index} of {part.split}: {error_words(error)}")
         read_one()
     part.notes += _palette_slips(dataset)
+    if dataset.teacher is not None:
+        part.notes.append(f"{dataset.teacher.note(part.split)}{_sure_words(sure)}")
     missing = [name for name, n in zip(part.classes, part.images(), strict=True) if not n]
     if part.files and missing:
         part.notes.append(f"{part.split} shows no pixel of {', '.join(missing)}")
@@ -186,6 +194,24 @@ def read_part(part: Part, dataset: Dataset, read_one: Callable[[], object]) -> N
             f"{part.split} shows {part.classes[0]} only, all else is ignored: where masks are "
             "black and white, write the second class as 1, since 255 is never counted"
         )
+
+
+def _of_teacher(teacher: Teacher, image: Path, sample: Sample) -> npt.NDArray[np.int64]:
+    """How many pixels have each confidence, int64, 256; raises as `Teacher.labels`."""
+    size = sample.labels.shape
+    if teacher.person:
+        teacher.labels(image, size)
+    counts = np.bincount(teacher.confidence(image, size).ravel(), minlength=256)
+    return counts.astype(np.int64)
+
+
+def _sure_words(sure: npt.NDArray[np.int64]) -> str:
+    """The shares of the pixels that have a confidence of so much or more."""
+    if not sure.sum():
+        return ""
+    shares = {share: sure[least_level(share) :].sum() / sure.sum() for share in _SURE}
+    words = (f"{100 * float(part):.1f} % at {share:g} or above" for share, part in shares.items())
+    return f". Pixels by its confidence: {', '.join(words)}"
 
 
 def _palette_slips(dataset: Dataset) -> Iterator[str]:
@@ -236,8 +262,8 @@ class Check:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes."""
-        return next(part.classes for part in self.parts if part.classes)
+        """The names of its classes; splits that a person labelled may have others."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.classes))
 
     def problems(self) -> list[str]:
         """All that is wrong."""

@@ -1,8 +1,11 @@
 """What the labels of a folder mean: its `classes.json`, or the label set that was named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from icnet_deploy.data.mapping import ANSWERS, ClassMap, class_map_of
 from icnet_deploy.documents import TEXT, Kind, Schema, list_of, one_of, or_null
 from icnet_deploy.errors import DatasetError, LabelSetError
 from icnet_deploy.labels import IGNORE, LABEL_SETS, LabelSet, label_set_of, load_label_set
@@ -12,9 +15,14 @@ Colour = tuple[int, int, int]
 FILE = "classes.json"
 """The name of the file in a folder that says what its labels mean."""
 
+PERSON = "person.json"
+"""The name of the file in a folder that says what the labels mean that a person drew, where those
+beside them are a network's."""
+
 LABEL_VALUES = ("indices", "ids")
 """What the samples of label files may be: a class's index, from 0, or its label id."""
 
+_PERSON_EXAMPLE = '{"label_set": "camvid", "classes": {"truck": "car", "bus": "car"}}'
 _EXAMPLE = '{"label_set": {"name": "fields", "names": ["soil", "crop", "weed"]}, "ignore": [255]}'
 
 
@@ -91,6 +99,18 @@ _SCHEMA = Schema(
     closed=True,
     error=DatasetError,
 )
+_PERSON = Schema(
+    f"a {PERSON}: a JSON object with 'label_set' (the person's label set, or the name of one) and "
+    f"'classes' (an object: a class of {FILE} to the person's class that it lies in, a list of "
+    "them, or null), and optionally 'ignore' and 'label_values'",
+    {
+        **{name: kind for name, kind in _SCHEMA.fields.items() if name != "group_by"},
+        "classes": ANSWERS,
+    },
+    optional=("ignore", "label_values"),
+    closed=True,
+    error=DatasetError,
+)
 _WRAPPED = Schema(
     _SCHEMA.what,
     {"label_set": Kind(lambda value: True, "")},
@@ -138,7 +158,37 @@ def _read(path: Path, label_values: str | None) -> Classes:
     if "label_set" not in _WRAPPED.read(path):  # the label set alone
         label_set = load_label_set(path)
         return Classes(label_set, label_values or _usual(label_set, False), source=str(path))
-    known = _SCHEMA.read(path)
+    return _classes(_SCHEMA.read(path), path, label_values)
+
+
+def person_of(folder: Path, classes: Classes) -> tuple[Classes, ClassMap]:
+    """What the labels mean that a person drew for a folder whose other labels are a network's.
+
+    Args:
+        folder: with a `person.json`.
+        classes: the folder's own.
+
+    Returns:
+        The person's classes, and which of the folder's lie in them.
+
+    Raises:
+        DatasetError: there is no such file, or it is none.
+        LabelSetError: it names a class that there is not, or contradicts itself.
+    """
+    path = folder / PERSON
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder / 'person'} is there, and {path}, which says what its labels mean, is not: "
+            f"write it, e.g. {_PERSON_EXAMPLE}"
+        )
+    known = _PERSON.read(path)
+    person = _classes(known, path, None)
+    sides = (f"the folder's {FILE}", "its 'label_set'")
+    ours, theirs = classes.label_set, person.label_set
+    return person, class_map_of(ours, theirs, known["classes"], str(path), sides)
+
+
+def _classes(known: Mapping[str, Any], path: Path, label_values: str | None) -> Classes:
     label_set = label_set_of(known["label_set"], str(path))
     ignored = known.get("ignore", [])
     return Classes(
