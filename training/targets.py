@@ -16,7 +16,7 @@ from icnet_deploy.training.config import TrainConfig
 
 UInt8 = npt.NDArray[np.uint8]
 
-FULL = 255
+_FULL = 255
 """The weight of a pixel that counts in full."""
 
 
@@ -68,7 +68,7 @@ class Targets:
         if teacher is None:
             targets = self._table[sample.labels]
             # Of these all pixels count alike, which takes no memory.
-            weights = np.broadcast_to(np.uint8(FULL), targets.shape) if self._weigh else None
+            weights = np.broadcast_to(np.uint8(_FULL), targets.shape) if self._weigh else None
         else:
             image = self._dataset.files[index][0]
             targets, weights = self._taught(sample.labels, teacher, image)
@@ -86,7 +86,7 @@ class Targets:
             targets, decided = self._table[np.where(sure, labels, IGNORE)], sure
         if not self._weigh:
             return targets, None
-        weights = np.where(decided, confidence, np.uint8(FULL))
+        weights = np.where(decided, confidence, np.uint8(_FULL))
         targets[weights == 0] = IGNORE
         return targets, weights
 
@@ -96,14 +96,15 @@ class Targets:
         return [n for i, n in enumerate(self._dataset.label_set.names) if table[i] == IGNORE]
 
     def note(self, counts: npt.NDArray[np.float64]) -> str:
-        """What a teacher's labels come to; "" where there is no teacher.
+        """What a teacher's labels come to; "" where there is none, and none is asked for.
 
         Args:
             counts: float64, 256, how often each target is on the images that were looked at.
         """
         teacher, whose = self._dataset.teacher, f"{self._dataset.called} {self._dataset.split}"
         if teacher is None:
-            return ""
+            asked = self._weigh or self._least
+            return f"note: {whose} has no confidence, and its labels count in full" if asked else ""
         share = 100 * counts / max(counts.sum(), 1e-9)
         one = share[: self._classes].sum()
         several, ignored = share[self._classes : IGNORE].sum(), share[IGNORE]

@@ -17,7 +17,7 @@ NAME = "folder"
 BY_ITSELF = "each image by itself"
 """How images are grouped where nothing says which belong together."""
 
-TAUGHT = f"{NAME}, labels of a network"
+_TAUGHT = f"{NAME}, labels of a network"
 """What a data set is called, in a score's protocol, too, whose labels are a teacher's."""
 
 _LAYOUT = (
@@ -84,7 +84,7 @@ def _taught(dataset: Dataset, found: SplitFiles, classes: Classes) -> Dataset:
     if not found.taught:
         return dataset
     teacher = Teacher(classes.label_set, found.taught, LabelReader(classes), found.person)
-    name = dataset.name if found.person else TAUGHT
+    name = dataset.name if found.person else _TAUGHT
     return replace(dataset, teacher=teacher, name=name)
 
 
