@@ -53,28 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--validate-images", type=count, metavar="N", help="of each data set (default: all)"
     )
-    p.add_argument(
-        "--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)"
-    )
-    p.add_argument("--steps", type=count, help="optimizer steps, in place of the configuration's")
-    p.add_argument("--batch", type=count, help="images a step")
-    p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
-    p.add_argument("--seed", type=int)
-    p.add_argument(
-        "--min-confidence",
-        type=float,
-        metavar="P",
-        help="of a --dataset folder that a teacher labelled (with confidence/SPLIT): ignore its "
-        "labels where its confidence is below P, a share of 255, 0 to 1 (default: the "
-        "configuration's, else 0)",
-    )
-    p.add_argument(
-        "--weigh-confidence",
-        action="store_true",
-        default=None,
-        help="of such a folder: weigh the loss of each pixel that the teacher decides by its "
-        "confidence",
-    )
+    _add_settings(p)
     p.add_argument(
         "--label-set",
         metavar="NAME|FILE.json",
@@ -103,6 +82,32 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, metavar="N", help="loading processes a device")
     p.add_argument("--resume", action="store_true", help="go on from the run's last state")
     return p
+
+
+def _add_settings(p: argparse.ArgumentParser) -> None:
+    """Adds how it is trained: a configuration, and what is set otherwise."""
+    p.add_argument(
+        "--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)"
+    )
+    p.add_argument("--steps", type=count, help="optimizer steps, in place of the configuration's")
+    p.add_argument("--batch", type=count, help="images a step")
+    p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
+    p.add_argument("--seed", type=int)
+    p.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="of a --dataset folder that a teacher labelled (with confidence/SPLIT): ignore its "
+        "labels where its confidence is below P, a share of 255, 0 to 1 (default: the "
+        "configuration's, else 0)",
+    )
+    p.add_argument(
+        "--weigh-confidence",
+        action="store_true",
+        default=None,
+        help="of such a folder: weigh the loss of each pixel that the teacher decides by its "
+        "confidence",
+    )
 
 
 @command

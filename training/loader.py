@@ -155,7 +155,7 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         """What a person should know of the data, a line each: the classes that it does not show,
         those of its own that are not trained, and what a teacher's labels come to."""
         names, seen = self.label_set.names, self.seen()
-        notes = []
+        notes: list[str] = []
         for dataset, targets, counts in zip(
             self.datasets, self._targets, self._counts, strict=True
         ):

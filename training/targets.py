@@ -1,7 +1,5 @@
 """Training targets: which class, or which several, a pixel is trained to be, and how surely."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
