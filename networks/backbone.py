@@ -61,7 +61,7 @@ def _bottleneck(block: str) -> BackbonePart:
     stage, index = (int(number) for number in block.removeprefix("conv").split("_"))
     theirs = f"layer{stage - 1}.{index - 1}"
     kinds = _PROJECTIONS if index == 1 else ({},)
-    layouts = tuple(_layout(_BOTTLENECK | kind, f"{block}.", f"{theirs}.") for kind in kinds)
+    layouts = tuple(_layout({**_BOTTLENECK, **kind}, f"{block}.", f"{theirs}.") for kind in kinds)
     return BackbonePart(block, layouts)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from icnet_deploy.errors import InputError, ModelError
@@ -20,6 +19,7 @@ from icnet_deploy.integrity import require_finite
 from icnet_deploy.networks.backbone import BackbonePart
 from icnet_deploy.networks.base import SegmentationNetwork
 from icnet_deploy.networks.checkpoint import COUNTER, arrays_of
+from icnet_deploy.networks.own.weight_file import is_dense
 from icnet_deploy.networks.own.weights import find_tensors
 from icnet_deploy.training.compress.prune import channel_groups, cut
 
@@ -136,7 +136,7 @@ class _Fitting:
             value, own = self._tensors.get(theirs), self._own[ours]
             if value is None:
                 return f"it has no {theirs}"
-            if not _is_dense(value):
+            if not (value.is_floating_point() and is_dense(value)):
                 return f"its {theirs} is no array of floats"
             shapes = f"its {theirs} is {_shape(value)}, the network's {ours} {_shape(own)}"
             if value.ndim != own.ndim:
@@ -175,14 +175,6 @@ class _Fitting:
             if value.ndim > 1:
                 own[: len(value)] = 0
             own[tuple(map(slice, value.shape))] = value
-
-
-def _is_dense(value: Tensor) -> bool:
-    """Whether it is floats that lie in the file one by one: a view may claim any size."""
-    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if not dense or not value.is_floating_point():
-        return False
-    return 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _nothing_fits(

@@ -76,8 +76,8 @@ def new_start(config: TrainConfig, label_set: LabelSet, backbone: Path | None = 
     notes = list(taken.notes)
     if taken.reads_image and preprocessing != PREPROCESSINGS[_IMAGENET]:
         notes.append(
-            f"the preprocessing is {config.preprocessing!r}, as configured: checkpoints of "
-            f"ImageNet are usually of {_IMAGENET!r}; without a reason for another, configure that"
+            f"the preprocessing is {config.preprocessing!r}, as configured: ImageNet's checkpoints "
+            f"are usually trained with {_IMAGENET!r}; configure that, unless this one was not"
         )
     return Start(
         network, preprocessing, {**info, "source": source, "backbone": taken.info}, (*notes,)

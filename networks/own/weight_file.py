@@ -108,6 +108,13 @@ def read_states(path: Path) -> list[State]:
     return states
 
 
+def is_dense(value: Tensor) -> bool:
+    """Whether a tensor's values lie in the file one by one, at least one: a view may claim any
+    number of them."""
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    return plain and 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(safetensors.torch.load_file(path))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from icnet_deploy.errors import ModelError
 from icnet_deploy.integrity import require_finite
 from icnet_deploy.networks.checkpoint import COUNTER, arrays_of
-from icnet_deploy.networks.own.weight_file import State, read_states
+from icnet_deploy.networks.own.weight_file import State, is_dense, read_states
 from icnet_deploy.report.tables import Table
 
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -232,11 +232,12 @@ def _refuse_rivals(best: _Reading, rivals: Sequence[_Reading], path: Path) -> No
 
 
 def _same(one: _Reading, other: _Reading) -> bool:
-    return all(
-        torch.equal(one.state.tensors[theirs], other.state.tensors[other.found[ours]])
+    pairs = (
+        (one.state.tensors[theirs], other.state.tensors[other.found[ours]])
         for ours, theirs in one.found.items()
         if ours in other.found
     )
+    return all(is_dense(a) and is_dense(b) and torch.equal(a, b) for a, b in pairs)
 
 
 def _problems(

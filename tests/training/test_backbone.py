@@ -249,6 +249,23 @@ def test_a_file_is_read_however_it_is_wrapped(written, wrapping, ending):
     assert taken.info["sha256"] == sha256(path)
 
 
+def twice(scale):
+    """A file with the same under two prefixes."""
+    return lambda state: {
+        f"{prefix}.{n}": (v * scale if prefix == "b" else v)
+        for prefix in "ab"
+        for n, v in state.items()
+    }
+
+
+def test_two_backbones_in_one_file_are_refused_unless_they_are_alike(written):
+    _, path = written(wrap=twice(1))
+    assert "without the prefix 'a.'" in take_backbone(new(**PSPNET), path).notes[0]
+    _, path = written(wrap=twice(2))
+    with pytest.raises(ModelError, match=r"more than once, under 'a\.', 'b\.': which is meant"):
+        take_backbone(new(**PSPNET), path)
+
+
 def without(*prefixes):
     return lambda state: {n: v for n, v in state.items() if not n.startswith(prefixes)}
 
@@ -300,6 +317,11 @@ class Runs:
         return os.system, ("touch hostile",)
 
 
+def claimed_twice(path):
+    state = claimed(PlainResNet().state_dict())
+    torch.save({f"{prefix}.{n}": v for prefix in "ab" for n, v in state.items()}, path)
+
+
 def hostile(path):
     path.write_bytes(pickle.dumps({"state_dict": Runs()}))
 
@@ -349,6 +371,7 @@ REFUSED = {
     ),
     "not finite": (saved(not_finite), r"numbers that are infinite .* conv4_3._1x1_reduce"),
     "claimed sizes": (saved(claimed), "its layer4.2.conv1.weight is no array of floats"),
+    "claimed sizes, twice": (claimed_twice, "holds the network more than once"),
     "names that are no names": (
         lambda path: torch.save({"a\nb" * 40: torch.ones(1)}, path),
         r"found 'a\\nba\\nb\S+\.\.\.; ",
