@@ -129,3 +129,11 @@ def test_squeezed_pixels_are_stretched():
     assert np.ptp(columns) / np.ptp(rows) == pytest.approx(1.0, abs=0.2)
     with pytest.raises(LabelSetError, match="pixel_aspects"):
         mix(pixel_aspects=(1.0, 2.0))
+
+
+def test_how_rare_a_class_is_goes_by_its_frequency(monkeypatch):
+    """What a teacher left open has few pixels, and is as frequent as all classes inside it."""
+    monkeypatch.setattr(Mix, "frequencies", lambda self: np.array([0.9, 0.5, 0.5, 0.01]))
+    crops = draws(mix(rare_crops=1.0))
+    monkeypatch.undo()
+    assert shows(crops, SIGN) > shows(draws(mix(rare_crops=1.0)), SIGN)
