@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.data.teacher import least_level
 from icnet_deploy.errors import DatasetError, InputError, LabelSetError
 from icnet_deploy.images import write_image, write_labels
-from icnet_deploy.labels import IGNORE, LabelSet, label_set_of
+from icnet_deploy.labels import CAMVID, CITYSCAPES, IGNORE, LabelSet, label_set_of
 
 FINE = label_set_of({"name": "fine", "names": ["car", "bus", "tree", "grass", "path"]}, "tests")
 """A teacher's classes."""
@@ -303,6 +304,21 @@ def test_labels_of_a_teacher_alone_are_mapped_as_others_are(taught, tmp_path):
     assert (
         dataset.teacher.labels(dataset.files[0][0], (2, 4)).tolist() == dataset[0].labels.tolist()
     )
+
+
+def test_the_pages_example_is_whole(taught):
+    """Each of CamVid's classes has one of Cityscapes' in it."""
+    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text(encoding="utf-8")
+    example = page.split("has a list of them.\n\n```json\n")[1].split("```")[0]
+    root = taught()
+    (root / "person.json").write_text(example)
+    (root / "classes.json").write_text(json.dumps({"label_set": "cityscapes"}))
+    class_map = open_dataset("folder", root, "train").class_map
+    assert (class_map.source, class_map.target) == (CITYSCAPES, CAMVID)
+    assert (class_map.unlisted, class_map.unanswered()) == ((), [])
+    within = {n: class_map.within(i) for i, n in enumerate(CAMVID.names)}
+    assert {CITYSCAPES.names[i] for i in within["car"]} == {"car", "truck", "bus"}
+    assert {CITYSCAPES.names[i] for i in within["pavement"]} == {"sidewalk", "terrain"}
 
 
 @pytest.mark.parametrize(
