@@ -124,7 +124,7 @@ class TrainConfig:
             empty: 1 for all. CamVid's frames of 960x720 and 480x360 hold 16:9: there it is 1.333.
         rare: a class is rare that has a smaller share of the labelled pixels than this.
         rare_crops: the chance that a crop is cut where its image shows a rare class; of those that
-            it shows one is drawn, as often as it is rare (1 / its share).
+            it shows one is drawn, as often as it is rare: 1 / its share, at most 10 / `rare`.
         class_mix: the chance that half of the rare classes of a second such crop are pasted onto a
             crop (ClassMix, arXiv 2007.07936).
         size: (height, width) that images are resized to when the network is scored while it

@@ -12,6 +12,9 @@ UInt8 = npt.NDArray[np.uint8]
 Places = Mapping[int, npt.NDArray[np.uint16]]
 """Target -> the cells of a coarse grid that show it, by their numbers, row by row; see `places`."""
 
+_RAREST = 10
+"""By how much a class is drawn more often than one that is just rare, at most."""
+
 _CELLS = 96
 """Of the grid along an image's longer side, at most."""
 
@@ -20,8 +23,13 @@ _PIXELS = 8
 
 
 def rare_targets(shares: npt.NDArray[np.float64], most: float) -> dict[int, float]:
-    """The targets that have a smaller share of the pixels than `most`, each with 1 / its share."""
-    return {int(i): 1 / float(shares[i]) for i in np.flatnonzero((shares > 0) & (shares < most))}
+    """The targets that have a smaller share of the pixels than `most`, each with 1 / its share.
+
+    None has more than `_RAREST` / `most`: what is on ten images of thousands, or is a teacher's
+    mistake, would else be all that is drawn where an image has it.
+    """
+    rare = np.flatnonzero((shares > 0) & (shares < most))
+    return {int(i): 1 / max(float(shares[i]), most / _RAREST) for i in rare}
 
 
 def places(labels: UInt8, targets: Collection[int]) -> Places:
@@ -50,7 +58,8 @@ def places(labels: UInt8, targets: Collection[int]) -> Places:
 
 def cell_of(labels: UInt8) -> int:
     """The side of a cell of an image's grid, in pixels."""
-    return max(8, -(-max(labels.shape) // _CELLS))
+    longest: int = max(labels.shape)
+    return max(8, -(-longest // _CELLS))
 
 
 def aim_at(

@@ -49,7 +49,8 @@ def draws(of, count=150):
 
 
 def test_what_is_rare_is_weighed_by_how_rare():
-    assert rare_targets(np.array([0.9, 0.01, 0.0, 0.005]), 0.02) == {1: 100.0, 3: 200.0}
+    shares = np.array([0.9, 0.01, 0.0, 0.005, 0.00001])
+    assert rare_targets(shares, 0.02) == {1: 100.0, 3: 200.0, 4: 500.0}
 
 
 def test_places_are_cells_that_show_enough_of_a_class():
