@@ -41,7 +41,7 @@ def places(labels: UInt8, targets: Collection[int]) -> Places:
     """
     import cv2
 
-    cell = cell_of(labels)
+    cell = _cell(labels)
     rows, columns = (-(-side // cell) for side in labels.shape)
     there = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     size = (columns * cell, rows * cell)
@@ -56,7 +56,7 @@ def places(labels: UInt8, targets: Collection[int]) -> Places:
     return found
 
 
-def cell_of(labels: UInt8) -> int:
+def _cell(labels: UInt8) -> int:
     """The side of a cell of an image's grid, in pixels."""
     longest: int = max(labels.shape)
     return max(8, -(-longest // _CELLS))
@@ -81,7 +81,7 @@ def aim_at(
     targets = list(where)
     chances = np.array([weights[target] for target in targets])
     target = targets[int(rng.choice(len(targets), p=chances / chances.sum()))]
-    cell = cell_of(labels)
+    cell = _cell(labels)
     row, column = divmod(int(rng.choice(where[target])), -(-labels.shape[1] // cell))
     inside = labels[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
     pixels = np.argwhere(inside == target)
