@@ -95,7 +95,9 @@ def test_training_takes_the_folders_classes_unless_others_are_named(
 ):
     pytest.importorskip("pytorch_lightning")
     asked = []
-    monkeypatch.setattr("icnet_deploy.training.train.train", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        "icnet_deploy.training.train.train", lambda *args, **more: asked.append(args)
+    )
     where = ("--dataset", "folder", "--data", own / "set", "--split", "val", "--validate", "val")
     more = [one.format(own=own) for one in options]
     done = run("train", *where, *more, "-o", tmp_path / "net.safetensors")
@@ -107,7 +109,7 @@ def test_training_takes_the_folders_classes_unless_others_are_named(
 
 def test_a_split_that_is_not_whole_is_not_scored_while_training(own, run, tmp_path, monkeypatch):
     pytest.importorskip("pytorch_lightning")
-    monkeypatch.setattr("icnet_deploy.training.train.train", lambda *args: None)
+    monkeypatch.setattr("icnet_deploy.training.train.train", lambda *args, **more: None)
     for split in ("train", "val"):
         for name in ("a", "b"):
             write_image(tmp_path / f"images/{split}/{name}.png", np.zeros((8, 12, 3), np.uint8))
