@@ -99,8 +99,7 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
 def _what(chain: Sequence[onnx.NodeProto]) -> bytes:
     """What is rounded, and how: the same of two that are the same tensor of 8 bits.
 
-    Without it a join of a tensor and itself would be gone through twice, and one of joins four
-    times.
+    Without it each join of a tensor and itself would double what is to be gone through.
     """
     names = [chain[-1].input[0]]
     for node in chain:
