@@ -73,7 +73,7 @@ test: demo check $(VENV)/networks
 long: $(VENV)/networks
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
 	PATH=$(CURDIR)/$(BIN):$$PATH sh examples/own_data/run.sh
-	PYTHONPATH=$(VENV)/networks $(BIN)/python examples/own_network/run.py --out runs/own_network
+	PYTHONPATH=$(CURDIR)/$(VENV)/networks $(BIN)/python examples/own_network/run.py --out runs/own_network
 	$(BIN)/python -m tools.own_networks runs/own_network \
 		--json benchmarks/results/own-networks.json
 	failed=0; \

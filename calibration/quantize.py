@@ -164,9 +164,9 @@ def _weights(
     if means.size != one.inputs(weight.shape):  # of another axis, which other nodes read
         means = np.zeros(one.inputs(weight.shape))
     bias = graph.array(one.bias) if one.bias else np.zeros(1, np.float32)
+    scale, _ = placement.grid(_range(one.data, pairs, ranges))
     whole_bias = placement.integer_bias and one.takes_bias
-    if whole_bias:
-        scale, _ = placement.grid(_range(one.data, pairs, ranges))
+    if one.takes_bias:
         places, steps = _with_room(one, weight, bias, scale, places, steps)
     shift = bias_shift(one, weight, places, steps, means)
     corrected = bias + shift
@@ -208,7 +208,8 @@ def _with_room(
 ) -> tuple[Int8, Float32]:
     """Coarser steps for filters that are next to nothing beside their bias.
 
-    The bias has the steps of filter and input multiplied, and would be cut off at 31 of its bits.
+    The bias has the steps of filter and input multiplied, and would be cut off at 31 of its bits:
+    where it is float32, ONNX Runtime makes such a bias of it.
     """
     least = (np.abs(bias) / scale / 2**30).astype(np.float32)
     coarse = steps < least

@@ -51,13 +51,24 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
     waiting = [node for node in nodes if node.op_type == "QuantizeLinear"]
     sizes: dict[str, int] = {}
     replaced: set[str] = set()
+    first: dict[bytes, str] = {}
+    twins: dict[str, str] = {}
     while waiting:
         chain = [waiting.pop()]
         before = made.get(chain[0].input[0])
         while before is not None and (before.op_type in _EACH or before.op_type in _BY_CHANNEL):
             chain.append(before)
             before = made.get(before.input[0])
-        if before is not None and _moves_joined(made, chain, before):
+        moves = before is not None and _moves_joined(made, chain, before)
+        if moves or (before is not None and before.op_type == "Concat"):
+            rounded = str(chain[0].output[0])
+            twin = first.setdefault(_what(chain), rounded)
+            if twin != rounded:
+                twins[rounded] = twin
+                replaced.update(node.output[0] for node in chain[1:])
+                del made[rounded]
+                continue
+        if before is not None and moves:
             waiting.append(_rounded_first(made, chain, before))
             replaced.update(node.output[0] for node in (*chain[1:], before))
             continue
@@ -75,12 +86,26 @@ def join_in_8_bits(graph: Graph, nodes: Sequence[onnx.NodeProto]) -> list[onnx.N
         whole.output.append(chain[0].output[0])
         made[chain[0].output[0]] = whole
         replaced.update(node.output[0] for node in (*chain[1:], before))
+    for node in made.values() if twins else ():
+        node.input[:] = [twins.get(name, name) for name in node.input]
     readers = Counter(name for node in made.values() for name in node.input)
     unread = replaced.difference(graph.outputs)
     while dead := [name for name in unread if not readers[name] and name in made]:
         for name in dead:
             readers.subtract(made.pop(name).input)
     return list(made.values())
+
+
+def _what(chain: Sequence[onnx.NodeProto]) -> bytes:
+    """What is rounded, and how: the same of two that are the same tensor of 8 bits.
+
+    Without it each join of a tensor and itself would double what is to be gone through.
+    """
+    names = [chain[-1].input[0]]
+    for node in chain:
+        names += [node.op_type, *node.input[1:]]
+        names += [str(one.SerializeToString(deterministic=True)) for one in node.attribute]
+    return "\n".join(names).encode()
 
 
 def _moves_joined(

@@ -288,6 +288,8 @@ def _bounds_of_gate(node: onnx.NodeProto) -> tuple[float, float]:
     if node.op_type not in GATES:
         return -np.inf, np.inf
     slope, shift = gate_of(node)
+    if slope <= 0:  # the placement does not know such
+        return -np.inf, np.inf
     high = np.inf if node.op_type == "HardSwish" else (1 - shift) / slope
     return -shift / slope, high
 

@@ -76,4 +76,6 @@ def _reshape(graph: Graph, node: onnx.NodeProto, sides: tuple[int, ...]) -> None
     """Makes a node a Reshape of what it reads first, to these sides behind the batch."""
     node.op_type = "Reshape"
     del node.input[1:], node.attribute[:]
-    node.input.append(graph.add_constant(f"{node.output[0]}_sides", np.int64([0, *sides])))
+    node.input.append(
+        graph.add_constant(f"{node.output[0]}_sides", np.array([0, *sides], np.int64))
+    )

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from icnet_deploy.calibration.calibrate import open_session
-from icnet_deploy.calibration.graph import Graph
+from icnet_deploy.calibration.graph import Graph, shapes_of
 from icnet_deploy.calibration.placements.base import Placement
 from icnet_deploy.calibration.sensitivity.search import Block, blocks_of
 
@@ -170,3 +170,24 @@ def places(model: onnx.ModelProto, tensors: Iterable[str]) -> dict[str, str]:
         elif name in made:
             found[name] = name
     return found
+
+
+def of_one_form(
+    found: Mapping[str, str], reference: onnx.ModelProto, model: onnx.ModelProto
+) -> dict[str, str]:
+    """Those of the tensors that `places` finds which have as many axes as the float32 graph's.
+
+    An 8-bit graph may keep channels last between images and tokens, where the float32 graph has
+    three axes.
+
+    Args:
+        found: tensor of the float32 graph -> tensor of the other.
+        reference: the float32 graph.
+        model: the other.
+    """
+    wanted, own = shapes_of(reference), shapes_of(model)
+    return {
+        name: other
+        for name, other in found.items()
+        if not (name in wanted and other in own and len(wanted[name]) != len(own[other]))
+    }

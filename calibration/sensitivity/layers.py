@@ -18,6 +18,7 @@ from icnet_deploy.calibration.sensitivity.handovers import (
     Handover,
     Handovers,
     given_as,
+    of_one_form,
     places,
     shown,
 )
@@ -167,7 +168,7 @@ def compare_layers(
     parts = Handovers(reference, metadata.network, PLACEMENTS.get(metadata.precision))
     model = onnx.load(subject.path)
     made = [name for block in parts.blocks for name in block.made]
-    where = places(model, made)
+    where = of_one_form(places(model, made), reference, model)
     if not where:
         raise InputError(
             f"{subject.path} has no tensor of its reference between blocks, such as {made[0]!r}: "

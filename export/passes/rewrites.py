@@ -1,5 +1,7 @@
 """Small rewrites: constants folded, resizes told their scales, the mean taken before the turn."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -78,7 +80,9 @@ def static_resize(model: onnx.ModelProto) -> bool:
     read by all.
 
     After it: no Resize whose sizes are known has `sizes`, but for those that scales would not say
-    as exactly; what computed them is left for `simplify` to remove.
+    as exactly; what computed them is left for `simplify` to remove. None names `axes`, as far as
+    the others are known: ONNX Runtime 1.32 takes them for others where 8 bits have channels last,
+    and OpenVINO 2026.4 knows none from the last.
 
     Returns:
         Whether it changed the model.
@@ -86,7 +90,10 @@ def static_resize(model: onnx.ModelProto) -> bool:
     shapes = shapes_of(model)
     changed = False
     for index, node in enumerate(model.graph.node):
-        if node.op_type != "Resize" or len(node.input) < 4:
+        if node.op_type != "Resize":
+            continue
+        changed |= _of_all_axes(model.graph, node, shapes.get(node.input[0]) or ())
+        if len(node.input) < 4:
             continue
         before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
         if not before or not after or None in (*before[2:], *after[2:]):
@@ -103,8 +110,40 @@ def static_resize(model: onnx.ModelProto) -> bool:
         name = f"{node.output[0]}_scales_{index}"
         model.graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
         node.input[:] = [node.input[0], "", name]
+        _drop_axes(node)
         changed = True
     return changed
+
+
+def _of_all_axes(graph: onnx.GraphProto, node: onnx.NodeProto, sides: Sequence[int | None]) -> bool:
+    """Lets a Resize that names some axes give the scales or sizes of all; whether it did."""
+    axes, constants = attributes_of(node).get("axes", ()), constants_of(graph)
+    slot = 2 if len(node.input) == 3 else 3
+    if not axes or not sides or not _is_plain(node) or node.input[slot] not in constants:
+        return False
+    given = numpy_helper.to_array(constants[node.input[slot]])
+    whole = list(sides) if slot == 3 else [1.0] * len(sides)
+    for axis, value in zip(axes, given.tolist(), strict=True):
+        whole[axis] = value
+    if None in whole:
+        return False
+    name = f"{node.output[0]}_of_all_axes"
+    graph.initializer.append(numpy_helper.from_array(np.array(whole, given.dtype), name))
+    node.input[slot] = name
+    _drop_axes(node)
+    return True
+
+
+def _drop_axes(node: onnx.NodeProto) -> None:
+    for attribute in [one for one in node.attribute if one.name == "axes"]:
+        node.attribute.remove(attribute)
+
+
+def _is_plain(node: onnx.NodeProto) -> bool:
+    """Whether a Resize takes the whole image, each side by itself."""
+    values = attributes_of(node)
+    whole = values.get("coordinate_transformation_mode") != b"tf_crop_and_resize"
+    return whole and values.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"
 
 
 def _scales_say_it(
@@ -116,9 +155,7 @@ def _scales_say_it(
     quotient does that is rounded to a float32 which gives the size, as a runtime makes it of sizes.
     """
     values = attributes_of(node)
-    if values.get("coordinate_transformation_mode") == b"tf_crop_and_resize" or "axes" in values:
-        return False
-    if values.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if not _is_plain(node):
         return False
     sides = [(b, a) for b, a in zip(before, after, strict=True) if b and a]
     same = all(_scale(a, b, False) == np.float32(a / b) for b, a in sides)

@@ -1,6 +1,6 @@
 """Whatever operators stand in a row: a graph in 8 bits answers nearly as it does in float."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx
@@ -63,6 +63,35 @@ def test_of_each_piece_alone_all_is_near(piece):
     ranges = calibrate(model, images(), "0" * 64).ranges("minmax")
     for placement in PLACEMENTS:
         assert near(on_onnxruntime(quantize(model, ranges, placement, [])), exact), placement
+
+
+def dead_filters(g, least):
+    """A convolution half of whose filters are next to nothing beside their bias, and another."""
+    size = np.where(np.arange(8) % 2, 1, least).reshape(8, 1, 1, 1)
+    weight = g.random.normal(0, 0.2, (8, g.channels, 3, 3)) * size
+    given = [g.constant(weight.astype(np.float32)), g.constant(np.linspace(-2, 2, 8, dtype="f"))]
+    g.to(g.node("Conv", g.last, *given, pads=[1] * 4), 8)
+    g.conv(5, 3)
+
+
+def flat_gate(g):
+    """A gate that is the same number everywhere."""
+    g.to(g.node("HardSigmoid", g.conv(8), alpha=0.0, beta=0.5))
+    g.conv(5, 3)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    "piece",
+    [partial(dead_filters, least=0), partial(dead_filters, least=1e-12), flat_gate],
+    ids=["no weights", "small weights", "flat gate"],
+)
+def test_what_a_trained_network_seldom_holds_is_near(piece, placement):
+    """ONNX Runtime makes an int32 of a bias of float32, and cuts it off where weights are small."""
+    model = random_graph(0, [piece], False)
+    ranges = calibrate(model, images(), "0" * 64).ranges("minmax")
+    ours = quantize(model, ranges, placement, [])
+    assert near(on_onnxruntime(ours), on_onnxruntime(model))
 
 
 @settings(max_examples=7, deadline=None, derandomize=True)

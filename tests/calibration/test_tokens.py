@@ -10,6 +10,7 @@ from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.calibration.placements.tokens import channels_between
 from icnet_deploy.calibration.quantize import quantize
+from icnet_deploy.calibration.sensitivity.handovers import of_one_form, places
 
 AREA = INSIDE[0] * INSIDE[1]
 
@@ -95,3 +96,14 @@ def test_graphs_in_8_bits_have_that_form(placement):
     ]
     assert [0, 2, 3, 1] in orders
     assert [0, 2, 1] not in orders
+
+
+def test_what_has_other_axes_in_8_bits_is_not_compared_with_float32():
+    model = tokens_and_back()
+    turned = type(model).FromString(model.SerializeToString())
+    channels_between(Graph(turned))
+    names = [node.output[0] for node in model.graph.node[-6:-1]]
+    assert [*places(turned, names)] == names
+    alike = of_one_form(places(turned, names), model, turned)
+    kinds = [node.op_type for node in model.graph.node if node.output[0] in alike]
+    assert kinds == ["Transpose", "MatMul", "Reshape", "Conv"]  # of five

@@ -73,6 +73,33 @@ def test_static_resize_is_done_once():
     assert not static_resize(model)
 
 
+@pytest.mark.parametrize("batch", ["N", 2])
+@pytest.mark.parametrize(
+    ("axes", "given"),
+    [((2, 3), [2.0, 3.0]), ((-1, -2), [3.0, 2.0]), ((-1, 2), [15, 10]), ((3,), [8])],
+    ids=str,
+)
+def test_static_resize_names_no_axes(batch, axes, given):
+    """ONNX Runtime takes them for others in 8 bits, and OpenVINO knows none from the last."""
+    kind = np.int64 if isinstance(given[0], int) else np.float32
+    value = numpy_helper.from_array(np.array(given, kind), "by")
+    inputs = ["x", "", "", "by"] if kind is np.int64 else ["x", "", "by"]
+    node = helper.make_node("Resize", inputs, ["y"], mode="linear", axes=axes)
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("x", [batch, 2, 5, 5]), ("y", [batch, 2, "h", "w"]))
+    ]
+    graph = helper.make_graph([node], "g", *ends, [value])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    x = np.random.default_rng(0).normal(size=(2, 2, 5, 5)).astype(np.float32)
+    before = run(model, x)
+    assert static_resize(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert "axes" not in {attribute.name for attribute in model.graph.node[0].attribute}
+    np.testing.assert_allclose(run(model, x), before, atol=1e-6)
+    assert not static_resize(model)
+
+
 def test_simplify_says_when_nothing_changed():
     model = resize_model(9, 17)
     static_resize(model)
