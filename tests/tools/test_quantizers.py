@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -260,6 +261,8 @@ def test_the_best_peer_has_the_most_labels_alike_of_those_that_gain_time():
     assert verdicts.best_of(peers, exact) is peers[1]
     assert verdicts.best_of(peers[:1], exact) is peers[0]  # nobody gains any
     assert verdicts.best_of([], exact) is None
+    late = replace(peers[1], seconds={**peers[1].seconds, "wall": exact.seconds["wall"]})
+    assert verdicts.best_of([peers[0], late], exact) is late  # on one thread it gains
 
 
 @pytest.mark.parametrize(

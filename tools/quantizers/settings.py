@@ -163,7 +163,12 @@ def _onnxsim() -> Iterator[Recipe]:
             yield Recipe("onnxsim", name, "with_onnxsim", how, attention=attention)
 
 
-RECIPES: tuple[Recipe, ...] = (Recipe(OURS, DEFAULT), *_onnx_runtime(), *_nncf(), *_onnxsim())
+_OURS = (
+    Recipe(OURS, DEFAULT),
+    Recipe(OURS, "every rung that needs no labels", settings={"--effort": "smoothing"}),
+)
+
+RECIPES: tuple[Recipe, ...] = (*_OURS, *_onnx_runtime(), *_nncf(), *_onnxsim())
 """Every file that is made of a network."""
 
 
