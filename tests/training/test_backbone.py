@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training room needs torch")
@@ -23,8 +17,7 @@ from icnet_deploy.labels import CITYSCAPES  # noqa: E402
 from icnet_deploy.networks import registry  # noqa: E402
 from icnet_deploy.networks.backbone import BackbonePart  # noqa: E402
 from icnet_deploy.networks.base import SegmentationNetwork  # noqa: E402
-from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from icnet_deploy.networks.preprocessing import STREET  # noqa: E402
+from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
 from icnet_deploy.networks.registry import build_network, completed, register  # noqa: E402
 from icnet_deploy.networks.resnet import BLOCKS  # noqa: E402
 from icnet_deploy.training.backbone import take_backbone  # noqa: E402
@@ -35,8 +28,6 @@ from icnet_deploy.training.train import train  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).parents[2]
-LIBRARIES = Path(sys.prefix) / "networks"
 ICNET, PSPNET = {"architecture": "icnet"}, {"architecture": "pspnet"}
 ALL = 275
 
@@ -292,109 +283,6 @@ def test_a_deeper_file_says_what_is_left_within(written):
     assert "layer3.6, layer3.7 stood among what is taken" in taken.notes[-1]
 
 
-class Basic(nn.Module):
-    """Two 3x3 a block, as in a ResNet-18 or -34."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 8, 7, bias=False), nn.BatchNorm2d(8)
-        for stage, count in enumerate((3, 4, 6, 3)):
-            mid = 8 * 2**stage
-            blocks = [nn.Module() for _ in range(count)]
-            for block in blocks:
-                block.conv1, block.bn1 = nn.Conv2d(mid, mid, 3, bias=False), nn.BatchNorm2d(mid)
-                block.conv2, block.bn2 = nn.Conv2d(mid, mid, 3, bias=False), nn.BatchNorm2d(mid)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-
-
-def grouped(state):
-    """Its 3x3 convolutions read a quarter of the channels each."""
-    return {n: v[:, : v.shape[1] // 4] if ".conv2.w" in n else v for n, v in state.items()}
-
-
-class Runs:
-    def __reduce__(self):
-        return os.system, ("touch hostile",)
-
-
-def claimed_twice(path):
-    state = claimed(PlainResNet().state_dict())
-    torch.save({f"{prefix}.{n}": v for prefix in "ab" for n, v in state.items()}, path)
-
-
-def hostile(path):
-    path.write_bytes(pickle.dumps({"state_dict": Runs()}))
-
-
-def cut(path):
-    torch.save(PlainResNet().state_dict(), path)
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def of_the_kit(path):
-    save_checkpoint(path, build_network({"num_classes": 19, "width": 0.125}), CITYSCAPES, STREET)
-
-
-def saved(change):
-    return lambda path: torch.save(change(PlainResNet().state_dict()), path)
-
-
-def not_finite(state):
-    state["layer3.2.conv1.weight"][0, 0] = float("nan")
-    return state
-
-
-def claimed(state):
-    """Tensors that claim sizes which the file does not hold."""
-    return {n: torch.zeros(1).expand(1 << 40, *v.shape[1:]) for n, v in state.items() if v.ndim}
-
-
-REFUSED = {
-    "missing": (lambda path: None, "there is no such file"),
-    "a folder": (lambda path: path.mkdir(), "it is a folder"),
-    "a program": (hostile, "holds more than tensors"),
-    "cut": (cut, "is not a whole file of torch.save"),
-    "text": (lambda path: path.write_text("<html>no</html>"), "a web page"),
-    "empty": (lambda path: path.touch(), "holds no weights"),
-    "no tensors": (lambda path: torch.save({"a": 1}, path), "holds no dict of tensors"),
-    "of the kit": (of_the_kit, r"found conv1_1_3x3_s2\S+, .* one of icnet train by --init"),
-    "basic blocks": (
-        lambda path: torch.save(Basic().state_dict(), path),
-        r"expected .* such as layer4.2.conv1.weight, found conv1.weight, bn1.weight, .* and \d+ "
-        r"more; conv5_3: its layer4.2.conv1.weight is "
-        r"64x64x3x3, the network's conv5_3._1x1_reduce.conv.weight 64x256x1x1",
-    ),
-    "grouped": (saved(grouped), "its layer4.2.conv2.weight is 64x16x3x3: 64 channels meet 16"),
-    "whole numbers": (
-        saved(lambda state: {n: v.int() for n, v in state.items()}),
-        "its layer4.2.conv1.weight is no array of floats",
-    ),
-    "not finite": (saved(not_finite), r"numbers that are infinite .* conv4_3._1x1_reduce"),
-    "claimed sizes": (saved(claimed), "its layer4.2.conv1.weight is no array of floats"),
-    "claimed sizes, twice": (claimed_twice, "holds the network more than once"),
-    "names that are no names": (
-        lambda path: torch.save({"a\nb" * 40: torch.ones(1)}, path),
-        r"found 'a\\nba\\nb\S+\.\.\.; ",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_file_that_is_no_backbone_is_refused_in_one_line(tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)
-    make, words = REFUSED[kind]
-    make(path := tmp_path / "net.pth")
-    network = new(**PSPNET)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(ModelError, match=words) as caught:
-        take_backbone(network, path)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-    assert str(path) in str(caught.value)
-    assert not (tmp_path / "hostile").exists()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
 def test_a_network_without_such_a_backbone_says_so(tmp_path):
     network = build_network({"architecture": "bisenetv2", "num_classes": 2, "width": 0.25})
     with pytest.raises(InputError, match=r"bisenetv2 has none .* leave --init-backbone out"):
@@ -480,65 +368,3 @@ def test_a_run_begins_with_it_and_its_checkpoint_says_so(written, tmp_path, caps
     assert read.info["source"] == f"the backbone began as net.pth, SHA-256 {sha256(path)}"
     own = read.network.state_dict()[f"{BLOCKS[-1]}._3x3.conv.weight"]
     assert torch.allclose(own, resnet.layer4[2].conv2.weight, rtol=1e-3, atol=1e-6)
-
-
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-sys.path[:0] = ["tests/fakes", "examples/own_network"]
-import my_networks, timm, torchvision
-from pathlib import Path
-from plain_resnet import PlainResNet
-from icnet_deploy.networks.registry import build_network
-from icnet_deploy.networks.resnet import BLOCKS
-from icnet_deploy.training.backbone import take_backbone
-
-def shapes(network):
-    return {n: v.shape for n, v in network.state_dict().items() if not n.startswith("fc.")}
-
-with torch.device("meta"):
-    deep = {"stem": "timm", "cout": 64}
-    real = {
-        "resnet50": PlainResNet(64), "resnet50c": PlainResNet(64, **deep),
-        "resnet50d": PlainResNet(64, **deep, pooled=True),
-        "resnet50s": PlainResNet(64, stem="timm", cout=128),
-    }
-    for name, plain in real.items():
-        assert shapes(plain) == shapes(timm.create_model(name)), name
-    assert shapes(real["resnet50"]) == shapes(torchvision.models.resnet50(weights=None))
-
-torch.manual_seed(0)
-theirs = timm.models.resnet.ResNet(
-    timm.models.resnet.Bottleneck, (3, 4, 6, 3), channels=(8, 16, 32, 64), stem_width=8,
-    stem_type="deep", output_stride=8, num_classes=9, zero_init_last=False,
-).eval()
-path = Path(sys.argv[1]) / "net.pth"
-torch.save(theirs.state_dict(), path)
-# What names and shapes do not say: the stride of layer2.0, the dilation of a stage's first 3x3.
-theirs.layer2[0].conv1.stride, theirs.layer2[0].conv2.stride = (2, 2), (1, 1)
-for stage, dilation in ((theirs.layer3, 2), (theirs.layer4, 4)):
-    stage[0].conv2.dilation = stage[0].conv2.padding = (dilation, dilation)
-network = build_network({"architecture": "pspnet", "num_classes": 2, "width": 0.125}).eval()
-print(*take_backbone(network, path).notes, sep="\\n")
-image = torch.randn(1, 3, 129, 193)
-with torch.inference_mode():
-    mine, its = network._run(BLOCKS, network._stem(image)), theirs.forward_features(image)
-assert mine.shape == its.shape and its.std() > 0
-assert torch.allclose(mine, its, atol=1e-4 * float(its.abs().max()))
-"""
-
-
-def test_the_files_of_torchvision_and_timm(tmp_path):
-    """Theirs have the names and shapes of the plain one, and timm's modules its answers."""
-    if not (LIBRARIES / "timm").is_dir():
-        pytest.skip(f"{LIBRARIES} is missing: make {LIBRARIES.parent.name}/networks fills it")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(LIBRARIES), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("backbone: 275 of its 275 tensors are those of net.pth\n")
