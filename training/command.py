@@ -12,6 +12,7 @@ from icnet_deploy.data.mapping import load_class_map
 from icnet_deploy.data.options import add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
 from icnet_deploy.errors import DatasetError, InputError, require
+from icnet_deploy.files import require_place
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
 
 _STREETS = ("cityscapes", "camvid", "scenes")
@@ -150,14 +151,14 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
 
     Raises:
         InputError: as many `--data` as `--dataset` are wanted, and a checkpoint's name.
+        OutputError: the checkpoint cannot be written there.
         MissingPackage: one of `packages` is not installed.
     """
     if len(args.dataset) != len(args.data):
         raise InputError(
             f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
         )
-    if args.out.suffix != ".safetensors":
-        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
+    require_place(args.out, ".safetensors")
     require(purpose, "train", *packages)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icnet_deploy.command import command, parser
-from icnet_deploy.errors import InputError, LabelSetError, require
+from icnet_deploy.errors import LabelSetError, require
+from icnet_deploy.files import require_place
 from icnet_deploy.labels import CITYSCAPES, LabelSet, load_label_set
 from icnet_deploy.report.tables import Table
 
@@ -38,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="cityscapes, camvid, or a JSON file (default: cityscapes, if there are 19 classes)",
     )
     args = p.parse_args(argv)
-    if args.out.suffix != ".safetensors":
-        raise InputError(f"a checkpoint's name ends in .safetensors; got {args.out}")
+    require_place(args.out, ".safetensors")
     require("the import of weights", "export", "torch", "safetensors")
     from icnet_deploy.networks.released.importer import SIZE, read_released, save_released
 

@@ -271,7 +271,8 @@ def test_the_command_fine_tunes(origin, tmp_path, capsys):
         (["--keep", "0.5", "0"], "above 0"),
         (["--keep", "nan"], "keep"),
         (["--keep", "0.5", "--dataset", "scenes"], "1 --dataset but 0 --data"),
-        (["--keep", "0.5", "-o", "x.pt"], "ends in .safetensors"),
+        (["--keep", "0.5", "-o", "x.pt"], "x.pt: it does not end in .safetensors"),
+        (["--keep", "0.5", "-o", f"{__file__}/x.safetensors"], "a file of that name is there"),
     ],
 )
 def test_wrong_requests_are_refused(origin, tmp_path, capsys, more, said):

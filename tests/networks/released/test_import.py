@@ -292,4 +292,4 @@ def test_another_net_is_refused(writers, file, tmp_path):
 
 def test_a_wrong_name_for_the_checkpoint_is_refused(tmp_path, capsys):
     assert main(["import-weights", "x.caffemodel", "-o", str(tmp_path / "x.onnx")]) == 2
-    assert "ends in .safetensors" in capsys.readouterr().err
+    assert "x.onnx: it does not end in .safetensors" in capsys.readouterr().err
