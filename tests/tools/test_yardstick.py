@@ -68,13 +68,13 @@ def test_only_the_drives_that_are_held_out_are_scored(folders):
 
 def test_a_look_is_what_it_is_called():
     grey = np.full((8, 4, 3), 100, np.uint8)
-    assert (LOOKS["plain"](grey) == grey).all()
+    assert (LOOKS["plain"].change(grey) == grey).all()
     strongest = {"greenish": 1, "reddish": 0, "bluish": 2, "dim green": 1}
     for name, channel in strongest.items():
-        assert LOOKS[name](grey)[0, 0].argmax() == channel
-    assert (LOOKS["dark"](grey) < 60).all()
-    assert (LOOKS["bright"](grey) > 130).all()
-    hazy = LOOKS["hazy"](grey).mean((1, 2))
+        assert LOOKS[name].change(grey)[0, 0].argmax() == channel
+    assert (LOOKS["dark"].change(grey) < 60).all()
+    assert (LOOKS["bright"].change(grey) > 130).all()
+    hazy = LOOKS["hazy"].change(grey).mean((1, 2))
     assert hazy[0] == hazy[3] > hazy[-1] > 100
 
 

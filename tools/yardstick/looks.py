@@ -3,15 +3,24 @@
 They are no part of the training's changes of appearance, which they judge.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.images import UInt8
 
-Look = Callable[[UInt8], UInt8]
+_Change = Callable[[UInt8], UInt8]
 """From uint8 H x W x 3, RGB, to the same scene under other light."""
+
+
+class _Look(NamedTuple):
+    """What it does, in words, and that, by the same measure on every frame."""
+
+    words: str
+    change: _Change
+
 
 PLAIN = "plain"
 """The frames as they are."""
@@ -20,18 +29,14 @@ _AIRLIGHT = 0.6
 """The share of it from the horizon up, which lies at half of the frame's height."""
 
 
-def _plain(image: UInt8) -> UInt8:
-    return image
-
-
-def _times(*gains: float) -> Look:
+def _times(*gains: float) -> _Change:
     """Each channel's values times a gain."""
     values = np.arange(256)[:, None] * np.array(gains)
     table = np.clip(values + 0.5, 0, 255).astype(np.uint8)
     return lambda image: _by_table(image, table)
 
 
-def _exposed(stops: float) -> Look:
+def _exposed(stops: float) -> _Change:
     """More or less light, of which sRGB's values are a curve (IEC 61966-2-1); white is cut off."""
     values = np.arange(256) / 255
     light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
@@ -56,29 +61,14 @@ def _hazy(image: UInt8) -> UInt8:
     return np.asarray(np.round(image * (1 - share) + airlight * share), np.uint8)
 
 
-LOOKS: Mapping[str, Look] = {
-    PLAIN: _plain,
-    "greenish": _times(0.85, 1.1, 0.85),
-    "reddish": _times(1.1, 0.85, 0.85),
-    "bluish": _times(0.85, 0.85, 1.1),
-    "dim green": _times(0.6, 0.75, 0.6),
-    "dark": _exposed(-2),
-    "bright": _exposed(1),
-    "hazy": _hazy,
+LOOKS: Mapping[str, _Look] = {
+    PLAIN: _Look("the frames as they are", lambda image: image),
+    "greenish": _Look("red and blue x0.85, green x1.1", _times(0.85, 1.1, 0.85)),
+    "reddish": _Look("green and blue x0.85, red x1.1", _times(1.1, 0.85, 0.85)),
+    "bluish": _Look("red and green x0.85, blue x1.1", _times(0.85, 0.85, 1.1)),
+    "dim green": _Look("red and blue x0.6, green x0.75", _times(0.6, 0.75, 0.6)),
+    "dark": _Look("two stops less light", _exposed(-2)),
+    "bright": _Look("one stop more", _exposed(1)),
+    "hazy": _Look(f"{100 * _AIRLIGHT:.0f} % of airlight at the horizon", _hazy),
 }
-"""Name -> what it does, by the same measure on every frame."""
-
-
-def words(names: Sequence[str]) -> str:
-    """What the looks are, for those who read a table."""
-    of_each = {
-        PLAIN: "the frames as they are",
-        "greenish": "red and blue x0.85, green x1.1",
-        "reddish": "green and blue x0.85, red x1.1",
-        "bluish": "red and green x0.85, blue x1.1",
-        "dim green": "red and blue x0.6, green x0.75",
-        "dark": "two stops less light",
-        "bright": "one stop more",
-        "hazy": f"{100 * _AIRLIGHT:.0f} % of airlight at the horizon",
-    }
-    return "; ".join(f"{name}: {of_each[name]}" for name in names)
+"""By name."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from icnet_deploy.evaluation.confidence.differences import Differences
 from icnet_deploy.report.tables import Table, bounded, number
-from tools.yardstick.looks import PLAIN, words
+from tools.yardstick.looks import LOOKS, PLAIN
 
 _HEADER = ("street", "size", "frames", "look", "mIoU % [95 %]", "pixels %", "mIoU moves by, points")
 
@@ -65,4 +65,5 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["classes_left_out"]
     }
     looks = dict.fromkeys(row["look"] for row in rows)
-    return [*bases, *sorted(left), *([words(list(looks))] if len(looks) > 1 else [])]
+    words = "; ".join(f"{name}: {LOOKS[name].words}" for name in looks)
+    return [*bases, *sorted(left), *([words] if len(looks) > 1 else [])]

@@ -100,7 +100,7 @@ def score_street(
         scores = {look: Score.of(dataset, model.metadata) for look in looks}
         for sample in tqdm(dataset, f"{dataset.name} {name}", unit="image", disable=None):
             for look, score in scores.items():
-                changed = replace(sample, image=LOOKS[look](sample.image))
+                changed = replace(sample, image=LOOKS[look].change(sample.image))
                 score.add(changed, model.label(changed.image))
         for score in scores.values():
             score.require_truth()
