@@ -1,7 +1,7 @@
 """`icnet train`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -283,21 +283,24 @@ def _label_set(args: argparse.Namespace) -> LabelSet:
 
 
 def _validation(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
-    """As `_scored`; it says of which a network drew the labels."""
-    found = _scored(args, label_set)
-    for name, dataset in found:
-        if dataset.teacher is not None:
-            print(f"note: {dataset.teacher.note(f'{name} {dataset.split}')}")
-    return found
+    """The data sets to score on, by the names that their scores go by.
 
-
-def _scored(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
-    """The data sets to score on, by the names that their scores go by."""
+    It says of which a network drew the labels.
+    """
     if args.validate == "none":
         return []
-    if args.validate == _LEFT_OUT:
-        return _left_out(args, label_set)
     found: dict[str, Dataset] = {}
+    scored = _left_out if args.validate == _LEFT_OUT else _of_split
+    for number, dataset in scored(args, label_set):
+        key = f"{dataset.called}-{number}" if dataset.called in found else dataset.called
+        found[key] = dataset.first(args.validate_images)
+        if dataset.teacher is not None:
+            print(f"note: {dataset.teacher.note(f'{key} {dataset.split}')}")
+    return list(found.items())
+
+
+def _of_split(args: argparse.Namespace, label_set: LabelSet) -> Iterator[tuple[int, Dataset]]:
+    """The split to score on of every data set that has it, with the data set's number."""
     for number, (name, folder) in enumerate(zip(args.dataset, args.data, strict=True), 1):
         try:
             dataset = _open(args, name, folder, args.validate, label_set)
@@ -306,22 +309,17 @@ def _scored(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Da
                 raise  # a score over the rest would pass for one over the split
             print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
             continue
-        key = dataset.called
-        found[f"{key}-{number}" if key in found else key] = dataset.first(args.validate_images)
-    return list(found.items())
+        yield number, dataset
 
 
-def _left_out(args: argparse.Namespace, label_set: LabelSet) -> list[tuple[str, Dataset]]:
-    """What is not trained on, to score on it."""
+def _left_out(args: argparse.Namespace, label_set: LabelSet) -> Iterator[tuple[int, Dataset]]:
+    """What is not trained on, to score on it, with the number of the split that it is of."""
     if args.leave_out is None:
         raise InputError(
             f"--validate {_LEFT_OUT} scores what is not trained on: say what, with --leave-out "
             "REGEX"
         )
-    found: dict[str, Dataset] = {}
     for number, dataset in enumerate(_whole_sets(args, label_set), 1):
         those = parted(dataset, args.leave_out, "--leave-out")[1]
         if those:
-            key = f"{those.called}-{number}" if those.called in found else those.called
-            found[key] = those.first(args.validate_images)
-    return list(found.items())
+            yield number, those
