@@ -175,7 +175,7 @@ def _metadata(checkpoint: Checkpoint, form: Form, stride: int | None) -> Artefac
         network=network.description(),
         preprocessing=checkpoint.preprocessing.to_dict(),
         weights_sha256=checkpoint.sha256,
-        training_data=_training_data(checkpoint.info),
+        training_data=training_data(checkpoint.info),
         stride=stride,
         upsampling=network.upsampling,
         min_side=network.min_side,
@@ -196,8 +196,15 @@ def origins(info: dict[str, Any], trained: bool = False) -> Iterator[dict[str, A
         info = pruned_from or (info.get("parent", {}) if trained else {})
 
 
-def _training_data(info: dict[str, Any]) -> str | None:
-    """What the checkpoint was trained on, in words, and what those that it comes from were."""
+def training_data(info: dict[str, Any]) -> str | None:
+    """What a checkpoint was trained on, in words, and what those that it comes from were.
+
+    Args:
+        info: what the checkpoint says of itself.
+
+    Returns:
+        None where neither it nor these say anything.
+    """
     words = []
     for origin in origins(info, trained=True):
         sets = origin.get("data")

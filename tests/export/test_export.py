@@ -14,7 +14,7 @@ import torch
 
 from icnet_deploy.cli import main
 from icnet_deploy.export import check as verification
-from icnet_deploy.export.artefact import _training_data
+from icnet_deploy.export.artefact import training_data
 from icnet_deploy.export.deployed import Deployed, labels_of, lowest_argmax, stride_of
 from icnet_deploy.export.to_onnx import _own_size, export
 from icnet_deploy.labels import CITYSCAPES
@@ -191,13 +191,13 @@ def test_training_data_of_a_pruned_net_is_its_origins_too():
     parent = {"data": sets}
     pruned = {"compression": {"parent": parent}}
     both = "3 images of camvid train, 3 images of scenes train"
-    assert _training_data(parent) == _training_data(pruned) == both
+    assert training_data(parent) == training_data(pruned) == both
     tuned = {"data": [sets[1] | {"images": 5}, sets[0]]} | pruned
-    assert _training_data(tuned) == "5 images of scenes train, " + both
-    assert _training_data({}) is None
-    assert _training_data({"source": "imported weights"}) == "imported weights"
+    assert training_data(tuned) == "5 images of scenes train, " + both
+    assert training_data({}) is None
+    assert training_data({"source": "imported weights"}) == "imported weights"
     fine_tuned = {"data": [sets[0] | {"name": "farm"}], "parent": tuned}
-    assert _training_data(fine_tuned) == f"3 images of farm train, {_training_data(tuned)}"
+    assert training_data(fine_tuned) == f"3 images of farm train, {training_data(tuned)}"
 
 
 def test_the_size_that_a_checkpoint_names_is_the_default(tmp_path, monkeypatch, checkpoint):

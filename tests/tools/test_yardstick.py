@@ -9,8 +9,9 @@ pytest.importorskip("torch", reason="checkpoints are scored in PyTorch")
 
 from icnet_deploy.errors import InputError
 from icnet_deploy.images import write_image, write_labels
+from icnet_deploy.networks.checkpoint import load_checkpoint, save_checkpoint
 from tools.yardstick import rows, streets
-from tools.yardstick.__main__ import main, trained_on
+from tools.yardstick.__main__ import main
 from tools.yardstick.looks import LOOKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,11 +79,25 @@ def test_a_look_is_what_it_is_called():
     assert hazy[0] == hazy[3] > hazy[-1] > 100
 
 
-def test_it_scores_and_records_and_compares(folders, checkpoint, small, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def trained(checkpoint, tmp_path_factory):
+    """The checkpoint, of one that was pruned and trained on."""
+    one = load_checkpoint(checkpoint)
+    first = {"data": [{"name": "camvid", "split": "train", "images": 3}]}
+    info = {"data": [{"name": "farm", "split": "train", "images": 2}]}
+    path = tmp_path_factory.mktemp("trained") / "trained.safetensors"
+    info |= {"compression": {"parent": first}}
+    save_checkpoint(path, one.network, one.label_set, one.preprocessing, info)
+    return path
+
+
+def test_it_scores_and_records_and_compares(folders, trained, small, tmp_path, capsys):
     data = ["--camvid", folders / "camvid", "--kitti", folders / "kitti", "--looks", "dark"]
-    argv = [checkpoint, *data, "--json", tmp_path / "y.json"]
+    argv = [trained, *data, "--json", tmp_path / "y.json"]
     assert main([str(word) for word in argv]) == 0
     result = json.loads((tmp_path / "y.json").read_text())
+    assert result["trained_on"] == "2 images of farm train, 3 images of camvid train"
+    assert f"trained.safetensors was trained on {result['trained_on']}" in capsys.readouterr().out
     found = [(row["street"], row["deployed"], row["look"]) for row in result["rows"]]
     assert found == [
         ("camvid", "360x480", "plain"),
@@ -97,9 +112,9 @@ def test_it_scores_and_records_and_compares(folders, checkpoint, small, tmp_path
     moved = dark["miou_points"]["value"] - plain["miou_points"]["value"]
     assert dark["moved_points"]["miou"]["value"] == pytest.approx(moved, abs=1e-4)
     assert 0 < plain["miou_points"]["value"] == pytest.approx(plain["score"]["miou_percent"])
-    again = [checkpoint, *data[:2], "--sizes", "360x480", "--against", tmp_path / "y.json"]
+    again = [trained, *data[:2], "--sizes", "360x480", "--against", tmp_path / "y.json"]
     assert main([str(word) for word in again]) == 0
-    assert "mIoU, points from random.safetensors" in capsys.readouterr().out
+    assert "mIoU, points from trained.safetensors" in capsys.readouterr().out
     assert main([str(word) for word in (*again, "--limit", 1)]) == 2
     assert "was scored otherwise in the other result" in capsys.readouterr().err
 
@@ -107,10 +122,3 @@ def test_it_scores_and_records_and_compares(folders, checkpoint, small, tmp_path
 def test_without_a_street_there_is_nothing_to_score(checkpoint, capsys):
     assert main([str(checkpoint)]) == 2
     assert "give --camvid DIR, --kitti DIR, or both" in capsys.readouterr().err
-
-
-def test_what_it_was_trained_on_goes_back_to_the_first():
-    first = {"data": [{"name": "camvid", "split": "train", "images": 3}]}
-    second = {"data": [{"name": "farm", "split": "train", "images": 2}], "parent": first}
-    assert trained_on(second) == ["farm train, 2 images", "camvid train, 3 images"]
-    assert trained_on({}) == []

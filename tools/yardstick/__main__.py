@@ -5,15 +5,15 @@ by a teacher's; at the sizes that are deployed; and under other light.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from icnet_deploy.command import command, count, parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.reference import Reference, read_checkpoint
+from icnet_deploy.export.artefact import training_data
 from icnet_deploy.files import make_folder, write_json
 from icnet_deploy.runtime.machine import machine, versions
 from tools.yardstick.looks import LOOKS, PLAIN
@@ -79,17 +79,6 @@ def _streets(args: argparse.Namespace) -> list[Dataset]:
     return [street.first(args.limit) for street in streets]
 
 
-def trained_on(info: Mapping[str, Any]) -> list[str]:
-    """The data that a checkpoint and those before it were trained on, in words."""
-    found: dict[str, None] = {}
-    each: Any = info
-    while isinstance(each, Mapping):
-        for one in each.get("data", []):
-            found[f"{one['name']} {one['split']}, {one['images']} images"] = None
-        each = each.get("parent")
-    return [*found]
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
@@ -105,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [
         row for street in streets for row in score_street(network, args.model, street, deployed)
     ]
-    data = trained_on(checkpoint.info)
+    data = training_data(checkpoint.info)
     found = result(args.model, checkpoint.sha256, data, rows)
     today = datetime.now(UTC).date().isoformat()
     found |= {"date": today, "versions": versions(), "machine": machine()}
@@ -115,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if other is not None:
         parts.append(comparison(compared(found["rows"], other["rows"]), other["model"]))
     print("\n\n".join(part.text() for part in parts))
-    print(f"\n{args.model.name} was trained on {'; '.join(data) or 'data that it does not name'}")
+    print(f"\n{args.model.name} was trained on {data or 'data that it does not name'}")
     return 0
 
 

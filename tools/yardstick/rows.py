@@ -128,14 +128,14 @@ _RESULT = Schema(
 )
 
 
-def result(model: Path, sha256: str, trained_on: Sequence[str], rows: Sequence[Row]) -> Any:
+def result(model: Path, sha256: str, trained_on: str | None, rows: Sequence[Row]) -> Any:
     """The JSON form of all; versions and machine are the caller's."""
     return {
         "schema": _SCHEMA,
         "kind": "yardstick",
         "model": model.name,
         "sha256": sha256,
-        "trained_on": list(trained_on),
+        "trained_on": trained_on,
         "rows": forms(rows),
     }
 
