@@ -203,7 +203,8 @@ def parted(dataset: Dataset, pattern: str, source: str) -> tuple[Dataset, Datase
     Raises:
         InputError: it is no regular expression.
     """
-    found = [finds(pattern, source)(dataset.below(image)) for image, _ in dataset.files]
+    finds_in = finds(pattern, source)
+    found = [finds_in(dataset.below(image)) for image, _ in dataset.files]
     rest, those = (
         replace(
             dataset,

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from icnet_deploy.data.mapping import ClassMap
 from icnet_deploy.errors import DatasetError
-from icnet_deploy.formats import decode
-from icnet_deploy.images import read_grey
+from icnet_deploy.images import ImageFile
 from icnet_deploy.labels import IGNORE, LabelSet
 
 UInt8 = npt.NDArray[np.uint8]
@@ -92,10 +91,11 @@ class Teacher:
             ImageError: it cannot be decoded.
         """
         path = self.files[image][1]
-        confidence = read_grey(path)
-        head = decode.header(path.read_bytes())
-        if head.depth != 8 or head.colours != "grey":
-            kind = "a palette" if head.colours == "palette" else f"{head.depth} bits a sample"
+        file = ImageFile(path)
+        confidence, depth = file.indices(), file.header.depth
+        if depth != 8 or file.header.colours != "grey":
+            in_palette = file.header.colours == "palette"
+            kind = "a palette" if in_palette else f"{depth} bits a sample"
             raise DatasetError(
                 f"the confidence {path} has {kind}; expected grey of 8 bits, 0 to 255: convert it"
             )

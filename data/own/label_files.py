@@ -45,7 +45,8 @@ class LabelReader:
         """
         file = ImageFile(path)
         code: npt.NDArray[np.unsignedinteger[Any]]
-        if file.in_colours:
+        in_colours = file.header.colours == "colour"
+        if in_colours:
             code = _code(file.colours())
             labels = np.asarray(_of_colours(self.classes)[code])
         else:
@@ -54,7 +55,7 @@ class LabelReader:
         unknown = labels == _UNKNOWN
         if unknown.any():
             values, counts = np.unique(code[unknown], return_counts=True)
-            told = _colours_told if file.in_colours else _values_told
+            told = _colours_told if in_colours else _values_told
             order = np.argsort(-counts, kind="stable")
             found = [(int(values[i]), int(counts[i])) for i in order]
             raise DatasetError(f"{path} holds {told(self.classes, found, code)}")
@@ -74,7 +75,7 @@ def palette_slip(path: Path, classes: Classes) -> str:
         What is strange, in words; "" if nothing is.
     """
     file, palette = ImageFile(path), classes.label_set.palette
-    if file.in_colours or classes.values == "ids":
+    if file.header.colours == "colour" or classes.values == "ids":
         return ""
     pairs = np.stack([_code(file.colours()), _of_values(classes)[file.indices()]], axis=-1)
     drawn = [(int(code), int(index)) for code, index in np.unique(pairs.reshape(-1, 2), axis=0)]

@@ -50,7 +50,7 @@ class ImageFile:
             upright; 1, as they are, where the file says nothing. AVIF's own turns count as it.
         pictures: how many pictures or frames it holds. A thumbnail, a gain map, a depth map and a
             mask belong to their picture and are not counted.
-        in_colours: whether its samples are colours, not grey or the indices of a palette.
+        header: what it says of itself before its pixels.
 
     Raises:
         ImageError: there is no such file, it is not an image, was cut off, or is of a kind that
@@ -64,13 +64,12 @@ class ImageFile:
         except OSError as error:
             raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
         with self._naming():
-            self._header = decode.header(self._content)
-        self.orientation, self.pictures = self._header.orientation, self._header.pictures
-        self.in_colours = self._header.colours == "colour"
+            self.header = decode.header(self._content)
+        self.orientation, self.pictures = self.header.orientation, self.header.pictures
 
     def size(self, turn: bool = True) -> tuple[int, int]:
         """(height, width) of what `rgb` returns."""
-        return self._header.size if turn else (self._header.height, self._header.width)
+        return self.header.size if turn else (self.header.height, self.header.width)
 
     def rgb(self, turn: bool = True) -> UInt8:
         """Decodes the picture, as `read_image` has it.
@@ -83,16 +82,16 @@ class ImageFile:
         """
         self._require_one()
         with self._naming():
-            decode.check(self._content, self._header)
-            return _turned(decode.rgb(self._content, self._header), self.orientation * turn)
+            decode.check(self._content, self.header)
+            return _turned(decode.rgb(self._content, self.header), self.orientation * turn)
 
     def indices(self) -> UInt8:
         """Decodes a label map, as `read_grey` has it."""
         self._require_one()
         self._require_label_map()
         with self._naming():
-            decode.check(self._content, self._header)
-            return decode.indices(self._content, self._header)
+            decode.check(self._content, self.header)
+            return decode.indices(self._content, self.header)
 
     def colours(self) -> UInt8:
         """Decodes a label map that is drawn in colours to uint8 H x W x 3, RGB.
@@ -114,7 +113,7 @@ class ImageFile:
         Raises:
             ImageError: as `read_image`, or fewer frames are there than the file says.
         """
-        header = self._header
+        header = self.header
         if header.pictures == 1:
             yield self.rgb(), None
             return
@@ -141,9 +140,9 @@ class ImageFile:
                 f"the label map {self.path} has the EXIF orientation {self.orientation}; expected "
                 "1, pixels stored upright: write it anew, turned, without EXIF"
             )
-        if self._header.kind in ("JPEG", "WebP", "AVIF", "JPEG 2000"):
+        if self.header.kind in ("JPEG", "WebP", "AVIF", "JPEG 2000"):
             raise ImageError(
-                f"the label map {self.path} is in {self._header.kind}, which may change values; "
+                f"the label map {self.path} is in {self.header.kind}, which may change values; "
                 "expected PNG, GIF, BMP, TIFF or PGM, in which they are exact: make it anew"
             )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from icnet_deploy.command import command, count, parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import InputError
+from icnet_deploy.evaluation.float_network import PytorchNetwork
 from icnet_deploy.evaluation.reference import Reference, read_checkpoint
 from icnet_deploy.export.artefact import training_data
 from icnet_deploy.files import make_folder, write_json
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     looks = [PLAIN, *(look for look in args.looks if look != PLAIN)]
     deployed = {size: looks if size in args.looks_at else looks[:1] for size in args.sizes}
     checkpoint = read_checkpoint(args.model)
-    network = Reference(args.model, None)
+    network = Reference(PytorchNetwork(checkpoint), None)
     rows = [
         row for street in streets for row in score_street(network, args.model, street, deployed)
     ]
