@@ -75,6 +75,39 @@ def test_each_channels_gain_is_of_its_own_and_within_its_range(crop):
     assert np.abs(np.corrcoef(gains.T) - np.eye(3)).max() < 0.3
 
 
+def gains(name, strength):
+    """Of the light of a grey crop, natural logarithms: a row for each of 200 draws."""
+
+    def light(values):
+        values = values / 255
+        return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+    grey = Sample("one", np.full((4, 4, 3), 120, np.uint8), np.zeros((4, 4), np.uint8))
+    drawn = draws(grey, only(name, strength), 200)
+    return np.log([light(one.image[0, 0]) / light(120) for one in drawn])
+
+
+def test_exposure_is_stops_of_all_channels_light():
+    stops = gains("exposure", 1.0) / np.log(2)
+    assert (stops == stops[:, :1]).all()
+    assert 0.7 < stops.max() < 1.03
+    assert -1.03 < stops.min() < -0.7
+    assert np.median(np.abs(stops)) < 0.4  # drawn of one strength for all crops it would be 0.5
+
+
+def test_white_balance_is_of_red_against_blue_and_less_of_green():
+    red, green, blue = gains("white_balance", 0.3).T
+    for found, most in (((red - blue) / 2, 0.3), (green, 0.15)):
+        assert 0.8 * most < found.max() < most + 0.02
+        assert -most - 0.02 < found.min() < -0.8 * most
+
+
+def test_grain_is_no_stronger_than_it_may_be(crop):
+    grey = replace(crop, image=np.full_like(crop.image, 120))
+    strengths = [one.image.std() / 255 for one in draws(grey, only("noise", 0.04))]
+    assert 0.006 < min(strengths) < 0.02 < 0.03 < max(strengths) < 0.042
+
+
 def test_saturation_goes_down_to_grey(crop):
     spread = [np.ptp(one.image, axis=2).mean() for one in draws(crop, only("saturation", 1.0), 300)]
     assert min(spread) < 0.1 * np.ptp(crop.image, axis=2).mean() < max(spread)

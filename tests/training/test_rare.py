@@ -107,6 +107,18 @@ def test_labels_and_weights_come_along():
     assert mixed(onto, of, {9}, np.random.default_rng(0)) is onto
 
 
+def test_half_of_the_rare_classes_are_pasted():
+    image = np.zeros((4, 4, 3), np.uint8)
+    onto = Sample("a", image, np.zeros((4, 4), np.uint8))
+    of = Sample("b", image, np.repeat(np.arange(1, 5, dtype=np.uint8)[:, None], 4, 1))
+    chosen = [
+        {*mixed(onto, of, {1, 2, 3, 4}, np.random.default_rng(i)).labels.ravel().tolist()} - {0}
+        for i in range(20)
+    ]
+    assert {len(each) for each in chosen} == {2}
+    assert set.union(*chosen) == {1, 2, 3, 4}
+
+
 @pytest.mark.parametrize("settings", [{}, {"rare_crops": 0.5, "class_mix": 0.5}], ids=str)
 def test_a_draw_depends_on_the_seed_and_its_number_alone(settings):
     forth, back = mix(**settings), mix(**settings)
