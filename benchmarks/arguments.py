@@ -13,7 +13,7 @@ from icnet_deploy.command import check_outputs, count, parser, size
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import ROUNDED, Run, pair
-from icnet_deploy.files import make_folder, write_text
+from icnet_deploy.files import write_text
 from icnet_deploy.images import UInt8, read_image, write_image
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.predict.inputs import Item, find_items
@@ -81,15 +81,13 @@ def run_mode(
         InputError: `--miou` names no result or none of what was timed, or `--plot` has none.
     """
     # What cannot be read or written is found before the long work, not after it.
-    check_outputs(arguments)
+    check_outputs(arguments, "plot")
     scores = read_scores(arguments.miou)
-    if arguments.plot:
-        if not scores:
-            raise InputError(
-                "--plot draws speed against mIoU: name results of icnet evaluate, parity or verify "
-                "with --miou"
-            )
-        make_folder(arguments.plot.parent)
+    if arguments.plot and not scores:
+        raise InputError(
+            "--plot draws speed against mIoU: name results of icnet evaluate, parity or verify "
+            "with --miou"
+        )
     measured = measure(arguments)
     print(show(measured))
     if arguments.json:

@@ -22,7 +22,7 @@ from icnet_deploy.calibration.selection import (
     Pool,
     choose_each,
 )
-from icnet_deploy.command import add_exif_option, command, count
+from icnet_deploy.command import add_exif_option, check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.data.dataset import Incomplete
@@ -159,6 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_ladder(args, placements)
     model, metadata, size = load_float(args.model)
     outs = _outs(args.model, args.out, placements)
+    args.out = [*outs.values()]
+    args.histogram = args.histogram and (args.histogram[0], Path(args.histogram[1]))
+    check_outputs(args, "out", "histogram")
     chosen = _choose(args, size, metadata)
     images = chosen.sets[0]
     cache = args.calibration or next(iter(outs.values())).parent / (
@@ -179,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_calibration(cache, calibration)
     if args.histogram:
         tensor, target = args.histogram
-        write_histogram(Path(target), calibration, tensor)
+        write_histogram(target, calibration, tensor)
     refined = refine(args, recipes, model, images, _val(args))
     for placement, recipe in refined.recipes.items():
         _write(args.model, model, outs[placement], recipe, chosen.checked(0))
@@ -244,6 +247,8 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
                 "or a placement"
             )
         files = {placements[0]: out}
+    elif out is not None and not out.is_dir() and _is_of_a_file(out):
+        raise InputError(f"-o {out}: name a folder, or a file that ends in .onnx")
     else:
         stem = model.stem.removesuffix("-fp32")
         files = {p: (out or model.parent) / f"{stem}-{p}.onnx" for p in placements}
@@ -252,6 +257,11 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
         if path.resolve() == model.resolve():
             raise InputError(f"-o {path} is the file that is quantized: name another")
     return files
+
+
+def _is_of_a_file(out: Path) -> bool:
+    """Whether a path ends as an artefact does, in letters of any case: no folder is meant."""
+    return kind_of(out.with_suffix(out.suffix.lower())) != "other"
 
 
 def _pool(args: argparse.Namespace) -> Pool:

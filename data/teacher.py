@@ -92,13 +92,13 @@ class Teacher:
         """
         path = self.files[image][1]
         file = ImageFile(path)
-        confidence, depth = file.indices(), file.header.depth
-        if depth != 8 or file.header.colours != "grey":
-            in_palette = file.header.colours == "palette"
-            kind = "a palette" if in_palette else f"{depth} bits a sample"
+        if file.header.depth != 8 or file.header.colours != "grey":
+            kinds = {"palette": "has a palette", "grey": f"has {file.header.depth} bits a sample"}
+            kind = kinds.get(file.header.colours, "is in colours")
             raise DatasetError(
-                f"the confidence {path} has {kind}; expected grey of 8 bits, 0 to 255: convert it"
+                f"the confidence {path} {kind}; expected grey of 8 bits, 0 to 255: convert it"
             )
+        confidence = file.indices()
         _require_size(path, confidence, image, size)
         return confidence
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
-from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.command import check_outputs, command, count, parser, size
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.errors import MissingPackage
 from icnet_deploy.export.engine.builder import build, flavour_of
@@ -283,6 +283,8 @@ def run(
     if args.print_trtexec:
         _print_trtexec(args.onnx, out, options)
         return 0
+    args.out, args.sidecar = out, sidecar_path(out)
+    check_outputs(args)
     cache = None if args.no_cache or args.report else args.cache or cache_folder("engines")
     built = build_engine(args.onnx, out, load(args.flavour), options, cache, None, gpu_here)
     if args.report is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.command import command, parser, size
+from icnet_deploy.command import check_outputs, command, parser, size
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.export.artefact import Exported, Form, origins, write_network
@@ -296,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint, name, at = _open(args)
     where = "anysize" if args.dynamic_size else "x".join(map(str, at))
     out = args.out or Path(f"{name}-{where}-{args.head}-{args.precision}.onnx")
+    args.out = out
+    check_outputs(args, "headroom")
     form = Form(at, args.head, args.precision, args.dynamic_size, args.image, args.headroom)
     exported = write_network(checkpoint, out, form)
     for line in exported.found:

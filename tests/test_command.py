@@ -75,6 +75,37 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path):
         check_outputs(asked.parse_args(["--report", str(tmp_path)]))
 
 
+def test_a_file_to_write_is_no_other_argument(tmp_path):
+    """A report that is named as the model is, by another path or a link, would replace it."""
+    asked = parser("icnet example", "An example.", "icnet example")
+    add_output_options(asked)
+    asked.add_argument("models", nargs="*", type=Path)
+    asked.add_argument("--plot", type=Path)
+    model, link = tmp_path / "a.onnx", tmp_path / "link"
+    model.touch()
+    link.symlink_to(model)
+    (tmp_path / "x").mkdir()
+    for same in (model, tmp_path / "x" / ".." / "a.onnx", link):
+        with pytest.raises(InputError, match=r"--json .* would replace what is named as models"):
+            check_outputs(asked.parse_args(["b.onnx", str(model), "--json", str(same)]))
+    twice = asked.parse_args(["--report", str(tmp_path / "r"), "--plot", str(tmp_path / "r")])
+    with pytest.raises(InputError, match="what is named as plot: name another file"):
+        check_outputs(twice)
+    twice.report = None
+    check_outputs(twice, "plot")
+
+
+def test_text_does_not_replace_a_model(tmp_path):
+    """A folder of artefacts is verified; its report has the name of one of them."""
+    asked = parser("icnet example", "An example.", "icnet example")
+    add_output_options(asked)
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x0a\x00")
+    (tmp_path / "old.json").write_text("{}")
+    with pytest.raises(InputError, match=r"a.onnx is text, and would replace a file that is none"):
+        check_outputs(asked.parse_args(["--report", str(tmp_path / "a.onnx")]))
+    check_outputs(asked.parse_args(["--json", str(tmp_path / "old.json")]))
+
+
 @command
 def example(argv=None):
     p = parser("icnet example", "An example.", "icnet example --count 3")

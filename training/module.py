@@ -5,7 +5,7 @@ Its loss is label guidance: cross-entropy at every head (Zhao et al., arXiv 1704
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +28,7 @@ from icnet_deploy.training.config import TrainConfig, changed_settings
 from icnet_deploy.training.loader import Mix, class_weights
 from icnet_deploy.training.parallel import shared_mean
 
-_CONFIG = "icnet_deploy_config"
+_CONFIG, _ORIGIN = "icnet_deploy_config", "icnet_deploy_origin"
 _LOADED = ("state_dict", "optimizer_states", "lr_schedulers")
 
 
@@ -41,6 +41,7 @@ class Training(pl.LightningModule):
         mix: what it is trained on; its configuration is the run's.
         validation: named data sets to score on.
         workers: processes that load images.
+        origin: what the run starts from and is trained on, in words: it is resumed with no other.
 
     Attributes:
         average: the network's moving average, which is scored and saved; None where that is the
@@ -54,8 +55,10 @@ class Training(pl.LightningModule):
         mix: Mix,
         validation: Sequence[tuple[str, Dataset]] = (),
         workers: int = 0,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self._origin = dict(origin or {})
         self.config, self.preprocessing, self.mix = mix.config, preprocessing, mix
         self.validation, self.workers = list(validation), workers
         # Twice as fast on a CPU; torch's annotations know it for tensors only.
@@ -185,15 +188,15 @@ class Training(pl.LightningModule):
             self.log(f"miou_{name}", 100 * score.miou(), rank_zero_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remembers the settings; CheckFailed for a state from which no run can go on."""
+        """Remembers how the run began; CheckFailed for a state from which no run can go on."""
         whose = f"after step {self.global_step} the network"
         require_finite(arrays_of(self.state_dict()), whose, self.diverged(), CheckFailed)
-        checkpoint[_CONFIG] = self.config.settings()
+        checkpoint[_CONFIG], checkpoint[_ORIGIN] = self.config.settings(), self._origin
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume from what is not finite, or with other settings than before.
+        """Refuses to resume from what is not finite, or with other settings or data than before.
 
-        The curve would be of neither run.
+        The curve would be of neither run, and what is left out now was trained on then.
         """
         state = {name: checkpoint.get(name) for name in _LOADED}
         advice = "start another run, from an earlier checkpoint by --init or anew"
@@ -202,6 +205,11 @@ class Training(pl.LightningModule):
             raise InputError(
                 f"the run cannot be resumed with other settings ({'; '.join(changed)}): give those "
                 "that it began with, or start another run from its checkpoint by --init"
+            )
+        if changed := changed_settings(checkpoint.get(_ORIGIN, {}), self._origin):
+            raise InputError(
+                f"the run cannot be resumed, since it began otherwise ({'; '.join(changed)}): give "
+                "what it began with, or start another run with another --run"
             )
 
     def configure_optimizers(self) -> Any:

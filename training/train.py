@@ -1,5 +1,6 @@
 """Runs a training with PyTorch Lightning, checkpointing as it goes."""
 
+import hashlib
 import logging
 import math
 import time
@@ -28,7 +29,7 @@ from icnet_deploy.training.curve import Bar, Curve, plot_curve, read_curve
 from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
-from icnet_deploy.training.start import new_start, require_one_start, start_from
+from icnet_deploy.training.start import Start, new_start, require_one_start, start_from
 
 _SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
@@ -86,8 +87,9 @@ def train(
         What the checkpoint says of its training; None in the processes that help the first.
 
     Raises:
-        InputError: `resume` without a state to resume from, the batch cannot be shared evenly, both
-            `init` and `backbone` are given, or the network has no backbone.
+        InputError: `resume` without a state to resume from, or of a run that began otherwise, the
+            batch cannot be shared evenly, both `init` and `backbone` are given, or the network has
+            no backbone.
         LabelSetError: it is not known how to train these classes on those of a data set.
         DatasetError: no pixel of the images that were looked at is labelled.
         ModelError: `init` is not a checkpoint, `backbone` holds nothing that fits, or the state to
@@ -116,7 +118,7 @@ def train(
     if processes > 1 and not on_gpu:
         share_batch_norm(network)  # on CUDA Lightning puts torch's own
     workers = machines.workers if machines.workers is not None else 6 * on_gpu
-    module = Training(network, start.preprocessing, mix, validation, workers)
+    module = Training(network, start.preprocessing, mix, validation, workers, _origin(mix, start))
     began = time.monotonic()
     trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
@@ -140,6 +142,27 @@ def train(
     }
     save_checkpoint(out, module.best, label_set, start.preprocessing, info, half=True)
     return info
+
+
+def _origin(mix: Mix, start: Start) -> dict[str, str]:
+    """What a run starts from, and what it is trained on, in words that differ where those do.
+
+    Where the data lie does not count, nor what their folder is called.
+    """
+    sets, info = [], start.info
+    for data in mix.datasets:
+        named = [str(data.below(image)) for image, _ in data.files]
+        classes = [*data.label_set.names, str(data.class_map)]
+        digest = hashlib.sha256("\n".join([*classes, *named]).encode()).hexdigest()
+        sets.append(f"{len(data)} images of {data.split} ({digest[:12]})")
+    return {
+        "the classes": ", ".join(mix.label_set.names),
+        "the data": " and ".join(sets),
+        "--init": f"SHA-256 {info['started_from']}" if info["started_from"] else "none",
+        "--init-backbone": f"SHA-256 {info['backbone']['sha256']}"
+        if "backbone" in info
+        else "none",
+    }
 
 
 def _states(run: Path, datasets: Sequence[Dataset], config: TrainConfig) -> ModelCheckpoint:

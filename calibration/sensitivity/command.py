@@ -1,20 +1,19 @@
 """`icnet sensitivity`: what quantizing each block costs, and the fewest to keep in float."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from icnet_deploy.calibration.placements.registry import PLACEMENTS, cpu_runtime
 from icnet_deploy.command import add_output_options, check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import SPLIT, add_data_options
-from icnet_deploy.errors import InputError, OutputError, require
+from icnet_deploy.errors import InputError, require
 from icnet_deploy.evaluation.budgets import (
     add_budget_options,
     add_undecided_option,
     chosen_budgets,
 )
-from icnet_deploy.files import make_folder
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.backends.registry import DEVICES, check_available
 
@@ -102,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("icnet sensitivity", "export", "onnx")
     if args.layers:
         _check_layers(args)
-        _check_places(args, [args.plot])
+        check_outputs(args, "plot")
         from icnet_deploy.calibration.sensitivity.layers_run import run_layers
 
         args.limit = args.limit or _IMAGES
@@ -110,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     cache = args.calibration or args.model.parent / f"{args.model.stem}.calibration.json"
     _check(args, searches)
-    _check_places(args, [args.plot, args.trade_off, args.out, cache])
+    args.calibration = cache
+    check_outputs(args, "plot", "trade_off", "out", "calibration")
     args.rounds = args.rounds or _ROUNDS
     from icnet_deploy.calibration.sensitivity.run import run
 
@@ -165,13 +165,3 @@ def _check(args: argparse.Namespace, searches: bool) -> None:
             raise InputError(f"-o {args.out}: name a file that ends in .onnx")
         if args.out.resolve() == args.model.resolve():
             raise InputError(f"-o {args.out} is the file that is quantized: name another")
-
-
-def _check_places(args: argparse.Namespace, paths: Iterable[Path | None]) -> None:
-    """Finds a place that cannot be written before the long work (OutputError)."""
-    check_outputs(args)
-    for path in paths:
-        if path is not None:
-            make_folder(path.parent)
-            if path.is_dir():
-                raise OutputError(f"cannot write the file {path}: a folder of that name is there")

@@ -167,9 +167,7 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
         raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
     if arguments.plot and arguments.plot.suffix != ".svg":
         raise InputError(f"--plot {arguments.plot}: the plot is an SVG file, name it .svg")
-    check_outputs(arguments)
-    if arguments.plot:
-        make_folder(arguments.plot.parent)
+    check_outputs(arguments, "plot")
     if arguments.save_predictions:
         make_folder(arguments.save_predictions)
 

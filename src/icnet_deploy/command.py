@@ -10,7 +10,8 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
@@ -112,13 +113,60 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_outputs(arguments: argparse.Namespace) -> None:
-    """Finds a place that cannot be written before the long work, not after it (OutputError)."""
-    for path in (arguments.json, arguments.report):
-        if path is not None:
-            make_folder(path.parent)
-            if path.is_dir():
-                raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+def check_outputs(arguments: argparse.Namespace, *names: str) -> None:
+    """Finds a file that cannot be written before the long work, not after it.
+
+    Args:
+        arguments: of a command.
+        names: of those that name files to write, besides `json` and `report`; None is no file.
+            All but `out` are text.
+
+    Raises:
+        InputError: another argument names the same file: it would replace what is read, or another
+            result; or text would replace a file that is none, such as a model.
+        OutputError: its folder cannot be written, or a folder has its name.
+    """
+    every = {name: [*_paths(given)] for name, given in vars(arguments).items()}
+    for name, path in ((n, p) for n in ("json", "report", *names) for p in every.get(n, ())):
+        for other, paths in every.items():
+            if other != name and any(_is_same(path, each) for each in paths):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {path} would replace what is named as "
+                    f"{other.replace('_', '-')}: name another file"
+                )
+        if name != "out" and _is_binary(path):
+            raise InputError(
+                f"--{name.replace('_', '-')} {path} is text, and would replace a file that is "
+                "none: name another file"
+            )
+        make_folder(path.parent)
+        if path.is_dir():
+            raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+
+
+def _paths(given: object) -> Iterator[Path]:
+    """The paths of an argument."""
+    if isinstance(given, Path):
+        yield given
+    elif isinstance(given, list | tuple):
+        for part in given:
+            yield from _paths(part)
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file is there that is no text: no text holds a zero byte."""
+    if not path.is_file():
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return b"\0" in file.read(1 << 20)
+    return False
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether both are one file, of whatever name, or will be."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
 
 
 _PART = r"[^\W\d]\w*"

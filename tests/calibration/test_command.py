@@ -120,15 +120,25 @@ def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_pat
             "of the split that models are scored on",
         ),
         (["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"], "--placement both writes 2"),
+        (["--images", "{data}/leftImg8bit/train", "-o", "x.ONNX"], "name a folder, or a file that"),
+        (["--images", "{data}/leftImg8bit/train", "-o", "x.engine"], "name a folder, or a file"),
+        (
+            ["--images", "{data}/leftImg8bit", "--histogram", "x", "{model}"],
+            "--histogram {model} would replace what is named as model",
+        ),
     ],
 )
 def test_wrong_requests_are_answered_in_one_line(
     arguments, message, float_file, dataset, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    given = [text.replace("{data}", str(dataset)) for text in arguments]
-    assert main(["quantize", str(float_file), *given]) == 2
+    names = {"{data}": str(dataset), "{model}": str(float_file)}
+    for name, path in names.items():
+        arguments = [text.replace(name, path) for text in arguments]
+        message = message.replace(name, path)
+    assert main(["quantize", str(float_file), *arguments]) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_run_leaves_no_artefact(float_file, dataset, tmp_path):

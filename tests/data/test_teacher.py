@@ -198,7 +198,16 @@ def test_a_persons_classes_that_there_are_not_are_refused(taught, keys, said):
             lambda path: Image.fromarray(SURE).convert("P").save(path),
             "has a palette; expected grey of 8 bits",
         ),
-        ("confidence", lambda path: write_image(path, np.ones((2, 4, 3), np.uint8)), "is in colou"),
+        (
+            "confidence",
+            lambda path: Image.fromarray(SURE.astype(np.uint16) * 257).save(path),
+            "has 16 bits a sample; expected grey of 8 bits, 0 to 255",
+        ),
+        (
+            "confidence",
+            lambda path: write_image(path, np.ones((2, 4, 3), np.uint8)),
+            "is in colours; expected grey of 8 bits, 0 to 255",
+        ),
     ],
 )
 def test_files_of_a_teacher_that_do_not_fit_are_problems(taught, run, kind, write, said):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +154,37 @@ def test_a_run_is_not_resumed_with_other_settings(scenes, tmp_path, capsys):
     assert run(scenes, tmp_path, 2) == 0
     assert run(scenes, tmp_path, 3, "--resume") == 2
     assert "steps: 2 before, 3 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        (
+            ("--leave-out", "^scenes_000000"),
+            ("--leave-out", "^scenes_000001"),
+            ("the data: 2 images of train without ^scenes_000000", "2 images of train without"),
+        ),
+        (("--init", "first"), (), ("--init: SHA-256 ", "before, none now")),
+        ((), ("--label-set", "turned.json"), ("the classes: road, ", "now)")),
+    ],
+)
+def test_a_run_is_not_resumed_otherwise_than_it_began(
+    scenes, tmp_path, capsys, monkeypatch, before, now, words
+):
+    """What is left out now would have been trained on, and be scored as if it had not."""
+    monkeypatch.chdir(tmp_path)
+    turned = {"name": "turned", "names": CITYSCAPES.names[::-1], "palette": CITYSCAPES.palette}
+    Path("turned.json").write_text(json.dumps(turned))
+    if "--init" in before:
+        assert run(scenes, tmp_path / "a", 1) == 0
+        (tmp_path / "a" / "net.safetensors").rename("first")
+    assert run(scenes, tmp_path, 1, *before) == 0
+    capsys.readouterr()
+    assert run(scenes, tmp_path, 1, "--resume", *now) == 2
+    said = capsys.readouterr().err
+    assert "began otherwise" in said
+    assert all(word in said for word in words), said
+    assert run(scenes, tmp_path, 1, "--resume", *before) == 0
 
 
 def test_sgd_on_the_papers_schedule():
