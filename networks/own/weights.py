@@ -142,9 +142,13 @@ def find_tensors(path: Path, names: Iterable[str]) -> Found:
     most = max(len(reading.found) for reading in readings)
     best, rivals = _first([reading for reading in readings if len(reading.found) == most])
     _refuse_rivals(best, rivals, path)
-    mine = {theirs: ours for ours, theirs in best.found.items()}
-    plain = {mine.get(name, name): value for name, value in best.state.tensors.items()}
-    return Found(plain, _where(best))
+    # The others are named as what was looked for is, so that what lies among it is known.
+    named = {theirs: ours for ours, theirs in best.found.items()}
+    for plain, name in _by_plain_name(best.state.tensors).items():
+        short = plain.removeprefix(best.prefix)
+        named.setdefault(name, name if short in named.values() else short)
+    tensors = {named[name]: value for name, value in best.state.tensors.items()}
+    return Found(tensors, _where(best))
 
 
 def _readings(state: State, wanted: Iterable[str]) -> Iterator[_Reading]:

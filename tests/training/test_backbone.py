@@ -275,8 +275,9 @@ def test_what_the_file_lacks_stays_as_initialised(written):
     assert "layer2.1 stood among what is taken" in taken.notes[2]
 
 
-def test_a_deeper_file_says_what_is_left_within(written):
-    _, path = written(depths=(3, 4, 8, 3))
+@pytest.mark.parametrize("wrapping", ["plain", "module", "both", "backbone"])
+def test_a_deeper_file_says_what_is_left_within(written, wrapping):
+    _, path = written("net.pth", WRAPPINGS[wrapping], depths=(3, 4, 8, 3))
     taken = take_backbone(new(**PSPNET), path)
     assert taken.info["tensors"] == 260
     assert "layer3.6, layer3.7, conv1, bn1 and 1 more" in taken.notes[-1]
