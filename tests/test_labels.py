@@ -114,8 +114,8 @@ def test_a_set_survives_its_json_form(label_set, tmp_path):
 
 colours = st.tuples(*[st.integers(0, 255)] * 3)
 
-
-classes = st.tuples(st.text(max_size=5), colours, st.integers(0, 255))
+names = st.text(min_size=1, max_size=5).filter(str.isprintable)
+classes = st.tuples(names, colours, st.integers(0, 255))
 
 
 @settings(deadline=None, max_examples=30)
@@ -195,3 +195,40 @@ def test_255_in_a_label_map_says_what_the_logits_do():
     assert str(from_labels.value) == str(NotFinite())
     assert isinstance(from_labels.value, BackendError)
     assert isinstance(from_labels.value, ValueError)
+
+
+UNPRINTABLE = ["", "\ud800", "a\nb", "\x00", "bell\x07", "\u202egnp.exe", "road" * 51, "x" * 2**20]
+
+
+@pytest.mark.parametrize("name", UNPRINTABLE, ids=[ascii(name[:9]) for name in UNPRINTABLE])
+def test_a_name_that_no_picture_can_show_is_refused(name, tmp_path):
+    for value in ({**GOOD, "name": name}, {**GOOD, "names": ["a", name]}):
+        with pytest.raises(LabelSetError, match="characters that can be printed") as error:
+            LabelSet.from_dict(value)
+        assert len(str(error.value)) < 250
+        str(error.value).encode()
+        path = tmp_path / "own.json"
+        path.write_text(json.dumps(value))
+        with pytest.raises(LabelSetError, match="characters that can be printed"):
+            load_label_set(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "palette", "ids"),
+    [
+        ((1, 2), ((1, 2, 3), (4, 5, 6)), None),
+        (("a", None), ((1, 2, 3), (4, 5, 6)), None),
+        (("a", "b"), ((1, 2, 3), ("x", 5, 6)), None),
+        (("a", "b"), ((1, 2, 3), (4.5, 5, 6)), None),
+        (("a", "b"), ((1, 2, 3), (float("nan"), 5, 6)), None),
+        (("a", "b"), ((1, 2, 3), (4, 5, 6)), ("0", "1")),
+    ],
+)
+def test_a_set_of_other_types_is_refused(names, palette, ids):
+    with pytest.raises(LabelSetError):
+        LabelSet("own", names, palette, ids)
+
+
+def test_names_of_other_scripts_are_names():
+    names = ("route", "\u6b69\u9053", "Stra\u00dfe & Weg", "road" * 50)
+    assert LabelSet("\u9053\u8def", names, ((0, 0, 0),) * 4).names == names

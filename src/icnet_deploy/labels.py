@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 IGNORE = 255
 """The label that no loss and no score counts."""
 
+_LONGEST = 200
+"""Characters of a name, at most: pictures and tables show it whole."""
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -29,10 +33,14 @@ class LabelSet:
 
     Attributes:
         name: a short name, e.g. `cityscapes`.
-        names: C class names; class `i` is `names[i]`.
+        names: C class names, no two alike; class `i` is `names[i]`. These and `name` are 1 to 200
+            characters that can be printed, in one line.
         palette: C colours, each (red, green, blue) in 0..255.
         label_ids: C ids in 0..255 that an evaluation server expects, or None where labels are
             written as they are (Cityscapes: trainId 0, road, is labelId 7).
+
+    Raises:
+        LabelSetError: one of them is none of that.
     """
 
     name: str
@@ -41,12 +49,14 @@ class LabelSet:
     label_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        _require_names("a label set's name", self.name)
+        _require_names(f"a class of the label set {self.name!r}", *self.names)
         count = len(self.names)
         ids = range(count) if self.label_ids is None else self.label_ids
         colours = [
             colour
             for colour in self.palette
-            if len(colour) != 3 or not all(0 <= int(v) <= 255 for v in colour)
+            if len(colour) != 3 or not all(_is_byte(v) for v in colour)
         ]
         problems = {
             f"has {count} classes, expected 1 to {IGNORE - 1}": not 1 <= count < IGNORE,
@@ -54,7 +64,7 @@ class LabelSet:
             f"has {count} names but {len(self.palette)} colours": len(self.palette) != count,
             f"has colours that are not three numbers in 0..255: {colours}": bool(colours),
             f"has {count} names but {len(ids)} label ids": len(ids) != count,
-            "has a label id outside 0..255": not all(0 <= i <= 255 for i in ids),
+            "has a label id outside 0..255": not all(map(_is_byte, ids)),
         }
         for problem, there in problems.items():
             if there:
@@ -97,6 +107,23 @@ class LabelSet:
         """
         ids = range(len(self)) if self.label_ids is None else self.label_ids
         return bytes(ids) + bytes(256 - len(self))
+
+
+def _require_names(what: str, *names: object) -> None:
+    """Each is text that a picture, a table and a file can show: no control characters, no halves of
+    a character (surrogates), no book."""
+    for name in names:
+        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST or not name.isprintable():
+            shown = ascii(name)
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+            raise LabelSetError(
+                f"{what} is {shown}; expected 1 to {_LONGEST} characters that can be printed: "
+                "give it another name"
+            )
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, Integral) and 0 <= int(value) <= 255
 
 
 _SCHEMA = Schema(
