@@ -62,7 +62,7 @@ def _named_in(root: Path, split: str) -> set[str]:
             f"{root} is the original CamVid, which has no splits of its own: write the names of "
             f"the split's images, one a line, into {path}, or ask for --split all"
         )
-    lines = path.read_text(encoding="utf-8", errors="replace").split()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split()
     return {Path(line).stem.removesuffix("_L") for line in lines}
 
 

@@ -37,7 +37,7 @@ def read(root: Path, split: str) -> Dataset:
             f"{base} holds no {NAME} images of the split {split!r}; expected {_LAYOUT}"
             + (f"; it has the lists {', '.join(there)}" if there else "")
         )
-    names = dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split())
+    names = dict.fromkeys(path.read_text(encoding="utf-8-sig", errors="replace").split())
     images = {image.stem: image for image in images_in(base / "JPEGImages")}
     labels = base / "SegmentationClass"
     absent = [name for name in names if name not in images]

@@ -135,6 +135,18 @@ def test_a_file_of_a_kind_is_read(write):
     assert RECORD.read_if_there(write('{"file": ""}')) == {"file": ""}
 
 
+@pytest.mark.parametrize("name", ["record.json", "record.toml"])
+def test_a_byte_order_mark_is_left_out(write, name):
+    content = "file = 'ä'" if name.endswith("toml") else '{"file": "ä"}'
+    assert RECORD.read(write(b"\xef\xbb\xbf" + content.encode(), name)) == {"file": "ä"}
+
+
+@pytest.mark.parametrize("name", ["nul\0.json", "half \ud800.json", "long" * 100 + ".json"])
+def test_a_path_that_no_system_has_is_said(tmp_path, name):
+    with pytest.raises(DatasetError, match="cannot read"):
+        RECORD.read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -1,6 +1,11 @@
 """The error tree, and how errors become exit codes and one line on stderr."""
 
 import inspect
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -75,6 +80,55 @@ def test_an_unforeseen_error_is_not_swallowed():
 
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from icnet_deploy.command import command
+from icnet_deploy.files import replacing
+
+@command
+def main(argv=None):
+    with replacing(Path(sys.argv[1])) as file:
+        file.write_text("half of it")
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("went on")
+    return 0
+
+status = main([])
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+sys.exit(status)
+"""
+    arguments = [sys.executable, "-c", script, str(tmp_path / "out.mp4")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "icnet: terminated\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_programs_own_way_with_sigterm_stays():
+    @command
+    def main(argv=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        assert main([]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
+
+
+def test_a_command_on_another_thread_leaves_signals_alone():
+    @command
+    def main(argv=None):
+        return 0 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, []).result() == 0
 
 
 def test_an_interrupt_exits_with_130(capsys):

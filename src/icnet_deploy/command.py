@@ -7,11 +7,13 @@ import importlib
 import math
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
@@ -251,14 +253,17 @@ def command(main: _Main) -> _Main:
     """Turns errors raised on purpose into one line on stderr and their exit code.
 
     0: done. 1: a budget or check failed. 2: the request was wrong. A reader that closes the pipe
-    early (`icnet doctor | head -1`) ends the command quietly, as with other Unix tools.
+    early (`icnet doctor | head -1`) ends the command quietly, as with other Unix tools. SIGTERM,
+    with which machines stop a program, ends it as Ctrl-C does: nothing half-written stays.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
+        came: list[int] = []
         try:
             try:
-                status = main(argv)
+                with _interrupted_by(came):
+                    status = main(argv)
             except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
                 status = stop.code if isinstance(stop.code, int) else 2
             if sys.stdout is not None:  # None where the caller closed it
@@ -277,10 +282,33 @@ def command(main: _Main) -> _Main:
             print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("icnet: interrupted", file=sys.stderr)
-            return 130
+            print(f"icnet: {'terminated' if came else 'interrupted'}", file=sys.stderr)
+            return 128 + (signal.SIGTERM if came else signal.SIGINT)
 
     return run
+
+
+@contextmanager
+def _interrupted_by(came: list[int]) -> Iterator[None]:
+    """SIGTERM interrupts what is done in here, unless the program has its own way with it.
+
+    Args:
+        came: the signal is added to it.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _be_quiet() -> None:

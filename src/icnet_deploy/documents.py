@@ -159,8 +159,8 @@ class Schema:
         try:
             with path.open("rb") as file:
                 content = file.read(self.most_bytes + 1)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: no system has such a path
+            why = getattr(error, "strerror", None) or str(error)
             raise self.error(f"cannot read {path}: {why}; expected {self.what}") from error
         return self.parse(content, str(path), toml=path.suffix == ".toml")
 
@@ -177,7 +177,7 @@ class Schema:
         """The known fields of a text.
 
         Args:
-            content: UTF-8.
+            content: UTF-8; a byte order mark before it is left out.
             where: it is from, for the message.
             toml: it is TOML, not JSON.
 
@@ -188,6 +188,7 @@ class Schema:
             if len(content) > self.most_bytes:
                 raise ValueError(f"it is larger than {self.most_bytes} bytes")
             text = content if isinstance(content, str) else content.decode("utf-8")
+            text = text.removeprefix("\ufeff")
             value = _parsed(text, tomllib.loads) if toml else parse(text)
         except ValueError as error:
             raise self.error(f"{where} is not {self.what}: {error}") from error

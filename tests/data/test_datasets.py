@@ -205,7 +205,11 @@ def test_the_original_camvid_as_a_whole(original):
 
 
 @pytest.mark.parametrize(
-    "line", ["0016E5_01", "0016E5_01.png", "701_StillsRaw_full/0016E5_01.png", "0016E5_01_L.png"]
+    "line",
+    [
+        *("0016E5_01", "0016E5_01.png", "701_StillsRaw_full/0016E5_01.png", "0016E5_01_L.png"),
+        "\ufeff0016E5_01",
+    ],
 )
 def test_the_original_camvid_with_a_file_of_names(original, line):
     (original / "val.txt").write_text(f"{line}\n0016E5_02.png\n")
