@@ -1,11 +1,11 @@
-"""Doing the next items' work in other threads while the caller is busy with this one."""
+"""Work in other threads: on the next items while the caller is busy with this one, or shared."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -69,3 +69,57 @@ def ahead(
             room.release()
             thread.join(_PATIENCE)
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def helped(
+    work: Callable[[], Out], helpers: int, pool: Callable[[], ThreadPoolExecutor]
+) -> list[Out]:
+    """Does some work, which takes its parts from a common store, in this thread and in others.
+
+    This one waits for none that has not begun by the time that it is done: it may be busy with
+    somebody else's. Where no thread can be had, as where the interpreter ends or at the system's
+    limit, it works alone.
+
+    Args:
+        work: raises nothing.
+        helpers: how many others are asked.
+        pool: gives the pool that they are in.
+
+    Returns:
+        What it returned, in each thread that did some.
+    """
+    asked = [_Helper(work) for _ in range(helpers)]
+    with suppress(RuntimeError):
+        for helper in asked:
+            pool().submit(helper.begin)
+    own = work()
+    return [own, *(value for helper in asked for value in helper.finish())]
+
+
+class _Helper:
+    """One thread's part in some work, until it is taken back.
+
+    One that was taken back may lie in the pool's queue for long, and holds nothing of the work.
+    """
+
+    def __init__(self, work: Callable[[], Out]) -> None:
+        self._work = [work]  # whose `pop` one thread wins
+        self._done = threading.Event()
+        self._found: list[Any] = []
+
+    def begin(self) -> None:
+        """Does it, unless it was taken back."""
+        with suppress(IndexError):
+            work = self._work.pop()
+            try:
+                self._found.append(work())
+            finally:
+                self._done.set()
+
+    def finish(self) -> list[Any]:
+        """Takes it back, or waits until it is done; what came of it."""
+        try:
+            self._work.pop()
+        except IndexError:
+            self._done.wait()
+        return self._found

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from icnet_deploy.errors import NotFinite
 from icnet_deploy.metadata import UPSAMPLINGS
+from icnet_deploy.runtime.ahead import helped
 from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.grid import (
     Axis,
@@ -244,11 +245,7 @@ def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
     bands = 1 if threads == 1 else 4 * threads
     band = max(1, -(-height // bands))
     taken = ctypes.c_int(0)
-    held = [job]
-    helpers = [_pool().submit(lambda: run(held[0], band, taken)) for _ in range(threads - 1)]
-    codes = [run(job, band, taken)]
-    codes += [helper.result() for helper in helpers if not helper.cancel()]
-    held.clear()  # a cancelled one may lie in the pool's queue for long, and is not to hold logits
+    codes = helped(lambda: run(job, band, taken), threads - 1, _pool)
     if 2 in codes:
         raise NotFinite
     if any(codes):

@@ -6,13 +6,12 @@ import threading
 import weakref
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from icnet_deploy.errors import BackendError, ModelError
+from icnet_deploy.errors import BackendError, InputError, ModelError
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.runtime.answer import Prediction
@@ -389,10 +388,11 @@ class Predictor:
     def __enter__(self) -> Predictor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> str:
+        raise InputError(
+            "a Predictor cannot be pickled, as it holds a network in this process's memory: open "
+            "one in each process, as in the initializer of a process pool"
+        )

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -410,6 +411,36 @@ def test_it_does_not_wait_for_threads_that_are_busy(fast):
         release.set()
     assert all(future.result() for future in busy)
     np.testing.assert_array_equal(labels, by_numpy(logits, (80, 120)))
+
+
+def test_it_works_alone_where_no_thread_can_be_had(fast, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    logits = logits_of(4, 6, 20, 30, "random")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    labelmap._pool.cache_clear()
+    try:
+        labels = fast(logits, (80, 120), threads=4)
+    finally:
+        labelmap._pool.cache_clear()
+    np.testing.assert_array_equal(labels, by_numpy(logits, (80, 120)))
+
+
+def test_it_works_alone_where_the_interpreter_ends():
+    script = """
+import atexit, sys
+import numpy as np
+from icnet_deploy.runtime.labelmap import label_map
+
+logits = np.random.default_rng(0).random((6, 20, 30), np.float32)
+expected = label_map(logits, (1600, 2400), threads=4)
+atexit.register(lambda: print((label_map(logits, (1600, 2400), threads=4) == expected).all()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")

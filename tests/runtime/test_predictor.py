@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -264,3 +266,10 @@ def test_a_network_that_overflowed_is_an_error_not_a_picture(blocks):
     backend.run = lambda feed: {"logits": np.full_like(run(feed)["logits"], np.nan)}
     with pytest.raises(BackendError, match="overflowed: use the float32 artefact"):
         predictor.predict(blocks(SIZE))
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_it_is_not_pickled_or_copied_and_says_what_to_do_in_a_pool(copied):
+    predictor, _ = fake_predictor()
+    with pytest.raises(InputError, match=r"cannot be pickled.*initializer of a process pool"):
+        copied(predictor)
