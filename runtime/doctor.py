@@ -1,7 +1,7 @@
 """`icnet doctor`: what this machine can run, and what to install for the rest."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ def report(machine: dict[str, Any]) -> list[str]:
         "",
         "packages",
         *(_row(p.name, packages[p.name] or f"missing: {p.purpose}") for p in PACKAGES),
+        *_clashing(machine["clashes"]),
     ]
     missing = [
         _row(p.name, f"{remedy.format(p.extra):<40} {p.purpose}")
@@ -148,6 +149,15 @@ def report(machine: dict[str, Any]) -> list[str]:
         missing.append("  (onnxruntime and onnxruntime-gpu exclude each other: uninstall the one")
         missing.append("  before the other is installed)")
     return [*lines, "", "to install what is missing", *missing] if missing else lines
+
+
+def _clashing(clashes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Lines on packages that wrote over each other's files, and how to mend that."""
+    if clashes:
+        yield from ("", "packages that overwrite each other")
+    for module, names in clashes.items():
+        yield _row(module, f"{' and '.join(names)} all install it: keep one of them:")
+        yield f"  pip uninstall -y {' '.join(names)} && pip install {names[0]}"
 
 
 def _row(name: str, text: str) -> str:

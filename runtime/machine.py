@@ -46,17 +46,15 @@ class _Package:
     purpose: str
 
 
+_OPENCV = (
+    *("opencv-python-headless", "opencv-python"),
+    *("opencv-contrib-python-headless", "opencv-contrib-python"),
+)
+_ONNX_RUNTIME = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+
 PACKAGES = (
     _Package("numpy", ("numpy",), None, "arrays"),
-    _Package(
-        "opencv",
-        (
-            *("opencv-python-headless", "opencv-python"),
-            *("opencv-contrib-python-headless", "opencv-contrib-python"),
-        ),
-        None,
-        "images",
-    ),
+    _Package("opencv", _OPENCV, None, "images"),
     _Package("pillow", ("pillow",), None, "palettes, animations, TIFF and AVIF"),
     _Package("tqdm", ("tqdm",), None, "progress bars"),
     _Package("av", ("av",), "video", "videos and animations"),
@@ -80,6 +78,9 @@ PACKAGES = (
     _Package("pytorch-lightning", ("pytorch-lightning",), "train", "training"),
 )
 
+_SAME_MODULE = {"cv2": _OPENCV, "onnxruntime": _ONNX_RUNTIME}
+"""Module -> the distributions that install it, each over the files of the other."""
+
 
 def examine(open_cuda: Callable[[str], Cuda] = open_cuda) -> dict[str, Any]:
     """Everything, as a JSON value; what cannot be found out is None. Never raises.
@@ -96,6 +97,7 @@ def examine(open_cuda: Callable[[str], Cuda] = open_cuda) -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpus": gpus(),
         "packages": {package.name: package_version(package.name) for package in PACKAGES},
+        "clashes": _clashes(),
         "runtimes": {name: _tried(_probe, name) for name in RUNTIMES},
         "cuda": {adapter: _tried(partial(_cuda, open_cuda), adapter) for adapter in ADAPTERS},
         "label_map": label_maps(),
@@ -107,12 +109,23 @@ def examine(open_cuda: Callable[[str], Cuda] = open_cuda) -> dict[str, Any]:
 def package_version(name: str) -> str | None:
     """The version of a package, which `PACKAGES` may know better; None if it is not installed."""
     known = {package.name: package.distributions for package in PACKAGES}
-    for distribution in known.get(name, (name,)):
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            continue
-    return None
+    return next(filter(None, map(_version, known.get(name, (name,)))), None)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _clashes() -> dict[str, list[str]]:
+    """Modules that several installed distributions share: the last wrote over the others' files,
+    and uninstalling one breaks what is left."""
+    there = {
+        module: [name for name in names if _version(name)] for module, names in _SAME_MODULE.items()
+    }
+    return {module: names for module, names in there.items() if len(names) > 1}
 
 
 def cpu() -> dict[str, Any]:

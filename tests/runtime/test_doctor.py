@@ -16,6 +16,7 @@ from host_cuda import HostCuda
 from icnet_deploy._version import __version__
 from icnet_deploy.errors import DeviceError, MissingPackage
 from icnet_deploy.metadata import read_onnx_metadata, stamped
+from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.doctor import main, notes, report
 from icnet_deploy.runtime.machine import examine
 
@@ -53,6 +54,34 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
     assert said.count("not installed") >= 6
     for extra in ("cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx", "export", "train"):
         assert f'pip install "icnet-deploy[{extra}]"' in said
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("cv2", ["opencv-python-headless", "opencv-python"]),
+        ("cv2", ["opencv-python", "opencv-contrib-python"]),
+        ("onnxruntime", ["onnxruntime", "onnxruntime-gpu"]),
+    ],
+)
+def test_distributions_that_overwrite_each_other_are_told(capsys, monkeypatch, module, names):
+    def version(name):
+        if name not in names:
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(machine, "version", version)
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "packages that overwrite each other" in said
+    assert f"{module:<18} {' and '.join(names)} all install it" in said
+    assert f"pip uninstall -y {' '.join(names)} && pip install {names[0]}" in said
+
+
+def test_one_distribution_of_a_module_is_no_clash(capsys):
+    assert examine()["clashes"] == {}
+    assert main([]) == 0
+    assert "overwrite" not in capsys.readouterr().out
 
 
 def test_a_broken_runtime_is_reported_not_raised(capsys, monkeypatch, tmp_path):
