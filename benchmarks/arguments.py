@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def runs_of(arguments: argparse.Namespace, choose: bool = True) -> list[Run]:
         InputError: a file is missing, or none is left to be measured.
         ModelError, UnavailableError: as `Predictor.from_folder`.
     """
-    missing = [str(path) for path in arguments.artefacts if not path.exists()]
+    missing = [str(path) for path in arguments.artefacts if not exists(path)]
     if missing:
         raise InputError(f"there is no {', '.join(missing)}")
     folders = [path for path in dict.fromkeys(arguments.artefacts) if kind_of(path) == "folder"]

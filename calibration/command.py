@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import suppress
+from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -247,7 +248,7 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
                 "or a placement"
             )
         files = {placements[0]: out}
-    elif out is not None and not out.is_dir() and _is_of_a_file(out):
+    elif out is not None and not isdir(out) and _is_of_a_file(out):
         raise InputError(f"-o {out}: name a folder, or a file that ends in .onnx")
     else:
         stem = model.stem.removesuffix("-fp32")

@@ -1,6 +1,7 @@
 """CamVid in its three layouts: indices, colours a split, and the original's 32 colours."""
 
 from collections.abc import Callable
+from os.path import isdir, isfile
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ def read(root: Path, split: str) -> Dataset:
     Raises:
         DatasetError: there is no image of that split, or one has no labels.
     """
-    if (root / f"{split}annot").is_dir():
+    if isdir(root / f"{split}annot"):
         files = [(i, _annotation(root / f"{split}annot", i)) for i in images_in(root / split)]
         reader: Callable[[Path], UInt8] = _indices
     else:
         reader = _colours
         folder, labels = root / split, root / f"{split}_labels"
-        if not labels.is_dir() and (root / "701_StillsRaw_full").is_dir():
+        if not isdir(labels) and isdir(root / "701_StillsRaw_full"):
             folder, labels = root / "701_StillsRaw_full", root / "LabeledApproved_full"
         files = [(i, labels / f"{i.stem}_L.png") for i in images_in(folder)]
         if folder.name == "701_StillsRaw_full" and split != "all":
@@ -57,7 +58,7 @@ def read(root: Path, split: str) -> Dataset:
 
 def _named_in(root: Path, split: str) -> set[str]:
     path = root / f"{split}.txt"
-    if not path.is_file():
+    if not isfile(path):
         raise DatasetError(
             f"{root} is the original CamVid, which has no splits of its own: write the names of "
             f"the split's images, one a line, into {path}, or ask for --split all"
@@ -69,7 +70,7 @@ def _named_in(root: Path, split: str) -> set[str]:
 def _annotation(folder: Path, image: Path) -> Path:
     """The label file of an image: of its name, or, where a photo is a JPEG, a PNG's."""
     same, png = folder / image.name, folder / f"{image.stem}.png"
-    return same if same.is_file() or not png.is_file() else png
+    return same if isfile(same) or not isfile(png) else png
 
 
 def _indices(path: Path) -> UInt8:

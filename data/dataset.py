@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from os.path import isdir, isfile
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -308,7 +309,7 @@ def listed(
             f"{root} holds no {name} images of the split {split!r}; expected {layout}"
         )
     in_order = sorted(files, key=lambda pair: by_numbers(pair[0]))
-    without = [(image, label) for image, label in in_order if not label.is_file()]
+    without = [(image, label) for image, label in in_order if not isfile(label)]
     absent = set(without)
     dataset = Dataset(
         name,
@@ -343,12 +344,12 @@ def by_numbers(path: Path) -> list[str | int]:
 
 def images_in(folder: Path) -> list[Path]:
     """The images of a folder, by name; none where there is no folder."""
-    if not folder.is_dir():
+    if not isdir(folder):
         return []
     return sorted(
         p
         for p in folder.iterdir()
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and isfile(p)
     )
 
 

@@ -1,6 +1,7 @@
 """A folder of photos as a data set: images without labels, which most users have."""
 
 from collections.abc import Callable
+from os.path import isdir
 from pathlib import Path
 from typing import ClassVar
 
@@ -78,7 +79,7 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
     Raises:
         DatasetError: there is no such folder, or no image in it.
     """
-    if not folder.is_dir():
+    if not isdir(folder):
         raise DatasetError(f"the folder of images {folder} does not exist")
     listing = find_files(folder, IMAGE_SUFFIXES)
     if not listing.files:

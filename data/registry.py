@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from os.path import exists, isdir
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def _read(
             f"unknown data set {name!r}; known: {', '.join(DATASETS)}, and PACKAGE.MODULE:OPENER "
             "for code of your own"
         )
-    if not (root.exists() if own else root.is_dir()):
+    if not (exists(root) if own else isdir(root)):
         raise DatasetError(f"the data set's folder {root} does not exist")
     if own:
         return open_own(name, root, split)

@@ -1,5 +1,6 @@
 """Pascal VOC's layout: images, palette labels of 21 classes, and lists of names."""
 
+from os.path import isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.data.dataset import Dataset, images_in, listed
@@ -31,7 +32,7 @@ def read(root: Path, split: str) -> Dataset:
     """
     base = _base(root)
     path = base / _LISTS / f"{split}.txt"
-    if not path.is_file():
+    if not isfile(path):
         there = splits(root)
         raise DatasetError(
             f"{base} holds no {NAME} images of the split {split!r}; expected {_LAYOUT}"
@@ -63,10 +64,10 @@ def splits(root: Path) -> list[str]:
 
 def _base(root: Path) -> Path:
     """The folder that holds `ImageSets`: the one that was named, or the one below it."""
-    if (root / _LISTS).is_dir():
+    if isdir(root / _LISTS):
         return root
     below = [*root.glob("VOC2*"), *root.glob("VOCdevkit/VOC2*")]
-    found = sorted(folder for folder in below if (folder / _LISTS).is_dir())
+    found = sorted(folder for folder in below if isdir(folder / _LISTS))
     if len(found) > 1:
         raise DatasetError(
             f"{root} holds {len(found)} data sets, {', '.join(f.name for f in found)}: name the "

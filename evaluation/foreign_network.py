@@ -13,6 +13,7 @@ import numpy as np
 from icnet_deploy.errors import BackendError, InputError, ModelError, require
 from icnet_deploy.evaluation.answer import Float32, Size
 from icnet_deploy.evaluation.float_network import NEEDS, Origin
+from icnet_deploy.files import open_file
 from icnet_deploy.images import Fitting, UInt8
 from icnet_deploy.integrity import artefact_sha256, find_entry
 from icnet_deploy.metadata import ArtefactMetadata
@@ -25,7 +26,7 @@ def is_foreign(path: Path) -> bool:
     """Whether a file is ONNX of another program."""
     try:
         total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             entry = find_entry(file, total)
     except (OSError, EOFError, ValueError):
         return False

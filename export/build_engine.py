@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from os.path import isfile
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
@@ -79,7 +80,7 @@ def build_engine(
     require_place(out, ".engine", ".plan")
     options = options or BuildOptions()
     flavour, gpu = flavour_of(trt), None if options.targets else gpu_here()
-    digest = artefact_sha256(onnx) if onnx.is_file() else ""
+    digest = artefact_sha256(onnx) if isfile(onnx) else ""
     graph = read_graph(onnx)
     store, key = None, ""
     if cache is not None and (gpu is not None or options.targets):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             bytes of it were changed.
     """
     path = Path(path)
-    if not path.is_file():
-        there = "it is a folder" if path.is_dir() else "there is no such file"
+    if not isfile(path):
+        there = "it is a folder" if isdir(path) else "there is no such file"
         raise ModelError(
             f"cannot read the checkpoint {path}: {there}; expected a .safetensors file that `icnet "
             "train`, `compress` or `import-weights` wrote"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of the threads
 @cache
 def _compiled(folder: Path = _NATIVE) -> tuple[_Run | None, str]:
     """labelmap.c's function, or None, and why. Looked for once."""
-    for path in filter(Path.is_file, (folder / f"labelmap{end}" for end in EXTENSION_SUFFIXES)):
+    for path in filter(isfile, (folder / f"labelmap{end}" for end in EXTENSION_SUFFIXES)):
         return _load(path)
     return None, (
         "labelmap.c is not compiled: no C compiler worked when icnet-deploy was installed; "

@@ -1,5 +1,6 @@
 """The error tree, and how errors become exit codes and one line on stderr."""
 
+import errno
 import inspect
 import os
 import signal
@@ -79,6 +80,28 @@ def test_an_unforeseen_error_is_not_swallowed():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.EROFS])
+def test_a_path_that_cannot_be_used_is_one_line(capsys, number):
+    @command
+    def main(argv=None):
+        raise OSError(number, os.strerror(number), "x" * 300)
+
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("icnet: error: cannot use 'xxx")
+    assert said.endswith(f"...: {os.strerror(number)}\n")
+    assert len(said) < 200
+
+
+def test_an_error_of_the_system_that_names_no_path_is_raised():
+    @command
+    def main(argv=None):
+        raise OSError(errno.EACCES, "no")
+
+    with pytest.raises(OSError, match="no"):
         main([])
 
 

@@ -11,16 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from icnet_deploy.errors import InputError, OutputError
+from icnet_deploy.errors import ImageError, InputError, ModelError, OutputError
 from icnet_deploy.files import (
     find_files,
     is_leftover,
     make_folder,
+    read_file,
     replacing,
     sha256,
     write_json,
     write_text,
 )
+from icnet_deploy.images import read_image
+from icnet_deploy.metadata import read_onnx_metadata
 
 
 def names(folder):
@@ -329,3 +332,23 @@ def test_what_is_no_folder_is_refused(tmp_path):
     for path in (tmp_path / "a.png", tmp_path / "none"):
         with pytest.raises(InputError, match=f"cannot read the folder .*{path.name}"):
             find_files(path, SUFFIXES)
+
+
+@pytest.mark.parametrize("name", ["nul\0", "half \ud800", "long" * 100, "none"])
+def test_a_file_that_no_system_has_is_an_error_of_the_system(tmp_path, name):
+    with pytest.raises(OSError, match=r".") as error:
+        read_file(tmp_path / name)
+    assert error.value.strerror
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_file(tmp_path):
+    """Reading one that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_file, sha256):
+        with pytest.raises(OSError, match="a pipe, a socket or a device"):
+            read(tmp_path / "pipe")
+    with pytest.raises(ImageError, match="a pipe, a socket or a device"):
+        read_image(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="a pipe, a socket or a device"):
+        read_onnx_metadata(tmp_path / "pipe")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from os.path import isdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results: list[tuple[str, Path]] = []
         for name, path in tqdm(args.results, desc="results", unit="result", disable=None):
             result = path
-            if path.is_dir():
+            if isdir(path):
                 result = Path(made) / f"{len(results)}.json"
                 _verified(path, given[cut + 1 :], result)
             results.append((name, result))

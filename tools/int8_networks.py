@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _draw(out: Path, network: _Network, counts: Mapping[str, int]) -> Path:
     folder = out / "quantized" / "data" / network.data
     wanted = {"size": network.size, **counts}
     stamp = folder.with_suffix(".json")
-    if stamp.is_file() and parse(stamp.read_text("utf-8")) == wanted:
+    if isfile(stamp) and parse(stamp.read_text("utf-8")) == wanted:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     if network.layout == "folder":
@@ -149,7 +150,7 @@ def _float_files(network: _Network, out: Path) -> Path:
     make_folder(folder)
     files = {name: folder / f"{network.name}-{name}.onnx" for name in _FLOATS}
     weights = out / f"{network.name}.safetensors"
-    if network.config and not weights.is_file():
+    if network.config and not isfile(weights):
         data = ("--dataset", network.layout, "--data", out / "data" / network.data)
         _icnet("train", *data, "--config", network.config, "-o", weights)
     of = ("--weights", weights) if network.config else ()
@@ -157,7 +158,7 @@ def _float_files(network: _Network, out: Path) -> Path:
         made = out / network.name / file.name
         if network.shipped or network.config:
             _icnet("export", *of, "--size", network.size, "--precision", name, "-o", file)
-        elif made.is_file():
+        elif isfile(made):
             shutil.copyfile(made, file)
         elif name == _FLOAT:
             raise InputError(

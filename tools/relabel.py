@@ -8,6 +8,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Sequence
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,10 +173,10 @@ def _relabel(dataset: Dataset, checkpoint: "Checkpoint", args: argparse.Namespac
 def _copy_rest(source: Path, out: Path, split: str) -> None:
     """Copies all else that the split's folder holds: its images, a person's labels, the classes."""
     for name in ("classes.json", "person.json"):
-        if (source / name).is_file():
+        if isfile(source / name):
             shutil.copyfile(source / name, out / name)
     for kind in ("images", "person"):
-        if (source / kind / split).is_dir():
+        if isdir(source / kind / split):
             shutil.copytree(source / kind / split, out / kind / split)
 
 
@@ -183,7 +184,7 @@ def _copy_rest(source: Path, out: Path, split: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _arguments().parse_args(argv)
-    if args.out.exists():
+    if exists(args.out):
         raise InputError(f"{args.out} exists: name a new folder, or remove it")
     checkpoint = read_checkpoint(args.model)
     dataset = open_dataset("folder", args.data, args.split)

@@ -9,6 +9,7 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _arguments().parse_args(argv)
     results = _read(args.results)
-    if not args.readme.is_file() or not results:
+    if not isfile(args.readme) or not results:
         raise InputError(f"run it in the repository's root: no {args.readme} or no {args.results}")
     text = args.readme.read_text("utf-8")
     fresh = with_tables(text, results)

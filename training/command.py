@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
+from os.path import exists
 from pathlib import Path
 
 from icnet_deploy.command import add_exif_option, command, count, parser, size
@@ -164,7 +165,7 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
 
 def _init(given: Path | None) -> Path | None:
     """The checkpoint to start from."""
-    if given != Path(_SHIPPED) or given.exists():
+    if given != Path(_SHIPPED) or exists(given):
         return given
     from icnet_deploy.networks.checkpoint import SHIPPED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def load_config(name: str) -> TrainConfig:
     from icnet_deploy.networks.registry import completed, settings_of_networks
 
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
-    if not path.is_file():
+    if not isfile(path):
         shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
         raise InputError(f"there is no configuration {name!r}; shipped: {shipped}, or a .toml file")
     known = dict.fromkeys((*_KINDS, *settings_of_networks()), _ANY)

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Curve(TensorBoardLogger):
     def __init__(self, run: Path, resume: bool) -> None:
         super().__init__(run, name="", version="tensorboard")
         self.path = run / "metrics.csv"
-        self._rows = read_curve(self.path) if resume and self.path.is_file() else []
+        self._rows = read_curve(self.path) if resume and isfile(self.path) else []
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,7 +101,7 @@ def train(
     machines = machines or Machines()
     config = config.override(network=completed(config.network))
     state = make_folder(run) / "last.ckpt"
-    if resume and not state.is_file():
+    if resume and not isfile(state):
         raise InputError(f"nothing to resume: there is no {state}")
     processes = machines.devices * machines.nodes
     if config.batch % processes:

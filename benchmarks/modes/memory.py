@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
 def _wheel(named: Path | None) -> Path | None:
     """The wheel that was named, or the newest that `make` built; None if there is none."""
     if named is not None:
-        if not named.is_file():
+        if not isfile(named):
             raise InputError(f"there is no wheel {named}: build one with `python -m build --wheel`")
         return named
     return max(_BUILT.glob("*.whl"), key=lambda file: file.stat().st_mtime, default=None)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from os.path import isfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -279,7 +280,7 @@ def _run(path: Path, how: list[str]) -> dict[str, Any]:
         where = ["-json_stats", "-report_type", "no_counters", "-report_folder", folder]
         done = run_tool([*_TOOL, "-m", str(path.resolve()), *how, *where], cwd=folder)
         written = Path(folder) / "benchmark_report.json"
-        report = parse(written.read_text(), strict=False) if written.is_file() else {}
+        report = parse(written.read_text(), strict=False) if isfile(written) else {}
         if done.returncode or not report:
             said = str(report.get("execution_results", {}).get("error", done.stderr))
             last = [line for line in said.splitlines() if line.strip()][-1:]

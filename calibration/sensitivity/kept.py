@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from contextlib import suppress
+from os.path import exists
 from pathlib import Path
 
 import onnx
@@ -59,7 +60,7 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
         with suppress(OutputError):  # as where the folder is read-only: it is settled anew
             save_calibration(cache, kept)
         return kept
-    if args.calibration is not None and cache.exists():
+    if args.calibration is not None and exists(cache):
         raise InputError(
             f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
             "of it, or a file that is not there to have it made"

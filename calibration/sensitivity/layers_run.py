@@ -1,6 +1,7 @@
 """The run of `icnet sensitivity --layers`: which files are compared, and where the result goes."""
 
 import argparse
+from os.path import isfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -169,7 +170,7 @@ def _beside(model: Path) -> Path:
 def _made_with(args: argparse.Namespace, cache: Path, metadata: ArtefactMetadata) -> Calibration:
     """The calibration that an 8-bit file was made with: it tells how its channels are scaled."""
     places = dict.fromkeys((cache, args.model.parent / cache.name))
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if isfile(place)), None)
     if path is None:
         raise InputError(
             f"there is no {cache}: the channels of an 8-bit file are scaled by the factors that "

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from os.path import exists, isdir
 from pathlib import Path
 
 from tqdm import tqdm
@@ -104,7 +105,7 @@ def _check(arguments: argparse.Namespace) -> Check:
 def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | None]]:
     """Each split, with what is wrong with its files; None for one that cannot be opened at all."""
     root: Path = arguments.data
-    if not root.exists():
+    if not exists(root):
         raise DatasetError(f"the data set's folder {root} does not exist")
     if arguments.dataset == folder.NAME:  # what is said of the classes is no split's
         classes_of(root, arguments.label_set, arguments.label_values)
@@ -164,6 +165,6 @@ def _open(arguments: argparse.Namespace, split: str) -> tuple[Part, Dataset]:
 
 
 def _why_left_out(path: Path) -> str:
-    if path.is_dir():
+    if isdir(path):
         return "it is hidden, cannot be read, or leads to a folder that holds this one"
     return "it is no image"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def classes_of(
         LabelSetError: the label set contradicts itself, or what is said of it.
     """
     path = folder / FILE
-    if path.is_file():
+    if isfile(path):
         return _read(path, label_values)
     if label_set is None:
         raise DatasetError(
@@ -143,7 +144,7 @@ def classes_of(
             f"--label-set {'|'.join(LABEL_SETS)}|FILE.json"
         )
     if not isinstance(label_set, LabelSet):
-        if str(label_set) not in LABEL_SETS and Path(label_set).is_file():
+        if str(label_set) not in LABEL_SETS and isfile(Path(label_set)):
             return _read(Path(label_set), label_values)
         label_set = load_label_set(label_set)
     known = label_set in LABEL_SETS.values()
@@ -176,7 +177,7 @@ def person_of(folder: Path, classes: Classes) -> tuple[Classes, ClassMap]:
         LabelSetError: it names a class that there is not, or contradicts itself.
     """
     path = folder / PERSON
-    if not path.is_file():
+    if not isfile(path):
         raise DatasetError(
             f"{folder / 'person'} is there, and {path}, which says what its labels mean, is not: "
             f"write it, e.g. {_PERSON_EXAMPLE}"

@@ -1,6 +1,7 @@
 """A folder of one's own: `images/SPLIT/**` and `labels/SPLIT/**`, and its `classes.json`."""
 
 from dataclasses import replace
+from os.path import isdir
 from pathlib import Path
 
 from icnet_deploy.data.dataset import Dataset, Incomplete, listed
@@ -96,6 +97,6 @@ def by_pattern(pattern: str) -> str:
 def splits(root: Path) -> list[str]:
     """The splits that a folder has images of, by name."""
     folder = root / "images"
-    if not folder.is_dir():
+    if not isdir(folder):
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p.name for p in folder.iterdir() if isdir(p) and not p.name.startswith("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os.path import exists, isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.data.own.classes import PERSON
@@ -77,9 +78,9 @@ class SplitFiles:
 def _missing(image: Path, taught: tuple[Path, Path], person: bool) -> Iterator[str]:
     """What a teacher did not say of an image; where there is no person, its labels are `files`'."""
     label, confidence = taught
-    if person and not label.is_file():
+    if person and not isfile(label):
         yield f"{image} has no labels of a teacher: {label} is missing"
-    if not confidence.is_file():
+    if not isfile(confidence):
         yield f"{image} has no confidence: {confidence} is missing"
 
 
@@ -90,7 +91,7 @@ def _require_whole(root: Path, split: str, confidence: _Files, person: _Files) -
             "beside a teacher's, which have a confidence; where there is no teacher, put the "
             f"person's into {root / 'labels' / split}"
         )
-    if (root / PERSON).is_file() and not (root / "person").is_dir():
+    if isfile(root / PERSON) and not isdir(root / "person"):
         raise InputError(
             f"{root / PERSON} is there, and {root / 'person'}, the labels that it speaks of, is "
             f"not: put them into {person.folder}, or remove the file"
@@ -113,7 +114,7 @@ class _Files:
     @classmethod
     def of(cls, folder: Path) -> _Files:
         by_key: dict[str, Path] = {}
-        if not folder.is_dir():
+        if not isdir(folder):
             return cls(folder, by_key)
         found = find_files(folder, IMAGE_SUFFIXES)
         problems = []
@@ -122,7 +123,7 @@ class _Files:
             first = by_key.setdefault(unicodedata.normalize("NFC", name), file)
             if first != file:
                 problems.append(f"{file} has the name of {first.name}: give each its own")
-        broken = [file for file in found.left_out if file.is_symlink() and not file.exists()]
+        broken = [file for file in found.left_out if file.is_symlink() and not exists(file)]
         problems += [f"{file} is a link to a file that is not there" for file in broken]
         others = (file for file in found.left_out if file not in broken)
         return cls(folder, by_key, tuple(problems), tuple(others), True)

@@ -9,6 +9,7 @@ import lzma
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from os.path import exists
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -181,7 +182,7 @@ def append(records: Path, run: Run) -> Path:
         OutputError: the files cannot be written.
     """
     _require_rows(run)
-    before = records.read_text("utf-8") if records.exists() else ""
+    before = records.read_text("utf-8") if exists(records) else ""
     _parsed(before, records)
     counts = _new_name(records.with_suffix(""), run)
     content = lzma.compress(_compact(run.to_dict()).encode())
@@ -225,7 +226,7 @@ def _new_name(folder: Path, run: Run) -> Path:
     stem = f"{run.date[:10]}-{run.version}"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     paths = [folder / f"{name}.json.xz" for name in names]
-    free = next((path for path in paths if not path.exists()), None)
+    free = next((path for path in paths if not exists(path)), None)
     if free is None:
         raise InputError(f"{folder} holds {len(paths)} files of {stem}: give another --date")
     return free

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,13 @@ def read_folder(path: Path) -> Folder:
         elif _is_checkpoint(entry):
             checkpoints[entry] = sha256(entry)
         elif entry not in paths and entry.name != NAME:
-            others.append(f"{entry.name}/" if entry.is_dir() else entry.name)
+            others.append(f"{entry.name}/" if isdir(entry) else entry.name)
     _check_parents(artefacts)
     return Folder(path, artefacts, checkpoints, others, leftovers)
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return kind_of_model(path) == "checkpoint" and path.is_file() and not path.name.startswith(".")
+    return kind_of_model(path) == "checkpoint" and isfile(path) and not path.name.startswith(".")
 
 
 def _judged(file: ArtefactFile) -> Artefact:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from os.path import exists
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ def adopt(path: Path, out: Path, request: Request) -> Adopted:
     file = read_foreign(path, request.layout, request.output)
     size = _size(file, request.size)
     require_place(out, ".onnx")
-    if out.exists() and out.samefile(path):
+    if exists(out) and out.samefile(path):
         raise OutputError(f"the artefact would replace {path} itself: write it to another file")
     placed = _place(file, size, request)
     network, file = placed.network, placed.network.file

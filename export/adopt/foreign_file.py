@@ -4,6 +4,7 @@ taken."""
 import math
 from collections import Counter
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from icnet_deploy.export.adopt.half import lift_half
 from icnet_deploy.export.adopt.nodes import nodes_of, rename
 from icnet_deploy.export.adopt.request import LAYOUTS
 from icnet_deploy.export.passes.common import sort_nodes
+from icnet_deploy.files import open_file
 from icnet_deploy.integrity import KEY, artefact_sha256, find_entry, require_finite_graph
 
 _LOWEST = 7
@@ -142,11 +144,11 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def _load(path: Path) -> tuple[onnx.ModelProto, str]:
     """The model with all its data, and its SHA-256 (ModelError)."""
-    if path.is_dir():
+    if isdir(path):
         raise ModelError(f"cannot read {path}: it is a folder; name an ONNX file")
     try:
-        total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            total = path.stat().st_size
             entry = find_entry(file, total)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def read_states(path: Path) -> list[State]:
         ModelError: there is no such file, it is cut off or of another kind, or it holds code: a
             pickled module or TorchScript.
     """
-    if not path.is_file():
-        there = "it is a folder" if path.is_dir() else "there is no such file"
+    if not isfile(path):
+        there = "it is a folder" if isdir(path) else "there is no such file"
         raise ModelError(
             f"cannot read the weights {path}: {there}; expected a .safetensors file, or a .pth "
             "that torch.save wrote of a state dict"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import CheckFailed, ModelError
-from icnet_deploy.files import sha256
+from icnet_deploy.files import read_file, sha256
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.checkpoint import save_checkpoint
 from icnet_deploy.networks.icnet import ICNet, Stages
@@ -56,7 +56,7 @@ def read_released(path: str | Path, stages: Stages = "sub124") -> _Released:
 def read_layers(path: Path) -> tuple[list[Layer], str]:
     """A file's layers, and the form that they have in it; ModelError as `read_released`."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise ModelError(f"cannot read the weights {path}: {error.strerror or error}") from error
     if kind := kind_of(content[:256]):

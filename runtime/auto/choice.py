@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from os.path import isdir
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -237,7 +238,7 @@ def remembered_choices() -> Iterator[Choice]:
     """What is remembered for this machine and version, in the order it was measured."""
     folder = cache_folder("choices")
     # None that is hidden: it is being written, or a killed process left it.
-    known = map(read_choice, folder.glob("[!.]*.json")) if folder and folder.is_dir() else ()
+    known = map(read_choice, folder.glob("[!.]*.json")) if folder and isdir(folder) else ()
     here = as_read(_here(machine))
     mine = [choice for key, choice in filter(None, known) if key.get("here") == here]
     yield from sorted(mine, key=lambda choice: choice.measured or "")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +27,7 @@ ENGINE_SUFFIXES = (".engine", ".plan")
 
 def kind_of(path: Path) -> Literal["folder", "engine", "onnx", "other"]:
     """What a path is taken for: a folder where there is one, else what its ending says."""
-    if path.is_dir():
+    if isdir(path):
         return "folder"
     if path.suffix in ENGINE_SUFFIXES:
         return "engine"
@@ -38,7 +39,7 @@ def _is_artefact(path: Path) -> bool:
 
     Hidden are files that are being written, and those that a killed process left.
     """
-    return kind_of(path) in ("onnx", "engine") and not path.name.startswith(".") and path.is_file()
+    return kind_of(path) in ("onnx", "engine") and not path.name.startswith(".") and isfile(path)
 
 
 class Digest(NamedTuple):
@@ -150,12 +151,12 @@ def read_artefacts(folder: Path, check: bool = True) -> list[ArtefactFile]:
     Raises:
         InputError: there is no such folder, or no artefact in it.
     """
-    if not folder.is_dir():
+    if not isdir(folder):
         raise InputError(f"there is no folder {folder}: name one that holds exported files")
     entries = sorted(folder.iterdir())
     paths = [path for path in entries if _is_artefact(path)]
     if not paths:
-        names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in entries)
+        names = ", ".join(f"{path.name}/" if isdir(path) else path.name for path in entries)
         raise InputError(
             f"no artefact in {folder} (files {', '.join(('.onnx', *ENGINE_SUFFIXES))}): "
             f"{f'it holds {names}' if names else 'it is empty'}; write one with `icnet export`"

@@ -1,6 +1,7 @@
 """`icnet predict`: labels images, folders and videos, and draws what it found."""
 
 import argparse
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +16,7 @@ import numpy as np
 from icnet_deploy import command as shared
 from icnet_deploy.documents import PROBABILITY
 from icnet_deploy.drawing import palette, with_legend
-from icnet_deploy.errors import ImageError, InputError, MissingPackage
+from icnet_deploy.errors import ImageError, InputError, MissingPackage, OutputError
 from icnet_deploy.files import make_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import IGNORE, LabelSet
@@ -216,6 +217,10 @@ def label_files(
         except (ImageError, MissingPackage) as error:
             named = str(item.path) in str(error)
             return done, error if named else ImageError(f"{item.path}: {error}"), None
+        except OutputError as error:  # the next result may have a shorter name
+            if getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
+                raise
+            return done, error, None
         return done, None, None
 
     images = [item for item in items if not item.video]

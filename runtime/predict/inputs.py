@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from os.path import isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
@@ -101,10 +102,10 @@ def _pages(path: Path) -> int:
 
 def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator[tuple[Path, Path]]:
     """Yields (file, its name below the output folder, without suffix)."""
-    if path.is_file():
+    if isfile(path):
         yield path, Path(path.stem)
         return
-    if not path.is_dir():
+    if not isdir(path):
         raise ImageError(f"cannot read {path}: there is no such file or folder")
     if path.resolve() == output.resolve():
         raise InputError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class VideoReader:
         import av
 
         self._av, self._path = av, path
-        if not path.is_file():
+        if not isfile(path):
             raise ImageError(f"cannot read the video {path}: there is no such file")
         try:
             # "file:", or a name with a colon is one of FFmpeg's protocols.

@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
@@ -142,7 +143,7 @@ def check_outputs(arguments: argparse.Namespace, *names: str) -> None:
                 "none: name another file"
             )
         make_folder(path.parent)
-        if path.is_dir():
+        if isdir(path):
             raise OutputError(f"cannot write the file {path}: a folder of that name is there")
 
 
@@ -157,7 +158,7 @@ def _paths(given: object) -> Iterator[Path]:
 
 def _is_binary(path: Path) -> bool:
     """Whether a file is there that is no text: no text holds a zero byte."""
-    if not path.is_file():
+    if not isfile(path):
         return False
     with suppress(OSError), path.open("rb") as file:
         return b"\0" in file.read(1 << 20)
@@ -166,7 +167,7 @@ def _is_binary(path: Path) -> bool:
 
 def _is_same(path: Path, other: Path) -> bool:
     """Whether both are one file, of whatever name, or will be."""
-    if path.exists() and other.exists():
+    if exists(path) and exists(other):
         return path.samefile(other)
     return path.resolve() == other.resolve()
 
@@ -249,6 +250,15 @@ def error_words(error: BaseException) -> str:
     return f"{type(error).__name__}{f': {error}' if str(error) else ''}{where}"
 
 
+_OF_PATHS = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
+)
+"""Errors of the system that speak of a path that somebody named."""
+
+_LONGEST_NAME = 120
+"""Characters of a path that is shown with them."""
+
+
 def command(main: _Main) -> _Main:
     """Turns errors raised on purpose into one line on stderr and their exit code.
 
@@ -276,10 +286,15 @@ def command(main: _Main) -> _Main:
             _be_quiet()
             return 141
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+                _be_quiet()
+                print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
+            elif error.errno in _OF_PATHS and error.filename is not None:
+                name = ascii(str(error.filename))
+                name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+                print(f"icnet: error: cannot use {name}: {error.strerror}", file=sys.stderr)
+            else:
                 raise
-            _be_quiet()
-            print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print(f"icnet: {'terminated' if came else 'interrupted'}", file=sys.stderr)

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from os.path import exists, isdir, isfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from icnet_deploy.errors import InputError, OutputError
 
@@ -33,7 +34,7 @@ def make_folder(path: str | Path) -> Path:
         OutputError: it cannot be made or written, or a file stands in its place.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not isdir(folder):
         raise OutputError(
             f"cannot write into the folder {folder}: a file of that name is there; name another"
         )
@@ -62,7 +63,7 @@ def require_place(path: Path, *endings: str) -> None:
     if path.suffix not in endings:
         raise InputError(f"cannot write {path}: it does not end in {' or '.join(endings)}")
     make_folder(path.parent)
-    if path.is_dir():
+    if isdir(path):
         raise OutputError(f"cannot write the file {path}: a folder of that name is there")
 
 
@@ -81,7 +82,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     make_folder(target.parent)
-    if target.is_dir():
+    if isdir(target):
         raise OutputError(f"cannot write the file {target}: a folder of that name is there")
     temporary: Path | None = None
     try:
@@ -143,9 +144,30 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens a file to read its bytes; no pipe, which might wait for ever, and no device.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, or is none.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # no system has such a path
+        raise OSError(errno.EINVAL, str(error)) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device: copy it to a file")
+    return Path(path).open("rb")
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file; OSError as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hex digits."""
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -209,14 +231,14 @@ def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
             left_out.append(current)
             continue
         for entry in entries:
-            if entry.is_dir():
+            if isdir(entry):
                 if entry.name.startswith("."):
                     left_out.append(entry)
                 else:
                     (linked if entry.is_symlink() else own).append(entry)
             elif entry.name.startswith(".") or is_leftover(entry):
                 continue
-            elif entry.suffix.lower() in suffixes and entry.is_file():
+            elif entry.suffix.lower() in suffixes and isfile(entry):
                 files.append(entry)
             else:
                 left_out.append(entry)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from icnet_deploy.documents import NUMBER, list_of
 from icnet_deploy.errors import ImageError, ModelError
-from icnet_deploy.files import replacing
+from icnet_deploy.files import read_file, replacing
 from icnet_deploy.formats import decode
 from icnet_deploy.formats.chunks import PNG_START
 from icnet_deploy.formats.header import Unreadable
@@ -60,7 +60,7 @@ class ImageFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._content = self.path.read_bytes()
+            self._content = read_file(self.path)
         except OSError as error:
             raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
         with self._naming():

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -202,7 +203,7 @@ def _external(file: BinaryIO, total: int, folder: Path | None) -> list[tuple[Pat
                 f"the model's external data {name!r} lie outside of its folder: keep them beside it"
             )
         path = folder / name
-        if not path.is_file():
+        if not isfile(path):
             raise ModelError(
                 f"the model's external data {path} are missing: copy them with the model, or "
                 "export it again"

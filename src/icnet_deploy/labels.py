@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,7 @@ def load_label_set(name: str | Path) -> LabelSet:
     if str(name) in LABEL_SETS:
         return LABEL_SETS[str(name)]
     path = Path(name)
-    if not path.exists() and path.suffix != ".json":
+    if not exists(path) and path.suffix != ".json":
         raise LabelSetError(
             f"there is no label set {str(name)!r}; expected {', '.join(LABEL_SETS)}, or a JSON file"
         )

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from os.path import isdir
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, overload
 
@@ -30,7 +31,7 @@ from icnet_deploy.documents import (
     or_null,
 )
 from icnet_deploy.errors import LabelSetError, ModelError
-from icnet_deploy.files import replacing
+from icnet_deploy.files import open_file, replacing
 from icnet_deploy.integrity import (
     KEY,
     Entry,
@@ -265,15 +266,15 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
             whether its weights are finite.
     """
     path = Path(path)
-    if path.is_dir():
+    if isdir(path):
         raise ModelError(
             f"cannot read the model {path}: it is a folder; name a file in it, or give the folder "
             "to a command that takes one (`icnet predict --model`, `icnet verify`)"
         )
     total = 0
     try:
-        total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            total = path.stat().st_size
             entry = find_entry(file, total)
             metadata = _metadata(path, entry)
             if check and metadata.digest:

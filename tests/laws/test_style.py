@@ -37,6 +37,18 @@ def functions(tree):
             yield node.name, node.end_lineno - node.lineno + 1 - docstring
 
 
+def test_paths_are_asked_by_functions_that_answer_for_every_path():
+    """`Path.is_file` raises an error where a path is too long or no system has it (until Python
+    3.14); `os.path.isfile` says no, and what reads the path then says why."""
+    asked = [
+        f"{name(file)}:{node.lineno}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("is_file", "is_dir", "exists")
+    ]
+    assert not asked, "ask os.path.isfile, isdir or exists"
+
+
 def test_no_file_is_longer_than_400_lines():
     lengths = {name(f): len(f.read_text(encoding="utf-8").splitlines()) for f in FILES}
     long = {n: lines for n, lines in lengths.items() if lines > LONGEST_FILE}

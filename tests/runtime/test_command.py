@@ -298,6 +298,16 @@ def test_one_broken_image_does_not_keep_the_others(predict, out, blocks, tmp_pat
     assert_refused(code, capfd, "1 of 3 inputs failed", "b.png")
 
 
+def test_one_name_that_is_too_long_does_not_keep_the_others(predict, out, blocks, tmp_path, capfd):
+    """The image's name fits; those of its results are longer than a file system takes."""
+    names = ("a" * 246, "b")
+    for name in names:
+        write_image(tmp_path / "in" / f"{name}.png", blocks(SIZE))
+    code = predict(tmp_path / "in")
+    assert files(out) == results("b")
+    assert_refused(code, capfd, "1 of 2 inputs failed", "aaa_labels.png: File name too long")
+
+
 @pytest.mark.parametrize("name", ["empty.png", "text.jpg", "text.mp4", "noise"])
 def test_an_input_that_is_no_image(predict, out, tmp_path, capfd, name):
     (tmp_path / name).write_bytes(b"" if name == "empty.png" else b"abc" * 400)

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,7 +74,7 @@ def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: it holds what is of another machine, other versions or another size.
     """
-    if not out.is_file():
+    if not isfile(out):
         return fresh
     try:
         held = parse(out.read_bytes())

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Setting:
     def scenes(self) -> Path:
         """A folder of drawn scenes."""
         folder = self.folder / "scenes"
-        if not folder.is_dir():
+        if not isdir(folder):
             count = ("--count", str(self.images), "--size", self.size_text)
             self.icnet("scenes", str(folder), *count, "--seed", "90000")
         return folder
@@ -97,7 +98,7 @@ class Setting:
 
 def lines_of(path: Path) -> list[Any]:
     """The JSON lines of a file; none where there is no file."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8") if isfile(path) else ""
     return [parse(line) for line in text.splitlines() if line.strip()]
 
 
@@ -122,7 +123,7 @@ def _parity_of(setting: Setting, path: Path, *where: str) -> dict[str, Any]:
     out = setting.folder / f"{path.name}.parity.json"
     data = ("--dataset", "scenes", "--data", setting.scenes(), "--limit", str(setting.images))
     failed = setting.icnet("parity", path, *where, *data, "--json", out)
-    if not out.is_file():
+    if not isfile(out):
         return {"error": failed}
     return dict(parse(out.read_text(encoding="utf-8")))
 

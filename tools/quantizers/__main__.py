@@ -9,6 +9,7 @@ runs in an environment of its own, whose interpreter `--nncf` names.
 
 import argparse
 from collections.abc import Sequence
+from os.path import exists
 from pathlib import Path
 
 from icnet_deploy.command import command, count
@@ -84,7 +85,7 @@ def _make(args: argparse.Namespace) -> None:
         args.validation,
     )
     kept = args.folder / "network.json"
-    if args.again or not kept.exists() or Network.read(args.folder) != network:
+    if args.again or not exists(kept) or Network.read(args.folder) != network:
         write_images(network, open_split(args, "train"), metadata, size)
         network.write()
     make_all(network, args.nncf, args.only, args.settings, args.again)

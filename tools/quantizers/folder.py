@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,12 @@ class Network:
     def read(cls, folder: Path) -> Network:
         """Reads it; InputError if there is none, or the float32 file has changed."""
         path = folder / "network.json"
-        if not path.is_file():
+        if not isfile(path):
             raise InputError(f"{folder} holds no network.json: make its files first, with `make`")
         content: dict[str, Any] = parse(path.read_text("utf-8"))
         model = Path(content.pop("model"))
         network = cls(folder, model, data=tuple(content.pop("data")), **content)
-        if not model.is_file() or sha256(model) != network.model_sha256:
+        if not isfile(model) or sha256(model) != network.model_sha256:
             raise InputError(
                 f"{model} is not the float32 file that the files of {folder} were made of: make "
                 "them again, with `make --again`"

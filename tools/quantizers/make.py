@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from os.path import exists
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def make_all(
             _make_ours(network, recipe)
         elif recipe.worker != "with_nncf" or nncf is not None:
             record = network.subfolder("files") / f"{recipe.stem}.json"
-            if again or not record.exists():
+            if again or not exists(record):
                 _make(network, recipe, nncf, timeout).write(record)
 
 
@@ -110,7 +111,7 @@ def _make(network: Network, recipe: Recipe, nncf: Path | None, timeout: float) -
     words = recipe.quantizer, recipe.name, recipe.runtimes, seconds
     if done.returncode == 124:
         return Made(*words, error=f"no file after {timeout:.0f} s")
-    if done.returncode or not out.exists():
+    if done.returncode or not exists(out):
         return Made(*words, error=_reason(done.stderr, done.returncode, network))
     return Made(*words, out.name, file_digest(out))
 
@@ -133,7 +134,7 @@ def _make_ours(network: Network, recipe: Recipe) -> None:
         seconds = round(time.monotonic() - start, 1)
         name = f"{recipe.name}, {placement}"
         words = recipe.quantizer, name, (cpu_runtime(placement),), seconds
-        row = Made(*words, out.name, file_digest(out)) if out.exists() else None
+        row = Made(*words, out.name, file_digest(out)) if exists(out) else None
         row = row or Made(*words, error=_reason(done.stderr, done.returncode, network))
         row.write(out.with_suffix(".json"))
         others = tuple(each for each in RUNTIMES if each not in row.runtimes)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Scores:
             "prepared": PREPARED if runtime == "openvino" else 0,
             "images_sha256": self.exact.protocol().images_sha256,
         }
-        if kept.exists():
+        if exists(kept):
             content: dict[str, Any] = parse(kept.read_text("utf-8"))
             if {"prepared": 0, **content["key"]} == key:
                 counts = [ImageCounts.from_dict(each) for each in content["counts"]]

@@ -10,6 +10,7 @@ pools and both inputs of each fusion are cut alike.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,7 +86,7 @@ def compress(
             done = _info(tuned) if made else {}
             changed = changed_settings(done.get("config", {}), settings or {})
             if changed or done.get("started_from") != last.sha256:
-                tune(pruned, tuned, folder, made and (folder / "last.ckpt").is_file())
+                tune(pruned, tuned, folder, made and isfile(folder / "last.ckpt"))
             last = load_checkpoint(tuned)
     # The history says whose it is: what the last step started from is left out.
     info = {k: v for k, v in last.info.items() if k != "parent"} | {"compression": history}
@@ -98,7 +99,7 @@ def compress(
 
 def _info(path: Path) -> dict[str, Any]:
     """What a checkpoint says of its making; nothing where there is none."""
-    return load_checkpoint(path).info if path.is_file() else {}
+    return load_checkpoint(path).info if isfile(path) else {}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from icnet_deploy.engine_sidecar import EngineSidecar, read_sidecar, sidecar_path
 from icnet_deploy.errors import BackendError, ModelError
+from icnet_deploy.files import read_file
 from icnet_deploy.runtime.backends.base import TensorSpec
 from icnet_deploy.runtime.cuda.base import Cuda, OutOfMemory
 
@@ -64,7 +65,7 @@ def read_plan(path: Path, require_manifest: bool) -> Plan:
             another engine.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise ModelError(f"cannot read the engine {path}: {error.strerror or error}") from error
     sidecar = read_sidecar(path)

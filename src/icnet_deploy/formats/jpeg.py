@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _state_without_codes(content: bytes) -> int:
 def _reader() -> Any:
     """The compiled function, or None: no compiler worked at the installation."""
     folder = Path(__file__).parents[1] / "native"
-    for path in filter(Path.is_file, (folder / f"jpeg{end}" for end in EXTENSION_SUFFIXES)):
+    for path in filter(isfile, (folder / f"jpeg{end}" for end in EXTENSION_SUFFIXES)):
         try:
             function = ctypes.CDLL(str(path)).icnet_jpeg_state_1
         except (OSError, AttributeError):  # it does not load, or is older than this file

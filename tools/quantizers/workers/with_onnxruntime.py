@@ -17,6 +17,7 @@ Without any, `quantize_static` is called with what it asks for and nothing else.
 
 import json
 import sys
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class _Images(q.CalibrationDataReader):  # type: ignore[misc]
 
 def _prepared(model: Path, work: Path) -> Path:
     prepared = work / "prepared.onnx"
-    if not prepared.exists():
+    if not exists(prepared):
         try:
             quant_pre_process(str(model), str(prepared))
         except Exception:  # its symbolic shape inference gives up on some graphs: without it, then
@@ -79,7 +80,7 @@ def make(job: dict[str, Any]) -> None:
     ranges = work / f"{'-'.join(kept)}.json"
     if "operators" in settings:
         options["op_types_to_quantize"] = settings["operators"]
-        if not ranges.exists():  # of all operators: they hold those that any need
+        if not exists(ranges):  # of all operators: they hold those that any need
             ranges = work / f"{'-'.join([*kept, *settings['operators']])}.json"
     q.quantize_static(
         model,
