@@ -341,6 +341,19 @@ def test_a_file_that_no_system_has_is_an_error_of_the_system(tmp_path, name):
     assert error.value.strerror
 
 
+@pytest.mark.parametrize("name", ["nul\0", "half \ud800"])
+@pytest.mark.parametrize("below", ["", "below/"])
+def test_what_no_system_has_is_not_written(tmp_path, name, below):
+    for write in (
+        lambda path: write_text(path, "text"),
+        make_folder,
+        lambda path: make_folder(path / "deeper"),
+    ):
+        with pytest.raises(OutputError, match="no system has such a name"):
+            write(tmp_path / f"{below}{name}")
+    assert not names(tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_no_file(tmp_path):
     """Reading one that nobody writes to would wait for ever."""

@@ -34,6 +34,7 @@ def make_folder(path: str | Path) -> Path:
         OutputError: it cannot be made or written, or a file stands in its place.
     """
     folder = Path(path)
+    _require_possible(folder)
     if exists(folder) and not isdir(folder):
         raise OutputError(
             f"cannot write into the folder {folder}: a file of that name is there; name another"
@@ -47,6 +48,16 @@ def make_folder(path: str | Path) -> Path:
             f"cannot write into the folder {folder}: {error.strerror or error}"
         ) from error
     return folder
+
+
+def _require_possible(path: Path) -> None:
+    """OutputError for a path that no system has."""
+    try:
+        if b"\0" not in os.fsencode(path):
+            return
+    except UnicodeEncodeError:
+        pass
+    raise OutputError(f"cannot write {str(path)!a}: no system has such a name; name another")
 
 
 def require_place(path: Path, *endings: str) -> None:
@@ -81,6 +92,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OutputError: the folder cannot be written, or the disk is full.
     """
     target = Path(path)
+    _require_possible(target)
     make_folder(target.parent)
     if isdir(target):
         raise OutputError(f"cannot write the file {target}: a folder of that name is there")
