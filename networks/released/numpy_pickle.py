@@ -7,6 +7,7 @@ with what the file says, since a forged dtype makes NumPy take numbers for addre
 
 import io
 import pickle
+import pickletools
 import re
 from typing import Any, NoReturn
 
@@ -117,10 +118,23 @@ def numpy_layers(content: bytes) -> list[Layer]:
     dtype = header[version](file)[2]
     if not dtype.hasobject:
         raise ValueError(f"an array of {dtype} and not a dict of layers")
+    _require_bounded(file)
     (value,) = _Unpickler(file, encoding="latin1").load().items
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__} and not a dict of layers")
     return [Layer(_text(name), _blobs(entry)) for name, entry in value.items()]
+
+
+def _require_bounded(file: io.BytesIO) -> None:
+    """Refuses places in the unpickler's memory beyond what a file of that length can fill.
+
+    Seven bytes can name the place 2^31, and the unpickler takes memory for all before it.
+    """
+    start = file.tell()
+    for opcode, place, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > file.tell():
+            raise pickle.UnpicklingError(f"the place {place} in a file of fewer bytes")
+    file.seek(start)
 
 
 def _text(name: Any) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy import command as shared
-from icnet_deploy.documents import PROBABILITY
+from icnet_deploy.documents import POSITIVE, PROBABILITY
 from icnet_deploy.drawing import palette, with_legend
 from icnet_deploy.errors import ImageError, InputError, MissingPackage, OutputError
 from icnet_deploy.files import make_folder
+from icnet_deploy.formats.decode import LIMIT
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile, write_image, write_labels
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.runtime.ahead import ahead
@@ -89,12 +91,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the ids that the data set's evaluation server expects, not class indices",
     )
+    _add_limit(parser)
     _add_unsure(parser)
     _add_tiles(parser)
     args = parser.parse_args(argv)
     if args.overlap is not None and not args.tiles:
         raise InputError("--overlap is of tiles: give --tiles, too")
     return args
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-megapixels",
+        type=shared.number_type(POSITIVE),
+        metavar="N",
+        help=f"refuse larger images and videos, whatever their files say that they hold; as the "
+        f"environment's {LIMIT}, which holds for all commands (default: 100)",
+    )
 
 
 def _add_unsure(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +141,8 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet predict`; returns its exit code."""
     args = _arguments(argv)
+    if args.max_megapixels is not None:
+        os.environ[LIMIT] = str(args.max_megapixels)
     items = find_items(args.inputs, args.output)
     with Predictor.open(
         args.model,

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icnet_deploy.errors import ImageError, require
+from icnet_deploy.formats.decode import most_pixels, require_room
+from icnet_deploy.formats.header import Unreadable
 from icnet_deploy.images import UInt8
 from icnet_deploy.runtime.video.frames import USUAL_RATE, Frame, size_change
 from icnet_deploy.runtime.video.whole import Tally
@@ -84,12 +86,21 @@ class VideoReader:
         stream = max(streams, key=lambda s: (bool(s.disposition & flags.default), -s.index))
         if stream.codec_context is None:
             raise ImageError(f"{path} is of a kind that PyAV's FFmpeg has no decoder for")
+        self._require_room(stream.codec_context.height, stream.codec_context.width)
         # A frame that is not as its checksum says is an error, of JPEGs also one that ends early.
         self._jpeg = stream.codec_context.name == "mjpeg"
         stream.codec_context.options = {
-            "err_detect": "crccheck+explode" if self._jpeg else "crccheck"
+            "err_detect": "crccheck+explode" if self._jpeg else "crccheck",
+            "max_pixels": str(most_pixels()),  # of a frame, whatever the header said
         }
         return stream
+
+    def _require_room(self, height: int, width: int) -> None:
+        """Refuses frames that are too large before memory is taken for one; 0: not known yet."""
+        try:
+            require_room(height or 1, width or 1)
+        except Unreadable as error:
+            raise ImageError(f"the video {self._path} {error}") from error
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames that can be read; see `FrameReader`.

@@ -308,6 +308,17 @@ def test_one_name_that_is_too_long_does_not_keep_the_others(predict, out, blocks
     assert_refused(code, capfd, "1 of 2 inputs failed", "aaa_labels.png: File name too long")
 
 
+def test_larger_images_than_asked_for_are_refused(
+    predict, out, blocks, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("ICNET_MAX_MEGAPIXELS", "100")  # and as it was before, afterwards
+    for name, factor in (("small", 1), ("large", 2)):
+        write_image(tmp_path / "in" / f"{name}.png", blocks([side * factor for side in SIZE]))
+    code = predict(tmp_path / "in", "--max-megapixels", SIZE[0] * SIZE[1] / 1e6)
+    assert files(out) == results("small")
+    assert_refused(code, capfd, "1 of 2 inputs failed", "set ICNET_MAX_MEGAPIXELS=1")
+
+
 @pytest.mark.parametrize("name", ["empty.png", "text.jpg", "text.mp4", "noise"])
 def test_an_input_that_is_no_image(predict, out, tmp_path, capfd, name):
     (tmp_path / name).write_bytes(b"" if name == "empty.png" else b"abc" * 400)

@@ -5,6 +5,8 @@ decodes the rest, and whatever is asked for as a palette's indices.
 """
 
 import io
+import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,12 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icnet_deploy.errors import InputError
 from icnet_deploy.formats import chunks, jpeg, plain, tiff
 from icnet_deploy.formats.header import CORRUPT, Header, Unreadable, exif_orientation
 
 _UInt8 = npt.NDArray[np.uint8]
 
-_MOST_PIXELS = 1 << 30  # OpenCV's own limit
+LIMIT = "ICNET_MAX_MEGAPIXELS"
+"""An environment variable: the largest picture that is decoded, in millions of pixels."""
+
+_MOST_MEGAPIXELS = 100
+_OPENCVS_MOST = 1 << 30
 _DARK = 1 << 14
 _BRIGHT_SHARE = 1e-3
 
@@ -33,16 +40,44 @@ def header(content: bytes) -> Header:
     for recognized, read in _READERS:
         if recognized(content):
             head = read(content)
-            if not 0 < head.height * head.width <= _MOST_PIXELS:
-                raise Unreadable(
-                    f"says that it is {head.height}x{head.width}; expected 1 to {_MOST_PIXELS} "
-                    "pixels"
-                )
+            require_room(head.height, head.width)
             return head
     raise Unreadable(
         f"is not an image that can be decoded ({len(content)} bytes); expected JPEG, PNG, WebP, "
         "BMP, TIFF, GIF, AVIF, JPEG 2000, PBM, PGM or PPM: convert it"
     )
+
+
+def require_room(height: int, width: int) -> None:
+    """Refuses, before memory is taken for it, what says that it is larger than pictures are.
+
+    A file of a kilobyte can say that it is of any size.
+
+    Raises:
+        Unreadable: it has no pixels, or more than `LIMIT` says, or OpenCV takes.
+        InputError: `LIMIT` is no number.
+    """
+    pixels, most = height * width, most_pixels()
+    if not 0 < pixels <= _OPENCVS_MOST:
+        raise Unreadable(f"says that it is {height}x{width}; expected 1 to {_OPENCVS_MOST} pixels")
+    if pixels > most:
+        raise Unreadable(
+            f"says that it is {height}x{width}, {pixels / 1e6:.0f} megapixels; expected at most "
+            f"{most / 1e6:g}: if that is true and there is memory for it, set "
+            f"{LIMIT}={-(-pixels // 10**6)}"
+        )
+
+
+def most_pixels() -> int:
+    """How many pixels a picture may have; InputError if `LIMIT` is no number."""
+    text = os.environ.get(LIMIT, "")
+    try:
+        most = float(text or _MOST_MEGAPIXELS)
+    except ValueError:
+        most = math.nan
+    if not 0 < most < math.inf:
+        raise InputError(f"{LIMIT} is {text!r}; expected a number of megapixels above 0")
+    return round(most * 1e6)
 
 
 def check(content: bytes, head: Header) -> None:
@@ -104,7 +139,9 @@ def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
     """Yields the bytes and header of each picture that is a file of its own inside the file."""
     if head.kind == "TIFF":
         for number in tiff.pages(content):
-            yield content, tiff.page(content, number)
+            part = tiff.page(content, number)
+            require_room(part.height, part.width)
+            yield content, part
         return
     starts = [*(jpeg.pictures if head.kind == "JPEG" else plain.pnm_pictures)(content)]
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
@@ -121,6 +158,7 @@ def frames(content: bytes, head: Header) -> Iterator[tuple[_UInt8, float | None]
             image.seek(number)
         except EOFError as error:
             raise Unreadable(f"was cut off: it has {number} of {head.pictures} frames") from error
+        require_room(image.height, image.width)  # a frame of a GIF can be larger than its header
         pixels = _pillow(image)
         milliseconds = float(image.info.get("duration", 0))
         if head.kind == "GIF" and milliseconds <= 10:

@@ -123,6 +123,15 @@ def test_a_forged_dtype_is_refused(file):
         read_layers(file(raw(body)))
 
 
+@pytest.mark.parametrize(
+    "body", [b"\x80\x02Nr\xff\xff\xff\x1f.", b"\x80\x02N}r\xff\xff\xff\x7f0.", b"Np2147483647\n."]
+)
+def test_a_place_beyond_the_file_takes_no_memory(file, body):
+    """The unpickler would take memory for all places before it, 2 to 17 GB."""
+    with pytest.raises(ModelError, match=r"the place \d+ in a file of fewer bytes"):
+        read_layers(file(raw(body)))
+
+
 def test_stand_ins_cannot_be_changed(file):
     """BUILD on what a name resolves to, as the pickle of `(None, {"order": 1})` as its state."""
     body = b"\x80\x02cnumpy\ndtype\nN}X\x05\x00\x00\x00orderK\x01s\x86b."

@@ -98,6 +98,14 @@ def test_a_rate_that_varies_is_kept(clips, name, codec, times):
     assert [round(1000 * frame.time) for frame in frames] == pytest.approx(times, abs=1)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4")])
+def test_frames_that_are_larger_than_asked_for_are_refused(clips, name, codec, monkeypatch):
+    path = clips(name, codec=codec)
+    monkeypatch.setenv("ICNET_MAX_MEGAPIXELS", "0.001")
+    with pytest.raises(ImageError, match=rf"{name} says that it is .* expected at most 0\.001"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.flv"])
 def test_the_first_frame_stands_at_zero(clips, name):
     late = [10_000 + 40 * i for i in range(40)]
