@@ -142,5 +142,8 @@ def check_feed(inputs: tuple[TensorSpec, ...], feed: Mapping[str, Array]) -> Non
 
 def reason(error: Exception) -> str:
     """What a C++ runtime's error says in the end: its last line, without the places it came by."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error)
+    if isinstance(error, UnicodeDecodeError):  # what it says is in bytes that are no text
+        text = error.object.decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -24,6 +24,9 @@ from icnet_deploy.runtime.backends.openvino.graph import PREPARED, for_one, prep
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that lets OpenVINO use fewer of a processor's instructions."""
 
+_ERRORS = (RuntimeError, UnicodeDecodeError)
+"""OpenVINO's; the second where it cites bytes of a file that are no text."""
+
 _DIGEST = 64  # hex digits at the start of what is kept
 
 _TRIES, _ALIKE = 3, 0.98
@@ -72,7 +75,7 @@ class OpenVinoBackend:
         try:
             one_by_one = self._ports.one_by_one and len(given[0]) > 1
             values = self._each(given[0]) if one_by_one else self._infer(given)
-        except RuntimeError as error:
+        except _ERRORS as error:
             raise BackendError(f"OpenVINO failed to run the model: {reason(error)}") from error
         return {
             spec.name: values[index].transpose(0, 3, 1, 2)
@@ -138,7 +141,7 @@ def open_model(
             load = partial(_load, path, device.upper(), config, cached)
             return OpenVinoBackend(*load_alike(load, alone, streams, path))
         return OpenVinoBackend(*_load(path, device.upper(), config, cached))
-    except RuntimeError as error:
+    except _ERRORS as error:
         raise ModelError(f"OpenVINO cannot load the model {path}: {reason(error)}") from error
 
 
@@ -194,7 +197,7 @@ def _load(
     earlier = place and place.read()
     if earlier:
         ports, content = earlier
-        with suppress(RuntimeError):  # what OpenVINO does not take is compiled anew
+        with suppress(*_ERRORS):  # what OpenVINO does not take is compiled anew
             return core().import_model(content, device, config), _ports_of(ports)
     compiled, made = compile_for(
         core().read_model(path), lambda model: core().compile_model(model, device, config)
