@@ -216,6 +216,21 @@ def test_without_a_stdout_it_works():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_daemon_without_streams_does_its_work(tmp_path, closed):
+    command = f"-m icnet_deploy scenes {shlex.quote(str(tmp_path / 'scenes'))}"
+    script = f"exec {shlex.quote(sys.executable)} {command} --count 2 --size 64x64 {closed}"
+    done = subprocess.run(["sh", "-c", script], check=False)
+    assert done.returncode == 0
+    assert len(list((tmp_path / "scenes").rglob("*leftImg8bit.png"))) == 2
+
+
+def test_an_error_does_not_stand_among_the_results_where_stderr_is_closed():
+    script = f"exec {shlex.quote(sys.executable)} -m icnet_deploy evaluate nothing.onnx 2>&-"
+    done = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(unbuffered):
     reading, writing = os.pipe()

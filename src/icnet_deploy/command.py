@@ -270,14 +270,14 @@ def command(main: _Main) -> _Main:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         came: list[int] = []
+        _open_standard_streams()
         try:
             try:
                 with _interrupted_by(came):
                     status = main(argv)
             except SystemExit as stop:  # argparse: 0 after --help, 2 after a usage error
                 status = stop.code if isinstance(stop.code, int) else 2
-            if sys.stdout is not None:  # None where the caller closed it
-                sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+            sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
             return status
         except IcnetError as error:
             print(f"icnet: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -301,6 +301,22 @@ def command(main: _Main) -> _Main:
             return 128 + (signal.SIGTERM if came else signal.SIGINT)
 
     return run
+
+
+def _open_standard_streams() -> None:
+    """Opens those that the caller closed, as a daemon's: what is written there goes nowhere.
+
+    The next file that is opened would get the number of one, and what a library says into its
+    midst; and where Python has no stderr, it prints errors among the results.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 @contextmanager
