@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -103,9 +104,7 @@ def train(
     state = make_folder(run) / "last.ckpt"
     if resume and not isfile(state):
         raise InputError(f"nothing to resume: there is no {state}")
-    processes = machines.devices * machines.nodes
-    if config.batch % processes:
-        raise InputError(f"a batch of {config.batch} cannot be shared by {processes} processes")
+    processes = _processes(config, machines)
     _quiet()
     pl.seed_everything(config.seed, verbose=False)
     mix = Mix(datasets, label_set, config)
@@ -217,6 +216,32 @@ def _say(*notes: str) -> None:
     """Prints, in the first of several processes."""
     for note in notes:
         print(note, flush=True)
+
+
+_PIXEL_BYTES = 3 + 8 + 12
+"""Of a crop: the image, its labels, and the network's input."""
+
+
+def _processes(config: TrainConfig, machines: Machines) -> int:
+    """How many processes share a batch.
+
+    Raises:
+        InputError: they cannot share it, or a machine has not the memory for its part: less than
+            for its images and labels alone.
+    """
+    processes = machines.devices * machines.nodes
+    if config.batch % processes:
+        raise InputError(f"a batch of {config.batch} cannot be shared by {processes} processes")
+    wanted = config.batch // machines.nodes * math.prod(config.crop) * _PIXEL_BYTES
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > there:
+        height, width = config.crop
+        raise InputError(
+            f"a batch of {config.batch} crops of {height}x{width} takes {wanted / 2**30:,.0f} GiB "
+            f"for images and labels alone, and this machine has {there / 2**30:,.0f}: give it "
+            "fewer, or smaller ones"
+        )
+    return processes
 
 
 def _require_sides(network: SegmentationNetwork, config: TrainConfig) -> None:

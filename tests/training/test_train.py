@@ -219,6 +219,8 @@ def test_a_baseline_trains(scenes, tmp_path):
         (["-o", "x.pth"], ".safetensors"),
         (["--batch", "1"], "batch"),
         (["--batch", "3", "--devices", "2"], "cannot be shared"),
+        (["--batch", "100000000000"], "GiB for images and labels alone"),
+        (["--crop", "1000000x1000000"], "each side must be 64 to 16384 pixels"),
         (["--label-set", "camvid"], "cannot be trained"),
     ],
 )
