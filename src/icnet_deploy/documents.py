@@ -132,7 +132,8 @@ class Schema:
         what: it is called in a message, with what writes it.
         fields: name -> what it must be.
         optional: the names of those that may be missing.
-        closed: a field that is not known is refused; else it is left out.
+        closed: a field that is not known is refused, since what depends on it would be done wrong;
+            else it is left out.
         newest: the highest number that its field `schema` may hold, which is a field of all such
             files then; None: they need not have it.
         sealed: its values were `sealed`: one that was changed is refused. One that never was
@@ -210,12 +211,23 @@ class Schema:
                         f"{self.newest}: upgrade icnet-deploy"
                     )
                 fields = {**fields, "schema": FROM_ONE}
-            known = take(value, fields, self.optional, self.closed)
+                self._require_known(value, fields, where)
+            known = take(value, fields, self.optional, self.closed and self.newest is None)
             if self.sealed:
                 _check_seal(value)
             return known
         except ValueError as error:
             raise self.error(f"{where} is not {self.what}: {error}") from error
+
+    def _require_known(self, value: Mapping[str, Any], fields: Collection[str], where: str) -> None:
+        """Refuses what a later version may have written into a file of this schema."""
+        unknown = sorted(value.keys() - set(fields) - ({_SEAL, _SEALED} if self.sealed else set()))
+        if self.closed and unknown:
+            raise self.error(
+                f"{where} holds {', '.join(map(_shown, unknown[:3]))}, which this version of "
+                "icnet-deploy does not know, so that it might use the file wrongly: upgrade "
+                "icnet-deploy"
+            )
 
 
 DEEPEST = 64

@@ -120,6 +120,7 @@ _SCHEMA = Schema(
         "precisions": or_null(object_of(COUNT)),
     },
     optional=("options", "precisions"),
+    closed=True,
     newest=_NEWEST,
     sealed=True,
     error=ModelError,

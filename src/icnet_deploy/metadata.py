@@ -146,8 +146,8 @@ class ArtefactMetadata:
         """Reads the value back.
 
         Raises:
-            ModelError: a field is missing or of another kind, or the schema is newer than this
-                reader.
+            ModelError: a field is missing, of another kind, or not known, or the schema is newer
+                than this reader.
         """
         return cls._of(_SCHEMA.fit(value, _WHERE))
 
@@ -189,6 +189,7 @@ _SCHEMA = Schema(
         **_OPTIONAL,
     },
     optional=_OPTIONAL,
+    closed=True,
     newest=SCHEMA,
     error=ModelError,
 )
