@@ -132,7 +132,7 @@ def _require_bounded(file: io.BytesIO) -> None:
     """
     start = file.tell()
     for opcode, place, _ in pickletools.genops(file):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > file.tell():
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > file.tell():
             raise pickle.UnpicklingError(f"the place {place} in a file of fewer bytes")
     file.seek(start)
 

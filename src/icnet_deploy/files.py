@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from os.path import exists, isdir, isfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from icnet_deploy.errors import InputError, OutputError
 
@@ -156,7 +157,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def open_file(path: str | Path) -> BinaryIO:
+def open_file(path: str | Path) -> BufferedReader:
     """Opens a file to read its bytes; no pipe, which might wait for ever, and no device.
 
     Raises:

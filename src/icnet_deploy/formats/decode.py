@@ -139,9 +139,9 @@ def pages(content: bytes, head: Header) -> Iterator[tuple[bytes, Header]]:
     """Yields the bytes and header of each picture that is a file of its own inside the file."""
     if head.kind == "TIFF":
         for number in tiff.pages(content):
-            part = tiff.page(content, number)
-            require_room(part.height, part.width)
-            yield content, part
+            page = tiff.page(content, number)
+            require_room(page.height, page.width)
+            yield content, page
         return
     starts = [*(jpeg.pictures if head.kind == "JPEG" else plain.pnm_pictures)(content)]
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
