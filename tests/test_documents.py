@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import threading
 
 import pytest
 
@@ -145,6 +147,17 @@ def test_a_byte_order_mark_is_left_out(write, name):
 def test_a_path_that_no_system_has_is_said(tmp_path, name):
     with pytest.raises(DatasetError, match="cannot read"):
         RECORD.read(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_read_and_one_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    path = tmp_path / "record.json"
+    os.mkfifo(path)
+    with pytest.raises(DatasetError, match=r"record\.json is not a record"):
+        RECORD.read(path)
+    writer = os.open(path, os.O_RDWR)
+    threading.Timer(0.2, lambda: (os.write(writer, b'{"file": ""}'), os.close(writer))).start()
+    assert RECORD.read(path) == {"file": ""}
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,9 @@ def test_an_error_of_the_system_that_names_no_path_is_raised():
         main([])
 
 
-def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path, name):
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -116,17 +118,23 @@ from icnet_deploy.files import replacing
 def main(argv=None):
     with replacing(Path(sys.argv[1])) as file:
         file.write_text("half of it")
-        os.kill(os.getpid(), signal.SIGTERM)
-        print("went on")
+        try:
+            os.kill(os.getpid(), number)
+            print("went on")
+        finally:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)
     return 0
 
+number = signal.Signals(int(sys.argv[2]))
 status = main([])
-assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+assert signal.getsignal(number) is signal.SIG_DFL
 sys.exit(status)
 """
-    arguments = [sys.executable, "-c", script, str(tmp_path / "out.mp4")]
+    number = getattr(signal, name)
+    arguments = [sys.executable, "-c", script, str(tmp_path / "out.mp4"), str(int(number))]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "icnet: terminated\n")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "icnet: terminated\n")
     assert not list(tmp_path.iterdir())
 
 

@@ -222,6 +222,9 @@ def test_a_name_that_no_picture_can_show_is_refused(name, tmp_path):
         (("a", "b"), ((1, 2, 3), (4.5, 5, 6)), None),
         (("a", "b"), ((1, 2, 3), (float("nan"), 5, 6)), None),
         (("a", "b"), ((1, 2, 3), (4, 5, 6)), ("0", "1")),
+        (("a", "b"), (1, 2), None),
+        (None, ((1, 2, 3),), None),
+        (("a", "b"), None, None),
     ],
 )
 def test_a_set_of_other_types_is_refused(names, palette, ids):

@@ -91,7 +91,8 @@ class VideoReader:
         self._jpeg = stream.codec_context.name == "mjpeg"
         stream.codec_context.options = {
             "err_detect": "crccheck+explode" if self._jpeg else "crccheck",
-            "max_pixels": str(most_pixels()),  # of a frame, whatever the header said
+            # Of a frame, whatever the header said; FFmpeg's own limit is an int's.
+            "max_pixels": str(min(most_pixels(), 2**31 - 1)),
         }
         return stream
 

@@ -263,8 +263,8 @@ def command(main: _Main) -> _Main:
     """Turns errors raised on purpose into one line on stderr and their exit code.
 
     0: done. 1: a budget or check failed. 2: the request was wrong. A reader that closes the pipe
-    early (`icnet doctor | head -1`) ends the command quietly, as with other Unix tools. SIGTERM,
-    with which machines stop a program, ends it as Ctrl-C does: nothing half-written stays.
+    early (`icnet doctor | head -1`) ends the command quietly, as with other Unix tools. SIGTERM
+    and SIGHUP end it as Ctrl-C does: nothing half-written stays.
     """
 
     @functools.wraps(main)
@@ -298,7 +298,7 @@ def command(main: _Main) -> _Main:
             return 2
         except KeyboardInterrupt:
             print(f"icnet: {'terminated' if came else 'interrupted'}", file=sys.stderr)
-            return 128 + (signal.SIGTERM if came else signal.SIGINT)
+            return 128 + (came[0] if came else signal.SIGINT)
 
     return run
 
@@ -319,27 +319,32 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What machines and terminals that are closed end a program with."""
+
+
 @contextmanager
 def _interrupted_by(came: list[int]) -> Iterator[None]:
-    """SIGTERM interrupts what is done in here, unless the program has its own way with it.
+    """SIGTERM and SIGHUP interrupt what is done in here, unless the program has its own way.
 
     Args:
         came: the signal is added to it.
     """
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
 
     def stop(number: int, frame: object) -> None:
         came.append(number)
-        raise KeyboardInterrupt
+        if len(came) == 1:  # a second one is not to interrupt the tidying up
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    mine = threading.current_thread() is threading.main_thread()
+    taken = [one for one in _ENDING if mine and signal.getsignal(one) is signal.SIG_DFL]
+    for one in taken:
+        signal.signal(one, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for one in taken:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _be_quiet() -> None:

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -158,7 +159,7 @@ class Schema:
             InputError: as `error` says: it cannot be read, is too large, or is of another kind.
         """
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_open_now) as file:
                 content = file.read(self.most_bytes + 1)
         except (OSError, ValueError) as error:  # ValueError: no system has such a path
             why = getattr(error, "strerror", None) or str(error)
@@ -228,6 +229,15 @@ class Schema:
                 "icnet-deploy does not know, so that it might use the file wrongly: upgrade "
                 "icnet-deploy"
             )
+
+
+def _open_now(path: str, flags: int) -> int:
+    """Opens a file, or a pipe that somebody writes to; one that nobody does is empty, not waited
+    for."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 DEEPEST = 64

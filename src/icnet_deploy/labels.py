@@ -50,6 +50,9 @@ class LabelSet:
     label_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        for value, what in ((self.names, "names"), (self.palette, "colours")):
+            if not isinstance(value, list | tuple):
+                raise LabelSetError(f"a label set's {what} are {value!r:.60}; expected a tuple")
         _require_names("a label set's name", self.name)
         _require_names(f"a class of the label set {self.name!r}", *self.names)
         count = len(self.names)
@@ -57,7 +60,9 @@ class LabelSet:
         colours = [
             colour
             for colour in self.palette
-            if len(colour) != 3 or not all(_is_byte(v) for v in colour)
+            if not isinstance(colour, list | tuple)
+            or len(colour) != 3
+            or not all(map(_is_byte, colour))
         ]
         problems = {
             f"has {count} classes, expected 1 to {IGNORE - 1}": not 1 <= count < IGNORE,

@@ -106,6 +106,12 @@ def test_frames_that_are_larger_than_asked_for_are_refused(clips, name, codec, m
         read(path)
 
 
+@pytest.mark.parametrize("limit", ["3000", "1e300"])
+def test_a_limit_beyond_ffmpegs_own_is_taken(clips, limit, monkeypatch):
+    monkeypatch.setenv("ICNET_MAX_MEGAPIXELS", limit)
+    assert read(clips("a.mkv"))[0]
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4", "a.flv"])
 def test_the_first_frame_stands_at_zero(clips, name):
     late = [10_000 + 40 * i for i in range(40)]
