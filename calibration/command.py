@@ -99,8 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--histogram",
         nargs=2,
-        metavar=("TENSOR", "FILE"),
-        help="draw a tensor's histogram and ranges as SVG",
+        metavar=("NAME", "FILE"),
+        help="draw the histogram and ranges of what a layer or block (conv2_1._3x3) gives, or of a "
+        "tensor, as SVG",
     )
     p.add_argument(
         "-o",
@@ -151,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("icnet quantize", "cpu", "onnxruntime")
     from icnet_deploy.calibration.artefact import Recipe, load_float
     from icnet_deploy.calibration.calibrate import save_calibration
-    from icnet_deploy.calibration.histogram_plot import write_histogram
+    from icnet_deploy.calibration.graph import Graph
+    from icnet_deploy.calibration.histogram_plot import require_named, write_histogram
     from icnet_deploy.calibration.ladder.methods import settled
     from icnet_deploy.calibration.ladder.run import refine
 
@@ -163,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out = [*outs.values()]
     args.histogram = args.histogram and (args.histogram[0], Path(args.histogram[1]))
     check_outputs(args, "out", "histogram")
+    if args.histogram:
+        require_named(Graph(model), args.histogram[0])
     chosen = _choose(args, size, metadata)
     images = chosen.sets[0]
     cache = args.calibration or next(iter(outs.values())).parent / (
@@ -182,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if calibration.methods != known.methods:  # it may lie where nothing can be written
         save_calibration(cache, calibration)
     if args.histogram:
-        tensor, target = args.histogram
-        write_histogram(target, calibration, tensor)
+        name, target = args.histogram
+        write_histogram(target, calibration, Graph(model), name)
     refined = refine(args, recipes, model, images, _val(args))
     for placement, recipe in refined.recipes.items():
         _write(args.model, model, outs[placement], recipe, chosen.checked(0))

@@ -120,6 +120,10 @@ class Graph:
             )
         return [one for one in found if self._names(one.node).isdisjoint(exclude)]
 
+    def named(self, name: str) -> list[Weighted]:
+        """The weighted nodes of a layer, a node or what layers are in; none where it is unknown."""
+        return [one for one in self.weighted() if name in self._names(one.node)]
+
     def channel_axis(self, tensor: str) -> int:
         """Along which axis the channels of a tensor lie: 1, or -1 where matrices are multiplied."""
         source = self.producers.get(tensor)

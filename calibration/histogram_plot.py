@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from icnet_deploy.calibration.calibrate import Calibration
+from icnet_deploy.calibration.graph import Graph
 from icnet_deploy.calibration.placements.registry import PLACEMENTS
 from icnet_deploy.errors import InputError
 from icnet_deploy.files import write_text
@@ -14,16 +15,51 @@ _LEFT, _RIGHT, _UPPER, _LOWER, _HEIGHT, _COLUMNS = 40, 720, 56, 254, 300, 320
 _KINDS = (("limit", "second"), ("strong", "name"), ("thin", "third"))  # of lines, and their words
 
 
-def write_histogram(path: Path, calibration: Calibration, tensor: str) -> None:
-    """Draws how often values occur, on a logarithmic axis, and what each placement's grid covers.
+def _tensor(name: str, calibration: Calibration, graph: Graph) -> tuple[str, str]:
+    """A calibrated tensor, and its title, by its own name or that of a layer or block.
+
+    Of a layer it is what comes out of it, behind its ReLU; where that is not calibrated, what goes
+    into it. Of a block it is that of its last layer.
 
     Raises:
-        InputError: no tensor of that name was calibrated.
+        InputError: nothing of it was calibrated.
+    """
+    if name in calibration.statistics:
+        return name, name
+    for one in reversed(graph.named(name)):
+        layer = graph.layer(one.node)
+        comes_out = graph.after_relu(str(one.node.output[0]))
+        for tensor, words in ((comes_out, "out of"), (str(one.node.input[0]), "into")):
+            if tensor in calibration.statistics:
+                return tensor, f"{tensor}, which goes {words} {layer}"
+    known = ", ".join(list(calibration.statistics)[:8])
+    raise InputError(f"nothing of {name} was calibrated; calibrated tensors: {known}, ...")
+
+
+def require_named(graph: Graph, name: str) -> None:
+    """InputError if a graph has no layer, block or tensor of a name."""
+    if name not in graph.producers and name not in graph.readers and not graph.named(name):
+        layers = dict.fromkeys(graph.layer(one.node) for one in graph.weighted())
+        raise InputError(
+            f"--histogram {name}: the graph has no layer, block or tensor of that name; layers: "
+            f"{', '.join(list(layers)[:8])}, ..."
+        )
+
+
+def write_histogram(path: Path, calibration: Calibration, graph: Graph, name: str) -> None:
+    """Draws how often values occur, on a logarithmic axis, and what each placement's grid covers.
+
+    Args:
+        path: the SVG.
+        calibration: of the graph.
+        graph: the float32 graph.
+        name: a tensor, a layer (`conv2_1._3x3`) or a block (`conv2_1`).
+
+    Raises:
+        InputError: nothing of it was calibrated.
         OutputError: the file cannot be written.
     """
-    if tensor not in calibration.statistics:
-        known = ", ".join(list(calibration.statistics)[:8])
-        raise InputError(f"no tensor {tensor!r} was calibrated; known: {known}, ...")
+    tensor, title = _tensor(name, calibration, graph)
     statistics = calibration.statistics[tensor]
     values, shares = statistics.bins()
     spans = {
@@ -38,7 +74,7 @@ def write_histogram(path: Path, calibration: Calibration, tensor: str) -> None:
     y = Scale(0.8 * least, float(heights.max()), _LOWER, _UPPER, logarithmic=True)
     words = f"share of values, logarithmic, 1e{np.log10(least):.0f} to 1"
     parts = [
-        text(tensor, _LEFT, 18, "start", "name"),
+        text(title, _LEFT, 18, "start", "name"),
         *x_axis(x, [(end, f"{end:.4g}") for end in (low, high)], _LOWER, words),
     ]
     for height, left, right in zip(heights, edges, edges[1:], strict=False):
@@ -49,4 +85,4 @@ def write_histogram(path: Path, calibration: Calibration, tensor: str) -> None:
         parts += [upright(x(end), _UPPER, _LOWER, line) for end in ends if low <= end <= high]
         words = f"{name}, by {calibration.method(name)}: {ends[0]:.4g} to {ends[1]:.4g}"
         parts.append(text(words, _RIGHT, 18 + 16 * index, "end", kind))
-    write_text(path, alone(drawing(f"the values of {tensor}", (WIDTH, _HEIGHT), parts)))
+    write_text(path, alone(drawing(f"the values of {title}", (WIDTH, _HEIGHT), parts)))

@@ -192,6 +192,12 @@ _RESULT = Schema(
     most_bytes=64 << 20,
 )
 
+_COMPARISON = Schema(
+    "a comparison of two models",
+    {"kind": one_of("compare"), "models": list_of(object_with({"model": TEXT}))},
+    most_bytes=2 * _RESULT.most_bytes,
+)
+
 
 def read_result(path: Path) -> dict[str, Any]:
     """Reads what `icnet evaluate --json` wrote.
@@ -199,10 +205,27 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or it is something else.
     """
-    result = _RESULT.read(path)
+    try:
+        result = _RESULT.read(path)
+    except InputError:
+        _refuse_comparison(path)
+        raise
     Protocol.from_dict(result["protocol"], str(path))
     image_counts(result, str(path))
     return result
+
+
+def _refuse_comparison(path: Path) -> None:
+    """InputError for the result of two models, of which each alone could be read."""
+    try:
+        models = _COMPARISON.read(path)["models"]
+    except InputError:
+        return
+    both = " and ".join(model["model"] for model in models)
+    raise InputError(
+        f"{path} compares {both}, as `icnet evaluate --against` writes it; expected the result of "
+        "one model: score one with `icnet evaluate MODEL --json FILE`, and give that file"
+    )
 
 
 def image_counts(result: Result, where: str = "the result") -> list[ImageCounts] | None:

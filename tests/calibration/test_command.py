@@ -53,6 +53,27 @@ def test_the_artefacts_run_everywhere_and_say_what_they_are(
         assert (predictor.predict(image).labels == labels).mean() > 0.97
 
 
+@pytest.mark.parametrize("name", ["conv1", "conv5", "classifier"])
+def test_a_histogram_of_a_layer_or_a_block(name, done, float_file, dataset):
+    out = done / f"{name}.svg"
+    calibration = done / "small.calibration.json"
+    data = ["--dataset", "scenes", "--data", str(dataset), "--count", "8"]
+    kept = ["--calibration", str(calibration), "-o", str(done / "again")]
+    (done / "again").mkdir(exist_ok=True)
+    assert main(["quantize", str(float_file), *data, *kept, "--histogram", name, str(out)]) == 0
+    assert f" of {name}" in out.read_text() or f"to {name}" in out.read_text()
+
+
+def test_a_histogram_of_nothing_is_refused_before_the_work(float_file, dataset, capsys, tmp_path):
+    data = ["--dataset", "scenes", "--data", str(dataset), "--count", "8", "-o", str(tmp_path)]
+    histogram = ["--histogram", "relu_of_mine", str(tmp_path / "h.svg")]
+    assert main(["quantize", str(float_file), *data, *histogram]) == 2
+    assert (
+        "no layer, block or tensor of that name; layers: conv4, conv1, " in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_scoring_refuses_the_images_that_were_calibrated_on(done, dataset, capsys):
     model = str(done / "small-int8-ort.onnx")
     where = ["--dataset", "scenes", "--data", str(dataset)]

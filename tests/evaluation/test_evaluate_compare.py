@@ -354,6 +354,11 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path, pair):
     data = (*ON_SCENES, scenes)
     assert "--dataset NAME --data DIR" in wrong(checkpoint)
     assert "is a result already" in wrong(recorded)
+    two = tmp_path / "two.json"
+    two.write_text(json.dumps(compare(*pair).to_dict()))
+    refused = wrong(recorded, "--against", two)
+    assert refused.startswith(f"icnet: error: {two} compares ")
+    assert "expected the result of one model" in refused
     for option in ("--group-by", "--split", "--limit"):
         refused = wrong(recorded, "--against", recorded, option, "9")
         assert f"{option} 9 is for the images of a data set; results keep" in refused
