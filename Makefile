@@ -70,6 +70,7 @@ test: demo check $(VENV)/networks
 
 # How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes. The
 # examples as a user runs them: some 15. Each form of an operator in each place in 8 bits: some 15.
+# A soak of 100,000 predictions on each of two runtimes.
 long: $(VENV)/networks
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
 	PATH=$(CURDIR)/$(BIN):$$PATH sh examples/own_data/run.sh
@@ -82,6 +83,9 @@ long: $(VENV)/networks
 	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result && exit $$failed
 	$(BIN)/python examples/foreign_onnx/run.py
 	ICNET_EVERY_FORM=1 $(BIN)/python -m pytest tests/calibration/test_between.py
+	$(BIN)/icnet export --dynamic-size -o runs/icnet-any.onnx
+	for runtime in onnxruntime openvino; do $(BIN)/python -m tools.soak runs/icnet-any.onnx \
+		--runtime $$runtime --json benchmarks/results/soak-$$runtime.json || exit 1; done
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed
