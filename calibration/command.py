@@ -100,8 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         "--histogram",
         nargs=2,
         metavar=("NAME", "FILE"),
-        help="draw the histogram and ranges of what a layer or block (conv2_1._3x3) gives, or of a "
-        "tensor, as SVG",
+        help="draw the histogram and ranges of what a layer or a block gives, or of a tensor, as "
+        "SVG",
     )
     p.add_argument(
         "-o",
