@@ -24,6 +24,7 @@ import numpy as np
 
 from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
 from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
+from icnet_deploy.runtime.backends.forks import outlive_forks
 from icnet_deploy.runtime.cores import usable_cores
 
 CUDA_OPTIONS = {
@@ -70,6 +71,7 @@ class OnnxRuntimeBackend:
         self._session: Any = session
         self.inputs = tuple(_spec(value) for value in session.get_inputs())
         self.outputs = tuple(_spec(value) for value in session.get_outputs())
+        outlive_forks(self)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`."""

@@ -19,6 +19,7 @@ from icnet_deploy.errors import BackendError, ModelError, OutputError
 from icnet_deploy.files import asked_cache_folder, replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
+from icnet_deploy.runtime.backends.forks import outlive_forks
 from icnet_deploy.runtime.backends.openvino.graph import PREPARED, for_one, prepare
 
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
@@ -65,6 +66,7 @@ class OpenVinoBackend:
         self._lock = threading.Lock()
         self._own: Any = threading.local()
         self._closed = False
+        outlive_forks(self)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """See `Backend.run`. Of one image neither C-contiguous inputs nor outputs are copied."""
