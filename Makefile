@@ -26,7 +26,7 @@ $(VENV)/demo: pyproject.toml constraints.txt
 # At its end Cityscapes' own evaluation, for the test that ours equals it; without its dependencies,
 # of which one is a copy of `typing` for Python 3.4.
 $(VENV)/installed: $(VENV)/demo
-	$(INSTALL) --editable ".[cpu,openvino,export,train,video,benchmark,test]"
+	$(INSTALL) --editable ".[cpu,openvino,export,train,video,sign,benchmark,test]"
 	$(INSTALL) --no-deps cityscapesscripts pyquaternion
 	touch $@
 

@@ -16,6 +16,7 @@ from icnet_deploy.runtime.auto.folder import read_artefacts
 from icnet_deploy.runtime.auto.verdicts import Entry, read_verdicts
 from icnet_deploy.runtime.machine import PACKAGES, examine
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.signing.trusted import add_trust_options
 
 
 @shared.command
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             title = "no choice among a folder's artefacts is remembered here"
         lines = [*report(machine), "", title, *(f"  {choice}" for choice in choices)]
     else:
-        with Predictor.from_folder(args.model, size=args.size, anew=args.measure) as predictor:
+        with Predictor.from_folder(
+            args.model, size=args.size, anew=args.measure, trusted_key=args.trusted_key
+        ) as predictor:
             choice = predictor.choice
         assert choice is not None
         machine |= {"choice": asdict(choice), "notes": notes(args.model)}
@@ -65,10 +68,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="HxW",
         help="with --model: only its artefacts of this size, where it holds several",
     )
+    add_trust_options(parser, folder_only=True)
     parser.add_argument("--json", metavar="FILE", help="also write it all as JSON")
     args = parser.parse_args(argv)
-    if args.model is None and (args.measure or args.size):
-        given = "--measure" if args.measure else "--size"
+    options = {"--measure": args.measure, "--size": args.size, "--trusted-key": args.trusted_key}
+    given = next((option for option, value in options.items() if value), None)
+    if args.model is None and given:
         raise InputError(f"{given} is for --model FOLDER: there is nothing else to choose from")
     return args
 

@@ -1,6 +1,7 @@
 """From a file to the backend that runs it, and what is known of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ _MISFITS = {
     "precision": f"--precision {_CHOOSES}",
     "unverified": f"unverified {_CHOOSES}",
     "require_manifest": "--require-manifest is for an engine ({suffixes}), not for {path}",
+    "sha256": "a SHA-256 is of a file, and {path} is a folder: give the key that signed it, or "
+    "name a file in it",
     "label_set": "a label set is given to an engine without a sidecar, and {path} is no engine: "
     "what is exported says its own",
     "engine": "{path} is an engine, which runs on the GPU one image after the other, in the "
@@ -42,11 +45,12 @@ _MISFITS = {
 }
 """What is said of an option that fits another kind of artefact, by the option or by the kind."""
 
-_ONNX = frozenset({"device", "threads", "streams", "tf32", "cached"})
+_ONNX = frozenset({"device", "threads", "streams", "tf32", "cached", "sha256"})
 _TAKEN = {
-    "folder": _ONNX - {"tf32", "cached"} | {"size", "precision", "unverified", "require_manifest"},
+    "folder": _ONNX - {"tf32", "cached", "sha256"}
+    | {"size", "precision", "unverified", "require_manifest"},
     # It was compiled when it was built: nothing that `cached` forbids is done.
-    "engine": frozenset({"require_manifest", "label_set", "cached"}),
+    "engine": frozenset({"require_manifest", "label_set", "cached", "sha256"}),
 }
 """Kind of artefact -> what it can be asked besides a runtime; others as an ONNX file."""
 
@@ -122,9 +126,14 @@ def load_engine(
     require_manifest: bool = False,
     host_code: bool = False,
     cuda: Cuda | str = "auto",
+    called: Path,
 ) -> Loaded:
-    """Loads an engine; arguments and errors are those of `Predictor.from_engine`."""
-    plan = read_plan(path, require_manifest)
+    """Loads an engine; arguments and errors are those of `Predictor.from_engine`.
+
+    Args:
+        called: what the file is called in messages, where it is a copy.
+    """
+    plan = replace(read_plan(path, require_manifest), path=called)
     name = _runtime_of(plan, runtime)
     require_package(name, "cuda")
     if isinstance(cuda, str):

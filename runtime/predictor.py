@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.labels import LabelSet
-from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.auto.folder import kind_of
-from icnet_deploy.runtime.backends.base import Backend
-from icnet_deploy.runtime.confidence import require_logits
-from icnet_deploy.runtime.contract import check_contract
-from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.cuda.base import Cuda
 from icnet_deploy.runtime.loading import Loaded, load_engine, load_onnx, refuse_misfits
-from icnet_deploy.runtime.prediction import Serving
-from icnet_deploy.runtime.tiles import OVERLAP, predict_tiles
+from icnet_deploy.runtime.model import LoadedModel
+from icnet_deploy.runtime.signing.private import speaking_of
+from icnet_deploy.runtime.signing.trusted import trusted_file, trusted_folder
 
 if TYPE_CHECKING:
     from icnet_deploy.runtime.auto.choice import Choice
 
-UInt8 = npt.NDArray[np.uint8]
 
-
-class Predictor:
+class Predictor(LoadedModel):
     """A loaded artefact that labels images.
 
     Threads may share it: as many as it has streams run the network at once, others wait their turn.
@@ -45,38 +33,6 @@ class Predictor:
     """
 
     choice: Choice | None = None
-
-    def __init__(
-        self,
-        backend: Backend,
-        metadata: ArtefactMetadata,
-        *,
-        runtime: str = "custom",
-        device: str = "cpu",
-        threads: int | None = None,
-        streams: int = 1,
-    ) -> None:
-        """Serves a backend of your own, such as `FakeBackend`; for files see `open`.
-
-        Args:
-            backend: what runs the network, for as many threads at once as there are `streams`.
-            metadata: what it is.
-            runtime, device: what to call it.
-            threads: CPU threads for label maps; None for the cores that the process may use.
-            streams: see the attribute.
-
-        Raises:
-            ModelError: the backend's inputs and outputs are not what the metadata says.
-        """
-        check_contract(backend, metadata)
-        self.metadata = metadata
-        self.runtime = runtime
-        self.device = device
-        self.streams = streams
-        self._backend: Backend | None = backend
-        share = max(1, (threads or usable_cores()) // streams)
-        turns = threading.Semaphore(streams)
-        self._serving = Serving(metadata, runtime, turns, share, weakref.ref(self))
 
     @classmethod
     def open(
@@ -94,7 +50,9 @@ class Predictor:
         tf32: bool = False,
         cached: bool | None = None,
         label_set: LabelSet | None = None,
-    ) -> Predictor:
+        trusted_key: str | Path | None = None,
+        sha256: str | None = None,
+    ) -> Self:
         """Loads an ONNX file, an engine, or what is fastest of a folder of them.
 
         Args:
@@ -116,12 +74,18 @@ class Predictor:
                 and load it faster the next time. None: where `ICNET_CACHE` is set to a folder.
                 False: neither keep nor load anything, which is how a file is judged.
             label_set: the classes of an engine without a sidecar; without it Cityscapes' 19.
+            trusted_key: open nothing that this public key, a PEM file, did not sign (`icnet sign`):
+                of a folder all files, of a file it, its external data and its sidecar. They are
+                copied to the system's folder for temporary files, and only the copies are loaded.
+            sha256: open only the file with this SHA-256, 64 hex digits, as `sha256sum` shows it;
+                of one with external data as `verified.json` has it. It says nothing of a sidecar.
 
         Raises:
             ModelError: the file is missing, cut off, changed, of another kind, version or GPU, or
-                another model; or an engine has no sidecar where one is required.
-            InputError: there is no such runtime or device, an option is another kind's, or nothing
-                in the folder is what was asked for.
+                another model; an engine has no sidecar where one is required; or it is not what
+                the key signed, or has another SHA-256.
+            InputError: there is no such runtime or device, an option is another kind's, nothing in
+                the folder is what was asked for, or the key cannot be used.
             UnavailableError: a package or a device is missing.
             BackendError: the GPU has no room for it.
         """
@@ -138,19 +102,22 @@ class Predictor:
             "tf32": tf32,
             "cached": cached is not None,
             "label_set": label_set is not None,
+            "sha256": sha256 is not None,
         }
+        trust: dict[str, Any] = {"trusted_key": trusted_key, "sha256": sha256}
         refuse_misfits(path, kind, asked)
         if kind == "folder":
             chosen: dict[str, Any] = {"precision": precision, "unverified": unverified}
+            chosen |= {"trusted_key": trusted_key}
             return cls.from_folder(
                 path, runtime, device, threads, streams=streams, size=size, **chosen
             )
         if kind == "engine":
             return cls.from_engine(
-                path, runtime, label_set=label_set, require_manifest=require_manifest
+                path, runtime, label_set=label_set, require_manifest=require_manifest, **trust
             )
         return cls.from_onnx(
-            path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
+            path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached, **trust
         )
 
     @classmethod
@@ -164,15 +131,26 @@ class Predictor:
         streams: int = 1,
         tf32: bool = False,
         cached: bool | None = None,
-    ) -> Predictor:
+        trusted_key: str | Path | None = None,
+        sha256: str | None = None,
+    ) -> Self:
         """Loads an ONNX file of `icnet export`; arguments and errors are those of `open`."""
         path = Path(path)
         if kind_of(path) == "engine":
             raise ModelError(f"{path} is an engine, not an ONNX file: use Predictor.from_engine")
-        loaded = load_onnx(
-            path, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
-        )
-        return cls._of(path, loaded, threads, streams)
+        if trusted_key is not None or sha256 is not None:
+            if cached:
+                raise InputError(
+                    f"{path} is to be proved, and what OpenVINO compiled and kept of it cannot be: "
+                    "leave cached away, or the key and the SHA-256"
+                )
+            cached = False
+        with ExitStack() as files:
+            copy = files.enter_context(trusted_file(path, trusted_key, sha256))
+            loaded = load_onnx(
+                copy, runtime, device, threads, streams=streams, tf32=tf32, cached=cached
+            )
+            return cls._of(path, loaded, threads, streams)._keeping(files)
 
     @classmethod
     def from_engine(
@@ -184,20 +162,25 @@ class Predictor:
         require_manifest: bool = False,
         host_code: bool = False,
         cuda: Cuda | str = "auto",
-    ) -> Predictor:
+        trusted_key: str | Path | None = None,
+        sha256: str | None = None,
+    ) -> Self:
         """Loads an engine of TensorRT or TensorRT-RTX, built by `icnet build-engine` or `trtexec`.
 
         An engine is a program: load only what you built or trust. Its sidecar, if there is one,
         must name its SHA-256. Predictors of one file share the engine in the GPU's memory.
 
         Args:
-            path, runtime, label_set, require_manifest: see `open`, as for errors.
+            path, runtime, label_set, require_manifest, trusted_key, sha256: see `open`, as for
+                errors.
             host_code: let code for the CPU in it run, which a version-compatible engine has.
             cuda: what drives the GPU: `cuda-python`, `pycuda`, `auto`, or a `Cuda` that is open.
         """
         path = Path(path)
         options: dict[str, Any] = {"require_manifest": require_manifest, "host_code": host_code}
-        return cls._of(path, load_engine(path, runtime, label_set=label_set, cuda=cuda, **options))
+        options |= {"label_set": label_set, "cuda": cuda, "called": path}
+        with trusted_file(path, trusted_key, sha256) as copy:
+            return cls._of(path, load_engine(copy, runtime, **options))
 
     @classmethod
     def from_folder(
@@ -212,7 +195,8 @@ class Predictor:
         streams: int = 1,
         size: tuple[int, int] | None = None,
         anew: bool = False,
-    ) -> Predictor:
+        trusted_key: str | Path | None = None,
+    ) -> Self:
         """Opens what is fastest here of the artefacts in a folder that `icnet verify` passed.
 
         What it left undecided is taken only where nothing is within its limits. Measured once, or
@@ -222,24 +206,29 @@ class Predictor:
         from icnet_deploy.runtime.auto.choice import open_fastest
 
         root = Path(folder)
+        signed = trusted_key is not None
+        with ExitStack() as files:
+            copy = files.enter_context(trusted_folder(root, trusted_key))
 
-        def open_one(one: Candidate, cached: bool | None = None) -> Predictor:
-            path = root / one.file
-            if kind_of(path) == "engine":
-                return cls.from_engine(path, one.runtime, require_manifest=True)
-            return cls.from_onnx(
-                path, one.runtime, one.device, threads, streams=streams, cached=cached
+            def open_one(one: Candidate, cached: bool | None = None) -> Self:
+                path = copy / one.file
+                with speaking_of(root, copy):
+                    if kind_of(path) == "engine":
+                        return cls.from_engine(path, one.runtime, require_manifest=True)
+                    cached = False if signed else cached
+                    return cls.from_onnx(
+                        path, one.runtime, one.device, threads, streams=streams, cached=cached
+                    )
+
+            request = Request(runtime, device, threads, precision, unverified, streams, size)
+            predictor, choice = open_fastest(
+                copy, request, open_one, anew=anew, copy_of=root if signed else None
             )
-
-        request = Request(runtime, device, threads, precision, unverified, streams, size)
-        predictor, choice = open_fastest(root, request, open_one, anew=anew)
-        predictor.choice = choice
-        return predictor
+            predictor.choice = choice.speaking_of(root, copy)
+            return predictor._keeping(files)
 
     @classmethod
-    def _of(
-        cls, path: Path, loaded: Loaded, threads: int | None = None, streams: int = 1
-    ) -> Predictor:
+    def _of(cls, path: Path, loaded: Loaded, threads: int | None = None, streams: int = 1) -> Self:
         backend, metadata, runtime, device = loaded
         where: dict[str, Any] = {"runtime": runtime, "device": device}
         try:
@@ -248,151 +237,11 @@ class Predictor:
             backend.close()
             raise ModelError(f"{path}: {error}") from error
 
-    @property
-    def backend(self) -> Backend:
-        """What runs the network.
+    def _keeping(self, files: ExitStack) -> Self:
+        """Keeps the copies of an artefact for as long as the runtime may read them again.
 
-        Raises:
-            BackendError: the predictor is closed.
+        ONNX Runtime loads a model on CUDA once more for images of another shape.
         """
-        if self._backend is None:
-            raise BackendError("the predictor is closed: load the model again")
-        return self._backend
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels that the artefact takes, or None: each image at its own."""
-        return self.metadata.size
-
-    def size_near(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that the artefact takes, or the next from `size` on if it is free."""
-        return self.size or self._serving.fitting.next_size(size)
-
-    def predict(
-        self, image: Any, on_device: bool = False, *, confidence: bool = False
-    ) -> Prediction:
-        """Labels one image.
-
-        Args:
-            image: uint8, H x W x 3, RGB, 0..255, of any size; one that is not the artefact's is
-                resized to it, bilinearly, with a border where its `fit` is `letterbox`, and the
-                label map comes back at the image's size, without the border. An engine
-                also takes an array on the GPU (`__cuda_array_interface__`) of the artefact's size,
-                contiguous, which never leaves it. The prediction keeps a copy of a numpy array
-                that may be written to; one that is read-only is kept as it is.
-            on_device: leave the label map in the GPU's memory, as `DeviceLabels`; engines only.
-            confidence: work out `Prediction.confidence` now, of the same run, on the CPU. Without
-                it the network runs again if that is asked for. Artefacts of the head `logits` only.
-
-        Raises:
-            ImageError: another dtype or shape, or a size that a free-size artefact cannot take; or
-                `confidence` of what is on the GPU.
-            InputError: `confidence` of an artefact of the head `labels`.
-            NotFinite: the network overflowed: its logits are infinite or not numbers.
-            BackendError: the runtime failed, what it answered is not what the artefact's metadata
-                says, or the predictor is closed.
-        """
-        backend, serving = self.backend, self._serving
-        prepared = serving.prepare(serving.hold(backend, image))
-        return serving.finish(backend, [prepared], on_device, confidence)[0]
-
-    def predict_tiles(
-        self,
-        image: UInt8,
-        overlap: float = OVERLAP,
-        *,
-        progress: bool = False,
-        confidence: bool = False,
-    ) -> Prediction:
-        """Labels an image at its own scale, in overlapping tiles of the artefact's size.
-
-        The logits of the tiles are averaged, with weights that fall linearly to the edges of each.
-        An image no larger than the artefact's size is answered as by `predict`, to the byte. One
-        that is smaller in one direction gets a border there, which is not labelled. Besides the
-        image and its label map, the logits of the tiles that meet a row of tiles are kept.
-
-        Args:
-            image: uint8, H x W x 3, RGB, 0..255, a numpy array.
-            overlap: by how much of a tile's side neighbours overlap at least, 0 to 0.75. More takes
-                longer.
-            progress: show a bar where it takes more than a second and stderr is a terminal.
-            confidence: see `predict`; it is that of the averaged logits.
-
-        Raises:
-            InputError: the artefact gives label maps, not logits, or is of free size; or there is
-                no such overlap.
-            ImageError, NotFinite, BackendError: as `predict`.
-        """
-        return predict_tiles(self._serving, self.backend, image, overlap, progress, confidence)
-
-    def predict_batch(
-        self, images: Sequence[UInt8], *, confidence: bool = False
-    ) -> list[Prediction]:
-        """Labels several images, which may differ in size.
-
-        Those that reach the model at one size go to it together, and its memory grows with their
-        number, if it takes a batch of any number; otherwise one by one. On the CPU each gets the
-        label map that `predict` gives it, to the byte (`int8` on ONNX Runtime, which it is not for:
-        but for 1 pixel in 1000 at most); on a GPU another batch may have kernels that round
-        otherwise where two classes tie.
-
-        Args:
-            images: each as `predict` takes it; all are checked before the first is run.
-            confidence: see `predict`.
-
-        Returns:
-            Their predictions, in order.
-        """
-        backend, serving = self.backend, self._serving
-        lazy = not isinstance(images, list | tuple)  # such as a camera: see `stream`
-        prepared = [serving.prepare(serving.hold(backend, image, lazy)) for image in images]
-        return serving.finish_all(backend, prepared, confidence)
-
-    def stream(
-        self, frames: Iterable[UInt8], *, confidence: bool = False
-    ) -> Generator[Prediction, None, None]:
-        """Labels frames in order, working on the next ones while the caller has this one.
-
-        Args:
-            frames: each as `predict` takes it. It is drawn from in a thread of its own, at most
-                one frame ahead of those that the streams work on; closing the generator that this
-                returns ends its threads. All may be one array that is filled anew each time: a
-                frame is copied before the next is drawn, unless it is read-only. So is one on the
-                GPU, where the stream that it names, or the default one, is waited for.
-            confidence: see `predict`.
-
-        Raises:
-            What `frames` raises, and what `predict` does, at the frame where it happens.
-        """
-        _ = self.backend  # refused now if closed, not at the first frame
-        if confidence:
-            require_logits(self.metadata)
-        return self._serving.stream(lambda: self.backend, frames, self.streams, confidence)
-
-    def warmup(self, runs: int = 3) -> None:
-        """Runs on a grey image, so that no first image pays for what a runtime does once.
-
-        A free-size artefact is warmed up at 512 x 1024, or the next size that it takes: a runtime
-        that prepares for one shape at a time wants a `predict` at the size to come.
-        """
-        image = np.full((*self.size_near((512, 1024)), 3), 128, np.uint8)
-        for _ in range(runs):
-            self.predict(image)
-
-    def close(self) -> None:
-        """Frees the model; a second call does nothing."""
-        if self._backend is not None:
-            self._backend.close()
-            self._backend = None
-
-    def __enter__(self) -> Predictor:
+        if self.runtime == "onnxruntime" and self.device == "cuda":
+            self._files.push(files.pop_all())
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> str:
-        raise InputError(
-            "a Predictor cannot be pickled, as it holds a network in this process's memory: open "
-            "one in each process, as in the initializer of a process pool"
-        )

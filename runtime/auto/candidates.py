@@ -105,7 +105,12 @@ class Offer:
 
 
 def find_candidates(
-    folder: Path, request: Request, *, fresh: bool = False, here: Any = machine
+    folder: Path,
+    request: Request,
+    *,
+    fresh: bool = False,
+    keep: bool = True,
+    here: Any = machine,
 ) -> Offer:
     """Every artefact of a folder on every runtime and device that may be chosen here.
 
@@ -114,6 +119,7 @@ def find_candidates(
             for.
         request: what is asked for.
         fresh: read every file for its SHA-256, also where nothing was done to it since it was read.
+        keep: see `digests`.
         here: what the machine has; see `runtime.machine`.
 
     Raises:
@@ -125,7 +131,7 @@ def find_candidates(
     artefacts = _of_size(folder, _described(folder, offer), request.size, offer)
     _require_one_network(folder, artefacts)
     verdicts = Verdicts() if request.unverified else read_verdicts(folder)
-    known = digests(folder, [artefact for artefact, _ in artefacts], fresh=fresh)
+    known = digests(folder, [artefact for artefact, _ in artefacts], fresh=fresh, keep=keep)
     for artefact, metadata in artefacts:
         digest = known[artefact.path.name]
         if isinstance(digest, ModelError):

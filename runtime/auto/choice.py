@@ -85,6 +85,11 @@ class Choice:
         """The one that was opened."""
         return self.candidates[0]
 
+    def speaking_of(self, place: Path, copy: Path) -> "Choice":
+        """The same of the folder that was asked for, where what was opened is a copy of it."""
+        left_out = tuple(one.replace(str(copy), str(place)) for one in self.left_out)
+        return replace(self, left_out=left_out, note=self.note.replace(str(copy), str(place)))
+
     def __str__(self) -> str:
         best = self.winner
         chosen = f"{best.file} ({best.precision}) on {best.runtime}, {best.device}"
@@ -106,6 +111,7 @@ def open_fastest(
     anew: bool = False,
     clock: Clock = seconds_an_image,
     here: Any = machine,
+    copy_of: Path | None = None,
 ) -> tuple[_Model, Choice]:
     """Opens the fastest candidate of a folder, and says why it is that one.
 
@@ -116,14 +122,15 @@ def open_fastest(
         anew: measure also where the answer is remembered.
         clock: times a run.
         here: what the machine has; see `runtime.machine`.
+        copy_of: the folder that this one is a copy of, for a short time; None: it is none.
 
     Raises:
         InputError, UnavailableError: as `find_candidates`.
         ModelError: the files change while they are read.
     """
-    chooser = _Chooser(folder, request, open_one, clock, here)
+    chooser = _Chooser(folder, copy_of or folder, request, open_one, clock, here)
     for fresh in (False, True):
-        offer = find_candidates(folder, request, fresh=fresh, here=here)
+        offer = find_candidates(folder, request, fresh=fresh, keep=copy_of is None, here=here)
         with suppress(_Changed):
             return chooser.open_best(offer, anew)
     raise ModelError(f"the files in {folder} change while they are read: try again")
@@ -138,6 +145,7 @@ class _Chooser(Generic[_Model]):
     """Chooses among what a folder offers; see `open_fastest`."""
 
     folder: Path
+    called: Path
     request: Request
     open_one: Callable[..., _Model]
     clock: Clock
@@ -146,7 +154,7 @@ class _Chooser(Generic[_Model]):
     def open_best(self, offer: Offer, anew: bool) -> tuple[_Model, Choice]:
         if len(offer.candidates) == 1:
             left_out = tuple(offer.left_out)
-            choice = Choice(str(self.folder), tuple(offer.candidates), left_out, None, False)
+            choice = Choice(str(self.called), tuple(offer.candidates), left_out, None, False)
             return self._open(choice, offer)
         key = self._key(offer.candidates)
         path = kept_file("choices", json.dumps([_SCHEMA, key], sort_keys=True))
@@ -179,9 +187,9 @@ class _Chooser(Generic[_Model]):
             raise UnavailableError(f"nothing in {self.folder} runs on this machine: {reasons}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         left_out = (*offer.left_out, *failed)
-        choice = Choice(str(self.folder), tuple(timed), left_out, now, remembered=False)
+        choice = Choice(str(self.called), tuple(timed), left_out, now, remembered=False)
         if path is not None:
-            kept = replace(choice, folder=str(self.folder.resolve()), left_out=tuple(failed))
+            kept = replace(choice, folder=str(self.called.resolve()), left_out=tuple(failed))
             with suppress(OutputError):  # it is measured again next time
                 write_json(path, {"schema": _SCHEMA, "key": key, "choice": asdict(kept)})
         return choice
@@ -196,7 +204,7 @@ class _Chooser(Generic[_Model]):
             for one in known.candidates
         )
         left_out = (*offer.left_out, *known.left_out)
-        return Choice(str(self.folder), candidates, left_out, known.measured, True)
+        return Choice(str(self.called), candidates, left_out, known.measured, True)
 
     def _key(self, candidates: list[Candidate]) -> dict[str, Any]:
         packages = {RUNTIMES[one.runtime].package for one in candidates}

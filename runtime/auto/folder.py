@@ -175,7 +175,7 @@ _DIGEST = {"files": object_of(list_of(COUNT, 4)), "sha256": SHA256}
 
 
 def digests(
-    folder: Path, artefacts: Sequence[ArtefactFile], *, fresh: bool = False
+    folder: Path, artefacts: Sequence[ArtefactFile], *, fresh: bool = False, keep: bool = True
 ) -> dict[str, str | ModelError]:
     """The SHA-256 of artefacts of a folder, by name; or why one cannot be read.
 
@@ -186,8 +186,9 @@ def digests(
         folder: where they are.
         artefacts: of it; read where something was done to one since its digest was taken.
         fresh: read them all.
+        keep: whether what is known is kept, and what was kept believed.
     """
-    kept = kept_file("digests", str(folder.resolve()))
+    kept = kept_file("digests", str(folder.resolve())) if keep else None
     known = {} if fresh or kept is None else _read_digests(kept)
     known = {name: digest for name, digest in known.items() if digest.stands(folder)}
     unknown = [artefact for artefact in artefacts if artefact.path.name not in known]

@@ -29,6 +29,7 @@ from icnet_deploy.runtime.cores import usable_cores
 from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predict.sure import SureLabels, check_unsure, overlay_of
 from icnet_deploy.runtime.predictor import Predictor
+from icnet_deploy.runtime.signing.trusted import add_trust_options
 from icnet_deploy.runtime.tiles import MOST_OVERLAP, OVERLAP, check_tiles
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES, Frame, open_frames, writing_video
 
@@ -81,11 +82,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="images that the network works on at once, on the CPU; as many as there are cores "
         "gives more images a second, and each takes longer (default: 1)",
     )
-    parser.add_argument(
-        "--require-manifest",
-        action="store_true",
-        help="refuse an engine that has no sidecar with its SHA-256: an engine is a program",
-    )
+    add_trust_options(parser)
     parser.add_argument(
         "--label-ids",
         action="store_true",
@@ -152,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams=args.streams,
         size=args.size,
         require_manifest=args.require_manifest,
+        trusted_key=args.trusted_key,
+        sha256=args.sha256,
     ) as predictor:
         table = _id_table(predictor.metadata.label_set) if args.label_ids else None
         predict, sure = _predict(predictor, args), None

@@ -36,13 +36,18 @@ COMMANDS = {
         "icnet_deploy.evaluation.verify.command",
         "check a folder of artefacts before a release",
     ),
+    "sign": ("icnet_deploy.runtime.signing.sign", "sign a folder of artefacts with a private key"),
+    "verify-signature": (
+        "icnet_deploy.runtime.signing.verify",
+        "say whether a folder is as a key signed it",
+    ),
     "benchmark": ("icnet_deploy.benchmarks.command", "time and memory, and the paper's tables"),
     "doctor": ("icnet_deploy.runtime.doctor", "say what this machine can run, and what is missing"),
 }
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {name:<14} {what}" for name, (_, what) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<16} {what}" for name, (_, what) in COMMANDS.items())
     return (
         "usage: icnet COMMAND ...\n\n"
         "ICNet from PyTorch to ONNX, and one Predictor over the runtimes that serve it.\n\n"

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator
 from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from icnet_deploy.errors import IcnetError, ModelError
-from icnet_deploy.files import sha256
+from icnet_deploy.files import open_file, sha256
 from icnet_deploy.protobuf import BYTES, Field, fields, fields_of, varint, varints
 
 if TYPE_CHECKING:
@@ -165,8 +166,8 @@ def artefact_digest(path: Path, block: int = _BLOCK) -> tuple[str, list[Path]]:
     """
     digest = hashlib.sha256()
     marked = False
-    total = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
+        total = os.fstat(file.fileno()).st_size
         for part, here in _blocks(file, 0, total, block):
             digest.update(part)
             marked = marked or here

@@ -39,7 +39,9 @@ LAWS = {
     "export": Law("export", names("data networks")),
     "runtime": Law(
         "runtime",
-        libraries=names("numpy cv2 tqdm av onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda"),
+        libraries=names(
+            "numpy cv2 tqdm av onnxruntime openvino tensorrt tensorrt_rtx cuda pycuda model_signing"
+        ),
     ),
     "evaluation": Law("evaluation", names("data runtime"), lazy=names("networks export")),
     # A network knows its blocks: docs/decisions/rooms.md.

@@ -85,3 +85,29 @@ def broken(monkeypatch: Any, tmp_path: Path) -> Callable[[str], None]:
 def blocks() -> Callable[..., Any]:
     """The function `draw_blocks`."""
     return draw_blocks
+
+
+@pytest.fixture(scope="session")
+def key_pair(tmp_path_factory: Any) -> Callable[..., tuple[Path, Path]]:
+    """A function that makes a private and a public key, on P-256 unless it is told a curve."""
+    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+    from cryptography.hazmat.primitives import serialization as s
+
+    def make(curve: Any = None, password: bytes | None = None) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("keys")
+        key = ec.generate_private_key(curve or ec.SECP256R1())
+        hidden = s.BestAvailableEncryption(password) if password else s.NoEncryption()
+        private, public = folder / "key.pem", folder / "key.pub"
+        private.write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, hidden))
+        form = s.PublicFormat.SubjectPublicKeyInfo
+        public.write_bytes(key.public_key().public_bytes(s.Encoding.PEM, form))
+        return private, public
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def keys(key_pair: Any) -> tuple[Path, Path]:
+    """The private and the public key of somebody who is trusted."""
+    pytest.importorskip("model_signing", reason="signatures need the extra [sign]")
+    return key_pair()

@@ -1,0 +1,38 @@
+"""A folder of this process alone, for copies that nobody else can change."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from icnet_deploy.errors import IcnetError, OutputError
+
+
+@contextmanager
+def private_folder(place: Path) -> Iterator[Path]:
+    """An empty folder that nobody else can write to, for copies of what is in a place."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="icnet-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise no_room(error) from error
+    with made as name, speaking_of(place, Path(name)):
+        yield Path(name)
+
+
+def no_room(error: OSError) -> OutputError:
+    """What is said where a copy cannot be made."""
+    return OutputError(
+        "cannot copy what is to be proved, so that nobody changes it any more, to the folder for "
+        f"temporary files: {error.strerror or error}; the environment's TMPDIR names another, "
+        "which needs room for the artefacts"
+    )
+
+
+@contextmanager
+def speaking_of(place: Path, copy: Path) -> Iterator[None]:
+    """Has errors name the place that somebody asked for, not the copy of it that was opened."""
+    try:
+        yield
+    except IcnetError as error:
+        error.args = tuple(str(part).replace(str(copy), str(place)) for part in error.args)
+        raise
