@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from icnet_deploy.runtime.signing.private import speaking_of
 from icnet_deploy.runtime.signing.trusted import trusted_file, trusted_folder
 
 if TYPE_CHECKING:
+    from icnet_deploy.runtime.auto.candidates import Candidate, Request
     from icnet_deploy.runtime.auto.choice import Choice
 
 
@@ -202,30 +204,36 @@ class Predictor(LoadedModel):
         What it left undecided is taken only where nothing is within its limits. Measured once, or
         `anew`; `choice` says why. Arguments and errors are those of `open`.
         """
-        from icnet_deploy.runtime.auto.candidates import Candidate, Request
+        from icnet_deploy.runtime.auto.candidates import Request
         from icnet_deploy.runtime.auto.choice import open_fastest
 
         root = Path(folder)
-        signed = trusted_key is not None
+        copy_of = None if trusted_key is None else root
+        request = Request(runtime, device, threads, precision, unverified, streams, size)
         with ExitStack() as files:
-            copy = files.enter_context(trusted_folder(root, trusted_key))
-
-            def open_one(one: Candidate, cached: bool | None = None) -> Self:
-                path = copy / one.file
-                with speaking_of(root, copy):
-                    if kind_of(path) == "engine":
-                        return cls.from_engine(path, one.runtime, require_manifest=True)
-                    cached = False if signed else cached
-                    return cls.from_onnx(
-                        path, one.runtime, one.device, threads, streams=streams, cached=cached
-                    )
-
-            request = Request(runtime, device, threads, precision, unverified, streams, size)
-            predictor, choice = open_fastest(
-                copy, request, open_one, anew=anew, copy_of=root if signed else None
-            )
-            predictor.choice = choice.speaking_of(root, copy)
+            place = files.enter_context(trusted_folder(root, trusted_key))
+            open_one = partial(cls._of_folder, place, copy_of, request)
+            predictor, choice = open_fastest(place, request, open_one, anew=anew, copy_of=copy_of)
+            predictor.choice = choice.speaking_of(root, place)
             return predictor._keeping(files)
+
+    @classmethod
+    def _of_folder(
+        cls,
+        folder: Path,
+        copy_of: Path | None,
+        request: Request,
+        one: Candidate,
+        cached: bool | None = None,
+    ) -> Self:
+        """Opens one artefact of a folder, or of a copy of one: nothing else is loaded with that."""
+        path = folder / one.file
+        with speaking_of(copy_of or folder, folder):
+            if kind_of(path) == "engine":
+                return cls.from_engine(path, one.runtime, require_manifest=True)
+            kept = cached if copy_of is None else False
+            place = (one.runtime, one.device, request.threads)
+            return cls.from_onnx(path, *place, streams=request.streams, cached=kept)
 
     @classmethod
     def _of(cls, path: Path, loaded: Loaded, threads: int | None = None, streams: int = 1) -> Self:
