@@ -1,16 +1,26 @@
-"""Work in other threads: on the next items while the caller is busy with this one, or shared."""
+"""Work in other threads: on the next items while the caller is busy with this one, or shared.
 
+And how it ends where the interpreter does.
+"""
+
+import atexit
+import functools
+import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+Given = ParamSpec("Given")
 
 _PATIENCE = 1.0  # seconds
+_LAST_PATIENCE = 10.0  # seconds, for what runs when the interpreter ends
 
 
 @contextmanager
@@ -123,3 +133,63 @@ class _Helper:
         except IndexError:
             self._done.wait()
         return self._found
+
+
+class _Ending:
+    """Waits, where the interpreter ends, for daemon threads that are in a library's code.
+
+    Python ends such a thread where it comes back from there, and if that is code in C++, the
+    whole process is aborted ("terminate called without an active exception").
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: Counter[int] = Counter()
+        self._ender: int | None = None
+        atexit.register(self.end)
+
+    def __enter__(self) -> None:
+        own = threading.get_ident()
+        with self._changed:
+            goes_on = self._ender in (None, own) or own in self._inside
+            if goes_on:
+                self._inside[own] += 1
+        while not goes_on:  # the interpreter is gone before this thread is
+            time.sleep(3600)
+
+    def __exit__(self, *_: object) -> None:
+        own = threading.get_ident()
+        with self._changed:
+            self._inside[own] -= 1
+            if not self._inside[own]:
+                del self._inside[own]
+            if self._ender is not None:
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Lets no thread in but this one, and waits for those that are."""
+        with self._changed:
+            self._ender = own = threading.get_ident()
+            self._changed.wait_for(lambda: self._inside.keys() <= {own}, _LAST_PATIENCE)
+
+    def after_fork(self) -> None:
+        """A child has none of the threads that were inside."""
+        self._changed = threading.Condition()
+        self._inside.clear()
+
+
+_ENDING = _Ending()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ENDING.after_fork)
+
+
+def ends_first(work: Callable[Given, Out]) -> Callable[Given, Out]:
+    """Makes the interpreter's end wait until a daemon thread is through some work, or has not
+    begun it."""
+
+    @functools.wraps(work)
+    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> Out:
+        with _ENDING:
+            return work(*args, **kwargs)
+
+    return guarded

@@ -19,7 +19,7 @@ from icnet_deploy.errors import BackendError, ImageError
 from icnet_deploy.images import Fitting, check_image, unfit_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
-from icnet_deploy.runtime.ahead import ahead
+from icnet_deploy.runtime.ahead import ahead, ends_first
 from icnet_deploy.runtime.answer import ON_THE_HOST, PREDICTOR_GONE, Prediction
 from icnet_deploy.runtime.backends.base import Array, Backend, Keeper, Labelled, Labeller
 from icnet_deploy.runtime.confidence import confidence_map, require_logits, unfit_shares
@@ -118,6 +118,7 @@ class Serving:
             held = np.array(image, order="C") if _may_change(image) else image
         return _Held(held, (time.perf_counter() - start) * 1e3)
 
+    @ends_first
     def prepare(self, held: _Held) -> _Prepared:
         """Makes of an image what the model gets of it."""
         start = time.perf_counter()
@@ -129,6 +130,7 @@ class Serving:
         milliseconds = held.milliseconds + (time.perf_counter() - start) * 1e3
         return _Prepared(held, pixels, content, milliseconds)
 
+    @ends_first
     def finish(
         self,
         backend: Backend,
@@ -273,6 +275,7 @@ class Serving:
         cutting = (time.perf_counter() - start) * 1e3
         return Labelled(cut, labelled.inference_ms, labelled.label_map_ms + cutting)
 
+    @ends_first
     def confidence(self, image: UInt8) -> Float32:
         """`Prediction.confidence` of an image that was held, by another run of the network."""
         require_logits(self.metadata)
