@@ -20,6 +20,7 @@ from icnet_deploy.command import check_outputs, command, count, parser, size
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.files import write_json, write_text
+from icnet_deploy.runtime.backends.onnxruntime.session import require_cuda
 from icnet_deploy.runtime.backends.registry import RUNTIMES, check_available, choose
 
 
@@ -104,6 +105,8 @@ def _choose(runtime: str, device: str) -> tuple[str, str]:
         raise InputError(f"unknown runtime {runtime!r}; known: {known}")
     runtime, device = choose(runtime, device)
     check_available(runtime, device)
+    if device == "cuda":
+        require_cuda()
     return runtime, device
 
 

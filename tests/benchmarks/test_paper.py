@@ -25,9 +25,10 @@ from icnet_deploy.benchmarks.paper.networks import NETWORKS, TABLES, build, netw
 from icnet_deploy.benchmarks.paper.tables import markdown, result_tables, statement
 from icnet_deploy.benchmarks.paper.worker import Job, Worker, open_network
 from icnet_deploy.data import ConfusionMatrix, open_dataset
-from icnet_deploy.errors import BackendError
+from icnet_deploy.errors import BackendError, DeviceError
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.files import sha256
+from icnet_deploy.runtime.backends.onnxruntime.session import cuda_works
 
 SIZE = (96, 128)
 PAIR = ("pspnet50-half", "sub124")
@@ -262,6 +263,16 @@ def test_the_tables_hold_the_papers_networks():
     widths = [NETWORKS[name].description["width"] for name in TABLES[1].rows]
     assert widths == [1.0, 0.5, 0.25]
     assert [NETWORKS[n].description["downsampling"] for n in TABLES[0].rows] == [8, 16, 32]
+
+
+@pytest.mark.skipif(cuda_works(), reason="CUDA is here")
+@pytest.mark.parametrize("runtime", ["auto", "onnxruntime"])
+def test_a_missing_gpu_is_said_before_anything_is_exported(runtime, capsys):
+    def begun(*_):
+        raise AssertionError("the work has begun")
+
+    with pytest.raises(DeviceError, match="asked for CUDA"):
+        run_paper(["--runtime", runtime, "--device", "cuda"], begun)
 
 
 def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):

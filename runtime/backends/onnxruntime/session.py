@@ -54,6 +54,11 @@ _DTYPES = {
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_NOT_STARTED = (
+    "the provider could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU)"
+    '; pip install "icnet-deploy[cuda]", or use --device cpu'
+)
+
 _FATAL_ONLY, _WARNINGS = 4, 2  # ONNX Runtime's log severities
 
 # An ONNX file of 109 bytes: y = Conv(x, 1) on 1 x 1 x 1 x 1 (a convolution, since that needs
@@ -320,9 +325,7 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot load the model {model!s:.200}: {error}") from error
     if session.get_providers()[0] != first:
         raise DeviceError(
-            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: the provider "
-            "could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU); "
-            'pip install "icnet-deploy[cuda]", or use --device cpu'
+            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: {_NOT_STARTED}"
         )
     return session
 
@@ -387,6 +390,15 @@ def cuda_works() -> bool:
     finally:
         onnxruntime.set_default_logger_severity(_WARNINGS)
     return True
+
+
+def require_cuda() -> None:
+    """DeviceError where ONNX Runtime runs nothing on CUDA: said before work that would be lost."""
+    import onnxruntime
+
+    _prepare_cuda(onnxruntime)
+    if not cuda_works():
+        raise DeviceError(f"asked for CUDA, and ONNX Runtime runs nothing there: {_NOT_STARTED}")
 
 
 def _spec(value: Any) -> TensorSpec:
