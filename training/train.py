@@ -4,11 +4,13 @@ import hashlib
 import logging
 import math
 import os
+import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from os.path import isfile
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from icnet_deploy.data import Dataset
-from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
 from icnet_deploy.files import make_folder
 from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
@@ -32,6 +34,9 @@ from icnet_deploy.training.loader import Mix
 from icnet_deploy.training.module import Training
 from icnet_deploy.training.parallel import share_batch_norm
 from icnet_deploy.training.start import Start, new_start, require_one_start, start_from
+
+_ENDED_WORKER = ("shared memory", "DataLoader worker")
+"""In what torch says where a process that loads images had no room, or was killed."""
 
 _SAVE_EVERY = 500
 """Steps between two states of a run at most; a kill loses these, and never more than an epoch."""
@@ -120,7 +125,8 @@ def train(
     workers = machines.workers if machines.workers is not None else 6 * on_gpu
     module = Training(network, start.preprocessing, mix, validation, workers, _origin(mix, start))
     began = time.monotonic()
-    trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
+    with _own_errors(workers):
+        trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     if trainer.global_step < config.steps:  # Lightning ends quietly on Ctrl-C
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
@@ -142,6 +148,27 @@ def train(
     }
     save_checkpoint(out, module.best, label_set, start.preprocessing, info, half=True)
     return info
+
+
+@contextmanager
+def _own_errors(workers: int) -> Iterator[None]:
+    """Says what ended a process that loads images, which torch raises with the traceback there."""
+    try:
+        yield
+    except IcnetError as error:
+        head, _, there = str(error).partition("\nOriginal Traceback")
+        if not head.startswith("Caught ") or not there:
+            raise
+        raise type(error)(there.strip().rpartition(f"{type(error).__name__}: ")[2]) from None
+    except RuntimeError as error:
+        if not workers or not any(words in str(error) for words in _ENDED_WORKER):
+            raise
+        room = shutil.disk_usage("/dev/shm").total / 2**20 if isdir("/dev/shm") else 0
+        raise UnavailableError(
+            f"a process that loads images ended ({str(error).strip().splitlines()[-1]}); they come "
+            f"from it through shared memory, of which there are {room:,.0f} MiB: give --workers 0, "
+            "smaller batches or crops, or a container more of it (docker run --shm-size 1g)"
+        ) from error
 
 
 def _origin(mix: Mix, start: Start) -> dict[str, str]:

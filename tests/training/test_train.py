@@ -19,9 +19,11 @@ pl = pytest.importorskip("pytorch_lightning", reason="training needs pytorch_lig
 from icnet_deploy.cli import main  # noqa: E402
 from icnet_deploy.data import open_dataset  # noqa: E402
 from icnet_deploy.data.scenes import write_scenes  # noqa: E402
+from icnet_deploy.errors import DatasetError  # noqa: E402
 from icnet_deploy.labels import CITYSCAPES  # noqa: E402
 from icnet_deploy.networks.checkpoint import load_checkpoint  # noqa: E402
 from icnet_deploy.training.config import load_config  # noqa: E402
+from icnet_deploy.training.loader import Mix  # noqa: E402
 from icnet_deploy.training.module import optimizers  # noqa: E402
 from icnet_deploy.training.train import train  # noqa: E402
 
@@ -229,6 +231,29 @@ def test_wrong_requests_are_one_line_and_exit_code_2(scenes, tmp_path, capsys, m
     error = capsys.readouterr().err.strip()
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def _raises(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (lambda: _raises(DatasetError("the image x.png was cut off")), "x.png was cut off"),
+        (lambda: _raises(RuntimeError("unable to allocate shared memory(shm)")), "--workers 0"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "--workers 0"),
+    ],
+)
+def test_what_ends_a_loading_process_is_one_line(scenes, tmp_path, capsys, monkeypatch, ends, said):
+    own = os.getpid()
+    drawn = Mix.draw
+    monkeypatch.setattr(Mix, "draw", lambda *given: drawn(*given) if os.getpid() == own else ends())
+    assert run(scenes, tmp_path, 2, "--workers", "1") == 2
+    (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("icnet: error")]
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "net.safetensors").exists()
 
 
 def test_wrong_settings_are_named(tmp_path, capsys, scenes):
