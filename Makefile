@@ -2,6 +2,7 @@
 # make test    the same, then every check and the whole test suite
 # make check   lint, format and types
 # make long    what takes too long for `make test`; writes its results into benchmarks/results/
+# make fuzz    tries a million inputs of every kind; MINUTES=20 for a while, TARGETS="images models"
 # make test-gpu  the tests that need TensorRT or a GPU; writes build/test-gpu.xml
 # make clean   remove what the above made
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 IMAGE ?=
 
-.PHONY: demo test long test-gpu check clean
+.PHONY: demo test long fuzz test-gpu check clean
 .DELETE_ON_ERROR:
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
@@ -86,6 +87,18 @@ long: $(VENV)/networks
 	$(BIN)/icnet export --dynamic-size -o runs/icnet-any.onnx
 	for runtime in onnxruntime openvino; do $(BIN)/python -m tools.soak runs/icnet-any.onnx \
 		--runtime $$runtime --json benchmarks/results/soak-$$runtime.json || exit 1; done
+
+# What it tried before, it goes on with: the results are added up, and what was found is in
+# runs/fuzz. Where atheris cannot be installed, inputs are not guided by the code that they reach.
+MINUTES ?=
+TARGETS ?=
+$(VENV)/fuzz: $(VENV)/installed
+	$(INSTALL) "atheris>=3.0" || true
+	touch $@
+
+fuzz: $(VENV)/fuzz
+	$(BIN)/python -m tools.fuzz $(TARGETS) $(if $(MINUTES),--minutes $(MINUTES)) \
+		--json benchmarks/results/fuzz.json
 
 # With -rs it says what was skipped, and why. The file names the GPU and the versions.
 test-gpu: $(VENV)/installed

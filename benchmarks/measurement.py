@@ -15,8 +15,11 @@ import numpy as np
 
 from icnet_deploy.documents import (
     COUNT,
+    FROM_ONE,
     FROM_ZERO,
+    NUMBER,
     OBJECT,
+    POSITIVE,
     TEXT,
     Kind,
     Schema,
@@ -49,8 +52,7 @@ SCOPES: Mapping[str, str] = {
 
 _SUMMARY = object_with({"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)})
 _VALUE = Kind(
-    lambda value: not (isinstance(value, dict) and "samples_ms" in value) or _SUMMARY.fits(value),
-    f"{_SUMMARY.words}, if it has raw samples",
+    lambda value: NUMBER.fits(value) or _SUMMARY.fits(value), f"{NUMBER.words}, or {_SUMMARY.words}"
 )
 # Nothing may be missing, or a line would be said to be of this machine, and all is known. The words
 # of its scope are for a person who reads the file; the scope's name is what counts.
@@ -62,7 +64,7 @@ _LINE = Schema(
         "scope": one_of(*SCOPES),
         "covers": TEXT,
         "subject": object_with({"name": TEXT}),
-        "setting": OBJECT,
+        "setting": object_with({"size": list_of(FROM_ONE, 2), "batch": FROM_ONE}),
         "values": object_of(_VALUE),
         "machine": OBJECT,
         "versions": OBJECT,
@@ -130,10 +132,25 @@ def read_measurements(path: Path) -> list[Measurement]:
     if not numbered:
         raise InputError(f"{path} is empty: expected {_LINE.what}")
     known = [_LINE.parse(line, f"{path}, line {number},") for number, line in numbered]
+    for (number, _), each in zip(numbered, known, strict=True):
+        if each["kind"] == "latency" and not _tells_time(each["values"]):
+            raise InputError(
+                f"{path}, line {number}, is not {_LINE.what}: a latency has samples of its "
+                "stages, and a 'total' or 'median_ms' above 0"
+            )
     return [
         Measurement(**{name: each[name] for name in each.keys() - {"schema", "covers"}})
         for each in known
     ]
+
+
+def _tells_time(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a latency tell it, and each of its stages is of samples."""
+    if any(NUMBER.fits(one) and not name.endswith("_ms") for name, one in values.items()):
+        return False
+    if "total" not in values:
+        return POSITIVE.fits(values.get("median_ms"))
+    return POSITIVE.fits(values["total"]["median_ms"])
 
 
 ENOUGH = 6

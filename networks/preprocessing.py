@@ -47,7 +47,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         shaped = self.channels in ("rgb", "bgr") and len(self.mean) == len(self.scale) == 3
         shaped = shaped and self.fit in FITS
-        if not shaped or not torch.tensor([*self.mean, *self.scale]).isfinite().all():
+        numbers = [*map(float, (*self.mean, *self.scale))] if shaped else []
+        if not shaped or not torch.tensor(numbers).isfinite().all():
             raise ModelError(
                 "preprocessing is three means, three scales, all finite as float32, the "
                 f"channels 'rgb' or 'bgr', and the fit {' or '.join(FITS)}; got {self}"
@@ -67,8 +68,8 @@ class Preprocessing:
         x = pixels.to(torch.float32).permute(0, 3, 1, 2)
         if self.channels == "bgr":
             x = x.flip(1)
-        mean = torch.tensor(self.mean, device=x.device).view(1, 3, 1, 1)
-        scale = torch.tensor(self.scale, device=x.device).view(1, 3, 1, 1)
+        mean = torch.tensor([*map(float, self.mean)], device=x.device).view(1, 3, 1, 1)
+        scale = torch.tensor([*map(float, self.scale)], device=x.device).view(1, 3, 1, 1)
         return (x - mean) * scale
 
     @property

@@ -229,3 +229,22 @@ def test_json_is_read_as_it_is_written():
     assert documents.parse(json.dumps(value)) == value
     assert documents.parse(json.dumps(value).encode()) == value
     assert documents.as_read({"a": (1, "b")}) == {"a": [1, "b"]}
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400])
+def test_a_whole_number_that_no_array_holds_is_refused(number):
+    for text in (f"{number}", f'{{"a": [1, {{"b": {number}}}]}}'):
+        with pytest.raises(ValueError, match="beyond 64 bits"):
+            documents.parse(text)
+    assert documents.parse(f"[{2**63 - 1}, {-(2**63)}]") == [2**63 - 1, -(2**63)]
+    with pytest.raises(DatasetError, match="beyond 64 bits"):
+        dataclasses.replace(RECORD, most_bytes=1000).parse(f"file = {number}", "it", toml=True)
+    assert not documents.NUMBER.fits(10**400)
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"a\\udfff": 1}', '[["\\udc00\\ud800"]]'])
+def test_half_a_character_is_refused(text):
+    """It can neither be printed nor written."""
+    with pytest.raises(ValueError, match="half a character"):
+        documents.parse(text)
+    assert documents.parse('"\\ud83d\\ude00"') == "\U0001f600"

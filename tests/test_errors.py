@@ -169,3 +169,15 @@ def test_an_interrupt_exits_with_130(capsys):
 
     assert main([]) == 130
     assert capsys.readouterr().err == "icnet: interrupted\n"
+
+
+def test_a_message_is_no_book_and_what_it_repeats_can_be_shown():
+    error = errors.ImageError(f"the file {'x' * 100_000} is none: give another")
+    assert len(str(error)) <= 4000
+    assert str(error).startswith("the file xxx")
+    assert str(error).endswith("xxx is none: give another")
+    assert str(errors.InputError("a\x1b[31m\0\ud800\u2028 b\n\tc")) == (
+        "a\\x1b[31m\\x00\\ud800\\u2028 b\n\tc"
+    )
+    assert str(errors.InputError("Straße, 道路")) == "Straße, 道路"
+    assert str(errors.InputError()) == ""

@@ -18,6 +18,7 @@ from icnet_deploy.files import (
     make_folder,
     read_file,
     replacing,
+    require_place,
     sha256,
     write_json,
     write_text,
@@ -365,3 +366,22 @@ def test_a_pipe_is_no_file(tmp_path):
         read_image(tmp_path / "pipe")
     with pytest.raises(ModelError, match="a pipe, a socket or a device"):
         read_onnx_metadata(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "link.onnx").symlink_to("pipe.onnx")
+    for name in ("pipe.onnx", "link.onnx"):
+        for write in (lambda path: write_text(path, "text"), lambda p: require_place(p, ".onnx")):
+            with pytest.raises(OutputError, match="it is a pipe, a socket or a device, which a f"):
+                write(tmp_path / name)
+    assert names(tmp_path) == ["link.onnx", "pipe.onnx"]
+
+
+@pytest.mark.parametrize("path", ["/dev/no_such_device", "/proc/self/fd/1", "/dev/fd/1"])
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="not on this system")
+def test_what_a_process_has_open_is_not_replaced(path):
+    """`--json /dev/stdout` would put a file in its place, for every program of the machine."""
+    with pytest.raises(OutputError, match="name a file"):
+        write_text(path, "text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from icnet_deploy.errors import ModelError
 from icnet_deploy.files import sha256
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata, stamped
+from icnet_deploy.protobuf import varint
 from icnet_deploy.runtime import Predictor
 
 ARCHIVE = Path(__file__).parent / "old_files" / "0.1.0.tar.xz"
@@ -181,3 +183,29 @@ def test_weights_that_are_not_finite_are_found_where_there_is_no_digest(old, tmp
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(ModelError, match="not numbers"):
         Predictor.from_onnx(tmp_path / "nan.onnx")
+
+
+def field(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+@pytest.mark.parametrize("depth", [60, 1000])
+def test_graphs_within_graphs_are_no_error_of_python(old, tmp_path, depth):
+    """A file without a digest is looked through, and one that names external data, too."""
+    graph = b""
+    for _ in range(depth):
+        graph = field(1, field(5, field(6, graph)))
+    for inside in (b"", field(8, b"location")):  # a graph's own name
+        path = tmp_path / "deep.onnx"
+        path.write_bytes(old.read_bytes() + field(7, graph + inside))
+        with suppress(ModelError):
+            assert read_onnx_metadata(path).digest == ""
+        path.write_bytes(stamped(path.read_bytes(), read_onnx_metadata(old)))
+        assert read_onnx_metadata(path).digest
+
+
+def test_halves_that_are_no_halves_are_no_error_of_python(old, tmp_path):
+    tensor = b"\x08\x01\x10\x0a" + field(5, varint(70_000)) + field(8, b"half")
+    path = tmp_path / "halves.onnx"
+    path.write_bytes(old.read_bytes() + field(7, field(5, tensor)))
+    assert read_onnx_metadata(path).digest == ""

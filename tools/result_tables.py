@@ -26,6 +26,7 @@ from icnet_deploy.evaluation.evaluate.records import RECORDS
 from icnet_deploy.files import write_text
 from icnet_deploy.report.tables import Table, bounded
 from tools.coverage import markdown as coverage_markdown
+from tools.fuzz.record import markdown as fuzz_markdown
 from tools.int8_networks import markdown as int8_networks_markdown
 from tools.own_networks import markdown as own_networks_markdown
 from tools.quantizers.tables import markdown as quantizers_markdown
@@ -121,6 +122,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "sensitivity": sensitivity_markdown,
     "rebuilds": rebuilds_markdown,
     "coverage": coverage_markdown,
+    "fuzz": fuzz_markdown,
     "tiles": tiles_markdown,
     "own_networks": own_networks_markdown,
     "int8_networks": int8_networks_markdown,

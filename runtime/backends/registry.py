@@ -17,6 +17,9 @@ from icnet_deploy.runtime.cuda import installed
 
 DEVICES = ("cpu", "cuda")
 
+_MOST_THREADS = 1024
+"""Beyond it runtimes take all memory, or end the process."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -153,12 +156,18 @@ def open_backend(
             only where `ICNET_CACHE` is set. What judges a file passes False.
 
     Raises:
-        InputError, MissingPackage: as `check_available`.
+        InputError, MissingPackage: as `check_available`; or threads or streams that no machine has.
         UnavailableError: the package is broken.
         DeviceError: the device was asked for and cannot be had.
         ModelError: the runtime cannot load the file.
     """
     runtime = check_available(name, device)
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(
+            f"{threads} threads; expected 1 to {_MOST_THREADS}, or None for what the runtime takes"
+        )
+    if streams > _MOST_THREADS:
+        raise InputError(f"{streams} streams; expected 1 to {_MOST_THREADS}")
     if tf32 and not ("tf32" in runtime.options and device == "cuda"):
         able = (other for other, row in RUNTIMES.items() if "tf32" in row.options)
         raise InputError(

@@ -1,5 +1,6 @@
 """Whether a video is whole: what its container states, against what was read of it."""
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,9 @@ _TS_SYNC = b"G"
 _OGG_PAGE, _OGG_LAST, _OGG_LONGEST = b"OggS", 4, 27 + 255 + 255 * 255
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DURATION, _ASF_PREROLL, _HEAD = 48, 64, 1 << 16  # where they stand behind it; where to look
+
+# As Matroska's tags have it. `Fraction` takes more, such as a number of a billion digits.
+_DURATION = re.compile(r"(\d{1,9}):(\d{1,2}):(\d{1,2}(?:\.\d{1,12})?)", re.ASCII)
 
 _Missing = tuple[int, int | None, str]
 """Frames that are missing; all frames, where the container counts them; why."""
@@ -205,11 +209,11 @@ def _asf_duration(path: Path) -> Fraction:
 
 def _seconds(text: str) -> Fraction | None:
     """A track's duration in Matroska's tags, "00:00:01.600000000", in seconds."""
-    try:
-        hours, minutes, seconds = map(Fraction, text.split(":"))
-        return hours * 3600 + minutes * 60 + seconds
-    except ValueError:
+    parts = _DURATION.fullmatch(text.strip())
+    if parts is None:
         return None
+    hours, minutes, seconds = map(Fraction, parts.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 _Step = Callable[[bytes, int], tuple[int, int] | None]

@@ -14,13 +14,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from os.path import exists, isdir, isfile
+from os.path import exists, isfile
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
 from icnet_deploy.documents import Kind
-from icnet_deploy.errors import IcnetError, InputError, OutputError
-from icnet_deploy.files import make_folder
+from icnet_deploy.errors import IcnetError, InputError
+from icnet_deploy.files import make_folder, require_replaceable
 
 
 class _Main(Protocol):
@@ -127,7 +127,7 @@ def check_outputs(arguments: argparse.Namespace, *names: str) -> None:
     Raises:
         InputError: another argument names the same file: it would replace what is read, or another
             result; or text would replace a file that is none, such as a model.
-        OutputError: its folder cannot be written, or a folder has its name.
+        OutputError: its folder cannot be written, or a folder, a pipe or a device has its name.
     """
     every = {name: [*_paths(given)] for name, given in vars(arguments).items()}
     for name, path in ((n, p) for n in ("json", "report", *names) for p in every.get(n, ())):
@@ -143,8 +143,7 @@ def check_outputs(arguments: argparse.Namespace, *names: str) -> None:
                 "none: name another file"
             )
         make_folder(path.parent)
-        if isdir(path):
-            raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+        require_replaceable(path)
 
 
 def _paths(given: object) -> Iterator[Path]:

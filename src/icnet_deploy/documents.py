@@ -36,7 +36,10 @@ class Kind(NamedTuple):
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 TEXT = Kind(lambda value: isinstance(value, str), "a text")
@@ -252,7 +255,8 @@ def parse(text: str | bytes, strict: bool = True) -> Any:
         strict: False for what another program wrote, by its own rules.
 
     Raises:
-        ValueError: it is not that, or is nested deeper than `DEEPEST`.
+        ValueError: it is not that, is nested deeper than `DEEPEST`, or holds a whole number beyond
+            64 bits or half a character.
     """
     if not strict:
         return _parsed(text, json.loads)
@@ -268,17 +272,28 @@ def _parsed(text: Any, loads: Callable[[Any], Any]) -> Any:
         value = loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    level = [value] if isinstance(value, list | dict) else []
+    level = [value]
     for _ in range(DEEPEST):
         level = [
             inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, list | dict)
+            for outer in filter(_require_usual, level)
+            for inner in ((*outer, *outer.values()) if isinstance(outer, dict) else outer)
         ]
-    if level:
+    if any(map(_require_usual, level)):
         raise ValueError("it is nested too deeply")
     return value
+
+
+def _require_usual(value: Any) -> bool:
+    """Whether a value holds others; ValueError for what no file and no array can hold."""
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("it holds a whole number that is beyond 64 bits")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"it holds half a character (a surrogate): {value!a:.40}") from error
+    return isinstance(value, list | dict)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

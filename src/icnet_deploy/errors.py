@@ -19,11 +19,33 @@ Messages say what was given, what was expected, and what to do.
 
 from importlib.util import find_spec
 
+_LONGEST = 4000
+"""Characters of a message: more than that nobody reads."""
+
 
 class IcnetError(Exception):
-    """The root of the tree; catching it catches everything raised on purpose."""
+    """The root of the tree; catching it catches everything raised on purpose.
+
+    Messages repeat what files and callers gave. So that a terminal and a log can show them, control
+    characters and halves of characters are escaped, and of a long one the middle is left out.
+    """
 
     exit_code = 1
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(_shown(part) if isinstance(part, str) else part for part in parts))
+
+
+def _shown(text: str) -> str:
+    if len(text) > _LONGEST:
+        kept = _LONGEST // 2 - 10
+        text = f"{text[:kept]} [...] {text[-kept:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 class InputError(IcnetError):

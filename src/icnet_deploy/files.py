@@ -70,13 +70,12 @@ def require_place(path: Path, *endings: str) -> None:
 
     Raises:
         InputError: it has another ending.
-        OutputError: its folder cannot be written, or a folder has its name.
+        OutputError: its folder cannot be written, or a folder, a pipe or a device has its name.
     """
     if path.suffix not in endings:
         raise InputError(f"cannot write {path}: it does not end in {' or '.join(endings)}")
     make_folder(path.parent)
-    if isdir(path):
-        raise OutputError(f"cannot write the file {path}: a folder of that name is there")
+    require_replaceable(path)
 
 
 @contextmanager
@@ -90,13 +89,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A file that is there keeps its mode; a new one gets what the process's umask leaves.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        OutputError: the folder cannot be written, the disk is full, or the name is a folder's, a
+            pipe's or a device's: renaming would put a file into its place.
     """
     target = Path(path)
     _require_possible(target)
+    require_replaceable(target)
     make_folder(target.parent)
-    if isdir(target):
-        raise OutputError(f"cannot write the file {target}: a folder of that name is there")
     temporary: Path | None = None
     try:
         temporary, mode = _new_file(target.parent)
@@ -115,6 +114,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def require_replaceable(target: Path) -> None:
+    """OutputError for what is there and is no file, and for names of what a process has open."""
+    if isdir(target):
+        raise OutputError(f"cannot write the file {target}: a folder of that name is there")
+    of_system = os.path.realpath(target.parent)
+    try:
+        there = stat.S_ISREG(os.stat(target).st_mode)
+    except OSError:  # nothing is there, or a link that leads nowhere
+        there = True
+    if not there or of_system == "/dev" or f"{of_system}/".startswith("/proc/"):
+        raise OutputError(
+            f"cannot write the file {target}: it is a pipe, a socket or a device, which a file "
+            "would replace; name a file"
+        )
 
 
 def _new_file(folder: Path) -> tuple[Path, int]:

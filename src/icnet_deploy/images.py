@@ -124,7 +124,8 @@ class ImageFile:
                     yield _turned(pixels, header.orientation), seconds
             else:
                 for content, part in decode.pages(self._content, header):
-                    decode.check(content, part)
+                    if content is not self._content:  # which was checked with all its pages
+                        decode.check(content, part)
                     yield _turned(decode.rgb(content, part), part.orientation), None
 
     def _require_one(self) -> None:

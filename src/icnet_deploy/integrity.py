@@ -59,6 +59,9 @@ _INSIDE = {
     },
     "sparse": {1: "tensor", 2: "tensor"},
 }
+_DEEPEST = 200
+"""Messages in one another; protobuf's own readers take 100."""
+
 _EXTERNAL_DATA = 13  # of a TensorProto, entries of key and value
 
 _NAMED = 4  # tensors that a message names
@@ -222,17 +225,22 @@ def _locations(content: bytes) -> Iterator[str]:
                 yield entry.get(2, b"").decode("utf-8", "replace")
 
 
-def _tensors(message: bytes, mark: bytes = b"", kind: str = "model") -> Iterator[bytes]:
+def _tensors(
+    message: bytes, mark: bytes = b"", kind: str = "model", depth: int = 0
+) -> Iterator[bytes]:
     """The TensorProtos of an ONNX file that hold these bytes, wherever in the graph they stand.
 
     Args:
         message: the file's bytes.
         mark: what is looked for; nothing that lacks it is read.
         kind: what the message is, one of `_INSIDE`.
+        depth: how many messages it lies in.
 
     Raises:
-        EOFError, ValueError: this is no ONNX file.
+        EOFError, ValueError: this is no ONNX file, or no runtime's protobuf reads one nested so.
     """
+    if depth > _DEEPEST:
+        raise ValueError("its graphs are nested too deeply")
     if mark not in message:
         return
     if kind == "tensor":
@@ -241,7 +249,7 @@ def _tensors(message: bytes, mark: bytes = b"", kind: str = "model") -> Iterator
     inside = _INSIDE[kind]
     for field in fields_of(message, inside):
         if field.wire == BYTES and field.number in inside:
-            yield from _tensors(field.data, mark, inside[field.number])
+            yield from _tensors(field.data, mark, inside[field.number], depth + 1)
 
 
 def _field(number: int, data: bytes) -> bytes:
@@ -318,7 +326,7 @@ def _float_tensor(message: bytes) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         return
     for field in integers:  # 16 bits each, packed or one by one
         bits = varints(field.data) if field.wire == BYTES else [field.value]
-        parts.append(np.array(bits, "<u2").tobytes())
+        parts.append(np.array([each & 0xFFFF for each in bits], "<u2").tobytes())
     values = np.frombuffer(b"".join(parts), _KINDS[kind])
     if kind == _BFLOAT16:  # the upper half of a float32
         values = (values.astype("<u4") << 16).view("<f4")

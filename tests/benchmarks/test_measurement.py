@@ -22,8 +22,8 @@ def one(**changes):
         "kind": "latency",
         "scope": "network",
         "subject": {"name": "a", "runtime": "openvino"},
-        "setting": {"size": [4, 8]},
-        "values": {"peak_bytes": 7},
+        "setting": {"size": [4, 8], "batch": 1},
+        "values": {"median_ms": 7.0},
     }
     return Measurement(**{**told, **HERE, **changes})
 
@@ -68,6 +68,14 @@ def summary(**fields):
         lambda line: line["values"].update(total=summary(samples_ms=[1.0, True])),
         lambda line: line["values"].update(total=summary(median_ms="1.0")),
         lambda line: line["values"].update(total=summary(median_ms=None)),
+        lambda line: line["values"].update(total=summary(median_ms=0)),
+        lambda line: line["values"].update(total=1.0),
+        lambda line: line["values"].update(inference=1.0),
+        lambda line: line["values"].update(rate="fast"),
+        lambda line: line["values"].clear(),
+        lambda line: line["setting"].pop("size"),
+        lambda line: line["setting"].update(size=[96, 128, 3]),
+        lambda line: line["setting"].pop("batch"),
     ],
 )
 def test_a_line_that_is_not_as_it_is_written_is_refused(tmp_path, change):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from icnet_deploy.errors import ImageError, InputError
+from icnet_deploy.formats import tiff
 from icnet_deploy.formats.decode import LIMIT
 from icnet_deploy.images import ImageFile, read_grey, read_image, write_image
 
@@ -56,7 +57,7 @@ def test_the_limit_can_be_raised_and_lowered(tmp_path, monkeypatch):
         read_image(path)
 
 
-@pytest.mark.parametrize("value", ["much", "0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("value", ["much", "0", "-1", "nan", "inf", "1e305"])
 def test_a_limit_that_is_none_is_said(tmp_path, monkeypatch, value):
     path = tmp_path / "picture.png"
     write_image(path, np.zeros((4, 4, 3), np.uint8))
@@ -88,3 +89,46 @@ def test_a_frame_of_a_gif_is_held_to_the_limit(tmp_path, monkeypatch):
     monkeypatch.setenv(LIMIT, "0.001")
     with pytest.raises(ImageError):
         list(ImageFile(path).frames())
+
+
+def test_directories_that_share_their_bytes_are_counted(tmp_path):
+    """Each of these is another start in the same million bytes, with 60,000 entries."""
+    count, starts = 60_000, range(8, 8 + 2 * 400, 2)
+    content = bytearray(1 << 20)
+    content[:8] = struct.pack("<2sHI", b"II", 42, starts[0])
+    for start in starts:
+        content[start : start + 2] = struct.pack("<H", count)
+    for start, following in zip(starts, [*starts[1:], 0], strict=True):
+        end = start + 2 + 12 * count
+        content[end : end + 4] = struct.pack("<I", following)
+    path = tmp_path / "shared.tiff"
+    path.write_bytes(content)
+    with pytest.raises(ImageError):
+        ImageFile(path)
+
+
+def test_tables_of_a_jpeg_in_a_tiff_that_are_no_bytes_are_refused(tmp_path):
+    """Tag 347 as numbers of 16 bits."""
+    picture = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
+    picture.save(tmp_path / "good.tiff", compression="jpeg")
+    content = (tmp_path / "good.tiff").read_bytes()
+    entry = content.index(struct.pack("<HH", 347, 7))
+    length = int.from_bytes(content[entry + 4 : entry + 8], "little")
+    path = tmp_path / "numbers.tiff"
+    path.write_bytes(
+        content[:entry] + struct.pack("<HHI", 347, 3, length // 2) + content[entry + 8 :]
+    )
+    with pytest.raises(ImageError):
+        read_image(path)
+
+
+def test_pages_are_unpacked_once(tmp_path, monkeypatch):
+    """Of a file of n pages each was looked at n times."""
+    pages = [Image.fromarray(np.full((8, 8), grey, np.uint8)) for grey in range(6)]
+    path = tmp_path / "pages.tiff"
+    pages[0].save(path, save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    seen = []
+    unpack = tiff._unpack
+    monkeypatch.setattr(tiff, "_unpack", lambda data: (seen.append(data), unpack(data)))
+    assert len(list(ImageFile(path).frames())) == 6
+    assert len(seen) == 6

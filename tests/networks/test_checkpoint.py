@@ -249,3 +249,9 @@ def test_the_same_network_gives_the_same_file(tmp_path, saved):
         again = tmp_path / f"{count}.safetensors"
         save_checkpoint(again, network, CAMVID, STREET, {"steps": 3})
         assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_rule_of_whole_numbers_of_any_size_is_one():
+    """PyTorch makes no tensor of a whole number beyond 64 bits."""
+    rule = Preprocessing((10**30, 0, -(2**63) - 1), (1, 1, 1))
+    assert rule.tensor(np.zeros((2, 2, 3), np.uint8)).isfinite().all()

@@ -273,3 +273,13 @@ def test_it_is_not_pickled_or_copied_and_says_what_to_do_in_a_pool(copied):
     predictor, _ = fake_predictor()
     with pytest.raises(InputError, match=r"cannot be pickled.*initializer of a process pool"):
         copied(predictor)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**30])
+def test_threads_that_no_machine_has_are_refused(tiny_model, threads):
+    """ONNX Runtime ends the process, or raises an error of another type."""
+    for runtime in ("onnxruntime", "openvino"):
+        with pytest.raises(InputError, match=f"{threads} threads; expected 1 to 1024"):
+            Predictor.from_onnx(tiny_model(), runtime, "cpu", threads)
+    with pytest.raises(InputError, match="100000 streams; expected 1 to 1024"):
+        Predictor.from_onnx(tiny_model(), "openvino", "cpu", streams=100_000)

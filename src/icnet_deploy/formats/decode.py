@@ -75,7 +75,7 @@ def most_pixels() -> int:
         most = float(text or _MOST_MEGAPIXELS)
     except ValueError:
         most = math.nan
-    if not 0 < most < math.inf:
+    if not 0 < most * 1e6 < math.inf:
         raise InputError(f"{LIMIT} is {text!r}; expected a number of megapixels above 0")
     return round(most * 1e6)
 

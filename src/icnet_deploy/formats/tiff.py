@@ -14,6 +14,9 @@ _LETTERS = dict(zip((1, 2, 6, 7, 3, 8, 4, 9, 13, 16, 17, 18), "BBBBHHIIIQQQ", st
 """The types of whole numbers, as `struct` knows them."""
 
 _WANTED = {254, 255, 256, 257, 258, 259, 262, 273, 274, 279, 281, 324, 325, 339, 347}
+_MOST_ENTRIES = 1 << 20
+"""Of all directories of a file; one has 10 to 40."""
+
 _JPEG = 7
 _DEFLATE = {8, 32946}
 _KINDS = {0: "grey", 1: "grey", 2: "colour", 3: "palette", 6: "colour"}
@@ -108,7 +111,7 @@ def check(content: bytes) -> None:
             if one.first(259, 1) in _DEFLATE:
                 _unpack(strip)
             elif one.first(259, 1) == _JPEG:  # the tables stand apart, between a start and an end
-                tables = bytes(one.values.get(347, ()))
+                tables = bytes(value & 255 for value in one.values.get(347, ()))
                 jpeg.check(tables[:-2] + strip[2:] if tables else strip)
 
 
@@ -132,11 +135,15 @@ def _directories(content: bytes) -> Iterator[_Page]:
     wide, letter, counter = (8, "Q", "Q") if big else (4, "I", "H")
     head, entry = struct.calcsize(counter), 4 + 2 * wide
     seen: set[int] = set()
+    entries = 0
     [directory] = unpack(order + letter, content, wide)
     while directory and directory not in seen:
         seen.add(directory)
         page = _Page(order)
         [count] = unpack(order + counter, content, directory)
+        entries += count
+        if entries > _MOST_ENTRIES:  # directories may overlap: a small file can hold any number
+            raise Unreadable(CORRUPT.format("it says that it has a million entries"))
         end = directory + head + entry * count
         for at in range(directory + head, end, entry):
             tag, kind, items, place = unpack(f"{order}HH{letter}{letter}", content, at)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from icnet_deploy.errors import ImageError
-from icnet_deploy.runtime.video import open_frames
+from icnet_deploy.runtime.video import open_frames, whole
 
 X265 = {"x265-params": "log-level=none"}
 KINDS = {
@@ -176,3 +176,20 @@ def test_frames_that_an_edit_list_hides_do_not_count(clips, tmp_path, options):
     frames, problem = outcome(path)
     assert 5 < len(frames) < 20
     assert problem.startswith(f"{len(frames)} of 23 frames can be read")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("00:00:01.600000000", 1.6),
+        ("01:00:01", 3601),
+        ("00:00:1/0", None),
+        ("00:00:1e999999999", None),
+        ("0:0", None),
+        ("", None),
+    ],
+)
+def test_a_stated_duration_is_read_by_the_letter(text, seconds):
+    """A number of a billion digits, by its power, takes all memory."""
+    told = whole._seconds(text)
+    assert told == seconds if seconds is None else float(told) == seconds

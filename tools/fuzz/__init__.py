@@ -1,0 +1,1 @@
+"""Tries inputs of every kind that the product reads: each gives a result or an error of ours."""

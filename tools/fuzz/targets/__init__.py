@@ -1,0 +1,1 @@
+"""The kinds of inputs, and for each what reads it."""
