@@ -26,7 +26,7 @@ def prepare(folder: Path):
             while True:
                 pass
         if data == b"memory":
-            HELD[:] = [bytes(200 << 20)]
+            HELD[:] = [b"a" * (200 << 20)]
         if data == b"half":
             (folder / ".icnet-0123456789abcdef.tmp").write_bytes(b"a")
         yield "done"

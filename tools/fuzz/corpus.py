@@ -45,7 +45,7 @@ def keep(target: str, inputs: list[bytes], folder: Path = KEPT) -> int:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:xz", format=tarfile.USTAR_FORMAT) as archive:
         for data in sorted(inputs, key=lambda data: (len(data), data)):
-            member = tarfile.TarInfo(hashlib.sha256(data).hexdigest()[:12])
+            member = tarfile.TarInfo(name_of(data))
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     make_folder(folder)
@@ -54,10 +54,15 @@ def keep(target: str, inputs: list[bytes], folder: Path = KEPT) -> int:
     return len(stream.getvalue())
 
 
+def name_of(data: bytes) -> str:
+    """What an input is called."""
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
 def save_fault(target: str, data: bytes, kind: str, folder: Path) -> Path:
     """Writes an input that showed a fault into a folder, and what was said beside it."""
     where = make_folder(folder / target)
-    path = where / hashlib.sha256(data).hexdigest()[:12]
+    path = where / name_of(data)
     path.write_bytes(data)
     path.with_suffix(".txt").write_text(f"{kind}\n", "utf-8")
     return path

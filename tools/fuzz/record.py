@@ -19,7 +19,7 @@ from icnet_deploy.documents import (
     one_of,
 )
 from icnet_deploy.files import write_json
-from icnet_deploy.report.tables import Table, number
+from icnet_deploy.report.tables import Table
 from tools.fuzz.judge import FAILED, FOUND, REFUSED, RESULT
 from tools.fuzz.registry import TARGETS
 
@@ -86,7 +86,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
         [
             f"`{name}`",
             TARGETS[name].what,
-            *(number(total[key]) for key in ("inputs", *_OUTCOMES)),
+            *(f"{total[key]:,}" for key in ("inputs", *_OUTCOMES)),
             "; ".join(f"{mark} {count:,}" for mark, count in sorted(total["marks"].items())),
         ]
         for name, total in totals(runs).items()

@@ -110,6 +110,8 @@ def try_target(
             "most": most - tally.inputs,
             "seed": seed + tally.inputs,
             "guided": guided,
+            # What ended a process before would end the next one, too.
+            "without": [one["input"] for one in tally.found.values()],
         }
         if not _run(target, where, job, tally, look):
             break

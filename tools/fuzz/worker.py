@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from icnet_deploy.documents import parse
 from icnet_deploy.files import make_folder
-from tools.fuzz.corpus import kept, save_fault
+from tools.fuzz.corpus import kept, name_of, save_fault
 from tools.fuzz.judge import FOUND, judge
 from tools.fuzz.target import Run, Target
 
@@ -204,7 +204,8 @@ def main(arguments: list[str]) -> None:
     trial = _Trial(target, run, folder, out, until, job["most"])
     seeds += kept(target.name) + [p.read_bytes() for p in sorted((folder / "fresh").glob("*"))]
     attempt = _try_guided if guided() and job["guided"] else _try_plain
-    attempt(trial, job["seed"], [data for data in seeds if len(data) <= ROOM])
+    inputs = [one for one in seeds if len(one) <= ROOM and name_of(one) not in job["without"]]
+    attempt(trial, job["seed"], inputs)
 
 
 if __name__ == "__main__":
