@@ -51,8 +51,10 @@ SCOPES: Mapping[str, str] = {
 """Name -> what a number of that scope covers."""
 
 _SUMMARY = object_with({"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)})
+_PARTS = list_of(object_with({"name": TEXT}))  # such as a graph's operators
 _VALUE = Kind(
-    lambda value: NUMBER.fits(value) or _SUMMARY.fits(value), f"{NUMBER.words}, or {_SUMMARY.words}"
+    lambda value: any(kind.fits(value) for kind in (NUMBER, _SUMMARY, _PARTS)),
+    f"{NUMBER.words}, {_SUMMARY.words}, or {_PARTS.words}",
 )
 # Nothing may be missing, or a line would be said to be of this machine, and all is known. The words
 # of its scope are for a person who reads the file; the scope's name is what counts.

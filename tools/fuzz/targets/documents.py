@@ -309,7 +309,7 @@ def _target(
     change: _Change = changed_json,
 ) -> Target:
     prepare = read if read is _prepare_result else _reading(file, read)
-    return Target(name, what, seeds, change, prepare, _GOAL)  # type: ignore[arg-type]
+    return Target(name, what, seeds, change, prepare, _GOAL)
 
 
 def _old_results() -> list[bytes]:

@@ -120,7 +120,7 @@ def _with_other_metadata(data: bytes, rng: Random) -> bytes:
 def changed_graph(data: bytes, rng: Random) -> bytes:
     """The same file with one to three parts of its graph changed: nodes, shapes, types, tensors."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     model = onnx.ModelProto()
     try:

@@ -6,6 +6,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def _clip(form: str, codec: str) -> bytes:
 
     stream = io.BytesIO()
     with av.open(stream, "w", format=form) as out:
-        video = out.add_stream(codec, rate=25)
+        video: Any = out.add_stream(codec, rate=25)
         video.width, video.height = 48, 32
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if codec == "libx264":
