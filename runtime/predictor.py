@@ -181,7 +181,7 @@ class Predictor(LoadedModel):
         path = Path(path)
         options: dict[str, Any] = {"require_manifest": require_manifest, "host_code": host_code}
         options |= {"label_set": label_set, "cuda": cuda, "called": path}
-        with trusted_file(path, trusted_key, sha256) as copy:
+        with trusted_file(path, trusted_key, sha256, engine=True) as copy:
             return cls._of(path, load_engine(copy, runtime, **options))
 
     @classmethod

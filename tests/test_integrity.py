@@ -209,3 +209,12 @@ def test_halves_that_are_no_halves_are_no_error_of_python(old, tmp_path):
     path = tmp_path / "halves.onnx"
     path.write_bytes(old.read_bytes() + field(7, field(5, tensor)))
     assert read_onnx_metadata(path).digest == ""
+
+
+def test_external_data_deeper_than_a_runtime_reads_are_none(tmp_path):
+    graph = field(5, field(13, field(1, b"location") + field(2, b"absent.data")))
+    for _ in range(1500):
+        graph = field(1, field(5, field(6, graph)))
+    path = tmp_path / "deep.onnx"
+    path.write_bytes(field(7, graph))
+    assert artefact_digest(path) == (sha256(path), [path])

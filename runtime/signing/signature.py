@@ -58,10 +58,10 @@ def sign_folder(folder: Path, key: Path) -> dict[str, str]:
     from model_signing import hashing, signing
 
     files = hashing.Config().set_ignored_paths(paths=[NAME], ignore_git_paths=False)
-    password: Any = os.environ.get(PASSWORD)  # the package wants bytes, and says text
+    password: Any = os.environ.get(PASSWORD)  # the package says text, and wants bytes
     try:
         signer = signing.Config().use_elliptic_key_signer(
-            private_key=key, password=password and password.encode()
+            private_key=key, password=password and os.fsencode(password)
         )
     except Exception as error:  # of its libraries, which have no common root
         raise InputError(
@@ -133,24 +133,25 @@ def files_of(root: Path, called: Path) -> Iterator[str]:
         ModelError: it holds a link, a pipe, a socket or a device.
     """
 
-    def stop(error: OSError) -> None:
-        raise InputError(f"cannot read the folder {called}: {error.strerror}") from error
-
-    for here, folders, names in os.walk(root, onerror=stop):
-        folders.sort()
-        for name in sorted([*folders, *names]):
-            path = Path(here, name)
+    waiting = [root]
+    while waiting:  # not by recursion: somebody may have put a thousand folders in one another
+        here = waiting.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            modes = [entry.stat(follow_symlinks=False).st_mode for entry in entries]
+        except OSError as error:
+            raise InputError(f"cannot read the folder {called}: {error.strerror}") from error
+        for entry, mode in zip(entries, modes, strict=True):
+            path = here / entry.name
             inner = path.relative_to(root).as_posix()
-            try:
-                mode = path.lstat().st_mode
-            except OSError as error:
-                raise ModelError(f"{called} changes while it is read: {error}") from error
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            if stat.S_ISDIR(mode):
+                waiting.append(path)
+            elif not stat.S_ISREG(mode):
                 raise ModelError(
-                    f"{called} holds {inner!a}, which is a link, a pipe, a socket or a device: a "
-                    "signature is of files; put a copy in its place"
+                    f"{called} holds {inner!a:.200}, which is a link, a pipe, a socket or a "
+                    "device: a signature is of files; put a copy in its place"
                 )
-            if stat.S_ISREG(mode) and inner != NAME:
+            elif inner != NAME:
                 yield inner
 
 

@@ -19,7 +19,6 @@ from icnet_deploy.engine_sidecar import sidecar_path
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.files import open_file
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
-from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.signing.private import no_room, private_folder
 from icnet_deploy.runtime.signing.signature import NAME, files_of, require_plain, signed_files
 
@@ -51,7 +50,9 @@ def add_trust_options(parser: argparse.ArgumentParser, *, folder_only: bool = Fa
 
 
 @contextmanager
-def trusted_file(path: Path, key: str | Path | None, sha256: str | None) -> Iterator[Path]:
+def trusted_file(
+    path: Path, key: str | Path | None, sha256: str | None, *, engine: bool = False
+) -> Iterator[Path]:
     """Yields where an artefact can be opened from: where it is, if nothing is asked of it.
 
     Args:
@@ -60,6 +61,7 @@ def trusted_file(path: Path, key: str | Path | None, sha256: str | None) -> Iter
         key: a public key, a PEM file, that must have signed it; None: none need have.
         sha256: that it must have, as `artefact_sha256` has it: of the file, if it has no external
             data. An engine's sidecar is not part of it. None: any.
+        engine: whether it is opened as an engine, whatever it is called.
 
     Raises:
         InputError: the key cannot be used, or there is no such SHA-256.
@@ -76,7 +78,7 @@ def trusted_file(path: Path, key: str | Path | None, sha256: str | None) -> Iter
     signed = None if key is None else signed_files(folder, Path(key))
     with private_folder(folder) as private:
         copy = private / path.name
-        for name in _parts(path, signed):
+        for name in _parts(path, signed, engine):
             found = _copy(folder / name, private / name)
             if signed is not None:
                 _require_signed(folder / name, found, signed.get(name))
@@ -140,8 +142,8 @@ def check_folder(
     return signed
 
 
-def _parts(path: Path, signed: Mapping[str, str] | None) -> list[str]:
-    """The names of an artefact's files: it, its external data, and an engine's sidecar."""
+def _parts(path: Path, signed: Mapping[str, str] | None, engine: bool) -> list[str]:
+    """The names of an artefact's files, once each: it, its external data, an engine's sidecar."""
     try:
         _, files = artefact_digest(path)  # is taken again, of the copies
     except (OSError, ValueError) as error:
@@ -150,11 +152,11 @@ def _parts(path: Path, signed: Mapping[str, str] | None) -> list[str]:
     names = [one.relative_to(path.parent).as_posix() for one in files]
     for name in names:
         require_plain(name, f"{path}")
-    if kind_of(path) == "engine":
+    if engine:
         sidecar = sidecar_path(path)
         if os.path.lexists(sidecar) or sidecar.name in (signed or ()):
             names.append(sidecar.name)
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _require_signed(path: Path, found: str, wanted: str | None) -> None:

@@ -101,6 +101,21 @@ def test_a_sidecar_that_was_taken_away_or_added(desk, engine, keys, unseen):
         desk.open(engine, trusted_key=keys[1])
 
 
+def test_an_engine_by_any_name_has_its_sidecar(desk, engine, keys, unseen):
+    """`from_engine` takes a file of any ending: left out, its sidecar would not be missed."""
+    named = engine.with_suffix(".bin")
+    engine.rename(named)
+    desk.describe(named, engine.with_suffix(".onnx"))
+    sidecar_path(engine).unlink()
+    sign_folder(named.parent, keys[0])
+    with desk.open(named, trusted_key=keys[1], require_manifest=True) as opened:
+        assert opened.metadata.precision == "fp32"
+    desk.describe(named, engine.with_suffix(".onnx"), version="9.9")
+    unseen()
+    with pytest.raises(ModelError, match=r"\.bin\.json is not the file that was signed"):
+        desk.open(named, trusted_key=keys[1])
+
+
 def test_an_engine_in_the_name_of_another_that_was_signed(desk, batched, keys, unseen):
     first, second = batched(), batched(head="labels")
     sign_folder(first.parent, keys[0])

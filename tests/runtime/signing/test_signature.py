@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -76,7 +76,7 @@ def test_what_was_signed_is_opened_in_a_copy_of_ones_own(signed, keys):
         for name, content in CONTENTS.items():
             assert (copy / name).read_bytes() == content
     assert not copy.exists()
-    with trusted_file(signed / "icnet.engine", keys[1], None) as copy:
+    with trusted_file(signed / "icnet.engine", keys[1], None, engine=True) as copy:
         assert sorted(path.name for path in copy.parent.iterdir()) == [
             "icnet.engine",
             "icnet.engine.json",
@@ -413,6 +413,32 @@ def test_what_is_added_under_any_name_is_refused(signed, keys):
     (signed / "sub" / NAME).unlink()
     (signed / "folder").mkdir()  # holds nothing
     check_folder(signed, keys[1])
+
+
+@contextmanager
+def folders_in_one_another(count):
+    """Goes down into new folders, and afterwards up again, without them."""
+    for _ in range(count):
+        os.mkdir("a")
+        os.chdir("a")
+    yield
+    for _ in range(count):
+        os.chdir("..")
+        os.rmdir("a")
+
+
+def test_a_thousand_folders_in_one_another(signed, keys, monkeypatch):
+    monkeypatch.chdir(signed)
+    with folders_in_one_another(1200):
+        check_folder(signed, keys[1])  # they hold nothing
+        Path("new").write_bytes(b"")
+        refused(signed, keys[1], "was not signed: a/a/a")
+        Path("new").unlink()
+        with (
+            folders_in_one_another(1200),  # past what a path may be long
+            pytest.raises(InputError, match=r"cannot read the folder .*too long"),
+        ):
+            check_folder(signed, keys[1])
 
 
 def test_a_file_that_grows_while_it_is_read_is_read_once(signed, keys, monkeypatch):
