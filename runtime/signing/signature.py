@@ -58,11 +58,10 @@ def sign_folder(folder: Path, key: Path) -> dict[str, str]:
     from model_signing import hashing, signing
 
     files = hashing.Config().set_ignored_paths(paths=[NAME], ignore_git_paths=False)
-    password: Any = os.environ.get(PASSWORD)  # the package says text, and wants bytes
+    given = os.environ.get(PASSWORD)
+    password: Any = os.fsencode(given) if given else None  # the package says text, wants bytes
     try:
-        signer = signing.Config().use_elliptic_key_signer(
-            private_key=key, password=password and os.fsencode(password)
-        )
+        signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except Exception as error:  # of its libraries, which have no common root
         raise InputError(
             f"{key} is no private key that can sign ({error}): expected {_CURVES}, of which the "
