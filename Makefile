@@ -4,6 +4,7 @@
 # make long    what takes too long for `make test`; writes its results into benchmarks/results/
 # make fuzz    tries a million inputs of every kind; MINUTES=20 for a while, TARGETS="images models"
 # make test-gpu  the tests that need TensorRT or a GPU; writes build/test-gpu.xml
+# make dist    the sources and the wheel that are published, in dist/
 # make clean   remove what the above made
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 IMAGE ?=
 
-.PHONY: demo test long fuzz test-gpu check clean
+.PHONY: demo test dist long fuzz test-gpu check clean
 .DELETE_ON_ERROR:
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
@@ -56,12 +57,20 @@ demo: $(VENV)/demo
 	@echo "The pictures: $(DEMO)/pictures/"
 	@echo "The report:   $(DEMO)/parity.html"
 
+# What is published, by `twine upload dist/*`: the sources, and a wheel that is built from them alone
+# and has the tag of the oldest systems (glibc) that it runs on.
+dist: $(VENV)/installed
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist . > /dev/null
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	mv build/dist/*.tar.gz dist
+	$(BIN)/twine check --strict dist/*
+
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build
-	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > /dev/null
-	$(BIN)/python -m pip install --quiet --no-deps --target build/types build/wheel/*.whl
+	$(MAKE) dist
+	$(BIN)/python -m pip install --quiet --no-deps --target build/types dist/*.whl
 	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
 	cd build && MYPYPATH=types:.. ../$(BIN)/mypy --config-file ../pyproject.toml -p tools
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -145,6 +146,34 @@ def build_wheel(source, out, **environment):
 def wheel(tmp_path_factory):
     """The wheel, built once."""
     return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_source_distribution_holds_what_the_repository_does(tmp_path):
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no clone, so that nothing says which files are the repository's")
+    files = [f for f in listed.stdout.splitlines() if (ROOT / f).is_file()]
+    source = tmp_path / "source"
+    for file in files:
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, source / file)
+    script = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    not_meant = {".gitignore", ".ci/run"}
+    assert sorted(set(files) - held - not_meant) == []
+    assert not [name for name in held if "__pycache__" in name or name.endswith(".so")]
 
 
 def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
