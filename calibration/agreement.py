@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import onnx
 
 from icnet_deploy.calibration.calibrate import open_session
 from icnet_deploy.errors import BackendError, ImageError, ModelError, UnavailableError
+from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import UInt8
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import ArtefactMetadata
@@ -173,8 +172,8 @@ def _on_another(
     runtime: str, model: onnx.ModelProto, head: str
 ) -> Iterator[Callable[[UInt8], Array]]:
     """Opens a graph in a runtime, by way of a file that is removed."""
-    with TemporaryDirectory(prefix="icnet-agreement-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder() as folder:
+        path = folder / "model.onnx"
         onnx.save(model, path)
         backend = open_backend(runtime, path, "cpu", cached=False)
         try:

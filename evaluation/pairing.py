@@ -5,10 +5,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from icnet_deploy.errors import InputError, MissingPackage, ModelError, require
+from icnet_deploy.files import scratch_folder
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS, Precision, precision_of
 from icnet_deploy.runtime.auto.folder import ArtefactFile, read_artefact
@@ -202,8 +202,8 @@ def open_run(run: Run) -> Iterator[Predictor]:
         ModelError, InputError, UnavailableError: as `Predictor.open`.
     """
     if run.runtime == ROUNDED:
-        with TemporaryDirectory() as folder:
-            copy = _rounded_copy(run.path, Path(folder))
+        with scratch_folder() as folder:
+            copy = _rounded_copy(run.path, folder)
             with Predictor.open(copy, "onnxruntime", "cpu") as predictor:
                 yield predictor
     else:

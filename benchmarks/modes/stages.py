@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from icnet_deploy.benchmarks.arguments import image_files, mode_parser, pictures, run_mode, runs_of
@@ -24,6 +23,7 @@ from icnet_deploy.documents import parse
 from icnet_deploy.drawing import with_legend
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
+from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import Fitting, UInt8, read_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.backends.openvino.backend import core
@@ -67,7 +67,7 @@ def one_by_one(predictor: Predictor, item: Item) -> dict[str, float]:
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     runs = runs_of(arguments)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-stages-")))
+        folder = stack.enter_context(scratch_folder())
         images = pictures(arguments)
         items = image_files(images, [arguments.format], folder, arguments.image or ())
         opened = [stack.enter_context(open_artefact(each, arguments.threads)) for each in runs]
@@ -183,11 +183,11 @@ def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Tim
 def _onnx_runtime(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Times:
     import onnxruntime
 
-    with TemporaryDirectory(prefix="icnet-profile-") as folder:
+    with scratch_folder() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         if threads is not None:
             options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])

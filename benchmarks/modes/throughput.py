@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
 from icnet_deploy.command import command, count
 from icnet_deploy.evaluation.pairing import Run
+from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import UInt8
 from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
@@ -155,7 +154,7 @@ def run_in_turn(feeds: Sequence[Feed], rounds: int, images: int) -> None:
 def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     runs, images = runs_of(arguments), pictures(arguments)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="icnet-throughput-")))
+        folder = stack.enter_context(scratch_folder())
         files = islice(cycle(images), arguments.images if _FILES in arguments.scope else 0)
         items = image_files(list(files), ["png", "jpg"], folder)
         feeds = [

@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -26,7 +25,7 @@ from icnet_deploy.data import Dataset
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.model import open_model
 from icnet_deploy.evaluation.score import Score, refuse_calibration_images, score_dataset
-from icnet_deploy.files import sha256
+from icnet_deploy.files import scratch_folder, sha256
 from icnet_deploy.runtime.machine import machine, versions
 from icnet_deploy.timing import interleave, summary
 
@@ -92,8 +91,7 @@ def measure(
         UnavailableError: a package or a device is missing. A network that fails by itself is
             told of in the result.
     """
-    with TemporaryDirectory(prefix="icnet-paper-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         networks, jobs, peaks = {}, {}, {}
         for each in plan.names:
             bar.set_description(f"export {each}")

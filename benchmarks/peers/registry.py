@@ -9,6 +9,7 @@ Both are held to our label map before they are timed. A row in `PEERS` adds one.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ from icnet_deploy.errors import BackendError, CheckFailed, IcnetError, ImageErro
 from icnet_deploy.evaluation.float_network import FloatNetwork, PytorchNetwork
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.evaluation.reference import Reference, read_checkpoint, shipped_checkpoint
-from icnet_deploy.files import sha256
+from icnet_deploy.files import scratch_folder, sha256
 from icnet_deploy.images import UInt8
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
@@ -235,7 +235,7 @@ def _labels_graph(
             "it runs a float32 file that makes label maps, and none is here: name one, too, as "
             "`icnet export --head labels` writes it"
         )
-    return _exported(network, size, export)[1]
+    return _exported(network, size, export)
 
 
 def _makes_labels(path: Path, *sizes: Size | None) -> bool:
@@ -245,15 +245,14 @@ def _makes_labels(path: Path, *sizes: Size | None) -> bool:
 
 
 @cache
-def _exported(
-    network: PytorchNetwork, size: Size, export: Callable[..., object]
-) -> tuple[TemporaryDirectory[str], Path]:
-    """The export, for every peer that runs it, and its folder, which goes with the process."""
-    folder = TemporaryDirectory(prefix="icnet-peers-")
+def _exported(network: PytorchNetwork, size: Size, export: Callable[..., object]) -> Path:
+    """The export, for every peer that runs it; it goes with the process."""
+    stack = ExitStack()
+    atexit.register(stack.close)
     name = Path(network.origin.name.rpartition(":")[2]).stem
-    path = Path(folder.name) / f"{name}-labels.onnx"
+    path = stack.enter_context(scratch_folder()) / f"{name}-labels.onnx"
     export(network.checkpoint, path, size)
-    return folder, path
+    return path
 
 
 @cache

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os.path import isfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.subjects import artefact_facts, labelling
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import BackendError, InputError, ModelError
+from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import Fitting, UInt8, unfit_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
@@ -276,10 +276,10 @@ def values_of_report(report: dict[str, Any]) -> dict[str, float]:
 
 
 def _run(path: Path, how: list[str]) -> dict[str, Any]:
-    with TemporaryDirectory() as folder:
-        where = ["-json_stats", "-report_type", "no_counters", "-report_folder", folder]
-        done = run_tool([*_TOOL, "-m", str(path.resolve()), *how, *where], cwd=folder)
-        written = Path(folder) / "benchmark_report.json"
+    with scratch_folder() as folder:
+        where = ["-json_stats", "-report_type", "no_counters", "-report_folder", str(folder)]
+        done = run_tool([*_TOOL, "-m", str(path.resolve()), *how, *where], cwd=str(folder))
+        written = folder / "benchmark_report.json"
         report = parse(written.read_text(), strict=False) if isfile(written) else {}
         if done.returncode or not report:
             said = str(report.get("execution_results", {}).get("error", done.stderr))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from icnet_deploy.benchmarks.processes import fresh_worker
 from icnet_deploy.benchmarks.subjects import artefact_facts
 from icnet_deploy.errors import BackendError
 from icnet_deploy.evaluation.pairing import Run
-from icnet_deploy.files import CACHE_VARIABLE
+from icnet_deploy.files import CACHE_VARIABLE, scratch_folder
 from icnet_deploy.images import UInt8
 from icnet_deploy.processes import Child
 
@@ -130,17 +129,17 @@ def measure_fresh(
     steps = len(runs) * (1 + rounds * len(_CACHES))
     memory = {"repeats": repeats, "memory": True} if repeats else {}
     with (
-        TemporaryDirectory(prefix="icnet-fresh-") as place,
+        scratch_folder() as place,
         tqdm(total=steps, unit="process", disable=None) as bar,
     ):
-        path = Path(place) / "image.npy"
+        path = place / "image.npy"
         np.save(path, image)
         for turn in range(-1, rounds):
             for each, processes in zip(runs, rows, strict=True):
                 bar.set_postfix_str(f"{each.path.name}, {each.runtime}")
-                with TemporaryDirectory(prefix="icnet-cache-") as folder:
+                with scratch_folder() as folder:
                     for cache in _CACHES[: 1 if turn < 0 else None]:
-                        one = run_one(each, path, Path(folder), threads, **memory)
+                        one = run_one(each, path, folder, threads, **memory)
                         if turn >= 0:
                             processes[cache].append(one)
                         bar.update()

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import onnx
@@ -20,7 +19,7 @@ from icnet_deploy.data import Dataset
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.evaluation.budgets import chosen_budgets
 from icnet_deploy.evaluation.verdicts import Verdict
-from icnet_deploy.files import write_json
+from icnet_deploy.files import scratch_folder, write_json
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.machine import machine, versions
 
@@ -72,8 +71,8 @@ def refine(
     result = _facts(args, parts, images)
     refined = Refined({}, {})
     for recipe in recipes.values():
-        with TemporaryDirectory(prefix="icnet-ladder-") as folder:
-            _climb(args, recipe, refinery, parts, Path(folder), result, refined)
+        with scratch_folder() as folder:
+            _climb(args, recipe, refinery, parts, folder, result, refined)
         print(ladder_text(result["placements"][-1]))
     if args.json:
         write_json(args.json, result)

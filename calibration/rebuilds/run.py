@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from icnet_deploy.calibration.rebuilds.result import Build, Rebuilt
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.evaluation.confidence.differences import differences
 from icnet_deploy.evaluation.score import Protocol, Score
-from icnet_deploy.files import write_json, write_text
+from icnet_deploy.files import scratch_folder, write_json, write_text
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.runtime.machine import machine, versions
@@ -54,9 +53,9 @@ def run(args: argparse.Namespace, chosen: Chosen, first: Mapping[str, Path]) -> 
     """
     assert chosen.measured is not None
     result = _facts(args, chosen, chosen.measured)
-    with TemporaryDirectory(prefix="icnet-rebuilds-") as folder:
+    with scratch_folder() as folder:
         others = range(1, len(chosen.sets))
-        builds = [first, *(_build(args, chosen, each, first, Path(folder)) for each in others)]
+        builds = [first, *(_build(args, chosen, each, first, folder) for each in others)]
         for placement in first:
             files = {
                 seed: each[placement] for seed, each in zip(chosen.draws.seeds, builds, strict=True)

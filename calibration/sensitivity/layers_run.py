@@ -3,7 +3,6 @@
 import argparse
 from os.path import isfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import onnx
@@ -25,7 +24,7 @@ from icnet_deploy.data.options import open_data
 from icnet_deploy.errors import InputError, ModelError
 from icnet_deploy.evaluation.foreign_network import is_foreign
 from icnet_deploy.evaluation.pairing import ROUNDED
-from icnet_deploy.files import write_json, write_text
+from icnet_deploy.files import scratch_folder, write_json, write_text
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
@@ -59,10 +58,10 @@ def run_layers(args: argparse.Namespace) -> None:
         UnavailableError, ModelError, BackendError: as `compare_layers`.
     """
     dataset = open_data(args)
-    with TemporaryDirectory(prefix="icnet-layers-") as folder:
-        compared = _compared(args, Path(folder))
+    with scratch_folder() as folder:
+        compared = _compared(args, folder)
         subject = compared.subject
-        layers = compare_layers(compared.model, subject, dataset, Path(folder))
+        layers = compare_layers(compared.model, subject, dataset, folder)
     result: dict[str, Any] = {
         "schema": _SCHEMA,
         "kind": "layers",

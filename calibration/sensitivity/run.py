@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from icnet_deploy.calibration.artefact import Recipe, write_quantized
@@ -28,7 +27,7 @@ from icnet_deploy.evaluation.budgets import Budget
 from icnet_deploy.evaluation.interval_plot import difference_plot
 from icnet_deploy.evaluation.score import refuse_calibration_images
 from icnet_deploy.evaluation.verdicts import Verdict
-from icnet_deploy.files import sha256, write_json, write_text
+from icnet_deploy.files import scratch_folder, sha256, write_json, write_text
 from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.report.html import Html
@@ -93,9 +92,9 @@ def run(args: argparse.Namespace, cache: Path, budget: Budget | None) -> None:
         if args.proof_split is not None:
             refuse_calibration_images(parts.unseen, {str(cache): calibration.images})
         refuse_seen(parts)
-    with TemporaryDirectory(prefix="icnet-sensitivity-") as folder:
+    with scratch_folder() as folder:
         recipe = Recipe(calibration, args.placement, calibration.method(args.placement))
-        graphs = Graphs(args.model, recipe, Path(folder))
+        graphs = Graphs(args.model, recipe, folder)
         bench = Bench(graphs, dataset if parts is None else parts.seen)
         costs = _costs(graphs, bench)
         result = _result(args, calibration, graphs, bench, costs)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 from collections import deque
@@ -22,10 +23,13 @@ from icnet_deploy.errors import InputError, OutputError
 CACHE_VARIABLE = "ICNET_CACHE"
 """An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
 
-_PREFIX, _SUFFIX = ".icnet-", ".tmp"
+_TEMPORARY = re.compile(r"\.icnet-[0-9a-f]{16}\.tmp")
 _NEVER = 0  # the time of a new file's last change, in nanoseconds, until somebody writes to it
 _OLD = re.compile(r"\..+\.\d+\.tmp(\..*)?")
 """The temporary names of version 0.1.0, which a kill may have left."""
+
+_swept: set[tuple[int, int]] = set()
+"""Device and inode of the folders that this process has swept."""
 
 
 def make_folder(path: str | Path) -> Path:
@@ -83,10 +87,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`; renames it onto `path` when the block succeeds.
 
     When the block raises, or the process is killed, `path` is what it was before; what is written
-    is on the disk before it has the name. The temporary file is new, empty and of a name that
-    nobody can guess, so that threads, processes and containers that write one file at once do not
-    meet. It ends in `.tmp`: a writer that chooses a format by the suffix must be told the format.
-    A file that is there keeps its mode; a new one gets what the process's umask leaves.
+    is on the disk before it has the name, and the name is before this returns, so that a power
+    failure loses nothing that was said to be done. The temporary file is new, empty and of a name
+    that nobody can guess, so that threads, processes and containers that write one file at once do
+    not meet. It ends in `.tmp`: a writer that chooses a format by the suffix must be told the
+    format. A file that is there keeps its mode; a new one gets what the process's umask leaves.
+
+    What a killed process left in the folder is removed when a process first writes there.
 
     Raises:
         OutputError: the folder cannot be written, the disk is full, or the name is a folder's, a
@@ -97,8 +104,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     require_replaceable(target)
     make_folder(target.parent)
     temporary: Path | None = None
+    held: int | None = None
     try:
-        temporary, mode = _new_file(target.parent)
+        _sweep(target.parent)
+        temporary, held = _new_file(target.parent)
+        mode = stat.S_IMODE(os.fstat(held).st_mode)
         with suppress(FileNotFoundError):
             there = target.lstat().st_mode
             if stat.S_ISREG(there):
@@ -109,11 +119,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # some writers make a file of their own in its place
         _flush(temporary)
         os.replace(temporary, target)
+        with suppress(OSError):  # a folder that cannot be read; the file is whole in any case
+            _flush(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields a new folder below the system's temporary one, which is removed with all it holds.
+
+    What a killed process left of its own is removed when the next one makes such a folder.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    path, held = _new_folder()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _new_name() -> str:
+    return f".icnet-{secrets.token_hex(8)}.tmp"
 
 
 def require_replaceable(target: Path) -> None:
@@ -133,18 +168,97 @@ def require_replaceable(target: Path) -> None:
 
 
 def _new_file(folder: Path) -> tuple[Path, int]:
-    """Makes an empty file of a fresh name; its path, and the mode that the umask left it."""
-    path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        os.utime(descriptor, ns=(_NEVER, _NEVER))
-        return path, stat.S_IMODE(os.fstat(descriptor).st_mode)
-    finally:
+    """Makes an empty file of a fresh name; its path, and a descriptor that holds it while open."""
+    while True:
+        path = folder / _new_name()
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            if _held(descriptor):
+                os.utime(descriptor, ns=(_NEVER, _NEVER))
+                return path, descriptor
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
         os.close(descriptor)
 
 
+def _new_folder() -> tuple[Path, int]:
+    """As `_new_file`, of a folder below the system's temporary one."""
+    try:
+        place = Path(tempfile.gettempdir())
+        _sweep(place)
+        while True:
+            path = place / _new_name()
+            path.mkdir(mode=0o700)
+            descriptor = os.open(path, os.O_RDONLY)
+            if _held(descriptor):
+                return path, descriptor
+            os.close(descriptor)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make a temporary folder: {error.strerror or error}; name another place in the "
+            "environment's TMPDIR"
+        ) from error
+
+
+def _held(descriptor: int) -> bool:
+    """Holds what was just made; False where it was swept before it was held."""
+    _lock(descriptor)
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _lock(descriptor: int, wait: bool = True) -> bool:
+    """Holds a file or folder until its descriptor is closed, at the latest when the process ends.
+
+    Args:
+        descriptor: of it.
+        wait: for another who holds it.
+
+    Returns:
+        Whether it is held: not where another holds it, or no lock can be had, as on some network
+        file systems.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left in a folder, once a process: what nobody holds."""
+    where = os.stat(folder)
+    if (where.st_dev, where.st_ino) in _swept:
+        return
+    _swept.add((where.st_dev, where.st_ino))
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [Path(entry) for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for path in left:
+        with suppress(OSError):
+            _remove_if_left(path)
+
+
+def _remove_if_left(path: Path) -> None:
+    found = path.lstat()
+    mine = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+    if not mine or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        return
+    is_folder = stat.S_ISDIR(found.st_mode)
+    held = os.open(path, os.O_RDONLY if is_folder else os.O_WRONLY)
+    try:
+        if _lock(held, wait=False):
+            shutil.rmtree(path) if is_folder else path.unlink()
+    finally:
+        os.close(held)
+
+
 def _flush(path: Path) -> None:
-    """Has what was written to a file put on the disk. Its name may follow later: it is whole."""
+    """Has what was written to a file, or the names in a folder, put on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -156,9 +270,12 @@ def _flush(path: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is one that `replacing` would have renamed, had it not been killed."""
+    """Whether a file is one that `replacing` would have renamed, had it not been killed.
+
+    So is a folder of `scratch_folder`.
+    """
     name = path.name
-    return (name.startswith(_PREFIX) and name.endswith(_SUFFIX)) or _OLD.fullmatch(name) is not None
+    return _TEMPORARY.fullmatch(name) is not None or _OLD.fullmatch(name) is not None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -259,13 +376,13 @@ def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
             left_out.append(current)
             continue
         for entry in entries:
-            if isdir(entry):
-                if entry.name.startswith("."):
-                    left_out.append(entry)
-                else:
-                    (linked if entry.is_symlink() else own).append(entry)
-            elif entry.name.startswith(".") or is_leftover(entry):
+            hidden = entry.name.startswith(".")
+            if is_leftover(entry) or (hidden and not isdir(entry)):
                 continue
+            if hidden:
+                left_out.append(entry)
+            elif isdir(entry):
+                (linked if entry.is_symlink() else own).append(entry)
             elif entry.suffix.lower() in suffixes and isfile(entry):
                 files.append(entry)
             else:
