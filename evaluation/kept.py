@@ -28,7 +28,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.data import Sample
 from icnet_deploy.documents import OBJECT, SHA256, Schema, one_of, sealed
 from icnet_deploy.errors import CheckFailed, InputError, OutputError
-from icnet_deploy.files import CACHE_VARIABLE, cache_folder, make_folder
+from icnet_deploy.files import CACHE_VARIABLE, append_line, cache_folder, make_folder
 from icnet_deploy.runtime.machine import PACKAGES, machine, package_version
 
 SCHEMA = 1
@@ -104,14 +104,10 @@ class Journal(Generic[T]):
         if self._path is None or not self._writable:
             return
         line = {"key": self._key, "image": image, "counts": value.to_dict()}
-        try:
-            # One write, at the file's end: lines of two processes do not mix, and the line that a
-            # kill cut off ends here. Opened each time: another process may have removed the file.
-            with self._path.open("ab", buffering=0) as file:
-                file.write(f"\n{json.dumps(sealed(line), allow_nan=False)}\n".encode())
-        except OSError as error:
-            why = f"cannot write {self._path}: {error.strerror or error}"
-            _say(f"{why}; nothing more of this run is kept for --resume")
+        try:  # opened each time: another process may have removed the file
+            append_line(self._path, json.dumps(sealed(line), allow_nan=False))
+        except OutputError as error:
+            _say(f"{error}; nothing more of this run is kept for --resume")
             self._writable = False
 
     def forget(self) -> None:

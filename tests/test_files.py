@@ -308,7 +308,14 @@ def test_links_in_circles_upwards_and_to_nowhere_do_no_harm(tmp_path):
 
 
 def test_hidden_and_temporary_files_are_never_taken(tmp_path):
-    fill(tmp_path, "a.png", ".b.png", ".c.123.tmp.png", ".icnet-0123456789abcdef.tmp", ".hidden/d.png")
+    fill(
+        tmp_path,
+        "a.png",
+        ".b.png",
+        ".c.123.tmp.png",
+        ".icnet-0123456789abcdef.tmp",
+        ".hidden/d.png",
+    )
     found = find_files(tmp_path, SUFFIXES)
     assert relative(tmp_path, found.files) == ["a.png"]
     assert relative(tmp_path, found.left_out) == [".hidden"]

@@ -28,8 +28,8 @@ from icnet_deploy.images import Fitting, UInt8, read_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
-from icnet_deploy.runtime.predict.command import write_results
 from icnet_deploy.runtime.predict.inputs import Item
+from icnet_deploy.runtime.predict.labelling import write_results
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, Subject, measure, summary
 

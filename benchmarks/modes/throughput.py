@@ -29,8 +29,8 @@ from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import UInt8
 from icnet_deploy.report.tables import number
 from icnet_deploy.runtime.machine import machine
-from icnet_deploy.runtime.predict.command import label_files
 from icnet_deploy.runtime.predict.inputs import Item
+from icnet_deploy.runtime.predict.labelling import label_files
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.timing import WARMUP, summary
 

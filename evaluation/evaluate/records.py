@@ -17,7 +17,7 @@ from icnet_deploy.documents import COUNT, OBJECT, PERCENT, SHA256, TEXT, Schema,
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.result import SCORE, Result, image_counts
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.files import replacing
+from icnet_deploy.files import alone_in, make_folder, replacing
 
 RECORDS = Path("benchmarks/results/accuracy.jsonl")
 """Where this product's own records are, in its repository."""
@@ -182,6 +182,11 @@ def append(records: Path, run: Run) -> Path:
         OutputError: the files cannot be written.
     """
     _require_rows(run)
+    with alone_in(make_folder(records.parent)):  # another process may add its own
+        return _append(records, run)
+
+
+def _append(records: Path, run: Run) -> Path:
     before = records.read_text("utf-8") if exists(records) else ""
     _parsed(before, records)
     counts = _new_name(records.with_suffix(""), run)

@@ -9,6 +9,7 @@ from icnet_deploy.evaluation.parity.report import undecided
 from icnet_deploy.evaluation.score import Protocol
 from icnet_deploy.evaluation.verdicts import Verdict
 from icnet_deploy.evaluation.verify.result import Result
+from icnet_deploy.files import alone_in
 from icnet_deploy.runtime.auto.verdicts import NAME, Entry, Verdicts, read_verdicts, write_verdicts
 from icnet_deploy.runtime.machine import machine, versions
 
@@ -21,13 +22,14 @@ def record(result: Result) -> str:
         none the worse for a folder that cannot be.
     """
     folder = result.folder
+    entries, digests = list(_entries(result)), [a.sha256 for a in folder.artefacts]
     try:
-        known = read_verdicts(folder.path)
-    except InputError:  # of a newer version, or damaged: it is written anew
-        known = Verdicts()
-    renewed = known.renewed(_entries(result), (a.sha256 for a in folder.artefacts))
-    try:
-        write_verdicts(folder.path, renewed)
+        with alone_in(folder.path):  # another process may add its own
+            try:
+                known = read_verdicts(folder.path)
+            except InputError:  # of a newer version, or damaged: it is written anew
+                known = Verdicts()
+            write_verdicts(folder.path, known.renewed(entries, digests))
     except OutputError as error:
         return f"not recorded, so that `auto` will not take these files: {error}"
     return f"recorded for `auto`: {folder.path / NAME}"

@@ -19,7 +19,7 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError, OutputError
-from icnet_deploy.files import replacing, write_json
+from icnet_deploy.files import alone_in, make_folder, replacing, write_json
 
 _MAJOR, _MINOR = 75, 76  # of CUdevice_attribute in cuda.h, the same in every release
 
@@ -27,12 +27,13 @@ _MAJOR, _MINOR = 75, 76  # of CUdevice_attribute in cuda.h, the same in every re
 def write_engine(path: Path, plan: bytes, sidecar: EngineSidecar) -> None:
     """Writes an engine and what belongs beside it, each whole or not at all.
 
-    A kill between the two leaves a pair that does not match, which every reader refuses.
+    Of processes that write one engine at once, the pair of one stays. A kill between the two
+    leaves a pair that does not match, which every reader refuses.
 
     Raises:
         OutputError: the files cannot be written.
     """
-    with replacing(path) as temporary:
+    with alone_in(make_folder(path.parent)), replacing(path) as temporary:
         temporary.write_bytes(plan)
         write_json(sidecar_path(path), sidecar.to_dict())
 

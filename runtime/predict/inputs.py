@@ -23,6 +23,7 @@ class Item:
 
     Attributes:
         path: the file.
+        name: it, from the folder on that was given.
         base: the results' path without their endings: `base` + `_labels.png` and so on.
         video: whether it is a video. An animation, which only its content tells from an image, gets
             what a video does, too.
@@ -30,6 +31,7 @@ class Item:
     """
 
     path: Path
+    name: str
     base: Path
     video: bool
     pages: int = 1
@@ -82,9 +84,10 @@ def find_items(
     items = []
     for path, name in paths.values():
         suffix = path.suffix.lower()
+        named = name.with_name(path.name).as_posix()
         pages = _pages(path) if suffix in _PAGED else 1
         for candidate in _names(name, path.suffix):
-            item = Item(path, output / candidate, suffix in VIDEO_SUFFIXES, pages)
+            item = Item(path, named, output / candidate, suffix in VIDEO_SUFFIXES, pages)
             results = {result.resolve() for result in (*item.results(), item.overlay_video)}
             if not results & taken:
                 break

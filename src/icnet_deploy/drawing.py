@@ -54,7 +54,7 @@ def with_legend(
         uint8, (H + the legend's height) x W x 3, RGB; wider than the picture only where that is
         narrower than one entry.
     """
-    counts = _counts(labels)[: len(label_set)]
+    counts = pixel_counts(labels)[: len(label_set)]
     classes = np.arange(len(counts)) if every_class else np.argsort(-counts, kind="stable")
     entries = [
         (
@@ -71,8 +71,8 @@ def with_legend(
     return np.concatenate([picture, panel])
 
 
-def _counts(labels: UInt8) -> npt.NDArray[np.int64]:
-    """How many pixels each of 256 values has."""
+def pixel_counts(labels: UInt8) -> npt.NDArray[np.int64]:
+    """How many pixels of a label map, uint8 H x W, each of 256 values has: int64, 256."""
     import cv2
 
     counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])

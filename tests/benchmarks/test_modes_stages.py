@@ -15,8 +15,8 @@ from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.images import read_image, write_image
 from icnet_deploy.runtime import Predictor
-from icnet_deploy.runtime.predict.command import label_files
 from icnet_deploy.runtime.predict.inputs import find_items
+from icnet_deploy.runtime.predict.labelling import label_files
 
 SIZE = (96, 128)
 

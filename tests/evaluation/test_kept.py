@@ -108,7 +108,7 @@ def test_a_damaged_line_is_not_believed(two, damage):
 def test_every_changed_byte_of_a_line_is_found(two):
     folder, file = two
     whole = bytearray(file.read_bytes())
-    for place in range(whole.rindex(b"\n\n"), len(whole) - 1, 3):
+    for place in range(whole.rindex(b"\n", 0, -1), len(whole) - 1, 3):
         changed = bytearray(whole)
         changed[place] ^= 1
         file.write_bytes(changed)

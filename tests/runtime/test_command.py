@@ -47,7 +47,7 @@ def files(folder):
 
 
 def results(*names):
-    return sorted(f"{name}{ending}" for name in names for ending in ENDINGS)
+    return sorted(["predictions.jsonl", *(f"{n}{ending}" for n in names for ending in ENDINGS)])
 
 
 def assert_refused(code, capfd, *words):
@@ -323,7 +323,7 @@ def test_larger_images_than_asked_for_are_refused(
 def test_an_input_that_is_no_image(predict, out, tmp_path, capfd, name):
     (tmp_path / name).write_bytes(b"" if name == "empty.png" else b"abc" * 400)
     assert_refused(predict(tmp_path / name), capfd, name)
-    assert not files(out)
+    assert files(out) == results()
 
 
 def test_an_image_too_small_for_a_free_size_is_named(tiny_model, out, blocks, tmp_path, capfd):

@@ -1,7 +1,6 @@
-"""Files: replaced whole or not at all, found in folders, kept from run to run."""
+"""Files that are written whole or not at all, whatever ends the process."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -9,19 +8,14 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from io import BufferedReader
-from os.path import exists, isdir, isfile
+from io import FileIO
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any
 
 from icnet_deploy.errors import InputError, OutputError
-
-CACHE_VARIABLE = "ICNET_CACHE"
-"""An environment variable: the folder that holds what is kept, or `off` to keep nothing."""
 
 _TEMPORARY = re.compile(r"\.icnet-[0-9a-f]{16}\.tmp")
 _NEVER = 0  # the time of a new file's last change, in nanoseconds, until somebody writes to it
@@ -141,7 +135,9 @@ def scratch_folder() -> Iterator[Path]:
     """
     path, held = _new_folder()
     try:
-        yield path
+        inner = path / "files"  # the outer one is held
+        inner.mkdir()
+        yield inner
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(held)
@@ -269,6 +265,64 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Processes and threads that change what belongs together in a folder take turns in here.
+
+    It holds no longer than the process lives. Where a file system has no locks nobody waits. What
+    is done in here is short, and takes no second turn in the same folder.
+
+    Raises:
+        OutputError: there is no such folder.
+    """
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot use the folder {folder}: {error.strerror or error}") from error
+    try:
+        _lock(held)
+        yield
+    finally:
+        os.close(held)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file of lines: whole, or not at all.
+
+    What a kill left of a line at its end is removed first. The line is with the system when this
+    returns, and lines of several processes do not mix: this is done `alone_in` the folder.
+
+    Raises:
+        OutputError: it cannot be written, or the disk is full.
+    """
+    try:
+        with alone_in(path.parent), path.open("a+b", buffering=0) as file:
+            end = _whole_lines(file)
+            file.truncate(end)
+            left = memoryview(f"{line}\n".encode())
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _whole_lines(file: FileIO, block: int = 1 << 16) -> int:
+    """How many bytes of a file are lines that end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
 def is_leftover(path: Path) -> bool:
     """Whether a file is one that `replacing` would have renamed, had it not been killed.
 
@@ -287,137 +341,3 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes JSON, indented, through `replacing`; refuses NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def open_file(path: str | Path) -> BufferedReader:
-    """Opens a file to read its bytes; no pipe, which might wait for ever, and no device.
-
-    Raises:
-        OSError: there is no such file, it cannot be read, or is none.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except ValueError as error:  # no system has such a path
-        raise OSError(errno.EINVAL, str(error)) from error
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device: copy it to a file")
-    return Path(path).open("rb")
-
-
-def read_file(path: str | Path) -> bytes:
-    """The bytes of a file; OSError as `open_file`."""
-    with open_file(path) as file:
-        return file.read()
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hex digits."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class _FoundFiles:
-    """What a search of a folder brought.
-
-    Attributes:
-        files: the files of the suffixes asked for, sorted; each begins with the folder's path.
-        left_out: the files of other suffixes, links that lead nowhere or to a folder that holds
-            this one, and sub-folders that are hidden or cannot be read, sorted. What a kill left
-            of a file, and hidden files, are in neither list.
-    """
-
-    files: tuple[Path, ...]
-    left_out: tuple[Path, ...]
-
-    def says_left_out(self, most: int = 5) -> str:
-        """What was left out, in words: "2 left out: a.txt, b.heic"; "" if nothing was."""
-        if not self.left_out:
-            return ""
-        names = ", ".join(path.name for path in self.left_out[:most])
-        more = ", ..." if len(self.left_out) > most else ""
-        return f"{len(self.left_out)} left out: {names}{more}"
-
-
-def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
-    """Searches a folder with its sub-folders.
-
-    Linked sub-folders are searched, too. No folder is searched twice, however many links lead to
-    it, and its own path is preferred to one through a link.
-
-    Args:
-        folder: the folder.
-        suffixes: lower case, with the dot; a file's own suffix may be of any case.
-
-    Raises:
-        InputError: the folder is none, or cannot be read.
-    """
-    try:
-        next(folder.iterdir(), None)
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    files: list[Path] = []
-    left_out: list[Path] = []
-    above = set(folder.resolve().parents)
-    seen: set[Path] = set()
-    own, linked = deque([folder]), deque[Path]()
-    while own or linked:
-        current = own.popleft() if own else linked.popleft()
-        real = current.resolve()
-        if real in seen:
-            continue
-        if real in above:  # all that lies beside the folder was not asked for
-            left_out.append(current)
-            continue
-        seen.add(real)
-        try:
-            entries = sorted(current.iterdir())
-        except OSError:
-            left_out.append(current)
-            continue
-        for entry in entries:
-            hidden = entry.name.startswith(".")
-            if is_leftover(entry) or (hidden and not isdir(entry)):
-                continue
-            if hidden:
-                left_out.append(entry)
-            elif isdir(entry):
-                (linked if entry.is_symlink() else own).append(entry)
-            elif entry.suffix.lower() in suffixes and isfile(entry):
-                files.append(entry)
-            else:
-                left_out.append(entry)
-    return _FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
-
-
-def cache_folder(kind: str) -> Path | None:
-    """The folder of one kind of thing; it is not made here, and may not be writable.
-
-    Args:
-        kind: its name: `engines`, `openvino`, ...
-
-    Returns:
-        `$ICNET_CACHE/KIND` if that is set, else `icnet-deploy/KIND` in the user's own cache folder
-        (`$XDG_CACHE_HOME`, `~/.cache`); None where `ICNET_CACHE` is `off`, or there is no home.
-    """
-    asked = os.environ.get(CACHE_VARIABLE)
-    if asked == "off":
-        return None
-    if asked:
-        return Path(asked) / kind
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a process without a home, as some services are
-        return None
-    return base / "icnet-deploy" / kind
-
-
-def asked_cache_folder(kind: str, cached: bool | None) -> Path | None:
-    """The folder of what is kept only for who asks: compiled models, as large as the artefacts.
-
-    Args:
-        kind: as of `cache_folder`.
-        cached: whether it was asked for; None: only where `ICNET_CACHE` is set.
-    """
-    asked = CACHE_VARIABLE in os.environ if cached is None else cached
-    return cache_folder(kind) if asked else None

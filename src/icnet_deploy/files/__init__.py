@@ -1,0 +1,34 @@
+"""Files: replaced whole or not at all, found in folders, kept from run to run."""
+
+from icnet_deploy.files.caches import CACHE_VARIABLE, asked_cache_folder, cache_folder
+from icnet_deploy.files.reading import find_files, open_file, read_file, sha256
+from icnet_deploy.files.writing import (
+    alone_in,
+    append_line,
+    is_leftover,
+    make_folder,
+    replacing,
+    require_place,
+    scratch_folder,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "alone_in",
+    "append_line",
+    "asked_cache_folder",
+    "cache_folder",
+    "find_files",
+    "is_leftover",
+    "make_folder",
+    "open_file",
+    "read_file",
+    "replacing",
+    "require_place",
+    "scratch_folder",
+    "sha256",
+    "write_json",
+    "write_text",
+]
