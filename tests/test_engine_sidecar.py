@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from icnet_deploy.documents import sealed
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError
+from icnet_deploy.export.engine.cache import write_engine
 from icnet_deploy.files import write_json
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.metadata import ArtefactMetadata
@@ -35,6 +37,23 @@ def test_it_comes_back_equal(tmp_path, change):
     write_json(sidecar_path(engine), sidecar.to_dict())
     assert sidecar_path(engine) == tmp_path / "icnet.engine.json"
     assert read_sidecar(engine) == sidecar
+
+
+def test_of_engines_that_are_written_at_once_a_pair_that_matches_stays(tmp_path):
+    """Two builds of one file differ: TensorRT's measurements do."""
+    path = tmp_path / "cache" / "a.engine"
+    path.parent.mkdir()
+
+    def write(number):
+        plan = bytes([number]) * 100_000
+        one = dataclasses.replace(SIDECAR, engine_sha256=hashlib.sha256(plan).hexdigest())
+        for _ in range(10):
+            write_engine(path, plan, one)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    read_sidecar(path).check(path.read_bytes(), path)
+    assert len(list(path.parent.iterdir())) == 2
 
 
 def test_another_engine_is_refused():

@@ -1,6 +1,7 @@
 """Runs a training with PyTorch Lightning, checkpointing as it goes."""
 
 import hashlib
+import io
 import logging
 import math
 import os
@@ -17,12 +18,13 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from icnet_deploy.data import Dataset
 from icnet_deploy.errors import CheckFailed, IcnetError, InputError, UnavailableError
-from icnet_deploy.files import make_folder
+from icnet_deploy.files import make_folder, replacing
 from icnet_deploy.integrity import require_finite
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.networks.base import SegmentationNetwork
@@ -206,6 +208,23 @@ def _states(run: Path, datasets: Sequence[Dataset], config: TrainConfig) -> Mode
     )
 
 
+class _WholeStates(TorchCheckpointIO):
+    """States that are written whole or not at all.
+
+    Lightning's own way writes them below the system's temporary folder and moves them: where that
+    is another disk, a kill leaves half of one, and where it is not, a file without an owner.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Writes a state (OutputError if it cannot)."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
 def _trainer(
     config: TrainConfig,
     machines: Machines,
@@ -225,6 +244,7 @@ def _trainer(
         sync_batchnorm=several and torch.cuda.is_available(),
         use_distributed_sampler=False,
         benchmark=True,  # crops are of one size: on GPUs cuDNN times its algorithms once
+        plugins=[_WholeStates()],
         logger=curve,
         callbacks=list(callbacks),
         log_every_n_steps=max(1, min(10, config.steps // 20)),

@@ -42,7 +42,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "NAME_page1_labels.png and so on.\n\n"
         "DIR/predictions.jsonl gets a line for each file: what became of it, how long it took,\n"
         "the share of each class. The same command again goes on where a stopped one had come to.",
-        "icnet predict photos/ --model icnet.onnx -o out",
+        "icnet predict street.jpg --model icnet.onnx -o out",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a video or a folder")
     parser.add_argument(

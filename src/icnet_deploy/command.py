@@ -254,6 +254,9 @@ _OF_PATHS = frozenset(
 )
 """Errors of the system that speak of a path that somebody named."""
 
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of the system that speak of a disk: it is full, or damaged."""
+
 _LONGEST_NAME = 120
 """Characters of a path that is shown with them."""
 
@@ -285,7 +288,7 @@ def command(main: _Main) -> _Main:
             _be_quiet()
             return 141
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            if error.errno in _OF_DISKS:
                 _be_quiet()
                 print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
             elif error.errno in _OF_PATHS and error.filename is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,7 +18,9 @@ from icnet_deploy.data.scenes import dataset as drawn
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.evaluation.pairing import default_runtimes
+from icnet_deploy.evaluation.parity.report import Failure
 from icnet_deploy.evaluation.verify import command
+from icnet_deploy.evaluation.verify import record as recording
 from icnet_deploy.evaluation.verify.folder import read_folder
 from icnet_deploy.evaluation.verify.looks import Looks
 from icnet_deploy.files import sha256
@@ -123,6 +129,30 @@ def test_a_record_is_renewed_and_no_stray_file(run, release):
     done = run("verify", release, *FEW)
     assert "\nnot artefacts" not in done.out
     assert read_verdicts(release).of(record.sha256, "openvino", "cpu").passed
+
+
+def test_two_that_record_at_once_both_are_in_the_record(tmp_path, monkeypatch):
+    """Each reads what is there before it writes: without a turn one would lose the other's."""
+    file = SimpleNamespace(is_engine=False)
+    artefact = SimpleNamespace(path=tmp_path / "a.onnx", sha256="ab" * 32, file=file)
+    folder = SimpleNamespace(path=tmp_path, artefacts=[artefact])
+    read, slow = recording.read_verdicts, threading.Barrier(2)
+
+    def read_slowly(path):
+        known = read(path)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            slow.wait(0.5)  # until the other has read, too, if it may
+        return known
+
+    def record(runtime):
+        failure = Failure("a.onnx", "fp32", runtime, "96x128", "it failed")
+        recording.record(SimpleNamespace(folder=folder, rows=[], failures=[failure], untried=[]))
+
+    monkeypatch.setattr(recording, "read_verdicts", read_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, ("onnxruntime", "openvino")))
+    runtimes = {entry.runtime for entry in read_verdicts(tmp_path).entries}
+    assert runtimes == {"onnxruntime", "openvino"}
 
 
 def test_a_record_that_cannot_be_written_is_told(run, release):

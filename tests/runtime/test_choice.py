@@ -156,6 +156,27 @@ def test_another_process_remembers_and_a_copy_of_the_folder_too(folder, clock, t
     assert done.stdout.split() == ["c.onnx", "True"], done.stderr
 
 
+def test_processes_that_choose_at_once_leave_what_the_next_one_remembers(folder, cache):
+    script = (
+        "import sys\nfrom icnet_deploy import Predictor\n"
+        "with Predictor.from_folder(sys.argv[1]) as predictor:\n"
+        "    print(predictor.choice.winner.file, predictor.choice.remembered)"
+    )
+
+    def start():
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-c", script, folder], **pipe)
+
+    for process in [start(), start()]:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    kept = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in kept} >= {"choices", "digests"}
+    assert not any(path.name.startswith(".") for path in kept)
+    last, errors = start().communicate()
+    assert last.split()[1:] == ["True"], errors
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -1,0 +1,386 @@
+"""`python -m tools.kills`: commands that are killed at random moments, and must lose nothing.
+
+Each command is run to its end first. Then it is begun again and again and ended by SIGKILL, with
+its earlier results there or not: half of the times at a random moment, half right before a random
+one of its operations that make, rename or remove a file. After each kill every file must be whole,
+those that were there must still be, and whatever else is left must be known for what it is. Then
+the same command runs to its end: it must come to the same files, and leave nothing of a kill.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from os.path import isfile
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from icnet_deploy.command import command, count, parser
+from icnet_deploy.data.scenes import write_scenes
+from icnet_deploy.documents import parse
+from icnet_deploy.errors import CheckFailed
+from icnet_deploy.files import is_leftover, scratch_folder, write_json
+from icnet_deploy.images import ImageFile
+from icnet_deploy.metadata import read_onnx_metadata
+from icnet_deploy.networks.checkpoint import load_checkpoint
+from icnet_deploy.report.tables import Table
+from icnet_deploy.runtime.machine import machine, versions
+
+_SCHEMA = 1
+_SIZE = (96, 128)
+_TRAINING = """
+width = 0.125
+steps = 24
+batch = 2
+crop = [65, 97]
+resize = [0.9, 1.2]
+rate = 3e-3
+seed = 3
+"""
+
+_RUN = """
+import json, os, signal, sys, time
+begun, root, report, at = time.monotonic(), sys.argv[1], sys.argv[2], int(sys.argv[3])
+names = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"}
+times = []
+def watch(event, args):
+    if event not in names or not str(args[0]).startswith(root):
+        return
+    if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        return
+    times.append(time.monotonic() - begun)
+    if len(times) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from icnet_deploy.cli import main
+status = main(sys.argv[4:])
+names.clear()
+with open(report, "w") as file:
+    json.dump({"operations": len(times), "first": times[0], "last": times[-1]}, file)
+sys.exit(status)
+"""
+"""Runs a command, notes its operations on files below a folder, and ends before one of them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is killed.
+
+    Attributes:
+        name: of the command.
+        words: its arguments; OUT stands for the folder of its results.
+        again: more of them, where one that was killed is gone on with.
+        resumed: a file below OUT; `again` counts where it is there. None: always.
+        holds: a folder, of which OUT begins as a copy.
+    """
+
+    name: str
+    words: tuple[object, ...]
+    again: tuple[str, ...] = ()
+    resumed: str | None = None
+    holds: Path | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a command.
+
+    Attributes:
+        command: its name.
+        operations: on files, of one that is not killed.
+        seconds: from the first of them to the last.
+        before_an_operation, at_a_moment: how often it was killed so.
+        begun_anew: how many of these had no earlier results.
+        left: temporary files and folders that the kills left, all of which the next run removed.
+        problems: what was lost, half-written or left, in words.
+    """
+
+    command: str
+    operations: int = 0
+    seconds: float = 0.0
+    before_an_operation: int = 0
+    at_a_moment: int = 0
+    begun_anew: int = 0
+    left: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Place:
+    """Where one command runs: its results, its caches and its temporary files.
+
+    Args:
+        root: a folder that is not there yet.
+        job: the command.
+    """
+
+    def __init__(self, root: Path, job: Job) -> None:
+        self.root, self.job = root.resolve(), job
+        self._whole = self.root.with_name(f"{root.name}-whole")
+        self._report = self.root.with_name(f"{root.name}-operations.json")
+        self.clear()
+
+    def clear(self) -> None:
+        """Has it as it is before the command ever ran."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        for name in ("cache", "tmp"):
+            (self.root / name).mkdir(parents=True)
+        if self.job.holds is not None:
+            shutil.copytree(self.job.holds, self.root / "out")
+
+    def keep(self) -> None:
+        """Keeps a copy of what is there."""
+        shutil.copytree(self.root, self._whole)
+
+    def restore(self) -> None:
+        """Has what was kept there, and nothing else."""
+        shutil.rmtree(self.root)
+        shutil.copytree(self._whole, self.root)
+
+    def begin(self, at: int = 0, again: bool = False) -> subprocess.Popen[str]:
+        """Starts the command, which ends before its operation `at`, from 1; 0: at its own end."""
+        out, job = self.root / "out", self.job
+        go_on = again and (job.resumed is None or isfile(out / job.resumed))
+        given = (job.name, *job.words, *(job.again if go_on else ()))
+        words = [str(word).replace("OUT", str(out)) for word in given]
+        call = [sys.executable, "-c", _RUN, str(self.root), str(self._report), str(at), *words]
+        environment = os.environ | {
+            "ICNET_CACHE": str(self.root / "cache"),
+            "TMPDIR": str(self.root / "tmp"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        pipe = subprocess.PIPE
+        return subprocess.Popen(call, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def finish(self, again: bool = False) -> dict[str, Any]:
+        """Runs the command to its end: its operations (CheckFailed where it fails)."""
+        process = self.begin(again=again)
+        _, said = process.communicate()
+        if process.returncode:
+            ended = f"icnet {self.job.name} ended with {process.returncode}"
+            raise CheckFailed(f"{ended}: {said[-2000:]}")
+        operations: dict[str, Any] = parse(self._report.read_bytes())
+        return operations
+
+    def files(self) -> set[str]:
+        """All files below it; what a run names otherwise each time is left out."""
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if isfile(path))
+        return {str(path) for path in found if not path.name.startswith("events.out.")}
+
+    def leftovers(self) -> list[Path]:
+        """What `files.is_leftover` tells, and what is in the folder of temporary files."""
+        found = [path for path in self.root.rglob("*") if is_leftover(path)]
+        return sorted({*found, *(self.root / "tmp").iterdir()})
+
+    def damaged(self) -> Iterator[str]:
+        """What is neither whole nor known for what it is, in words."""
+        held = {path for path in self.leftovers() if not isfile(path)}
+        for path in sorted(self.root.rglob("*")):
+            if isfile(path) and not is_leftover(path) and not held & {*path.parents}:
+                try:
+                    _require_whole(path)
+                except Exception as error:  # whatever a reader says of half a file
+                    yield f"{path.relative_to(self.root)}: {type(error).__name__}: {error}"
+
+
+def _require_whole(path: Path) -> None:
+    """Raises where a file is half-written."""
+    import torch
+
+    from icnet_deploy.training.curve import read_curve
+
+    lines: dict[str, Callable[[Path], object]] = {
+        ".onnx": read_onnx_metadata,
+        ".safetensors": load_checkpoint,
+        ".ckpt": lambda file: torch.load(file, weights_only=False),
+        ".png": _decode,
+        ".jpg": _decode,
+        ".json": lambda file: parse(file.read_bytes()),
+        ".jsonl": lambda file: [parse(line) for line in file.read_bytes().split(b"\n")[:-1]],
+        ".csv": read_curve,
+        ".html": lambda file: _ends(file, "</html>"),
+        ".blob": lambda file: None,  # its reader holds it to its digest
+    }
+    if path.name.startswith("events.out.") or path.name == "hparams.yaml":
+        return  # TensorBoard's, to which it adds as it goes
+    if path.suffix not in lines or path.name.startswith("."):
+        raise CheckFailed("a file that nobody knows")
+    lines[path.suffix](path)
+
+
+def _decode(path: Path) -> None:
+    """A picture; of curves with alpha the colours."""
+    ImageFile(path).rgb()
+
+
+def _ends(path: Path, end: str) -> None:
+    if not path.read_text().rstrip().endswith(end):
+        raise CheckFailed("its end is missing")
+
+
+def jobs(folder: Path) -> list[Job]:
+    """The commands; what they read is made in a folder."""
+    scenes, config, release = folder / "scenes", folder / "quick.toml", folder / "release"
+    for seed, split in enumerate(("train", "val")):
+        write_scenes(scenes, 8, _SIZE, seed, split, progress=False)
+    config.write_text(_TRAINING)
+    size, network = "x".join(map(str, _SIZE)), release / "fp32.onnx"
+    data = ("--dataset", "scenes", "--data", scenes)
+    _run("export", "--size", size, "-o", network)
+    _run("quantize", network, *data, "--count", 8)
+    reports = ("--json", "OUT/verify.json", "--report", "OUT/verify.html")
+    return [
+        Job("export", ("--size", size, "-o", "OUT/net.onnx")),
+        Job("quantize", (network, *data, "--count", 8, "-o", "OUT")),
+        Job("predict", (scenes / "leftImg8bit", "--model", network, "-o", "OUT")),
+        Job(
+            "train",
+            (*data, "--config", config, "-o", "OUT/net.safetensors"),
+            ("--resume",),
+            "net.run/last.ckpt",
+        ),
+        Job("verify", ("OUT", *data, *reports), ("--resume",), holds=release),
+    ]
+
+
+def _run(*words: object) -> None:
+    call = [sys.executable, "-m", "icnet_deploy", *map(str, words)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    if done.returncode:
+        raise CheckFailed(f"icnet {words[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def kill_again_and_again(
+    place: Place, kills: int, chance: random.Random, told: Callable[[], object] = lambda: None
+) -> Outcome:
+    """Kills a command, and looks at what is left each time.
+
+    Args:
+        place: where it runs.
+        kills: how often.
+        chance: chooses the moments.
+        told: is called after each.
+
+    Raises:
+        CheckFailed: the command fails without being killed.
+    """
+    outcome = Outcome(place.job.name)
+    operations = place.finish()
+    outcome.operations = operations["operations"]
+    outcome.seconds = round(operations["last"] - operations["first"], 3)
+    place.keep()
+    whole = place.files()
+    for number in range(kills):
+        anew = chance.random() < 0.5
+        place.clear() if anew else place.restore()
+        before = place.files()
+        if number % 2:
+            at = chance.randint(1, operations["operations"])
+            killed = _ended(place.begin(at), None)
+            outcome.before_an_operation += killed
+        else:
+            moment = chance.uniform(operations["first"] * 0.8, operations["last"])
+            killed = _ended(place.begin(), moment)
+            outcome.at_a_moment += killed
+        outcome.begun_anew += killed and anew
+        outcome.problems += [f"kill {number}: {one}" for one in _problems(place, before)]
+        outcome.left += len(place.leftovers())
+        try:
+            place.finish(again=True)
+        except CheckFailed as error:
+            outcome.problems.append(f"kill {number}, gone on with: {error}")
+        outcome.problems += [f"kill {number}, gone on with: {one}" for one in _end(place, whole)]
+        told()
+    return outcome
+
+
+def _ended(process: subprocess.Popen[str], moment: float | None) -> bool:
+    """Waits for a command, or kills it so many seconds after it began; whether it was killed."""
+    try:
+        process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def _problems(place: Place, before: set[str]) -> Iterator[str]:
+    """What a kill broke, in words."""
+    yield from place.damaged()
+    # A run's own journal, and the sidecar of what is begun anew, go where a run has its answer.
+    yield from (f"{name} is gone" for name in sorted(before - place.files()))
+
+
+def _end(place: Place, whole: set[str]) -> Iterator[str]:
+    """What the run after a kill left or lacks, in words."""
+    yield from place.damaged()
+    yield from (f"{path.name} is left" for path in place.leftovers())
+    there = place.files()
+    yield from (f"{name} is missing" for name in sorted(whole - there))
+    yield from (f"{name} is there, too" for name in sorted(there - whole))
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes, as text."""
+    columns = ("command", "kills", "operations", "seconds", "left and swept", "problems")
+    rows = [
+        (
+            one.command,
+            str(one.before_an_operation + one.at_a_moment),
+            str(one.operations),
+            f"{one.seconds:.1f}",
+            str(one.left),
+            str(len(one.problems)),
+        )
+        for one in outcomes
+    ]
+    return Table(columns, rows).text()
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `python -m tools.kills`; returns its exit code."""
+    p = parser(
+        "python -m tools.kills",
+        "Kill commands at random moments, and look at what they leave.",
+        "python -m tools.kills --kills 100 --json benchmarks/results/kills-cpu.json",
+    )
+    p.add_argument("--kills", type=count, default=100, help="of all commands together (100)")
+    p.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the outcome")
+    args = p.parse_args(argv)
+    chance = random.Random(args.seed)
+    with scratch_folder() as folder, tqdm(total=args.kills, unit="kill", disable=None) as bar:
+        found = jobs(folder / "read")
+        shares = [len(range(i, args.kills, len(found))) for i in range(len(found))]
+        outcomes = [
+            kill_again_and_again(Place(folder / job.name, job), kills, chance, bar.update)
+            for job, kills in zip(found, shares, strict=True)
+            if kills
+        ]
+    result = {
+        "schema": _SCHEMA,
+        "kind": "kills",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": args.seed,
+        "machine": machine(),
+        "versions": versions(),
+        "commands": [asdict(outcome) for outcome in outcomes],
+    }
+    if args.json:
+        write_json(args.json, result)
+    print(table(outcomes))
+    problems = [f"{one.command}: {each}" for one in outcomes for each in one.problems]
+    if problems:
+        raise CheckFailed(f"{len(problems)} problems: {'; '.join(problems[:20])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
