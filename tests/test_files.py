@@ -430,6 +430,7 @@ def next_run(tmp_path, monkeypatch):
     """Does what a further process would, of whatever was swept before."""
 
     def run():
+        (tmp_path / "tmp").mkdir(exist_ok=True)
         monkeypatch.setattr(writing, "_swept", set())
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
         write_text(tmp_path / "out" / "b.txt", "new")

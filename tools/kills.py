@@ -124,6 +124,7 @@ class Place:
         self.root, self.job = root.resolve(), job
         self._whole = self.root.with_name(f"{root.name}-whole")
         self._report = self.root.with_name(f"{root.name}-operations.json")
+        self.whole: set[str] = set()
         self.clear()
 
     def clear(self) -> None:
@@ -135,7 +136,8 @@ class Place:
             shutil.copytree(self.job.holds, self.root / "out")
 
     def keep(self) -> None:
-        """Keeps a copy of what is there."""
+        """Keeps a copy of what is there, which is that of a run that nobody killed."""
+        self.whole = self.files()
         shutil.copytree(self.root, self._whole)
 
     def restore(self) -> None:
@@ -174,19 +176,20 @@ class Place:
         return {str(path) for path in found if not path.name.startswith("events.out.")}
 
     def leftovers(self) -> list[Path]:
-        """What `files.is_leftover` tells, and what is in the folder of temporary files."""
-        found = [path for path in self.root.rglob("*") if is_leftover(path)]
-        return sorted({*found, *(self.root / "tmp").iterdir()})
+        """Temporary files and folders of ours."""
+        return sorted(path for path in self.root.rglob("*") if is_leftover(path))
 
     def damaged(self) -> Iterator[str]:
         """What is neither whole nor known for what it is, in words."""
         held = {path for path in self.leftovers() if not isfile(path)}
         for path in sorted(self.root.rglob("*")):
-            if isfile(path) and not is_leftover(path) and not held & {*path.parents}:
+            name = str(path.relative_to(self.root))
+            others = name.startswith("tmp/") and name in self.whole  # as ONNX Runtime's tmp/.ses
+            if isfile(path) and not (others or is_leftover(path) or held & {*path.parents}):
                 try:
                     _require_whole(path)
                 except Exception as error:  # whatever a reader says of half a file
-                    yield f"{path.relative_to(self.root)}: {type(error).__name__}: {error}"
+                    yield f"{name}: {type(error).__name__}: {error}"
 
 
 def _require_whole(path: Path) -> None:
@@ -275,7 +278,6 @@ def kill_again_and_again(
     outcome.operations = operations["operations"]
     outcome.seconds = round(operations["last"] - operations["first"], 3)
     place.keep()
-    whole = place.files()
     for number in range(kills):
         anew = chance.random() < 0.5
         place.clear() if anew else place.restore()
@@ -295,7 +297,7 @@ def kill_again_and_again(
             place.finish(again=True)
         except CheckFailed as error:
             outcome.problems.append(f"kill {number}, gone on with: {error}")
-        outcome.problems += [f"kill {number}, gone on with: {one}" for one in _end(place, whole)]
+        outcome.problems += [f"kill {number}, gone on with: {one}" for one in _end(place)]
         told()
     return outcome
 
@@ -313,17 +315,16 @@ def _ended(process: subprocess.Popen[str], moment: float | None) -> bool:
 def _problems(place: Place, before: set[str]) -> Iterator[str]:
     """What a kill broke, in words."""
     yield from place.damaged()
-    # A run's own journal, and the sidecar of what is begun anew, go where a run has its answer.
     yield from (f"{name} is gone" for name in sorted(before - place.files()))
 
 
-def _end(place: Place, whole: set[str]) -> Iterator[str]:
+def _end(place: Place) -> Iterator[str]:
     """What the run after a kill left or lacks, in words."""
     yield from place.damaged()
     yield from (f"{path.name} is left" for path in place.leftovers())
     there = place.files()
-    yield from (f"{name} is missing" for name in sorted(whole - there))
-    yield from (f"{name} is there, too" for name in sorted(there - whole))
+    yield from (f"{name} is missing" for name in sorted(place.whole - there))
+    yield from (f"{name} is there, too" for name in sorted(there - place.whole))
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

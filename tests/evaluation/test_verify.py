@@ -133,9 +133,13 @@ def test_a_record_is_renewed_and_no_stray_file(run, release):
 
 def test_two_that_record_at_once_both_are_in_the_record(tmp_path, monkeypatch):
     """Each reads what is there before it writes: without a turn one would lose the other's."""
-    file = SimpleNamespace(is_engine=False)
-    artefact = SimpleNamespace(path=tmp_path / "a.onnx", sha256="ab" * 32, file=file)
-    folder = SimpleNamespace(path=tmp_path, artefacts=[artefact])
+    artefacts = [
+        SimpleNamespace(
+            path=tmp_path / name, sha256=name[0] * 64, file=SimpleNamespace(is_engine=0)
+        )
+        for name in ("a.onnx", "b.onnx")
+    ]
+    folder = SimpleNamespace(path=tmp_path, artefacts=artefacts)
     read, slow = recording.read_verdicts, threading.Barrier(2)
 
     def read_slowly(path):
@@ -144,15 +148,14 @@ def test_two_that_record_at_once_both_are_in_the_record(tmp_path, monkeypatch):
             slow.wait(0.5)  # until the other has read, too, if it may
         return known
 
-    def record(runtime):
-        failure = Failure("a.onnx", "fp32", runtime, "96x128", "it failed")
+    def record(name):
+        failure = Failure(name, "fp32", "openvino", "96x128", "it failed")
         recording.record(SimpleNamespace(folder=folder, rows=[], failures=[failure], untried=[]))
 
     monkeypatch.setattr(recording, "read_verdicts", read_slowly)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(record, ("onnxruntime", "openvino")))
-    runtimes = {entry.runtime for entry in read_verdicts(tmp_path).entries}
-    assert runtimes == {"onnxruntime", "openvino"}
+        list(pool.map(record, ("a.onnx", "b.onnx")))
+    assert {entry.file for entry in read_verdicts(tmp_path).entries} == {"a.onnx", "b.onnx"}
 
 
 def test_a_record_that_cannot_be_written_is_told(run, release):
