@@ -126,7 +126,7 @@ def test_a_file_that_may_not_grow(words, run, tmp_path, name):
     assert_whole(out)
 
 
-@pytest.mark.parametrize("name", ["export", "predict", "train", "evaluate --report"])
+@pytest.mark.parametrize("name", ["predict", "train", "evaluate --report"])
 def test_a_full_disk(words, run, small_disk, name):
     done = run(*words(name, small_disk))
     assert_refused(done, "No space left on device")

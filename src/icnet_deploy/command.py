@@ -290,7 +290,8 @@ def command(main: _Main) -> _Main:
         except OSError as error:
             if error.errno in _OF_DISKS:
                 _be_quiet()
-                print(f"icnet: error: cannot write: {error.strerror}", file=sys.stderr)
+                what = f" {ascii(str(error.filename))}" if error.filename else ""
+                print(f"icnet: error: cannot write{what}: {error.strerror}", file=sys.stderr)
             elif error.errno in _OF_PATHS and error.filename is not None:
                 name = ascii(str(error.filename))
                 name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
@@ -351,4 +352,5 @@ def _interrupted_by(came: list[int]) -> Iterator[None]:
 
 def _be_quiet() -> None:
     """What is still to be written to stdout goes nowhere: the interpreter would try again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):  # one that a caller put there may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
