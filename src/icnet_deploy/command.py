@@ -290,7 +290,7 @@ def command(main: _Main) -> _Main:
         except OSError as error:
             if error.errno in _OF_DISKS:
                 _be_quiet()
-                what = f" {ascii(str(error.filename))}" if error.filename else ""
+                what = f" {str(error.filename)!a}" if error.filename else ""
                 print(f"icnet: error: cannot write{what}: {error.strerror}", file=sys.stderr)
             elif error.errno in _OF_PATHS and error.filename is not None:
                 name = ascii(str(error.filename))
