@@ -1,22 +1,18 @@
 """A folder of this process alone, for copies that nobody else can change."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from icnet_deploy.errors import IcnetError, OutputError
+from icnet_deploy.files import scratch_folder
 
 
 @contextmanager
 def private_folder(place: Path) -> Iterator[Path]:
     """An empty folder that nobody else can write to, for copies of what is in a place."""
-    try:
-        made = tempfile.TemporaryDirectory(prefix="icnet-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise no_room(error) from error
-    with made as name, speaking_of(place, Path(name)):
-        yield Path(name)
+    with scratch_folder() as folder, speaking_of(place, folder):
+        yield folder
 
 
 def no_room(error: OSError) -> OutputError:

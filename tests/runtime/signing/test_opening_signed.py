@@ -323,7 +323,7 @@ def test_the_commands_refuse_what_they_cannot_use(release, keys, tmp_path, run):
         done = run(*command)
         assert message in done.err
         assert done.code == (1 if "is not signed" in message else 2)
-    (release / ".icnet-0123.tmp").write_bytes(b"half")
+    (release / ".icnet-0123456789abcdef.tmp").write_bytes(b"half")
     assert "a command that was killed left" in run("sign", release, "--key", keys[0]).err
 
 
