@@ -7,11 +7,8 @@ those that were there must still be, and whatever else is left must be known for
 the same command runs to its end: it must come to the same files, and leave nothing of a kill.
 """
 
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,11 +27,15 @@ from icnet_deploy.files import is_leftover, scratch_folder, write_json
 from icnet_deploy.images import ImageFile
 from icnet_deploy.metadata import read_onnx_metadata
 from icnet_deploy.networks.checkpoint import load_checkpoint
+from icnet_deploy.processes import run_tool
 from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.machine import machine, versions
 
 _SCHEMA = 1
 _SIZE = (96, 128)
+_KILLED = (-9, 124)
+"""Exit codes: of SIGKILL, by itself, and by `run_tool`."""
+
 _TRAINING = """
 width = 0.125
 steps = 24
@@ -145,28 +146,35 @@ class Place:
         shutil.rmtree(self.root)
         shutil.copytree(self._whole, self.root)
 
-    def begin(self, at: int = 0, again: bool = False) -> subprocess.Popen[str]:
-        """Starts the command, which ends before its operation `at`, from 1; 0: at its own end."""
+    def run(self, at: int = 0, again: bool = False, moment: float | None = None) -> Any:
+        """Runs the command.
+
+        Args:
+            at: the operation, from 1, before which it is killed; 0: none.
+            again: it is gone on with.
+            moment: seconds after which it is killed.
+
+        Returns:
+            As `run_tool`.
+        """
         out, job = self.root / "out", self.job
         go_on = again and (job.resumed is None or isfile(out / job.resumed))
         given = (job.name, *job.words, *(job.again if go_on else ()))
         words = [str(word).replace("OUT", str(out)) for word in given]
+        environment = (
+            f"ICNET_CACHE={self.root / 'cache'}",
+            f"TMPDIR={self.root / 'tmp'}",
+            "PYTHONDONTWRITEBYTECODE=1",
+        )
         call = [sys.executable, "-c", _RUN, str(self.root), str(self._report), str(at), *words]
-        environment = os.environ | {
-            "ICNET_CACHE": str(self.root / "cache"),
-            "TMPDIR": str(self.root / "tmp"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        pipe = subprocess.PIPE
-        return subprocess.Popen(call, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return run_tool(["env", *environment, *call], moment)
 
     def finish(self, again: bool = False) -> dict[str, Any]:
         """Runs the command to its end: its operations (CheckFailed where it fails)."""
-        process = self.begin(again=again)
-        _, said = process.communicate()
-        if process.returncode:
-            ended = f"icnet {self.job.name} ended with {process.returncode}"
-            raise CheckFailed(f"{ended}: {said[-2000:]}")
+        done = self.run(again=again)
+        if done.returncode:
+            ended = f"icnet {self.job.name} ended with {done.returncode}"
+            raise CheckFailed(f"{ended}: {done.stderr[-2000:]}")
         operations: dict[str, Any] = parse(self._report.read_bytes())
         return operations
 
@@ -254,7 +262,7 @@ def jobs(folder: Path) -> list[Job]:
 
 def _run(*words: object) -> None:
     call = [sys.executable, "-m", "icnet_deploy", *map(str, words)]
-    done = subprocess.run(call, capture_output=True, text=True)
+    done = run_tool(call)
     if done.returncode:
         raise CheckFailed(f"icnet {words[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
 
@@ -284,11 +292,11 @@ def kill_again_and_again(
         before = place.files()
         if number % 2:
             at = chance.randint(1, operations["operations"])
-            killed = _ended(place.begin(at), None)
+            killed = place.run(at).returncode in _KILLED
             outcome.before_an_operation += killed
         else:
             moment = chance.uniform(operations["first"] * 0.8, operations["last"])
-            killed = _ended(place.begin(), moment)
+            killed = place.run(moment=moment).returncode in _KILLED
             outcome.at_a_moment += killed
         outcome.begun_anew += killed and anew
         outcome.problems += [f"kill {number}: {one}" for one in _problems(place, before)]
@@ -300,16 +308,6 @@ def kill_again_and_again(
         outcome.problems += [f"kill {number}, gone on with: {one}" for one in _end(place)]
         told()
     return outcome
-
-
-def _ended(process: subprocess.Popen[str], moment: float | None) -> bool:
-    """Waits for a command, or kills it so many seconds after it began; whether it was killed."""
-    try:
-        process.communicate(timeout=moment)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-    return process.returncode == -signal.SIGKILL
 
 
 def _problems(place: Place, before: set[str]) -> Iterator[str]:

@@ -83,12 +83,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the ids that the data set's evaluation server expects, not class indices",
     )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="label again what an earlier run did with the same model and options; without it that "
-        f"is skipped where its results are still there, as DIR/{NAME} tells",
-    )
+    _add_overwrite(parser)
     _add_limit(parser)
     _add_unsure(parser)
     _add_tiles(parser)
@@ -96,6 +91,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.overlap is not None and not args.tiles:
         raise InputError("--overlap is of tiles: give --tiles, too")
     return args
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="label again what an earlier run did with the same model and options; without it that "
+        f"is skipped where its results are still there, as DIR/{NAME} tells",
+    )
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
