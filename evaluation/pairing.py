@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from icnet_deploy.errors import InputError, MissingPackage, ModelError, require
+from icnet_deploy.errors import InputError, MissingPackage, ModelError, pip_install, require
 from icnet_deploy.files import scratch_folder
 from icnet_deploy.metadata import read_onnx_metadata, write_artefact
 from icnet_deploy.precisions import PRECISIONS, Precision, precision_of
@@ -136,8 +136,8 @@ def _unmeant(artefact: ArtefactFile, runtime: str) -> str | None:
     if runtime == ROUNDED:
         missing = [p for p in ("onnx", "onnxruntime") if find_spec(p) is None]
         return (
-            f'it needs {missing[0]} (pip install "icnet-deploy[export]"), so how the file answers '
-            "on a GPU is not known"
+            f"it needs {missing[0]} ({pip_install('export')}), so how the file answers on a GPU is "
+            "not known"
             if missing
             else None
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy import command as shared
-from icnet_deploy.errors import InputError
+from icnet_deploy.errors import InputError, pip_install
 from icnet_deploy.files import is_leftover, write_json
 from icnet_deploy.metadata import NO_DIGEST
 from icnet_deploy.runtime.auto.candidates import Candidate
@@ -122,7 +122,6 @@ def _timed_row(one: Candidate, best: float | None) -> str:
 def report(machine: dict[str, Any]) -> list[str]:
     """The lines that a person reads, from what `examine` found."""
     auto, packages = machine["auto"], machine["packages"]
-    remedy = 'pip install "icnet-deploy[{}]"'
     lines = [
         f"icnet-deploy {machine['icnet_deploy']}, Python {machine['python']}, {machine['os']}",
         "",
@@ -146,7 +145,7 @@ def report(machine: dict[str, Any]) -> list[str]:
         *_clashing(machine["clashes"]),
     ]
     missing = [
-        _row(p.name, f"{remedy.format(p.extra):<40} {p.purpose}")
+        _row(p.name, f"{pip_install(p.extra):<40} {p.purpose}")
         for p in PACKAGES
         if packages[p.name] is None and p.extra
     ]

@@ -1,6 +1,7 @@
 """The error tree, and how errors become exit codes and one line on stderr."""
 
 import errno
+import importlib.metadata
 import inspect
 import os
 import signal
@@ -71,7 +72,7 @@ def test_a_missing_package_names_itself_its_extra_and_its_purpose():
     assert (error.package, error.extra, error.exit_code) == ("openvino", "openvino", 2)
     assert isinstance(error, errors.UnavailableError)
     assert "runtime 'openvino' needs" in str(error)
-    assert 'pip install "icnet-deploy[openvino]"' in str(error)
+    assert errors.pip_install("openvino") in str(error)
 
 
 def test_an_unforeseen_error_is_not_swallowed():
@@ -181,3 +182,38 @@ def test_a_message_is_no_book_and_what_it_repeats_can_be_shown():
     )
     assert str(errors.InputError("Straße, 道路")) == "Straße, 道路"
     assert str(errors.InputError()) == ""
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, 'pip install "icnet-deploy[cpu]"'),
+        (
+            '{"url": "file:///gone/i.whl", "archive_info": {}}',
+            'pip install "icnet-deploy[cpu]"',
+        ),
+        (
+            '{"dir_info": {"editable": true}, "url": "file://HERE"}',
+            'pip install --editable "HERE[cpu]"',
+        ),
+        (
+            '{"dir_info": {}, "url": "file://HERE"}',
+            'pip install "icnet-deploy[cpu] @ file://HERE"',
+        ),
+        (
+            '{"url": "https://git.example/i.git", "vcs_info": {"commit_id": "0a1", "vcs": "git"}}',
+            'pip install "icnet-deploy[cpu] @ git+https://git.example/i.git@0a1"',
+        ),
+        ("no JSON", 'pip install "icnet-deploy[cpu]"'),
+    ],
+)
+def test_a_remedy_names_where_the_package_came_from(origin, command, monkeypatch, tmp_path):
+    here = str(tmp_path)
+
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return origin and origin.replace("HERE", here)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
+    assert errors.pip_install("cpu") == command.replace("HERE", here)

@@ -11,7 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from icnet_deploy.errors import DeviceError, InputError, MissingPackage, UnavailableError
+from icnet_deploy.errors import (
+    DeviceError,
+    InputError,
+    MissingPackage,
+    UnavailableError,
+    pip_install,
+)
 from icnet_deploy.runtime.backends.base import Backend
 from icnet_deploy.runtime.cuda import installed
 
@@ -58,7 +64,7 @@ class Runtime:
         except ImportError as error:
             raise UnavailableError(
                 f"the package {self.package!r} is installed but does not import ({error}): "
-                f'pip install --force-reinstall "icnet-deploy[{self.extras[device]}]"'
+                f"{pip_install(self.extras[device], '--force-reinstall')}"
             ) from error
 
 

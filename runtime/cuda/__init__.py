@@ -7,7 +7,7 @@ before it is called.
 from importlib import import_module
 from importlib.util import find_spec
 
-from icnet_deploy.errors import InputError, MissingPackage, UnavailableError
+from icnet_deploy.errors import InputError, MissingPackage, UnavailableError, pip_install
 from icnet_deploy.runtime.cuda.base import Cuda
 
 __all__ = ["ADAPTERS", "open_cuda"]
@@ -41,7 +41,7 @@ def open_cuda(adapter: str = "auto") -> Cuda:
     except ImportError as error:
         raise UnavailableError(
             f"{name} is installed but {package!r} does not import ({error}): "
-            'pip install --force-reinstall "icnet-deploy[tensorrt]"'
+            f"{pip_install('tensorrt', '--force-reinstall')}"
         ) from error
     return opened
 

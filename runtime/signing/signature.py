@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from icnet_deploy.documents import SHA256, parse
-from icnet_deploy.errors import InputError, ModelError, UnavailableError, require
+from icnet_deploy.errors import InputError, ModelError, UnavailableError, pip_install, require
 from icnet_deploy.files import open_file, replacing
 from icnet_deploy.runtime.signing.private import no_room, private_folder
 
@@ -231,7 +231,7 @@ def _verified(bundle: Path, key: Path, called: Path) -> Any:
     except ImportError as error:
         raise UnavailableError(
             f"the package 'model-signing' that is installed is not one that this version knows "
-            f'({error}): pip install "icnet-deploy[sign]"'
+            f"({error}): {pip_install('sign')}"
         ) from error
     try:
         verifier = Verifier(key)

@@ -17,7 +17,10 @@
 Messages say what was given, what was expected, and what to do.
 """
 
+import re
 from importlib.util import find_spec
+from os.path import exists
+from urllib.parse import unquote
 
 _LONGEST = 4000
 """Characters of a message: more than that nobody reads."""
@@ -78,6 +81,33 @@ class UnavailableError(InputError):
     """This machine lacks something that was asked for by name."""
 
 
+def pip_install(extra: str, *options: str) -> str:
+    """The command that brings an extra: from where icnet-deploy came from, if pip wrote it down.
+
+    Of a folder, a file or a repository it does (PEP 610, `direct_url.json`); of an index, where
+    the name alone is enough, it does not.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    named = f"icnet-deploy[{extra}]"
+    try:
+        origin = distribution("icnet-deploy").read_text("direct_url.json") or ""
+    except (PackageNotFoundError, OSError, ValueError):
+        origin = ""
+    said = dict(re.findall(r'"(url|vcs|commit_id)": *"([^"\\]+)"', origin))  # URLs need no escapes
+    url = said.get("url", "")
+    path = unquote(url.removeprefix("file://")) if url.startswith("file://") else ""
+    if path and not exists(path):
+        url = ""
+    if re.search(r'"editable": *true', origin) and path and url:
+        options, named = (*options, "--editable"), f"{path}[{extra}]"
+    elif "vcs" in said and "commit_id" in said:
+        named += f" @ {said['vcs']}+{url}@{said['commit_id']}"
+    elif url:
+        named += f" @ {url}"
+    return " ".join(("pip install", *options, f'"{named}"'))
+
+
 class MissingPackage(UnavailableError):
     """A Python package is not installed.
 
@@ -89,8 +119,7 @@ class MissingPackage(UnavailableError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f'pip install "icnet-deploy[{extra}]"'
+            f"{purpose} needs the package {package!r}, which is not installed: {pip_install(extra)}"
         )
         self.package = package
         self.extra = extra

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from icnet_deploy.cli import COMMANDS
+from icnet_deploy.errors import pip_install
 
 BLOCK = '''
 import contextlib, importlib, importlib.util, io, json, pkgutil, sys
@@ -138,4 +139,4 @@ print(json.dumps([code, err.getvalue()]))
     code, err = python(TRAINING, script)
     assert code == 2
     assert err.count("\n") == 1
-    assert f'pip install "icnet-deploy[{extra}]"' in err
+    assert pip_install(extra) in err

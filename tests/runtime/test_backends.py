@@ -18,6 +18,7 @@ from icnet_deploy.errors import (
     InputError,
     MissingPackage,
     UnavailableError,
+    pip_install,
 )
 from icnet_deploy.labels import CITYSCAPES
 from icnet_deploy.runtime import RUNTIMES, choose, open_backend
@@ -182,7 +183,7 @@ except MissingPackage as error:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert f'pip install "icnet-deploy[{extra}]"' in done.stdout
+    assert pip_install(extra) in done.stdout
 
 
 def test_a_package_that_is_broken_says_so(broken, tmp_path):

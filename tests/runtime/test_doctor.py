@@ -14,7 +14,7 @@ import pytest
 from host_cuda import HostCuda
 
 from icnet_deploy._version import __version__
-from icnet_deploy.errors import DeviceError, MissingPackage
+from icnet_deploy.errors import DeviceError, MissingPackage, pip_install
 from icnet_deploy.metadata import read_onnx_metadata, stamped
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.doctor import main, notes, report
@@ -53,7 +53,7 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
     assert "auto finds nothing that runs a model" in said
     assert said.count("not installed") >= 6
     for extra in ("cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx", "export", "train"):
-        assert f'pip install "icnet-deploy[{extra}]"' in said
+        assert pip_install(extra) in said
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError
+from icnet_deploy.errors import BackendError, DeviceError, ModelError, UnavailableError, pip_install
 from icnet_deploy.runtime.backends.base import Array, Backend, TensorSpec, check_feed
 from icnet_deploy.runtime.backends.forks import outlive_forks
 from icnet_deploy.runtime.cores import usable_cores
@@ -53,11 +53,6 @@ _DTYPES = {
 }
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-_NOT_STARTED = (
-    "the provider could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU)"
-    '; pip install "icnet-deploy[cuda]", or use --device cpu'
-)
 
 _FATAL_ONLY, _WARNINGS = 4, 2  # ONNX Runtime's log severities
 
@@ -325,9 +320,17 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot load the model {model!s:.200}: {error}") from error
     if session.get_providers()[0] != first:
         raise DeviceError(
-            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: {_NOT_STARTED}"
+            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: "
+            f"{_not_started()}"
         )
     return session
+
+
+def _not_started() -> str:
+    return (
+        "the provider could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no "
+        f"GPU); {pip_install('cuda')}, or use --device cpu"
+    )
 
 
 def _prepare_cuda(onnxruntime: Any) -> None:
@@ -335,7 +338,7 @@ def _prepare_cuda(onnxruntime: Any) -> None:
     if CUDA not in onnxruntime.get_available_providers():
         raise DeviceError(
             "asked for CUDA, but the installed ONNX Runtime has no CUDA provider: pip uninstall "
-            'onnxruntime, then pip install "icnet-deploy[cuda]"; or use --device cpu'
+            f"onnxruntime, then {pip_install('cuda')}; or use --device cpu"
         )
     onnxruntime.preload_dlls()
 
@@ -363,7 +366,7 @@ def _check_distributions() -> None:
     raise UnavailableError(
         f"both onnxruntime {both[0].version} and onnxruntime-gpu {both[1].version} are installed "
         "and have overwritten each other's files: pip uninstall -y onnxruntime onnxruntime-gpu, "
-        'then pip install "icnet-deploy[cpu]" or "icnet-deploy[cuda]"'
+        f"then {pip_install('cpu')}, or {pip_install('cuda')}"
     )
 
 
@@ -398,7 +401,7 @@ def require_cuda() -> None:
 
     _prepare_cuda(onnxruntime)
     if not cuda_works():
-        raise DeviceError(f"asked for CUDA, and ONNX Runtime runs nothing there: {_NOT_STARTED}")
+        raise DeviceError(f"asked for CUDA, and ONNX Runtime runs nothing there: {_not_started()}")
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icnet_deploy.errors import pip_install
 from icnet_deploy.images import write_image
 from icnet_deploy.runtime import Predictor
 from icnet_deploy.runtime.predict.command import main
@@ -235,7 +236,7 @@ def test_without_pyav_images_work_and_the_extra_is_named(
         error = capfd.readouterr().err
         assert error.count("\n") == 1
         assert path.name in error
-        assert 'pip install "icnet-deploy[video]"' in error
+        assert pip_install("video") in error
     assert predict(tmp_path / "a.png", video) == 2
     assert "1 of 2 inputs failed, the others are done" in capfd.readouterr().err
     assert len(files(out)) == 3
