@@ -134,7 +134,14 @@ sys.exit(status)
 """
     number = getattr(signal, name)
     arguments = [sys.executable, "-c", script, str(tmp_path / "out.mp4"), str(int(number))]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    # Not those of `nohup`, which this run may have been started by.
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "icnet: terminated\n")
     assert not list(tmp_path.iterdir())
 

@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import shutil
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -154,7 +156,12 @@ def train(
 
 @contextmanager
 def _own_errors(workers: int) -> Iterator[None]:
-    """Says what ended a process that loads images, which torch raises with the traceback there."""
+    """Says what ended a process that loads images, which torch raises with the traceback there.
+
+    And lets Ctrl-C do afterwards what it did before: Lightning, once interrupted, ignores it.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except IcnetError as error:
@@ -162,6 +169,8 @@ def _own_errors(workers: int) -> Iterator[None]:
         if not head.startswith("Caught ") or not there:
             raise
         raise type(error)(there.strip().rpartition(f"{type(error).__name__}: ")[2]) from None
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     except RuntimeError as error:
         if not workers or not any(words in str(error) for words in _ENDED_WORKER):
             raise
@@ -171,6 +180,9 @@ def _own_errors(workers: int) -> Iterator[None]:
             f"from it through shared memory, of which there are {room:,.0f} MiB: give --workers 0, "
             "smaller batches or crops, or a container more of it (docker run --shm-size 1g)"
         ) from error
+    finally:
+        if mine and on_interrupt is not None:
+            signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _origin(mix: Mix, start: Start) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -143,8 +144,26 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet predict`; returns its exit code."""
     args = _arguments(argv)
-    if args.max_megapixels is not None:
-        os.environ[LIMIT] = str(args.max_megapixels)
+    with _limited(args.max_megapixels):
+        return _predicted(args)
+
+
+@contextmanager
+def _limited(megapixels: float | None) -> Iterator[None]:
+    """Bounds pictures and frames for one command, as the environment does for all."""
+    before = os.environ.get(LIMIT)
+    try:
+        if megapixels is not None:
+            os.environ[LIMIT] = str(megapixels)
+        yield
+    finally:
+        if before is not None:
+            os.environ[LIMIT] = before
+        elif megapixels is not None:
+            del os.environ[LIMIT]
+
+
+def _predicted(args: argparse.Namespace) -> int:
     items = find_items(args.inputs, args.output)
     with Predictor.open(
         args.model,

@@ -151,7 +151,7 @@ def test_what_was_damaged_is_done_again(parity, cache):
     interrupted(parity)
     for path in cache.iterdir():
         lines = path.read_text().split("\n")
-        lines[1] = lines[1].replace('"image"', '"Image"')
+        lines[0] = lines[0].replace('"image"', '"Image"')
         path.write_text("\n".join(lines)[:-40])
     # Of the artefact the first line is damaged and the second cut; of the reference the third is.
     done = parity("--resume")

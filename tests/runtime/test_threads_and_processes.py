@@ -123,7 +123,9 @@ print("parent")
 @pytest.mark.parametrize("what", ["nothing", "predict", "close", "open"])
 def test_a_forked_child_predicts_and_ends(runtime, any_size, what):
     done = python(FORKED, any_size, runtime, what)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"child {what}\nparent\n", "")
+    # OpenVINO's own usage statistics may have a process of `multiprocessing`, of which the child
+    # says that it is not its parent.
+    assert (done.returncode, done.stdout) == (0, f"child {what}\nparent\n"), done.stderr
 
 
 POOLED = """

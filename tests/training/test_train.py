@@ -256,6 +256,27 @@ def test_what_ends_a_loading_process_is_one_line(scenes, tmp_path, capsys, monke
     assert not (tmp_path / "net.safetensors").exists()
 
 
+class _Interrupted(pl.Callback):
+    def on_train_batch_end(self, *_):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_does_afterwards_what_it_did_before(scenes, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    data, config = open_dataset("scenes", scenes, "train"), load_config("demo")
+    config = config.override(steps=2, batch=2, crop=(65, 97))
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            [data],
+            CITYSCAPES,
+            config,
+            tmp_path / "n.safetensors",
+            tmp_path / "run",
+            callbacks=[_Interrupted()],
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_wrong_settings_are_named(tmp_path, capsys, scenes):
     for text, said in (
         ("rat = 1", "it holds rat; known: appearance, architecture, "),

@@ -136,7 +136,7 @@ def scratch_folder() -> Iterator[Path]:
     path, held = _new_folder()
     try:
         inner = path / "files"  # the outer one is held
-        inner.mkdir()
+        inner.mkdir(mode=0o700)
         yield inner
     finally:
         shutil.rmtree(path, ignore_errors=True)

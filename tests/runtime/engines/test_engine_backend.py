@@ -404,7 +404,8 @@ class TestRun(BackendContract):
 
     @pytest.fixture
     def opened(self, desk, batched):
-        yield load_engine(batched(), "auto", cuda=desk.cuda).backend
+        path = batched()
+        yield load_engine(path, "auto", cuda=desk.cuda, called=path).backend
         assert desk.cuda.live == 0
 
     def test_it_answers_as_onnx_runtime_does_and_the_answer_stays(self, desk, backend, blocks):

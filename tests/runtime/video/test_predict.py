@@ -237,7 +237,7 @@ def test_without_pyav_images_work_and_the_extra_is_named(
         assert error.count("\n") == 1
         assert path.name in error
         assert pip_install("video") in error
-    assert predict(tmp_path / "a.png", video) == 2
+    assert predict(tmp_path / "a.png", video, "--overwrite") == 2
     assert "1 of 2 inputs failed, the others are done" in capfd.readouterr().err
     assert len(files(out)) == 3
 
