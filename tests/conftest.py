@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,13 @@ from icnet_deploy.metadata import read_onnx_metadata, stamped
 
 SIZE = (96, 128)
 BLANK_ROWS = 24  # at the top of every scene: truth unknown
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C raises in each test, whatever started the run (`nohup`, `&`) or another test left."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
