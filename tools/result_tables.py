@@ -2,10 +2,12 @@
 
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`, in the README or in the page
 that `--readme` names. The results are the files that `icnet evaluate`, `icnet parity` (JSON) and
-`icnet benchmark` (JSON Lines) wrote into `benchmarks/results/`.
+`icnet benchmark` (JSON Lines) wrote into `benchmarks/results/`. Under a table with a result of a
+checkpoint that was shipped once, and is no more, a line says so.
 """
 
 import argparse
+import lzma
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +23,8 @@ from icnet_deploy.calibration.sensitivity.report import markdown as sensitivity_
 from icnet_deploy.command import command, parser
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed, InputError
+from icnet_deploy.evaluation.confidence.counts import ImageCounts
+from icnet_deploy.evaluation.confidence.differences import Differences, Interval, own_scores
 from icnet_deploy.evaluation.diagnose.report import markdown as diagnose_markdown
 from icnet_deploy.evaluation.evaluate.records import RECORDS
 from icnet_deploy.files import write_text
@@ -31,28 +35,69 @@ from tools.int8_networks import markdown as int8_networks_markdown
 from tools.own_networks import markdown as own_networks_markdown
 from tools.quantizers.tables import markdown as quantizers_markdown
 from tools.tiles import markdown as tiles_markdown
+from tools.yardstick.steps import markdown as steps_markdown
 
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
+_EARLIER = {
+    "059347712be24e6167135936a79ae25963a23b55fa1ca5d88cabadc6203be514": "until 30 November 2026"
+}
+"""SHA-256 of each checkpoint that was shipped -> when."""
 
 _Results = Sequence[dict[str, Any]]
 
 
 def _scores(results: _Results) -> str:
     header = ["scored on", "model size", "mIoU %", "pixels %", "regions below 3,000 pixels %"]
-    scored = [(r["protocol"], r["score"]) for r in results if r["kind"] == "evaluate"]
     rows = [
         [
             f"{p['dataset']} {p['split']}, {p['images']} images, "
             f"{p['data_label_set'].split(', ')[-1]}",
-            "the image's" if p["model_size"] == "image" else p["model_size"],
-            f"{s['miou_percent']:.1f}",
-            f"{s['pixel_accuracy_percent']:.1f}",
-            f"{s['small_region_accuracy_percent']:.1f}",
+            _model_size(p),
+            _share(own.miou if own else r["score"]["miou_percent"]),
+            _share(own.pixel_accuracy if own else r["score"]["pixel_accuracy_percent"]),
+            _share(own.small_regions if own else r["score"]["small_region_accuracy_percent"]),
         ]
-        for p, s in scored
+        for r in results
+        if r["kind"] == "evaluate"
+        for p, own in [(r["protocol"], _own_scores(r))]
     ]
     return Table(header, rows).markdown()
+
+
+def _classes(results: _Results) -> str:
+    """IoU of each class at each size, a table for each data set."""
+    scored: dict[str, dict[str, Differences]] = {}
+    for r in results:
+        if r["kind"] == "evaluate" and (own := _own_scores(r)):
+            p = r["protocol"]
+            scored.setdefault(f"{p['dataset']} {p['split']}", {})[_model_size(p)] = own
+    parts = []
+    for name, sizes in scored.items():
+        classes = list(next(iter(sizes.values())).classes)
+        rows = [[one, *(_share(own.classes[one]) for own in sizes.values())] for one in classes]
+        parts.append(Table([f"{name}: IoU %", *sizes], rows).markdown())
+    return "\n".join(parts)
+
+
+def _model_size(protocol: Mapping[str, Any]) -> str:
+    own = protocol["model_size"] == "image"
+    return protocol["label_sizes"][0] if own else str(protocol["model_size"])
+
+
+def _own_scores(result: Mapping[str, Any]) -> Differences | None:
+    """With intervals; None of a result of version 0.1, which has no counts of each image."""
+    if "images" not in result:
+        return None
+    counts = [ImageCounts.from_dict(one) for one in result["images"]]
+    return own_scores(counts, list(result["score"]["iou_percent"]))
+
+
+def _share(of: Interval | float | None) -> str:
+    """In percent."""
+    if isinstance(of, Interval):
+        return f"{of.value:.1f} [{of.low:.1f}, {of.high:.1f}]"
+    return "-" if of is None else f"{of:.1f}"
 
 
 def _parity(results: _Results) -> str:
@@ -115,6 +160,7 @@ def _measured(kind: str, results: _Results) -> str:
 
 _TABLES: dict[str, Callable[[_Results], str]] = {
     "scores": _scores,
+    "classes": _classes,
     "parity": _parity,
     "speed": _speed,
     "paper": paper_markdown,
@@ -124,6 +170,7 @@ _TABLES: dict[str, Callable[[_Results], str]] = {
     "coverage": coverage_markdown,
     "fuzz": fuzz_markdown,
     "tiles": tiles_markdown,
+    "steps": steps_markdown,
     "own_networks": own_networks_markdown,
     "int8_networks": int8_networks_markdown,
     "diagnose": diagnose_markdown,
@@ -142,9 +189,30 @@ def with_tables(text: str, results: _Results) -> str:
     def table(match: re.Match[str]) -> str:
         if match[2] not in tables:
             raise InputError(f"there is no table {match[2]!r}; known: {', '.join(tables)}")
-        return f"{match[1]}\n{tables[match[2]](results)}\n{match[4]}"
+        of = tables[match[2]]
+        return f"{match[1]}\n{of(results)}\n{_measured_earlier(of, results)}{match[4]}"
 
     return _BLOCK.sub(table, text)
+
+
+def _measured_earlier(table: Callable[[_Results], str], results: _Results) -> str:
+    """A line on what of a table was measured with a checkpoint that is no longer shipped."""
+    for digest, when in _EARLIER.items():
+        kept = [each for each in results if not _names(each, digest)]
+        if len(kept) < len(results) and table(kept) != table(results):
+            return f"Of this, some or all is of the checkpoint that was shipped {when}.\n\n"
+    return ""
+
+
+def _names(value: object, digest: str) -> bool:
+    """Whether a result names a file of this SHA-256 anywhere."""
+    if isinstance(value, Measurement):
+        return _names(value.subject, digest)
+    if isinstance(value, Mapping):
+        return any(_names(each, digest) for each in value.values())
+    if isinstance(value, list):
+        return any(_names(each, digest) for each in value)
+    return value == digest
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -161,9 +229,17 @@ def _arguments() -> argparse.ArgumentParser:
 
 def _read(folder: Path) -> list[dict[str, Any]]:
     """Every result in order of name; a file of measurements is one of kind `measurements`."""
-    results = [parse(f.read_text("utf-8")) for f in sorted(folder.glob("[!.]*.json"))]
+    results = [
+        {"file": f.name.partition(".")[0], **parse(_text(f))}
+        for f in sorted((*folder.glob("[!.]*.json"), *folder.glob("[!.]*.json.xz")))
+    ]
     lines = [f for f in sorted(folder.glob("[!.]*.jsonl")) if f.name != RECORDS.name]
     return results + [{"kind": "measurements", "rows": read_measurements(f)} for f in lines]
+
+
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    return (lzma.decompress(content) if file.suffix == ".xz" else content).decode()
 
 
 @command

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "sets are mixed:\ngive --dataset and --data once for each, in the order of the "
         "configuration's shares.",
         "icnet train --dataset camvid --data camvid --dataset scenes --data scenes \\\n"
-        "    --config street -o icnet.safetensors\n"
+        "    --config camvid -o icnet.safetensors\n"
         "  icnet train --dataset folder --data farm --init icnet.safetensors -o farm.safetensors\n"
         "  icnet train --dataset folder --data taught --min-confidence 0.55 --weigh-confidence \\\n"
         "    -o taught.safetensors",

@@ -6,7 +6,7 @@ drive are no independent images. With few groups blocks of successive images are
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,6 +183,24 @@ def differences(
         small_regions=intervals.of(small) if any(one.small_regions for one in ours) else None,
         alike=None if alike is None else intervals.share(same),
     )
+
+
+def own_scores(counts: Sequence[ImageCounts], names: Sequence[str]) -> Differences:
+    """One model's scores, with their intervals: its differences from a model that finds nothing.
+
+    Args:
+        counts: of each image, as for `differences`.
+        names: of the classes.
+
+    Raises:
+        ValueError: there is no image, or none has a truth.
+    """
+    nothing = [
+        replace(one, right=none, predicted=none, small_right=0.0)
+        for one in counts
+        for none in (np.zeros_like(one.right),)
+    ]
+    return differences(counts, nothing, names)
 
 
 def share(

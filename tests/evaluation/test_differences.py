@@ -10,7 +10,7 @@ import pytest
 
 from icnet_deploy.evaluation.budgets import BUDGETS
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
-from icnet_deploy.evaluation.confidence.differences import FEWEST_GROUPS, differences
+from icnet_deploy.evaluation.confidence.differences import FEWEST_GROUPS, differences, own_scores
 from icnet_deploy.evaluation.verdicts import Verdict
 
 NAMES = ("road", "car", "pole")
@@ -96,6 +96,19 @@ def test_the_difference_is_that_of_the_scores():
     assert backwards.miou.value == pytest.approx(-found.miou.value)
     assert sweep(backwards.miou) == pytest.approx(sweep(found.miou))
     assert found == differences(ours, theirs, NAMES)  # the same seed, the same intervals
+
+
+def test_one_models_scores_are_its_difference_from_one_that_finds_nothing():
+    model, _ = scored(15)
+    iou = 100 * (
+        sum(one.right for one in model)
+        / sum(one.truth + one.predicted - one.right for one in model)
+    )
+    found = own_scores(model, NAMES)
+    assert [found.classes[name].value for name in NAMES] == pytest.approx(list(iou))
+    assert found.miou.value == pytest.approx(iou.mean())
+    assert found.small_regions.value == pytest.approx(50.0)  # 1.5 of 3 in each image
+    assert 0 < found.miou.low < found.miou.value < found.miou.high < 100
 
 
 def test_the_order_of_groups_changes_nothing():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from icnet_deploy.benchmarks.measurement import read_measurements, write_measurements
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.records import RECORDS
+from tools import result_tables
 from tools.result_tables import main, with_tables
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +25,7 @@ def test_the_readme_is_up_to_date(monkeypatch):
     assert main(["--check"]) == 0
 
 
-PAGES = [page for page in sorted(ROOT.glob("docs/*.md")) if "<!-- results: " in page.read_text()]
+PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "<!-- results: " in page.read_text()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -76,6 +80,53 @@ def test_a_difference_is_shown_with_its_interval_if_it_was_recorded(tmp_path):
     page = with_tables("<!-- results: parity -->\n<!-- end -->", results)
     shown = [line.split(" | ")[3] for line in page.splitlines() if line.startswith("| int8")]
     assert shown == ["-0.021", "-0.021 [-0.052, +0.009]", "-"]
+
+
+def test_a_table_says_what_was_measured_with_a_checkpoint_of_before(timed):
+    """The README must not claim the numbers of a file that is no longer there."""
+    (earlier,) = result_tables._EARLIER
+    row = json.loads((RESULTS / "parity-scenes-1024x2048.json").read_text())["rows"][0]
+    now, before = (
+        {"kind": "parity", "rows": [row], "references": [{"weights_sha256": digest}]}
+        for digest in ("f" * 64, earlier)
+    )
+    speed = replace(timed("old", [1.0] * 9), subject={"name": "old", "sha256": earlier})
+    measured = {"kind": "measurements", "rows": [speed]}
+
+    def page(table, *results):
+        return with_tables(f"<!-- results: {table} -->\n<!-- end -->", results)
+
+    line = "is of the checkpoint that was shipped"
+    assert line not in page("parity", now)
+    assert line not in page("parity", now, measured)  # it is no row of this table
+    assert line in page("parity", now, before)
+    assert line in page("parity", before)
+    assert line in page("latency", measured)
+
+
+def test_a_score_has_its_interval_where_images_were_counted():
+    """Those of version 0.1 were not; the classes stand side by side for each size."""
+    old = json.loads((ROOT / "docs/evidence/earlier/street-before-camvid-544x704.json").read_text())
+    rng = np.random.default_rng(1)
+    names = list(old["score"]["iou_percent"])
+    images = []
+    for place in range(12):
+        truth = rng.integers(1000, 2000, len(names))
+        right = truth - rng.integers(100, 500, len(names))
+        counts = {"truth": truth, "right": right, "predicted": right}
+        told = {"name": str(place), "group": str(place), "small_regions": 4, "small_right": 3.0}
+        images.append(told | {key: value.tolist() for key, value in counts.items()})
+    new = {**old, "images": images, "protocol": {**old["protocol"], "model_size": "9x9"}}
+
+    page = with_tables("<!-- results: scores -->\n<!-- end -->", [old, new])
+    before, now = (line.split(" | ")[2:] for line in page.splitlines()[-4:-2])
+    assert before[0] == f"{old['score']['miou_percent']:.1f}"
+    assert re.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", now[0])
+    assert now[2].startswith("75.0 [75.0, 75.0]")
+
+    page = with_tables("<!-- results: classes -->\n<!-- end -->", [old, new])
+    assert re.search(r"\| camvid val: IoU % \| 9x9 \|", page)
+    assert all(f"| {name} | " in page for name in names)
 
 
 def test_each_kind_of_benchmark_has_its_tables_file_by_file(timed, tmp_path):

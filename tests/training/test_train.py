@@ -200,7 +200,9 @@ def test_sgd_on_the_papers_schedule():
     assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
-@pytest.mark.parametrize("name", ["paper-30k", "paper-90k", "camvid", "street", "demo"])
+@pytest.mark.parametrize(
+    "name", ["paper-30k", "paper-90k", "camvid", "street-first", "street", "demo"]
+)
 def test_shipped_configurations_are_read(name):
     assert load_config(name).steps >= 600
 

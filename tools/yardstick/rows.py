@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from icnet_deploy.data import Dataset
 from icnet_deploy.documents import COUNT, OBJECT, TEXT, Schema, list_of, object_with, one_of
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.confidence.counts import ImageCounts
-from icnet_deploy.evaluation.confidence.differences import Differences, differences
+from icnet_deploy.evaluation.confidence.differences import Differences, differences, own_scores
 from icnet_deploy.evaluation.model import float_model
 from icnet_deploy.evaluation.reference import Reference
 from icnet_deploy.evaluation.score import Score
@@ -46,7 +45,7 @@ class Row:
         """
         counts = self.score.images_counted
         names = self.score.dataset.label_set.names
-        alone = differences(counts, [_nothing(one) for one in counts], names)
+        alone = own_scores(counts, names)
         form = {
             "street": self.street,
             "deployed": self.deployed,
@@ -61,12 +60,6 @@ class Row:
             return {**form, "images": [one.to_dict() for one in counts]}
         moved = differences(counts, plain.score.images_counted, names)
         return {**form, "moved_points": _moved(moved)}
-
-
-def _nothing(one: ImageCounts) -> ImageCounts:
-    """An image's counts of a model that finds nothing: the difference from it is the score."""
-    none = np.zeros_like(one.right)
-    return replace(one, right=none, predicted=none, small_right=0.0)
 
 
 def _moved(moved: Differences) -> dict[str, Any]:
