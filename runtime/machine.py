@@ -195,7 +195,7 @@ def _tried(look: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any] |
 
 def _probe(runtime: str) -> dict[str, Any]:
     """What a runtime says of itself if its package imports; whether it runs is up to the device."""
-    package = import_module(RUNTIMES[runtime].package)
+    package = RUNTIMES[runtime].imported()
     facts: dict[str, Any] = import_module(RUNTIMES[runtime].module).probe(package)
     return facts
 

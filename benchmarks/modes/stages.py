@@ -28,6 +28,7 @@ from icnet_deploy.images import Fitting, UInt8, read_image
 from icnet_deploy.report.tables import Table, number
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.backends.openvino.graph import for_one, prepare
+from icnet_deploy.runtime.backends.registry import RUNTIMES
 from icnet_deploy.runtime.predict.inputs import Item
 from icnet_deploy.runtime.predict.labelling import write_results
 from icnet_deploy.runtime.predictor import Predictor
@@ -161,8 +162,6 @@ def profile(
 
 
 def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Times:
-    import openvino
-
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     config |= {"NUM_STREAMS": 1, "PERF_COUNT": True}
     if threads is not None:
@@ -170,11 +169,12 @@ def _open_vino(path: Path, batch: UInt8, threads: int | None, runs: int) -> _Tim
     model, _ = prepare(core().read_model(path))
     compiled = core().compile_model(for_one(model) or model, "CPU", config)
     request = compiled.create_infer_request()
+    executed = RUNTIMES["openvino"].imported().ProfilingInfo.Status.EXECUTED
     times: _Times = defaultdict(list)
     for turn in range(WARMUP + runs):
         request.infer([batch], share_inputs=True, share_outputs=True)
         for node in request.profiling_info:
-            if turn >= WARMUP and node.status == openvino.ProfilingInfo.Status.EXECUTED:
+            if turn >= WARMUP and node.status == executed:
                 seconds = node.real_time.total_seconds()
                 times[node.node_name, node.node_type, node.exec_type].append(seconds)
     return times

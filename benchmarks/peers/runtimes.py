@@ -204,7 +204,11 @@ def _cut(model: Any, path: Path) -> Any:
 
 
 # The script of that name does the same, but is not always beside the interpreter.
-_TOOL = (sys.executable, "-c", "import openvino.tools.benchmark.main as m; m.main()")
+_WORDS = (
+    "import sys; sys.modules['openvino_telemetry'] = None; "  # nothing is sent to its makers
+    "import openvino.tools.benchmark.main as m; m.main()"
+)
+_TOOL = (sys.executable, "-c", _WORDS)
 
 
 def benchmark_app(path: Path, seconds: float = 10, threads: int | None = None) -> Measurement:

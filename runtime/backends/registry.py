@@ -3,6 +3,7 @@
 `open_backend` opens an ONNX file in one; `choose` says what `auto` means for one on this machine.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Runtime:
         auto_rank: of those that are installed `auto` takes the lowest; None: it takes it never.
         engines: whether it runs engines that were built beforehand, not ONNX files.
         options: what `open_model` takes of `streams`, `tf32` and `cached`.
+        statistics: a package through which this one tells its makers that it is used, and which
+            it does without where it is not there.
     """
 
     module: str
@@ -51,6 +54,17 @@ class Runtime:
     auto_rank: int | None = None
     engines: bool = False
     options: tuple[str, ...] = ()
+    statistics: str | None = None
+
+    def imported(self) -> ModuleType:
+        """Imports its package, from which nothing is sent to anybody."""
+        if self.statistics is None or self.statistics in sys.modules:
+            return import_module(self.package)
+        sys.modules[self.statistics] = None  # type: ignore[assignment]  # as one that is not there
+        try:
+            return import_module(self.package)
+        finally:
+            sys.modules.pop(self.statistics, None)
 
     @contextmanager
     def working(self, device: str) -> Iterator[ModuleType]:
@@ -85,6 +99,9 @@ RUNTIMES = {
         {"cpu": "openvino"},
         auto_rank=0,
         options=("streams", "cached"),
+        # By default it makes a file in the user's home, and a process that sends; where there is no
+        # home it does not import at all.
+        statistics="openvino_telemetry",
     ),
     "tensorrt": Runtime(
         f"{_HERE}.tensorrt.backend", "tensorrt", {"cuda": "tensorrt"}, engines=True

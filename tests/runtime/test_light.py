@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib import import_module
 
+import pytest
+
 import icnet_deploy.runtime
 
 BLOCKER = """
@@ -64,6 +66,40 @@ print(json.dumps([m for m in ("onnxruntime", "openvino") if m in sys.modules]))
 """
     for runtime in ("onnxruntime", "openvino"):
         assert python(script, tiny_model(), runtime) == [runtime]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "Predictor.open(sys.argv[1], 'openvino').close()",
+        "examine()",
+        "threads = [Thread(target=core) for _ in range(4)]; "
+        "[one.start() for one in threads]; [one.join() for one in threads]",
+    ],
+    ids=["a prediction", "the doctor", "threads"],
+)
+def test_nobody_is_told_that_it_is_used(tiny_model, use, tmp_path, monkeypatch):
+    """OpenVINO by itself makes a file in the home, and a process that sends usage statistics."""
+    pytest.importorskip("openvino_telemetry")
+    script = f"""
+import json
+from threading import Thread
+from icnet_deploy import Predictor
+from icnet_deploy.runtime.backends.openvino.backend import core
+from icnet_deploy.runtime.machine import examine
+{use}
+import openvino
+told = [name for name in sys.modules if name.startswith("openvino_telemetry")]
+import openvino_telemetry  # whoever else wants it has it
+print(json.dumps(told))
+"""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "home").mkdir()
+    for automatic in ("CI", "TF_BUILD", "JENKINS_URL"):  # where it would send nothing by itself
+        monkeypatch.delenv(automatic, raising=False)
+    assert python(script, tiny_model()) == []
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_importing_the_package_is_quick_and_imports_nothing():

@@ -21,6 +21,7 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
 from icnet_deploy.runtime.backends.forks import outlive_forks
 from icnet_deploy.runtime.backends.openvino.graph import PREPARED, for_one, prepare
+from icnet_deploy.runtime.backends.registry import RUNTIMES
 
 _INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"
 """An environment variable that lets OpenVINO use fewer of a processor's instructions."""
@@ -332,9 +333,7 @@ def core() -> Any:
     thread a stack that is gone, and the next signal, a Ctrl-C or the end of a child, kills the
     process (OpenVINO 2026.4).
     """
-    import openvino
-
-    return _only(openvino.Core)
+    return _only(RUNTIMES["openvino"].imported().Core)
 
 
 @cache
@@ -350,10 +349,9 @@ def probe(package: Any) -> dict[str, Any]:
 
 def _machine() -> dict[str, Any]:
     """What a compiled model is for: it is asked for by that, and refused by OpenVINO elsewhere."""
-    import openvino
-
+    version = RUNTIMES["openvino"].imported().__version__
     names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
-    return {"openvino": openvino.__version__, "instructions": os.environ.get(_INSTRUCTIONS)} | {
+    return {"openvino": version, "instructions": os.environ.get(_INSTRUCTIONS)} | {
         name: core().get_property("CPU", name) for name in names
     }
 

@@ -108,6 +108,26 @@ def test_times_finer_than_a_microsecond(tmp_path):
     assert times == pytest.approx([0, 1 / 3, 1], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "rate", [Fraction("66.667"), Fraction(200, 3), Fraction("0.1"), Fraction(999)]
+)
+def test_any_rate_is_written(tmp_path, rate):
+    """OpenCV's writer took 66.667 for an error of its installation."""
+    path = tmp_path / "a.mp4"
+    write(path, [noise(i) for i in range(4)], source(rate=rate, time_base=1 / rate))
+    times = [float(frame.time) for frame in VideoReader(path)]
+    assert times == pytest.approx([float(i / rate) for i in range(4)], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["10:30.mp4", "file:a.mp4", "http:a.mp4", "a%d.mp4", "-y.mp4"])
+def test_any_name_is_a_files(tmp_path, name, monkeypatch):
+    """FFmpeg takes what stands before a colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    write(Path(name), [noise(i) for i in range(3)])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(list(VideoReader(Path(name)))) == 3
+
+
 def test_pixels_that_are_not_square(tmp_path):
     write(tmp_path / "a.mp4", [noise(0)], source(pixel_aspect=Fraction(16, 11)))
     assert VideoReader(tmp_path / "a.mp4").pixel_aspect == Fraction(16, 11)
