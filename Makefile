@@ -81,7 +81,8 @@ test: demo check $(VENV)/networks
 # How often intervals cover the true difference, in 26 cases of 2,000 draws: some 20 minutes. The
 # examples as a user runs them: some 15. Each form of an operator in each place in 8 bits: some 15.
 # A soak of 100,000 predictions on each of two runtimes.
-# Commands that are killed 100 times, and run to their end after each.
+# Commands that are killed 100 times, and run to their end after each. The tests with the lowest
+# versions that are allowed, which are some gigabytes.
 long: $(VENV)/networks
 	$(BIN)/python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json
 	PATH=$(CURDIR)/$(BIN):$$PATH sh examples/own_data/run.sh
@@ -98,6 +99,7 @@ long: $(VENV)/networks
 	for runtime in onnxruntime openvino; do $(BIN)/python -m tools.soak runs/icnet-any.onnx \
 		--runtime $$runtime --json benchmarks/results/soak-$$runtime.json || exit 1; done
 	$(BIN)/python -m tools.kills --kills 100 --json benchmarks/results/kills-cpu.json
+	$(BIN)/python -m tools.lowest --json benchmarks/results/lowest.json
 
 # What it tried before, it goes on with: the results are added up, and what was found is in
 # runs/fuzz. Where atheris cannot be installed, inputs are not guided by the code that they reach.
