@@ -7,7 +7,6 @@ whether all that is needed has wheels.
 import argparse
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,8 @@ from typing import Any
 
 from icnet_deploy.command import command, parser
 from icnet_deploy.errors import CheckFailed, InputError
-from icnet_deploy.files import make_folder, write_json
+from icnet_deploy.files import make_folder, write_json, write_text
+from icnet_deploy.processes import run_tool
 from icnet_deploy.runtime.machine import machine
 
 _SCHEMA = 1
@@ -33,7 +33,7 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 def _uv(*words: str) -> str:
     """Runs uv; CheckFailed with its own last words if it fails."""
-    done = subprocess.run([sys.executable, "-m", "uv", *words], capture_output=True, text=True)
+    done = run_tool([sys.executable, "-m", "uv", *words])
     if done.returncode:
         raise CheckFailed(f"uv {' '.join(words[:3])} failed: {done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -71,10 +71,9 @@ def _tests(folder: Path, pins: dict[str, str], paths: Sequence[str]) -> tuple[st
     _uv(*into, *(f"{name}=={version}" for name, version in pins.items()), *_TESTERS)
     _uv(*into, "--no-deps", "--editable", ".")
     how = ["-n", "2", "--dist", "worksteal", "-q", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    words = [str(python), "-m", "pytest", *how, *paths]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    (folder / "pytest.txt").write_text(done.stdout + done.stderr)
+    path = os.pathsep.join([str(python.parent.absolute()), os.environ["PATH"]])
+    done = run_tool(["env", f"PATH={path}", str(python), "-m", "pytest", *how, *paths])
+    write_text(folder / "pytest.txt", done.stdout + done.stderr)
     return closing(done.stdout)
 
 
