@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -17,53 +16,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from signed_folders import CONTENTS, refused
 
-from icnet_deploy.errors import InputError, MissingPackage, ModelError, OutputError
+from icnet_deploy.errors import InputError, ModelError, OutputError
 from icnet_deploy.runtime.signing import trusted
-from icnet_deploy.runtime.signing.signature import NAME, PASSWORD, sign_folder, signed_files
+from icnet_deploy.runtime.signing.signature import NAME, sign_folder, signed_files
 from icnet_deploy.runtime.signing.trusted import check_folder, trusted_file, trusted_folder
-
-CONTENTS = {
-    "icnet.onnx": b"the first model",
-    "icnet.engine": b"ftrt, and a program",
-    "icnet.engine.json": b'{"a": 1}',
-    "verified.json": b"{}",
-    "sub/weights.bin": bytes(range(64)),
-    ".hidden": b"seen all the same",
-    "empty": b"",
-}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A function that makes a folder of files that was not signed."""
-
-    def make(contents=CONTENTS, name="release"):
-        for file, content in contents.items():
-            path = tmp_path / name / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        return tmp_path / name
-
-    return make
-
-
-@pytest.fixture
-def signed(folder, keys):
-    """The folder, signed."""
-    made = folder()
-    sign_folder(made, keys[0])
-    return made
-
-
-def refused(folder, key, match=None):
-    """That nothing of it is opened; what is said."""
-    with pytest.raises(ModelError, match=match) as of_check:
-        check_folder(folder, key)
-    with pytest.raises(ModelError, match=match) as of_copy, trusted_folder(folder, key):
-        pytest.fail("it was opened")
-    assert str(of_check.value) == str(of_copy.value)
-    return str(of_check.value)
 
 
 def test_what_was_signed_is_opened_in_a_copy_of_ones_own(signed, keys):
@@ -313,94 +271,6 @@ def test_a_key_in_the_folder_proves_nothing(signed, keys):
         inside.unlink()
 
 
-def test_keys_that_cannot_be_used_are_refused(signed, folder, keys, key_pair, tmp_path):
-    from cryptography.hazmat.primitives import serialization as s
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-    rsa_key = rsa.generate_private_key(65537, 2048)
-    pem, form = s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo
-    (tmp_path / "rsa.pub").write_bytes(rsa_key.public_key().public_bytes(pem, form))
-    (tmp_path / "rsa.pem").write_bytes(
-        rsa_key.private_bytes(pem, s.PrivateFormat.PKCS8, s.NoEncryption())
-    )
-    (tmp_path / "text").write_text("no key")
-    (tmp_path / "large").write_bytes(keys[1].read_bytes() + b"\n" * (64 << 10))
-    os.mkfifo(tmp_path / "pipe")
-    bitcoin = key_pair(ec.SECP256K1())
-    signature = (signed / NAME).read_bytes()
-    for key in (keys[0], bitcoin[1], tmp_path / "rsa.pub", tmp_path / "text"):
-        with pytest.raises(InputError, match=r"no public key .*P-256.*openssl ec"):
-            check_folder(signed, key)
-    for key in (keys[1], bitcoin[0], tmp_path / "rsa.pem", tmp_path / "text"):
-        with pytest.raises(InputError, match=r"no private key .*P-256"):
-            sign_folder(signed, key)
-    for key in ("large", "pipe", "absent", "."):
-        for use in (check_folder, sign_folder):
-            with pytest.raises(InputError, match=r"key"):
-                use(signed, tmp_path / key)
-    assert (signed / NAME).read_bytes() == signature
-
-
-@pytest.mark.parametrize("curve", ["SECP384R1", "SECP521R1"])
-def test_other_curves(folder, key_pair, curve):
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    private, public = key_pair(getattr(ec, curve)())
-    made = folder()
-    sign_folder(made, private)
-    check_folder(made, public)
-
-
-def test_a_password(folder, key_pair, monkeypatch):
-    private, public = key_pair(password=b"secret")
-    made = folder()
-    for wrong in (None, "wrong"):
-        if wrong:
-            monkeypatch.setenv(PASSWORD, wrong)
-        with pytest.raises(InputError, match=PASSWORD):
-            sign_folder(made, private)
-    monkeypatch.setenv(PASSWORD, "secret")
-    sign_folder(made, private)
-    check_folder(made, public)
-
-
-def test_keys_of_openssl(folder, tmp_path):
-    """As the guide says to make them."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
-    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"]
-    subprocess.run([*make, private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True)
-    made = folder()
-    sign_folder(made, private)
-    check_folder(made, public)
-
-
-def test_what_cannot_be_signed(folder, tmp_path, keys):
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(ModelError, match="nothing to sign"):
-        sign_folder(tmp_path / "nothing", keys[0])
-    with pytest.raises(InputError, match="cannot read the folder"):
-        sign_folder(tmp_path / "absent", keys[0])
-    made = folder()
-    for place in (made / "link", made / "sub" / "link"):
-        for target in ("icnet.onnx", "sub", "/etc", "nowhere"):
-            place.symlink_to(target)
-            with pytest.raises(ModelError, match=r"'(sub/)?link', which is a link"):
-                sign_folder(made, keys[0])
-            place.unlink()
-    os.mkfifo(made / "pipe")
-    with pytest.raises(ModelError, match="a pipe"):
-        sign_folder(made, keys[0])
-    (made / "pipe").unlink()
-    with open(os.fsencode(made) + b"/\xff.onnx", "wb"):
-        pass
-    with pytest.raises(ModelError, match="no name of a file"):
-        sign_folder(made, keys[0])
-    assert not (made / NAME).exists()
-
-
 def test_what_is_added_under_any_name_is_refused(signed, keys):
     for name in (b"\xff.onnx", b"new\nline", b"model.sig.json"):
         added = os.fsencode(signed) + b"/" + name
@@ -489,16 +359,3 @@ def test_where_there_is_no_room_for_a_copy(signed, keys, monkeypatch, tmp_path):
     for use, key in ((check_folder, keys[1]), (sign_folder, keys[0])):
         with pytest.raises(OutputError, match="TMPDIR"):
             use(signed, key)
-
-
-def test_without_the_package(signed, keys, without):
-    without("model_signing")
-    for use in (check_folder, sign_folder):
-        with pytest.raises(MissingPackage, match=r"'model_signing'.*icnet-deploy\[sign\]"):
-            use(signed, keys[1])
-
-
-def test_a_version_of_the_package_that_is_not_known(signed, keys, without):
-    without("model_signing._signing.sign_ec_key")
-    with pytest.raises(InputError, match=r"not one that this version knows.*icnet-deploy\[sign\]"):
-        check_folder(signed, keys[1])
