@@ -1,5 +1,6 @@
 """ICNet from PyTorch to ONNX, and one `Predictor` over the runtimes that serve it."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from icnet_deploy._version import __version__
@@ -7,6 +8,10 @@ from icnet_deploy._version import __version__
 if TYPE_CHECKING:
     from icnet_deploy.runtime.answer import Prediction
     from icnet_deploy.runtime.predictor import Predictor
+
+# ONNX Runtime reads it when it is imported; otherwise it tells its makers of each model that is
+# opened (docs/security.md).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Prediction", "Predictor", "__version__"]
 
