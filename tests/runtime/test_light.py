@@ -92,7 +92,6 @@ from icnet_deploy import Predictor
 from icnet_deploy.runtime.backends.openvino.backend import core
 from icnet_deploy.runtime.machine import examine
 {use}
-import openvino
 told = [name for name in sys.modules if name.startswith("openvino_telemetry")]
 import openvino_telemetry  # whoever else wants it has it
 print(json.dumps(told))
