@@ -9,7 +9,7 @@ import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, Sample, by_numbers, open_image
 from icnet_deploy.errors import DatasetError
-from icnet_deploy.files import find_files
+from icnet_deploy.files import find_files, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, read_grey
 from icnet_deploy.labels import CITYSCAPES, IGNORE
 
@@ -80,7 +80,7 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
         DatasetError: there is no such folder, or no image in it.
     """
     if not isdir(folder):
-        raise DatasetError(f"the folder of images {folder} does not exist")
+        raise DatasetError(f"the folder of images {folder} {why_no_folder(folder)}")
     listing = find_files(folder, IMAGE_SUFFIXES)
     if not listing.files:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")

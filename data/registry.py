@@ -18,6 +18,7 @@ from icnet_deploy.data.own.classes import LABEL_VALUES
 from icnet_deploy.data.own.opener import open_own
 from icnet_deploy.data.teacher import Teacher
 from icnet_deploy.errors import DatasetError, LabelSetError
+from icnet_deploy.files import why_no_folder
 from icnet_deploy.labels import LabelSet
 
 UInt8 = npt.NDArray[np.uint8]
@@ -115,7 +116,7 @@ def _read(
             "for code of your own"
         )
     if not (exists(root) if own else isdir(root)):
-        raise DatasetError(f"the data set's folder {root} does not exist")
+        raise DatasetError(f"the data set's folder {root} {why_no_folder(root)}")
     if own:
         return open_own(name, root, split)
     if name == folder.NAME:

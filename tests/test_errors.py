@@ -41,6 +41,15 @@ def test_a_package_that_is_missing_is_named_before_the_work():
         errors.require("export", "export", "json", "no_such_package")
 
 
+def test_without_a_working_directory_pytorch_is_not_begun(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    errors.require("a prediction", "cpu", "json")
+    with pytest.raises(errors.InputError, match="the working directory is gone"):
+        errors.require("export", "export", "json", "torch")
+
+
 @pytest.mark.parametrize("error", WRONG_REQUESTS)
 def test_a_wrong_request_exits_with_2_and_one_line(error, capsys):
     @command

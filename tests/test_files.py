@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from icnet_deploy.files import (
     replacing,
     require_place,
     sha256,
+    why_no_folder,
     write_json,
     write_text,
 )
@@ -384,6 +386,27 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
             with pytest.raises(OutputError, match="it is a pipe, a socket or a device, which a f"):
                 write(tmp_path / name)
     assert names(tmp_path) == ["link.onnx", "pipe.onnx"]
+
+
+def test_a_name_that_no_file_can_have_is_found_before_the_work(tmp_path):
+    for name in ("x" * 300 + ".json", "é" * 130 + ".json"):
+        with pytest.raises(OutputError, match="File name too long"):
+            require_place(tmp_path / name, ".json")
+    require_place(tmp_path / ("x" * 250 + ".json"), ".json")
+
+
+def test_what_is_there_in_place_of_a_folder_is_said(tmp_path):
+    """A device and a file were told as not there."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    said = {name: why_no_folder(tmp_path / name) for name in ("file", "link", "absent", "a\0b")}
+    assert said == {
+        "file": "is a file, not a folder",
+        "link": "is a link that leads nowhere",
+        "absent": "does not exist",
+        "a\0b": "does not exist",
+    }
+    assert why_no_folder(Path(os.devnull)) == "is a pipe, a socket or a device, not a folder"
 
 
 @pytest.mark.parametrize("path", ["/dev/no_such_device", "/proc/self/fd/1", "/dev/fd/1"])

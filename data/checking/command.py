@@ -24,7 +24,7 @@ from icnet_deploy.data.own import folder
 from icnet_deploy.data.own.classes import classes_of
 from icnet_deploy.data.own.split_files import KINDS, SplitFiles
 from icnet_deploy.errors import CheckFailed, DatasetError, InputError
-from icnet_deploy.files import write_json, write_text
+from icnet_deploy.files import why_no_folder, write_json, write_text
 
 _EXAMPLE = "icnet dataset check fields --report fields.html"
 _TRIED = ("train", "val", "test")  # where a layout does not list its splits
@@ -106,7 +106,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | Non
     """Each split, with what is wrong with its files; None for one that cannot be opened at all."""
     root: Path = arguments.data
     if not exists(root):
-        raise DatasetError(f"the data set's folder {root} does not exist")
+        raise DatasetError(f"the data set's folder {root} {why_no_folder(root)}")
     if arguments.dataset == folder.NAME:  # what is said of the classes is no split's
         classes_of(root, arguments.label_set, arguments.label_values)
     asked: list[str] | None = arguments.split

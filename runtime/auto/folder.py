@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from icnet_deploy.documents import COUNT, SHA256, list_of, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError, OutputError
-from icnet_deploy.files import cache_folder, write_json
+from icnet_deploy.files import cache_folder, why_no_folder, write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
@@ -152,7 +152,9 @@ def read_artefacts(folder: Path, check: bool = True) -> list[ArtefactFile]:
         InputError: there is no such folder, or no artefact in it.
     """
     if not isdir(folder):
-        raise InputError(f"there is no folder {folder}: name one that holds exported files")
+        raise InputError(
+            f"the folder {folder} {why_no_folder(folder)}: name one that holds exported files"
+        )
     entries = sorted(folder.iterdir())
     paths = [path for path in entries if _is_artefact(path)]
     if not paths:

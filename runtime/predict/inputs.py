@@ -9,7 +9,7 @@ from os.path import isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.files import find_files
+from icnet_deploy.files import find_files, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
@@ -109,7 +109,9 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         yield path, Path(path.stem)
         return
     if not isdir(path):
-        raise ImageError(f"cannot read {path}: there is no such file or folder")
+        raise ImageError(
+            f"cannot read {path}: it {why_no_folder(path)}; expected an image, a video or a folder"
+        )
     if path.resolve() == output.resolve():
         raise InputError(
             f"{path} is both an input and the output folder, whose pictures the next run would "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from icnet_deploy import command as shared
 from icnet_deploy.errors import InputError
-from icnet_deploy.files import is_leftover
+from icnet_deploy.files import is_leftover, why_no_folder
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.signing.signature import NAME, PASSWORD, sign_folder
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _require_folder(folder: Path) -> None:
     """InputError for what is no folder, or one in which something was half written."""
     if kind_of(folder) != "folder":
-        raise InputError(f"{folder} is no folder: name one that holds artefacts")
+        raise InputError(f"{folder} {why_no_folder(folder)}: name a folder that holds artefacts")
     left = sorted(path.name for path in folder.iterdir() if is_leftover(path))
     if left:
         raise InputError(

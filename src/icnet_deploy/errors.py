@@ -17,6 +17,7 @@
 Messages say what was given, what was expected, and what to do.
 """
 
+import os
 import re
 from importlib.util import find_spec
 from os.path import exists
@@ -135,7 +136,16 @@ def require(purpose: str, extra: str, *packages: str) -> None:
 
     Raises:
         MissingPackage: the first that is not installed.
+        InputError: PyTorch is among them, and the working directory is gone: it would end the
+            process ("Intel oneMKL FATAL ERROR").
     """
+    if "torch" in packages:
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            raise InputError(
+                "the working directory is gone, and PyTorch works in none: go to another (cd)"
+            ) from error
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackage(package, extra=extra, purpose=purpose)

@@ -294,7 +294,7 @@ def test_parents_are_followed(release, add):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("{tmp}/nowhere",), "there is no folder"),
+        (("{tmp}/nowhere",), "does not exist"),
         (("{tmp}",), "no artefact in"),
         (("{release}", "--dataset", "scenes"), "--dataset scenes says half"),
         (("{release}", "--group-by", "^a"), "--group-by ^a is for the images of a data set"),

@@ -362,7 +362,7 @@ def test_int8_that_passed_with_exact_sums_is_not_taken_where_they_saturate(folde
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        (lambda f: shutil.rmtree(f), {}, "there is no folder"),
+        (lambda f: shutil.rmtree(f), {}, "does not exist"),
         (lambda f: [p.unlink() for p in f.glob("*.onnx")], {}, "no artefact in"),
         (lambda f: (f / NAME).unlink(), {}, "icnet verify"),
         (lambda f: (f / NAME).write_text("{}"), {}, "is not a record of"),

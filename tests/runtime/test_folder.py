@@ -61,7 +61,7 @@ def test_what_is_no_artefact_is_refused_with_a_reason(tmp_path, name, said):
 
 
 def test_a_folder_without_artefacts_says_what_it_holds(tmp_path):
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="does not exist"):
         read_artefacts(tmp_path / "none")
     with pytest.raises(InputError, match=r"no artefact in .*: it is empty; .*icnet export"):
         read_artefacts(tmp_path)

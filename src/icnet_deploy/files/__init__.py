@@ -1,7 +1,7 @@
 """Files: replaced whole or not at all, found in folders, kept from run to run."""
 
 from icnet_deploy.files.caches import CACHE_VARIABLE, asked_cache_folder, cache_folder
-from icnet_deploy.files.reading import find_files, open_file, read_file, sha256
+from icnet_deploy.files.reading import find_files, open_file, read_file, sha256, why_no_folder
 from icnet_deploy.files.writing import (
     alone_in,
     append_line,
@@ -31,6 +31,7 @@ __all__ = [
     "require_replaceable",
     "scratch_folder",
     "sha256",
+    "why_no_folder",
     "write_json",
     "write_text",
 ]

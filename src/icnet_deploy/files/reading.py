@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from io import BufferedReader
-from os.path import isdir, isfile
+from os.path import exists, isdir, isfile, islink
 from pathlib import Path
 
 from icnet_deploy.errors import InputError
@@ -114,3 +114,12 @@ def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
             else:
                 left_out.append(entry)
     return _FoundFiles(tuple(sorted(files)), tuple(sorted(left_out)))
+
+
+def why_no_folder(path: Path) -> str:
+    """What there is in place of a folder, in words that end a sentence about the path."""
+    if isfile(path):
+        return "is a file, not a folder"
+    if exists(path):
+        return "is a pipe, a socket or a device, not a folder"
+    return "is a link that leads nowhere" if islink(path) else "does not exist"

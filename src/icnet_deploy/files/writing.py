@@ -154,7 +154,9 @@ def require_replaceable(target: Path) -> None:
     of_system = os.path.realpath(target.parent)
     try:
         there = stat.S_ISREG(os.stat(target).st_mode)
-    except OSError:  # nothing is there, or a link that leads nowhere
+    except OSError as error:  # nothing is there, or a link that leads nowhere
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"cannot write the file {target}: {error.strerror}") from error
         there = True
     if not there or of_system == "/dev" or f"{of_system}/".startswith("/proc/"):
         raise OutputError(

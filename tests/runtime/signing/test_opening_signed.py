@@ -316,8 +316,8 @@ def test_the_commands_refuse_what_they_cannot_use(release, keys, tmp_path, run):
         (["verify-signature", release, "--public-key", keys[0]], "is no public key"),
         (["verify-signature", tmp_path / "absent", "--public-key", keys[1]], "is not signed"),
         (["sign", release, "--key", keys[1]], "is no private key"),
-        (["sign", release / "a.onnx", "--key", keys[0]], "is no folder"),
-        (["sign", tmp_path / "absent", "--key", keys[0]], "is no folder"),
+        (["sign", release / "a.onnx", "--key", keys[0]], "is a file, not a folder"),
+        (["sign", tmp_path / "absent", "--key", keys[0]], "does not exist"),
         (["doctor", "--trusted-key", keys[1]], "--trusted-key is for --model FOLDER"),
     ):
         done = run(*command)
