@@ -94,9 +94,9 @@ def _own_scores(result: Mapping[str, Any]) -> Differences | None:
 
 
 def _share(of: Interval | float | None) -> str:
-    """In percent."""
+    """In percent, with the part of its interval that a share can be in."""
     if isinstance(of, Interval):
-        return f"{of.value:.1f} [{of.low:.1f}, {of.high:.1f}]"
+        return f"{of.value:.1f} [{max(of.low, 0):.1f}, {min(of.high, 100):.1f}]"
     return "-" if of is None else f"{of:.1f}"
 
 

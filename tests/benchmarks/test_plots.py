@@ -112,9 +112,11 @@ def test_recorded_results_of_both_kinds_are_read():
 
 
 def test_the_plot_in_the_documentation_is_that_of_the_recorded_results(tmp_path):
-    scores = read_scores([RESULTS / "parity-scenes-1024x2048.json"])
+    # Of the checkpoint that the recorded times are of, which is no longer the shipped one.
+    docs = RESULTS.parents[1] / "docs"
+    scores = read_scores([docs / "evidence" / "earlier" / "parity-scenes-1024x2048.json"])
     write_plot(tmp_path / "a.svg", read_measurements(RESULTS / "latency-auto-cpu.jsonl"), scores)
-    documented = RESULTS.parents[1] / "docs" / "speed.svg"
+    documented = docs / "speed.svg"
     assert documented.read_text() == (tmp_path / "a.svg").read_text()
 
 
