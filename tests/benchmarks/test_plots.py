@@ -82,7 +82,7 @@ def test_who_has_no_score_is_named_and_whose_is_another_files_is_told(timed, sco
         ("a, openvino", 100.0, 60.0),
         ("a, openvino", 50.0, 60.0),
     ]
-    assert "10.0 ms), mIoU 60.00 % (scenes val, 20 images, on openvino)" in drawn[0].words
+    assert "10.0 ms), mIoU 60.00 % (scenes val, 80 images, on openvino)" in drawn[0].words
     assert len(notes) == 2
     assert "another file of this name and precision" in notes[0]
     assert notes[1] == "Not drawn, since its mIoU is not known: c on openvino, cpu."

@@ -243,7 +243,7 @@ def test_a_split_of_camvid_that_is_not_there_is_told_by_its_name(tmp_path):
 def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file"):
-        with pytest.raises(DatasetError, match="does not exist|is a file, not a folder"):
+        with pytest.raises(DatasetError, match=r"does not exist|is a file, not a folder"):
             open_dataset("camvid", path)
 
 

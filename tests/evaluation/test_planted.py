@@ -6,6 +6,7 @@ The network is the shipped checkpoint at 128x256, and the faults are small besid
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -103,7 +104,8 @@ def test_a_class_that_rises_on_12_scenes_is_shown_and_fails_nothing(exact, tmp_p
     assert row.differences().classes["bus"].value > 0.5
     assert row.judgement().of(Verdict.PAST) == []
     assert found.verdict() != "past"
-    assert "rose by more than may be lost, which is no fault of INT8: bus +" in str(found)
+    said = r"rose by more than may be lost, which is no fault of INT8: .*\bbus \+"
+    assert re.search(said, str(found))  # what was taken for a bus or a train rises, too
 
 
 def test_only_a_class_of_a_labels_graph_can_be_planted(exact, artefact, tmp_path):

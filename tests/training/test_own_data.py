@@ -81,7 +81,7 @@ def test_the_shipped_weights_are_tuned_to_them(trained):
     assert "rows of 1 class of the same name are kept: car" in done.out
     info = load_checkpoint(out).info
     assert info["classes"]["before"] == "cityscapes"
-    assert any(each["name"] == "camvid" for each in info["parent"]["data"])
+    assert any(each["name"] == "camvid-taught" for each in info["parent"]["data"])
 
 
 def test_its_classes_may_be_some_of_a_named_sets_in_another_order(tmp_path, farm):
