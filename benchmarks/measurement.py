@@ -29,7 +29,7 @@ from icnet_deploy.documents import (
     one_of,
 )
 from icnet_deploy.errors import InputError
-from icnet_deploy.files import write_text
+from icnet_deploy.files import read_file, write_text
 from icnet_deploy.runtime.machine import machine, versions
 
 _SCHEMA = 2
@@ -127,7 +127,7 @@ def read_measurements(path: Path) -> list[Measurement]:
         InputError: the file is missing, or is not such a file.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_file(path).decode("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; expected {_LINE.what}") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -9,6 +9,7 @@ import numpy as np
 from icnet_deploy.data.dataset import Dataset, UInt8, images_in, listed
 from icnet_deploy.data.groups import named
 from icnet_deploy.errors import DatasetError
+from icnet_deploy.files import read_file
 from icnet_deploy.images import ImageFile, read_grey
 from icnet_deploy.labels import CAMVID, IGNORE
 
@@ -63,7 +64,7 @@ def _named_in(root: Path, split: str) -> set[str]:
             f"{root} is the original CamVid, which has no splits of its own: write the names of "
             f"the split's images, one a line, into {path}, or ask for --split all"
         )
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split()
+    lines = read_file(path).decode("utf-8-sig", "replace").split()
     return {Path(line).stem.removesuffix("_L") for line in lines}
 
 

@@ -86,6 +86,9 @@ def open_dataset(
     except Incomplete as error:
         error.rest = _as_asked(error.rest, exif, group_by, known)
         raise
+    except OSError as error:  # a path of it that is too long, or a folder that nobody may read
+        why = error.strerror or error
+        raise DatasetError(f"cannot read the split {split!r} of {root}: {why}") from error
     dataset = _as_asked(dataset, exif, group_by, known)
     dataset.groups()  # a pattern that does not fit is found now, not after the first model ran
     return dataset

@@ -9,6 +9,7 @@ from icnet_deploy.data.own.classes import Classes
 from icnet_deploy.data.own.folder import BY_ITSELF
 from icnet_deploy.data.own.label_files import LabelReader
 from icnet_deploy.errors import DatasetError
+from icnet_deploy.files import read_file
 from icnet_deploy.labels import VOC
 
 NAME = "voc"
@@ -38,7 +39,7 @@ def read(root: Path, split: str) -> Dataset:
             f"{base} holds no {NAME} images of the split {split!r}; expected {_LAYOUT}"
             + (f"; it has the lists {', '.join(there)}" if there else "")
         )
-    names = dict.fromkeys(path.read_text(encoding="utf-8-sig", errors="replace").split())
+    names = dict.fromkeys(read_file(path).decode("utf-8-sig", "replace").split())
     images = {image.stem: image for image in images_in(base / "JPEGImages")}
     labels = base / "SegmentationClass"
     absent = [name for name in names if name not in images]

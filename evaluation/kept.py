@@ -28,7 +28,7 @@ from icnet_deploy._version import __version__
 from icnet_deploy.data import Sample
 from icnet_deploy.documents import OBJECT, SHA256, Schema, one_of, sealed
 from icnet_deploy.errors import CheckFailed, InputError, OutputError
-from icnet_deploy.files import CACHE_VARIABLE, append_line, cache_folder, make_folder
+from icnet_deploy.files import CACHE_VARIABLE, append_line, cache_folder, make_folder, open_file
 from icnet_deploy.runtime.machine import PACKAGES, machine, package_version
 
 SCHEMA = 1
@@ -242,7 +242,7 @@ def _read(path: Path, key: str, read: Callable[[Mapping[str, Any]], T]) -> dict[
 
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file that hold something; one that is too long comes in parts."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_file(path) as file:
         while line := file.readline(_LONGEST):
             if not line.isspace():
                 yield line

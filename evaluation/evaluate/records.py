@@ -17,7 +17,7 @@ from icnet_deploy.documents import COUNT, OBJECT, PERCENT, SHA256, TEXT, Schema,
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.evaluate.result import SCORE, Result, image_counts
 from icnet_deploy.evaluation.score import Protocol
-from icnet_deploy.files import alone_in, make_folder, replacing
+from icnet_deploy.files import alone_in, make_folder, read_file, replacing
 
 RECORDS = Path("benchmarks/results/accuracy.jsonl")
 """Where this product's own records are, in its repository."""
@@ -187,7 +187,7 @@ def append(records: Path, run: Run) -> Path:
 
 
 def _append(records: Path, run: Run) -> Path:
-    before = records.read_text("utf-8") if exists(records) else ""
+    before = read_file(records).decode("utf-8") if exists(records) else ""
     _parsed(before, records)
     counts = _new_name(records.with_suffix(""), run)
     content = lzma.compress(_compact(run.to_dict()).encode())
@@ -244,7 +244,7 @@ def read_records(path: Path) -> list[Record]:
         InputError: there is no such file, or it is something else.
     """
     try:
-        text = path.read_text("utf-8")
+        text = read_file(path).decode("utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
@@ -272,7 +272,7 @@ def read_run(path: Path, digest: str | None = None) -> Run:
         InputError: it cannot be read, is another than was recorded, or is something else.
     """
     try:
-        packed = path.read_bytes()
+        packed = read_file(path)
         if digest is not None and sha256(packed).hexdigest() != digest:
             raise InputError(
                 f"{path} is not the file of counts that the record names: its SHA-256 differs; "

@@ -19,7 +19,7 @@ from typing import Any
 from icnet_deploy._version import __version__
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, read_sidecar, sidecar_path
 from icnet_deploy.errors import ModelError, OutputError
-from icnet_deploy.files import alone_in, make_folder, replacing, write_json
+from icnet_deploy.files import alone_in, make_folder, read_file, replacing, write_json
 
 _MAJOR, _MINOR = 75, 76  # of CUdevice_attribute in cuda.h, the same in every release
 
@@ -74,7 +74,7 @@ class EngineCache:
         """The engine of that key and its sidecar, if both are there and match."""
         path = self._engine(key)
         try:
-            plan, sidecar = path.read_bytes(), read_sidecar(path)
+            plan, sidecar = read_file(path), read_sidecar(path)
             if sidecar is not None:
                 sidecar.check(plan, path)
                 return plan, sidecar
@@ -103,7 +103,7 @@ class EngineCache:
     def timings(self) -> bytes:
         """TensorRT's measurements of earlier builds; empty if there are none."""
         try:
-            return self._timings().read_bytes()
+            return read_file(self._timings())
         except OSError:
             return b""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.files import open_file, read_file
 from icnet_deploy.integrity import require_finite_graph
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 from icnet_deploy.precisions import PRECISIONS, precision_of
@@ -93,7 +94,7 @@ def read_graph(path: Path) -> SourceGraph:
             f"{' or '.join(f'`{other.name}`' for other in others)} with `icnet quantize` and build "
             "from that"
         )
-    with path.open("rb") as file:
+    with open_file(path) as file:
         keep = (_MODEL_GRAPH, _MODEL_OPSETS)
         model = [f for f in fields(file, path.stat().st_size, keep) if f.number in keep]
     domains = {_text(f.data, 1) for f in model if f.number == _MODEL_OPSETS}
@@ -112,7 +113,7 @@ def read_graph(path: Path) -> SourceGraph:
         frozenset(_half(path, _inside(content, _GRAPH_TENSOR))),
     )
     _check_input(graph)
-    require_finite_graph(path.read_bytes(), str(path), "export the network again")
+    require_finite_graph(read_file(path), str(path), "export the network again")
     return graph
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from icnet_deploy.errors import ModelError
+from icnet_deploy.files import open_file
 from icnet_deploy.networks.released.layer import kind_of
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
@@ -90,7 +91,7 @@ def read_states(path: Path) -> list[State]:
             f"cannot read the weights {path}: {there}; expected a .safetensors file, or a .pth "
             "that torch.save wrote of a state dict"
         )
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(256)
     if head.startswith((_ZIP, _PICKLE)):
         value = _unpickled(path, head.startswith(_ZIP))

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from icnet_deploy.documents import COUNT, SHA256, list_of, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError, OutputError
-from icnet_deploy.files import cache_folder, why_no_folder, write_json
+from icnet_deploy.files import cache_folder, read_file, why_no_folder, write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
@@ -223,7 +223,7 @@ def _read_digests(path: Path) -> dict[str, Digest]:
     """What is kept; nothing of an entry that is not as it is written, such as version 0.1's."""
     known = {}
     with suppress(OSError, ValueError):
-        entries = parse(path.read_bytes())
+        entries = parse(read_file(path))
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             with suppress(ValueError):
                 digest = Digest(**take(entry, _DIGEST))

@@ -6,6 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from icnet_deploy.files import open_file
+
 _STATES_DURATION = frozenset({"matroska", "webm", "flv", "asf"})
 """Formats whose header states how long the file is. FFmpeg gives a duration for others, too, which
 it reads off their last time stamps: that of a file that was cut off is the shorter one."""
@@ -155,7 +157,7 @@ def _cut_off(missing: int) -> str:
 
 def _part(path: Path, start: int, length: int = -1) -> bytes:
     """Bytes of a file from a place on, which is counted from its end if it is below 0."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(max(0, path.stat().st_size + start) if start < 0 else start)
         return file.read(length)
 
@@ -163,7 +165,7 @@ def _part(path: Path, start: int, length: int = -1) -> bytes:
 def _index_is_whole(path: Path) -> bool:
     """Whether the boxes with an MP4 file's sample tables end within it (ISO 14496-12, 4.2)."""
     size, at, length = path.stat().st_size, 0, 8
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while at + 8 <= size and length >= 8:  # a shorter one goes on to the end, or is no box
             file.seek(at)
             head = file.read(16)

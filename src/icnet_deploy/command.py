@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 from icnet_deploy.documents import Kind
 from icnet_deploy.errors import IcnetError, InputError
-from icnet_deploy.files import make_folder, require_replaceable
+from icnet_deploy.files import make_folder, open_file, require_replaceable
 
 
 class _Main(Protocol):
@@ -159,7 +159,7 @@ def _is_binary(path: Path) -> bool:
     """Whether a file is there that is no text: no text holds a zero byte."""
     if not isfile(path):
         return False
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_file(path) as file:
         return b"\0" in file.read(1 << 20)
     return False
 

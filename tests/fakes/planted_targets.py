@@ -25,6 +25,9 @@ def prepare(folder: Path):
         if data == b"hang":
             while True:
                 pass
+        if data == b"wait":
+            os.mkfifo(folder / "pipe")
+            (folder / "pipe").read_bytes()
         if data == b"memory":
             HELD[:] = [b"a" * (200 << 20)]
         if data == b"half":
@@ -49,5 +52,8 @@ def _target(*inputs: bytes, **options) -> Target:
     )
 
 
-_NAMES = (b"good", b"wrong", b"error", b"terse", b"crash", b"hang", b"memory", b"half", b"failed")
+_NAMES = (
+    *(b"good", b"wrong", b"error", b"terse", b"failed"),
+    *(b"crash", b"hang", b"wait", b"memory", b"half"),
+)
 TARGETS = {one.name: one for one in (_target(b"good", name) for name in _NAMES)}

@@ -49,6 +49,46 @@ def test_paths_are_asked_by_functions_that_answer_for_every_path():
     assert not asked, "ask os.path.isfile, isdir or exists"
 
 
+READS_ITSELF = {
+    "src/icnet_deploy/files/reading.py": "it is what all others call",
+    "src/icnet_deploy/documents.py": "it waits for no pipe, and reads no more than its bound",
+    "src/icnet_deploy/errors.py": "pip's note of where the package came from",
+    "runtime/cores.py": "files of the kernel",
+    "runtime/machine.py": "files of the kernel",
+    "runtime/cuda/labels.py": "the kernel that this package brings",
+    "runtime/signing/signature.py": "a file that it has just written",
+    "benchmarks/modes/stages.py": "a file that ONNX Runtime has just written",
+    "benchmarks/peers/runtimes.py": "a file that benchmark_app has just written",
+    "benchmarks/processes/resident.py": "files of the kernel",
+}
+
+
+def reads(tree):
+    """The lines of a module that open a file to read it."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if node.func.attr in ("read_text", "read_bytes") or (
+            node.func.attr == "open" and mode in ("r", "rb")
+        ):
+            yield node.lineno
+
+
+def test_files_are_read_by_functions_that_wait_for_no_pipe():
+    """`Path.read_text` of a pipe to which nobody writes waits for ever; `files.read_file` and
+    `open_file` refuse it."""
+    trees = {name(file): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+    assert READS_ITSELF.keys() <= trees.keys()
+    asked = [
+        f"{file}:{line}"
+        for file, tree in trees.items()
+        if file not in READS_ITSELF
+        for line in reads(tree)
+    ]
+    assert not asked, "read it with icnet_deploy.files: read_file or open_file"
+
+
 def test_no_file_is_longer_than_400_lines():
     lengths = {name(f): len(f.read_text(encoding="utf-8").splitlines()) for f in FILES}
     long = {n: lines for n, lines in lengths.items() if lines > LONGEST_FILE}

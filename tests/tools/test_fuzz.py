@@ -50,6 +50,7 @@ def test_a_runtime_may_fail_where_that_is_said(tmp_path):
     [
         ("crash", "a crash by the signal SIGABRT in run"),
         ("hang", "it took more than 1 s"),
+        ("wait", "it waited for more than 1 s"),
         ("memory", "memory"),
     ],
 )

@@ -153,7 +153,7 @@ def _run(
 
 
 class _Guard(threading.Thread):
-    """Ends a process whose input takes too long, or that takes all memory."""
+    """Ends a process whose input takes or waits too long, or that takes all memory."""
 
     def __init__(self, pid: int, where: Path, target: Target) -> None:
         super().__init__(daemon=True)
@@ -163,15 +163,19 @@ class _Guard(threading.Thread):
 
     def run(self) -> None:
         """Looks until the process or the guard is ended."""
-        before, since = -1, 0.0
+        before, since, last, waits = -1, 0.0, -1.0, 0.0
         with suppress(OSError):  # it ended
             while not self._ended.wait(_LOOK):
-                tried, spent = _current(self._where)[0], _spent(self._pid)
+                tried, (spent, asleep) = _current(self._where)[0], _state(self._pid)
+                waits = waits + _LOOK if asleep and (tried, spent) == (before, last) else 0.0
+                last = spent
                 if tried != before:
                     before, since = tried, spent
                 allowed = self._target.seconds if tried else _START
                 if spent - since > allowed:
                     self._end(f"it took more than {allowed:g} s")
+                if waits > allowed:
+                    self._end(f"it waited for more than {allowed:g} s")
                 if _memory(self._pid) > _MOST_BYTES:
                     self._end(f"it took more than {_MOST_BYTES >> 30} GiB")
 
@@ -197,10 +201,10 @@ def _current(where: Path) -> tuple[int, bytes]:
         return 0, b""
 
 
-def _spent(pid: int) -> float:
-    """Seconds of processor time of a process."""
+def _state(pid: int) -> tuple[float, bool]:
+    """Seconds of processor time of a process, and whether it waits for something."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] == "S"
 
 
 def _memory(pid: int) -> int:

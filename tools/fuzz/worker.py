@@ -35,6 +35,7 @@ HEAD, ROOM = 16, 4 << 20
 """Bytes of `CURRENT`: the number of inputs and the length of the last come first."""
 
 _SAY = 0.5  # seconds
+_NO_LIMIT = 1 << 30  # seconds; of 0 atheris makes one, and whoever watches has a limit
 _FULL = 3 << 30  # bytes of memory from which on a fresh process goes on
 
 
@@ -147,14 +148,17 @@ def _try_guided(trial: _Trial, seed: int, seeds: list[bytes]) -> None:
         rng = Random(number)
         if rng.random() < 0.1:
             return bytes(atheris.Mutate(data, most))
-        return trial.target.change(data, rng)[:most]
+        try:
+            return trial.target.change(data, rng)[:most]
+        except RecursionError:  # deeper than a change can go: it is tried as it is
+            return data
 
     def one(data: bytes) -> None:
         trial.one(data)
         if trial.done:
             os._exit(0)
 
-    options = ["-rss_limit_mb=0", "-timeout=0", "-verbosity=0", f"-max_len={ROOM}"]
+    options = ["-rss_limit_mb=0", f"-timeout={_NO_LIMIT}", "-verbosity=0", f"-max_len={ROOM}"]
     options += [
         f"-handle_{name}=0" for name in ("abrt", "bus", "fpe", "ill", "segv", "int", "term")
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from icnet_deploy._version import __version__
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import BackendError, ModelError, OutputError
-from icnet_deploy.files import asked_cache_folder, replacing
+from icnet_deploy.files import asked_cache_folder, read_file, replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
 from icnet_deploy.runtime.backends.forks import outlive_forks
@@ -243,7 +243,7 @@ class _Kept(NamedTuple):
     def read(self) -> tuple[Any, bytes] | None:
         """The ports and what was compiled; None if nothing is kept, or other bytes than were."""
         try:
-            content = self.path.read_bytes()
+            content = read_file(self.path)
         except OSError:
             return None
         if content[:_DIGEST] != self._digest(memoryview(content)[_DIGEST:]):

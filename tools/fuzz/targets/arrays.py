@@ -46,7 +46,7 @@ def _array(case: dict[str, Any]) -> Any:
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise ImageError(f"a case that describes no array: {error!r:.80}") from error
     ways: dict[str, Callable[[], Any]] = {
-        "reversed": lambda: array[::-1],
+        "reversed": lambda: array[::-1] if array.ndim else array,
         "transposed": lambda: array.swapaxes(0, -1) if array.ndim else array,
         "list": array.tolist,
         "masked": lambda: np.ma.masked_array(array),
