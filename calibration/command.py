@@ -36,7 +36,7 @@ from icnet_deploy.data.options import (
 )
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.files import make_folder, sha256
+from icnet_deploy.files import make_folder, real_path, sha256
 from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata
@@ -259,7 +259,7 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
         files = {p: (out or model.parent) / f"{stem}-{p}.onnx" for p in placements}
     for path in files.values():
         make_folder(path.parent)
-        if path.resolve() == model.resolve():
+        if real_path(path) == real_path(model):
             raise InputError(f"-o {path} is the file that is quantized: name another")
     return files
 

@@ -17,6 +17,7 @@ from icnet_deploy.data.groups import GroupOf, asked, finds, folder
 from icnet_deploy.data.mapping import ClassMap
 from icnet_deploy.data.teacher import Teacher
 from icnet_deploy.errors import DatasetError, ImageError
+from icnet_deploy.files import real_path
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.labels import IGNORE, LabelSet
 
@@ -97,7 +98,7 @@ class Dataset(Sequence[Sample]):
     def called(self) -> str:
         """What it is called where several are named: one of the user's own, by its folder."""
         own = self.named_below is not None and self.root is not None
-        return self.root.resolve().name if own and self.root else self.name
+        return real_path(self.root).name if own and self.root else self.name
 
     @property
     def own_classes(self) -> LabelSet:

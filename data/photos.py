@@ -9,7 +9,7 @@ import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, Sample, by_numbers, open_image
 from icnet_deploy.errors import DatasetError
-from icnet_deploy.files import find_files, why_no_folder
+from icnet_deploy.files import find_files, real_path, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, read_grey
 from icnet_deploy.labels import CITYSCAPES, IGNORE
 
@@ -53,7 +53,7 @@ def photos(
         InputError: `group_by` is no regular expression, or finds nothing in a file's name.
     """
     files = image_files(folder, tell)
-    name = folder.resolve().name
+    name = real_path(folder).name
     pairs = tuple((file, file) for file in sorted(files, key=by_numbers))
     found = Photos(
         "photos",

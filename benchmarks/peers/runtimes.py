@@ -15,7 +15,7 @@ from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.subjects import artefact_facts, labelling
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import BackendError, InputError, ModelError
-from icnet_deploy.files import scratch_folder
+from icnet_deploy.files import real_path, scratch_folder
 from icnet_deploy.images import Fitting, UInt8, unfit_labels
 from icnet_deploy.labels import check_labels
 from icnet_deploy.metadata import read_onnx_metadata
@@ -282,7 +282,7 @@ def values_of_report(report: dict[str, Any]) -> dict[str, float]:
 def _run(path: Path, how: list[str]) -> dict[str, Any]:
     with scratch_folder() as folder:
         where = ["-json_stats", "-report_type", "no_counters", "-report_folder", str(folder)]
-        done = run_tool([*_TOOL, "-m", str(path.resolve()), *how, *where], cwd=str(folder))
+        done = run_tool([*_TOOL, "-m", str(real_path(path)), *how, *where], cwd=str(folder))
         written = folder / "benchmark_report.json"
         report = parse(written.read_text(), strict=False) if isfile(written) else {}
         if done.returncode or not report:

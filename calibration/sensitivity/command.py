@@ -14,6 +14,7 @@ from icnet_deploy.evaluation.budgets import (
     add_undecided_option,
     chosen_budgets,
 )
+from icnet_deploy.files import real_path
 from icnet_deploy.runtime.auto.folder import kind_of
 from icnet_deploy.runtime.backends.registry import DEVICES, check_available
 
@@ -163,5 +164,5 @@ def _check(args: argparse.Namespace, searches: bool) -> None:
     if args.out is not None:
         if kind_of(args.out) != "onnx":
             raise InputError(f"-o {args.out}: name a file that ends in .onnx")
-        if args.out.resolve() == args.model.resolve():
+        if real_path(args.out) == real_path(args.model):
             raise InputError(f"-o {args.out} is the file that is quantized: name another")

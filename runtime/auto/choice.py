@@ -27,7 +27,7 @@ from icnet_deploy.documents import (
     take,
 )
 from icnet_deploy.errors import IcnetError, InputError, ModelError, OutputError, UnavailableError
-from icnet_deploy.files import cache_folder, write_json
+from icnet_deploy.files import cache_folder, real_path, write_json
 from icnet_deploy.runtime import machine
 from icnet_deploy.runtime.auto.candidates import Candidate, Offer, Request, find_candidates
 from icnet_deploy.runtime.auto.folder import digest_of, kept_file
@@ -189,7 +189,7 @@ class _Chooser(Generic[_Model]):
         left_out = (*offer.left_out, *failed)
         choice = Choice(str(self.called), tuple(timed), left_out, now, remembered=False)
         if path is not None:
-            kept = replace(choice, folder=str(self.called.resolve()), left_out=tuple(failed))
+            kept = replace(choice, folder=str(real_path(self.called)), left_out=tuple(failed))
             with suppress(OutputError):  # it is measured again next time
                 write_json(path, {"schema": _SCHEMA, "key": key, "choice": asdict(kept)})
         return choice

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from icnet_deploy.documents import COUNT, SHA256, list_of, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError, OutputError
-from icnet_deploy.files import cache_folder, read_file, why_no_folder, write_json
+from icnet_deploy.files import cache_folder, read_file, real_path, why_no_folder, write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
@@ -190,7 +190,7 @@ def digests(
         fresh: read them all.
         keep: whether what is known is kept, and what was kept believed.
     """
-    kept = kept_file("digests", str(folder.resolve())) if keep else None
+    kept = kept_file("digests", str(real_path(folder))) if keep else None
     known = {} if fresh or kept is None else _read_digests(kept)
     known = {name: digest for name, digest in known.items() if digest.stands(folder)}
     unknown = [artefact for artefact in artefacts if artefact.path.name not in known]

@@ -9,7 +9,7 @@ from os.path import isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.files import find_files, why_no_folder
+from icnet_deploy.files import find_files, real_path, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
@@ -79,7 +79,7 @@ def find_items(
     paths: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
         for path, name in _expand(Path(text), output, tell):
-            paths.setdefault(path.resolve(), (path, name))
+            paths.setdefault(real_path(path), (path, name))
     taken = set(paths)
     items = []
     for path, name in paths.values():
@@ -88,7 +88,7 @@ def find_items(
         pages = _pages(path) if suffix in _PAGED else 1
         for candidate in _names(name, path.suffix):
             item = Item(path, named, output / candidate, suffix in VIDEO_SUFFIXES, pages)
-            results = {result.resolve() for result in (*item.results(), item.overlay_video)}
+            results = {real_path(result) for result in (*item.results(), item.overlay_video)}
             if not results & taken:
                 break
         taken |= results
@@ -112,14 +112,14 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         raise ImageError(
             f"cannot read {path}: it {why_no_folder(path)}; expected an image, a video or a folder"
         )
-    if path.resolve() == output.resolve():
+    if real_path(path) == real_path(output):
         raise InputError(
             f"{path} is both an input and the output folder, whose pictures the next run would "
             "take for inputs: name another folder with -o"
         )
-    results, inside = output.resolve(), find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    results, inside = real_path(output), find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     files, left_out = (
-        tuple(file for file in some if results not in file.resolve().parents)
+        tuple(file for file in some if results not in real_path(file).parents)
         for some in (inside.files, inside.left_out)
     )
     if left_out:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 from icnet_deploy.documents import Kind
 from icnet_deploy.errors import IcnetError, InputError
-from icnet_deploy.files import make_folder, open_file, require_replaceable
+from icnet_deploy.files import make_folder, open_file, real_path, require_replaceable
 
 
 class _Main(Protocol):
@@ -168,7 +168,7 @@ def _is_same(path: Path, other: Path) -> bool:
     """Whether both are one file, of whatever name, or will be."""
     if exists(path) and exists(other):
         return path.samefile(other)
-    return path.resolve() == other.resolve()
+    return real_path(path) == real_path(other)
 
 
 _PART = r"[^\W\d]\w*"

@@ -215,10 +215,11 @@ def test_what_a_folder_holds_is_labelled_or_named(predict, out, blocks, tmp_path
     for name in ("notes.txt", "in/scan.psd"):
         (street / name).write_text("neither image nor video")
     (street / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    (street / "itself.png").symlink_to("itself.png")
     assert predict(street) == 0
     assert files(out) == results("a", "in/b", "linked/c", "d", "e", "f", "g")
     said = capfd.readouterr().out
-    assert f"{street}: 3 left out: dead.png, scan.psd, notes.txt" in said
+    assert f"{street}: 4 left out: dead.png, scan.psd, itself.png, notes.txt" in said
     assert "7 inputs labelled" in said
 
 

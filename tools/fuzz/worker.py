@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -217,7 +218,12 @@ def main(arguments: list[str]) -> None:
     seeds += kept(target.name) + [p.read_bytes() for p in sorted((folder / "fresh").glob("*"))]
     attempt = _try_guided if guided() and job["guided"] else _try_plain
     inputs = [one for one in seeds if len(one) <= ROOM and name_of(one) not in job["without"]]
-    attempt(trial, job["seed"], inputs)
+    try:
+        attempt(trial, job["seed"], inputs)
+    except BaseException:  # of the fuzz itself
+        crash.write(traceback.format_exc())
+        crash.flush()
+        os._exit(1)  # atheris waits for ever when the interpreter ends by itself
 
 
 if __name__ == "__main__":

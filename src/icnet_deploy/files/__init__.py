@@ -1,7 +1,14 @@
 """Files: replaced whole or not at all, found in folders, kept from run to run."""
 
 from icnet_deploy.files.caches import CACHE_VARIABLE, asked_cache_folder, cache_folder
-from icnet_deploy.files.reading import find_files, open_file, read_file, sha256, why_no_folder
+from icnet_deploy.files.reading import (
+    find_files,
+    open_file,
+    read_file,
+    real_path,
+    sha256,
+    why_no_folder,
+)
 from icnet_deploy.files.writing import (
     alone_in,
     append_line,
@@ -26,6 +33,7 @@ __all__ = [
     "make_folder",
     "open_file",
     "read_file",
+    "real_path",
     "replacing",
     "require_place",
     "require_replaceable",

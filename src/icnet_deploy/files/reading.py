@@ -42,6 +42,17 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links; of a link that leads to itself, its own.
+
+    `Path.resolve` raises a RuntimeError there (until Python 3.13).
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # no system has such a path: whoever opens it says so
+        return Path(path).absolute()
+
+
 @dataclass(frozen=True)
 class _FoundFiles:
     """What a search of a folder brought.
@@ -84,12 +95,12 @@ def find_files(folder: Path, suffixes: Collection[str]) -> _FoundFiles:
         raise InputError(f"cannot read the folder {folder}: {error.strerror or error}") from error
     files: list[Path] = []
     left_out: list[Path] = []
-    above = set(folder.resolve().parents)
+    above = set(real_path(folder).parents)
     seen: set[Path] = set()
     own, linked = deque([folder]), deque[Path]()
     while own or linked:
         current = own.popleft() if own else linked.popleft()
-        real = current.resolve()
+        real = real_path(current)
         if real in seen:
             continue
         if real in above:  # all that lies beside the folder was not asked for

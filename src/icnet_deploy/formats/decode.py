@@ -154,10 +154,12 @@ def frames(content: bytes, head: Header) -> Iterator[tuple[_UInt8, float | None]
     image = _open(content, head.kind, head.page)
     first = 1 if getattr(image, "default_image", False) else 0  # shown where nothing can move
     for number in range(first, first + head.pictures):
-        try:
-            image.seek(number)
-        except EOFError as error:
-            raise Unreadable(f"was cut off: it has {number} of {head.pictures} frames") from error
+        with _broken_as("was cut off or is corrupt: {}"):
+            try:
+                image.seek(number)
+            except EOFError as error:
+                had = f"was cut off: it has {number} of {head.pictures} frames"
+                raise Unreadable(had) from error
         require_room(image.height, image.width)  # a frame of a GIF can be larger than its header
         pixels = _pillow(image)
         milliseconds = float(image.info.get("duration", 0))

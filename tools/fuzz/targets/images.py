@@ -100,6 +100,8 @@ def _changed_png(data: bytes, rng: Random) -> bytes:
         length = int.from_bytes(data[at : at + 4])
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
+    if not chunks:
+        return changed_bytes(data, rng)
     place = rng.randrange(len(chunks))
     kind, content = chunks[place]
     way = rng.randrange(5)
