@@ -132,7 +132,7 @@ def _constants_in(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
     """The constants of a graph, be they initializers or nodes: name -> value."""
     values = {t.name: t for t in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
             values[node.output[0]] = node.attribute[0].t
     small = {name: t for name, t in values.items() if math.prod(t.dims) <= _SMALL}
     arrays = {name: numpy_helper.to_array(t) for name, t in small.items()}

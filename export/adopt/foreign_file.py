@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from icnet_deploy.errors import IcnetError, InputError, ModelError
 from icnet_deploy.export.adopt.half import lift_half
-from icnet_deploy.export.adopt.nodes import nodes_of, rename
+from icnet_deploy.export.adopt.nodes import nodes_of, rename, require_whole
 from icnet_deploy.export.adopt.request import LAYOUTS
 from icnet_deploy.export.passes.common import sort_nodes
 from icnet_deploy.files import open_file
@@ -179,8 +179,7 @@ def _load(path: Path) -> tuple[onnx.ModelProto, str]:
         onnx.load_external_data_for_model(model, str(path.parent))
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        for tensor in model.graph.initializer:
-            numpy_helper.to_array(tensor)
+        require_whole(model)
         sort_nodes(model.graph)  # some converters append nodes, and ONNX Runtime sorts them
     except Exception as error:  # protobuf's, the checker's, and NumPy's have no common root
         raise ModelError(_unreadable(path, error)) from error
@@ -312,7 +311,8 @@ def _described(value: onnx.ValueInfoProto) -> str:
         return f"{value.name}, a {kind.removesuffix('_type')}"
     tensor = value.type.tensor_type
     sides = [str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim]
-    name = TensorProto.DataType.Name(tensor.elem_type).lower()
+    known = tensor.elem_type in TensorProto.DataType.values()
+    name = TensorProto.DataType.Name(tensor.elem_type).lower() if known else "of an unknown type"
     return f"{value.name} {_TYPES.get(name, name)} {' x '.join(sides) or '(a number)'}"
 
 

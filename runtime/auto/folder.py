@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from icnet_deploy.documents import COUNT, SHA256, list_of, object_of, parse, take
 from icnet_deploy.engine_sidecar import read_sidecar
 from icnet_deploy.errors import InputError, ModelError, OutputError
-from icnet_deploy.files import cache_folder, read_file, real_path, why_no_folder, write_json
+from icnet_deploy.files import cache_folder, read_file, real_path, status, why_no_folder, write_json
 from icnet_deploy.integrity import artefact_digest, artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata, read_onnx_metadata
 
@@ -80,7 +80,7 @@ def digest_of(path: Path) -> Digest:
 
 def _stamp(path: Path) -> list[int]:
     """What changes with a file, also where its size and its time are put back: the inode's time."""
-    stat = path.stat()
+    stat = status(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 

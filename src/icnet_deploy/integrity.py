@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 KEY = "icnet_deploy"
 """The name of the one entry in `metadata_props` that is ours."""
 
-_GRAPH, _METADATA_PROPS = 7, 14
+_GRAPH, _OPSETS, _METADATA_PROPS = 7, 8, 14
+_NEWEST_OPSET = 1000
+"""Versions of operators far beyond any: OpenVINO counts up to the one that a file names."""
 _HIGHEST = 100
 """Higher than any field of a ModelProto: a file with such a field is no ONNX file."""
 
@@ -100,7 +102,11 @@ def find_entry(file: BinaryIO, total: int) -> Entry:
     text: str | None = None
     start = end = total
     graph, begin = False, 0
-    for field in fields(file, total, (_METADATA_PROPS,), _HIGHEST):
+    for field in fields(file, total, (_OPSETS, _METADATA_PROPS), _HIGHEST):
+        if field.number == _OPSETS:
+            opset = max((f.value for f in fields_of(field.data, ()) if f.number == 2), default=0)
+            if opset > _NEWEST_OPSET:
+                raise ValueError(f"it names version {opset} of the operators, which there is not")
         graph = graph or (field.number == _GRAPH and field.wire == BYTES)
         if field.number == _METADATA_PROPS:
             pair = {f.number: f.data for f in fields_of(field.data, (1, 2))}

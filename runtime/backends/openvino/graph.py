@@ -35,7 +35,10 @@ def for_one(model: Any) -> Any:
     """
     if len(model.inputs) != 1 or not all(_has_free_batch(port) for port in model.outputs):
         return None
-    batch, *sides = model.inputs[0].partial_shape
+    shape = model.inputs[0].partial_shape
+    if not shape.rank.is_static or not len(shape):
+        return None
+    batch, *sides = shape
     if not batch.is_dynamic or any(side.is_dynamic for side in sides):
         return None
     single = model.clone()

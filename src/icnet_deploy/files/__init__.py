@@ -7,6 +7,7 @@ from icnet_deploy.files.reading import (
     read_file,
     real_path,
     sha256,
+    status,
     why_no_folder,
 )
 from icnet_deploy.files.writing import (
@@ -39,6 +40,7 @@ __all__ = [
     "require_replaceable",
     "scratch_folder",
     "sha256",
+    "status",
     "why_no_folder",
     "write_json",
     "write_text",

@@ -21,13 +21,18 @@ def open_file(path: str | Path) -> BufferedReader:
     Raises:
         OSError: there is no such file, it cannot be read, or is none.
     """
-    try:
-        mode = os.stat(path).st_mode
-    except ValueError as error:  # no system has such a path
-        raise OSError(errno.EINVAL, str(error)) from error
+    mode = status(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device: copy it to a file")
     return Path(path).open("rb")
+
+
+def status(path: str | Path) -> os.stat_result:
+    """What the system says of a file; OSError, also where no system has such a path."""
+    try:
+        return os.stat(path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def read_file(path: str | Path) -> bytes:

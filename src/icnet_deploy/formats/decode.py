@@ -286,7 +286,8 @@ def _pillow(image: Any) -> _UInt8:
         raise Unreadable(f"holds samples of the kind {image.mode}: convert it to 8-bit RGB")
     _load(image)
     mode = "RGBA" if "a" in image.mode.lower() or "transparency" in image.info else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    with _broken_as("is corrupt: {}"):
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return np.array(pixels[:, :, :3], np.uint8)
 
 

@@ -1,6 +1,7 @@
 """What callers give to `predict`, `predict_batch`, `predict_tiles` and `stream`."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from tests.fakes.tiny_model import build_model
 from tools.fuzz.mutate.tree import changed_json, loads
 from tools.fuzz.target import Run, Target
 
-_MOST = 1 << 20
+_MOST, _LARGEST = 1 << 20, 1 << 26
+"""Values of an array; of one that repeats a single value."""
 _CALLS = ("predict", "predict_batch", "predict_tiles", "stream")
 
 
@@ -38,7 +40,10 @@ def _array(case: dict[str, Any]) -> Any:
         shape = tuple(int(side) for side in case["shape"])
         how = str(case["how"])
         if how == "one value":  # of any size, in a byte of memory
-            return np.broadcast_to(np.zeros((), case["dtype"]), [min(s, 70_000) for s in shape[:4]])
+            sides = [min(side, 70_000) for side in shape[:4]]
+            if math.prod(sides) > _LARGEST:
+                raise ValueError("too large for a case")
+            return np.broadcast_to(np.zeros((), case["dtype"]), sides)
         count = int(np.prod([float(side) for side in shape]))
         if not 0 <= count <= _MOST or len(shape) > 6:
             raise ValueError("too large for a case")
