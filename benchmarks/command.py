@@ -59,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: there is no benchmark of that name.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        print(_usage(), end="", file=sys.stderr)
+        raise InputError("no benchmark was named: name one of those above")
+    if arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
-        return 0 if arguments else 2
+        return 0
     name = "compare" if arguments[0] == "--compare" else arguments[0]
     if name not in BENCHMARKS:
         raise InputError(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")

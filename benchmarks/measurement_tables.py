@@ -182,7 +182,7 @@ def _any_table(group: Sequence[Measurement]) -> MeasuredTable:
     settings = [name for name in _common(group, "setting") if name != "size"]
     apart = [name for name in settings if len({repr(e.setting.get(name)) for e in group}) > 1]
     names = [name for name in _common(group, "values") if _fits(group, name)]
-    sampled = [name for name in names if any(is_summary(e.values.get(name)) for e in group)]
+    sampled = [name for name in names if _has_samples([e.values.get(name) for e in group])]
     # The p90 of each part would make a wide table wider, and few look for it there.
     with_p90 = sampled if len(sampled) <= 3 else ["total"]
     header = [*_SUBJECT, *(plain_words(name, True) for name in apart)]
@@ -280,6 +280,11 @@ def _fits(group: Sequence[Measurement], name: str) -> bool:
     """Whether a value fits a cell: no list of things, which have columns of their own."""
     values = [each.values.get(name) for each in group]
     return all(is_summary(v) or not isinstance(v, list | dict) for v in values)
+
+
+def _has_samples(values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(map(is_summary, known))
 
 
 def _value(name: str, value: Any) -> str:

@@ -71,6 +71,8 @@ def open_dataset(
             of a folder's classes contradicts itself.
     """
     root = Path(root)
+    if Path(split).is_absolute() or ".." in Path(split).parts:
+        raise DatasetError(f"the split {split!r} leads out of {root}: name one, such as val")
     if exif not in (None, *EXIF):
         raise DatasetError(f"exif is {' or '.join(EXIF)}; got {exif!r}")
     if label_values not in (None, *LABEL_VALUES):

@@ -152,7 +152,8 @@ def test_help_breaks_long_lines_but_no_example(capsys):
 
 def test_without_arguments_the_commands_are_listed_and_the_exit_code_is_2(capsys):
     assert main([]) == 2
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
+    assert "error: no command was named" in out
     for name, (_, what) in COMMANDS.items():
         assert f"  {name} " in out
         assert what in out

@@ -205,7 +205,7 @@ class VideoReader:
     def _packets(self) -> Iterator[Any]:
         try:
             yield from self._container.demux()
-        except (self._av.FFmpegError, OSError):  # what follows cannot be found
+        except (self._av.FFmpegError, OSError, IndexError):  # what follows cannot be found
             self._damaged += 1
 
     def _notes(self, read: int, made_up: int) -> str:

@@ -61,9 +61,12 @@ def _usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (0 done, 1 a check failed, 2 a wrong request)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        print(f"{_usage()}icnet: error: no command was named", file=sys.stderr)
+        return 2
+    if arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
-        return 0 if arguments else 2
+        return 0
     if arguments[0] == "--version":
         print(f"icnet-deploy {__version__}")
         return 0

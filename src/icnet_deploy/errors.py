@@ -41,15 +41,20 @@ class IcnetError(Exception):
 
 
 def _shown(text: str) -> str:
-    if len(text) > _LONGEST:
-        kept = _LONGEST // 2 - 10
-        text = f"{text[:kept]} [...] {text[-kept:]}"
-    if text.isprintable():
+    text = _without_middle(text)  # so that a text of megabytes takes no time
+    if not text.isprintable():
+        text = "".join(
+            sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
+            for sign in text
+        )
+    return _without_middle(text)
+
+
+def _without_middle(text: str) -> str:
+    if len(text) <= _LONGEST:
         return text
-    return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
-        for sign in text
-    )
+    kept = _LONGEST // 2 - 10
+    return f"{text[:kept]} [...] {text[-kept:]}"
 
 
 class InputError(IcnetError):

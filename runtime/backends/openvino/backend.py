@@ -20,6 +20,7 @@ from icnet_deploy.files import asked_cache_folder, read_file, replacing
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.runtime.backends.base import Array, TensorSpec, check_feed, reason
 from icnet_deploy.runtime.backends.forks import outlive_forks
+from icnet_deploy.runtime.backends.openvino.arity import require_inputs
 from icnet_deploy.runtime.backends.openvino.graph import PREPARED, for_one, prepare
 from icnet_deploy.runtime.backends.registry import RUNTIMES
 
@@ -206,6 +207,7 @@ def _load(
         ports, content = earlier
         with suppress(*_ERRORS):  # what OpenVINO does not take is compiled anew
             return core().import_model(content, device, config), _ports_of(ports)
+    require_inputs(path)
     compiled, made = compile_for(
         core().read_model(path), lambda model: core().compile_model(model, device, config)
     )
