@@ -93,6 +93,8 @@ def slope(predictions: Sequence[int], values: Sequence[float]) -> Slope:
 def soak(predictor: Predictor, predictions: int, every: int, seed: int) -> list[Sample]:
     """Labels noise of random sizes, and one image again and again.
 
+    The sides are drawn evenly by their logarithm: as many from 64 to 128 as from 256 to 512.
+
     Raises:
         CheckFailed: that image has other labels than at first.
     """
@@ -102,7 +104,7 @@ def soak(predictor: Predictor, predictions: int, every: int, seed: int) -> list[
     first = predictor.predict(same).labels
     samples = []
     for done in tqdm(range(1, predictions + 1), desc="soak", unit="image", disable=None):
-        height, width = rng.integers(_LEAST, _MOST + 1, 2)
+        height, width = np.exp2(rng.uniform(*np.log2((_LEAST, _MOST + 1)), 2)).astype(int)
         predictor.predict(np.ascontiguousarray(noise[:height, :width]))
         if done % every == 0:
             if not np.array_equal(predictor.predict(same).labels, first):
@@ -147,6 +149,7 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="MIB",
         help="how much memory may grow in 100,000 predictions (default: 16)",
     )
+    p.add_argument("--threads", type=count, metavar="N", help="of the runtime (default: all)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the sizes (default: 0)")
     p.add_argument("--json", type=Path, metavar="FILE", help="where to record it")
     return p
@@ -175,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.predictions < 100:
         raise InputError(f"--predictions {args.predictions}: a slope needs 100 or more")
     every = max(1, args.predictions // 500)
-    with Predictor.open(args.model, args.runtime, "cpu") as predictor:
+    with Predictor.open(args.model, args.runtime, "cpu", args.threads) as predictor:
         samples = soak(predictor, args.predictions, every, args.seed)
     found = result(samples)
     if args.json:
@@ -189,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "sha256": sha256(args.model),
             "runtime": args.runtime,
             "sides": [_LEAST, _MOST],
+            "threads": args.threads,
         }
         write_json(args.json, about | found)
     memory = found["mib_in_100000"]

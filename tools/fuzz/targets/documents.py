@@ -18,7 +18,7 @@ from tools.fuzz.target import Run, Target
 _Read = Callable[[Path], object]
 
 _FEW = 3
-_GOAL = 45_000
+_GOAL, _SLOW_GOAL = 45_000, 10_000
 
 
 def _old(*names: str) -> list[bytes]:
@@ -309,7 +309,8 @@ def _target(
     change: _Change = changed_json,
 ) -> Target:
     prepare = read if read is _prepare_result else _reading(file, read)
-    return Target(name, what, seeds, change, prepare, _GOAL)
+    goal = _SLOW_GOAL if name in ("calibration", "config") else _GOAL
+    return Target(name, what, seeds, change, prepare, goal)
 
 
 def _old_results() -> list[bytes]:

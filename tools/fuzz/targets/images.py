@@ -157,7 +157,7 @@ TARGETS = (
         _seeds,
         changed_picture,
         _prepare,
-        250_000,
+        450_000,
         megabytes=256,
     ),
 )

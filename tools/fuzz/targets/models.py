@@ -299,7 +299,7 @@ TARGETS = (
         _seeds,
         changed_model,
         _prepare,
-        30_000,
+        130_000,
         may_fail=True,
         seconds=60,
         megabytes=2048,

@@ -253,7 +253,7 @@ TARGETS = (
         _caffe,
         changed_message,
         _prepare_released("net.caffemodel"),
-        20_000,
+        10_000,
     ),
     Target(
         "numpy",
