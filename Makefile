@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 IMAGE ?=
 
-.PHONY: demo test dist long fuzz test-gpu check clean
+.PHONY: demo test dist long fuzz test-gpu check site clean
 .DELETE_ON_ERROR:
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
@@ -66,11 +66,16 @@ dist: $(VENV)/installed
 	mv build/dist/*.tar.gz dist
 	$(BIN)/twine check --strict dist/*
 
+# The pages as a site, in build/site; any link that leads nowhere ends it.
+site: $(VENV)/installed
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
+
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) dist
 	$(BIN)/python -m pip install --quiet --no-deps --target build/types dist/*.whl
+	$(MAKE) site
 	cd build && MYPYPATH=types ../$(BIN)/mypy --config-file ../pyproject.toml
 	cd build && MYPYPATH=types:.. ../$(BIN)/mypy --config-file ../pyproject.toml -p tools
 
@@ -95,6 +100,7 @@ long: $(VENV)/networks
 	$(BIN)/python -m tools.accuracy runs/own_network/quantized/*/verify.result && exit $$failed
 	$(BIN)/python examples/foreign_onnx/run.py
 	ICNET_EVERY_FORM=1 $(BIN)/python -m pytest tests/calibration/test_between.py
+	$(BIN)/python -m tools.pages --where long --json benchmarks/results/pages.json
 	$(BIN)/icnet export --dynamic-size -o runs/icnet-any.onnx
 	for runtime in onnxruntime openvino; do $(BIN)/python -m tools.soak runs/icnet-any.onnx \
 		--runtime $$runtime --json benchmarks/results/soak-$$runtime.json || exit 1; done

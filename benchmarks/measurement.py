@@ -6,6 +6,7 @@ their medians, with the interval that their samples allow.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,7 +51,15 @@ SCOPES: Mapping[str, str] = {
 }
 """Name -> what a number of that scope covers."""
 
-_SUMMARY = object_with({"runs": COUNT, "median_ms": FROM_ZERO, "samples_ms": list_of(FROM_ZERO)})
+_MS = Kind(lambda value: FROM_ZERO.fits(value) and value < 1e12, "milliseconds, 0 to 1e12")
+_SAMPLES = object_with({"runs": COUNT, "median_ms": _MS, "samples_ms": list_of(_MS)})
+_SUMMARY = Kind(
+    lambda value: (
+        _SAMPLES.fits(value)
+        and all(_MS.fits(one) for name, one in value.items() if re.fullmatch(r"p\d+_ms", name))
+    ),
+    _SAMPLES.words,
+)
 _PARTS = list_of(object_with({"name": TEXT}))  # such as a graph's operators
 _VALUE = Kind(
     lambda value: any(kind.fits(value) for kind in (NUMBER, _SUMMARY, _PARTS)),

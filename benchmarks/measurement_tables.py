@@ -184,7 +184,7 @@ def _any_table(group: Sequence[Measurement]) -> MeasuredTable:
     names = [name for name in _common(group, "values") if _fits(group, name)]
     sampled = [name for name in names if _has_samples([e.values.get(name) for e in group])]
     # The p90 of each part would make a wide table wider, and few look for it there.
-    with_p90 = sampled if len(sampled) <= 3 else ["total"]
+    with_p90 = [name for name in sampled if len(sampled) <= 3 or name == "total"]
     header = [*_SUBJECT, *(plain_words(name, True) for name in apart)]
     for name in names:
         header.append(f"{plain_words(name)}, ms" if name in sampled else plain_words(name, True))

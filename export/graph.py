@@ -37,7 +37,7 @@ _REWRITES = (
     *(fold_batch_norms, fold_input, pointwise_first, centre_first, transpose_first),
     count_from_last,
 )
-"""What makes the graph run faster, or at all, or rightly; see docs/graph.md."""
+"""What makes the graph run faster, or at all, or rightly; see docs/reference/results/graph.md."""
 
 IR = 9
 """The version of the format that opset 19 came with."""

@@ -107,7 +107,7 @@ def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> 
     # A model of free sides may be described by one size, never one of fixed sides as free.
     free = metadata.size is not None or (height is None and width is None)
     fits = height in (None, size[0]) and width in (None, size[1])
-    if not (free and fits) or channels not in (None, 3):
+    if not (free and fits) or channels != 3:
         raise ModelError(f"the model's input is {spec}, its metadata says {wanted}")
 
 

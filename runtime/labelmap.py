@@ -7,7 +7,7 @@ an inner pixel ties class k with a lower j, j ties k at each corner of weight, a
 there.
 
 native/labelmap.c is the fast way, where installation could compile it. NumPy serves where it could
-not, and says what the compiled way must return, to the byte. docs/label-map.md tells more.
+not, and says what the compiled way must return, to the byte. docs/deploy.md tells more.
 """
 
 import ctypes

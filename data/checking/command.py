@@ -69,9 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet dataset`; exit code 0 nothing is wrong, 1 something is, 2 a wrong request."""
     rest = list(sys.argv[1:] if argv is None else argv)
-    if not rest or rest[0] in ("-h", "--help"):
+    if not rest:
+        print(_usage(), end="", file=sys.stderr)
+        raise InputError(f"icnet dataset needs a command: check, e.g. {_EXAMPLE}")
+    if rest[0] in ("-h", "--help"):
         print(_usage(), end="")
-        return 0 if rest else 2
+        return 0
     if rest[0] != "check":
         raise InputError(f"icnet dataset knows no {rest[0]!r}; known: check, e.g. {_EXAMPLE}")
     arguments = _parser().parse_args(rest[1:])

@@ -109,7 +109,7 @@ def chain(model: onnx.ModelProto, output: str) -> list[onnx.NodeProto]:
     makers, constants = makers_of(model.graph), _constants_in(model)
     nodes = []
     while (node := makers.get(output)) is not None and node.op_type in _PASSED:
-        if node.input[0] in constants:
+        if not node.input or node.input[0] in constants:
             break
         nodes.append(node)
         output = node.input[0]

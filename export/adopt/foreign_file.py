@@ -116,6 +116,11 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
     dims = [d.dim_value if d.dim_value > 0 else None for d in image.type.tensor_type.shape.dim]
     layout = _layout(dims, layout, image.name, path)
     sides = dims[2:] if layout == "NCHW" else dims[1:3]
+    if (dims[0] or 1) > _MOST_IMAGES:
+        raise ModelError(
+            f"{path} takes {dims[0]} images at a time; expected up to {_MOST_IMAGES}: export it "
+            "for one, or for any number"
+        )
     return ForeignFile(
         path,
         digest,
@@ -129,6 +134,10 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
         half,
         image.type.tensor_type.elem_type not in _FLOATS,
     )
+
+
+_MOST_IMAGES = 256
+"""At a time; each check of an adoption runs as many."""
 
 
 def _writer(model: onnx.ModelProto) -> str:

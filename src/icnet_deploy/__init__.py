@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from icnet_deploy.runtime.predictor import Predictor
 
 # ONNX Runtime reads it when it is imported; otherwise it tells its makers of each model that is
-# opened (docs/security.md).
+# opened (docs/reliability.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Prediction", "Predictor", "__version__"]

@@ -198,8 +198,11 @@ def test_a_wrong_request_ends_with_2(farm, capsys, argv, message):
 
 def test_the_command_says_what_it_knows(capsys):
     assert main(["dataset"]) == 2
+    assert (
+        "icnet dataset needs a command: check, e.g. icnet dataset check" in capsys.readouterr().err
+    )
     assert main(["dataset", "--help"]) == 0
-    assert capsys.readouterr().out.count("icnet dataset check fields") == 2
+    assert capsys.readouterr().out.count("icnet dataset check fields") == 1
     assert main(["dataset", "look"]) == 2
     assert "icnet dataset knows no 'look'; known: check" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from icnet_deploy.data.own.classes import classes_of
 from icnet_deploy.errors import DatasetError, InputError, LabelSetError
 from icnet_deploy.images import write_image, write_labels
 
-PAGE = Path(__file__).parents[2] / "docs/own-data.md"
+PAGE = Path(__file__).parents[2] / "docs/networks-and-data.md"
 
 WRONG = """
 from icnet_deploy.errors import DatasetError

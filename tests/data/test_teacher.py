@@ -317,7 +317,7 @@ def test_labels_of_a_teacher_alone_are_mapped_as_others_are(taught, tmp_path):
 
 def test_the_pages_example_is_whole(taught):
     """Each of CamVid's classes has one of Cityscapes' in it."""
-    page = (Path(__file__).parents[2] / "docs/own-data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/networks-and-data.md").read_text(encoding="utf-8")
     example = page.split("has a list of them.\n\n```json\n")[1].split("```")[0]
     root = taught()
     (root / "person.json").write_text(example)

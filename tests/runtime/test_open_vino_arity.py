@@ -62,3 +62,12 @@ def test_what_is_no_onnx_file(tmp_path):
     for name in ("a.onnx", "none.onnx"):
         with pytest.raises(ModelError):
             require_inputs(tmp_path / name)
+
+
+def test_a_clip_needs_a_bound(tmp_path):
+    node = onnx.helper.make_node
+    for inputs in (["x", "low"], ["x", "", "high"], ["x", "low", "high"]):
+        require_inputs(model(tmp_path, node("Clip", inputs, ["z"])))
+    for inputs in (["x"], ["x", ""], ["x", "", ""]):
+        with pytest.raises(ModelError, match=r"\(Clip\) has no bound"):
+            require_inputs(model(tmp_path, node("Clip", inputs, ["z"])))

@@ -53,7 +53,7 @@ def test_recorded_results_name_no_path_of_a_machine():
 def test_a_changed_number_is_noticed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     text = Path("README.md").read_text("utf-8")
-    start = text.index("<!-- results: scores -->")
+    start = text.index("<!-- results: speed -->")
     (tmp_path / "README.md").write_text(text[:start] + text[start:].replace("| ", "| 9", 9))
     assert main(["--check", "--readme", str(tmp_path / "README.md")]) == 1
     assert main(["--readme", str(tmp_path / "README.md")]) == 0

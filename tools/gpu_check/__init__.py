@@ -1,1 +1,1 @@
-"""All that there is to measure on an NVIDIA GPU, by the product's own commands; see docs/gpu.md."""
+"""All that there is to measure on an NVIDIA GPU, by our own commands; see docs/measuring.md."""

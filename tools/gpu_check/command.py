@@ -1,7 +1,7 @@
 """`python -m tools.gpu_check`: all that there is to measure on an NVIDIA GPU, in one command.
 
-docs/gpu.md says what each step needs. Results are written as they come; one step that fails does
-not stop the next.
+docs/measuring.md says what each step needs. Results are written as they come; one step that fails
+does not stop the next.
 """
 
 import argparse

@@ -168,5 +168,10 @@ def _spec(value: Any) -> TensorSpec:
     """Reads a session's input or output; a symbolic side is free."""
     if value.type not in _DTYPES:
         raise ModelError(f"the model's {value.name!r} is a {value.type}, which nothing here takes")
-    shape = tuple(side if isinstance(side, int) else None for side in value.shape)
-    return TensorSpec(value.name, shape, np.dtype(_DTYPES[value.type]))
+    try:
+        shape = tuple(side if isinstance(side, int) else None for side in value.shape)
+        return TensorSpec(value.name, shape, np.dtype(_DTYPES[value.type]))
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"the names in the model are not UTF-8 ({error.reason}): export it again"
+        ) from error

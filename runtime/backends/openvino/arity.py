@@ -37,6 +37,9 @@ _BY_COUNT = {
     5: "BatchNormalization MelWeightMatrix",
     8: "QLinearConv QLinearMatMul",
 }
+_BOUND = "Clip"
+"""Needs a bound besides in OpenVINO's reader, which else ends the process where the node before it
+is one that it cannot read; a Clip without a bound changes nothing."""
 NEEDED = {name: count for count, names in _BY_COUNT.items() for name in names.split()}
 """Operator of ONNX -> how many inputs it needs, of those that need more than one.
 
@@ -90,7 +93,13 @@ def _require(node: bytes, path: Path) -> None:
     if text.get(_DOMAIN, "") not in ("", "ai.onnx") or kind in _NONE:
         return
     needed = NEEDED.get(kind, 1)
-    given = [f.data for f in known if f.number == _INPUT][:needed]
+    inputs = [f.data for f in known if f.number == _INPUT]
+    if kind == _BOUND and inputs and not any(inputs[1:]):
+        raise ModelError(
+            f"{path} cannot be run by OpenVINO: its node {text.get(_NAME, '')!r} (Clip) has no "
+            "bound: leave the node out, and export it again"
+        )
+    given = inputs[:needed]
     if len(given) < needed or not all(given):
         raise ModelError(
             f"{path} cannot be run: its node {text.get(_NAME, '')!r} ({kind}) has "

@@ -1,7 +1,7 @@
 """What is changed in a graph for OpenVINO's CPU plugin before it is compiled, all of it exact.
 
 None of it touches the file: other runtimes are as fast, or faster, with the graph as exported.
-What each gains is in docs/graph.md.
+What each gains is in docs/reference/results/graph.md.
 """
 
 from typing import Any
