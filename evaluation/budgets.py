@@ -95,20 +95,19 @@ class Budget:
         breaches = []  # each written so that NaN is a breach, too
         if self.agreement is not None and not measured.agreement >= self.agreement - _ROUNDING:
             breaches.append(
-                f"{100 * measured.agreement:.4f} % of pixels agree, at least "
-                f"{100 * self.agreement:g} % must"
+                f"{100 * measured.agreement:.4f} % of pixels agree; the limit is at least "
+                f"{100 * self.agreement:g} %"
             )
         if self.miou_points is not None and not (
             loss(measured.miou_points, self.miou_rises) <= self.miou_points + _ROUNDING
         ):
             breaches.append(
-                f"mIoU differs by {measured.miou_points:+.4f} points, at most "
-                f"{self.miou_points:g} may it"
+                f"mIoU differs by {measured.miou_points:+.4f} points; the limit is "
+                f"{self.miou_points:g}"
             )
         if self.class_points is not None:
             breaches += [
-                f"IoU of {name} differs by {points:+.3f} points, at most {self.class_points:g} "
-                "may it"
+                f"IoU of {name} differs by {points:+.3f} points; the limit is {self.class_points:g}"
                 for name, points in measured.class_points.items()
                 if not loss(points, self.class_rises) <= self.class_points + _ROUNDING
             ]

@@ -178,7 +178,7 @@ def _run(network: SegmentationNetwork, size: Size) -> Tensor:
         raise InputError(
             f"the network does not take an image of {size[0]}x{size[1]}: {error}; it says that "
             f"sides from {network.min_side} on that are multiples of {network.side_multiple} will "
-            "do: mend its min_side or side_multiple (--side-multiple)"
+            "do: correct its min_side or side_multiple (--side-multiple)"
         ) from error
     return logits
 
@@ -188,10 +188,10 @@ def _require_grid(network: SegmentationNetwork, size: Size, found: Size, stride:
     if found == wanted:
         return
     said = f"its stride is {stride} pixels"
-    advice = "mend its stride"
+    advice = "correct its stride"
     if network.upsampling == "none":
         said = "each of its logits is a pixel (upsampling 'none')"
-        advice = "mend its upsampling: half-pixel or aligned-corners"
+        advice = "correct its upsampling: half-pixel or aligned-corners"
     actual = {round(side / each) for side, each in zip(size, found, strict=True) if each}
     like = f", as with a stride of {actual.pop()}" if len(actual) == 1 else ""
     raise CheckFailed(

@@ -91,7 +91,7 @@ class Probe:
             if not np.isfinite(peak):
                 raise CheckFailed(
                     f"{tensor} is not finite in float32 already: the checkpoint is broken, and "
-                    "no precision mends it"
+                    "no precision helps"
                 )
             if kind == "all":
                 continue

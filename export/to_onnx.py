@@ -243,7 +243,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _add_own_options(parser: argparse.ArgumentParser) -> None:
-    own = parser.add_argument_group("a network of one's own")
+    own = parser.add_argument_group("a network of your own")
     add_network_options(own)
     own.add_argument(
         "--label-set",

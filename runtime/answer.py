@@ -23,7 +23,7 @@ PREDICTOR_GONE = (
 
 ON_THE_HOST = (
     "how sure the network is of a pixel is worked out on the host: give the image as a numpy array,"
-    " and leave on_device away"
+    " and leave out on_device"
 )
 """What is said of a confidence that is asked for of what is on the GPU."""
 

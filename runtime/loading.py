@@ -25,8 +25,8 @@ from icnet_deploy.runtime.cuda import open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
 
 _CHOOSES = (
-    "chooses among the artefacts of a folder, and {path} is none: leave it away; images of any "
-    "size are resized to the artefact's"
+    "chooses among the artefacts of a folder, and {path} is not a folder: leave it out; images of "
+    "any size are resized to the artefact's"
 )
 _MISFITS = {
     "size": f"--size {_CHOOSES}",
@@ -38,7 +38,7 @@ _MISFITS = {
     "label_set": "a label set is given to an engine without a sidecar, and {path} is no engine: "
     "what is exported says its own",
     "engine": "{path} is an engine, which runs on the GPU one image after the other, in the "
-    "precision that it was built for: leave --device cpu, --threads, --streams and TF32 away, or "
+    "precision that it was built for: leave out --device cpu, --threads, --streams and TF32, or "
     "give the ONNX file that it was built from",
     "folder": "{path} is a folder, whose fastest artefact is opened as it was measured: leave tf32 "
     "and cached away, or name a file",

@@ -156,7 +156,7 @@ class Serving:
         elif on_device:
             raise ImageError(
                 f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
-                " leave on_device away"
+                " leave out on_device"
             )
         else:
             labelled, _ = self._run(backend, batch)
@@ -250,7 +250,7 @@ class Serving:
         if on_device and sizes != [each.held.size for each in batch]:
             raise ImageError(
                 f"this engine makes its label map with a border around the image, at {sizes[0]}, "
-                "and only the host cuts it off: leave on_device away, or give it an image of that "
+                "and only the host cuts it off: leave out on_device, or give it an image of that "
                 "size"
             )
         with self.turns:

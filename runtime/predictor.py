@@ -144,7 +144,7 @@ class Predictor(LoadedModel):
             if cached:
                 raise InputError(
                     f"{path} is to be proved, and what OpenVINO compiled and kept of it cannot be: "
-                    "leave cached away, or the key and the SHA-256"
+                    "leave out cached, or the key and the SHA-256"
                 )
             cached = False
         with ExitStack() as files:

@@ -50,7 +50,7 @@ def check_tiles(metadata: ArtefactMetadata, overlap: float) -> Size:
     """
     if metadata.size is None:
         raise InputError(
-            "this model takes an image of any size as a whole: leave the tiles away, or export it "
+            "this model takes an image of any size as a whole: leave out the tiles, or export it "
             "at a fixed size (--size HxW without --dynamic-size)"
         )
     if metadata.head != "logits":

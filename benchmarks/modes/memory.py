@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--wheel",
         type=Path,
         metavar="FILE",
-        help=f"whose size is told, too (default: the newest of {_BUILT}, if there is one)",
+        help=f"also report its size (default: the newest of {_BUILT}, if there is one)",
     )
     return parser
 

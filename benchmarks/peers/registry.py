@@ -218,8 +218,8 @@ def _in_pytorch(name: str, network: FloatNetwork) -> Checkpoint:
     """A copy of the network, which a peer may move and convert."""
     if not isinstance(network, PytorchNetwork):
         raise InputError(
-            f"{name} runs the network in PyTorch, and {network.origin.name} is all that is known "
-            "of it: name it with --network PACKAGE.MODULE:FACTORY, or --weights"
+            f"{name} runs the network in PyTorch, but only {network.origin.name} is known of it: "
+            "name the network with --network PACKAGE.MODULE:FACTORY, or --weights"
         )
     return replace(network.checkpoint, network=copy.deepcopy(network.checkpoint.network))
 

@@ -113,7 +113,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     from icnet_deploy.networks.own.request import add_network_options
 
     group = parser.add_argument_group(
-        "a network of one's own, in place of MODEL",
+        "a network of your own, in place of MODEL",
         "It is scored in PyTorch. It needs --label-set, its classes, and --preprocessing.",
     )
     group.add_argument("--weights", type=Path, metavar="FILE", help="its .safetensors or .pth file")

@@ -24,7 +24,7 @@ def _arguments() -> argparse.ArgumentParser:
         "Make an artefact of an ONNX file that another program wrote: preprocessing is put in\n"
         "front, so that it takes uint8 images, and its logits are found behind what it makes of\n"
         "them. It is checked against the file on ONNX Runtime, and one that fails is not kept.\n"
-        "What the file does not say is to be said: its classes, and what its input expects.",
+        "You must name what the file does not say: its classes, and what its input expects.",
         "icnet adopt net.onnx --label-set classes.json --preprocessing imagenet -o adopted.onnx",
     )
     p.add_argument("file", type=Path, metavar="FILE.onnx", help="one float input, an image")

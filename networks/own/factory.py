@@ -54,7 +54,7 @@ def _called(target: Any, arguments: Mapping[str, Any], factory: str) -> nn.Modul
         value = target(**arguments)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{factory} with {dict(arguments)} failed with {error_words(error)}; mend it there"
+            f"{factory} with {dict(arguments)} failed with {error_words(error)}; correct it there"
         ) from error
     if not isinstance(value, nn.Module):
         raise InputError(

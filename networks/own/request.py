@@ -46,8 +46,8 @@ def add_network_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--network",
         metavar="PACKAGE.MODULE:FACTORY",
-        help="a PyTorch network of one's own: FACTORY is called for it; the current folder is "
-        "searched for the module",
+        help="a PyTorch network of your own: FACTORY returns it; the current folder is searched "
+        "for the module",
     )
     parser.add_argument(
         "--network-args", metavar="JSON", help="an object: keyword arguments of FACTORY"

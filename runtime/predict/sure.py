@@ -67,7 +67,7 @@ def check_unsure(metadata: ArtefactMetadata, label_ids: bool) -> None:
     if label_ids and 0 in (metadata.label_set.label_ids or ()):
         raise InputError(
             "--unsure-below with --label-ids: what is no class is written as 0, and 0 is a class's "
-            f"id in the label set {metadata.label_set.name!r}: leave --label-ids away"
+            f"id in the label set {metadata.label_set.name!r}: leave out --label-ids"
         )
 
 

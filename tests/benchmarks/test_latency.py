@@ -140,7 +140,7 @@ def test_the_network_of_the_peers_is_named_or_found(tmp_path, run):
     assert [each.name for each in read_measurements(out)] == ["own", "pytorch"]
     done = run("benchmark", "latency", path, *small, "pytorch")
     assert done.code == 2
-    assert "own.onnx is all that is known of it: name it with --network" in done.err
+    assert "only own.onnx is known of it: name the network with --network" in done.err
 
 
 def test_a_peer_that_was_named_alone_must_run(artefact, checkpoint, run, monkeypatch):

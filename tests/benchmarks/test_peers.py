@@ -332,7 +332,7 @@ def test_what_a_peer_cannot_do_with_an_onnx_file_alone_is_said(own, tmp_path):
     with open_peer("openvino", labels, (64, 96), 1, weights=network) as subject:
         assert subject.facts["file"] == "l.onnx"
     for name, words in (
-        ("pytorch", "a.onnx is all that is known of it: name it with --network"),
+        ("pytorch", "only a.onnx is known of it: name the network with --network"),
         ("openvino", "none is here: name one, too, as `icnet export --head la"),
     ):
         with (

@@ -84,7 +84,7 @@ def test_wrong_arguments_and_a_failing_factory_are_said(here):
     with pytest.raises(InputError, match="unexpected keyword argument 'depth'; it takes"):
         build_module("own_nets:build", {"classes": 3, "depth": 2})
     with pytest.raises(
-        InputError, match=r"KeyError: 'layer4' \(own_nets.py, line 16\); mend it there"
+        InputError, match=r"KeyError: 'layer4' \(own_nets.py, line 16\); correct it there"
     ):
         build_module("own_nets:broken", {"classes": 3})
     with pytest.raises(InputError, match="is a network already, which takes no arguments"):

@@ -184,7 +184,7 @@ class TestUnsure:
             main([picture, "--model", str(own), *words, "--label-ids"]),
             capfd,
             "0 is a class's id",
-            "leave --label-ids away",
+            "leave out --label-ids",
         )
         assert not out.exists()
 

@@ -170,7 +170,7 @@ def test_a_border_is_never_labelled_and_has_the_means_colour():
 @pytest.mark.parametrize(
     ("options", "overlap", "message"),
     [
-        ({"size": None}, 0.25, "takes an image of any size as a whole: leave the tiles away"),
+        ({"size": None}, 0.25, "takes an image of any size as a whole: leave out the tiles"),
         ({"head": "labels"}, 0.25, "joined by their logits, .* 'labels': export it with --head"),
         ({}, -0.1, r"overlap is -0\.1, expected 0 to 0\.75"),
         ({}, 0.8, "expected 0 to 0"),
@@ -240,7 +240,7 @@ class TestCommand:
             ({}, ("--overlap", "0.5"), "--overlap is of tiles"),
             ({}, ("--tiles", "--overlap", "2"), "expected 0 to 0.75"),
             ({"head": "labels"}, ("--tiles",), "export it with --head logits"),
-            ({"size": None}, ("--tiles",), "leave the tiles away"),
+            ({"size": None}, ("--tiles",), "leave out the tiles"),
         ],
     )
     def test_what_cannot_be_is_refused_before_anything(

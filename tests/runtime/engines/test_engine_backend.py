@@ -258,7 +258,7 @@ class TestOnTheGpu:
             frame = desk.frame(images[1])
             with pytest.raises(ImageError, match=r"on the GPU, and how sure .* as a numpy array"):
                 predictor.predict(frame, confidence=True)
-            with pytest.raises(ImageError, match="leave on_device away"):
+            with pytest.raises(ImageError, match="leave out on_device"):
                 predictor.predict(images[1], on_device=True, confidence=True)
             with pytest.raises(ImageError, match="image is on the GPU, and how sure"):
                 _ = predictor.predict(frame).confidence
@@ -270,7 +270,7 @@ class TestOnTheGpu:
         with Predictor.from_onnx(desk.onnx(), "onnxruntime", "cpu") as predictor:
             with pytest.raises(ImageError, match="not for onnxruntime"):
                 predictor.predict(desk.frame(blocks(SIZE)))
-            with pytest.raises(ImageError, match="leave on_device away"):
+            with pytest.raises(ImageError, match="leave out on_device"):
                 predictor.predict(blocks(SIZE), on_device=True)
 
 
