@@ -54,8 +54,8 @@ class Backend(Protocol):
             feed: an array for each input, of its dtype and shape.
 
         Returns:
-            An array for each output. It may be the runtime's own memory, which this thread's next
-            run writes over: copy what is to stay.
+            An array for each output. It may be memory of the runtime that the next run in the same
+            thread overwrites; a run in another thread never does.
 
         Raises:
             BackendError: the feed does not fit, the runtime failed, or the backend is closed.

@@ -30,22 +30,29 @@ _MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Runtime:
-    """All that is to be known of a runtime before its code is imported.
+    """What the kit knows of a runtime before it imports the runtime's code.
 
-    Its module opens files by `open_model(path, device, threads, **options)`, or engines by
-    `open_plan(plan, package, cuda, host_code)`, and says by `probe(package)`, which is given the
-    imported package, what `icnet doctor` shows: a `version`, and `devices` or `providers` where it
-    lists them. One that runs on the CPU and on CUDA also says whether `cuda_works()`.
+    The module has these functions:
+
+    - `open_model(path, device, threads, **options)` returns a `Backend` of an ONNX file, and raises
+      ModelError ("... cannot load ...") if it cannot. A runtime of engines has
+      `open_plan(plan, package, cuda, host_code)` in its place.
+    - `probe(package)` gets the imported package and returns what `icnet doctor` shows: a dict with
+      `version`, and `devices` (a dict) or `providers` (a list).
+    - `cuda_works()`, only if the runtime runs on the CPU and on CUDA.
+
+    The module imports the package inside functions, never at its top, with `imported`. A backend
+    calls `forks.outlive_forks(self)`, or a forked child waits for ever when it frees the model.
 
     Attributes:
-        module: its module's full name.
-        package: the package to import.
-        extras: device -> the extra of `icnet-deploy` that brings the package.
-        auto_rank: of those that are installed `auto` takes the lowest; None: it takes it never.
+        module: the module's full name.
+        package: the pip package to import.
+        extras: device -> the extra of `icnet-deploy` that installs the package.
+        auto_rank: `auto` takes the installed runtime of the lowest rank. None: `auto` never takes
+            this one; `verify`, `parity` and `quantize` still do.
         engines: whether it runs engines that were built beforehand, not ONNX files.
-        options: what `open_model` takes of `streams`, `tf32` and `cached`.
-        statistics: a package through which this one tells its makers that it is used, and which
-            it does without where it is not there.
+        options: those of `streams`, `tf32` and `cached` that `open_model` accepts.
+        statistics: its package for usage statistics, which is hidden while it is imported.
     """
 
     module: str
@@ -68,7 +75,7 @@ class Runtime:
 
     @contextmanager
     def working(self, device: str) -> Iterator[ModuleType]:
-        """Imports its module, which imports the package when it is called.
+        """Imports its module, for functions of it that import the package.
 
         Raises:
             UnavailableError: the package is broken.

@@ -126,7 +126,9 @@ class Small(Plain):
 
 def test_a_stride_or_a_rule_that_is_not_true_is_refused_by_name():
     assert stride_of(Plain(4), [(97, 161), (96, 128)]) == 4
-    with pytest.raises(CheckFailed, match=r"its stride is 8 .* 25x41, as with a stride of 4: correct"):
+    with pytest.raises(
+        CheckFailed, match=r"its stride is 8 .* 25x41, as with a stride of 4: correct"
+    ):
         stride_of(Wrong(4), [(97, 161)])
     with pytest.raises(CheckFailed, match=r"upsampling 'none'.* logits of 97x161; they are 25x41"):
         stride_of(Small(4), [(97, 161)])
