@@ -149,9 +149,9 @@ def _arguments() -> argparse.ArgumentParser:
         "Build a TensorRT engine from an ONNX file that `icnet export` or `icnet quantize` wrote. "
         "The precision is the file's. The engine is a plain plan; what is known of it goes into a "
         "JSON file beside it.",
-        "python export/build_engine.py icnet.onnx --batch 1:1:4 -o icnet.engine\n"
-        "  python export/build_engine.py icnet.onnx --with tensorrt-rtx --target SM86,SM89\n"
-        "  python export/build_engine.py icnet.onnx --print-trtexec",
+        "icnet build-engine icnet.onnx --batch 1:1:4 -o icnet.engine\n"
+        "  icnet build-engine icnet.onnx --with tensorrt-rtx --target SM86,SM89\n"
+        "  icnet build-engine icnet.onnx --print-trtexec",
     )
     p.add_argument("onnx", type=Path, metavar="ONNX")
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: ONNX's .engine)")

@@ -191,7 +191,7 @@ def _arguments() -> argparse.ArgumentParser:
         "Export a network to ONNX: a checkpoint, or with --network any PyTorch network. "
         "Preprocessing is in the graph, uint8 image in; the file is checked against PyTorch, and "
         "one that fails is not kept.",
-        "python export/to_onnx.py --size 1024x2048 --head labels -o icnet.onnx\n"
+        "icnet export -o icnet.onnx\n"
         "  icnet export --network nets:unet --weights unet.pth --label-set classes.json \\\n"
         "    --preprocessing imagenet --size 512x512 -o unet.onnx",
     )

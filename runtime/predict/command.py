@@ -50,7 +50,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         required=True,
         metavar="FILE",
-        help="an exported ONNX file, an engine, or a folder of them: its fastest verified one",
+        help="an ONNX file (`icnet export -o icnet.onnx` writes that of the shipped network), an "
+        "engine, or a folder that `icnet verify` checked, of which the fastest file is taken",
     )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="the folder of the results"

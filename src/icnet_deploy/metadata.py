@@ -288,7 +288,8 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
     except OSError as error:
         raise ModelError(
             f"cannot read the model {path}: {error.strerror or error}; expected an ONNX file that "
-            "`icnet export` or `icnet quantize` wrote"
+            "`icnet export` or `icnet quantize` wrote; `icnet export -o FILE` writes that of the "
+            "shipped network"
         ) from error
     except (EOFError, ValueError) as error:
         raise ModelError(

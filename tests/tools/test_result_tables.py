@@ -97,7 +97,7 @@ def test_a_table_says_what_was_measured_with_a_checkpoint_of_before(timed):
     def page(table, *results):
         return with_tables(f"<!-- results: {table} -->\n<!-- end -->", results)
 
-    line = "is of the checkpoint that was shipped"
+    line = "are of the checkpoint that was shipped"
     assert line not in page("parity", now)
     assert line not in page("parity", now, measured)  # it is no row of this table
     assert line in page("parity", now, before)
