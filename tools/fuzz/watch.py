@@ -26,7 +26,7 @@ from tools.fuzz.worker import CRASH, CURRENT, HEAD
 _LOOK = 0.2  # seconds from look to look
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MOST_BYTES = 8 << 30  # of memory; a process that has more is ended
-_START = 300  # seconds of processor time until the first input
+_START = 300  # seconds of processor time until the first input, and between two
 
 
 @dataclass
@@ -171,7 +171,7 @@ class _Guard(threading.Thread):
                 last = spent
                 if tried != before:
                     before, since = tried, spent
-                allowed = self._target.seconds if tried else _START
+                allowed = self._target.seconds if tried % 2 else _START
                 if spent - since > allowed:
                     self._end(f"it took more than {allowed:g} s")
                 if waits > allowed:
@@ -191,7 +191,7 @@ class _Guard(threading.Thread):
 
 
 def _current(where: Path) -> tuple[int, bytes]:
-    """How many inputs a process has begun with, and the last of them."""
+    """The counter of a process, and the last input that it tried."""
     try:
         with (where / CURRENT).open("rb") as file:
             head = file.read(HEAD)

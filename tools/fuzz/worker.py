@@ -33,7 +33,8 @@ CURRENT, CRASH = "current", "crash.txt"
 """Files in the job's folder: the input that is tried, and where a crash was."""
 
 HEAD, ROOM = 16, 4 << 20
-"""Bytes of `CURRENT`: the number of inputs and the length of the last come first."""
+"""Bytes of `CURRENT`: a counter and the length of the input come first. The counter is odd while an
+input is tried, and even between two, where the next one is made."""
 
 _SAY = 0.5  # seconds
 _NO_LIMIT = 1 << 30  # seconds; of 0 atheris makes one, and whoever watches has a limit
@@ -77,8 +78,10 @@ class _Trial:
         """Tries one input."""
         self.tried += 1
         self.current[HEAD : HEAD + len(data)] = data
-        self.current[:HEAD] = self.tried.to_bytes(8, "little") + len(data).to_bytes(8, "little")
+        self.current[8:HEAD] = len(data).to_bytes(8, "little")
+        self.current[:8] = (2 * self.tried - 1).to_bytes(8, "little")
         verdict = judge(self.target, self.run, data, self.inside)
+        self.current[:8] = (2 * self.tried).to_bytes(8, "little")
         self.counts[verdict.outcome] += 1
         self.counts.update(f"+{mark}" for mark in verdict.marks)
         if verdict.outcome == FOUND:
