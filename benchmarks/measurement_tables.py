@@ -298,9 +298,9 @@ def _value(name: str, value: Any) -> str:
     return number(value / divisor, digits) if unit else f"{value:g}"
 
 
-def _cell(summary: Mapping[str, Any] | None, name: str, digits: int = 1) -> str:
-    """A number of a summary; a dash for a percentile beyond which no sample lies."""
-    if summary is None:
+def _cell(summary: Any, name: str, digits: int = 1) -> str:
+    """A number of a summary; a dash for what has none, and for a percentile beyond all."""
+    if not is_summary(summary):
         return "-"
     percentile = re.fullmatch(r"p(\d+)_ms", name)
     if percentile and not tellable(int(percentile[1]), summary["runs"]):
