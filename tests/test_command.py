@@ -119,7 +119,7 @@ def example(argv=None):
     [
         (["--count", "0"], "'0' is not a whole number"),
         (["--count", "9" * 5000], "invalid count value"),
-        (["--cou", "3"], "unrecognized arguments: --cou"),  # abbreviations are not taken
+        (["--cou", "3"], "unknown option --cou: did you mean --count?"),  # no abbreviations
         (["more\nlines"], "more lines"),
     ],
 )
@@ -309,3 +309,13 @@ def test_own_code_that_cannot_be_had_says_why(own_code, text, message):
 
 def test_an_error_of_own_code_is_told_with_its_line():
     assert error_words(KeyError()) == "KeyError"
+
+
+def test_a_misspelt_name_is_asked_about(capsys):
+    """`--modle` was answered by "--model is required"."""
+    assert main(["predict", "a.png", "--modle", "net.onnx", "-o", "out"]) == 2
+    assert "unknown option --modle: did you mean --model?" in capsys.readouterr().err
+    assert main(["predict", "a.png", "--model=net.onnx", "--zzz=1", "-o", "out"]) == 2
+    assert "unknown option --zzz (see icnet predict --help)" in capsys.readouterr().err
+    assert main(["exprot"]) == 2
+    assert "unknown command 'exprot': did you mean export?" in capsys.readouterr().err

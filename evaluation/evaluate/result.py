@@ -244,7 +244,7 @@ def image_counts(result: Result, where: str = "the result") -> list[ImageCounts]
             f"{where} holds counts of {len(counts)} images that do not fit its protocol and "
             f"score; expected {images} images of {classes} classes: score the model again"
         )
-    union = sum(one.truth + one.predicted - one.right for one in counts)
+    union = np.sum([one.truth + one.predicted - one.right for one in counts], 0)
     for (name, iou), pixels in zip(result["score"]["iou_percent"].items(), union, strict=True):
         if (iou is None) != (pixels == 0):
             raise InputError(

@@ -1,6 +1,6 @@
 """`python start.py DIR`: all that a first try needs, where nothing of your own is at hand.
 
-It draws a data set, trains a small U-Net on it for a minute, and writes
+It draws a data set, trains a small U-Net on it for half a minute, and writes
 
     DIR/street/        drawn scenes with labels, splits train and val: the data set
     DIR/classes.json   the names of its eight classes
@@ -55,9 +55,9 @@ def main() -> None:
     """Writes everything and says what it wrote."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("out", type=Path, metavar="DIR")
-    p.add_argument("--steps", type=int, default=150, help="of training (default: %(default)s)")
-    p.add_argument("--train", type=int, default=64, help="scenes to train on (%(default)s)")
-    p.add_argument("--val", type=int, default=24, help="scenes to score on (%(default)s)")
+    p.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s)")
+    p.add_argument("--train", type=int, default=32, help="scenes to train on (%(default)s)")
+    p.add_argument("--val", type=int, default=16, help="scenes to score on (%(default)s)")
     args = p.parse_args()
     street, photos = args.out / "street", args.out / "photos"
     classes = write_streets(street, STREETS, {"train": args.train, "val": args.val}, SIZE)

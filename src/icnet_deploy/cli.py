@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import cast
 
 from icnet_deploy._version import __version__
-from icnet_deploy.command import command
+from icnet_deploy.command import command, did_you_mean
 
 COMMANDS = {
     "scenes": ("icnet_deploy.data.scenes.dataset", "draw labelled street scenes of any size"),
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"icnet: error: unknown command {name!r}; known: {known}", file=sys.stderr)
+        known = did_you_mean(name, COMMANDS) or f"; known: {', '.join(COMMANDS)}"
+        print(f"icnet: error: unknown command {name!r}{known}", file=sys.stderr)
         return 2
     module = import_module(COMMANDS[name][0])
     return cast(int, module.main(arguments[1:]))

@@ -1,6 +1,7 @@
 """What every command shares: its parser, its argument types, and how errors become exit codes."""
 
 import argparse
+import difflib
 import errno
 import functools
 import importlib
@@ -12,7 +13,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os.path import exists, isfile
 from pathlib import Path
@@ -30,10 +31,26 @@ class _Main(Protocol):
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but an unknown option is named before one that is missing."""
+        words = list(sys.argv[1:] if args is None else args)
+        known = self._option_string_actions
+        for word in words[: words.index("--")] if "--" in words else words:
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--\w[\w-]*", name) and name not in known:
+                self.error(f"unknown option {name}{did_you_mean(name, known)}")
+        return super().parse_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Answers with one line, where argparse would print the whole usage, too."""
         text = " ".join(message.split())
         self.exit(2, f"{self.prog}: error: {text} (see {self.prog} --help)\n")
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """A question for whoever misspelt a name: ": did you mean X?"; empty if none is like it."""
+    like = difflib.get_close_matches(word, known, 1)
+    return f": did you mean {like[0]}?" if like else ""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

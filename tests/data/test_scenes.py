@@ -156,7 +156,7 @@ def test_the_command_draws_what_it_is_asked_for(tmp_path, capsys):
         (["out", "--seed", "x"], "invalid int value"),
         (["out", "--seed", "-1"], "seed at least 0"),
         (["out", "--split", "none"], "invalid choice"),
-        (["out", "--colour"], "unrecognized arguments"),
+        (["out", "--colour"], "unknown option --colour"),
         (["file/out"], "cannot write into the folder"),
         ([], "required: OUT"),
     ],
