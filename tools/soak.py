@@ -104,7 +104,8 @@ def soak(predictor: Predictor, predictions: int, every: int, seed: int) -> list[
     first = predictor.predict(same).labels
     samples = []
     for done in tqdm(range(1, predictions + 1), desc="soak", unit="image", disable=None):
-        height, width = np.exp2(rng.uniform(*np.log2((_LEAST, _MOST + 1)), 2)).astype(int)
+        drawn = rng.uniform(math.log2(_LEAST), math.log2(_MOST + 1), 2)
+        height, width = np.exp2(drawn).astype(int)
         predictor.predict(np.ascontiguousarray(noise[:height, :width]))
         if done % every == 0:
             if not np.array_equal(predictor.predict(same).labels, first):

@@ -129,7 +129,7 @@ def _with_other_metadata(data: bytes, rng: Random) -> bytes:
 def changed_weights(data: bytes, rng: Random) -> bytes:
     """The same graph with other numbers in a tensor: of any bits, or of any size."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     model = onnx.ModelProto()
     try:
@@ -148,13 +148,13 @@ def changed_weights(data: bytes, rng: Random) -> bytes:
             : len(content) - at
         ]
         tensor.raw_data = bytes(content)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def changed_graph(data: bytes, rng: Random) -> bytes:
     """The same file with one to three parts of its graph changed: nodes, shapes, types, tensors."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     model = onnx.ModelProto()
     try:
