@@ -248,8 +248,8 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     if out is not None and kind_of(out) == "onnx":
         if len(placements) > 1:
             raise InputError(
-                f"-o {out} is one file, --placement both writes {len(placements)}: name a folder, "
-                "or a placement"
+                f"-o {out} is one file, and {len(placements)} are written by default: name a "
+                f"folder, or one placement: {' or '.join(f'--placement {p}' for p in placements)}"
             )
         files = {placements[0]: out}
     elif out is not None and not isdir(out) and _is_of_a_file(out):

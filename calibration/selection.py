@@ -116,8 +116,10 @@ def choose_each(
 ) -> list[CalibrationSet]:
     """Makes a set of each of several draws as `choose` does; each image is decoded once."""
     if fewest := next((len(files) for files in draws if len(files) < FEWEST), None):
+        images = "image is" if fewest == 1 else "images are"
         raise InputError(
-            f"{fewest} images are too few to calibrate on: give at least {FEWEST}, better 32"
+            f"{fewest} {images} too few to calibrate on: give at least {FEWEST}, better 32, all "
+            "different"
         )
     turn = exif != "ignore"
     hashes: dict[Path, tuple[str, ...]] = {}

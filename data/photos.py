@@ -80,7 +80,8 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
         DatasetError: there is no such folder, or no image in it.
     """
     if not isdir(folder):
-        raise DatasetError(f"the folder of images {folder} {why_no_folder(folder)}")
+        named = f"{str(folder)!r}, which should be a folder of images,"
+        raise DatasetError(f"{named} {why_no_folder(folder)}")
     listing = find_files(folder, IMAGE_SUFFIXES)
     if not listing.files:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")

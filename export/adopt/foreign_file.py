@@ -163,8 +163,8 @@ def _load(path: Path) -> tuple[onnx.ModelProto, str]:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (EOFError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
-            "another kind of file; copy it again, or export it again"
+            f"{path} is not a whole ONNX file ({total} bytes: {error}): if it was cut off, copy or "
+            "export it again; if it is another kind of file, name an ONNX file"
         ) from error
     if entry.text is not None:
         raise ModelError(

@@ -137,9 +137,9 @@ def check_available(name: str, device: str) -> Runtime:
     if runtime.engines:
         others = (other for other, row in RUNTIMES.items() if not row.engines)
         raise InputError(
-            f"runtime {name!r} runs engines, and this is an ONNX file: build one from it with "
-            f"`icnet build-engine MODEL.onnx --with {name}`, and give that (Predictor.from_engine);"
-            f" or run the ONNX file with runtime {_either(others)}"
+            f"runtime {name!r} runs engines, and this is an ONNX file: run it with runtime "
+            f"{_either(others)}; or, on a machine with an NVIDIA GPU, build an engine from it with "
+            f"`icnet build-engine MODEL.onnx --with {name}`, and open the engine"
         )
     if device not in runtime.extras:
         raise DeviceError(

@@ -126,8 +126,8 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         tell(f"{path}: {replace(inside, left_out=left_out).says_left_out()}")
     if not files:
         raise InputError(
-            f"there is no image or video under {path} "
-            f"({', '.join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))})"
+            f"there is no image or video in the folder {str(path)!r} or its sub-folders: check the "
+            "folder, and the files' endings (such as .jpg, .png, .mp4)"
         )
     for file in files:
         yield file, file.relative_to(path).with_suffix("")

@@ -35,6 +35,8 @@ class _Parser(argparse.ArgumentParser):
         """As argparse does, but an unknown option is named before one that is missing."""
         words = list(sys.argv[1:] if args is None else args)
         known = self._option_string_actions
+        if self._subparsers is not None:  # which have options of their own
+            return super().parse_args(words, namespace)
         for word in words[: words.index("--")] if "--" in words else words:
             name = word.partition("=")[0]
             if re.fullmatch(r"--\w[\w-]*", name) and name not in known:

@@ -293,8 +293,8 @@ def read_onnx_metadata(path: str | Path, check: bool = True) -> ArtefactMetadata
         ) from error
     except (EOFError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a whole ONNX file ({total} bytes: {error}): it was cut off, or is "
-            "another kind of file; export it again"
+            f"{path} is not a whole ONNX file ({total} bytes: {error}): if it was cut off, copy or "
+            "export it again; if it is another kind of file, name an ONNX file"
         ) from error
 
 

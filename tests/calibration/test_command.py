@@ -140,7 +140,10 @@ def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_pat
             ["--images", "{data}/leftImg8bit", "--held-out", "{data}/leftImg8bit/val"],
             "of the split that models are scored on",
         ),
-        (["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"], "--placement both writes 2"),
+        (
+            ["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"],
+            "2 are written by default: name a folder",
+        ),
         (["--images", "{data}/leftImg8bit/train", "-o", "x.ONNX"], "name a folder, or a file that"),
         (["--images", "{data}/leftImg8bit/train", "-o", "x.engine"], "name a folder, or a file"),
         (

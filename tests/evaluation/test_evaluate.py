@@ -120,7 +120,7 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path):
     engine.write_bytes(b"plan")
     told = evaluate(engine, extra=("--runtime", "openvino"))
     assert "known: auto, tensorrt, tensorrt-rtx" in told
-    assert "leave --device cpu" in evaluate(engine, extra=("--device", "cpu"))
+    assert "leave out --device cpu" in evaluate(engine, extra=("--device", "cpu"))
     assert "--runtime openvino" in evaluate(extra=("--runtime", "openvino"))
     assert "--device cuda" in evaluate(extra=("--device", "cuda"))
     assert "--size is for a checkpoint" in evaluate(artefact, extra=("--size", "64x64"))

@@ -310,7 +310,7 @@ def test_engines_go_to_the_runtimes_of_engines_and_need_no_other(uninstall, tmp_
     assert "it runs engines, and this is an ONNX file" in found.left_out[1]
     assert list(pairing.pair([engine], ["openvino"]).without) == [engine]
     (asked,) = pairing.pair([engine], device="cpu").runs
-    with pytest.raises(InputError, match="leave --device cpu"), pairing.open_run(asked):
+    with pytest.raises(InputError, match="leave out --device cpu"), pairing.open_run(asked):
         pass
     with pytest.raises(MissingPackage, match="icnet parity"):
         pairing.pair([artefact])

@@ -338,7 +338,7 @@ def test_requests_that_cannot_be(predict, model, out, blocks, tmp_path, capfd):
     write_image(image, blocks(SIZE))
     (tmp_path / "nothing").mkdir()
     assert_refused(predict(tmp_path / "absent.png"), capfd, "absent.png", "does not exist")
-    assert_refused(predict(tmp_path / "nothing"), capfd, "there is no image or video under")
+    assert_refused(predict(tmp_path / "nothing"), capfd, "there is no image or video in the folder")
     assert_refused(predict(image, options=("--runtime", "caffe")), capfd, "unknown runtime 'caffe'")
     assert_refused(predict(image, options=("--runtime", "tensorrt")), capfd, "build-engine")
     assert_refused(

@@ -207,9 +207,10 @@ def _load(
         ports, content = earlier
         with suppress(*_ERRORS):  # what OpenVINO does not take is compiled anew
             return core().import_model(content, device, config), _ports_of(ports)
+    reader = core()
     require_inputs(path)
     compiled, made = compile_for(
-        core().read_model(path), lambda model: core().compile_model(model, device, config)
+        reader.read_model(path), lambda model: core().compile_model(model, device, config)
     )
     if place is not None:
         stream = io.BytesIO()

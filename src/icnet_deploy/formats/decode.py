@@ -44,7 +44,7 @@ def header(content: bytes) -> Header:
             return head
     raise Unreadable(
         f"is not an image that can be decoded ({len(content)} bytes); expected JPEG, PNG, WebP, "
-        "BMP, TIFF, GIF, AVIF, JPEG 2000, PBM, PGM or PPM: convert it"
+        "BMP, TIFF, GIF, AVIF, JPEG 2000, PBM, PGM or PPM: name another file, or convert it"
     )
 
 

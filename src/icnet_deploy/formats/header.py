@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-CUT = "was cut off: its end is missing"
+CUT = "was cut off, its end is missing: copy or download it again"
 CORRUPT = "is corrupt: {}; copy or export it again"
 
 
