@@ -138,7 +138,8 @@ def read_measurements(path: Path) -> list[Measurement]:
     try:
         lines = read_file(path).decode("utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; expected {_LINE.what}") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {why}; expected {_LINE.what}") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise InputError(f"{path} is empty: expected {_LINE.what}")

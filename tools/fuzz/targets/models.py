@@ -126,8 +126,8 @@ def _with_other_metadata(data: bytes, rng: Random) -> bytes:
     return with_entry(data, other)
 
 
-def changed_weights(data: bytes, rng: Random) -> bytes:
-    """The same graph with other numbers in a tensor: of any bits, or of any size."""
+def _parsed(data: bytes) -> Any:
+    """The model of a file; None if it is none."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -135,6 +135,14 @@ def changed_weights(data: bytes, rng: Random) -> bytes:
     try:
         model.ParseFromString(data)
     except DecodeError:
+        return None
+    return model
+
+
+def changed_weights(data: bytes, rng: Random) -> bytes:
+    """The same graph with other numbers in a tensor: of any bits, or of any size."""
+    model = _parsed(data)
+    if model is None:
         return changed_bytes(data, rng)
     tensors = [tensor for tensor in model.graph.initializer if tensor.raw_data]
     if not tensors:
@@ -153,13 +161,8 @@ def changed_weights(data: bytes, rng: Random) -> bytes:
 
 def changed_graph(data: bytes, rng: Random) -> bytes:
     """The same file with one to three parts of its graph changed: nodes, shapes, types, tensors."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError:
+    model = _parsed(data)
+    if model is None:
         return changed_bytes(data, rng)
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(model.graph))
