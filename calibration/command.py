@@ -23,13 +23,14 @@ from icnet_deploy.calibration.selection import (
     Pool,
     choose_each,
 )
-from icnet_deploy.command import add_exif_option, check_outputs, command, count
+from icnet_deploy.command import check_outputs, command, count
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.data.dataset import Incomplete
 from icnet_deploy.data.options import (
     OF_LABELS,
     add_dataset_options,
+    add_exif_option,
     add_label_options,
     open_split,
     refuse_data_options,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from icnet_deploy.command import add_exif_option, count
+from icnet_deploy.command import Goal, count, options
 from icnet_deploy.data import DATASETS, Dataset, open_dataset
 from icnet_deploy.data.mapping import ClassMap
 from icnet_deploy.data.own.classes import FILE, LABEL_VALUES, PERSON
@@ -17,6 +17,11 @@ from icnet_deploy.labels import LABEL_SETS, load_label_set
 
 SPLIT = "val"
 """The part of a data set that is scored, unless another is asked for."""
+
+DATASET_HELP = (
+    f"how the folder is laid out: {', '.join(DATASETS)}; or PACKAGE.MODULE:OPENER, a function of "
+    "your own that opens it"
+)
 
 OF_LABELS = ("label_values", "class_map")
 """The options that speak of a data set's labels only."""
@@ -34,19 +39,22 @@ def add_data_options(
     """
     required = required and not images
     add_dataset_options(parser, required)
+    group = options(parser, Goal.IMAGES)
     if images:
-        parser.add_argument(
+        group.add_argument(
             "--images",
             metavar="DIR",
             type=Path,
-            help="photos without labels, in place of a data set: every image below DIR",
+            help="use the photos below DIR, which need no labels, in place of a data set",
         )
-    parser.add_argument("--split", metavar="NAME", help=f"which part of it (default: {SPLIT})")
-    parser.add_argument(
+    group.add_argument(
+        "--split", metavar="NAME", help=f"which part of the data set (default: {SPLIT})"
+    )
+    group.add_argument(
         "--limit",
         type=count,
         metavar="N",
-        help="score N images, spread evenly over the split (default: all)",
+        help="use only N images, spread evenly over the split (default: all)",
     )
     add_group_option(parser)
     add_label_options(parser)
@@ -55,20 +63,21 @@ def add_data_options(
 
 def add_group_option(parser: argparse._ActionsContainer) -> None:
     """Adds which images belong together."""
-    parser.add_argument(
+    options(parser, Goal.IMAGES).add_argument(
         "--group-by",
         metavar="REGEX",
-        help="which images belong together (a drive, a patient): those in whose file names REGEX "
-        "finds the same text, or its first (...) does; with a / it is searched in their paths "
-        "(default: as the layout has it, e.g. CITY_SEQUENCE of Cityscapes; of a folder each image "
-        "is by itself)",
+        help="which images belong together, e.g. those of a drive or a patient: those in whose "
+        "file names REGEX, or its first (...), matches the same text; a REGEX with a / is searched "
+        "in paths (default: the groups of the layout; in a folder, each image alone)",
     )
 
 
 def add_dataset_options(parser: argparse._ActionsContainer, required: bool = False) -> None:
     """Adds which data set, and where it is."""
     add_dataset_option(parser, required)
-    parser.add_argument("--data", required=required, metavar="DIR", type=Path, help="its folder")
+    options(parser, Goal.IMAGES).add_argument(
+        "--data", required=required, metavar="DIR", type=Path, help="the data set's folder"
+    )
 
 
 def add_dataset_option(
@@ -76,13 +85,12 @@ def add_dataset_option(
 ) -> None:
     """Adds how the folder is laid out, or what opens it."""
     # No `choices`: an unknown name is answered by the code that knows the names, in one line.
-    parser.add_argument(
+    options(parser, Goal.IMAGES).add_argument(
         "--dataset",
         required=required,
         default=default,
         metavar="NAME",
-        help=f"{', '.join(DATASETS)}: the layout; or PACKAGE.MODULE:OPENER, a function of your own "
-        f"that opens it{f' (default: {default})' if default else ''}",
+        help=f"{DATASET_HELP}{f' (default: {default})' if default else ''}",
     )
 
 
@@ -90,28 +98,40 @@ def add_label_options(parser: argparse._ActionsContainer, label_set: bool = True
     """Adds what the labels of a data set mean.
 
     Args:
-        parser: of the command, or a group of its options.
+        parser: of the command.
         label_set: also which classes a folder has; False where the command has that option.
     """
+    group = options(parser, Goal.LABELS)
     if label_set:
-        parser.add_argument(
+        group.add_argument(
             "--label-set",
             metavar="NAME|FILE.json",
-            help="the classes: of --dataset folder, where it has no classes.json, and of a network "
-            f"of your own ({', '.join(LABEL_SETS)}, or a file)",
+            help=f"the classes ({', '.join(LABEL_SETS)}, or a file): of a network of your own, and "
+            "of --dataset folder if it has no classes.json",
         )
-    parser.add_argument(
+    group.add_argument(
         "--label-values",
         choices=LABEL_VALUES,
-        help="of --dataset folder: label files hold indices, from 0, or the label_ids of the label "
-        "set (default: ids where a label set of your own has them, else indices)",
+        help="what the label files of --dataset folder hold: class indices from 0, or the "
+        "label_ids of the label set (default: ids if a label set of your own has them, else "
+        "indices)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--class-map",
         type=Path,
         metavar="FILE.json",
-        help='which classes stand for which: {"from": SET, "to": SET, "classes": {"truck": "car", '
-        '"sky": null}}: a network of the set FROM is scored in the classes of TO',
+        help='which class of one label set stands for which of another: {"from": SET, "to": SET, '
+        '"classes": {"truck": "car", "sky": null}}; null: for none',
+    )
+
+
+def add_exif_option(parser: argparse._ActionsContainer) -> None:
+    """Adds what is to be made of a data set's images that have an EXIF orientation."""
+    options(parser, Goal.LABELS).add_argument(
+        "--exif",
+        choices=("apply", "ignore"),
+        help="how the masks of images with an EXIF orientation were drawn: apply: on the turned "
+        "image; ignore: on the stored pixels (default: refuse such images)",
     )
 
 
@@ -226,18 +246,18 @@ def _say_class_map(path: Path, class_map: ClassMap) -> None:
         )
 
 
-def refuse_data_options(arguments: argparse.Namespace, options: Iterable[str], why: str) -> None:
+def refuse_data_options(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
     """Refuses what is said of the images of a data set where there is none.
 
     Args:
         arguments: of a command.
-        options: that speak of a data set, as `arguments` has them.
+        names: of options that speak of a data set, as `arguments` has them.
         why: there is none, in words.
 
     Raises:
         InputError: one of them is given.
     """
-    for name in options:
+    for name in names:
         given = getattr(arguments, name)
         if given is not None:
             option = f"--{name.replace('_', '-')} {given}"

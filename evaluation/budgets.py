@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from icnet_deploy.command import number_type
+from icnet_deploy.command import Goal, number_type, options
 from icnet_deploy.documents import PERCENT
 from icnet_deploy.errors import CheckFailed, ModelError
 from icnet_deploy.evaluation.confidence.differences import Differences
@@ -154,23 +154,24 @@ def budget_for(precision: str, budgets: Mapping[str, Budget] = BUDGETS) -> Budge
 def add_budget_options(parser: argparse._ActionsContainer) -> None:
     """Adds what INT8 is allowed: a choice, where the budgets of floats follow from arithmetic."""
     calibrated = next(row for row in PRECISIONS.values() if row.calibrated)
+    group = options(parser, Goal.LIMITS)
     for name, what, default in (
         ("miou", "mIoU", calibrated.miou_points),
         ("class", "the IoU of any class", calibrated.class_points),
     ):
-        limits = parser.add_mutually_exclusive_group()
+        limits = group.add_mutually_exclusive_group()
         limits.add_argument(
             f"--max-{name}-drop",
             type=number_type(PERCENT),
             metavar="POINTS",
-            help=f"of INT8 artefacts: by how many points {what} may fall below the reference's; a "
-            f"rise fails nothing (default: {default:g})",
+            help=f"by how many points {what} of an INT8 artefact may fall below the reference's; "
+            f"it may rise (default: {default:g})",
         )
         limits.add_argument(
             f"--max-{name}-change",
             type=number_type(PERCENT),
             metavar="POINTS",
-            help="the same, and a rise by more fails, too",
+            help=f"by how many points {what} of an INT8 artefact may fall or rise",
         )
 
 
@@ -190,12 +191,12 @@ def chosen_budgets(arguments: argparse.Namespace) -> dict[str, Budget]:
 
 def add_undecided_option(parser: argparse._ActionsContainer) -> None:
     """Adds what becomes of a verdict that the images do not decide."""
-    parser.add_argument(
+    options(parser, Goal.LIMITS).add_argument(
         "--undecided",
         choices=("pass", "fail"),
         default="pass",
-        help="what an undecided verdict does to the exit code: pass keeps 0, fail gives 1, as for "
-        "a release (default: pass)",
+        help="the exit code of a verdict that the images do not decide: pass: 0; fail: 1 (default: "
+        "pass)",
     )
 
 

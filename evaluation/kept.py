@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from icnet_deploy._version import __version__
+from icnet_deploy.command import Goal, options
 from icnet_deploy.data import Sample
 from icnet_deploy.documents import OBJECT, SHA256, Schema, one_of, sealed
 from icnet_deploy.errors import CheckFailed, InputError, OutputError
@@ -208,11 +209,11 @@ class Kept:
 
 def add_resume_option(parser: argparse.ArgumentParser) -> None:
     """Adds whether a run goes on where one that was killed had come to."""
-    parser.add_argument(
+    options(parser, Goal.RUN).add_argument(
         "--resume",
         action="store_true",
-        help="go on where a run that was killed had come to: what was counted of each image is "
-        f"kept below ${CACHE_VARIABLE} until a run has its answer",
+        help="continue a run that was stopped; what it counted is kept below "
+        f"${CACHE_VARIABLE} until the command is done",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icnet_deploy.command import Goal, options
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, ModelError, require
 from icnet_deploy.evaluation.float_network import NEEDS, FloatNetwork, OnnxNetwork, PytorchNetwork
@@ -41,22 +42,22 @@ def add_reference_options(parser: argparse.ArgumentParser, by_default: str) -> N
     """
     from icnet_deploy.networks.own.request import add_network_options
 
-    group = parser.add_argument_group(
-        "the reference", f"What the artefacts are held to (default: {by_default})."
+    group = options(
+        parser, Goal.REFERENCE, f"The artefacts are compared with it. Default: {by_default}."
     )
     group.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="the checkpoint that the artefacts were made from, or, with --network, its weights "
-        "(.safetensors or .pth)",
+        help="the checkpoint that the artefacts were made from; with --network, its weights, a "
+        ".safetensors or .pth file",
     )
     group.add_argument(
         "--reference",
         type=Path,
         metavar="FILE.onnx",
-        help="a float32 file that gives logits, on ONNX Runtime on the CPU, in place of PyTorch; "
-        "or the file of another program that they were adopted from",
+        help="an ONNX file in place of PyTorch, which ONNX Runtime runs on the CPU: a float32 "
+        "artefact that gives logits, or the other program's file that was adopted",
     )
     add_network_options(group)
 

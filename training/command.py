@@ -6,11 +6,11 @@ from functools import partial
 from os.path import exists
 from pathlib import Path
 
-from icnet_deploy.command import add_exif_option, command, count, parser, size
-from icnet_deploy.data import DATASETS, Dataset, open_dataset
+from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.data.dataset import Incomplete, parted
 from icnet_deploy.data.mapping import load_class_map
-from icnet_deploy.data.options import add_label_options
+from icnet_deploy.data.options import DATASET_HELP, add_exif_option, add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import require_place
@@ -180,8 +180,7 @@ def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None
         required=required,
         default=None if required else [],
         metavar="NAME",
-        help=f"{', '.join(DATASETS)}: the layout; or PACKAGE.MODULE:OPENER, a function of your own "
-        "that opens it; may be repeated",
+        help=f"{DATASET_HELP}; may be repeated",
     )
     p.add_argument(
         "--data",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from icnet_deploy.command import add_exif_option, check_outputs, command
+from icnet_deploy.command import check_outputs, command
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, open_dataset, voc
 from icnet_deploy.data.checking.examine import Check, Part, read_part, tell_twins
@@ -16,6 +16,7 @@ from icnet_deploy.data.checking.report import check_page, check_text
 from icnet_deploy.data.dataset import Incomplete
 from icnet_deploy.data.options import (
     add_dataset_option,
+    add_exif_option,
     add_group_option,
     add_label_options,
     check_labels_asked,

@@ -42,32 +42,37 @@ class NetworkRequest:
 
 
 def add_network_options(parser: argparse._ActionsContainer) -> None:
-    """Adds what names a network of one's own, but for `--weights` and `--label-set`."""
+    """Adds what names a network of one's own, but for `--weights` and `--label-set`.
+
+    Args:
+        parser: of the command, or a group of its options.
+    """
     parser.add_argument(
         "--network",
         metavar="PACKAGE.MODULE:FACTORY",
-        help="a PyTorch network of your own: FACTORY returns it; the current folder is searched "
-        "for the module",
+        help="the function that returns your PyTorch network; the current folder is searched for "
+        "the module",
     )
     parser.add_argument(
-        "--network-args", metavar="JSON", help="an object: keyword arguments of FACTORY"
+        "--network-args", metavar="JSON", help="FACTORY's keyword arguments, a JSON object"
     )
     parser.add_argument(
         "--preprocessing",
         metavar="NAME|FILE.json",
-        help="what its input expects: imagenet, caffe, unit (0..1), symmetric (-1..1), or a file",
+        help="what the network's input expects: imagenet, caffe, unit (0..1), symmetric (-1..1), "
+        "or a file",
     )
     parser.add_argument(
         "--upsampling",
         choices=UPSAMPLINGS,
-        help="how its logits become pixels (default: found by running it)",
+        help="how logits become pixels (default: found by running the network)",
     )
     parser.add_argument(
         "--threshold",
         type=number_type(PROBABILITY),
         metavar="P",
-        help="of one channel of logits: a pixel is of the second class from this probability on "
-        "(default: 0.5)",
+        help="for a network with one channel of logits: a pixel of at least this probability gets "
+        "the second class (default: 0.5)",
     )
     parser.add_argument(
         "--stride", type=count, metavar="N", help="pixels from logit to logit (default: found)"
@@ -76,7 +81,7 @@ def add_network_options(parser: argparse._ActionsContainer) -> None:
         "--side-multiple",
         type=count,
         metavar="N",
-        help="what both sides of an image must be multiples of (default: found)",
+        help="the number that both sides of an image must be multiples of (default: found)",
     )
 
 

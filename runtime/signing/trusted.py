@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from icnet_deploy.command import Goal, options
 from icnet_deploy.documents import SHA256
 from icnet_deploy.engine_sidecar import sidecar_path
 from icnet_deploy.errors import InputError, ModelError
@@ -29,23 +30,24 @@ _SHOWN = 5  # files that a message names
 
 def add_trust_options(parser: argparse.ArgumentParser, *, folder_only: bool = False) -> None:
     """Adds what an artefact, or a folder of them, is held to before it is opened."""
-    parser.add_argument(
+    group = options(parser, Goal.TRUST)
+    group.add_argument(
         "--trusted-key",
         type=Path,
         metavar="FILE",
-        help="open nothing that this public key (PEM) did not sign, by `icnet sign`; needs the "
-        "extra [sign]",
+        help="open only what `icnet sign` signed with the private key of this public key, a PEM "
+        "file; needs the extra [sign]",
     )
     if not folder_only:
-        parser.add_argument(
+        group.add_argument(
             "--require-manifest",
             action="store_true",
-            help="refuse an engine that has no sidecar with its SHA-256: an engine is a program",
+            help="refuse an engine without a sidecar that has its SHA-256",
         )
-        parser.add_argument(
+        group.add_argument(
             "--sha256",
             metavar="HEX",
-            help="open the model only if it is the file with this SHA-256, as `sha256sum` shows it",
+            help="open the model only if its file has this SHA-256, as `sha256sum` shows it",
         )
 
 

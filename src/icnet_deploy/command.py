@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from os.path import exists, isfile
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
@@ -56,7 +57,15 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of a description, and breaks what is longer than `_LONGEST`."""
+    """Keeps the line breaks of a description, and breaks what is longer than `_LONGEST`.
+
+    The usage shows what must be given, and leaves the options to the lists below it.
+    """
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        due = [action for action in actions if action.required or not action.option_strings]
+        text = super()._format_usage(usage, due, [], prefix)
+        return text if len(due) == len(actions) else f"{text.rstrip()} [OPTIONS]\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -66,12 +75,17 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return "".join(f"{indent}{line}".rstrip() + "\n" for line in lines)
 
 
-_LONGEST = 92
-"""Characters in a line of a description."""
+_LONGEST = 92  # characters in a line of a description
 
 
 def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose `--help` shows an example, and that takes no abbreviated options."""
+    """A parser whose `--help` shows an example, and that takes no abbreviated options.
+
+    Args:
+        prog: such as `icnet export`.
+        description: what it does, in one sentence.
+        example: a command that runs.
+    """
     return _Parser(
         prog=prog,
         description=description,
@@ -79,6 +93,27 @@ def parser(prog: str, description: str, example: str) -> argparse.ArgumentParser
         formatter_class=_Help,
         allow_abbrev=False,
     )
+
+
+class Goal(StrEnum):
+    """What a user wants of a group of options: its title in `--help`."""
+
+    IMAGES = "to choose the images"
+    LABELS = "to read their labels"
+    NETWORK = "to name a network of your own"
+    REFERENCE = "to name the float32 reference"
+    LIMITS = "to set limits"
+    RUN = "to choose how it runs"
+    TRUST = "to open only what you trust"
+    RESULTS = "to write results"
+
+
+def options(
+    parser: argparse._ActionsContainer, goal: str, description: str | None = None
+) -> argparse._ActionsContainer:
+    """The group of options that serve a goal: the one that the parser has, or a new one."""
+    there = [group for group in parser._action_groups if group.title == goal]
+    return there[0] if there else parser.add_argument_group(goal, description)
 
 
 def size(text: str, least: int = 64) -> tuple[int, int]:
@@ -114,24 +149,15 @@ def number_type(kind: Kind) -> Callable[[str], float]:
     return read
 
 
-def add_exif_option(parser: argparse._ActionsContainer) -> None:
-    """Adds what is to be made of a data set's images that have an EXIF orientation."""
-    parser.add_argument(
-        "--exif",
-        choices=("apply", "ignore"),
-        help="of images with an EXIF orientation, how their masks were drawn: apply: on the "
-        "turned picture; ignore: on the stored pixels (default: such images are refused)",
-    )
-
-
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Adds where results go."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    parser.add_argument(
+    group = options(parser, Goal.RESULTS)
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    group.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write a self-contained HTML report; it shows images of the data set",
+        help="write an HTML report in one file; it shows some of the images",
     )
 
 
@@ -276,8 +302,7 @@ _OF_PATHS = frozenset(
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """Errors of the system that speak of a disk: it is full, or damaged."""
 
-_LONGEST_NAME = 120
-"""Characters of a path that is shown with them."""
+_LONGEST_NAME = 120  # characters of a path that is shown with them
 
 
 def command(main: _Main) -> _Main:
