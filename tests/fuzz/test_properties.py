@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from icnet_deploy.documents import sealed
 from tools.fuzz.corpus import faults, kept
-from tools.fuzz.judge import FOUND, judge
+from tools.fuzz.judge import FOUND, RESULT, judge
 from tools.fuzz.registry import TARGETS
 from tools.fuzz.targets import documents
 
@@ -65,6 +65,12 @@ def tried(name, data):
 def small(monkeypatch):
     monkeypatch.setenv("ICNET_MAX_MEGAPIXELS", "1")
     monkeypatch.setenv("ICNET_CACHE", "off")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_target_begins_with_an_input_that_is_right(name):
+    seeds = prepared(name)[3]
+    assert any(tried(name, seed).outcome == RESULT for seed in seeds)
 
 
 @pytest.mark.parametrize("name", QUICK)

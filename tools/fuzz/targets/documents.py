@@ -1,5 +1,6 @@
 """Files of JSON, JSON Lines and TOML, each read and then used as its command uses it."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -104,12 +105,22 @@ def _use_metadata(path: Path) -> None:
     Fitting.of(known)
 
 
+_ENGINE = b"ftrt" + bytes(64)
+
+
+def _sidecars() -> list[bytes]:
+    """One that describes `_ENGINE`, and one that describes another."""
+    old = old_files()["tiny.engine.json"]
+    digest = hashlib.sha256(_ENGINE).hexdigest()
+    return [*_bytes(loads(old) | {"engine_sha256": digest}), old]
+
+
 def _use_sidecar(path: Path) -> None:
     from icnet_deploy.engine_sidecar import read_sidecar
     from icnet_deploy.runtime.backends.tensorrt.engine import read_plan
 
     engine = path.with_suffix("")
-    engine.write_bytes(b"ftrt" + bytes(64))
+    engine.write_bytes(_ENGINE)
     sidecar = read_sidecar(engine)
     assert sidecar is not None
     str(sidecar.gpu)
@@ -333,7 +344,7 @@ TARGETS = (
     _target(
         "sidecar",
         "an engine's sidecar",
-        lambda: _old("tiny.engine.json"),
+        _sidecars,
         "tiny.engine.json",
         _use_sidecar,
         _sealed,

@@ -1,5 +1,6 @@
 """Files of weights: checkpoints, what `torch.save` wrote, and the released forms."""
 
+import csv
 import io
 import json
 import pickle
@@ -21,6 +22,7 @@ from tools.fuzz.target import Run, Target
 
 _KEY = "icnet_deploy"
 _MOST_BODY = 1 << 20
+_LAYERS = Path("tests/networks/released_layers.csv")
 
 
 def _checkpoints() -> list[bytes]:
@@ -159,41 +161,83 @@ def _message(number: int, data: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def _blob(*shape: int) -> bytes:
-    dims = _message(7, _message(1, b"".join(varint(side) for side in shape)))
-    return dims + _message(5, struct.pack(f"<{int(np.prod(shape))}f", *[0.5] * int(np.prod(shape))))
+def _blob(array: np.ndarray) -> bytes:
+    dims = _message(7, _message(1, b"".join(varint(side) for side in array.shape)))
+    return dims + _message(5, array.astype("<f4").tobytes())
+
+
+def _layer(name: bytes, *arrays: np.ndarray) -> bytes:
+    return _message(100, _message(1, name) + b"".join(_message(7, _blob(each)) for each in arrays))
 
 
 def _released_names() -> list[str]:
     """Names of layers, as the authors published them: some of the first, and the last."""
-    lines = Path("tests/networks/released_layers.csv").read_text("utf-8").splitlines()[2:]
+    lines = _LAYERS.read_text("utf-8").splitlines()[2:]
     names = [line.partition(",")[0] for line in lines]
     return [*names[:4], names[-1]]
 
 
+def _narrow(channels: str) -> int:
+    """A sixteenth of a released layer's, and at least 8; all colours and classes."""
+    return int(channels) if channels in ("3", "19") else max(8, int(channels) // 16)
+
+
+def _whole_net() -> dict[str, list[np.ndarray]]:
+    """A narrow ICNet: name of each layer in the authors' files -> its arrays."""
+    # The heads of the two lower branches are in the files, and not in the table of layers.
+    shapes = {
+        f"conv6_{branch}": [(19, _narrow(channels), 1, 1), (19,)]
+        for branch, channels in (("sub4", "256"), ("sub2", "128"))
+    }
+    lines = _LAYERS.read_text("utf-8").splitlines()[1:]
+    for row in csv.DictReader(lines):
+        if row["type"] in ("Convolution", "BN"):
+            out = _narrow(row["out_channels"])
+            shapes[row["name"]] = [(1, out, 1, 1)] * 4
+        if row["type"] == "Convolution":
+            sides = int(row["kernel_h"]), int(row["kernel_w"])
+            weights = (out, _narrow(row["in_channels"]), *sides)
+            shapes[row["name"]] = [weights, *[(out,)] * int(row["bias"])]
+    rng = np.random.default_rng(0)
+    return {name: [rng.random(s, np.float32) for s in each] for name, each in shapes.items()}
+
+
 def _caffe() -> list[bytes]:
-    """Small nets, a part of whose layers are ICNet's."""
+    """A whole net, and small ones, a part of whose layers are ICNet's."""
     names = [name.encode() for name in _released_names()]
-    new = b"".join(
-        _message(100, _message(1, name) + _message(7, _blob(2, 3, 3, 3)) + _message(7, _blob(2)))
-        for name in names
-    )
+    new = b"".join(_layer(name, np.full((2, 3, 3, 3), 0.5), np.full(2, 0.5)) for name in names)
     old = b"".join(
         _message(2, _message(4, name) + _message(6, b"\x08\x01\x10\x01\x18\x01\x20\x02" + _data(2)))
         for name in names
     )
-    return [_message(1, b"net") + new, old, new + old]
+    whole = b"".join(_layer(name.encode(), *each) for name, each in _whole_net().items())
+    return [whole, _message(1, b"net") + new, old, new + old]
 
 
 def _data(count: int) -> bytes:
     return _message(5, struct.pack(f"<{count}f", *range(count)))
 
 
+def _as_dict(net: dict[str, list[np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
+    """The NumPy form: kernels H x W x I x O, the arrays of batch norm by name."""
+    found = {}
+    for name, arrays in net.items():
+        if name.endswith("/bn"):
+            vectors = [array.reshape(-1) for array in arrays]
+            entry = dict(zip(("scale", "offset", "mean", "variance"), vectors, strict=True))
+        else:
+            entry = dict(zip(("weights", "biases"), arrays, strict=False))
+            entry["weights"] = arrays[0].transpose(2, 3, 1, 0)
+        found[name.replace("/", "_")] = entry
+    return found
+
+
 def _numpy() -> list[bytes]:
     layer = {"weights": np.ones((3, 3, 3, 2), np.float32), "biases": np.zeros(2)}
     batch_norm = {"mean": np.zeros(2, np.float32), "variance": np.ones(2), "scale": np.float32(1)}
     first = _released_names()[1]
-    values: list[Any] = [{first: layer, f"{first}_bn": batch_norm}, {"a": 1}, [1]]
+    few = {first: layer, f"{first}_bn": batch_norm}
+    values: list[Any] = [_as_dict(_whole_net()), few, {"a": 1}, [1]]
     files = []
     for value in values:
         stream = io.BytesIO()
