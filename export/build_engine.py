@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
-from icnet_deploy.command import check_outputs, command, count, parser, size
+from icnet_deploy.command import Goal, check_outputs, command, count, options, parser, size
 from icnet_deploy.engine_sidecar import EngineSidecar, Gpu, sidecar_path
 from icnet_deploy.errors import MissingPackage
 from icnet_deploy.export.engine.builder import build, flavour_of
@@ -139,92 +139,128 @@ def _targets(text: str) -> tuple[str, ...]:
     """Reads `SM86,SM89`."""
     targets = tuple(re.split(r"[,\s]+", text.strip().upper()))
     if unknown := [target for target in targets if target not in TARGETS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(TARGETS)}")
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not a target; known: {', '.join(TARGETS)}"
+        )
     return targets
 
 
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "icnet build-engine",
-        "Build a TensorRT engine from an ONNX file that `icnet export` or `icnet quantize` wrote. "
-        "The precision is the file's. The engine is a plain plan; what is known of it goes into a "
-        "JSON file beside it.",
-        "icnet build-engine icnet.onnx --batch 1:1:4 -o icnet.engine\n"
-        "  icnet build-engine icnet.onnx --with tensorrt-rtx --target SM86,SM89\n"
-        "  icnet build-engine icnet.onnx --print-trtexec",
-    )
-    p.add_argument("onnx", type=Path, metavar="ONNX")
-    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: ONNX's .engine)")
-    p.add_argument(
-        "--with",
-        dest="flavour",
-        default="tensorrt",
-        choices=tuple(PACKAGES),
-        help="what builds it (default: %(default)s)",
+        "Build a TensorRT engine from an ONNX file that `icnet export` or `icnet quantize` wrote.",
+        "icnet build-engine icnet.onnx --batch 1:1:4 -o icnet.engine",
     )
     p.add_argument(
-        "--target",
-        type=_targets,
-        default=(),
-        metavar="SM86,...",
-        help=f"of TensorRT-RTX: build for these and without a GPU; of {', '.join(TARGETS)}",
+        "onnx", type=Path, metavar="ONNX", help="the ONNX file, whose precision the engine has"
     )
-    p.add_argument(
+    group = options(p, Goal.RESULTS)
+    group.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the engine to write, a TensorRT plan; FILE.json beside it describes it (default: "
+        "ONNX with the suffix .engine)",
+    )
+    group.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the precision of every layer of the engine as JSON; the engine is built again "
+        "for it",
+    )
+    group.add_argument(
+        "--print-trtexec",
+        action="store_true",
+        help="print the trtexec commands that build and time the engine, and build nothing",
+    )
+    _add_shapes(p)
+    _add_places(p)
+    _add_building(p)
+    return p
+
+
+def _add_shapes(p: argparse.ArgumentParser) -> None:
+    """Adds what images the engine takes."""
+    group = options(p, "to choose what the engine takes")
+    group.add_argument(
         "--batch",
         type=_range_of(count, "N or LEAST:BEST:LARGEST, e.g. 1:4:8"),
         default=(1, 1, 1),
         metavar="N|LEAST:BEST:LARGEST",
-        help="images a run (default: 1)",
+        help="images in each run; the engine is fastest at BEST (default: 1)",
     )
-    p.add_argument(
+    group.add_argument(
         "--sizes",
         type=_range_of(size, "HEIGHTxWIDTH or three of them, e.g. 512x1024:1024x2048:1024x2048"),
         metavar="HxW|LEAST:BEST:LARGEST",
-        help="of a file that takes any size: the sizes to prepare for",
+        help="the sizes of the images, for an ONNX file that takes any size",
     )
-    _add_options(p)
-    where = p.add_mutually_exclusive_group()
-    where.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="where earlier builds are kept (default: $ICNET_CACHE/engines, else below ~/.cache)",
-    )
-    where.add_argument("--no-cache", action="store_true", help="build anew, and keep nothing")
-    p.add_argument(
-        "--print-trtexec", action="store_true", help="only print the commands of trtexec"
-    )
-    return p
 
 
-def _add_options(p: argparse.ArgumentParser) -> None:
-    """How to build, and what to write besides the engine."""
-    p.add_argument("--workspace", type=count, metavar="MIB", help="memory a layer may take besides")
-    p.add_argument(
+def _add_places(p: argparse.ArgumentParser) -> None:
+    """Adds where the engine runs."""
+    group = options(p, "to choose where the engine runs")
+    group.add_argument(
+        "--with",
+        dest="flavour",
+        default="tensorrt",
+        choices=tuple(PACKAGES),
+        help="the runtime that builds and runs it (default: %(default)s)",
+    )
+    group.add_argument(
+        "--target",
+        type=_targets,
+        default=(),
+        metavar="SM86,...",
+        help="GPUs by their compute capability, with tensorrt-rtx, which then needs no GPU to "
+        f"build: {', '.join(TARGETS)} (default: the GPU of this machine)",
+    )
+    group.add_argument(
+        "--hardware",
+        default="none",
+        choices=HARDWARE,
+        help="other GPUs that it runs on besides this one (default: %(default)s)",
+    )
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="let it run on later versions of TensorRT; it then contains host code, which the "
+        "program that loads it must allow",
+    )
+
+
+def _add_building(p: argparse.ArgumentParser) -> None:
+    """Adds how it is built."""
+    group = options(p, "to choose how it is built")
+    group.add_argument(
         "--level",
         type=int,
         default=3,
         choices=tuple(LEVELS),
-        help="0 builds fastest, 5 runs fastest (default: %(default)s)",
+        help="from 0, the fastest build, to 5, the fastest engine (default: %(default)s)",
     )
-    p.add_argument("--tf32", action="store_true", help="let float32 lose 13 bits of the mantissa")
-    p.add_argument(
-        "--hardware",
-        default="none",
-        choices=HARDWARE,
-        help="GPUs that it runs on besides this one (default: %(default)s)",
+    group.add_argument(
+        "--workspace",
+        type=count,
+        metavar="MIB",
+        help="the scratch memory that a layer may use, in MiB (default: no limit)",
     )
-    p.add_argument(
-        "--version-compatible",
+    group.add_argument(
+        "--tf32",
         action="store_true",
-        help="run on later versions, too; such an engine holds host code, which whoever loads it "
-        "must allow",
+        help="let float32 layers use TF32, which drops 13 bits of the mantissa",
     )
-    p.add_argument(
-        "--report",
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
+        "--cache",
         type=Path,
-        metavar="FILE",
-        help="build anew, and write what precision every layer of the engine runs in, as JSON",
+        metavar="DIR",
+        help="the folder of earlier builds (default: $ICNET_CACHE/engines, else below ~/.cache)",
+    )
+    where.add_argument(
+        "--no-cache", action="store_true", help="build it again, and keep nothing of the build"
     )
 
 
@@ -249,12 +285,12 @@ def _print_result(out: Path, built: BuiltEngine) -> None:
         for name, shapes in profile.items():
             print(f"{name}: {' to '.join('x'.join(map(str, shapes[i])) for i in (0, 2))}")
     if sidecar.precisions is None:
-        print("layers: not inspected, since there is no GPU here that could load it")
+        print("layers: not inspected, as no GPU here can load the engine")
     else:
         print("layers: " + ", ".join(f"{n} in {k}" for k, n in sorted(sidecar.precisions.items())))
     for warning in built.warnings:
         print(f"TensorRT warns: {warning}")
-    print(f"beside it: {sidecar_path(out)}")
+    print(f"sidecar: {sidecar_path(out)}")
 
 
 @command

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.command import check_outputs, command, parser, size
+from icnet_deploy.command import Goal, check_outputs, command, options, parser, size
 from icnet_deploy.documents import as_read
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.export.artefact import Exported, Form, origins, write_network
@@ -188,62 +188,77 @@ def _own_size(info: dict[str, Any]) -> tuple[int, int]:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "icnet export",
-        "Export a network to ONNX: a checkpoint, or with --network any PyTorch network. "
-        "Preprocessing is in the graph, uint8 image in; the file is checked against PyTorch, and "
-        "one that fails is not kept.",
-        "icnet export -o icnet.onnx\n"
-        "  icnet export --network nets:unet --weights unet.pth --label-set classes.json \\\n"
-        "    --preprocessing imagenet --size 512x512 -o unet.onnx",
+        "Write a network as an ONNX file with its preprocessing, checked against PyTorch.",
+        "icnet export -o icnet.onnx",
     )
     p.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="checkpoint (default: shipped); of --network, a .safetensors or .pth file with its "
-        "state (default: as FACTORY made it)",
+        help="the checkpoint (default: the shipped one); with --network, a .safetensors or .pth "
+        "file of its weights (default: the weights that FACTORY gives it)",
     )
-    p.add_argument(
-        "--size",
-        type=functools.partial(size, least=1),
-        metavar="HEIGHTxWIDTH",
-        help="in pixels; --network needs it (default: what the checkpoint says that it is for, as "
-        "imported weights do, or else 1024x2048)",
-    )
-    p.add_argument(
-        "--head",
-        default="logits",
-        choices=("logits", "labels"),
-        help="logits at the network's own size, a quarter of the image's for ICNet, finished by "
-        "Predictor; or the label map, finished in the graph (default: %(default)s)",
-    )
-    p.add_argument("--precision", default="fp32", choices=_CHOICES, help="(default: %(default)s)")
-    p.add_argument(
-        "--dynamic-size",
-        action="store_true",
-        help="take any size from the network's shortest side on, 64 pixels for ICNet",
-    )
-    p.add_argument(
+    _add_own_options(p)
+    _add_form_options(p)
+    options(p, "to check the artefact").add_argument(
         "--image",
         type=Path,
         action="extend",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="photos to check on, and to measure float16's headroom on, besides two drawn scenes",
+        help="photos to check it on, and to measure the headroom of float16 on, besides two drawn "
+        "scenes",
     )
-    p.add_argument(
+    group = options(p, Goal.RESULTS)
+    group.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the artefact to write; one that fails its check is not kept (default: a name made "
+        "of network, size, head and precision)",
+    )
+    group.add_argument(
         "--headroom",
         type=Path,
         metavar="FILE",
-        help="of --precision fp16: write what was measured of every node as JSON, before building",
+        help="with --precision fp16: write the range of every node as JSON",
     )
-    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="(default: a name that says all)")
-    _add_own_options(p)
     return p
 
 
+def _add_form_options(p: argparse.ArgumentParser) -> None:
+    group = options(p, "to choose what the artefact takes and gives")
+    group.add_argument(
+        "--size",
+        type=functools.partial(size, least=1),
+        metavar="HEIGHTxWIDTH",
+        help="the size of its images in pixels; needed with --network (default: the size in the "
+        "checkpoint, as imported weights have one, else 1024x2048)",
+    )
+    group.add_argument(
+        "--dynamic-size",
+        action="store_true",
+        help="take images of any size that the network takes; ICNet: from 64 pixels a side",
+    )
+    group.add_argument(
+        "--head",
+        default="logits",
+        choices=("logits", "labels"),
+        help="what the graph gives: logits, of which Predictor makes the label map (for ICNet a "
+        "quarter of the image's size), or the label map itself (default: %(default)s)",
+    )
+    group.add_argument(
+        "--precision",
+        default="fp32",
+        choices=_CHOICES,
+        help="float32 or float16 (default: %(default)s)",
+    )
+
+
 def _add_own_options(parser: argparse.ArgumentParser) -> None:
-    own = parser.add_argument_group("a network of your own")
+    own = options(parser, Goal.NETWORK)
     add_network_options(own)
     own.add_argument(
         "--label-set",
@@ -261,13 +276,13 @@ def _open(args: argparse.Namespace) -> tuple[Checkpoint, str, tuple[int, int]]:
     """
     if args.network is None and args.label_set is not None:
         raise InputError(
-            "--label-set is about --network PACKAGE.MODULE:FACTORY: name it, too; a checkpoint "
-            "says its classes itself"
+            "--label-set is for --network PACKAGE.MODULE:FACTORY: a checkpoint holds its own "
+            "classes; give --network also, or leave --label-set out"
         )
     for name, what in _NEEDED.items():
         if args.network is not None and getattr(args, name) is None:
             raise InputError(
-                f"--network {args.network} needs --{name.replace('_', '-')}, too: {what}"
+                f"--network {args.network} needs --{name.replace('_', '-')} also: {what}"
             )
     request = network_request(args)
     if request is None:
@@ -284,7 +299,7 @@ def _open(args: argparse.Namespace) -> tuple[Checkpoint, str, tuple[int, int]]:
 _NEEDED = {
     "label_set": "the classes of its logits, e.g. cityscapes or classes.json",
     "preprocessing": "what its input expects, e.g. imagenet",
-    "size": "HEIGHTxWIDTH in pixels of the images that it gets, e.g. 512x512",
+    "size": "the HEIGHTxWIDTH of its images in pixels, e.g. 512x512",
 }
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from os.path import exists
 from pathlib import Path
 
-from icnet_deploy.command import command, count, parser, size
+from icnet_deploy.command import Goal, command, count, options, parser, size
 from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.data.dataset import Incomplete, parted
 from icnet_deploy.data.mapping import load_class_map
@@ -22,6 +22,9 @@ _STREETS = ("cityscapes", "camvid", "scenes")
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
 
+_TRAINING = "to choose how it trains"
+"""The title of the options that set a training."""
+
 _LEFT_OUT = "left-out"
 """Stands for the images of --leave-out, among the splits to score on."""
 
@@ -32,84 +35,161 @@ _SHIPPED = "shipped"
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "icnet train",
-        "Train a network, ICNet if none other is configured, and write a checkpoint. Several data "
-        "sets are mixed:\ngive --dataset and --data once for each, in the order of the "
-        "configuration's shares.",
-        "icnet train --dataset camvid --data camvid --dataset scenes --data scenes \\\n"
-        "    --config camvid -o icnet.safetensors\n"
-        "  icnet train --dataset folder --data farm --init icnet.safetensors -o farm.safetensors\n"
-        "  icnet train --dataset folder --data taught --min-confidence 0.55 --weigh-confidence \\\n"
-        "    -o taught.safetensors",
+        "Train a network on one or more data sets, and write a checkpoint.",
+        "icnet train --dataset folder --data fields --init shipped -o fields.safetensors",
     )
-    add_sets_options(p, required=True)
-    p.add_argument(
-        "--validate",
-        default="val",
-        metavar="SPLIT",
-        help="score on this split of every data set that has it, as it trains; 'left-out' for what "
-        "--leave-out leaves out, 'none' for none (default: %(default)s)",
+    add_sets_options(
+        p,
+        required=True,
+        description="To mix several data sets, give --dataset and --data once for each, in the "
+        "order of the shares in the configuration.",
     )
-    p.add_argument(
-        "--validate-every", type=count, default=500, metavar="STEPS", help="(default: %(default)s)"
-    )
-    p.add_argument(
-        "--validate-images", type=count, metavar="N", help="of each data set (default: all)"
-    )
+    _add_network(p)
+    add_config_options(p, "the configuration of the training")
     _add_settings(p)
-    p.add_argument(
-        "--label-set",
-        metavar="NAME|FILE.json",
-        help=f"the network's classes, and those of a --dataset folder without classes.json: "
-        f"{', '.join(LABEL_SETS)}, or a file (default: {CITYSCAPES.name} for "
-        f"{', '.join(_STREETS)}, else the first data set's, or those that a class map gives it)",
+    _add_validation(p)
+    add_run_options(p, "the last state of the run")
+    group = options(p, Goal.RUN)
+    group.add_argument(
+        "--devices",
+        type=count,
+        default=1,
+        metavar="N",
+        help="GPUs on each machine; on CPUs, processes (default: %(default)s)",
     )
-    p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
-    p.add_argument("--run", type=Path, help="folder of the run's state (default: OUT with .run)")
-    p.add_argument(
-        "--init",
-        type=Path,
-        metavar="FILE",
-        help="a checkpoint to start from, or `shipped`; where its classes are others, all of it is "
-        "kept but the classifiers",
+    group.add_argument(
+        "--nodes",
+        type=count,
+        default=1,
+        metavar="N",
+        help="machines; start the same command on each (default: %(default)s)",
     )
-    p.add_argument(
-        "--init-backbone",
-        type=Path,
-        metavar="FILE",
-        help="an ImageNet checkpoint of torchvision or timm, .pth or .safetensors: a new network's "
-        "backbone begins with what fits of it, pruned to its width; not with --init",
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that load images, for each device (default: 6 for a GPU, none for a CPU)",
     )
-    p.add_argument("--devices", type=count, default=1, help="GPUs, or processes, a machine")
-    p.add_argument("--nodes", type=count, default=1, help="machines; one command on each")
-    p.add_argument("--workers", type=int, metavar="N", help="loading processes a device")
-    p.add_argument("--resume", action="store_true", help="go on from the run's last state")
     return p
 
 
-def _add_settings(p: argparse.ArgumentParser) -> None:
-    """Adds how it is trained: a configuration, and what is set otherwise."""
-    p.add_argument(
-        "--config", default="camvid", help="a shipped name, or a TOML file (default: camvid)"
+def _add_network(p: argparse.ArgumentParser) -> None:
+    """Adds what network is trained, and from what it starts."""
+    group = options(p, "to choose the network")
+    group.add_argument(
+        "--label-set",
+        metavar="NAME|FILE.json",
+        help="the classes of the network, and of a --dataset folder without classes.json: "
+        f"{', '.join(LABEL_SETS)}, or a file (default: {CITYSCAPES.name} for "
+        f"{', '.join(_STREETS)}; else the classes of the first data set, or of the class map)",
     )
-    p.add_argument("--steps", type=count, help="optimizer steps, in place of the configuration's")
-    p.add_argument("--batch", type=count, help="images a step")
-    p.add_argument("--crop", type=size, help="HEIGHTxWIDTH of the crops")
-    p.add_argument("--seed", type=int)
-    p.add_argument(
+    group.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="start from this checkpoint, or from `shipped`; only the classifiers are new if it "
+        "has other classes",
+    )
+    group.add_argument(
+        "--init-backbone",
+        type=Path,
+        metavar="FILE",
+        help="start the backbone of a new network from this ImageNet checkpoint of torchvision or "
+        "timm, .pth or .safetensors, pruned to the network's width; not with --init",
+    )
+
+
+def _add_settings(p: argparse.ArgumentParser) -> None:
+    """Adds what is set otherwise than the configuration has it."""
+    group = options(p, _TRAINING)
+    group.add_argument("--batch", type=count, metavar="N", help="images in each step")
+    group.add_argument(
+        "--crop", type=size, metavar="HEIGHTxWIDTH", help="the size of the crops in pixels"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="the random seed")
+    group.add_argument(
         "--min-confidence",
         type=float,
         metavar="P",
-        help="of a --dataset folder that a teacher labelled (with confidence/SPLIT): ignore its "
-        "labels where its confidence is below P, a share of 255, 0 to 1 (default: the "
-        "configuration's, else 0)",
+        help="ignore a teacher's labels where its confidence is below P, a share of 255 from 0 to "
+        "1; for a --dataset folder with confidence/SPLIT (default: the configuration's, else 0)",
     )
-    p.add_argument(
+    group.add_argument(
         "--weigh-confidence",
         action="store_true",
         default=None,
-        help="of such a folder: weigh the loss of each pixel that the teacher decides by its "
-        "confidence",
+        help="multiply the loss of each pixel that the teacher labels by its confidence; for such "
+        "a folder",
     )
+
+
+def _add_validation(p: argparse.ArgumentParser) -> None:
+    """Adds what is scored on as it trains."""
+    group = options(p, "to score the network as it trains")
+    group.add_argument(
+        "--validate",
+        default="val",
+        metavar="SPLIT",
+        help="score on this split of every data set that has it; 'left-out': on the images of "
+        "--leave-out; 'none': do not score (default: %(default)s)",
+    )
+    group.add_argument(
+        "--validate-every",
+        type=count,
+        default=500,
+        metavar="STEPS",
+        help="score after so many steps (default: %(default)s)",
+    )
+    group.add_argument(
+        "--validate-images",
+        type=count,
+        metavar="N",
+        help="score on N images of each data set (default: all)",
+    )
+
+
+def add_config_options(p: argparse.ArgumentParser, what: str) -> None:
+    """Adds the settings of a training: a configuration, and for how long.
+
+    Args:
+        p: of the command.
+        what: the configuration is, in words.
+    """
+    group = options(p, _TRAINING)
+    group.add_argument(
+        "--config",
+        default="camvid",
+        metavar="NAME|FILE.toml",
+        help=f"{what}: a shipped name, or a file (default: %(default)s)",
+    )
+    group.add_argument(
+        "--steps", type=count, metavar="N", help="optimizer steps (default: the configuration's)"
+    )
+
+
+def add_run_options(p: argparse.ArgumentParser, state: str) -> None:
+    """Adds where results and the state of a run go, and whether one is continued.
+
+    Args:
+        p: of the command.
+        state: it continues from, in words.
+    """
+    options(p, Goal.RESULTS).add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE.safetensors",
+        help="the checkpoint to write",
+    )
+    group = options(p, Goal.RUN)
+    group.add_argument(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="the folder that keeps the state of the run (default: OUT with the suffix .run)",
+    )
+    group.add_argument("--resume", action="store_true", help=f"continue from {state}")
 
 
 @command
@@ -172,9 +252,12 @@ def _init(given: Path | None) -> Path | None:
     return SHIPPED
 
 
-def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None:
+def add_sets_options(
+    p: argparse.ArgumentParser, required: bool = False, description: str | None = None
+) -> None:
     """Adds what is trained on: data sets, their splits, and what their labels mean."""
-    p.add_argument(
+    group = options(p, Goal.IMAGES, description)
+    group.add_argument(
         "--dataset",
         action="append",
         required=required,
@@ -182,23 +265,27 @@ def add_sets_options(p: argparse.ArgumentParser, required: bool = False) -> None
         metavar="NAME",
         help=f"{DATASET_HELP}; may be repeated",
     )
-    p.add_argument(
+    group.add_argument(
         "--data",
         action="append",
         required=required,
         default=None if required else [],
         type=Path,
         metavar="DIR",
-        help="its folder",
+        help="the data set's folder; may be repeated",
     )
-    p.add_argument(
-        "--split", default="train", help="of every data set, e.g. train+val (default: %(default)s)"
+    group.add_argument(
+        "--split",
+        default="train",
+        metavar="NAME",
+        help="train on this split of every data set, or on several, e.g. train+val (default: "
+        "%(default)s)",
     )
-    p.add_argument(
+    group.add_argument(
         "--leave-out",
         metavar="REGEX",
-        help="do not train on images in whose file names REGEX finds something, e.g. "
-        "'^(0001TP|0006R0)_' for two drives; with a / it is searched in their paths",
+        help="do not train on the images whose file names match REGEX, e.g. '^(0001TP|0006R0)_' "
+        "for two drives; a REGEX with a / is searched in paths",
     )
     add_label_options(p, label_set=False)
     add_exif_option(p)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from icnet_deploy.command import check_outputs, command
+from icnet_deploy.command import Goal, check_outputs, command, options
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, open_dataset, voc
 from icnet_deploy.data.checking.examine import Check, Part, read_part, tell_twins
@@ -34,8 +34,8 @@ _TRIED = ("train", "val", "test")  # where a layout does not list its splits
 def _usage() -> str:
     return (
         "usage: icnet dataset check DIR ...\n\n"
-        "Looks at labelled images before they are used.\n\n"
-        "  icnet dataset check --help   what it takes\n\n"
+        "Checks labelled images before you use them.\n\n"
+        "  icnet dataset check --help   its options\n\n"
         f"example:\n  {_EXAMPLE}\n"
     )
 
@@ -43,25 +43,25 @@ def _usage() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet dataset check",
-        "Reads every image of a data set with its labels: counts images, sizes, groups and the\n"
-        "pixels of each class, says all that is wrong, and which files are worth a look. Exits\n"
-        "with 1 if something is wrong.",
+        "Read every image of a data set with its labels, count what is there, and list the "
+        "problems; the exit code is 1 if there are any.",
         _EXAMPLE,
     )
     parser.add_argument("data", type=Path, metavar="DIR", help="the data set's folder")
     add_dataset_option(parser, default=folder.NAME)
-    parser.add_argument(
+    options(parser, Goal.IMAGES).add_argument(
         "--split",
         action="append",
         metavar="NAME",
-        help="which part of it; may be repeated (default: all that are there)",
+        help="check only this part of the data set; may be repeated (default: all parts)",
     )
     add_group_option(parser)
     add_label_options(parser)
     add_exif_option(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
+    group = options(parser, Goal.RESULTS)
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    group.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML report in one file"
     )
     return parser
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage(), end="")
         return 0
     if rest[0] != "check":
-        raise InputError(f"icnet dataset knows no {rest[0]!r}; known: check, e.g. {_EXAMPLE}")
+        raise InputError(f"icnet dataset has no command {rest[0]!r}; known: check, e.g. {_EXAMPLE}")
     arguments = _parser().parse_args(rest[1:])
     check_outputs(arguments)
     check = _check(arguments)
@@ -132,7 +132,7 @@ def _opened(arguments: argparse.Namespace) -> Iterator[tuple[Part, Dataset | Non
     check_labels_asked(first, arguments)
     for part, dataset in opened:
         if dataset is not None and dataset.own_classes.names != first.own_classes.names:
-            part.problems.append(f"{part.split} has other classes than the splits before it")
+            part.problems.append(f"{part.split} has other classes than the splits listed above it")
     yield from opened
 
 
@@ -163,12 +163,14 @@ def _open(arguments: argparse.Namespace, split: str) -> tuple[Part, Dataset]:
     part = Part(split, dataset.label_set.names, dataset.grouping, problems=problems)
     if arguments.dataset == folder.NAME:
         found = SplitFiles.of(arguments.data, split)
-        part.problems += [f"{path} belongs to no image" for path in found.unpaired]
+        part.problems += [
+            f"{path} has no image: add it, or remove the file" for path in found.unpaired
+        ]
         part.notes += [f"{path} is left out: {_why_left_out(path)}" for path in found.left_out]
     return part, dataset
 
 
 def _why_left_out(path: Path) -> str:
     if isdir(path):
-        return "it is hidden, cannot be read, or leads to a folder that holds this one"
-    return "it is no image"
+        return "the folder is hidden, cannot be read, or is a link to a folder above it"
+    return "it is not an image"

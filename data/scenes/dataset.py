@@ -115,13 +115,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         "icnet scenes scenes --count 20 --size 1024x2048 --seed 7",
     )
     p.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
-    p.add_argument("--count", type=count, default=20, help="how many (default: %(default)s)")
     p.add_argument(
-        "--size", type=size, default=(1024, 2048), help="HEIGHTxWIDTH (default: 1024x2048)"
+        "--count",
+        type=count,
+        default=20,
+        metavar="N",
+        help="how many scenes to draw (default: %(default)s)",
     )
-    p.add_argument("--seed", type=int, default=0, help="two seeds share no scene (default: 0)")
     p.add_argument(
-        "--split", default="val", choices=("train", "val", "test"), help="(default: %(default)s)"
+        "--size",
+        type=size,
+        default=(1024, 2048),
+        metavar="HEIGHTxWIDTH",
+        help="their size in pixels (default: 1024x2048)",
+    )
+    p.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the random seed; two seeds never draw the same scene (default: %(default)s)",
+    )
+    p.add_argument(
+        "--split",
+        default="val",
+        choices=("train", "val", "test"),
+        help="the split to write (default: %(default)s)",
     )
     args = p.parse_args(argv)
     written = write_scenes(args.out, args.count, args.size, args.seed, args.split)

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from icnet_deploy.command import command, number_type, parser, size
+from icnet_deploy.command import Goal, command, number_type, options, parser, size
 from icnet_deploy.documents import PROBABILITY
 from icnet_deploy.errors import require
 from icnet_deploy.export.adopt.request import LAYOUTS, Request
@@ -21,59 +21,85 @@ _CHOICES = tuple(name for name, row in PRECISIONS.items() if not row.calibrated)
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "icnet adopt",
-        "Make an artefact of an ONNX file that another program wrote: preprocessing is put in\n"
-        "front, so that it takes uint8 images, and its logits are found behind what it makes of\n"
-        "them. It is checked against the file on ONNX Runtime, and one that fails is not kept.\n"
-        "You must name what the file does not say: its classes, and what its input expects.",
+        "Make an artefact of an ONNX file that another program wrote, checked against that file.",
         "icnet adopt net.onnx --label-set classes.json --preprocessing imagenet -o adopted.onnx",
     )
-    p.add_argument("file", type=Path, metavar="FILE.onnx", help="one float input, an image")
     p.add_argument(
-        "--label-set",
-        required=True,
-        metavar="FILE|NAME",
-        help="its classes, in the order of the channels: a JSON file or a built-in name",
+        "file", type=Path, metavar="FILE.onnx", help="the ONNX file; its one input is an image"
     )
-    p.add_argument(
-        "--preprocessing",
-        required=True,
-        metavar="NAME|FILE.json",
-        help="what its input expects: imagenet, caffe, unit (0..1), symmetric (-1..1), or a file",
-    )
-    p.add_argument("--layout", choices=LAYOUTS, help="of its input (default: what its shape says)")
-    p.add_argument(
+    _add_file_options(p)
+    group = options(p, "to choose what the artefact takes and gives")
+    group.add_argument(
         "--size",
         type=functools.partial(size, least=1),
         metavar="HEIGHTxWIDTH",
-        help="in pixels, of a file whose sides are free (default: as the file has it)",
+        help="the size of its images in pixels, if the file takes any size (default: the file's)",
     )
-    p.add_argument(
-        "--upsampling",
-        choices=UPSAMPLINGS,
-        help="how its logits become pixels (default: what its last Resize does; else half-pixel)",
+    group.add_argument(
+        "--precision",
+        default="fp32",
+        choices=_CHOICES,
+        help="float32 or float16 (default: %(default)s)",
     )
-    p.add_argument(
-        "--threshold",
-        type=number_type(PROBABILITY),
-        metavar="P",
-        help="of one channel: a pixel is of the second class from this probability on (default: "
-        "what the file compares it with, or 0.5)",
-    )
-    p.add_argument(
-        "--output", metavar="NAME", help="which output has the logits, where there are several"
-    )
-    p.add_argument("--precision", default="fp32", choices=_CHOICES, help="(default: %(default)s)")
-    p.add_argument(
+    options(p, "to check the artefact").add_argument(
         "--images",
         type=Path,
         action="extend",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="photos to check on, and to measure float16's headroom on, besides two drawn scenes",
+        help="photos to check it on, and to measure the headroom of float16 on, besides two drawn "
+        "scenes",
     )
-    p.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the artefact")
+    options(p, Goal.RESULTS).add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the artefact to write, which takes uint8 images; one that fails its check is not "
+        "kept",
+    )
     return p
+
+
+def _add_file_options(p: argparse.ArgumentParser) -> None:
+    """Adds what the file does not say of its network."""
+    group = options(p, "to describe the file's network")
+    group.add_argument(
+        "--label-set",
+        required=True,
+        metavar="FILE|NAME",
+        help="its classes, in the order of the channels: a JSON file or a built-in name",
+    )
+    group.add_argument(
+        "--preprocessing",
+        required=True,
+        metavar="NAME|FILE.json",
+        help="what its input expects: imagenet, caffe, unit (0..1), symmetric (-1..1), or a file",
+    )
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="the order of its input's dimensions (default: read from the input's shape)",
+    )
+    group.add_argument(
+        "--output",
+        metavar="NAME",
+        help="the output with the logits or the label map, if there are several",
+    )
+    group.add_argument(
+        "--upsampling",
+        choices=UPSAMPLINGS,
+        help="how its logits become pixels (default: as its last Resize does it, else half-pixel)",
+    )
+    group.add_argument(
+        "--threshold",
+        type=number_type(PROBABILITY),
+        metavar="P",
+        help="for a network with one channel of logits: a pixel of at least this probability gets "
+        "the second class (default: the file's, else 0.5)",
+    )
 
 
 @command

@@ -21,22 +21,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Imports released weights; exit code 0 done, 2 the file is not a whole ICNet."""
     p = parser(
         "icnet import-weights",
-        "Turn ICNet's released weights, a .caffemodel or its NumPy form, merged or with batch "
-        "norm, into a checkpoint. Nothing in the file is executed.",
+        "Turn the weights that ICNet's authors released into a checkpoint.",
         "icnet import-weights icnet_cityscapes_train_30k_bnnomerge.caffemodel \\\n"
         "    -o icnet-cityscapes.safetensors",
     )
-    p.add_argument("file", type=Path, metavar="FILE", help="the .caffemodel or .npy")
-    p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
+    p.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="the .caffemodel or .npy file, with batch norm or with it merged; nothing in it is "
+        "executed",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FILE.safetensors",
+        help="the checkpoint to write",
+    )
     p.add_argument(
         "--stages",
         default="sub124",
         choices=("sub124", "sub24", "sub4"),
-        help="the whole network, or what is left without its finer branches (default: sub124)",
+        help="which branches to import: sub124: all; sub24 and sub4: without the finer ones "
+        "(default: %(default)s)",
     )
     p.add_argument(
         "--label-set",
-        help="cityscapes, camvid, or a JSON file (default: cityscapes, if there are 19 classes)",
+        metavar="NAME|FILE.json",
+        help="the classes of the network: cityscapes, camvid, or a file (default: cityscapes, if "
+        "there are 19 classes)",
     )
     args = p.parse_args(argv)
     require_place(args.out, ".safetensors")

@@ -98,7 +98,7 @@ def test_it_says_all_that_is_wrong_at_once(farm, check):
         "other.png is 8x11, its image other.png is 8x12",
         "value.png holds the value 7 (96 pixels); expected an index of farm, 0 to 2",
         "broken.png is not an image",
-        "stray.png belongs to no image",
+        "stray.png has no image: add it, or remove the file",
         "link.png is a link to a file that is not there",
         "val/twin shows the same as train/a: a score on one of these splits flatters",
         "holds no folder images of the split 'test'",
@@ -204,7 +204,7 @@ def test_the_command_says_what_it_knows(capsys):
     assert main(["dataset", "--help"]) == 0
     assert capsys.readouterr().out.count("icnet dataset check fields") == 1
     assert main(["dataset", "look"]) == 2
-    assert "icnet dataset knows no 'look'; known: check" in capsys.readouterr().err
+    assert "icnet dataset has no command 'look'; known: check" in capsys.readouterr().err
 
 
 def test_a_label_set_that_nothing_takes_is_said(farm, check):
@@ -225,5 +225,5 @@ def test_a_folder_that_is_not_searched_is_called_one(farm, check):
     (farm / "images/train/notes.txt").write_text("x")
     _, found, _, _ = check(farm)
     folder, file = found["splits"]["train"]["notes"]
-    assert "/.thumbs is left out: it is hidden, cannot be read, or leads to a folder" in folder
-    assert file.endswith("/notes.txt is left out: it is no image")
+    assert "/.thumbs is left out: the folder is hidden, cannot be read, or is a link to a" in folder
+    assert file.endswith("/notes.txt is left out: it is not an image")

@@ -231,7 +231,7 @@ def test_a_check_tells_of_a_teacher(taught, run):
     assert "75.0 % at 0.25 or above, 62.5 % at 0.5 or above" in out
     write_labels(root / "confidence/train/c.png", SURE)
     done = run("dataset", "check", root)
-    assert "confidence/train/c.png belongs to no image" in " ".join(done.out.split())
+    assert "confidence/train/c.png has no image: add it, or remove" in " ".join(done.out.split())
 
 
 def sets(table, merged, network=FINE):

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icnet_deploy.command import command, count, parser
+from icnet_deploy.command import command, options, parser
 from icnet_deploy.documents import as_read
 from icnet_deploy.files import sha256
 from icnet_deploy.report.tables import Table
 from icnet_deploy.training.command import (
     PACKAGES,
+    add_config_options,
+    add_run_options,
     add_sets_options,
     check_request,
     open_sets,
@@ -58,32 +60,28 @@ def _table(before: SegmentationNetwork, after: SegmentationNetwork) -> Table:
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "icnet compress",
-        "Prune a checkpoint's network and fine-tune it, share by share: the filters of least L1 "
-        "norm go, layers whose outputs are summed lose the same ones, and channels stay multiples "
-        "of 8. Without --dataset it only prunes, and most of the accuracy is lost.",
+        "Prune the network of a checkpoint step by step, and fine-tune it after each step.",
         "icnet compress icnet.safetensors --keep 0.75 0.5 --dataset camvid --data camvid \\\n"
         "    --config camvid --steps 2000 -o half.safetensors",
     )
-    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors file")
-    p.add_argument(
+    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the .safetensors file")
+    options(p, "to choose how much to prune").add_argument(
         "--keep",
         type=float,
         nargs="+",
         default=[0.75, 0.5],
         metavar="SHARE",
-        help="of CHECKPOINT's channels, after each step (default: 0.75 0.5, as in the paper)",
+        help="the share of CHECKPOINT's channels to keep after each step, below 1; the filters "
+        "with the smallest L1 norm are removed, and every layer keeps a multiple of 8 channels "
+        "(default: 0.75 0.5, as in the paper)",
     )
-    add_sets_options(p)
-    p.add_argument(
-        "--config",
-        default="camvid",
-        help="of the fine-tuning: a name, or a TOML file (default: "
-        "%(default)s); the checkpoint decides what network it is",
+    add_sets_options(
+        p,
+        description="The data sets of the fine-tuning. Without --dataset, the network is only "
+        "pruned, and most of its accuracy is lost.",
     )
-    p.add_argument("--steps", type=count, help="of each fine-tuning, in place of the config's")
-    p.add_argument("-o", "--out", required=True, type=Path, help="the checkpoint, .safetensors")
-    p.add_argument("--run", type=Path, help="folder of the steps' state (default: OUT with .run)")
-    p.add_argument("--resume", action="store_true", help="go on with what the run's folder holds")
+    add_config_options(p, "the configuration of each fine-tuning, except for its network")
+    add_run_options(p, "the last state in the run's folder")
     return p
 
 
@@ -101,5 +99,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(first.network, last.network).text())
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256(args.out)[:16]}...")
     if tune is None:
-        print("pruned only: its accuracy must be regained, by --dataset or `icnet train --init`")
+        print("pruned only, and not accurate: fine-tune it with --dataset or `icnet train --init`")
     return 0
