@@ -150,14 +150,14 @@ def agreement_words(found: Sequence[Agreement], where: str) -> list[str]:
     """
     exact, *others = found
     each = "".join(f", {one.share:.3%} on {one.runtime}" for one in others if not one.error)
-    lines = [f"{exact.share:.3%} of the labels of {where} are the float32 graph's on {EXACT}{each}"]
+    lines = [f"labels alike with float32 on {where}: {exact.share:.3%} on {EXACT}{each}"]
     for one in others:
         if one.error:
-            lines.append(f"note: {one.runtime} gives no labels: {one.error}")
+            lines.append(f"note: {one.runtime} cannot label the images: {one.error}")
         elif one.share < exact.share - _MORE and 1 - one.share > _TIMES * (1 - exact.share):
             lines.append(
-                f"note: {one.runtime} answers this file otherwise than {EXACT} does; "
-                f"`icnet sensitivity --layers --runtime {one.runtime}` says from which layer on"
+                f"note: many more labels differ on {one.runtime} than on {EXACT}; `icnet "
+                f"sensitivity --layers --runtime {one.runtime}` shows the layer where it begins"
             )
     return lines
 

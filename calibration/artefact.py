@@ -43,9 +43,9 @@ class Compared(NamedTuple):
     alike: Mapping[str, float]
 
     def __str__(self) -> str:
-        """E.g. "percentile 98.945 %, mse 99.105 % of the labels of 24 calibration images alike"."""
+        """E.g. "labels alike on 24 calibration images: percentile 98.945 %, mse 99.105 %"."""
         each = ", ".join(f"{method} {100 * share:.3f} %" for method, share in self.alike.items())
-        return f"{each} of the labels of {self.images} calibration images alike"
+        return f"labels alike on {self.images} calibration images: {each}"
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ def load_float(path: Path) -> tuple[onnx.ModelProto, ArtefactMetadata, tuple[int
     metadata = read_onnx_metadata(path)
     if metadata.precision != "fp32":
         raise ModelError(
-            f"{path} is {metadata.precision}; ranges are taken from a float32 graph: name the file "
-            "that `icnet export` or `icnet adopt` wrote with --precision fp32"
+            f"{path} is {metadata.precision}; expected a float32 file: name one that `icnet "
+            "export` or `icnet adopt` wrote with --precision fp32"
         )
     if metadata.size is None:
         raise ModelError(
-            f"{path} takes images of any size; an 8-bit graph has one: make it again at that "
-            "(`icnet export --size` without --dynamic-size, or `icnet adopt --size`), then "
-            "quantize it"
+            f"{path} takes images of any size, and an 8-bit graph has one size: make a float32 "
+            "file of that size (`icnet export --size` without --dynamic-size, or `icnet adopt "
+            "--size`)"
         )
     model = onnx.load(path)
     require_finite_graph(model.SerializeToString(), str(path), "export the network again")
@@ -170,7 +170,7 @@ def write_quantized(
     found = agreements(model, result, checked_on, metadata, other_runtimes())
     for one in found:
         if one.runtime in (EXACT, cpu_runtime(recipe.placement)):
-            _require(one, f"the {recipe.placement} graph", f"{source}, on {where}")
+            _require(one, f"the {recipe.placement} graph", f"{source} on {where}")
     write_artefact(out, result.SerializeToString(), recipe.metadata(metadata))
     return found
 
@@ -179,10 +179,10 @@ def _require(one: Agreement, graph: str, where: str) -> None:
     """Raises CheckFailed where a runtime gives too few of the labels."""
     if one.share >= _LEAST_AGREEMENT:
         return
-    advice = "calibrate on images like those that the model will see, and more of them"
+    advice = "calibrate on more images, like those that the model will see"
     if one.runtime != EXACT:  # which came before, and had enough
-        advice = f"{one.error or 'it computes a layer wrongly'}; keep layers in float (--float)"
+        advice = f"{one.error or 'it computes a layer wrongly'}; keep that layer in float (--float)"
     raise CheckFailed(
-        f"only {one.share:.2%} of the labels of {graph} on {one.runtime} are those of {where}; at "
-        f"least {_LEAST_AGREEMENT:.0%} must be: {advice}. No file was written"
+        f"{graph} on {one.runtime} gives {one.share:.2%} of the labels of {where}; expected at "
+        f"least {_LEAST_AGREEMENT:.0%}: {advice}. No artefact was written"
     )

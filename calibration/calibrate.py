@@ -124,7 +124,10 @@ class Calibration:
         # An image with an EXIF orientation has two hashes.
         counted = {each.images for each in statistics.values()}
         if len(set(images)) < len(images) or len(counted) != 1 or max(counted) > len(images):
-            raise InputError(f"{path} contradicts itself: its tensors are not of its images")
+            raise InputError(
+                f"{path} contradicts itself: its tensors and its images do not match; remove it, "
+                "and quantize again"
+            )
         factors = {name: np.array(v, np.float64) for name, v in known["factors"].items()}
         methods = known.get("methods", {})
         return cls(known["parent_sha256"], images, factors, statistics, methods)

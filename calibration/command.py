@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from icnet_deploy.calibration.selection import (
     Pool,
     choose_each,
 )
-from icnet_deploy.command import check_outputs, command, count
+from icnet_deploy.command import Goal, check_outputs, command, count, options
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset
 from icnet_deploy.data.dataset import Incomplete
@@ -35,14 +36,15 @@ from icnet_deploy.data.options import (
     open_split,
     refuse_data_options,
 )
-from icnet_deploy.data.photos import photos
+from icnet_deploy.data.photos import Photos, photos
 from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.files import make_folder, real_path, sha256
+from icnet_deploy.files import make_folder, real_path, sha256, without_empty_folders
 from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import kind_of
+from icnet_deploy.runtime.predict.log import results_among
 
 if TYPE_CHECKING:
     import onnx
@@ -55,94 +57,132 @@ _SCORED = ("val", "test")  # splits that models are scored on
 
 
 def _parser() -> argparse.ArgumentParser:
-    meant = [
-        f"{name} is for {', '.join(PRECISIONS[name].runtimes) or 'any runtime'}"
-        for name in PLACEMENTS
-    ]
     p = make_parser(
         "icnet quantize",
-        "Quantize a float32 ONNX file of `icnet export` or `icnet adopt` to 8 bits. Ranges are\n"
-        "calibrated on images of a training split, which the artefact names and `icnet evaluate`\n"
-        f"refuses to score. {'; '.join(meant)}.\n"
-        "With a budget, rung after rung is tried (--effort), until one keeps it on labelled\n"
-        "images of the split val: half of them are tried on, and the others prove what was found.",
+        "Make 8-bit ONNX files of a float32 one, with ranges that are calibrated on images of a "
+        "training split.",
         "icnet quantize icnet.onnx --dataset camvid --data CamVid --max-miou-drop 0.1 "
         "--max-class-drop 0.5",
     )
-    p.add_argument("model", type=Path, metavar="MODEL", help="a float32 file of a fixed size")
-    _add_images(p)
     p.add_argument(
-        "--placement", default="both", choices=(*PLACEMENTS, "both"), help="(default: both)"
-    )
-    p.add_argument(
-        "--method",
-        default=AUTO,
-        choices=(AUTO, *METHODS),
-        help="how ranges are chosen; auto: for each placement percentile or mse, whichever leaves "
-        "more labels of some calibration images as they are (default: auto)",
-    )
-    p.add_argument(
-        "--float",
-        action="append",
-        metavar="NAME",
-        dest="exclude",
-        help="a layer or block that stays in float, as `icnet sensitivity` names them; may be "
-        "repeated (default: the classifier, unless that takes long, and convolutions that see "
-        "the image made smaller)",
-    )
-    p.add_argument(
-        "--calibration",
+        "model",
         type=Path,
-        metavar="FILE",
-        help="where ranges are kept, and taken from while model and images are the same (default: "
-        "MODEL.calibration.json beside the artefacts)",
+        metavar="MODEL",
+        help="a float32 file of `icnet export` or `icnet adopt`, of a fixed size",
     )
-    p.add_argument(
-        "--histogram",
-        nargs=2,
-        metavar=("NAME", "FILE"),
-        help="draw the histogram and ranges of what a layer or a block gives, or of a tensor, as "
-        "SVG",
-    )
-    p.add_argument(
+    _add_images(p)
+    _add_quantization(p)
+    add_ladder_options(p)
+    add_rebuild_options(p)
+    _add_results(p)
+    return p
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    group = options(parser, Goal.RESULTS)
+    group.add_argument(
         "-o",
         "--out",
         type=Path,
         metavar="PATH",
-        help="a folder, or with one placement a file ending in .onnx (default: beside MODEL)",
+        help="write the artefacts into this folder; with one placement also a file that ends in "
+        ".onnx (default: beside MODEL)",
     )
-    add_ladder_options(p)
-    add_rebuild_options(p)
-    return p
+    group.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="with a limit or --rebuilds: write the result as JSON",
+    )
+    group.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="with --rebuilds: write an HTML report in one file",
+    )
+    group.add_argument(
+        "--histogram",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="draw the histogram and the ranges of a layer, a block or a tensor, as SVG",
+    )
+
+
+def _add_quantization(parser: argparse.ArgumentParser) -> None:
+    group = options(parser, "to choose how layers are quantized")
+    meant = [
+        f"{name} is for {', '.join(PRECISIONS[name].runtimes) or 'any runtime'}"
+        for name in PLACEMENTS
+    ]
+    group.add_argument(
+        "--placement",
+        default="both",
+        choices=(*PLACEMENTS, "both"),
+        help=f"which artefact to write: {'; '.join(meant)} (default: both)",
+    )
+    group.add_argument(
+        "--method",
+        default=AUTO,
+        choices=(AUTO, *METHODS),
+        help="how to choose ranges; auto tries percentile and mse on some calibration images, and "
+        "takes the one that changes fewer labels (default: auto)",
+    )
+    group.add_argument(
+        "--float",
+        action="append",
+        metavar="NAME",
+        dest="exclude",
+        help="keep a layer or block in float, by the name that `icnet sensitivity` prints; may be "
+        "repeated (default: the convolutions that read a smaller copy of the image, and the "
+        "classifier unless it is slow in float)",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="the file of the ranges: it is written, and used again for the same model and images "
+        "(default: MODEL.calibration.json beside the artefacts)",
+    )
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_argument_group("calibration images")
-    add_dataset_options(source)
-    source.add_argument("--split", metavar="NAME", help=f"which part of it (default: {_SPLIT})")
-    add_label_options(source)
-    add_exif_option(source)
-    source.add_argument(
-        "--images", type=Path, metavar="DIR", help="in place of a data set: photos without labels"
+    add_dataset_options(parser)
+    group = options(parser, Goal.IMAGES)
+    group.add_argument(
+        "--split", metavar="NAME", help=f"which part of the data set (default: {_SPLIT})"
     )
-    source.add_argument(
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="use the photos below DIR, which need no labels, in place of a data set",
+    )
+    group.add_argument(
         "--held-out",
         type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="images that models are scored on, of which none may be calibrated on, and on which "
-        "the result is compared with MODEL; may be repeated (a data set's val split is always "
-        "held out, where it is there; without any, up to a fifth of the images is kept back)",
+        help="never calibrate on the images below DIR, which you score models on; compare the "
+        "artefact's labels with MODEL's on them; may be repeated (the split val of the data set is "
+        "always held out; default without it: up to a fifth of the given images)",
     )
-    source.add_argument(
+    group.add_argument(
         "--count",
         type=count,
         default=32,
         metavar="N",
-        help=f"how many images, at least {FEWEST} (default: 32)",
+        help=f"how many images to calibrate on, at least {FEWEST} (default: 32)",
     )
-    source.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the seed that draws these images (default: 0)",
+    )
+    add_label_options(parser)
+    add_exif_option(parser)
 
 
 @command
@@ -151,6 +191,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     require("icnet quantize", "export", "onnx")
     require("icnet quantize", "cpu", "onnxruntime")
+    histogram = Path(args.histogram[1]) if args.histogram else None
+    with without_empty_folders(args.out, args.json, args.report, args.calibration, histogram):
+        _quantize(args)
+    return 0
+
+
+def _quantize(args: argparse.Namespace) -> None:
+    """Does what was asked for; see `main`."""
     from icnet_deploy.calibration.artefact import Recipe, load_float
     from icnet_deploy.calibration.calibrate import save_calibration
     from icnet_deploy.calibration.graph import Graph
@@ -197,7 +245,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from icnet_deploy.calibration.rebuilds.run import run
 
         run(args, chosen, outs)
-    return 0
 
 
 def _write(
@@ -215,17 +262,17 @@ def _write(
     for line in agreement_words(found, checked.words):
         print(f"  {line}")
     if recipe.compared is not None:
-        print(f"  ranges by {recipe.method}: {recipe.compared}")
+        print(f"  ranges by {recipe.method}; {recipe.compared}")
     print(f"  {products(onnx.load(out))}")
     if unknown := PLACEMENTS[recipe.placement].unknown(model, recipe.exclude):
         named = ", ".join(f"{count} {operator}" for operator, count in unknown.items())
-        print(f"  in float, since {recipe.placement} does not know how to round them: {named}")
+        print(f"  in float, because {recipe.placement} cannot round them: {named}")
 
 
 def _choose(args: argparse.Namespace, size: tuple[int, int], metadata: ArtefactMetadata) -> Chosen:
     """Chooses the images of every build, and those that builds are measured on."""
     pool, val = _pool(args), _val(args)
-    named = [photos(folder, args.group_by) for folder in args.held_out]
+    named = [_photos(folder, args) for folder in args.held_out]
     held_out = [image for each in (*named, *val) for image, _ in each.files]
     count = _count(args, len(pool.files), keep_back=not held_out)
     most = args.rebuild_images or IMAGES
@@ -249,8 +296,8 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     if out is not None and kind_of(out) == "onnx":
         if len(placements) > 1:
             raise InputError(
-                f"-o {out} is one file, and {len(placements)} are written by default: name a "
-                f"folder, or one placement: {' or '.join(f'--placement {p}' for p in placements)}"
+                f"-o {out} is one file, and {len(placements)} files are written by default: name a "
+                f"folder, or choose {' or '.join(f'--placement {p}' for p in placements)}"
             )
         files = {placements[0]: out}
     elif out is not None and not isdir(out) and _is_of_a_file(out):
@@ -261,7 +308,7 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     for path in files.values():
         make_folder(path.parent)
         if real_path(path) == real_path(model):
-            raise InputError(f"-o {path} is the file that is quantized: name another")
+            raise InputError(f"-o {path} would replace MODEL: name another file")
     return files
 
 
@@ -273,20 +320,39 @@ def _is_of_a_file(out: Path) -> bool:
 def _pool(args: argparse.Namespace) -> Pool:
     """The images that may be calibrated on."""
     if (args.images is None) == (args.dataset is None):
-        raise InputError("name the calibration images: either --dataset and --data, or --images")
+        raise InputError(
+            "name the images to calibrate on: either --dataset NAME --data DIR, or --images DIR"
+        )
     if args.images is not None:
         every = "--images takes every photo below its folder, and turns it as EXIF says"
         refuse_data_options(args, ("data", "split", "label_set", *OF_LABELS, "exif"), every)
-        return Pool(photos(args.images, args.group_by, print))
+        return Pool(_photos(args.images, args, print))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
     split = args.split or _SPLIT
     if split in _SCORED:
         raise InputError(
-            f"--split {split}: models are scored on it, and one calibrated on it would be "
-            "flattered; calibrate on train"
+            f"--split {split}: models are scored on it, and a model that is calibrated on it would "
+            "score too well; calibrate on train"
         )
     return Pool(open_split(args, split))
+
+
+def _photos(
+    folder: Path, args: argparse.Namespace, tell: Callable[[str], None] = lambda text: None
+) -> Photos:
+    """The photos below a folder, without what `icnet predict` wrote there; see `photos`."""
+    found = photos(folder, args.group_by, tell)
+    results = results_among((file for file, _ in found.files), folder)
+    if not results:
+        return found
+    left = tuple(pair for pair in found.files if pair[0] not in results)
+    if not left:
+        raise InputError(
+            f"{folder} holds only images that `icnet predict` wrote: name the folder of the photos"
+        )
+    print(f"note: {folder}: {len(results)} images are left out, which `icnet predict` wrote there")
+    return replace(found, files=left)
 
 
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:
@@ -319,7 +385,8 @@ def _calibration(
     calibration = load_calibration(cache, model, parent, images)
     if calibration is None:
         calibration = calibrate_and_keep(cache, model, images, parent)
-        print(f"{cache}: ranges of {len(calibration.statistics)} tensors on {len(images)} images")
+        tensors = len(calibration.statistics)
+        print(f"{cache}: the ranges of {tensors} tensors on {len(images)} images")
     else:
-        print(f"{cache}: the ranges of this model and these {len(images)} images, used again")
+        print(f"{cache}: used again, since the model and the {len(images)} images are the same")
     return calibration

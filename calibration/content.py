@@ -85,8 +85,9 @@ def require_content(files: Sequence[Path], images: Iterable[UInt8], fewest: int)
     if len(shown) < max(fewest, len(files) / 2):
         raise InputError(
             f"{len(empty)} of {len(files)} images show almost nothing, or nothing new: {named}. "
-            f"At least {fewest}, and half of them, must show something: ranges of such pictures "
-            "fit no other; calibrate on pictures like those that the model will see"
+            f"Expected at least {fewest} images, and half of all, that show something, since the "
+            "ranges of empty images fit no others: calibrate on images like those that the model "
+            "will see"
         )
     return f"{len(empty)} of {len(files)} images show almost nothing, or nothing new: {named}"
 

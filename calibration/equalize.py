@@ -90,7 +90,7 @@ def equalized(model: onnx.ModelProto, factors: Factors) -> onnx.ModelProto:
             scale[places] = chosen
             fitting = bool((scale[places] == chosen).all() and (alive | (scale == 1)).all())
         if not fitting:
-            raise ValueError(f"the factors of {name} are those of another graph")
+            raise ValueError(f"the factors of {name} belong to another graph")
         for use, roots in uses:
             by = scale[roots]
             if (by != 1).any():

@@ -178,7 +178,10 @@ class TensorStatistics:
             and bool(np.isclose(highest.max(), max(-minimum, maximum), rtol=_ROUNDED))
         )
         if not sound:
-            raise InputError(f"the statistics of {where} contradict each other")
+            raise InputError(
+                f"the statistics of {where} contradict each other: remove the file, and quantize "
+                "again"
+            )
         counts = np.zeros(BINS, np.int64)
         counts[first : first + len(occupied)] = occupied
         return cls(

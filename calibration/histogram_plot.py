@@ -29,11 +29,13 @@ def _tensor(name: str, calibration: Calibration, graph: Graph) -> tuple[str, str
     for one in reversed(graph.named(name)):
         layer = graph.layer(one.node)
         comes_out = graph.after_relu(str(one.node.output[0]))
-        for tensor, words in ((comes_out, "out of"), (str(one.node.input[0]), "into")):
+        for tensor, words in ((comes_out, "output"), (str(one.node.input[0]), "input")):
             if tensor in calibration.statistics:
-                return tensor, f"{tensor}, which goes {words} {layer}"
+                return tensor, f"{tensor}, the {words} of {layer}"
     known = ", ".join(list(calibration.statistics)[:8])
-    raise InputError(f"nothing of {name} was calibrated; calibrated tensors: {known}, ...")
+    raise InputError(
+        f"--histogram {name}: the calibration has no tensor of it; it has {known}, ..."
+    )
 
 
 def require_named(graph: Graph, name: str) -> None:

@@ -92,7 +92,7 @@ class Products:
     def __str__(self) -> str:
         """E.g. `97.3 % of 5.2 G multiply-adds in 8 bits; in float: classifier (1.4 %), ...`."""
         if self.unknown:
-            return f"how many multiply-adds are in 8 bits is not known: {self.unknown}"
+            return f"the share of multiply-adds in 8 bits is not known: {self.unknown}"
         layers = self.float_layers()
         words = f"{_percent(self.in_8_bits, self.total)} of {_short(self.total)} multiply-adds "
         words += "in 8 bits"

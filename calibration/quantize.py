@@ -79,7 +79,7 @@ def quantize(
     channels_between(Graph(result))
     del result.graph.value_info[:]
     onnx.checker.check_model(result)
-    advice = "its weights are too large: no file is written; export another network"
+    advice = "its weights are too large, and no file is written: export another network"
     require_finite_graph(result.SerializeToString(), f"the {placement} graph", advice, CheckFailed)
     return result
 
@@ -91,7 +91,7 @@ def _require_finite(model: onnx.ModelProto, ranges: Ranges) -> None:
     numbers = {
         name: np.array([r.limit, r.low, r.high, *r.means]) for name, r in ranges.tensors.items()
     }
-    advice = "remove what is kept of it (calibration.json), and calibrate again"
+    advice = "remove its file (MODEL.calibration.json), and quantize again"
     require_finite([*numbers.items(), *ranges.factors.items()], "the calibration", advice)
 
 
@@ -100,8 +100,8 @@ def _range(name: str, pairs: Pairs, ranges: Ranges) -> Range:
     source = pairs.ranged_as.get(name, name)
     if source not in ranges.tensors:
         raise InputError(
-            f"the calibration has no range of {source!r}: an earlier release kept it; remove what "
-            "is kept of it (calibration.json), and calibrate again"
+            f"the calibration has no range for {source!r}: an earlier release wrote it; remove its "
+            "file (MODEL.calibration.json), and quantize again"
         )
     found = ranges.tensors[source]
     near = ranges.tensors.get(pairs.near.get(source, source), found)

@@ -134,9 +134,9 @@ def choose_each(
         for digest in content_hashes(ImageFile(file)):
             if digest in owners:
                 raise InputError(
-                    f"{owners[digest]} is the image {file} of the split that models are scored "
-                    "on: a model calibrated on it would be flattered; take images of a training "
-                    "split"
+                    f"{owners[digest]} shows the same pixels as {file}, which models are scored "
+                    "on: a model that is calibrated on it would score too well; take images of a "
+                    "training split"
                 )
     return sets
 
@@ -149,8 +149,8 @@ def _set_of(
         digest = hashes[file][0]
         if digest in owners:
             raise InputError(
-                f"{file} shows the same pixels as {owners[digest]}: an image counted twice would "
-                "weigh twice; remove one"
+                f"{file} shows the same pixels as {owners[digest]}, and no image may count twice: "
+                "remove one of them"
             )
         owners[digest] = file
     others = dict.fromkeys(digest for file in files for digest in hashes[file][1:])
@@ -159,14 +159,16 @@ def _set_of(
 
 def _require_size(file: Path, own: Size, size: Size, fit: str) -> None:
     scales = [want / have for want, have in zip(size, own, strict=True)]
-    text = f"{file} is {own[0]}x{own[1]}, the graph takes {size[0]}x{size[1]}"
+    text = f"{file} is {own[0]}x{own[1]}, and the graph takes {size[0]}x{size[1]}"
     if min(scales) > _MOST_ENLARGED:
         raise ImageError(
-            f"{text}: enlarged so far it shows nothing as sharp as the camera will; calibrate on "
-            "larger images, or export the graph at their size"
+            f"{text}: enlarged that much, the image is less sharp than those of the camera; "
+            "calibrate on larger images, or export the network at their size"
         )
     if fit != "letterbox" and max(scales) > _MOST_DISTORTED * min(scales):
-        raise ImageError(f"{text}: resized it would be distorted; calibrate on images of its shape")
+        raise ImageError(
+            f"{text}: resizing would distort the image; calibrate on images of the graph's shape"
+        )
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _classes_shown(dataset: Dataset) -> npt.NDArray[np.bool_]:
         try:
             counts = np.bincount(dataset.read_labels(labels).ravel(), minlength=256)[:IGNORE]
         except ImageError as error:
-            raise DatasetError(f"labels of a calibration image: {error}") from error
+            raise DatasetError(f"cannot read the labels of a calibration image: {error}") from error
         shown[index] = counts[: shown.shape[1]] > _LEAST_SHARE * max(int(counts.sum()), 1)
     return shown
 
@@ -296,15 +298,15 @@ def checked_on(
             return not own and not nothing_in(calibrated.read(file))
         return False
 
-    for words, files in (("held-out", held_out), ("kept back", kept_back)):
+    for words, files in (("held-out", held_out), ("unused", kept_back)):
         some = _some(files, shows)
         if some:
             images = f"{len(some)} {words} images" if len(some) > 1 else f"1 {words} image"
             return Checked(images, partial(map, calibrated.read, some))
     brightness = float(np.mean([image.mean() for image in calibrated.first(CHECKED)]))
     return Checked(
-        f"{CHECKED} drawn scenes (no other image was left that shows something: name some with "
-        "--held-out)",
+        f"{CHECKED} drawn scenes (every image that shows something was calibrated on: name others "
+        "with --held-out)",
         partial(_drawn, calibrated.size, brightness),
     )
 

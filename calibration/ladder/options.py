@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from icnet_deploy.calibration.placements.registry import cpu_runtime
-from icnet_deploy.command import check_outputs
+from icnet_deploy.command import Goal, check_outputs, options
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.budgets import add_budget_options, add_undecided_option
 from icnet_deploy.runtime.backends.registry import check_available
@@ -20,19 +20,22 @@ _LIMITS = ("max_miou_drop", "max_miou_change", "max_class_drop", "max_class_chan
 
 def add_ladder_options(parser: argparse.ArgumentParser) -> None:
     """Adds how far accuracy may fall, and what may be done about it."""
-    group = parser.add_argument_group(
-        "ladder", "with a budget: rung after rung, until one keeps it on labelled held-out images"
+    options(
+        parser,
+        Goal.LIMITS,
+        "With a limit, further steps (--effort) are tried until the artefact keeps it on labelled "
+        "images of the split val: a step is chosen on half of them, and proved on the other half.",
     )
-    add_budget_options(group)
-    group.add_argument(
+    add_budget_options(parser)
+    options(parser, Goal.LIMITS).add_argument(
         "--effort",
         choices=RUNGS,
-        help="the last rung: ranges, equalization and bias correction; learned rounding besides; "
-        "smoothing of what a LayerNorm makes; the fewest blocks in float that keep the budget "
-        f"(default: {RUNGS[-1]} with a budget, else {RUNGS[0]}; without a budget each rung up to "
-        "it is taken, and float, which needs one, is refused)",
+        help="the last step that is tried: ranges: ranges, equalization and bias correction; "
+        "rounding: also learned rounding of weights; smoothing: also SmoothQuant behind "
+        "LayerNorms; float: also the fewest blocks in float that keep the limits (default: "
+        f"{RUNGS[-1]} with a limit, else {RUNGS[0]})",
     )
-    add_undecided_option(group)
+    add_undecided_option(parser)
 
 
 def has_budget(arguments: argparse.Namespace) -> bool:
@@ -58,22 +61,22 @@ def check_ladder(arguments: argparse.Namespace, placements: Sequence[str]) -> No
     if not has_budget(arguments):
         if RUNGS[-1] in rungs_of(arguments):
             raise InputError(
-                f"--effort {RUNGS[-1]} puts blocks back into float until a budget is kept: give "
-                "--max-miou-drop or --max-class-drop, too, or a lower rung"
+                f"--effort {RUNGS[-1]} keeps blocks in float until a budget is met: also give "
+                f"--max-miou-drop or --max-class-drop, or choose {', '.join(RUNGS[:-1])}"
             )
         if arguments.undecided != "pass":
             raise InputError(
-                f"--undecided {arguments.undecided} is of a budget: give --max-miou-drop or "
-                "--max-class-drop, too, or leave it out"
+                f"--undecided {arguments.undecided} needs a budget: give --max-miou-drop or "
+                "--max-class-drop, or leave it out"
             )
     elif arguments.images is not None:
         raise InputError(
-            f"a budget is proved on labelled images, and --images {arguments.images} has no "
-            "labels: give --dataset with a split val, or leave the budget out"
+            f"a budget needs labelled images, and --images {arguments.images} has no labels: give "
+            "--dataset with a split val, or leave out --max-miou-drop and the other limits"
         )
     if arguments.rebuilds is not None and (has_budget(arguments) or len(rungs_of(arguments)) > 1):
         raise InputError(
-            "--rebuilds builds with ranges alone: leave out the budget and --effort, or --rebuilds"
+            "--rebuilds does not go with a budget or --effort: leave out either these or --rebuilds"
         )
     if has_budget(arguments):
         for placement in placements:

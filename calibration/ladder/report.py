@@ -11,18 +11,18 @@ from icnet_deploy.evaluation.verdicts import Judgement, Verdict
 from icnet_deploy.report.tables import Table, number
 
 _HEADER = [
-    "rung",
+    "step",
     "mIoU, points",
     "class that falls most",
     "labels alike %",
     "gained: mIoU, points",
     "gained: labels alike, points",
-    "the proof: mIoU",
+    "proof: mIoU",
     "verdict",
     "s",
     "ms",
     "to float32",
-    "to the rung before",
+    "to the step before",
 ]
 
 
@@ -84,14 +84,14 @@ def step_text(step: Step, enough: Callable[[Judgement], bool]) -> str:
     names = ", ".join(block.name for block in step.attempt.in_float)
     words += f" with {names} in float" if names else ""
     if step.gain is not None:
-        words += f", gained {step.gain.miou.text(2)} over the rung before"
+        words += f", {step.gain.miou.text(2)} against the step before"
     if step.proof is None:
-        return f"{words}; past the budget on the images that it may see ({step.seconds:.0f} s)"
+        return f"{words}; past the budget, so not proved ({step.seconds:.0f} s)"
     proved = str(step.proof.verdict)
     if _kept(step, enough):
         unsure = step.proof.verdict is Verdict.UNDECIDED
-        proved = "the budget is kept" + (", classes undecided" if unsure else "")
-    return f"{words}; the proof: {proved} ({step.seconds:.0f} s)"
+        proved = "the budget is kept" + (", but classes are undecided" if unsure else "")
+    return f"{words}; proof: {proved} ({step.seconds:.0f} s)"
 
 
 def ladder_text(climbed: Mapping[str, Any]) -> str:
@@ -102,10 +102,10 @@ def ladder_text(climbed: Mapping[str, Any]) -> str:
     ]
     taken = next((one for one in climbed["rungs"] if one["rung"] == climbed["taken"]), None)
     if taken is None:
-        lines.append("no rung keeps the budget")
+        lines.append("no step keeps the budget")
     else:
         proof = taken["proof"]
-        lines.append(f"taken: {taken['rung']}; the proof: {proof['verdict']}; {proof['basis']}")
+        lines.append(f"chosen: {taken['rung']}; proof: {proof['verdict']}; {proof['basis']}")
         if taken["in_float"]:
             lines.append(f"in float to keep the budget: {', '.join(taken['in_float'])}")
         unsure = [
@@ -115,8 +115,8 @@ def ladder_text(climbed: Mapping[str, Any]) -> str:
         ]
         lines += [f"undecided: {'; '.join(unsure)}"] if unsure else []
     if len(climbed["rungs"]) > 1:
-        lines.append("gained: over the rung before, on the same images as that rung")
-    lines.append(f"time: s of a rung, its proof included; ms: {climbed['time']}")
+        lines.append("gained: compared with the step before, on the same images")
+    lines.append(f"s: how long the step took, with its proof; ms: {climbed['time']}")
     return "\n".join(lines)
 
 
@@ -150,5 +150,5 @@ def _gained(gain: Mapping[str, Any] | None) -> tuple[str, str]:
 def _proved(proof: Mapping[str, Any] | None) -> tuple[str, str]:
     """mIoU of the graph that was proved last, and the verdict."""
     if proof is None:
-        return "", "not tried"
+        return "", "not proved"
     return points_text(proof["trials"][-1]["miou_difference_points"]), proof["verdict"]

@@ -95,9 +95,9 @@ def _parts(args: argparse.Namespace, labelled: Sequence[Dataset]) -> Parts:
     if dataset is None or len(dataset) < 2:
         count = "no image" if dataset is None else f"{len(dataset)} image"
         raise InputError(
-            f"a budget is proved on labelled images that nothing is calibrated on: the split val "
-            f"of {args.dataset} in {args.data} has {count}; expected 2 or more, and better 20 of "
-            "10 groups. Give a data set that has them, or leave the budget out"
+            f"a budget is proved on labelled images: the split val of {args.dataset} in "
+            f"{args.data} has {count}; expected at least 2, better 20 in 10 groups: give a data "
+            "set that has them, or leave the budget out"
         )
     parts = halves(dataset)
     refuse_seen(parts)
@@ -118,7 +118,7 @@ def _climb(
     trials = Trials(args.model, recipe, refinery, parts, budget, strict, folder)
 
     def tell(step: Step) -> None:
-        print(f"{recipe.placement}, {step_text(step, trials.enough)}", flush=True)
+        print(f"{recipe.placement}, step {step_text(step, trials.enough)}", flush=True)
 
     rungs = trials.rungs(rungs_of(args))
     steps = climb(rungs, trials.prove, trials.enough, trials.gain, tell)
@@ -136,7 +136,7 @@ def _climb(
 def _failure(step: Step | None, strict: bool) -> str | None:
     """Why the command fails though all rungs were tried; None where it does not."""
     if step is None or step.proof is None:
-        return "no rung keeps the budget, and no file of it is written"
+        return "no step keeps the budget, and no file is written"
     if strict and step.proof.verdict is not Verdict.WITHIN:
         undecided = "; ".join(map(str, step.proof.last.judgement.of(Verdict.UNDECIDED)))
         return f"the proof is undecided: {undecided}"

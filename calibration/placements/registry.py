@@ -23,4 +23,4 @@ def cpu_runtime(name: str) -> str:
     for runtime in PRECISIONS[name].runtimes or RUNTIMES:
         if "cpu" in RUNTIMES[runtime].extras:
             return runtime
-    raise InputError(f"no runtime that {name} is for runs on a CPU")
+    raise InputError(f"{name} is for no runtime that runs on a CPU")

@@ -84,11 +84,11 @@ def draw_each(pool: Pool, count: int, seed: int, builds: int, kept_back: int) ->
 
 def _too_few(total: int, count: int, builds: int, measured: int) -> str:
     needed = math.ceil(_LEAST_POOL * count) + measured
-    back = f", {measured} of them to measure on" if measured else ""
+    back = f", including {measured} to measure on" if measured else ""
     fits = math.floor((total - measured) / _LEAST_POOL)
-    smaller = f", or a --count of {fits} at most" if fits >= FEWEST else ""
+    smaller = f", or a --count of at most {fits}" if fits >= FEWEST else ""
     return (
-        f"{total} images are too few for {builds} draws of {count} that differ: expected at least "
+        f"{total} images are too few for {builds} different draws of {count}: expected at least "
         f"{needed}{back}; give more images{smaller}"
     )
 
@@ -107,7 +107,7 @@ class Measured:
 
     def __str__(self) -> str:
         count = len(self.dataset)
-        return f"{count} {self.words}" if count != 1 else f"1 of {self.words}"
+        return f"{count} {self.words}" if count != 1 else f"1 of the {self.words}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Chosen:
         else:
             hashes = {digest for each in self.sets for digest in each.hashes}
             dataset = _others(self.pool.dataset, set(self.draws.kept_back), hashes)
-            words = "images that were kept back from all draws"
+            words = "images that no build draws"
         if not dataset.labelled:
             dataset = replace(dataset, label_set=label_set)
         words = f"{words} of {dataset.name} {dataset.split}"
@@ -169,8 +169,8 @@ def _others(dataset: Dataset, kept_back: Collection[Path], hashes: set[str]) -> 
     files = tuple(pair for pair in dataset.files if fits(pair[0]))
     if len(files) < CHECKED:
         raise InputError(
-            f"of the {len(kept_back)} images that were kept back to measure on, {len(files)} can "
-            f"be read and show no image that is calibrated on; expected at least {CHECKED}: give "
-            "more images, or a smaller --count"
+            f"{len(files)} of the {len(kept_back)} images to measure the builds on can be read and "
+            f"are no calibration images; expected at least {CHECKED}: give more images, or a "
+            "smaller --count"
         )
     return replace(dataset, files=files)

@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from icnet_deploy.calibration.ladder.options import ROUNDS as LADDER_ROUNDS
 from icnet_deploy.calibration.ladder.options import has_budget
 from icnet_deploy.calibration.placements.registry import cpu_runtime
-from icnet_deploy.command import check_outputs, count
+from icnet_deploy.command import Goal, check_outputs, count, options
 from icnet_deploy.errors import InputError
 from icnet_deploy.runtime.backends.registry import check_available
 
@@ -21,42 +21,39 @@ _FEWEST = 2
 
 def add_rebuild_options(parser: argparse.ArgumentParser) -> None:
     """Adds how often is built, and how the builds are measured and shown."""
-    group = parser.add_argument_group(
-        "rebuilds", "what a user sees who draws other calibration images and builds again"
-    )
+    group = options(parser, "to compare several builds")
     group.add_argument(
         "--rebuilds",
         type=count,
         metavar="K",
-        help="build K times, with the images of the seeds SEED, SEED+1, ..., and tell how far "
-        "labels, mIoU and latency move from one build to the next; what is written is the first",
+        help="build K times, each on the images that another seed draws (SEED, SEED+1, ...), and "
+        "say how much labels, mIoU and latency differ between builds; the first build is written",
     )
     group.add_argument(
         "--rebuild-images",
         type=count,
         metavar="N",
-        help="measure them on N images that none was calibrated on: of the data set's val split, "
-        "else of --held-out, else of those that are kept back from all draws "
-        f"(default: {IMAGES}, or as many as there are)",
+        help="measure the builds on N images that no build is calibrated on: of the split val; "
+        "without it, of --held-out; without that, of images that no build draws (default: "
+        f"{IMAGES}, or all if there are fewer)",
     )
-    group.add_argument(
+    options(parser, Goal.IMAGES).add_argument(
         "--group-by",
         metavar="REGEX",
-        help="which of these images, or of those that a budget is proved on, belong together, as "
-        "icnet evaluate has it",
+        help="with a limit or --rebuilds: which of the measured images belong together, as in "
+        "`icnet evaluate --group-by`",
     )
-    group.add_argument(
+    options(parser, Goal.RUN).add_argument(
         "--rounds",
         type=count,
         metavar="N",
-        help=f"of timing them in turn (default: {ROUNDS}; of the ladder, 10)",
+        help="with a limit or --rebuilds: measure the inference time in N rounds (default: "
+        f"{LADDER_ROUNDS} with a limit, {ROUNDS} with --rebuilds)",
     )
-    group.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the result, of the ladder, too, as JSON"
-    )
-    group.add_argument(
-        "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
-    )
+
+
+_WITH_A_LIMIT = ("group_by", "rounds", "json")
+"""Options that go with rebuilds, and with a limit, too."""
 
 
 def check_rebuilds(arguments: argparse.Namespace, placements: Sequence[str]) -> None:
@@ -67,21 +64,20 @@ def check_rebuilds(arguments: argparse.Namespace, placements: Sequence[str]) -> 
         MissingPackage: the runtime that a placement is for is not installed.
         OutputError: a file cannot be written.
     """
-    options = ["rebuild_images", "report"]
-    if not has_budget(arguments):
-        options += ["group_by", "rounds", "json"]
-    given = [name for name in options if getattr(arguments, name) is not None]
+    names = ["rebuild_images", "report", *(() if has_budget(arguments) else _WITH_A_LIMIT)]
+    given = [name for name in names if getattr(arguments, name) is not None]
     if arguments.rebuilds is None:
         if given:
+            or_limit = " or a limit" if given[0] in _WITH_A_LIMIT else ""
             raise InputError(
-                f"--{given[0].replace('_', '-')} is of rebuilds: give --rebuilds K, too, or leave "
-                "it out"
+                f"--{given[0].replace('_', '-')} needs --rebuilds{or_limit}: give "
+                "--rebuilds K, or leave it out"
             )
         return
     if arguments.rebuilds < _FEWEST:
         raise InputError(
-            f"--rebuilds {arguments.rebuilds}: one build differs from no other; give {_FEWEST} or "
-            "more"
+            f"--rebuilds {arguments.rebuilds}: one build cannot differ from another; give at least "
+            f"{_FEWEST}"
         )
     for placement in placements:
         check_available(cpu_runtime(placement), "cpu")

@@ -15,7 +15,7 @@ Result = Mapping[str, Any]
 _MUCH = 50  # percent of their images that two draws share
 _MARK = "*"
 _HARDLY = 0.005  # points, which a table rounds to 0
-_MARK_WORDS = f"{_MARK} seen too little in these images to say anything about it"
+_MARK_WORDS = f"{_MARK} these images show too little of this class to say anything about it"
 
 
 def rebuilds_text(result: Result) -> str:
@@ -42,8 +42,8 @@ def rebuilds_page(result: Result) -> str:
             Bar(f"seed {build['seed']}", Interval(**build["miou_difference_points"]), None)
             for build in row["builds"]
         ]
-        title = "mIoU minus float32's, of each build"
-        lowest = "IoU minus float32's, of each class in the build where it is lowest"
+        title = "mIoU of each build minus float32's"
+        lowest = "IoU of each class minus float32's, in the build where it is lowest"
         parts += [
             tag("h2", _name(row)),
             *(tag("p", sentence) for sentence in _sentences(row)),
@@ -54,7 +54,7 @@ def rebuilds_page(result: Result) -> str:
             *(tag("p", note, class_="quiet") for note in _classes(row).notes),
         ]
     return page(
-        "What changes when it is built again",
+        "How much builds differ",
         tag("p", _basis(result)),
         tag("p", _summary(result)),
         *parts,
@@ -106,12 +106,12 @@ def _basis(result: Result) -> str:
 def _summary(result: Result) -> str:
     builds, shared = result["draws"], result["shared_percent"]
     seeds = ", ".join(str(each["seed"]) for each in builds)
-    more = ": wholly other images would move more" if shared > _MUCH else ""
+    more = ", so builds on entirely different images would differ more" if shared > _MUCH else ""
     return (
         f"{len(builds)} builds of {result['artefact']}, each calibrated on {result['count']} "
-        f"images of its own draw (seeds {seeds}; two draws share {number(shared, 0)} % of their "
-        f"images{more}), measured on {result['measured']['words']}; none was calibrated on any of "
-        "these"
+        f"images that its seed draws (seeds {seeds}); two draws share {number(shared, 0)} % of "
+        f"their images{more}; all are measured on {result['measured']['words']}, on which no build "
+        "is calibrated"
     )
 
 
@@ -137,12 +137,13 @@ def _sentences(row: Result) -> list[str]:
     name, most = _moves_most(row)
     return [
         f"labels: two builds give {number(100 * alike['median'], 3)} % of the pixels the same "
-        f"label (the median of all pairs; {number(100 * alike['lowest'], 3)} % at least)",
-        f"mIoU: moves by {number(points['range'])} points from one build to another, "
-        f"{_from_to(points, 2, signed)} against float32 (median {signed(points['median'], 2)})",
-        f"classes: {name} moves most, by {number(most['range'])} points, "
-        f"{_from_to(most, 2, signed)} against float32",
-        f"time: {_from_to(times, 2, number)} ms an image, which differ by "
+        f"label (median of all pairs; lowest: {number(100 * alike['lowest'], 3)} %)",
+        f"mIoU: differs by up to {number(points['range'])} points between builds; "
+        f"{_from_to(points, 2, signed)} points against float32 (median "
+        f"{signed(points['median'], 2)})",
+        f"classes: {name} differs most, by up to {number(most['range'])} points; "
+        f"{_from_to(most, 2, signed)} points against float32",
+        f"time: {_from_to(times, 2, number)} ms for an image; the builds differ by "
         f"{number(100 * times['range'] / times['median'], 1)} %",
     ]
 
@@ -174,9 +175,9 @@ def _classes(row: Result) -> Table:
         ]
         for name, each in moved.items()
     ]
-    header = ["IoU - float32's, points", "lowest", "median", "highest", "moves by"]
+    header = ["IoU - float32's, points", "lowest", "median", "highest", "differs by"]
     still = len(classes) - len(moved)
-    notes = [f"{still} more classes move by less than {_HARDLY:g} points"] if still else []
+    notes = [f"{still} other classes differ by less than {_HARDLY:g} points"] if still else []
     return Table(header, rows, notes=[_MARK_WORDS, *notes] if set(little) & set(moved) else notes)
 
 
@@ -192,8 +193,12 @@ def _lowest(row: Result) -> list[Bar]:
 
 
 def _notes(result: Result) -> list[str]:
-    truth = "" if result["measured"]["labelled"] else "mIoU is against float32's own label map; "
+    truth = (
+        ""
+        if result["measured"]["labelled"]
+        else "mIoU is measured against float32's own label map; "
+    )
     return [
-        f"{truth}float32 is measured on the same runtime as the builds",
+        f"{truth}float32 runs on the same runtime as the builds",
         f"time: {result['time']}; {result['rounds']} rounds",
     ]

@@ -34,8 +34,8 @@ _SCHEMA = 1
 _TIMED = 3  # images
 
 _TIME = (
-    "one image at a time, uint8 image in memory to uint8 label map in memory, wall clock; float32 "
-    f"and all builds in turn, after {WARMUP} runs each; decoding is not in it"
+    "one image at a time, from a uint8 image in memory to a uint8 label map in memory, wall clock; "
+    f"float32 and all builds in turn, after {WARMUP} warm-up runs each; without decoding"
 )
 
 
@@ -92,8 +92,8 @@ def _build(
             write_quantized(args.model, out, recipe, checked.images(), checked.words)
         except CheckFailed as error:
             raise CheckFailed(
-                f"the build of seed {chosen.draws.seeds[0]} is written; that of seed {seed}, for "
-                f"comparison, fails: {error}"
+                f"the build of seed {chosen.draws.seeds[0]} is written; the build of seed {seed}, "
+                f"to compare it with, fails: {error}"
             ) from error
     return files
 

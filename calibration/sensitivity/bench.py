@@ -158,8 +158,8 @@ def alone_costs(graphs: Graphs, bench: Bench, blocks: Sequence[Block]) -> dict[B
 
 
 TIME = (
-    f"inference of one image, wall clock, in turn, after {WARMUP} runs each: input and output in "
-    "memory; decoding, resizing and the label map are not in it"
+    f"inference of one image, wall clock, all graphs in turn, after {WARMUP} warm-up runs each; "
+    "input and output are in memory; without decoding, resizing and the label map"
 )
 """What `inference_times` measures."""
 

@@ -62,13 +62,13 @@ def calibration_of(args: argparse.Namespace, cache: Path) -> Calibration:
         return kept
     if args.calibration is not None and exists(cache):
         raise InputError(
-            f"{cache} is no calibration of {args.model}: name the one that `icnet quantize` kept "
-            "of it, or a file that is not there to have it made"
+            f"{cache} is not a calibration of {args.model}: name the one that `icnet quantize` "
+            "wrote for it, or a new file, which is then written"
         )
     if args.dataset is None:
         raise InputError(
-            f"there is no calibration of {args.model} in {cache}: run `icnet quantize` on it "
-            "first, or give --dataset and --data to have it made from the split train"
+            f"{cache} holds no calibration of {args.model}: run `icnet quantize` first, or give "
+            "--dataset and --data, which has a split train to make it from"
         )
     train = open_split(args, "train")
     images = choose(stratified(train, _CALIBRATED), size, exif=args.exif, fitting=fitting)
@@ -95,10 +95,10 @@ def _settled(
 def _note(placement: str, cache: Path, kept: Calibration) -> None:
     method = kept.method(placement)
     print(
-        f"note: ranges of {placement} by {method}, which is the default: {cache} names no method "
-        "for it, and the images that it is of, which tell, are not all among those given. `icnet "
-        f"quantize --placement {placement}` may take another and keeps it there: run it first, or "
-        "name the images' data set with --dataset and --data"
+        f"note: the ranges of {placement} are chosen by {method}, the default: {cache} names no "
+        f"method for {placement}, and not all of its calibration images were given to choose one. "
+        f"Run `icnet quantize --placement {placement}` first, which chooses a method and writes it "
+        "there, or give the data set of these images with --dataset and --data"
     )
 
 
@@ -113,7 +113,7 @@ def _images_of(
     turn = args.exif != "ignore"
     missing = dict.fromkeys(kept.images[:count])
     found: dict[str, Path] = {}
-    for file in tqdm(_given(args), desc="find calibrated", unit="image", disable=None):
+    for file in tqdm(_given(args), desc="find calibration images", unit="image", disable=None):
         with suppress(ImageError):  # it is none of them
             digest = content_hashes(ImageFile(file))[0 if turn else -1]
             if digest in missing:

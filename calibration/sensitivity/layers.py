@@ -171,8 +171,8 @@ def compare_layers(
     where = of_one_form(places(model, made), reference, model)
     if not where:
         raise InputError(
-            f"{subject.path} has no tensor of its reference between blocks, such as {made[0]!r}: "
-            "name the float32 file that it was made from with --reference"
+            f"{subject.path} has none of the tensors between the blocks of its reference, such as "
+            f"{made[0]!r}: name the float32 file that it was made from with --reference"
         )
     copy = folder / f"{subject.path.stem}-returning.onnx"
     write_artefact(copy, shown(model, where.values()).SerializeToString(), metadata)

@@ -20,10 +20,10 @@ Result = Mapping[str, Any]
 
 _HEADER = ["block", "adds, dB", "after it, dB", "before it, dB", "in 8 bits %"]
 _WORDS = (
-    "adds: signal to noise of what the block itself adds: its output against what the float32 "
-    "block makes of the same input",
-    "after it: of its output, with all that went wrong up to there; before it: of what it was "
-    "given",
+    "adds: the signal-to-noise ratio of what the block itself adds: its output against that of the "
+    "float32 block for the same input",
+    "after it: of its output against float32's, with the noise of all blocks up to there; before "
+    "it: of its input",
 )
 _LEAST = 40  # dB at the right edge of a drawing
 _ROOM = 1.25  # right of the outputs that are nearest to float32's; what adds next to nothing is cut
@@ -33,7 +33,7 @@ _FAITHFUL = 0.999  # of labels: what rounds otherwise here and there
 _LETTER, _RIGHT, _ROW, _TOP = 6.6, 40, 26, 64
 _LETTERS = 48  # of a block's name
 _KINDS = {"added": "first", "after": "second"}
-_SAID = {"added": "what the block itself adds", "after": "its output, with all before it"}
+_SAID = {"added": "what the block itself adds", "after": "all noise up to its output"}
 
 
 def _worst_first(blocks: Sequence[Result]) -> list[Result]:
@@ -56,7 +56,7 @@ def layers_text(result: Result) -> str:
 def layers_page(result: Result) -> str:
     """A result as one HTML document."""
     return page(
-        "Where the output of each block leaves float32's",
+        "How far each block's output is from float32's",
         tag("p", f"{_summary(result)}."),
         tag("p", f"{_alike(result).capitalize()}."),
         tag("figure", layers_plot(result)),
@@ -84,20 +84,20 @@ def _summary(result: Result) -> str:
 
 
 def _alike(result: Result) -> str:
-    return f"labels alike at the end: {number(100 * result['labels_alike'])} %"
+    return f"labels alike with float32: {number(100 * result['labels_alike'])} %"
 
 
 def _returning(result: Result) -> str:
     """How far the graph that returns more outputs can be trusted to be the file."""
     noise = result["returning_outputs"]
     if noise["noise_share"] == 0:
-        return "the graph that returns these outputs, too, answers exactly as the file does"
+        return "the copy that returns these outputs answers exactly as the file does"
     words = (
-        f"the graph that returns these outputs, too, answers {_cell(noise)} dB from the file, "
+        f"the copy that returns these outputs against the file: {_cell(noise)} dB, "
         f"{number(100 * noise['labels_alike'])} % of labels alike"
     )
     if noise["labels_alike"] < _FAITHFUL:
-        words += ": the runtime computes it otherwise, so the table is not all of the file"
+        words += "; the runtime computes the copy differently: the table does not show everything"
     return words
 
 
@@ -113,7 +113,7 @@ def _table(result: Result) -> Table:
     notes = ["", *_WORDS, _returning(result)]
     if result["missing_tensors"]:
         missing = ", ".join(result["missing_tensors"])
-        notes.append(f"not compared, since the artefact has no such tensor: {missing}")
+        notes.append(f"not compared, because the artefact has no such tensor: {missing}")
     table = Table(_HEADER, rows, notes=notes)
     return table if any(block["in_8_bits"] for block in result["blocks"]) else _floats(table)
 

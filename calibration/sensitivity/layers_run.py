@@ -98,14 +98,14 @@ def _compared(args: argparse.Namespace, folder: Path) -> _Compared:
         return _artefact(args, metadata)
     if args.reference is not None:
         raise InputError(
-            f"--reference {args.reference}: {args.model} is of float32 and its own reference: "
-            "leave it out, or name the artefact that was made from it"
+            f"--reference {args.reference} is for INT8 and FP16 files, and {args.model} is "
+            "float32: leave it out, or name the artefact that was made from that file"
         )
     model, _, _ = load_float(args.model)
     if args.placement is None:
         if args.runtime is None:
             raise InputError(
-                f"{args.model} is of float32: give --placement to compare its 8-bit graph, or "
+                f"{args.model} is float32: give --placement to compare its 8-bit graph, or "
                 "--runtime to compare it on another runtime"
             )
         return _Compared(model, args.model, _subject(args, args.model, metadata))
@@ -121,8 +121,8 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
     """An INT8 or FP16 file against the float32 one that it was made from."""
     if args.placement is not None:
         raise InputError(
-            f"--placement {args.placement} makes an 8-bit graph of a float32 file, and "
-            f"{args.model} is {metadata.precision}: leave it out, or name the float32 file"
+            f"--placement {args.placement} is for float32 files, and {args.model} is "
+            f"{metadata.precision}: leave it out, or name the float32 file"
         )
     reference = args.reference or _origin(args.model, metadata)
     if is_foreign(reference):
@@ -138,8 +138,8 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
     ):
         if ours != theirs:
             raise InputError(
-                f"{reference} is no reference of {args.model}, which was made of another: its "
-                f"{what} is {theirs}, expected {ours}; name the right one with --reference"
+                f"{args.model} was not made from {reference}: the reference's {what} is {theirs}, "
+                f"expected {ours}; name the right file with --reference"
             )
     row = precision_of(metadata.precision)
     if row is not None and row.calibrated:
@@ -151,11 +151,11 @@ def _artefact(args: argparse.Namespace, metadata: ArtefactMetadata) -> _Compared
         except ValueError as error:
             raise InputError(
                 f"the calibration of {args.model} does not fit {reference} ({error}): another "
-                "version made it; quantize again"
+                "release made it; quantize again"
             ) from error
     elif args.calibration is not None:
         raise InputError(
-            f"--calibration {args.calibration} is for 8 bits, and {args.model} is "
+            f"--calibration {args.calibration} is for 8-bit files, and {args.model} is "
             f"{metadata.precision}: leave it out"
         )
     return _Compared(model, reference, _subject(args, args.model, metadata))
@@ -172,8 +172,8 @@ def _made_with(args: argparse.Namespace, cache: Path, metadata: ArtefactMetadata
     path = next((place for place in places if isfile(place)), None)
     if path is None:
         raise InputError(
-            f"there is no {cache}: the channels of an 8-bit file are scaled by the factors that "
-            "`icnet quantize` keeps there; name the file with --calibration, or quantize again"
+            f"there is no {cache}, where `icnet quantize` writes how it scales the channels of an "
+            "8-bit file: name the file with --calibration, or quantize again"
         )
     calibration = Calibration.read(path)
     if (calibration.parent_sha256, calibration.images) != (
@@ -220,7 +220,9 @@ def _subject(args: argparse.Namespace, path: Path, metadata: ArtefactMetadata) -
         check_available(runtime, device)
     elif not row.rounded:
         able = " or ".join(one.name for one in PRECISIONS.values() if one.rounded)
-        raise InputError(f"--runtime {ROUNDED} is for {able}, and {args.model} is {row.name}")
+        raise InputError(
+            f"--runtime {ROUNDED} is for {able}, and {args.model} is {row.name}: name another"
+        )
     elif device != "cpu":
         raise InputError(f"--runtime {ROUNDED} runs on the CPU: leave --device {device} out")
     return Subject(path, metadata, runtime, device)

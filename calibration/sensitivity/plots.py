@@ -69,7 +69,7 @@ def cost_plot(result: Result) -> Html:
             value, ends = row[name]["value"], (row[name]["low"], row[name]["high"])
             drawn = bar((points(0), points(value)), (place - 3, place + 3), f"{kind} pale")
             parts.append(hover(words, drawn, whisker(points, ends, place, kind)))
-    return drawing("what quantizing each block alone costs", (WIDTH, bottom + 12), parts)
+    return drawing("what each block alone in 8 bits costs", (WIDTH, bottom + 12), parts)
 
 
 def _reach(intervals: Iterable[Mapping[str, float]]) -> float:
@@ -102,7 +102,7 @@ def trade_off_plot(search: Mapping[str, Any]) -> Html:
     y = Scale(-reach, reach, _LOWER, _UPPER)
     levels = [(share * reach, f"{share * reach:+g}" if share else "0") for share in _SHARES]
     steps = [(share * slowest, f"{share * slowest:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    words = "inference of one image, median, ms; the number is how many blocks are in float"
+    words = "inference of one image, median, ms; each number counts the blocks in float"
     parts = [
         text("mIoU minus float32's, points", _LEFT, _UPPER - 14, "start"),
         *y_axis(y, levels, _LEFT, _RIGHT, zero=0),

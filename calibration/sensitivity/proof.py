@@ -59,7 +59,7 @@ def halves(dataset: Dataset) -> Parts:
             unseen += images[cut:]
     if not unseen:
         raise InputError(
-            f"a search looks at some images and is proved on others; {dataset.name} "
+            f"a search needs some images, and its proof needs others; {dataset.name} "
             f"{dataset.split} has 1 image: give more, or another split with --proof-split"
         )
 
@@ -83,13 +83,12 @@ def refuse_seen(parts: Parts) -> None:
         split, other = parts.seen.split, parts.unseen.split
         if split == other:
             raise InputError(
-                f"the split {split} has one image as {twin}, which the search sees, and as "
-                f"{sample.name}, which is for the proof: remove one of the two"
+                f"{twin} and {sample.name} of the split {split} are the same image, once for the "
+                "search and once for the proof: remove one of them"
             )
         raise InputError(
-            f"the image {sample.name} of the split {other} is in the split {split}, too, which "
-            "the search sees: name a split of other images with --proof-split, or leave that "
-            "option out"
+            f"the image {sample.name} of the split {other} is also in the split {split}, which is "
+            "for the search: give --proof-split a split of other images, or leave it out"
         )
 
 

@@ -15,7 +15,7 @@ Result = Mapping[str, Any]
 
 _HEADER = ["block", "convolutions", "mIoU, points", "class that falls most", "labels changed %"]
 _TRIED = [
-    "in float besides",
+    "also in float",
     "mIoU, points",
     "class that differs most",
     "labels changed %",
@@ -23,10 +23,10 @@ _TRIED = [
     "to float32",
     "budget",
 ]
-_PROVED = ["in float besides", "held", "points", "limit", "verdict"]
+_PROVED = ["also in float", "what", "points", "limit", "verdict"]
 _LEAST = -100  # points: an interval that ends there has no lower end
 _KEPT = "*"
-_KEPT_WORDS = f"{_KEPT} in float unless told otherwise; not in 'all others'"
+_KEPT_WORDS = f"{_KEPT} in float by default; not part of 'all others'"
 
 
 def sensitivity_text(result: Result) -> str:
@@ -52,7 +52,7 @@ def sensitivity_page(result: Result, together: Html, proof: Html | None) -> str:
     search = result["search"]
     protocol = Protocol.from_dict(result["protocol"])
     return page(
-        "What quantizing each block costs",
+        "What each block costs in 8 bits",
         tag("p", _first_line(result)),
         tag("p", _summary(result)),
         tag("figure", cost_plot(result)),
@@ -135,10 +135,12 @@ def _remedies(findings: Sequence[Mapping[str, Any]]) -> str:
         names = ", ".join(one["what"] for one in crossed)
         parts.append(f"{names}, which about {more:,} more images would decide")
     if endless:
-        parts.append(f"{', '.join(endless)}, about which so few images say nothing")
+        parts.append(f"{', '.join(endless)}, for which there are too few images")
     if at_limit:
         lies = "lies" if len(at_limit) == 1 else "lie"
-        parts.append(f"{', '.join(at_limit)}, which {lies} at the limit, so that no number decides")
+        parts.append(
+            f"{', '.join(at_limit)}, which {lies} at the limit, so no number of images decides"
+        )
     return "; ".join(parts)
 
 
@@ -151,7 +153,7 @@ def _summary(result: Result) -> str:
     )
     if search and search["proof"]:
         other = search["proof"]["protocol"]
-        words += f"; the search saw these, and not the {other['images']} of the proof"
+        words += f"; the search sees these images, and the proof {other['images']} others"
     return words
 
 
@@ -234,16 +236,19 @@ def _verdict(search: Mapping[str, Any]) -> str:
     proof = search["proof"]
     if not proof:
         nearest = _names(search["attempts"][search["best"]])
-        return f"the search: met by none; nearest with {nearest} in float; nothing is proved"
+        return (
+            f"search: no graph meets the budget; the nearest has {nearest} in float; nothing is "
+            "proved"
+        )
     last = proof["trials"][-1]
     met = _names(search["attempts"][search["best"]])
-    words = f"the search: met with {met} in float; the proof: "
+    words = f"search: the budget is met with {met} in float; proof: "
     images = f"{proof['protocol']['images']} other images ({proof['rule']})"
-    words += f"{proof['verdict']} with {_names(last)} in float on {images}"
+    words += f"{proof['verdict']} with {_names(last)} in float, on {images}"
     looks = proof["candidates"]
     if looks > 1:
         words += (
-            f"; {len(proof['trials'])} of {looks} graphs that might be proved were, at intervals "
-            f"of {100 * proof['level']:.4g} %, so that {looks} looks err no more often than one"
+            f"; {len(proof['trials'])} of {looks} candidates were proved, with intervals of "
+            f"{100 * proof['level']:.4g} %, so that {looks} looks are wrong no more often than one"
         )
     return words

@@ -259,7 +259,7 @@ def _require_proof(args: argparse.Namespace, found: _Found, budget: Budget) -> N
     advice = "Calibrate on more images, widen the budget, or use fp16"
     if found.proved is None:
         raise CheckFailed(
-            f"no graph meets the budget; nearest is the one with {found.best.name} in float: "
+            f"no graph meets the budget; the nearest has {found.best.name} in float: "
             f"{'; '.join(budget.breaches(found.best.cost))}. {advice}"
         )
     proof = found.proved.proof
@@ -267,11 +267,11 @@ def _require_proof(args: argparse.Namespace, found: _Found, budget: Budget) -> N
     if proof.verdict is Verdict.PAST:
         past = "; ".join(map(str, judgement.of(Verdict.PAST)))
         raise CheckFailed(
-            "no graph that met the budget in the search keeps it on the images of the proof; the "
-            f"last is the one with {attempt.name} in float: {past}. {advice}"
+            "no graph that meets the budget in the search keeps it in the proof; the last has "
+            f"{attempt.name} in float: {past}. {advice}"
         )
     if proof.verdict is Verdict.UNDECIDED and args.undecided == "fail":
         raise CheckFailed(
             f"the proof is undecided: {'; '.join(map(str, judgement.of(Verdict.UNDECIDED)))}. Give "
-            "more images, or let it pass without --undecided fail"
+            "more images, or leave out --undecided fail"
         )

@@ -16,6 +16,9 @@ from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 _PAGED = frozenset({".tif", ".tiff"})
 """Image files whose pictures are pages, not frames."""
 
+RESULT_ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")
+"""Of the names of what an image gets."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -56,7 +59,7 @@ class Item:
             return [result for page in pages for result in page.results()]
         if self.video:
             return [self.overlay_video]
-        return [self.result(f"_{ending}") for ending in ("labels.png", "colour.png", "overlay.jpg")]
+        return [self.result(ending) for ending in RESULT_ENDINGS]
 
 
 def find_items(

@@ -37,7 +37,7 @@ from icnet_deploy.files import alone_in, append_line, read_file, sha256, write_t
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.cores import usable_cores
-from icnet_deploy.runtime.predict.inputs import Item
+from icnet_deploy.runtime.predict.inputs import RESULT_ENDINGS, Item
 
 NAME = "predictions.jsonl"
 """The file's name, in the folder of the results."""
@@ -218,6 +218,30 @@ def _read(path: Path) -> list[bytes]:
             f"cannot read {path}: {error.strerror or error}; expected the record of an earlier "
             "run: name another folder with -o"
         ) from error
+
+
+def results_among(files: Iterable[Path], folder: Path) -> set[Path]:
+    """Those of the files below a folder that `icnet predict` wrote: beside or below its record.
+
+    Args:
+        files: of any kind.
+        folder: that they are in, or in a folder of.
+    """
+    logs: dict[Path, bool] = {}
+
+    def has_log(where: Path) -> bool:
+        if where not in logs:
+            log = where / NAME
+            with suppress(OSError):
+                logs[where] = isfile(log) and read_file(log).startswith(_START)
+        return logs.setdefault(where, False)
+
+    return {
+        file
+        for file in files
+        if file.name.endswith(RESULT_ENDINGS)
+        and any(has_log(each) for each in file.parents if folder == each or folder in each.parents)
+    }
 
 
 def digest(item: Item) -> str | None:

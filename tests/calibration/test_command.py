@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_the_artefacts_run_everywhere_and_say_what_they_are(
     assert metadata.precision == placement
     assert metadata.parent_sha256 == sha256(float_file)
     assert metadata.tools["ranges"] in ("percentile", "mse")
-    assert "of the labels of 8 calibration images" in metadata.tools["ranges_chosen_by"]
+    assert "labels alike on 8 calibration images" in metadata.tools["ranges_chosen_by"]
     train = {content_hash(s.image) for s in open_dataset("scenes", dataset, "train")}
     assert len(metadata.calibration_images) == 8
     assert set(metadata.calibration_images) <= train
@@ -119,30 +120,30 @@ def test_operators_that_stay_in_float_are_named(dataset, tmp_path, capsys):
     odd = save_network(tmp_path / "odd.onnx", odd=True)
     source = ["--dataset", "scenes", "--data", str(dataset), "--placement", "int8"]
     assert main(["quantize", str(odd), *source]) == 0
-    words = "in float, since int8 does not know how to round them: 1 Tanh"
+    words = "in float, because int8 cannot round them: 1 Tanh"
     assert words in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_path, capsys):
     where = ["--dataset", "scenes", "--data", str(dataset)]
     assert main(["quantize", str(done / "small-int8.onnx"), *where]) == 2
-    assert "ranges are taken from a float32 graph" in capsys.readouterr().err
+    assert "is int8; expected a float32 file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name the calibration images"),
+        ([], "name the images to calibrate on"),
         (["--dataset", "scenes"], "needs its folder"),
         (["--dataset", "scenes", "--data", "{data}", "--split", "val"], "models are scored on it"),
         (["--images", "{data}/leftImg8bit/val"], "4 images are too few"),
         (
             ["--images", "{data}/leftImg8bit", "--held-out", "{data}/leftImg8bit/val"],
-            "of the split that models are scored on",
+            ", which models are scored on: a model that is calibrated on it",
         ),
         (
             ["--images", "{data}/leftImg8bit/train", "-o", "x.onnx"],
-            "2 are written by default: name a folder",
+            "2 files are written by default: name a folder",
         ),
         (["--images", "{data}/leftImg8bit/train", "-o", "x.ONNX"], "name a folder, or a file that"),
         (["--images", "{data}/leftImg8bit/train", "-o", "x.engine"], "name a folder, or a file"),
@@ -163,6 +164,37 @@ def test_wrong_requests_are_answered_in_one_line(
     assert main(["quantize", str(float_file), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("placement", [[], ["--placement", "int8"]])
+def test_a_run_that_fails_leaves_no_folder_that_it_made(placement, float_file, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    for path in ("there", "there/new", "new/deep", *(["other/x.onnx"] if placement else [])):
+        files = ["-o", str(tmp_path / path), "--histogram", "conv1", str(tmp_path / "h/h.svg")]
+        asked = [*placement, "--images", str(tmp_path / "there"), *files]
+        assert main(["quantize", str(float_file), *asked]) == 2
+        assert "there holds no image" in capsys.readouterr().err
+        assert [each.name for each in tmp_path.rglob("*")] == ["there"]
+
+
+def test_what_predict_wrote_is_not_calibrated_on(float_file, dataset, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(dataset / "leftImg8bit" / "train", photos / "camera")
+    results = photos / "results"
+    assert main(["predict", "--model", str(float_file), str(photos), "-o", str(results)]) == 0
+    asked = ["quantize", str(float_file), "--placement", "int8", "-o", str(out), "--count", "8"]
+    count = len(list(photos.rglob("*_leftImg8bit.png")))
+    capsys.readouterr()
+    assert main([*asked, "--images", str(photos)]) == 0
+    note = f"note: {photos}: {3 * count} images are left out, which `icnet predict` wrote there"
+    assert note in capsys.readouterr().out
+    train = {content_hash(s.image) for s in open_dataset("scenes", dataset, "train")}
+    assert set(read_onnx_metadata(out / "small-int8.onnx").calibration_images) <= train
+    assert main([*asked, "--images", str(results)]) == 2
+    assert "holds only images that `icnet predict` wrote" in capsys.readouterr().err
+    (results / "predictions.jsonl").write_text("of somebody else")
+    main([*asked, "--images", str(photos)])
+    assert "are left out, which" not in capsys.readouterr().out
 
 
 def test_a_killed_run_leaves_no_artefact(float_file, dataset, tmp_path):

@@ -200,6 +200,6 @@ def test_factors_of_another_graph_are_refused(images):
     model = made("relu")
     factors = factors_of(model, collect(model, images))
     for other in ("hard-swish", "shuffle"):
-        with pytest.raises(ValueError, match="the factors of first are those of another graph"):
+        with pytest.raises(ValueError, match="the factors of first belong to another graph"):
             equalized(made(other), factors)
     assert equalized(onnx.ModelProto.FromString(model.SerializeToString()), {}) == model

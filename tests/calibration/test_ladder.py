@@ -162,7 +162,7 @@ def test_a_budget_that_none_keeps_fails_when_all_rungs_were_tried(request_of, tm
         times = [one["inference"]["median_ms"] for one in (rung, before)]
         assert rung["inference_to_the_rung_before"] == pytest.approx(times[0] / times[1], rel=1e-2)
     assert any(rung["gain"]["labels_alike_points"]["value"] for rung in rungs[1:])
-    header, _, *table = done.out[done.out.index("rung  ") :].splitlines()
+    header, _, *table = done.out[done.out.index("step  ") :].splitlines()
     columns = {name: header.index(name) for name in re.split("  +", header.strip())}
     assert not table[0][columns["gained: mIoU, points"] :].startswith(("+", "-", "0"))
     for line, rung in zip(table[1:], rungs[1:], strict=False):
@@ -182,11 +182,17 @@ def test_without_a_budget_each_rung_is_taken(request_of, float_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--effort", "float"], "puts blocks back into float until a budget is kept"),
-        (["--undecided", "fail"], "--undecided fail is of a budget"),
-        (["--max-miou-drop", "1", "--rebuilds", "2"], "--rebuilds builds with ranges alone"),
-        (["--effort", "rounding", "--rebuilds", "2"], "--rebuilds builds with ranges alone"),
-        (["--json", "x.json"], "--json is of rebuilds"),
+        (["--effort", "float"], "keeps blocks in float until a budget is met"),
+        (["--undecided", "fail"], "--undecided fail needs a budget"),
+        (
+            ["--max-miou-drop", "1", "--rebuilds", "2"],
+            "--rebuilds does not go with a budget or --effort",
+        ),
+        (
+            ["--effort", "rounding", "--rebuilds", "2"],
+            "--rebuilds does not go with a budget or --effort",
+        ),
+        (["--json", "x.json"], "--json needs --rebuilds or a limit"),
     ],
 )
 def test_wrong_requests_are_refused_before_the_work(arguments, message, request_of):

@@ -136,7 +136,7 @@ def test_of_a_sound_file_or_of_what_is_made_of_float32_each_block_adds_its_round
     assert shares == [0 if name in small.IN_FLOAT else 1 for name in ORDER]
     assert result["labels_alike"] > 0.95
     assert result["returning_outputs"]["labels_alike"] > 0.99
-    assert f"labels alike at the end: {100 * result['labels_alike']:.2f} %" in text
+    assert f"labels alike with float32: {100 * result['labels_alike']:.2f} %" in text
 
 
 def test_blocks_are_divided_by_what_the_placement_keeps_in_float(compare, tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_float32_file_is_compared_on_another_runtime(compare, tmp_path):
     assert all(block["added"]["noise_share"] == 0 for block in same["blocks"])
     assert same["labels_alike"] == 1
     assert "in 8 bits" not in text
-    assert "the graph that returns these outputs, too, answers exactly as the file does" in text
+    assert "the copy that returns these outputs answers exactly as the file does" in text
     other, _ = compare(path, "--runtime", "openvino", "--limit", "1")
     assert all(0 < block["after"]["noise_share"] < 1e-9 for block in other["blocks"])
     assert len(other["image_names"]) == 1
@@ -222,7 +222,7 @@ def test_a_reference_is_found_by_name_or_in_the_folder(half, compare, photos, ru
     other = small.save_network(alone / "other.onnx")
     done = run("sensitivity", half, "--layers", "--images", photos, "--reference", other)
     assert done.code == 2
-    assert "its weights is None, expected aaaa" in done.err
+    assert "the reference's weights is None, expected aaaa" in done.err
 
 
 def test_an_8_bit_file_is_compared_with_the_calibration_that_it_was_made_with(
@@ -249,23 +249,23 @@ def test_an_8_bit_file_is_compared_with_the_calibration_that_it_was_made_with(
 @pytest.mark.parametrize(
     ("layers", "arguments", "message"),
     [
-        (True, ["--max-miou-drop", "1"], "--max-miou-drop is for the costs of blocks"),
-        (True, ["-o", "out.onnx"], "-o is for the costs of blocks"),
-        (True, ["--trade-off", "t.svg"], "--trade-off is for the costs of blocks"),
-        (True, ["--proof-split", "val"], "--proof-split is for the costs of blocks"),
-        (True, ["--rounds", "3"], "--rounds is for the costs of blocks"),
-        (True, ["--undecided", "fail"], "--undecided is for a proof"),
+        (True, ["--max-miou-drop", "1"], "--max-miou-drop is for the scores of blocks"),
+        (True, ["-o", "out.onnx"], "-o is for the scores of blocks"),
+        (True, ["--trade-off", "t.svg"], "--trade-off is for the scores of blocks"),
+        (True, ["--proof-split", "val"], "--proof-split is for the scores of blocks"),
+        (True, ["--rounds", "3"], "--rounds is for the scores of blocks"),
+        (True, ["--undecided", "fail"], "--undecided fail is for a proof"),
         (True, [], "give --placement to compare its 8-bit graph, or --runtime"),
         (True, ["--runtime", "rounded"], "--runtime rounded is for fp16"),
         (True, ["--runtime", "no"], "unknown runtime 'no'"),
         (True, ["--runtime", "tensorrt-rtx"], "runs engines, and this is an ONNX file"),
-        (True, ["--reference", "b.onnx"], "is of float32 and its own reference"),
+        (True, ["--reference", "b.onnx"], "--reference b.onnx is for INT8 and FP16 files"),
         (True, ["--placement", "int8", "--split", "val"], "--split val is for the images of a"),
-        (True, ["--placement", "int8"], "there is no calibration of"),
-        (False, ["--placement", "int8"], "photos have no labels, and blocks are scored"),
-        (False, ["--reference", "b.onnx"], "--reference b.onnx is for --layers"),
-        (False, ["--runtime", "openvino"], "--runtime openvino is for --layers"),
-        (False, ["--device", "cpu"], "--device cpu is for --layers"),
+        (True, ["--placement", "int8"], "holds no calibration of"),
+        (False, ["--placement", "int8"], "has no labels, and the score of a block needs labels"),
+        (False, ["--reference", "b.onnx"], "--reference b.onnx needs --layers"),
+        (False, ["--runtime", "openvino"], "--runtime openvino needs --layers"),
+        (False, ["--device", "cpu"], "--device cpu needs --layers"),
     ],
 )
 def test_options_that_contradict_are_refused(
@@ -283,8 +283,8 @@ def test_options_that_contradict_are_refused(
 
 def test_what_is_for_float32_is_refused_of_other_files(half, photos, run, tmp_path):
     for arguments, message in (
-        (["--placement", "int8"], "makes an 8-bit graph of a float32 file, and"),
-        (["--calibration", "ranges.json"], "--calibration ranges.json is for 8 bits"),
+        (["--placement", "int8"], "--placement int8 is for float32 files, and"),
+        (["--calibration", "ranges.json"], "--calibration ranges.json is for 8-bit files"),
     ):
         done = run("sensitivity", half, "--layers", "--images", photos, *arguments)
         assert done.code == 2

@@ -70,7 +70,7 @@ def test_the_other_is_taken_where_it_is_better_by_more_than_chance(
         f"{name} {100 - np.mean(each):.3f} %"
         for name, each in (("percentile", percentile), ("mse", mse))
     )
-    assert tools["ranges_chosen_by"] == f"{shares} of the labels of 4 calibration images alike"
+    assert tools["ranges_chosen_by"] == f"labels alike on 4 calibration images: {shares}"
 
 
 def test_few_images_are_run_of_large_ones(monkeypatch):
@@ -162,7 +162,7 @@ def test_layers_are_compared_of_the_graph_that_was_written(
     where = ["--calibration", str(tmp_path / "kept.json")]
     out = ["--placement", "int8", "-o", str(tmp_path / "int8.onnx"), "--count", "8"]
     assert main(["quantize", str(float_file), *data, *where, *out]) == 0
-    words = "ranges by mse: percentile 98.000 %, mse 99.000 % of the labels of 8 calibration images"
+    words = "ranges by mse; labels alike on 8 calibration images: percentile 98.000 %, mse 99.000 %"
     assert words in capsys.readouterr().out
     assert read_onnx_metadata(tmp_path / "int8.onnx").tools["ranges"] == "mse"
     graph = ["--placement", "int8", "--limit", "2", "--json", str(tmp_path / "of.json")]
@@ -213,8 +213,8 @@ def test_where_its_images_are_not_at_hand_a_note_says_which_method_is_taken(
     layers = ["sensitivity", str(float_file), "--layers", *data, "--calibration", str(kept)]
     assert main([*layers, "--placement", "int8-ort", "--limit", "1"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("note: ranges of int8-ort by percentile, which is the default: ")
-    assert "`icnet quantize --placement int8-ort` may take another" in said
+    assert said.startswith("note: the ranges of int8-ort are chosen by percentile, the default: ")
+    assert "Run `icnet quantize --placement int8-ort` first, which chooses a method" in said
     assert kept.read_bytes() == before
     assert main([*layers, "--placement", "int8", "--limit", "1"]) == 0
-    assert "note: ranges" not in capsys.readouterr().out
+    assert "note: the ranges" not in capsys.readouterr().out

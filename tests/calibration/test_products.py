@@ -163,7 +163,7 @@ def test_what_cannot_be_counted_is_said_and_raises_nothing():
     counted = products(free)
     assert (counted.total, counted.share) == (0, 0)
     assert str(counted) == (
-        "how many multiply-adds are in 8 bits is not known: the shapes around Conv 'conv4' are not "
+        "the share of multiply-adds in 8 bits is not known: the shapes around Conv 'conv4' are not "
         "known"
     )
     einsum = node("Einsum", "y", "x", "x", equation="nij,nkj->nik")

@@ -114,11 +114,11 @@ def test_an_interval_for_each_build_and_a_spread_over_all(done, float_file, data
 def test_the_result_is_said_in_words_and_in_a_page(done):
     result = json.loads((done / "r.json").read_text())
     text = rebuilds_text(result)
-    assert "3 builds of small-fp32.onnx, each calibrated on 8 images" in text
-    assert "measured on 4 held-out images of scenes val" in text
+    assert "3 builds of small-fp32.onnx, each calibrated on 8 images that its seed draws" in text
+    assert "all are measured on 4 held-out images of scenes val" in text
     assert text.startswith("4 images, too few to say anything about others")
-    assert "mIoU: moves by" in text
-    assert "moves most, by" in text
+    assert "mIoU: differs by up to" in text
+    assert "differs most, by up to" in text
     page = (done / "r.html").read_text()
     assert page.count("<svg") == 4  # of each placement the builds and the classes
     for name in result["placements"][0]["spread"]["iou_points"]:
@@ -133,7 +133,7 @@ def test_photos_are_kept_back_from_all_draws_and_held_to_float32(
     where = ["--count", "8", "--placement", "int8-ort", "-o", str(tmp_path)]
     asked = ["--rebuilds", "2", "--rounds", "1", "--json", str(tmp_path / "r.json")]
     assert main(["quantize", str(float_file), "--images", str(folder), *where, *asked]) == 0
-    assert "mIoU is against float32's own label map" in capsys.readouterr().out
+    assert "mIoU is measured against float32's own label map" in capsys.readouterr().out
     result = json.loads((tmp_path / "r.json").read_text())
     names = result["measured"]["names"]
     assert len(names) == 8
@@ -156,9 +156,13 @@ def test_the_first_draw_is_the_one_without_others(pool):
 @pytest.mark.parametrize(
     ("count", "kept_back", "words"),
     [
-        (24, 40, "24 images are too few for 2 draws of 24 that differ: expected at least 44, 8 of"),
-        (24, 40, "or a --count of 10 at most"),
-        (17, 0, "expected at least 26; give more images, or a --count of 16 at most"),
+        (
+            24,
+            40,
+            "24 images are too few for 2 different draws of 24: expected at least 44, including 8",
+        ),
+        (24, 40, "or a --count of at most 10"),
+        (17, 0, "expected at least 26; give more images, or a --count of at most 16"),
     ],
 )
 def test_too_few_images_for_other_draws_are_refused(pool, count, kept_back, words):
@@ -169,7 +173,7 @@ def test_too_few_images_for_other_draws_are_refused(pool, count, kept_back, word
 def test_too_few_images_are_refused_before_any_work(float_file, folder, tmp_path, capsys):
     asked = ["--images", str(folder), "--rebuilds", "2", "-o", str(tmp_path)]
     assert main(["quantize", str(float_file), *asked]) == 2
-    assert "images are too few for 2 draws" in capsys.readouterr().err
+    assert "images are too few for 2 different draws" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -183,7 +187,7 @@ def test_a_kept_back_image_that_is_calibrated_on_by_another_name_is_not_measured
     shutil.copy(draws.files[0][0], copies / draws.kept_back[0].name)
     asked = ["--count", "8", "--rebuilds", "2", "-o", str(tmp_path / "out")]
     assert main(["quantize", str(float_file), "--images", str(copies), *asked]) == 2
-    assert "of the 8 images that were kept back to measure on, 7 can be" in capsys.readouterr().err
+    assert "7 of the 8 images to measure the builds on can be read" in capsys.readouterr().err
 
 
 def test_what_is_measured_on_is_held_out_or_else_kept_back(dataset, folder):
@@ -195,24 +199,29 @@ def test_what_is_measured_on_is_held_out_or_else_kept_back(dataset, folder):
     measured = chosen.measured_on([], classes, 40).measured
     assert measured.dataset.labelled
     assert measured.dataset.label_set == train.label_set
-    assert str(measured) == "9 images that were kept back from all draws of scenes train"
+    assert str(measured) == "9 images that no build draws of scenes train"
     measured = chosen.measured_on([photos(folder)], classes, 5).measured
     assert str(measured) == f"5 held-out images of photos {folder.name}"
     assert measured.dataset.label_set == classes  # of the model whose own map is the truth
     chosen = Chosen(Pool(photos(folder)), Draws((0,), ((),), kept_back[:7]), [], [])
-    with pytest.raises(InputError, match="7 can be read"):
+    with pytest.raises(
+        InputError, match=r"^7 of the 7 images to measure the builds on can be read"
+    ):
         chosen.measured_on([], classes, 40)
 
 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (["--rebuild-images", "9"], "--rebuild-images is of rebuilds: give --rebuilds K"),
-        (["--rounds", "9"], "--rounds is of rebuilds"),
-        (["--json", "x.json"], "--json is of rebuilds"),
-        (["--report", "x.html"], "--report is of rebuilds"),
-        (["--group-by", "x"], "--group-by is of rebuilds"),
-        (["--rebuilds", "1"], "--rebuilds 1: one build differs from no other; give 2 or more"),
+        (["--rebuild-images", "9"], "--rebuild-images needs --rebuilds: give --rebuilds K"),
+        (["--rounds", "9"], "--rounds needs --rebuilds or a limit"),
+        (["--json", "x.json"], "--json needs --rebuilds or a limit"),
+        (["--report", "x.html"], "--report needs --rebuilds: give"),
+        (["--group-by", "x"], "--group-by needs --rebuilds or a limit"),
+        (
+            ["--rebuilds", "1"],
+            "--rebuilds 1: one build cannot differ from another; give at least 2",
+        ),
     ],
 )
 def test_options_that_mean_nothing_are_refused(asked, words, float_file, dataset, capsys):
@@ -233,7 +242,7 @@ def test_a_later_build_that_fails_its_check_is_named(
     source = ["--dataset", "scenes", "--data", str(dataset), "--count", "8"]
     asked = ["--rebuilds", "2", "--seed", "4", "-o", str(tmp_path)]
     assert main(["quantize", str(float_file), *source, *asked]) == 1
-    message = r"the build of seed 4 is written; that of seed \d+, for comparison, fails: only 10 %"
+    message = r"seed 4 is written; the build of seed \d+, to compare it with, fails: only 10 %"
     assert re.search(message, capsys.readouterr().err)
     assert (tmp_path / "small-int8.onnx").is_file()
 

@@ -66,7 +66,7 @@ def test_every_image_is_yielded_at_the_graphs_size_and_named_by_its_own_pixels(p
 def test_a_letterbox_is_calibrated_on_as_it_is_predicted(photos):
     fitting = Fitting("letterbox", (10, 20, 30))
     files = image_files(photos)
-    with pytest.raises(ImageError, match="it would be distorted"):
+    with pytest.raises(ImageError, match="resizing would distort the image"):
         choose(files, (97, 400))
     chosen = choose(files, (97, 400), fitting=fitting)
     for file, image in zip(files, chosen, strict=True):
@@ -90,7 +90,7 @@ def test_a_broken_image_is_refused_by_name(photos):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((60, 90, 3), "enlarged so far"), ((128, 900, 3), "would be distorted")],
+    [((60, 90, 3), "enlarged that much"), ((128, 900, 3), "would distort the image")],
 )
 def test_an_image_of_a_wrong_size_is_refused(photos, shape, message):
     write_image(photos / "4.png", np.zeros(shape, np.uint8))
@@ -106,7 +106,9 @@ def test_an_image_that_is_there_twice_is_refused(photos):
 
 def test_an_image_that_is_scored_on_is_refused_whatever_its_format(photos, tmp_path):
     write_image(tmp_path / "val" / "other.bmp", read_image(photos / "3.png"))
-    with pytest.raises(InputError, match=r"3\.png is the image .*other\.bmp of the split"):
+    with pytest.raises(
+        InputError, match=r"3\.png shows the same pixels as .*other\.bmp, which models are"
+    ):
         choose(image_files(photos), (97, 161), image_files(tmp_path / "val"))
 
 
@@ -135,7 +137,7 @@ def test_a_data_sets_images_that_exif_turns_are_refused_until_that_is_explained(
     with pytest.raises(DatasetError, match=r"3\.png has the EXIF orientation 6.*--exif apply"):
         choose(image_files(photos), (97, 161), exif=None)
     assert choose(image_files(photos), (97, 161), exif="apply").turn
-    with pytest.raises(ImageError, match=r"3\.png is 192x128.*would be distorted"):
+    with pytest.raises(ImageError, match=r"3\.png is 192x128.*would distort the image"):
         choose(image_files(photos), (97, 161), exif="ignore")
 
 
@@ -147,7 +149,9 @@ def test_an_image_that_is_scored_on_is_refused_however_it_lies(photos, tmp_path)
         val = tmp_path / str(stored.shape[0])
         write_image(val / "other.bmp", stored)
         shutil.copy(side, photos / "3.png")
-        with pytest.raises(InputError, match=r"3\.png is the image .*other\.bmp of the split"):
+        with pytest.raises(
+            InputError, match=r"3\.png shows the same pixels as .*other\.bmp, which models are"
+        ):
             choose(image_files(photos), (97, 161), image_files(val))
 
 

@@ -68,7 +68,7 @@ def test_an_image_of_the_search_is_no_proof_whatever_it_is_called(memory):
     seen, other = memory([[0]], [[1]]), memory([[0]], [[1]])
     copy = replace(other[1], name="renamed")
     object.__setattr__(other, "samples", [copy])
-    with pytest.raises(InputError, match=r"has one image as s1, .* and as renamed"):
+    with pytest.raises(InputError, match=r"^s1 and renamed of the split .* are the same image"):
         refuse_seen(Parts(seen, other, ""))  # the halves of one split
     object.__setattr__(other, "split", "test")
     with pytest.raises(InputError, match="the image renamed of the split test"):
@@ -191,12 +191,12 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
     result["search"]["proof"]["trials"][-1]["findings"][1]["more_images"] = None
     first = sensitivity_text(result).splitlines()[0]
     assert "Undecided: mIoU, which about " in first
-    assert first.endswith("; road, which lies at the limit, so that no number decides.")
+    assert first.endswith("; road, which lies at the limit, so no number of images decides.")
     result["search"]["proof"]["trials"][-1]["findings"][1]["difference"]["low"] = -100
     first = sensitivity_text(result).splitlines()[0]
-    assert first.endswith("; road, about which so few images say nothing.")
+    assert first.endswith("; road, for which there are too few images.")
     assert "called within in about 1.25 % of cases at most" in "\n".join(lines)
-    assert "the search saw these, and not the 24 of the proof" in lines[1]
+    assert "the search sees these images, and the proof 24 others" in lines[1]
     text = "\n".join(lines)
-    assert "the proof: undecided with a in float on 24 other images (every other group)" in text
-    assert "1 of 2 graphs that might be proved were, at intervals of 97.5 %" in text
+    assert "proof: undecided with a in float, on 24 other images (every other group)" in text
+    assert "1 of 2 candidates were proved, with intervals of 97.5 %" in text

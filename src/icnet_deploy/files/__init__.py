@@ -19,6 +19,7 @@ from icnet_deploy.files.writing import (
     require_place,
     require_replaceable,
     scratch_folder,
+    without_empty_folders,
     write_json,
     write_text,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "sha256",
     "status",
     "why_no_folder",
+    "without_empty_folders",
     "write_json",
     "write_text",
 ]

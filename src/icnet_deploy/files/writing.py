@@ -49,6 +49,24 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def without_empty_folders(*paths: Path | None) -> Iterator[None]:
+    """Removes the folders of results that were made in here and are empty, if this fails.
+
+    Args:
+        paths: of the results, which may be folders themselves; None is none.
+    """
+    every = {each for path in paths if path is not None for each in (path, *path.parents)}
+    new = [folder for folder in every if not os.path.lexists(folder)]
+    try:
+        yield
+    except BaseException:
+        for folder in sorted(new, key=lambda each: len(each.parts), reverse=True):
+            with suppress(OSError):  # it holds something, or is a file
+                folder.rmdir()
+        raise
+
+
 def _require_possible(path: Path) -> None:
     """OutputError for a path that no system has."""
     try:
