@@ -1,6 +1,6 @@
 """`python start.py DIR`: all that a first try needs, where nothing of your own is at hand.
 
-It draws a data set, trains a small U-Net on it for half a minute, and writes
+It draws a data set, trains a small U-Net on it and writes
 
     DIR/street/        drawn scenes with labels, splits train and val: the data set
     DIR/classes.json   the names of its eight classes
@@ -27,7 +27,7 @@ from icnet_deploy.data import Dataset
 from icnet_deploy.data.registry import open_dataset
 from icnet_deploy.data.scenes import draw_scene
 
-SIZE = (128, 256)
+SIZE = (64, 128)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what is called `imagenet`
 
 
