@@ -85,7 +85,8 @@ def test_wrong_labels_on_a_runtime_that_it_is_for_are_refused(write, another, op
     assert out.exists()
     assert [one.share < 0.5 for one in found] == [False, True]
     lines = agreement_words(found, "them")
-    assert "note: many more labels differ on openvino" in lines[1]
+    notes = ("note: many more labels differ on openvino", "note: openvino cannot label the images")
+    assert lines[1].startswith(notes[0] if why == "computes a layer wrongly" else notes[1])
     assert not out.with_name("int8.onnx").exists()
 
 
