@@ -41,8 +41,8 @@ def read(root: Path, split: str) -> Dataset:
             absent = sorted(wanted - {image.stem for image, _ in files})
             if absent:  # a score over the rest would pass for one over the split
                 raise DatasetError(
-                    f"{root / split}.txt names {len(wanted)} images, {folder} lacks "
-                    f"{len(absent)} of them; first: {absent[0]}"
+                    f"{root / split}.txt names {len(wanted)} images, and {len(absent)} of them are "
+                    f"not in {folder}; first: {absent[0]}"
                 )
     return listed(
         "camvid",
@@ -62,7 +62,7 @@ def _named_in(root: Path, split: str) -> set[str]:
     if not isfile(path):
         raise DatasetError(
             f"{root} is the original CamVid, which has no splits of its own: write the names of "
-            f"the split's images, one a line, into {path}, or ask for --split all"
+            f"the split's images, one on each line, into {path}, or give --split all"
         )
     lines = read_file(path).decode("utf-8-sig", "replace").split()
     return {Path(line).stem.removesuffix("_L") for line in lines}

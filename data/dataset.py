@@ -177,7 +177,7 @@ class Dataset(Sequence[Sample]):
         own, hint = image.size(self.turn), ""
         if size == image.size(not self.turn):
             other = "ignore" if self.turn else "apply"
-            hint = f" as --exif {self.exif} reads it: its mask was drawn for --exif {other}"
+            hint = f" as --exif {self.exif} reads it: give --exif {other}, which fits its mask"
         return DatasetError(
             f"{label_file} is {_size(size)}, its image {image.path.name} is {_size(own)}{hint}"
         )
@@ -232,9 +232,9 @@ def open_image(path: Path, exif: str | None) -> ImageFile:
     image = ImageFile(path)
     if image.orientation != 1 and exif is None:
         raise DatasetError(
-            f"{path} has the EXIF orientation {image.orientation}; expected 1, or to be told how "
-            "its mask was drawn: give --exif apply (on the picture turned as EXIF says) or --exif "
-            "ignore (on the pixels as they are stored)"
+            f"{path} has the EXIF orientation {image.orientation}, and nothing says how its mask "
+            "was drawn: give --exif apply (on the turned image) or --exif ignore (on the pixels as "
+            "they are stored)"
         )
     return image
 
@@ -331,7 +331,7 @@ def listed(
             dataset,
         )
     if every:
-        more = f" ({len(every) - 1} files more are like that)" if len(every) > 1 else ""
+        more = f" (and {len(every) - 1} other problems)" if len(every) > 1 else ""
         raise Incomplete(f"{every[0]}{more}", every, dataset)
     return dataset
 
@@ -361,7 +361,9 @@ def _require_label_map(labels: object, label_file: Path) -> None:
     got = type(labels).__name__
     if isinstance(labels, np.ndarray):
         got = f"{labels.dtype} {_size(labels.shape)}"
-    raise DatasetError(f"the labels read of {label_file} are {got}; expected uint8, height x width")
+    raise DatasetError(
+        f"the labels of {label_file} are read as {got}; expected uint8, height x width"
+    )
 
 
 def _size(size: Sequence[int]) -> str:

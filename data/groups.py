@@ -52,7 +52,7 @@ def asked(pattern: str, source: str = "--group-by") -> GroupOf:
         if not name:
             raise InputError(
                 f"{source} {pattern} finds nothing in {text}; expected a regular expression that "
-                "finds the group's name in every image's, e.g. '^[^_]+' for what stands before the "
+                "finds the group in the name of every image, e.g. '^[^_]+' for the text before the "
                 "first _; one with a / is searched in the path below the data set's folder"
             )
         return name
@@ -80,8 +80,8 @@ def _parse(pattern: str, source: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"{source} {pattern} is not a regular expression: {error}; expected one that finds "
-            "the group's name in a file's, e.g. '^[^_]+'"
+            f"{source} {pattern} is not a regular expression: {error}; expected e.g. "
+            "'^[^_]+', which finds the text before the first _"
         ) from error
 
 

@@ -174,8 +174,9 @@ def class_map_of(
         wrong = sorted(set(names) - set(label_set.names))
         if wrong:
             raise LabelSetError(
-                f"{where} names the class{'es' * (len(wrong) > 1)} {', '.join(map(repr, wrong))} "
-                f"of {side}, {label_set.name}, which has {', '.join(label_set.names)}"
+                f"{where} names the class{'es' * (len(wrong) > 1)} {', '.join(map(repr, wrong))}, "
+                f"which {side}, {label_set.name}, does not have; it has "
+                f"{', '.join(label_set.names)}"
             )
     index = {name: i for i, name in enumerate(target.names)}
     own = {name: [name] for name in source.names if name in index}
@@ -305,8 +306,8 @@ def _covered(
         if model.names != data.names:
             raise LabelSetError(
                 f"the class map is from {class_map.source.name!r} to {class_map.target.name!r}; "
-                f"the model's label set {model.name!r} ({len(model)} classes) is neither: its "
-                "classes must have the names of one of them"
+                f"the model's label set {model.name!r} ({len(model)} classes) is neither: give a "
+                "class map from the model's classes to the data set's"
             )
     if model.names == data.names:
         return [(index,) for index in range(len(model))]
@@ -316,9 +317,9 @@ def _covered(
         shown = ", ".join(unknown[:_SHOWN]) + ", ..." * (len(unknown) > _SHOWN)
         raise LabelSetError(
             f"a model of the label set {model.name!r} ({len(model)} classes) cannot be {purpose} "
-            f"on {data.name!r} ({len(data)} classes): it has no class {shown}; say which class "
-            "stands for which with --class-map FILE"
-            + ", or name the data's classes for the network's with --label-set"
+            f"on {data.name!r} ({len(data)} classes): it has no class {shown}; give --class-map "
+            "FILE, which says which class stands for which"
+            + ", or give the network the classes of the data set with --label-set"
             * (purpose == _TRAINED)
         )
     return [(model.names.index(name),) for name in data.names]

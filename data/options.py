@@ -148,13 +148,13 @@ def open_data(arguments: argparse.Namespace) -> Dataset:
     for given, lacks in (("dataset", "data"), ("data", "dataset")):
         if getattr(arguments, lacks) is None and getattr(arguments, given) is not None:
             raise InputError(
-                f"--{given} {getattr(arguments, given)} says half of what is looked at; expected "
-                "both --dataset NAME, the layout, and --data DIR, its folder"
+                f"--{given} {getattr(arguments, given)} needs --{lacks} also: give --dataset NAME, "
+                "the layout, and --data DIR, its folder"
             )
     if arguments.dataset is None:
         photos_too = ", or --images DIR for photos without labels"
         raise InputError(
-            "nothing says which images to look at: give --dataset NAME --data DIR"
+            "no images are given: give --dataset NAME --data DIR"
             f"{photos_too if hasattr(arguments, 'images') else ''}"
         )
     dataset = open_split(arguments, arguments.split or SPLIT)
@@ -216,11 +216,11 @@ def _check_label_set(dataset: Dataset, arguments: argparse.Namespace) -> None:
         return
     if arguments.dataset != FOLDER:
         raise InputError(
-            f"--label-set {arguments.label_set}: the classes of {arguments.dataset} are "
-            f"{known.name}'s: leave it out"
+            f"--label-set {arguments.label_set} is not for {arguments.dataset}, whose classes are "
+            f"those of {known.name}: leave it out"
         )
-    said = f"the classes are those of {arguments.data / FILE}"
-    print(f"--label-set {arguments.label_set} is not used: {said}", file=sys.stderr)
+    said = f"note: --label-set {arguments.label_set} is not used"
+    print(f"{said}, as {arguments.data / FILE} names the classes", file=sys.stderr)
 
 
 @cache
@@ -235,13 +235,13 @@ def _say_class_map(path: Path, class_map: ClassMap) -> None:
     source, target = class_map.source.name, class_map.target.name
     if class_map.unlisted:
         print(
-            f"{path}: it does not list {', '.join(class_map.unlisted)} of {source}, and {target} "
-            "has no such class: they stand for none",
+            f"note: {path} does not list {', '.join(class_map.unlisted)} of {source}, and {target} "
+            "has no class of that name, so they stand for no class",
             file=sys.stderr,
         )
     if missing := class_map.unanswered():
         print(
-            f"{path}: no class of {source} stands for {', '.join(missing)} of {target}",
+            f"note: in {path}, no class of {source} stands for {', '.join(missing)} of {target}",
             file=sys.stderr,
         )
 
@@ -261,16 +261,16 @@ def refuse_data_options(arguments: argparse.Namespace, names: Iterable[str], why
         given = getattr(arguments, name)
         if given is not None:
             option = f"--{name.replace('_', '-')} {given}"
-            raise InputError(f"{option} is for the images of a data set; {why}: leave it out")
+            raise InputError(f"{option} is for a data set, but {why}: leave it out")
 
 
 def _photos(folder: Path, arguments: argparse.Namespace) -> Dataset:
     if arguments.dataset is not None or arguments.data is not None:
         raise InputError(
-            f"--images {folder} is given beside --dataset or --data: give the photos without "
-            "labels, or the data set, not both"
+            f"--images {folder} and a data set are both given: give either --images, or --dataset "
+            "and --data"
         )
     refuse_data_options(arguments, ("split",), "--images takes every photo below its folder")
-    refuse_data_options(arguments, OF_LABELS, "--images has no labels")
-    refuse_data_options(arguments, ("exif",), "those of --images are turned as EXIF says")
+    refuse_data_options(arguments, OF_LABELS, "the photos of --images have no labels")
+    refuse_data_options(arguments, ("exif",), "the photos of --images are turned as EXIF says")
     return photos(folder, arguments.group_by, lambda text: print(text, file=sys.stderr))

@@ -80,7 +80,7 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
         DatasetError: there is no such folder, or no image in it.
     """
     if not isdir(folder):
-        named = f"{str(folder)!r}, which should be a folder of images,"
+        named = f"the folder of images {str(folder)!r}"
         raise DatasetError(f"{named} {why_no_folder(folder)}")
     listing = find_files(folder, IMAGE_SUFFIXES)
     if not listing.files:

@@ -72,15 +72,17 @@ def open_dataset(
     """
     root = Path(root)
     if Path(split).is_absolute() or ".." in Path(split).parts:
-        raise DatasetError(f"the split {split!r} leads out of {root}: name one, such as val")
+        raise DatasetError(
+            f"the split {split!r} is outside of {root}: give the name of one, e.g. val"
+        )
     if exif not in (None, *EXIF):
         raise DatasetError(f"exif is {' or '.join(EXIF)}; got {exif!r}")
     if label_values not in (None, *LABEL_VALUES):
         raise DatasetError(f"label values are {' or '.join(LABEL_VALUES)}; got {label_values!r}")
     if label_values is not None and name != folder.NAME:
         raise DatasetError(
-            f"--label-values {label_values} is for --dataset {folder.NAME}; {name} knows what its "
-            "label files hold: leave it out"
+            f"--label-values {label_values} is for --dataset {folder.NAME}; the label files of "
+            f"{name} are known: leave it out"
         )
     known = None if class_map is None else load_class_map(Path(class_map))
     try:
@@ -147,8 +149,8 @@ def _mapped(dataset: Dataset, class_map: ClassMap) -> Dataset:
         return _mapped_beside_person(dataset, dataset.teacher, class_map)
     if dataset.label_set.names not in (source.names, target.names):
         raise LabelSetError(
-            f"the class map is from {source.name!r} to {target.name!r}; {dataset.name}'s classes "
-            f"are {', '.join(dataset.label_set.names)}: they must be those of one of the two"
+            f"the class map is from {source.name!r} to {target.name!r}; {dataset.name}'s classes, "
+            f"{', '.join(dataset.label_set.names)}, are those of neither: give another class map"
         )
     teacher = dataset.teacher
     if dataset.label_set.names != source.names:
@@ -157,8 +159,8 @@ def _mapped(dataset: Dataset, class_map: ClassMap) -> Dataset:
         return replace(dataset, class_map=class_map, teacher=teacher)
     if type(dataset).__getitem__ is not Dataset.__getitem__:
         raise LabelSetError(
-            f"the class map is from {source.name!r}, the classes of {dataset.name}, and "
-            f"{type(dataset).__name__} reads its labels in its own way: return labels of "
+            f"the class map is from {source.name!r}, the classes of {dataset.name}, but "
+            f"{type(dataset).__name__} reads its labels itself: let it return labels of "
             f"{target.name!r}"
         )
     labels = _MappedLabels(dataset.read_labels, class_map)
@@ -178,7 +180,7 @@ def _mapped_beside_person(dataset: Dataset, teacher: Teacher, class_map: ClassMa
     if target.names == theirs.names:
         return replace(dataset, class_map=class_map)
     raise LabelSetError(
-        f"the class map is from {class_map.source.name!r} to {target.name!r}; of {dataset.called} "
-        f"a network labelled {ours.name!r} and a person {theirs.name!r}: it must be to the classes "
-        "of one of the two"
+        f"the class map is from {class_map.source.name!r} to {target.name!r}; {dataset.called} has "
+        f"labels of a network in {ours.name!r} and of a person in {theirs.name!r}: give a class "
+        "map to one of these two"
     )

@@ -43,12 +43,12 @@ class Teacher:
         """
         if self.person:
             return (
-                f"{whose}: scored by the labels that a person drew; those of a network, which "
-                "stand beside them, are for training"
+                f"{whose}: scored on the labels of a person; the labels of a network beside them "
+                "are for training"
             )
         return (
-            f"{whose}: the labels are a network's, not a person's: a score says how far two "
-            "networks agree, not how right one is"
+            f"{whose}: a network made the labels, so a score says how far two networks agree, not "
+            "how right one is"
         )
 
     def labels(self, image: Path, size: tuple[int, ...]) -> UInt8:
@@ -93,7 +93,10 @@ class Teacher:
         path = self.files[image][1]
         file = ImageFile(path)
         if file.header.depth != 8 or file.header.colours != "grey":
-            kinds = {"palette": "has a palette", "grey": f"has {file.header.depth} bits a sample"}
+            kinds = {
+                "palette": "has a palette",
+                "grey": f"has {file.header.depth} bits for each pixel",
+            }
             kind = kinds.get(file.header.colours, "is in colours")
             raise DatasetError(
                 f"the confidence {path} {kind}; expected grey of 8 bits, 0 to 255: convert it"

@@ -53,7 +53,7 @@ def read(root: Path, split: str) -> Dataset:
         _LAYOUT,
         alone,
         grouping=BY_ITSELF,
-        problems=[f"{path} names {name}, and JPEGImages holds no image of it" for name in absent],
+        problems=[f"{path} names {name}, which has no image in JPEGImages" for name in absent],
     )
 
 

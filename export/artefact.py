@@ -87,7 +87,7 @@ def write_network(checkpoint: Checkpoint, out: Path, form: Form) -> Exported:
 
     half = PRECISIONS[form.precision].rounded
     if form.headroom is not None and not half:
-        raise InputError(f"the headroom report is about float16; the precision is {form.precision}")
+        raise InputError(f"the headroom report needs the precision fp16, not {form.precision}")
     network = checkpoint.network
     _require_size(form.size, checkpoint)
     sizes = sizes_of(form, network.min_side, network.side_multiple)
@@ -160,7 +160,7 @@ def _bytes_of(model: Any, checkpoint: Checkpoint) -> bytes:
     """The graph as it is written; CheckFailed where folding made a weight infinite or no number."""
     content: bytes = model.SerializeToString()
     whose = f"the graph of {checkpoint.path}, its batch norms and scales folded,"
-    advice = "its weights are too large; train the network again, or take another checkpoint"
+    advice = "its weights are too large; train the network again, or give another checkpoint"
     require_finite_graph(content, whose, advice, CheckFailed)
     return content
 

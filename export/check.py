@@ -180,8 +180,8 @@ def verify(
             _require_classes(answer, checkpoint, precision)
         if index == 0 and len(_answer(session, head, images[:1], tally)) != 1:
             raise CheckFailed(
-                f"the exported graph does not give one answer to one image: {_BATCH}. The file was "
-                "not kept"
+                f"the exported graph does not give one answer for one image: {_BATCH}. The file "
+                "was not kept"
             )
         margin = checkpoint.network.tie_margins(float(logits.abs().max()))[bits]
         for ours, theirs in zip(answer, logits, strict=True):
@@ -193,9 +193,9 @@ def verify(
     most = _MOST_DIFFERENCE[precision]
     if result.agreement < least or max(tally.differences.values(), default=0.0) > most:
         raise CheckFailed(
-            f"the graph is not the network of {checkpoint.path}: {result}; at least {least:.2%}, "
-            f"and logits that differ by {most:.1%} of their spread at most, "
-            f"are required at {precision}. The file was not kept{tally.advice(least, most)}"
+            f"the graph is not the network of {checkpoint.path}: {result}; {precision} needs at "
+            f"least {least:.2%}, and logits that differ by at most {most:.1%} of their spread. "
+            f"The file was not kept{tally.advice(least, most)}"
             f"{'; export it in float32' * PRECISIONS[precision].rounded}"
         )
     return result
@@ -255,8 +255,8 @@ class _Tally:
             return ""
         (height, width), (high, wide) = right[0], failed[0]
         return (
-            f". It is right at {height}x{width} and wrong at {high}x{wide}: the network takes "
-            "something for a constant that depends on the size; export it at a fixed size, without "
+            f". It is right at {height}x{width} and wrong at {high}x{wide}: the network treats "
+            "something as a constant that depends on the size; export it at a fixed size, without "
             "--dynamic-size"
         )
 
@@ -276,7 +276,9 @@ def _answer(session: Any, head: str, images: UInt8, tally: _Tally) -> Tensor:
         ) from error
 
 
-_BATCH = "the network takes the number of images for a constant; let it ask its input for it"
+_BATCH = (
+    "the network treats the number of images as a constant; let it read the number from its input"
+)
 
 
 def _line(error: Exception) -> str:
@@ -290,8 +292,8 @@ _LONGEST = 300  # characters of another program's report
 def _require_finite(logits: Tensor, whose: str) -> None:
     if not bool(torch.isfinite(logits).all()):
         raise CheckFailed(
-            f"{whose} are not finite on an image: values on the way to them overflow. The file was "
-            "not kept; train the network again, or take another checkpoint"
+            f"{whose} are not finite for an image, as values before them overflow. The file was "
+            "not kept; train the network again, or give another checkpoint"
         )
 
 

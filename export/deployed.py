@@ -176,9 +176,9 @@ def _run(network: SegmentationNetwork, size: Size) -> Tensor:
         logits: Tensor = network(torch.zeros(1, 3, *size))
     except Exception as error:
         raise InputError(
-            f"the network does not take an image of {size[0]}x{size[1]}: {error}; it says that "
-            f"sides from {network.min_side} on that are multiples of {network.side_multiple} will "
-            "do: correct its min_side or side_multiple (--side-multiple)"
+            f"the network does not take an image of {size[0]}x{size[1]}: {error}; it declares "
+            f"sides of {network.min_side} or more that are multiples of {network.side_multiple}: "
+            "correct its min_side or side_multiple (--side-multiple)"
         ) from error
     return logits
 
@@ -195,6 +195,6 @@ def _require_grid(network: SegmentationNetwork, size: Size, found: Size, stride:
     actual = {round(side / each) for side, each in zip(size, found, strict=True) if each}
     like = f", as with a stride of {actual.pop()}" if len(actual) == 1 else ""
     raise CheckFailed(
-        f"the network says that {said}, so an image of {size[0]}x{size[1]} has logits of "
+        f"the network declares that {said}, so an image of {size[0]}x{size[1]} has logits of "
         f"{wanted[0]}x{wanted[1]}; they are {found[0]}x{found[1]}{like}: {advice}"
     )

@@ -89,8 +89,8 @@ def trace(
         raise ModelError(_refusal(first, second, free_size)) from first
     return _Traced(
         model,
-        "the graph is what torch's TorchScript exporter recorded of one example, since its dynamo "
-        f"exporter failed: {_reason(first)}",
+        "torch's TorchScript exporter recorded the graph from one example, as its dynamo exporter "
+        f"failed: {_reason(first)}",
     )
 
 
@@ -121,7 +121,7 @@ def _by_dynamo(module: Deployed, size: tuple[int, int], free_size: bool) -> onnx
     fixed = [_AXES[axis] for axis in axes if not sides[axis].dim_param]
     if fixed:  # a side that the network takes for a constant becomes one, without a word
         raise RuntimeError(
-            f"the network takes for constant what it may ask for: {', '.join(fixed)}"
+            f"the network treats as a constant what it can read from its input: {', '.join(fixed)}"
         )
     return model
 
@@ -208,7 +208,7 @@ def _refusal(first: Exception, second: Exception, free_size: bool) -> str:
     if named is not None:
         return (
             f"the network cannot be exported: torch's exporters have no ONNX for {named} "
-            f"({_reason(first)}); say it in the network by other operators"
+            f"({_reason(first)}); use other operators in the network"
         )
     advice = "; export it at a fixed size, without --dynamic-size" if free_size else ""
     return (

@@ -90,8 +90,8 @@ class Probe:
             peak, into = abs(float(value)), self.largest
             if not np.isfinite(peak):
                 raise CheckFailed(
-                    f"{tensor} is not finite in float32 already: the checkpoint is broken, and "
-                    "no precision helps"
+                    f"{tensor} is not finite even in float32: the checkpoint is broken; give "
+                    "another one"
                 )
             if kind == "all":
                 continue
@@ -234,8 +234,8 @@ class Headroom:
         sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
         top = max(self.nodes, key=lambda n: n.largest)
         lines = [
-            f"FP16 headroom, {self.images} images at {sizes}; float16 ends at {_LIMIT:g}, what "
-            f"came within {_MARGIN:g} times of it stays in float32",
+            f"FP16 headroom, {self.images} images at {sizes}; float16 ends at {_LIMIT:g}, and "
+            f"values above 1/{_MARGIN:g} of it stay in float32",
             f"  largest activation  {_room(top.largest)}: {top}",
         ]
         sums = [n for n in self.nodes if n.largest_sum is not None]
@@ -338,16 +338,16 @@ def _reasons(
         if largest > _LIMIT / _MARGIN:
             yield f"{which} reaches {_room(largest)}"
         elif 0 < largest < _SMALLEST_NORMAL:
-            yield f"{which} reaches no more than {largest:.2g}, where float16 loses digits"
+            yield f"{which} reaches only {largest:.2g}, where float16 loses digits"
     if (total := probe.sums.get(output, 0.0)) > _LIMIT / _MARGIN:
-        yield f"what it adds up reaches {_room(total)}"
+        yield f"its inner sum reaches {_room(total)}"
     constant = max((float(np.abs(c).max(initial=0)) for c in constants), default=0.0)
     if constant > _LIMIT:
         yield f"a constant is {constant:.3g}, which float16 cannot hold"
     elif weights is not None and weights.lost > _LOSS:
         yield f"its kernel loses {100 * weights.lost:.2g} % of its norm"
     if node.op_type in DEFAULT_OP_BLOCK_LIST:
-        yield "ONNX Runtime's converter leaves this operator alone"
+        yield "ONNX Runtime does not convert this operator"
 
 
 def _weights(constants: Sequence[Float32]) -> _Weights:
@@ -377,7 +377,7 @@ def _layer(weight: str) -> str:
 def _room(largest: float) -> str:
     """A value, and how far it is from the end of float16."""
     if largest > _LIMIT:
-        return f"{largest:.4g}, {largest / _LIMIT:.3g} times what float16 holds"
+        return f"{largest:.4g}, {largest / _LIMIT:.3g} times the end of float16"
     return f"{largest:.4g}, {_LIMIT / max(largest, 1e-30):.3g} times below the end"
 
 

@@ -146,11 +146,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
     if (text := texts.get(_KEY)) is None:
-        raise ModelError(f"{path} holds tensors, but was not written by icnet-deploy")
+        raise ModelError(
+            f"{path} holds tensors, but icnet-deploy did not write it: give a checkpoint of "
+            "`icnet train`, `compress` or `import-weights`"
+        )
     if texts.get(_DIGEST, "") not in ("", state_digest(tensors, text)):  # version 0.1 wrote none
         raise ModelError(
-            f"{path} is not the file that was written: its SHA-256 is another than the one in it; "
-            "copy it again from where it is whole"
+            f"{path} was changed after it was written: it does not have the SHA-256 that is stored "
+            "in it; copy it again from an unchanged file"
         )
     try:
         value = _DESCRIPTION.parse(text, str(path))
@@ -176,7 +179,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except RuntimeError as error:
         raise ModelError(f"{path}: its tensors do not fit its network: {error}") from error
     advice = (
-        "a network of them labels wrongly; take another checkpoint, or train or import it again"
+        "a network with them labels wrongly; give another checkpoint, or train or import it again"
     )
     require_finite(arrays_of(tensors), str(path), advice)
     network.eval()

@@ -86,10 +86,14 @@ def test_a_file_to_write_is_no_other_argument(tmp_path):
     link.symlink_to(model)
     (tmp_path / "x").mkdir()
     for same in (model, tmp_path / "x" / ".." / "a.onnx", link):
-        with pytest.raises(InputError, match=r"--json .* would replace what is named as models"):
+        with pytest.raises(
+            InputError, match=r"--json .* is also given as models, and would replace it"
+        ):
             check_outputs(asked.parse_args(["b.onnx", str(model), "--json", str(same)]))
     twice = asked.parse_args(["--report", str(tmp_path / "r"), "--plot", str(tmp_path / "r")])
-    with pytest.raises(InputError, match="what is named as plot: name another file"):
+    with pytest.raises(
+        InputError, match="is also given as plot, and would replace it: name another file"
+    ):
         check_outputs(twice)
     twice.report = None
     check_outputs(twice, "plot")
@@ -101,7 +105,7 @@ def test_text_does_not_replace_a_model(tmp_path):
     add_output_options(asked)
     (tmp_path / "a.onnx").write_bytes(b"\x08\x0a\x00")
     (tmp_path / "old.json").write_text("{}")
-    with pytest.raises(InputError, match=r"a.onnx is text, and would replace a file that is none"):
+    with pytest.raises(InputError, match=r"a.onnx is a binary file, which text would replace"):
         check_outputs(asked.parse_args(["--report", str(tmp_path / "a.onnx")]))
     check_outputs(asked.parse_args(["--json", str(tmp_path / "old.json")]))
 

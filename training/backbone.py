@@ -59,8 +59,8 @@ def take_backbone(network: SegmentationNetwork, path: Path) -> Taken:
     parts = network.backbone()
     if not parts:
         raise InputError(
-            f"the backbone cannot be initialised from {path}: {network.architecture} has none that "
-            "image classifiers have; leave --init-backbone out"
+            f"the backbone cannot start from {path}: {network.architecture} does not have the "
+            "backbone of an image classifier; leave --init-backbone out"
         )
     theirs = {name for part in parts for layout in part.layouts for name in layout.values()}
     found = find_tensors(path, theirs)
@@ -74,7 +74,7 @@ def take_backbone(network: SegmentationNetwork, path: Path) -> Taken:
             _nothing_fits(path, network.architecture, found.tensors, parts[-1], problem)
         )
     values = {ours: found.tensors[name].detach().float() for ours, name in fitting.names.items()}
-    advice = "a network that starts from them learns nothing; take another file"
+    advice = "a network that starts from them learns nothing; give another file"
     require_finite(arrays_of(values), str(path), advice)
     change = fitting.change()
     fitting.write(values)
@@ -92,9 +92,9 @@ def take_backbone(network: SegmentationNetwork, path: Path) -> Taken:
     new = [*_reasons(fitting.problems), f"the {rest} tensors outside the backbone"]
     left = _left_over(found.tensors, fitting.names.values())
     notes = [
-        f"backbone: {len(values)} of its {total} tensors are those of {path.name}{where}{how}",
-        f"as initialised: {'; '.join(new)}",
-        *([f"left in {path.name}: {left}"] if left else []),
+        f"backbone: {len(values)} of its {total} tensors come from {path.name}{where}{how}",
+        f"new: {'; '.join(new)}",
+        *([f"not used from {path.name}: {left}"] if left else []),
     ]
     readers = {id(layer.weight) for layer in network.image_convolutions()}
     reads = any(id(weight) in readers for n, weight in network.named_parameters() if n in values)
@@ -137,7 +137,7 @@ class _Fitting:
             if value is None:
                 return f"it has no {theirs}"
             if not (value.is_floating_point() and is_dense(value)):
-                return f"its {theirs} is no array of floats"
+                return f"its {theirs} is not an array of floats"
             shapes = f"its {theirs} is {_shape(value)}, the network's {ours} {_shape(own)}"
             if value.ndim != own.ndim:
                 return shapes
@@ -146,7 +146,8 @@ class _Fitting:
                 if group is None and side != wanted:
                     return shapes
                 if group is not None and counts.setdefault(group, side) != side:
-                    return f"its {theirs} is {_shape(value)}: {counts[group]} channels meet {side}"
+                    wrong = f"{side} channels, expected {counts[group]}"
+                    return f"its {theirs} is {_shape(value)}: {wrong}"
         return ""
 
     def change(self) -> str:
@@ -154,10 +155,10 @@ class _Fitting:
         counts = [(count, self._groups[index].channels) for index, count in self.counts.items()]
         words = []
         if any(count > own for count, own in counts):
-            words.append("of the file's channels the filters of largest L1 norm are kept")
+            words.append("the filters with the largest L1 norm are kept")
         if any(count < own for count, own in counts):
             words.append(
-                "channels that the file lacks are new, and what is taken does not read them"
+                "channels that the file does not have are new, and the taken filters ignore them"
             )
         return "; ".join(words)
 
@@ -183,9 +184,9 @@ def _nothing_fits(
     """What is said of a file of which no part is taken; `part` is one, with what is wrong of it."""
     expected = next(iter(part.layouts[0].values()))
     return (
-        f"{path} holds nothing for the backbone of {architecture}: expected an image classifier's "
-        f"tensors such as {expected}, found {_listed([*tensors])}; {part.name}: {problem}. Give a "
-        "checkpoint that fits, or one of icnet train by --init"
+        f"{path} has nothing for the backbone of {architecture}: expected the tensors of an image "
+        f"classifier, such as {expected}, found {_listed([*tensors])}; {part.name}: {problem}. "
+        "Give a checkpoint that fits; a checkpoint of icnet train goes to --init"
     )
 
 
@@ -215,8 +216,8 @@ def _left_over(names: Iterable[str], taken: Iterable[str]) -> str:
     text = f"{len(left)} tensors, of {_listed([*within, *labels])}"
     if within:
         text += (
-            f". {_listed([*within])} stood among what is taken: it computed other things there, "
-            "and a checkpoint without these fits better"
+            f". {_listed([*within])} worked among the tensors that are taken: a checkpoint "
+            "without them fits better"
         )
     return text
 

@@ -237,7 +237,7 @@ def check_request(args: argparse.Namespace, packages: Sequence[str], purpose: st
     """
     if len(args.dataset) != len(args.data):
         raise InputError(
-            f"{len(args.dataset)} --dataset but {len(args.data)} --data: give one of each a set"
+            f"{len(args.dataset)} --dataset but {len(args.data)} --data: give both for each set"
         )
     require_place(args.out, ".safetensors")
     require(purpose, "train", *packages)
@@ -309,19 +309,19 @@ def open_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:
         for dataset, (rest, those) in zip(whole, parts, strict=True):
             if those and not rest:
                 raise InputError(
-                    f"--leave-out {args.leave_out} leaves out all {len(dataset)} images of "
-                    f"{dataset.called} {dataset.split}; expected one that leaves some to train on"
+                    f"--leave-out {args.leave_out} matches all {len(dataset)} images of "
+                    f"{dataset.called} {dataset.split}: give one that leaves some to train on"
                 )
         if not any(those for _, those in parts):
             raise InputError(
-                f"--leave-out {args.leave_out} finds nothing in the name of any image to train "
-                f"on, e.g. {whole[0].below(whole[0].files[0][0])}: correct it, or leave it out"
+                f"--leave-out {args.leave_out} matches no name of a training image, e.g. "
+                f"{whole[0].below(whole[0].files[0][0])}: correct it, or leave it out"
             )
     names = label_set.names
     if args.class_map is not None and all(each.own_classes.names == names for each in sets):
         raise InputError(
-            f"--class-map {args.class_map}: each data set has the network's classes, those of "
-            f"{label_set.name}: leave it out"
+            f"--class-map {args.class_map} is not needed, as each data set has the classes of the "
+            f"network, those of {label_set.name}: leave it out"
         )
     return sets
 
@@ -394,7 +394,7 @@ def _of_split(args: argparse.Namespace, label_set: LabelSet) -> Iterator[tuple[i
         except DatasetError as error:
             if isinstance(error, Incomplete) and len(error.rest):
                 raise  # a score over the rest would pass for one over the split
-            print(f"{folder} has no labelled split {args.validate!r}: it is not scored")
+            print(f"{folder} has no labelled split {args.validate!r}, so it is not scored")
             continue
         yield number, dataset
 
@@ -403,8 +403,7 @@ def _left_out(args: argparse.Namespace, label_set: LabelSet) -> Iterator[tuple[i
     """What is not trained on, to score on it, with the number of the split that it is of."""
     if args.leave_out is None:
         raise InputError(
-            f"--validate {_LEFT_OUT} scores what is not trained on: say what, with --leave-out "
-            "REGEX"
+            f"--validate {_LEFT_OUT} needs --leave-out REGEX also, which names the images to score"
         )
     for number, dataset in enumerate(_whole_sets(args, label_set), 1):
         those = parted(dataset, args.leave_out, "--leave-out")[1]

@@ -54,8 +54,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
         self.merged = [*dict.fromkeys(group for each in self._targets for group in each.merged)]
         if len(label_set) + len(self.merged) > IGNORE:
             raise LabelSetError(
-                f"{len(label_set)} classes and {len(self.merged)} that stand for several of them "
-                f"are more than the {IGNORE} that targets have"
+                f"{len(label_set)} classes and {len(self.merged)} groups of classes are more than "
+                f"the {IGNORE} values that targets have: map fewer classes to several"
             )
         self.datasets, self.label_set = list(datasets), label_set
         self.config, self.start = config, start
@@ -67,7 +67,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
             values = getattr(config, name)
             if len(values) not in (0, len(datasets)):
                 raise LabelSetError(
-                    f"{len(datasets)} data sets, but the configuration has the {name} {values}"
+                    f"{name} in the configuration has {len(values)} values {values}, but there are "
+                    f"{len(datasets)} data sets: give one value for each"
                 )
         shares = config.shares or tuple(float(len(d)) for d in datasets)
         self.shares = np.array(shares) / sum(shares)
@@ -119,8 +120,8 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
             known = shares[: len(self.label_set) + len(self.merged)]
             if not known.sum():
                 raise DatasetError(
-                    "no pixel of the images to train on is labelled with a class of "
-                    f"{self.label_set.name!r}: look at them with `icnet dataset check`"
+                    "no pixel of the training images is labelled with a class of "
+                    f"{self.label_set.name!r}: check them with `icnet dataset check`"
                 )
             self._seen = known / known.sum()
         return self._seen
@@ -163,7 +164,7 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
             if left := targets.left_out():
                 notes.append(
                     f"note: no class of the network stands for {', '.join(left)} of "
-                    f"{dataset.called}: their pixels are ignored"
+                    f"{dataset.called}, so their pixels are ignored"
                 )
         parts = zip(self.merged, seen[len(names) :], strict=True)
         shown = {index for classes, share in parts if share for index in classes}
@@ -172,11 +173,13 @@ class Mix(IterableDataset[tuple[Tensor, ...]]):
             return notes
         looked = len(self._looked_at())
         every = looked == sum(map(len, self.datasets))
-        where = f"the {looked} images" if every else f"{looked} images, spread over the data,"
+        where = (
+            f"the {looked} training images" if every else f"a sample of {looked} training images"
+        )
         return [
             *notes,
-            f"note: {len(unseen)} of {len(names)} classes have no pixel in {where} to train on, "
-            f"and will not be learned: {', '.join(unseen)}",
+            f"note: {len(unseen)} of {len(names)} classes have no pixel in {where}, so the network "
+            f"does not learn them: {', '.join(unseen)}",
         ]
 
     def draw(self, number: int) -> tuple[Tensor, ...]:
@@ -251,9 +254,9 @@ def _require_taught(datasets: Sequence[Dataset], config: TrainConfig) -> None:
     }
     if any(asked.values()) and all(dataset.teacher is None for dataset in datasets):
         raise InputError(
-            f"{' and '.join(name for name, given in asked.items() if given)}: no data set has a "
-            "teacher's confidences, which a --dataset folder has in confidence/SPLIT beside "
-            "labels/SPLIT: leave it out"
+            f"{' and '.join(name for name, given in asked.items() if given)} cannot be used: no "
+            "data set has the confidences of a teacher, which are in confidence/SPLIT of a "
+            "--dataset folder: leave it out"
         )
 
 

@@ -134,9 +134,8 @@ class Training(pl.LightningModule):
     def diverged(self) -> str:
         """What is said of a run whose loss or weights are no longer finite numbers."""
         return (
-            f"the training diverged, and no checkpoint is written. Train anew with a lower rate "
-            f"than {self.config.rate:g}; a run that began well can be taken up from an earlier "
-            "checkpoint by --init"
+            "the training diverged, so no checkpoint is written: train again with a rate below "
+            f"{self.config.rate:g}, or continue from an earlier checkpoint with --init"
         )
 
     @torch.no_grad()
@@ -199,17 +198,17 @@ class Training(pl.LightningModule):
         The curve would be of neither run, and what is left out now was trained on then.
         """
         state = {name: checkpoint.get(name) for name in _LOADED}
-        advice = "start another run, from an earlier checkpoint by --init or anew"
+        advice = "start a new run, if you like from an earlier checkpoint with --init"
         require_finite(_arrays(state, "its"), "the run's last state", advice)
         if changed := changed_settings(checkpoint.get(_CONFIG, {}), self.config.settings()):
             raise InputError(
-                f"the run cannot be resumed with other settings ({'; '.join(changed)}): give those "
-                "that it began with, or start another run from its checkpoint by --init"
+                f"the run cannot be resumed with other settings ({'; '.join(changed)}): give the "
+                "settings that it began with, or start a new run from its checkpoint with --init"
             )
         if changed := changed_settings(checkpoint.get(_ORIGIN, {}), self._origin):
             raise InputError(
-                f"the run cannot be resumed, since it began otherwise ({'; '.join(changed)}): give "
-                "what it began with, or start another run with another --run"
+                f"the run cannot be resumed, as it began differently ({'; '.join(changed)}): give "
+                "what it began with, or start a new run with another --run"
             )
 
     def configure_optimizers(self) -> Any:

@@ -49,8 +49,8 @@ def require_one_start(init: Path | None, backbone: Path | None) -> None:
     """InputError where both a network and a backbone are given to start from."""
     if init and backbone:
         raise InputError(
-            f"--init {init} holds a whole network, its backbone included, which --init-backbone "
-            f"{backbone} would replace: give one of them"
+            f"--init {init} and --init-backbone {backbone} both give a backbone: leave one of them "
+            "out"
         )
 
 
@@ -76,8 +76,9 @@ def new_start(config: TrainConfig, label_set: LabelSet, backbone: Path | None = 
     notes = list(taken.notes)
     if taken.reads_image and preprocessing != PREPROCESSINGS[_IMAGENET]:
         notes.append(
-            f"the preprocessing is {config.preprocessing!r}, as configured: ImageNet's checkpoints "
-            f"are usually trained with {_IMAGENET!r}; configure that, unless this one was not"
+            f"the configuration has the preprocessing {config.preprocessing!r}, but ImageNet's "
+            f"checkpoints are usually trained with {_IMAGENET!r}: configure that, unless you know "
+            "that this one was not"
         )
     return Start(
         network, preprocessing, {**info, "source": source, "backbone": taken.info}, (*notes,)
@@ -101,7 +102,7 @@ def start_from(init: Path, config: TrainConfig, label_set: LabelSet) -> Start:
     notes = []
     if any(found.get(name) != value for name, value in configured.items()):
         notes.append(
-            f"training the network of {init}, {words(found)}; configured: {words(configured)}"
+            f"the network is that of {init}, {words(found)}, not the configured {words(configured)}"
         )
     info: dict[str, Any] = {"started_from": checkpoint.sha256, "parent": checkpoint.info}
     if checkpoint.label_set.names == label_set.names:
@@ -138,16 +139,16 @@ class _Change:
 
     def __str__(self) -> str:
         text = (
-            f"{self.kept} tensors are kept; new for the {len(self.now)} classes of "
-            f"{self.now.name!r}, in place of the {len(self.before)} of {self.before.name!r}: "
-            f"{', '.join(self.new) or 'nothing'}"
+            f"{self.kept} tensors are kept; its {len(self.before)} classes of "
+            f"{self.before.name!r} become the {len(self.now)} of {self.now.name!r}, with new "
+            f"layers: {', '.join(self.new) or 'none'}"
         )
         if not self.same:
-            return f"{text}; no row of a class is kept"
+            return f"{text}; no class has the same name"
         count = f"{len(self.same)} class{'es' * (len(self.same) > 1)}"
         more = ", ..." * (len(self.same) > _NAMED)
         named = ", ".join(self.same[:_NAMED])
-        return f"{text}; rows of {count} of the same name are kept: {named}{more}"
+        return f"{text}; weights of {count} with the same name are kept: {named}{more}"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -102,7 +102,7 @@ class Targets:
         teacher, whose = self._dataset.teacher, f"{self._dataset.called} {self._dataset.split}"
         if teacher is None:
             asked = self._weigh or self._least
-            return f"note: {whose} has no confidence, and its labels count in full" if asked else ""
+            return f"note: {whose} has no confidences, so its labels count in full" if asked else ""
         share = 100 * counts / max(counts.sum(), 1e-9)
         one = share[: self._classes].sum()
         several, ignored = share[self._classes : IGNORE].sum(), share[IGNORE]

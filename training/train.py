@@ -176,9 +176,9 @@ def _own_errors(workers: int) -> Iterator[None]:
             raise
         room = shutil.disk_usage("/dev/shm").total / 2**20 if isdir("/dev/shm") else 0
         raise UnavailableError(
-            f"a process that loads images ended ({str(error).strip().splitlines()[-1]}); they come "
-            f"from it through shared memory, of which there are {room:,.0f} MiB: give --workers 0, "
-            "smaller batches or crops, or a container more of it (docker run --shm-size 1g)"
+            f"a process that loads images ended ({str(error).strip().splitlines()[-1]}); it passes "
+            f"images through shared memory, and there are {room:,.0f} MiB of it: give --workers 0, "
+            "smaller batches or crops, or more shared memory (docker run --shm-size 1g)"
         ) from error
     finally:
         if mine and on_interrupt is not None:
@@ -297,8 +297,8 @@ def _processes(config: TrainConfig, machines: Machines) -> int:
         height, width = config.crop
         raise InputError(
             f"a batch of {config.batch} crops of {height}x{width} takes {wanted / 2**30:,.0f} GiB "
-            f"for images and labels alone, and this machine has {there / 2**30:,.0f}: give it "
-            "fewer, or smaller ones"
+            f"for images and labels alone, and this machine has {there / 2**30:,.0f} GiB: give a "
+            "smaller batch or smaller crops"
         )
     return processes
 
@@ -310,8 +310,8 @@ def _require_sides(network: SegmentationNetwork, config: TrainConfig) -> None:
             if side < network.min_side or side % network.side_multiple:
                 raise InputError(
                     f"{name} is {size}; {network.architecture} takes sides of {network.min_side} "
-                    f"pixels or more that are multiples of {network.side_multiple}: give it such "
-                    "a one"
+                    f"pixels or more that are multiples of {network.side_multiple}: give such a "
+                    "size"
                 )
 
 

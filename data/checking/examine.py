@@ -181,18 +181,18 @@ def read_part(part: Part, dataset: Dataset, read_one: Callable[[], object]) -> N
         except IcnetError as error:
             part.problems.append(str(error))
         except Exception as error:  # of the user's own code
-            part.problems.append(f"image {index} of {part.split}: {error_words(error)}")
+            part.problems.append(f"image {index} of {part.split} fails: {error_words(error)}")
         read_one()
     part.notes += _palette_slips(dataset)
     if dataset.teacher is not None:
         part.notes.append(f"{dataset.teacher.note(part.split)}{_sure_words(sure)}")
     missing = [name for name, n in zip(part.classes, part.images(), strict=True) if not n]
     if part.files and missing:
-        part.notes.append(f"{part.split} shows no pixel of {', '.join(missing)}")
+        part.notes.append(f"{part.split} has no pixel of {', '.join(missing)}")
     if missing and missing == list(part.classes[1:]) and part.ignored_share():
         part.notes.append(
-            f"{part.split} shows {part.classes[0]} only, all else is ignored: where masks are "
-            "black and white, write the second class as 1, since 255 is never counted"
+            f"{part.split} shows only {part.classes[0]}, and all other pixels are ignored: if the "
+            "masks are black and white, write the second class as 1, as 255 is always ignored"
         )
 
 
@@ -210,8 +210,10 @@ def _sure_words(sure: npt.NDArray[np.int64]) -> str:
     if not sure.sum():
         return ""
     shares = {share: sure[least_level(share) :].sum() / sure.sum() for share in _SURE}
-    words = (f"{100 * float(part):.1f} % at {share:g} or above" for share, part in shares.items())
-    return f". Pixels by its confidence: {', '.join(words)}"
+    words = (
+        f"{100 * float(part):.1f} % of the pixels from {share:g}" for share, part in shares.items()
+    )
+    return f". Its confidence: {', '.join(words)}"
 
 
 def _palette_slips(dataset: Dataset) -> Iterator[str]:
@@ -237,8 +239,8 @@ def tell_twins(parts: Sequence[Part]) -> None:
                     part.notes.append(f"{here} shows the same as {there}")
                 else:
                     part.problems.append(
-                        f"{here} shows the same as {there}: a score on one of these splits "
-                        "flatters what was trained on the other"
+                        f"{here} shows the same as {there}: a network trained on one of these "
+                        "splits scores too well on the other"
                     )
             for digest in file.hashes:
                 seen[digest].setdefault(part.split, (part, file.name))

@@ -60,7 +60,7 @@ def _worst(check: Check) -> Table:
         for why, each in part.worst().items()
         for name, what in each
     ]
-    return Table(["File", "Why", "What it has"], rows, left=3)
+    return Table(["File", "Why", "Value"], rows, left=3)
 
 
 def _groups(check: Check) -> str:
@@ -78,7 +78,7 @@ def check_text(check: Check) -> str:
     ]
     if (worst := _worst(check)).rows:
         blocks.append(worst.text())
-    for title, texts in (("wrong", check.problems()), ("to know", check.notes())):
+    for title, texts in (("problems", check.problems()), ("notes", check.notes())):
         if texts:
             shown = [
                 textwrap.fill(
@@ -92,7 +92,7 @@ def check_text(check: Check) -> str:
                 for text in texts[:_LINES]
             ]
             more = len(texts) - len(shown)
-            rest = [f"  ... and {more} more: --json and --report hold all"] if more else []
+            rest = [f"  ... and {more} more: --json and --report list all"] if more else []
             blocks.append("\n".join([f"{title} ({len(texts)}):", *shown, *rest]))
     return "\n\n".join(blocks)
 
@@ -101,9 +101,9 @@ def check_page(check: Check) -> str:
     """As one HTML document."""
     problems, notes, worst = check.problems(), check.notes(), _worst(check)
     files = [file for part in check.parts for file in part.files]
-    verdict = "something is wrong" if problems else "nothing is wrong"
+    count = f"{len(problems):,} problem{'s' * (len(problems) > 1)}" if problems else "no problems"
     return page(
-        f"{check.data}: {verdict}",
+        f"{check.data}: {count}",
         tag("p", f"{check.dataset}, {len(check.classes)} classes of {check.label_set}."),
         figures(
             {
@@ -112,15 +112,15 @@ def check_page(check: Check) -> str:
                 "problems": f"{len(problems):,}",
             }
         ),
-        _list("Wrong", problems),
+        _list("Problems", problems),
         tag("h2", "Splits"),
         _splits(check).html(),
         tag("p", _groups(check), class_="quiet"),
         tag("h2", "Classes"),
         tag("div", _class_plot(check), class_="scroll"),
         _classes(check).html(),
-        [tag("h2", "Files to look at"), worst.html()] if worst.rows else [],
-        _list("To know", notes),
+        [tag("h2", "Unusual files"), worst.html()] if worst.rows else [],
+        _list("Notes", notes),
     )
 
 
@@ -161,4 +161,4 @@ def _bars(check: Check, read: list[Part], scale: svg.Scale, row: int, below: int
             drawn = svg.bar((_LEFT, scale(share)), (y, y + _BAR - 1), _KINDS[number % len(_KINDS)])
             yield svg.hover(f"{name}, {part.split}: {share:.3f} %", drawn)
     ticks = [(tick, f"{tick:g}") for tick in scale.ticks()]
-    yield from svg.x_axis(scale, ticks, below, "share of the pixels that count, %")
+    yield from svg.x_axis(scale, ticks, below, "share of the pixels that are not ignored, %")

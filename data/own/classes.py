@@ -55,21 +55,21 @@ class Classes:
         known = self.label_set
         if self.values == "ids" and known.label_ids is None:
             raise LabelSetError(
-                f"label values are ids, and the label set {known.name!r} has no label_ids: add "
-                "them, one a class, or say --label-values indices"
+                f"label values are ids, but the label set {known.name!r} has no label_ids: add one "
+                "for each class, or give --label-values indices"
             )
         if len(set(self.of_classes())) != len(known):
-            raise LabelSetError(f"{self.source or known.name}: two classes have one label id")
+            raise LabelSetError(f"{self.source or known.name}: two classes have the same label id")
         for value in {IGNORE, *self.ignored} & set(self.of_classes()):
             why = "which is always ignored" if value == IGNORE else "which `ignore` lists"
             raise LabelSetError(
-                f"{self.source or known.name}: the value {value}, {why}, is the class "
-                f"{known.names[self.of_classes().index(value)]}, and would never be counted"
+                f"{self.source or known.name}: the value {value}, {why}, is also the class "
+                f"{known.names[self.of_classes().index(value)]}: give the class another value"
             )
         for colour in set(self.ignored_colours) & set(known.palette):
             raise LabelSetError(
                 f"{self.source or known.name}: the colour {list(colour)}, which `ignore` lists, is "
-                f"the class {known.names[known.palette.index(colour)]}"
+                f"also the class {known.names[known.palette.index(colour)]}"
             )
 
     def of_classes(self) -> tuple[int, ...]:
@@ -92,7 +92,9 @@ _SCHEMA = Schema(
     f"expression) and 'label_values' ({' or '.join(LABEL_VALUES)})",
     {
         "label_set": Kind(lambda value: isinstance(value, dict | str), "a label set, or a name"),
-        "ignore": list_of(Kind(_is_ignored, "0 to 255, or three of them, a colour")),
+        "ignore": list_of(
+            Kind(_is_ignored, "a value from 0 to 255, or a colour of three such values")
+        ),
         "group_by": or_null(TEXT),
         "label_values": one_of(*LABEL_VALUES),
     },
@@ -140,7 +142,7 @@ def classes_of(
         return _read(path, label_values)
     if label_set is None:
         raise DatasetError(
-            f"nothing says which classes {folder} has: write {path}, e.g. {_EXAMPLE}, or give "
+            f"the classes of {folder} are not known: write {path}, e.g. {_EXAMPLE}, or give "
             f"--label-set {'|'.join(LABEL_SETS)}|FILE.json"
         )
     if not isinstance(label_set, LabelSet):
@@ -179,8 +181,8 @@ def person_of(folder: Path, classes: Classes) -> tuple[Classes, ClassMap]:
     path = folder / PERSON
     if not isfile(path):
         raise DatasetError(
-            f"{folder / 'person'} is there, and {path}, which says what its labels mean, is not: "
-            f"write it, e.g. {_PERSON_EXAMPLE}"
+            f"{folder / 'person'} needs {path}, which says what its labels mean: write it, e.g. "
+            f"{_PERSON_EXAMPLE}"
         )
     known = _PERSON.read(path)
     person = _classes(known, path, None)

@@ -22,8 +22,8 @@ _TAUGHT = f"{NAME}, labels of a network"
 """What a data set is called, in a score's protocol, too, whose labels are a teacher's."""
 
 _LAYOUT = (
-    "images/SPLIT/ and labels/SPLIT/, in which an image and its labels have the same path but for "
-    "the suffix"
+    "images/SPLIT/ and labels/SPLIT/, in which an image and its labels have the same path except "
+    "for the suffix"
 )
 
 

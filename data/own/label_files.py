@@ -88,7 +88,7 @@ def palette_slip(path: Path, classes: Classes) -> str:
         if colour is not None and colour != index and palette[index] != palette[colour]:
             return (
                 f"{path}: its palette draws {names[index]} in the colour of {names[colour]}: if "
-                "its colours are right and not its indices, convert it to RGB"
+                "the colours are right and the indices are wrong, convert it to RGB"
             )
     return ""
 
@@ -116,8 +116,8 @@ def _of_colours(classes: Classes) -> UInt8:
     for index, colour in enumerate(palette):
         if (first := palette.index(colour)) != index:
             raise DatasetError(
-                f"{classes.source}: {names[first]} and {names[index]} have one colour, "
-                f"{list(colour)}, so labels in colours cannot be told apart: give each its own"
+                f"{classes.source}: {names[first]} and {names[index]} have the same "
+                f"colour, {list(colour)}: give each its own"
             )
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
     table[[_number(colour) for colour in classes.ignored_colours]] = IGNORE
@@ -138,16 +138,16 @@ def _values_told(
     if classes.values == "ids":
         expected = f"a label id of {label_set.name} ({_numbers(known)})"
         looks = of <= set(range(len(known)))
-        hint = "if these are indices, say --label-values indices"
+        hint = "if these are indices, give --label-values indices"
     else:
         expected = f"an index of {label_set.name}, 0 to {len(known) - 1}"
         looks = label_set.label_ids is not None and of <= {0, *label_set.label_ids}
-        hint = "if these are label ids, say --label-values ids"
+        hint = "if these are label ids, give --label-values ids"
         if not looks and max(of) == len(known):
             looks = True
             hint = (
-                "if its values are 1 too large (classes from 1 on), give the label set the "
-                '"label_ids" 1, 2, ... and say --label-values ids'
+                "if its values are 1 too large (the first class is 1), give the label set the "
+                '"label_ids" 1, 2, ... and --label-values ids'
             )
     usual = f'list it under "ignore" in {FILE} if it is no class'
     return f"{_list('the value', found, str)}; expected {expected}: {hint if looks else usual}"
@@ -163,7 +163,7 @@ def _colours_told(
     elif len(found) > 4 * len(classes.label_set) + 20:
         hint = (
             "so many colours come from a lossy format, smooth edges or a resize: make the labels "
-            "anew without"
+            "again without these"
         )
     else:
         hint = f'list it under "ignore" in {FILE} if it is no class'
@@ -172,7 +172,7 @@ def _colours_told(
         return str([number >> 16, number >> 8 & 255, number & 255])
 
     name = classes.label_set.name
-    return f"{_list('the colour', found, words)}; no class of {name} has that: {hint}"
+    return f"{_list('the colour', found, words)}; no class of {name} has this colour: {hint}"
 
 
 def _list(one: str, found: list[tuple[int, int]], words: Callable[[int], str]) -> str:

@@ -63,8 +63,8 @@ def open_own(name: str, root: Path, split: str) -> Dataset:
     wrong = [file for pair in dataset.files for file in pair if not isinstance(file, Path)]
     if wrong:
         raise InputError(
-            f"{_OPTION} {name} returned a data set whose files hold {wrong[0]!r}; expected pairs "
-            "of pathlib.Path, an image file and its label file"
+            f"{_OPTION} {name} returned a data set with {wrong[0]!r} in its files; expected "
+            "pairs of pathlib.Path, an image file and its label file"
         )
     if not len(dataset):
         raise DatasetError(

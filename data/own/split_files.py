@@ -79,7 +79,7 @@ def _missing(image: Path, taught: tuple[Path, Path], person: bool) -> Iterator[s
     """What a teacher did not say of an image; where there is no person, its labels are `files`'."""
     label, confidence = taught
     if person and not isfile(label):
-        yield f"{image} has no labels of a teacher: {label} is missing"
+        yield f"{image} has no labels of the teacher: {label} is missing"
     if not isfile(confidence):
         yield f"{image} has no confidence: {confidence} is missing"
 
@@ -87,14 +87,14 @@ def _missing(image: Path, taught: tuple[Path, Path], person: bool) -> Iterator[s
 def _require_whole(root: Path, split: str, confidence: _Files, person: _Files) -> None:
     if person.there and not confidence.there:
         raise InputError(
-            f"{person.folder} is there, and {confidence.folder} is not: a person's labels stand "
-            "beside a teacher's, which have a confidence; where there is no teacher, put the "
-            f"person's into {root / 'labels' / split}"
+            f"there is {person.folder}, but no {confidence.folder}: person/ is for images that a "
+            "teacher also labelled, with a confidence; without a teacher, put the labels of the "
+            f"person into {root / 'labels' / split}"
         )
     if isfile(root / PERSON) and not isdir(root / "person"):
         raise InputError(
-            f"{root / PERSON} is there, and {root / 'person'}, the labels that it speaks of, is "
-            f"not: put them into {person.folder}, or remove the file"
+            f"there is {root / PERSON}, but no {root / 'person'} with the labels that it "
+            f"describes: put them into {person.folder}, or remove the file"
         )
 
 
@@ -122,7 +122,7 @@ class _Files:
             name = file.relative_to(folder).with_suffix("").as_posix()
             first = by_key.setdefault(unicodedata.normalize("NFC", name), file)
             if first != file:
-                problems.append(f"{file} has the name of {first.name}: give each its own")
+                problems.append(f"{file} and {first.name} have the same name: give each its own")
         broken = [file for file in found.left_out if file.is_symlink() and not exists(file)]
         problems += [f"{file} is a link to a file that is not there" for file in broken]
         others = (file for file in found.left_out if file not in broken)

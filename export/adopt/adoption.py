@@ -121,16 +121,16 @@ def _half_words(file: ForeignFile, samples: Samples, preprocessing: Preprocessin
     if ours.dtype.kind == "f":
         difference = np.sqrt(np.square(ours - theirs.astype(np.float32)).mean())
         apart = float(difference / max(float(ours.std()), 1e-12))
-        text = f"its own answer in float16 differs by {apart:.2%} of its spread"
+        text = f"its output in float16 differs by {apart:.2%} of its spread"
     else:
         apart = float((ours != theirs).mean())
-        text = f"its own label map in float16 differs in {apart:.3%} of the pixels"
+        text = f"its label map in float16 differs in {apart:.3%} of the pixels"
     if not apart <= _HALF_APART[ours.dtype.kind == "f"]:
         raise CheckFailed(
-            f"{file.path} is float16, and {text}, which is more than rounding: values on the way "
-            "overflow there; adopt the network in float32"
+            f"{file.path} is float16, and {text}, which is more than rounding: values overflow in "
+            "float16; adopt the network in float32"
         )
-    return f"float16: its weights are kept as float32, exactly; {text}"
+    return f"float16: its weights are kept exactly, as float32; {text}"
 
 
 _HALF_APART = {True: 0.05, False: 0.005}
@@ -144,16 +144,16 @@ def _size(file: ForeignFile, said: Size | None) -> Size | None:
         if any(own not in (None, side) for own, side in zip(file.size, said, strict=True)):
             own = "x".join("any" if side is None else str(side) for side in file.size)
             raise InputError(
-                f"--size {said[0]}x{said[1]} was said, but {file.path} takes images of {own} "
-                "alone: leave --size out, or export the network at that size"
+                f"--size {said[0]}x{said[1]} was given, but {file.path} takes only images of "
+                f"{own}: leave --size out, or export the network at that size"
             )
         return said
     if height is None and width is None:
         return None
     if height is None or width is None:
         raise InputError(
-            f"{file.path} has one side free and the other fixed ({height or 'any'}x"
-            f"{width or 'any'}): say both with --size"
+            f"{file.path} has one free side and one fixed side ({height or 'any'}x"
+            f"{width or 'any'}): give both with --size"
         )
     return height, width
 
@@ -164,8 +164,8 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
     file, endings, at = endings_of(file, classes, size)
     if request.threshold is not None and (channels := endings[0].channels) != 1:
         raise InputError(
-            f"--threshold {request.threshold:g} is about one channel of logits; {file.path} has "
-            f"{f'{channels} channels' if channels else 'label maps alone'}: leave it out"
+            f"--threshold {request.threshold:g} is for one channel of logits; {file.path} has "
+            f"{f'{channels} channels' if channels else 'only label maps'}: leave it out"
         )
     whole = ForeignNetwork(file, endings[-1], classes, request.threshold)
     said = NetworkRequest(str(file.path), upsampling=request.upsampling)
@@ -178,9 +178,9 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         if ending.head == "labels" and not behaviour.is_whole:
             run = behaviour.runs[0]
             raise ModelError(
-                f"{file.path} gives for an image of {run.size[0]}x{run.size[1]} a label map of "
-                f"{run.grid[0]}x{run.grid[1]}, and its logits are not to be had: export the "
-                "network so that it gives them"
+                f"for an image of {run.size[0]}x{run.size[1]}, {file.path} gives a label map of "
+                f"{run.grid[0]}x{run.grid[1]}, and no logits: export the network so that it gives "
+                "logits"
             )
         behaviour = replace(behaviour, upsampling=ending.upsampling)
         if size is None and ending.upsampling is not None:
@@ -193,8 +193,8 @@ def _place(file: ForeignFile, size: Size | None, request: Request) -> _Placed:
         if not reason:
             return _Placed(network, behaviour, rule, samples, tuple(notes))
         off = ", ".join(reversed(ending.taken_off))
-        notes.append(f"kept in the graph: {off}, since without them {reason}")
-    raise CheckFailed(f"{file.path} cannot be taken: {'; '.join(notes)}")
+        notes.append(f"kept in the graph: {off}, as without them {reason}")
+    raise CheckFailed(f"{file.path} cannot be adopted: {'; '.join(notes)}")
 
 
 def _behaviour(network: ForeignNetwork, name: str, size: Size | None) -> Behaviour:
@@ -239,10 +239,10 @@ def _unlike(
         spread = max(float(answers.std()), 1e-12)
         furthest = max(furthest, float((ours - answers).square().mean().sqrt()) / spread)
     if same < _LEAST_ALIKE * total:
-        return f"{same / total:.3%} of the labels are those of the file"
+        return f"only {same / total:.3%} of the labels are the same as the file's"
     compared = whole.ending.head == "logits" and _MOVED.issuperset(network.ending.taken_off)
     if compared and furthest > _MOST_APART:
-        return f"the logits differ from those of the file by {furthest:.2%} of their spread"
+        return f"the logits differ from the file's by {furthest:.2%} of their spread"
     return ""
 
 
@@ -279,7 +279,7 @@ def _write(
 
 
 _ADVICE = {
-    "export it at a fixed size, without --dynamic-size": "say --size",
+    "export it at a fixed size, without --dynamic-size": "give --size",
     "export it in float32": "adopt it in float32, without --precision fp16",
 }
 """What a failed check advises of an export -> of an adoption."""
@@ -356,7 +356,7 @@ def _words(
     network, behaviour = placed.network, placed.behaviour
     ending = network.ending
     lines = [
-        f"file: {file.path.name}, of {file.writer}, opset {file.opset}, "
+        f"file: {file.path.name}, written by {file.writer}, opset {file.opset}, "
         f"{'float16' if file.half else 'float32'}, SHA-256 {file.sha256[:16]}...",
         f"input: {file.image.removesuffix('_inside')}, {file.layout}, "
         f"{'uint8' if file.integers else 'float'}",
@@ -364,10 +364,10 @@ def _words(
     ]
     if ending.taken_off:
         lines.append(
-            f"behind the logits: {', '.join(reversed(ending.taken_off))} (taken off; the label map "
-            "is the same)"
+            f"after the logits: {', '.join(reversed(ending.taken_off))} (removed; the label map is "
+            "the same)"
         )
-    stride = "no one number" if behaviour.stride is None else behaviour.stride
+    stride = "not a single number" if behaviour.stride is None else behaviour.stride
     rule = rule_in_words(file, ending, placed.upsampling, said)
     lines += [f"upsampling: {rule}", f"stride: {stride} (found)"]
     if size is None:
@@ -377,7 +377,7 @@ def _words(
         )
     else:
         lines.append(f"size: {size[0]}x{size[1]}")
-    one = "1: the graph holds it as a constant"
+    one = "1, which is a constant in the graph"
     lines.append(f"images at a time: {one if batch == 'one' else 'any number'}")
     if network.threshold is not None:
         lines.append(f"threshold: {network.threshold:g}")
@@ -386,7 +386,7 @@ def _words(
 
 def _classes(network: ForeignNetwork) -> str:
     if network.ending.head == "labels":
-        return f"a label map of {network.num_classes} classes; its logits are not to be had"
+        return f"a label map of {network.num_classes} classes, without logits"
     channels = network.ending.channels
     values = "probabilities" if network.ending.probability and channels == 1 else "logits"
     return f"{values} of {channels} channel{'s' * (channels > 1)}, {network.ending.layout}"

@@ -77,8 +77,8 @@ def assemble(
         raise
     except Exception as error:  # the checker's, the simplifier's and protobuf's have no common root
         raise ModelError(
-            f"the graph of {file.path} does not hold together with preprocessing in front: "
-            f"{brief(error)}; export the network again, with another opset"
+            f"the graph of {file.path} is not valid with preprocessing in front: {brief(error)}; "
+            "export the network again, with another opset"
         ) from error
 
 
@@ -87,9 +87,9 @@ def _require_flat(model: onnx.ModelProto, file: ForeignFile) -> None:
     inside = [n.op_type for n in model.graph.node if any(a.g.node or a.graphs for a in n.attribute)]
     if inside:
         raise ModelError(
-            f"{file.path} holds {counted(inside)}, whose graphs inside depend on the image or its "
-            "size: an artefact has none; say --size, or export the network without them (from "
-            "PyTorch, by its dynamo exporter)"
+            f"{file.path} has {counted(inside)} with inner graphs that depend on the image or its "
+            "size, which an artefact cannot have: give --size, or export the network without them "
+            "(from PyTorch, with its dynamo exporter)"
         )
 
 
@@ -125,7 +125,7 @@ def _put_front(
     plain = not any(preprocessing.mean) and all(scale == 1 for scale in preprocessing.scale)
     if file.integers and not plain:
         raise InputError(
-            f"the input of {file.path} is uint8, so that its preprocessing is inside it: say a "
+            f"the input of {file.path} is uint8, so its preprocessing is inside the file: give a "
             '--preprocessing FILE.json of {"mean": [0, 0, 0], "scale": [1, 1, 1], "channels": '
             '"rgb"} (or "bgr")'
         )

@@ -147,8 +147,8 @@ def require_classes(largest: int, classes: int, path: Path) -> None:
     """LabelSetError where a label map of a file holds what is no class of the label set."""
     if largest >= classes:
         raise LabelSetError(
-            f"the label map of {path} holds {largest}, and the label set has the classes 0 to "
-            f"{classes - 1}: name the network's own with --label-set"
+            f"the label map of {path} holds {largest}, but the label set has only the classes 0 to "
+            f"{classes - 1}: give the label set of the network with --label-set"
         )
 
 
@@ -231,7 +231,7 @@ class Endings:
         shape, classes = self._shape(self._file.output), self._classes
         if len(self._sides(self._file.output)) != 2:
             raise ModelError(
-                f"{self._file.path} gives for an image of {self._size[0]}x{self._size[1]} "
+                f"for an image of {self._size[0]}x{self._size[1]}, {self._file.path} gives "
                 f"{self._dtype(self._file.output)} of {shape}; expected logits, N x C x h x w, or "
                 "the class of each pixel: export the network so that it gives them"
             )
@@ -338,9 +338,9 @@ class Endings:
         layout = self._short_layout(shape)
         if not layout and len(shape) != 4:
             raise ModelError(
-                f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} the tensor "
-                f"{ending.tensor} of {shape}; expected logits, N x C x h x w or N x h x w x C: "
-                "export the network so that it gives them"
+                f"for an image of {self._size[0]}x{self._size[1]}, {self._file.path} has the "
+                f"tensor {ending.tensor} of {shape}; expected logits, N x C x h x w or N x h x w "
+                "x C: export the network so that it gives them"
             )
         if not layout:
             axis = self._class_axis(shape) if axis is None else axis
@@ -350,9 +350,9 @@ class Endings:
         sides = dict(zip(layout, shape, strict=True))
         if sides["H"] > self._size[0] or sides["W"] > self._size[1]:
             raise ModelError(
-                f"{self._file.path} has for an image of {self._size[0]}x{self._size[1]} logits of "
-                f"{sides['H']}x{sides['W']}; expected them no larger than the image: export the "
-                "network without what enlarges them"
+                f"for an image of {self._size[0]}x{self._size[1]}, {self._file.path} has logits of "
+                f"{sides['H']}x{sides['W']}; expected logits that are not larger than the image: "
+                "export the network without the step that enlarges them"
             )
         return replace(ending, layout=layout, channels=sides.get("C", 1))
 
@@ -386,9 +386,9 @@ class Endings:
     def _refusal(self, shape: Shape, axis: int | None) -> str:
         axis = min((1, 3), key=lambda a: self._slant(shape, a)) if axis is None else axis
         count = shape[axis]
-        channels = "1 channel, which is two classes" if count == 1 else f"{count} channels"
+        channels = "1 channel, which means two classes" if count == 1 else f"{count} channels"
         return (
             f"{self._file.path} has logits of {channels} (its output is {shape} for "
-            f"{self._size[0]}x{self._size[1]} pixels), and the label set has {self._classes} "
-            "classes: name the network's own with --label-set"
+            f"{self._size[0]}x{self._size[1]} pixels), but the label set has {self._classes} "
+            "classes: give the label set of the network with --label-set"
         )

@@ -119,7 +119,7 @@ def read_foreign(path: Path, layout: str | None = None, output: str | None = Non
     if (dims[0] or 1) > _MOST_IMAGES:
         raise ModelError(
             f"{path} takes {dims[0]} images at a time; expected up to {_MOST_IMAGES}: export it "
-            "for one, or for any number"
+            "for one image, or for any number"
         )
     return ForeignFile(
         path,
@@ -216,34 +216,32 @@ def _require_operators(model: onnx.ModelProto, path: Path) -> None:
     """ModelError where an operator is no plain one of ONNX, or the network is quantized."""
     graph = model.graph
     if not any(each.domain in _DOMAINS for each in model.opset_import) or not graph.node:
-        raise ModelError(f"{path} is an ONNX file without operators of ONNX: there is no network")
+        raise ModelError(f"{path} is an ONNX file without operators of ONNX, so it has no network")
     nodes = list(nodes_of(graph))
     foreign = [f"{n.domain}.{n.op_type}" for n in nodes if n.domain not in _DOMAINS]
     if foreign:
         raise ModelError(
-            f"{path} holds operators that are not ONNX's own, {counted(foreign)}: no other runtime "
-            "knows them; export the network without them"
+            f"{path} has operators that do not belong to ONNX, {counted(foreign)}, and other "
+            "runtimes do not know them: export the network without them"
         )
     opset = opset_of(model)
     if opset < _LOWEST:
-        raise ModelError(
-            f"{path} is of opset {opset}; expected {_LOWEST} or a later one: export it again"
-        )
+        raise ModelError(f"{path} has opset {opset}; expected {_LOWEST} or later: export it again")
     quantized = [n.op_type for n in nodes if n.op_type in _QUANTIZED]
     if quantized:
         raise ModelError(
-            f"{path} is quantized already ({counted(quantized)}); expected the float network that "
-            "it was made from: adopt that one, and `icnet quantize` it"
+            f"{path} is quantized already ({counted(quantized)}); expected a float network: adopt "
+            "the one that it was made from, and use `icnet quantize`"
         )
     unknown = [n.op_type for n in nodes if not onnx.defs.has(n.op_type)]
     if unknown:
         raise ModelError(
-            f"{path} holds operators that ONNX does not know, {counted(unknown)}: export it again"
+            f"{path} has operators that ONNX does not know, {counted(unknown)}: export it again"
         )
     chance = [n.op_type for n in nodes if n.op_type in _RANDOM or _trains(n)]
     if chance:
         raise ModelError(
-            f"{path} answers by chance, or was exported in training mode ({counted(chance)}): "
+            f"{path} uses random numbers, or was exported in training mode ({counted(chance)}): "
             "export the network in inference mode (in PyTorch, .eval())"
         )
 
@@ -302,8 +300,8 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     kind = image.type.tensor_type.elem_type
     if kind not in (*_FLOATS, TensorProto.UINT8):
         raise ModelError(
-            f"the input of {path} is {_described(image)}; expected an image as float32, or as "
-            "uint8: export the network so"
+            f"the input of {path} is {_described(image)}; expected an image as float32 or "
+            "uint8: export the network with such an input"
         )
     if len(image.type.tensor_type.shape.dim) != 4:
         raise ModelError(
@@ -334,21 +332,21 @@ def _layout(dims: list[int | None], said: str | None, name: str, path: Path) -> 
     fits = [each for each, axis in zip(LAYOUTS, (1, 3), strict=True) if dims[axis] in (3, None)]
     if not fits:
         raise ModelError(
-            f"the input {name} of {path} is {shape}: it is no image of 3 channels; expected N x 3 "
-            "x H x W or N x H x W x 3"
+            f"the input {name} of {path} is {shape}, which is not an image of 3 channels; expected "
+            "N x 3 x H x W or N x H x W x 3"
         )
     sure = [each for each in fits if dims[1 if each == "NCHW" else 3] == 3]
     if said is not None and said not in (sure or fits):
         raise InputError(
-            f"--layout {said} was said, but the input {name} of {path} is {shape}, whose 3 "
-            "channels are elsewhere: leave it out"
+            f"--layout {said} does not fit the input {name} of {path}, {shape}, whose 3 channels "
+            "are in another place: leave it out"
         )
     if said is not None:
         return said
     if len(sure) != 1:
         raise InputError(
-            f"the input {name} of {path} is {shape}, which does not say where its 3 channels are: "
-            "say --layout NCHW or --layout NHWC"
+            f"the input {name} of {path} is {shape}, which does not show where its 3 channels are: "
+            "give --layout NCHW or --layout NHWC"
         )
     return sure[0]
 
@@ -358,11 +356,11 @@ def _output(model: onnx.ModelProto, said: str | None, path: Path) -> str:
     outputs = {value.name: value for value in model.graph.output}
     listed = "; ".join(_described(value) for value in outputs.values())
     if said is not None and said not in outputs:
-        raise InputError(f"--output {said}: {path} has no output of that name; it has {listed}")
+        raise InputError(f"--output {said}: {path} has no such output; it has {listed}")
     if said is None and len(outputs) != 1:
         raise InputError(
-            f"{path} has {len(outputs)} outputs ({listed}): say which has the logits or the label "
-            "map, with --output NAME"
+            f"{path} has {len(outputs)} outputs ({listed}): give --output NAME for the one with "
+            "the logits or the label map"
         )
     name = said or next(iter(outputs))
     if outputs[name].type.WhichOneof("value") not in ("tensor_type", None):

@@ -132,7 +132,7 @@ def endings_of(file: ForeignFile, classes: int, size: Size | None) -> Ways:
         if file.batch is None and not _takes_two(original, noise, seen[file.output].shape):
             file = replace(file, batch=1)
         return Ways(file, Endings(file, seen, at, classes).find(), at)
-    advice = "say another --size" if size is not None else "say a --size that it takes"
+    advice = "give another --size" if size is not None else "give a --size that it takes"
     raise InputError(f"{refusal}; {advice}")
 
 
@@ -157,12 +157,14 @@ def reopen(path: Path, said: ArtefactMetadata) -> ForeignNetwork:
     """
     described = {name: str(value) for name, value in said.network.items()}
     if described.get("architecture") != _ARCHITECTURE or said.weights_sha256 is None:
-        raise ModelError(f"no artefact here was adopted from {path}: name the file that one was")
+        raise ModelError(
+            f"no artefact here was adopted from {path}: give the file that was adopted"
+        )
     file = read_foreign(path, described.get("layout"), described.get("output"))
     if file.sha256 != said.weights_sha256:
         raise ModelError(
-            f"{path} has the SHA-256 {file.sha256}, and the artefacts were adopted from "
-            f"{said.weights_sha256}: name that file"
+            f"{path} has the SHA-256 {file.sha256}, but the artefacts were adopted from the file "
+            f"with the SHA-256 {said.weights_sha256}: give that file"
         )
     classes = len(said.label_set)
     file, endings, _ = endings_of(file, classes, said.size)

@@ -48,8 +48,8 @@ def _convert(model: onnx.ModelProto, opset: int, name: str) -> None:
             kinds = [node.op_type for node in _newer(model, opset)]
             which = f" ({counted(kinds)})" if kinds else ""
             raise ModelError(
-                f"{name} is of opset {opset_of(model)} and cannot be said in opset {opset}{which}: "
-                f"{brief(error)}; export it with an opset of {OPSET} or lower"
+                f"{name} has opset {opset_of(model)} and cannot be converted to opset {opset}"
+                f"{which}: {brief(error)}; export it with an opset of {OPSET} or lower"
             ) from error
 
 

@@ -45,8 +45,8 @@ class Original:
             )
         except Exception as error:  # of a kind of its own for each of its codes
             raise ModelError(
-                f"ONNX Runtime does not load {file.path}, so there is nothing to hold an artefact "
-                f"to: {brief(error)}"
+                f"ONNX Runtime does not load {file.path}, so an artefact cannot be compared with "
+                f"it: {brief(error)}"
             ) from error
 
         [image] = self._session.get_inputs()

@@ -14,13 +14,13 @@ def rule_in_words(file: ForeignFile, ending: Ending, rule: str, said: str | None
         said: the rule that was said; None: none was.
     """
     if said is not None:
-        return f"{rule} (said)"
+        return f"{rule} (given)"
     if ending.upsampling is not None:
-        return f"{rule} (found: its last Resize is taken off)"
+        return f"{rule} (found in its last Resize, which is removed)"
     if rule == "none":
         return f"{rule} (found)"
     hint = ""
     if rules_of(file.model) == {"aligned-corners"}:
-        hint = "; its own Resizes align corners: say --upsampling aligned-corners if this one "
-        hint += "does, too"
-    return f"{rule} (assumed, PyTorch's default: the file does not say it{hint})"
+        hint = "; its own Resizes align corners: if this one does also, give --upsampling "
+        hint += "aligned-corners"
+    return f"{rule} (assumed: PyTorch's default{hint})"

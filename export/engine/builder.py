@@ -52,8 +52,8 @@ def _check_version(trt: ModuleType) -> None:
     version = tuple(int(part) for part in trt.__version__.split(".")[:2])
     if flavour_of(trt) == "tensorrt" and version < _OLDEST:
         raise UnavailableError(
-            f"TensorRT {trt.__version__} is installed; engines are built with 10.12 or later, "
-            "which keep the precisions of the graph: upgrade TensorRT (on a Jetson: JetPack)"
+            f"TensorRT {trt.__version__} is installed; expected 10.12 or later, which keeps the "
+            "precisions of the graph: upgrade TensorRT (on a Jetson: JetPack)"
         )
 
 
@@ -209,7 +209,7 @@ def _timings(trt: ModuleType, config: Any) -> bytes:
 def _explain_failure(trt: ModuleType, options: BuildOptions, reason: str) -> None:
     if flavour_of(trt) == "tensorrt-rtx" and not options.targets and "CUDA driver" in reason:
         raise DeviceError(
-            "TensorRT-RTX has no GPU here to build for: name the GPU's compute capability, e.g. "
-            f"--target SM86 ({reason})"
+            "this machine has no GPU that TensorRT-RTX can build for: name the GPU's compute "
+            f"capability, e.g. --target SM86 ({reason})"
         )
     raise BackendError(f"TensorRT {trt.__version__} could not build the engine: {reason}")

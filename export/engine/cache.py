@@ -92,7 +92,7 @@ class EngineCache:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"cannot make the cache's folder {self.folder}: {error.strerror or error}; name "
+                f"cannot make the cache folder {self.folder}: {error.strerror or error}; name "
                 "another with --cache, or build with --no-cache"
             ) from error
         write_engine(self._engine(key), plan, sidecar)

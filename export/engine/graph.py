@@ -100,8 +100,8 @@ def read_graph(path: Path) -> SourceGraph:
     domains = {_text(f.data, 1) for f in model if f.number == _MODEL_OPSETS}
     if domains & set(_OPTIMIZED):
         raise ModelError(
-            f"{path} was optimized by ONNX Runtime, which drops the cast that TensorRT needs "
-            "before a uint8 output, and may add operators of its own: build from the file that "
+            f"{path} was optimized by ONNX Runtime, which removes the cast that TensorRT "
+            "needs before a uint8 output, and may add its own operators: build from the file that "
             "`icnet export` or `icnet quantize` wrote"
         )
     content = next(f.data for f in model if f.number == _MODEL_GRAPH)
@@ -144,7 +144,7 @@ def _half(path: Path, tensors: Iterable[bytes]) -> Iterator[str]:
     for message in tensors:
         if _inside(message, _TENSOR_EXTERNAL):
             raise ModelError(
-                f"{path} keeps its weights in another file, which its SHA-256 says nothing about: "
+                f"{path} keeps its weights in another file, which its SHA-256 does not cover: "
                 "write it as one file, as `icnet export` does"
             )
         if _FLOAT16 in [f.value for f in fields_of(message, ()) if f.number == _TENSOR_TYPE]:

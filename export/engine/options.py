@@ -67,13 +67,15 @@ class BuildOptions:
             InputError: the value, what was expected, and what to do.
         """
         if self.level not in LEVELS or self.hardware not in HARDWARE:
-            raise InputError(f"no such level or hardware compatibility: {self}")
+            raise InputError(
+                f"level is one of {LEVELS}, and hardware one of {HARDWARE}; got {self}"
+            )
         if unknown := [target for target in self.targets if target not in TARGETS]:
-            raise InputError(f"no target is called {unknown[0]!r}; known: {', '.join(TARGETS)}")
+            raise InputError(f"{unknown[0]!r} is not a target; known: {', '.join(TARGETS)}")
         if flavour == "tensorrt" and self.targets:
             raise InputError(
-                "TensorRT builds for the GPU that it runs on; targets are for TensorRT-RTX: leave "
-                "--target out, or build --with tensorrt-rtx"
+                "TensorRT builds only for the GPU of this machine: leave --target out, or build "
+                "--with tensorrt-rtx"
             )
         if flavour == "tensorrt-rtx" and (self.hardware != "none" or self.version_compatible):
             raise InputError(
@@ -91,10 +93,10 @@ def profile_of(graph: SourceGraph, options: BuildOptions) -> Profile | None:
     batch, height, width, channels = graph.shape
     least, best, most = options.batch
     if not 1 <= least <= best <= most:
-        raise InputError(f"the batch {options.batch} is no range: give least <= best <= largest")
+        raise InputError(f"the batch {options.batch} is not a range: give least <= best <= largest")
     if batch is not None and options.batch != (batch,) * 3:
         raise InputError(
-            f"{graph.path} takes {batch} image(s) a run, a batch of {options.batch} was asked for: "
+            f"{graph.path} takes {batch} image(s) in each run, not a batch of {options.batch}: "
             "leave --batch out, or export with a free batch"
         )
     sizes = _sizes(graph, options, height, width)
@@ -116,12 +118,12 @@ def _sizes(
         return ((height, width),) * 3
     if options.sizes is None:
         raise InputError(
-            f"{graph.path} takes images of any size, and TensorRT must know which to prepare for: "
+            f"{graph.path} takes images of any size, and TensorRT must know which sizes to expect: "
             "give --sizes, e.g. 512x1024:1024x2048:1024x2048"
         )
     pairs = zip(options.sizes, options.sizes[1:], strict=False)
     if any(low[0] > high[0] or low[1] > high[1] for low, high in pairs):
-        raise InputError(f"the sizes {options.sizes} are no range: least, best, largest")
+        raise InputError(f"the sizes {options.sizes} are not a range: give least, best, largest")
     return options.sizes
 
 

@@ -133,7 +133,7 @@ class Report:
         for layer in self.layers:
             for node in sorted(layer.origins & expected.keys()):
                 if layer.precision not in (expected[node], "unknown"):
-                    yield f"{node} is {expected[node]} in the graph, runs in {layer.precision}"
+                    yield f"{node} is {expected[node]} in the graph, but runs in {layer.precision}"
 
 
 def inspect(

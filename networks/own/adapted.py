@@ -88,7 +88,7 @@ def logits_of(answer: Any) -> Tensor:
         named = [answer[name] for name in ("out", "logits") if name in answer]
         tensors = [value for value in answer.values() if isinstance(value, Tensor)]
         if not named and len(tensors) != 1:
-            raise ValueError(f"a dict of {', '.join(map(str, answer))}, of which none is 'out'")
+            raise ValueError(f"a dict of {', '.join(map(str, answer))}, without 'out'")
         return logits_of((named or tensors)[0])
     if isinstance(answer, (tuple, list)) and answer:
         return logits_of(answer[0])

@@ -31,8 +31,8 @@ def build_module(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
         return target
     if isinstance(target, nn.Module):
         raise InputError(
-            f"--network {factory} is a network already, which takes no arguments: leave out "
-            "--network-args, or name a function that builds it"
+            f"--network {factory} is a network, not a function that builds one, so it takes no "
+            "arguments: leave --network-args out, or name the function"
         )
     return _called(target, arguments, factory)
 
@@ -48,17 +48,17 @@ def _called(target: Any, arguments: Mapping[str, Any], factory: str) -> nn.Modul
         except TypeError as error:
             raise InputError(
                 f"{factory} does not take the arguments {dict(arguments)}: {error}; it takes "
-                f"{signature}: name them with --network-args"
+                f"{signature}: give them with --network-args"
             ) from error
     try:
         value = target(**arguments)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{factory} with {dict(arguments)} failed with {error_words(error)}; correct it there"
+            f"{factory} with {dict(arguments)} failed with {error_words(error)}: correct it there"
         ) from error
     if not isinstance(value, nn.Module):
         raise InputError(
-            f"{factory} gave a value of {type(value).__name__}, expected a torch.nn.Module: name a "
-            "function or class that gives the network itself"
+            f"{factory} returned a value of {type(value).__name__}, expected a torch.nn.Module: "
+            "name a function or class that returns the network"
         )
     return value

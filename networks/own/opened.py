@@ -68,12 +68,12 @@ def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -
     module = _unwrapped(module)
     _require_python(module, name)
     module = module.cpu().float().eval().requires_grad_(False)
-    weights, tensors = "as the network came with them", None
+    weights, tensors = "those that the network came with", None
     if request.weights is not None:
         loaded = load_weights(module, request.weights, name)
         weights, tensors = loaded.words, loaded.table
     state = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER)}
-    require_finite(arrays_of(state), name, "name other weights with --weights")
+    require_finite(arrays_of(state), name, "give other weights with --weights")
     digest = state_digest(state)
     if isinstance(module, SegmentationNetwork):
         behaviour = probe(module, name, size, module.side_multiple, keep_resize=True)
@@ -87,8 +87,8 @@ def _checkpoint(module: nn.Module, request: NetworkRequest, size: Size | None) -
         more = f", which is {classes} classes" if classes != behaviour.channels else "s"
         raise LabelSetError(
             f"{name} gives logits of {behaviour.channels} channel{more}, and the label set "
-            f"{label_set.name!r} has {len(label_set)}: name the network's own with --label-set, or "
-            "build it with as many classes (--network-args)"
+            f"{label_set.name!r} has {len(label_set)}: give the label set of the network, or build "
+            "the network with as many classes"
         )
     own = [f"network: {name}, {classes} classes", f"weights: {weights}"]
     own += in_words(network, request, behaviour)
@@ -115,9 +115,9 @@ def _require_python(module: nn.Module, name: str) -> None:
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError(
-            f"{name} is TorchScript, or holds a part that is: expected the network in Python, as "
-            "it was before torch.jit.script or torch.jit.trace; of one that torch.jit.load gives, "
-            "save the state_dict() and name it with --weights"
+            f"{name} is TorchScript, or has a part that is: give the network as Python code, as it "
+            "was before torch.jit.script or torch.jit.trace; if you have only the TorchScript "
+            "file, save its state_dict() and give that as the weights"
         )
     lazy = (UninitializedParameter, UninitializedBuffer)
     if any(isinstance(value, lazy) for value in (*module.parameters(), *module.buffers())):
@@ -130,13 +130,12 @@ def _require_python(module: nn.Module, name: str) -> None:
 def _named(request: NetworkRequest, name: str) -> tuple[LabelSet, Preprocessing]:
     if request.label_set is None:
         raise InputError(
-            f"nothing says which classes {name} has: name them with --label-set cityscapes, camvid "
+            f"the classes of {name} are not known: name them with --label-set cityscapes, camvid "
             "or FILE.json"
         )
     if request.preprocessing is None:
         raise InputError(
-            f"nothing says what {name} expects of its input: say --preprocessing imagenet, or "
-            "another"
+            f"the preprocessing of {name} is not known: give --preprocessing imagenet, or another"
         )
     if isinstance(request.preprocessing, str):
         return request.label_set, load_preprocessing(request.preprocessing)
@@ -154,14 +153,14 @@ def _adapted(
     threshold = request.threshold
     if behaviour.channels > 1 and threshold is not None:
         raise InputError(
-            f"--threshold {threshold:g} is about one channel of logits; {name} gives "
+            f"the threshold {threshold:g} is for one channel of logits, and {name} has "
             f"{behaviour.channels}: leave it out"
         )
     if behaviour.channels == 1:
         if (kind := behaviour.squashed) is not None:
             raise InputError(
-                f"{name} answers with the {kind} of its one channel of logits: let it give the "
-                "logits themselves (in segmentation_models_pytorch, activation=None)"
+                f"{name} gives the {kind} of its one channel of logits: let it give the logits "
+                "themselves (in segmentation_models_pytorch, activation=None)"
             )
         threshold = _EVEN if threshold is None else threshold
     return Adapted(

@@ -139,8 +139,8 @@ def probe(
     changed = [k for k, v in module.named_buffers() if k in buffers and not _same(v, buffers[k])]
     if changed:
         raise CheckFailed(
-            f"{name} writes its own state in eval mode ({', '.join(changed[:4])}): an exported "
-            "graph has none; take that out of its forward pass"
+            f"{name} changes its own state in eval mode ({', '.join(changed[:4])}), which an "
+            "exported graph cannot: remove that from its forward pass"
         )
     behaviour = Behaviour(
         runs, found, least, stride, upsampling, left_out, only_size, rules, squashed
@@ -190,7 +190,7 @@ def _runs(
         if len(runs) == 1:
             return runs, said
         raise InputError(
-            f"--side-multiple {said} was said, but {name} takes sides that are multiples of "
+            f"the side multiple {said} was given, but {name} takes sides that are multiples of "
             f"{found}: at {_by(_sizes(said, min(_SCALES))[0])} {reason}"
         )
     for at in _USUAL if size is None else (size,):
@@ -198,7 +198,7 @@ def _runs(
             run = run_on_noise(module, at)
             if size is None:
                 raise InputError(
-                    f"{name} takes {_by(at)}, and no other size near it: name its size with --size"
+                    f"{name} takes {_by(at)}, and no other size near it: give its size (--size)"
                 )
             return [run], gcd(*at)
     where = "several sizes" if size is None else f"several sizes, and at {_by(size)}"
@@ -207,8 +207,8 @@ def _runs(
 
 def _no_logits(name: str, reason: str) -> str:
     return (
-        f"{name} does not take images: of float N x 3 x H x W, {reason}; expected logits, N x C x "
-        "h x w, as a tensor, the first of a tuple, a dict's 'out', or '.logits'"
+        f"{name} does not take images: it was given float N x 3 x H x W; {reason}; expected "
+        "logits, N x C x h x w: a tensor, the first of a tuple, a dict's 'out', or '.logits'"
     )
 
 
@@ -220,8 +220,8 @@ def _of_one_size(
         return None
     if size is None:
         raise InputError(
-            f"{name} gives logits of {_by(runs[0].grid)}, whatever the image's size: let it ask "
-            "its input for the size, or name its one size with --size"
+            f"{name} gives logits of {_by(runs[0].grid)} for images of any size: let it take the "
+            "size from its input, or give its one size (--size)"
         )
     return [run_on_noise(module, size)], gcd(*size)
 
@@ -230,7 +230,7 @@ def _require_channels(runs: Sequence[Run], name: str) -> None:
     """InputError where the number of channels depends on the image's size."""
     if len({run.logits.shape[1] for run in runs}) > 1:
         seen = f"of {_by(runs[0].size)} pixels a tensor of {tuple(runs[0].logits.shape)}"
-        reason = f"it answered with other channels at each size, {seen}: are they its last axis?"
+        reason = f"its channels differ with the size, {seen}: are they its last axis?"
         raise InputError(_no_logits(name, reason))
 
 
@@ -319,20 +319,22 @@ def _min_side(module: nn.Module, multiple: int) -> int:
 def _require_steady(module: nn.Module, name: str, run: Run) -> None:
     """CheckFailed where its answer to an image is not one and the same."""
     if not run.logits.isfinite().all():
-        raise CheckFailed(f"{name} gives logits that are infinite or not numbers, of noise alone")
+        raise CheckFailed(
+            f"{name} gives logits that are infinite or not numbers for an image of noise"
+        )
     if not torch.equal(run_on_noise(module, run.size).logits, run.logits):
         raise CheckFailed(
-            f"{name} gives another answer to the same image each time: a dropout that is on in "
-            "eval mode, or a state that it keeps? Such a network cannot be exported"
+            f"{name} gives different answers for the same image, so it cannot be exported: does "
+            "it use dropout in eval mode, or keep a state?"
         )
     try:
         two = run_on_noise(module, run.size, batch=2).logits[:1]
     except Refused as refused:
-        raise InputError(f"{name} takes one image at a time: of two, {refused}") from refused
+        raise InputError(f"{name} takes only one image at a time: with two, {refused}") from refused
     if not are_equal(two, run.logits, _ALIKE):
         raise CheckFailed(
-            f"{name}'s answer to an image depends on the other images of the batch: a batch norm "
-            "without running statistics?"
+            f"{name}'s answer for an image depends on the other images of the batch: does it have "
+            "a batch norm without running statistics?"
         )
 
 
@@ -346,13 +348,13 @@ def _require_size(module: nn.Module, name: str, size: Size, behaviour: Behaviour
     if any(side % multiple for side in size):
         near = [max(1, round(side / multiple)) * multiple for side in size]
         raise InputError(
-            f"{name} takes sides that are multiples of {multiple}: {near[0]}x{near[1]}, not "
+            f"{name} takes sides that are multiples of {multiple}: give {near[0]}x{near[1]}, not "
             f"{_by(size)}"
         )
     try:
         _run_without_numbers(module, size)
     except Refused as refused:
-        below = f"; it takes sides from {least} on" if min(size) < least else ""
+        below = f"; its shortest side is {least}" if min(size) < least else ""
         raise InputError(f"{name} does not take images of {_by(size)}: {refused}{below}") from None
 
 

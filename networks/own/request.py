@@ -96,7 +96,10 @@ def network_request(arguments: argparse.Namespace) -> NetworkRequest | None:
         given = [name for name in names if getattr(arguments, name) is not None]
         if given:
             option = given[0].replace("_", "-")
-            raise InputError(f"--{option} is about --network PACKAGE.MODULE:FACTORY: name it, too")
+            raise InputError(
+                f"--{option} needs --network PACKAGE.MODULE:FACTORY also: give it, or leave "
+                f"--{option} out"
+            )
         return None
     try:
         value = parse(arguments.network_args or "{}")

@@ -80,21 +80,21 @@ def run_on_noise(module: nn.Module, size: Size, left_out: int | None = None, bat
     try:
         logits = logits_of(answer)
     except ValueError as error:
-        raise NoLogits(f"it answered with {error}") from error
+        raise NoLogits(f"it returned {error}") from error
     shape = tuple(logits.shape)
     if not logits.is_floating_point():
-        raise NoLogits(f"it answered with {logits.dtype} of {shape}, which are no logits")
+        raise NoLogits(f"it returned {logits.dtype} of {shape}, which are not logits")
     if len(shape) != 4 or shape[0] != batch:
-        raise NoLogits(f"it answered with a tensor of {shape}, which is not N x C x h x w")
+        raise NoLogits(f"it returned a tensor of {shape}, which is not N x C x h x w")
     if shape[1:3] == size and shape[3] != size[1]:
         raise NoLogits(
-            f"it answered with a tensor of {shape}, whose channels are last: permute(0, 3, 1, 2) "
-            "puts them where they are expected"
+            f"it returned a tensor of {shape}, whose channels are last: permute(0, 3, 1, 2) puts "
+            "them where they are expected"
         )
     if shape[2] > size[0] or shape[3] > size[1]:
         raise Refused(f"its logits are {shape[2]}x{shape[3]}, larger than the image")
     if 0 in shape:
-        raise Refused(f"its logits are of {shape}: there are none")
+        raise Refused(f"its logits are empty, {shape}")
     return Run(size, logits, resizes)
 
 

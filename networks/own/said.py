@@ -23,35 +23,35 @@ def hold_said(request: NetworkRequest, behaviour: Behaviour, name: str) -> str:
     if said is not None and found not in (None, said):
         aligned = found == "aligned-corners"
         raise InputError(
-            f"--upsampling {said} was said, but {name} upsamples its logits by {found}: its last "
-            f"resize has align_corners={aligned}; leave --upsampling out, or say {found}"
+            f"the upsampling {said} was given, but {name} upsamples its logits by {found}: its "
+            f"last resize has align_corners={aligned}; leave it out, or give {found}"
         )
     if behaviour.is_whole:
         if said not in (None, "none"):
             raise InputError(
-                f"--upsampling {said} was said, but the logits of {name} have the image's size: "
-                "nothing is left to be upsampled; leave --upsampling out, or say none"
+                f"the upsampling {said} was given, but the logits of {name} have the image's size "
+                "already; leave it out, or give none"
             )
         rule = "none"
     elif said == "none":
         raise InputError(
-            f"--upsampling none was said, but {_sizes_of(behaviour, name)}, not the image's size: "
-            "leave --upsampling out, or say half-pixel or aligned-corners, as it was trained"
+            f"the upsampling none was given, but {_sizes_of(behaviour, name)}, not the image's "
+            "size: leave it out, or give half-pixel or aligned-corners, as the network was trained"
         )
     else:
         rule = said or found or _ASSUMED
     if request.stride is not None and request.stride != behaviour.stride:
-        true = f"stride {behaviour.stride}" if behaviour.stride else "no one stride"
+        true = f"a stride of {behaviour.stride}" if behaviour.stride else "no single stride"
         raise InputError(
-            f"--stride {request.stride} was said, but {_sizes_of(behaviour, name)}: {true}; leave "
-            "--stride out"
+            f"the stride {request.stride} was given, but {_sizes_of(behaviour, name)}: {true}; "
+            "leave it out"
         )
     placed = behaviour.stride is not None or said is not None or found is not None
     if not placed and not behaviour.is_near_a_grid:
         raise InputError(
-            f"no stride places the logits of {name}: {_sizes_of(behaviour, name)}; pad its "
-            "convolutions, let it upsample its logits to the image's size, or say by which "
-            "--upsampling they become pixels"
+            f"the logits of {name} match no stride: {_sizes_of(behaviour, name)}; pad its "
+            "convolutions, let it upsample its logits to the image's size, or give the upsampling "
+            "that makes pixels of them"
         )
     return rule
 
@@ -66,24 +66,29 @@ def hold_declared(
         CheckFailed: it says of itself what it does not do.
     """
     if request.threshold is not None:
-        raise InputError(f"--threshold is about a plain module of one channel; {name} is none")
+        raise InputError(
+            f"a threshold is for a plain module with one channel of logits, not for {name}: leave "
+            "it out"
+        )
     pairs = {
-        "--upsampling": (request.upsampling, network.upsampling),
-        "--stride": (request.stride, network.stride),
-        "--side-multiple": (request.side_multiple, network.side_multiple),
+        "upsampling": (request.upsampling, network.upsampling),
+        "stride": (request.stride, network.stride),
+        "side multiple": (request.side_multiple, network.side_multiple),
     }
-    for option, (said, declared) in pairs.items():
+    for what, (said, declared) in pairs.items():
         if said is not None and said != declared:
-            raise InputError(f"{option} {said} was said, but {name} says of itself {declared}")
+            raise InputError(
+                f"the {what} {said} was given, but {name} declares {declared}: leave it out"
+            )
     if network.stride not in (None, behaviour.stride):
         raise CheckFailed(
-            f"{name} says of itself that its stride is {network.stride}, but "
-            f"{_sizes_of(behaviour, name)}"
+            f"{name} declares the stride {network.stride}, but {_sizes_of(behaviour, name)}: "
+            "correct its stride"
         )
     if network.num_classes != behaviour.channels:
         raise CheckFailed(
-            f"{name} says of itself that it has {network.num_classes} classes, but its logits have "
-            f"{behaviour.channels} channels"
+            f"{name} declares {network.num_classes} classes, but its logits have "
+            f"{behaviour.channels} channels: correct its num_classes"
         )
 
 
@@ -91,26 +96,26 @@ def in_words(
     network: SegmentationNetwork, request: NetworkRequest, behaviour: Behaviour
 ) -> list[str]:
     """What an artefact will say of the network, and where each of it comes from, line by line."""
-    stride = "no one number" if network.stride is None else str(network.stride)
+    stride = "not a single number" if network.stride is None else str(network.stride)
     size = behaviour.only_size
     sides = (
-        f"{size[0]}x{size[1]} alone"
+        f"only {size[0]}x{size[1]}"
         if size
         else f"multiples of {network.side_multiple}, from {network.min_side} pixels on"
     )
     lines = [
         f"upsampling: {_rule_in_words(network, request, behaviour)}",
-        f"stride: {stride} ({'found' if request.stride is None else 'said, and found'})",
-        f"sides: {sides} ({'found' if request.side_multiple is None else 'said, and tried'})",
+        f"stride: {stride} ({'found' if request.stride is None else 'given, and confirmed'})",
+        f"sides: {sides} ({'found' if request.side_multiple is None else 'given, and tried'})",
     ]
     if (kind := behaviour.squashed) is not None:
         lines.append(
-            f"its answer is the {kind} of its logits: the label map is the same, how sure a pixel "
-            "is cannot be said"
+            f"it gives the {kind} of its logits: the label map is the same, but the confidences of "
+            "pixels are not known"
         )
     threshold = getattr(network, "threshold", None)
     if threshold is not None:
-        lines.append(f"threshold: {threshold:g} ({'said' if request.threshold else 'assumed'})")
+        lines.append(f"threshold: {threshold:g} ({'given' if request.threshold else 'assumed'})")
     return lines
 
 
@@ -120,20 +125,16 @@ def _rule_in_words(
     rule = network.upsampling
     if behaviour.left_out is not None:
         sizes = ", ".join(f"{run.size[0]}x{run.size[1]}" for run in behaviour.runs)
-        return (
-            f"{rule} (found: its last resize is taken off, and the answer is the same at {sizes})"
-        )
+        return f"{rule} (found: without its last resize, the answer is the same at {sizes})"
     if request.upsampling is not None:
-        return f"{rule} (said)"
+        return f"{rule} (given)"
     if behaviour.is_whole:
         return f"{rule} (found: its logits have the image's size)"
     if not hasattr(network, "module"):
-        return f"{rule} (the network says it)"
+        return f"{rule} (declared by the network)"
     others = behaviour.rules == {"aligned-corners"}
-    hint = "; its own resizes align corners: say --upsampling aligned-corners if this one does, too"
-    return (
-        f"{rule} (assumed, PyTorch's default: the network does not say it{hint if others else ''})"
-    )
+    hint = "; its own resizes align corners: if this one does also, give aligned-corners"
+    return f"{rule} (assumed: PyTorch's default{hint if others else ''})"
 
 
 def _sizes_of(behaviour: Behaviour, name: str) -> str:

@@ -98,14 +98,14 @@ def read_states(path: Path) -> list[State]:
     elif head[8:9] == b"{":
         value = _safetensors(path)
     else:
-        kind = kind_of(head) or "of another kind than .safetensors or .pth"
-        raise ModelError(f"{path} holds no weights, it is {kind}")
+        kind = kind_of(head) or "neither a .safetensors nor a .pth file"
+        raise ModelError(f"{path} has no weights: it is {kind}")
     _refuse_modules(path, value)
     states = list(_states(value, ()))
     if not states:
         raise ModelError(
-            f"{path} holds no dict of tensors, but {_shown(value)}; expected what "
-            "torch.save(network.state_dict(), FILE) writes"
+            f"{path} holds {_shown(value)}; expected a dict of tensors, as "
+            "torch.save(network.state_dict(), FILE) writes it"
         )
     return states
 
@@ -129,7 +129,7 @@ def _unpickled(path: Path, zipped: bool) -> Any:
     unknown = _unknown_names(path) if zipped else []
     if bad := [name for name in unknown if {name, name.partition(".")[0]} & _COMMANDS]:
         raise ModelError(
-            f"{path} is refused: it names {', '.join(bad)}, which no weights need; nothing of it "
+            f"{path} is refused: it names {', '.join(bad)}, which no weights need; nothing in it "
             "was run"
         )
     inert: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
@@ -176,7 +176,7 @@ def _advice(path: Path, load: str, more: str = "", key: str = "") -> str:
     """The two lines that make a state dict of what holds code."""
     out = f"{path.stem}-state.pth"
     return (
-        "where you trust it, make a state dict of it in Python: "
+        "if you trust it, make a state dict of it in Python: "
         f'network = {load}("{path}", map_location="cpu"{more}){key} ; '
         f'torch.save(network.state_dict(), "{out}")'
     )
@@ -191,8 +191,8 @@ def _refuse_modules(path: Path, value: Any) -> None:
             index = f"[{key!r}]" if key else ""
             advice = _advice(path, "torch.load", ", weights_only=False", index)
             raise ModelError(
-                f"{path} holds a pickled module, {one.path}{where}, whose code would have to run: "
-                f"only weights are read; {advice}"
+                f"{path} holds a pickled module, {one.path}{where}, and cannot be read without "
+                f"running its code; {advice}"
             )
 
 

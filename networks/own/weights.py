@@ -93,7 +93,9 @@ def load_weights(module: nn.Module, path: Path, name: str) -> Loaded:
     wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(COUNTER)}
     readings = [r for state in read_states(path) for r in _readings(state, wanted)]
     if not readings:
-        raise ModelError(f"{path} does not fit {name}: no tensor in it has a name of the network's")
+        raise ModelError(
+            f"{path} does not fit {name}: no tensor in it has the name of one of the network's"
+        )
     best = _best(readings, wanted, path)
     tensors = {ours: best.state.tensors[theirs] for ours, theirs in best.found.items()}
     problems = _problems(best, wanted, tensors)
@@ -105,7 +107,7 @@ def load_weights(module: nn.Module, path: Path, name: str) -> Loaded:
         )
     tensors = {k: v.detach().float() if v.is_floating_point() else v for k, v in tensors.items()}
     require_finite(
-        arrays_of(tensors), str(path), "a network of them labels wrongly; take other weights"
+        arrays_of(tensors), str(path), "a network with them labels wrongly; give other weights"
     )
     module.load_state_dict(tensors, strict=False)
     return _loaded(best, tensors, readings, wanted)
@@ -230,8 +232,8 @@ def _refuse_rivals(best: _Reading, rivals: Sequence[_Reading], path: Path) -> No
     if best.prefix and any(not _same(best, rival) for rival in rivals):
         names = ", ".join(repr(reading.prefix) for reading in (best, *rivals))
         raise ModelError(
-            f"{path} holds the network more than once, under {names}: which is meant? Write a file "
-            "of that one alone"
+            f"{path} holds the network more than once, under {names}: write a file with only the "
+            "one that you mean"
         )
 
 
@@ -295,7 +297,7 @@ def _loaded(
         if len(r.found) == len(best.found) and r.state is not best.state
     ]
     if rivals:
-        words += f" (not from {', '.join(dict.fromkeys(rivals))}, which fits, too)"
+        words += f" (not from {', '.join(dict.fromkeys(rivals))}, which also fits)"
     words += f", {len(counted)} left over"
     if counted:
         words += f" ({_listed(list(dict.fromkeys(map(_part, counted))))}: for training only)"
@@ -304,9 +306,7 @@ def _loaded(
         *_rows({n: best.state.tensors[n] for n in counted}, "left out"),
     ]
     note = f"{len(wanted)} tensors of the network: {len(tensors)} taken; {len(counted)} left out"
-    return Loaded(
-        words, Table(("part", "tensors", "values", "what became of it"), rows, notes=[note])
-    )
+    return Loaded(words, Table(("part", "tensors", "values", "result"), rows, notes=[note]))
 
 
 def _rows(tensors: Mapping[str, Tensor], where: str) -> list[tuple[str, str, str, str]]:

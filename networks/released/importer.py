@@ -60,7 +60,7 @@ def read_layers(path: Path) -> tuple[list[Layer], str]:
     except OSError as error:
         raise ModelError(f"cannot read the weights {path}: {error.strerror or error}") from error
     if kind := kind_of(content[:256]):
-        raise ModelError(f"{path} holds no weights, it is {kind}")
+        raise ModelError(f"{path} has no weights: it is {kind}")
     form = "numpy" if content.startswith(MAGIC) else "caffe"
     try:
         return _READERS[form](content), form

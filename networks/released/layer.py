@@ -54,5 +54,5 @@ def kind_of(head: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     if head.lstrip().startswith(b"<"):
-        return "a web page, saved in the weights' place: download the file itself"
+        return "a web page: download the file itself"
     return "text (a .prototxt describes a net and holds no weights): give the binary file"

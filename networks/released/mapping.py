@@ -105,7 +105,7 @@ def match(layers: Sequence[Layer], stages: Stages = "sub124") -> Match:
     for name in known.keys() - needed.keys():
         guidance = name in _HEADS.values() and stages == "sub124"
         for layer in (name, f"{name}/bn"):
-            why = "guidance head, for training only" if guidance else f"no part of {stages}"
+            why = "guidance head, for training only" if guidance else f"not a part of {stages}"
             ledger.leave_out(layer, why)
     scale = (1.0, 1.0, 1.0)
     if ledger.has("data_sub1"):
@@ -155,7 +155,7 @@ def _kept(ledger: _Ledger, name: str, target: _Target) -> dict[str, Tensor]:
     found |= ledger.take(f"{name}/bn", _MEAN, channels, f"{bn}.running_mean")
     found |= ledger.take(f"{name}/bn", _VARIANCE, channels, f"{bn}.running_var")
     if ledger.has(name, _BIAS):
-        for bias in ledger.take(name, _BIAS, channels, f"{bn}.running_mean, taken off").values():
+        for bias in ledger.take(name, _BIAS, channels, f"{bn}.running_mean, subtracted").values():
             if f"{bn}.running_mean" in found:
                 found[f"{bn}.running_mean"] -= bias
     return found
@@ -191,7 +191,7 @@ class _Ledger:
         self._known: set[str] = set()
         for layer in layers:
             if _key(layer.name) in self._by_key:
-                self.problems.append(f"{layer.name}: two layers have this name")
+                self.problems.append(f"two layers are called {layer.name}")
             self._by_key[_key(layer.name)] = layer
 
     def has(self, name: str, role: _Role | None = None) -> bool:
@@ -260,8 +260,10 @@ class _Ledger:
                 shape = "-" if value is None else _text(value.shape)
                 where = self._where.get((layer.name, blob), "skipped: unknown layer")
                 if _key(layer.name) in self._known and (layer.name, blob) not in self._where:
-                    where = "WRONG: a tensor too many"
-                    self.problems.append(f"{layer.name}, blob {blob}: a tensor too many, {shape}")
+                    where = "WRONG: an unexpected tensor"
+                    self.problems.append(
+                        f"{layer.name}, blob {blob}: an unexpected tensor, {shape}"
+                    )
                 rows.append(Row(layer.name, blob, shape, where))
         return tuple(rows)
 

@@ -22,7 +22,7 @@ class _StandIn:
     """What a name resolves to; a pickle can make one, and change nothing of it."""
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a state where none is due")
+        raise pickle.UnpicklingError("an unexpected state")
 
 
 class _Dtype(_StandIn):
@@ -95,8 +95,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _refused(what: str) -> Unusable:
     return Unusable(
-        f"asks for {what} to be run or made, which no dict of arrays needs. It was refused, and "
-        "nothing was run: do not trust this file"
+        f"asks to run or make {what}, which no dict of arrays needs. It was refused, and nothing "
+        "was run: do not trust this file"
     )
 
 
@@ -117,11 +117,11 @@ def numpy_layers(content: bytes) -> list[Layer]:
     }
     dtype = header[version](file)[2]
     if not dtype.hasobject:
-        raise ValueError(f"an array of {dtype} and not a dict of layers")
+        raise ValueError(f"an array of {dtype}, not a dict of layers")
     _require_bounded(file)
     (value,) = _Unpickler(file, encoding="latin1").load().items
     if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__} and not a dict of layers")
+        raise ValueError(f"a {type(value).__name__}, not a dict of layers")
     return [Layer(_text(name), _blobs(entry)) for name, entry in value.items()]
 
 

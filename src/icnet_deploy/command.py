@@ -130,7 +130,7 @@ def size(text: str, least: int = 64) -> tuple[int, int]:
 def count(text: str) -> int:
     """Reads a whole number that is at least 1."""
     if not re.fullmatch(r"\d+", text.strip()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -179,13 +179,13 @@ def check_outputs(arguments: argparse.Namespace, *names: str) -> None:
         for other, paths in every.items():
             if other != name and any(_is_same(path, each) for each in paths):
                 raise InputError(
-                    f"--{name.replace('_', '-')} {path} would replace what is named as "
-                    f"{other.replace('_', '-')}: name another file"
+                    f"--{name.replace('_', '-')} {path} is also given as "
+                    f"{other.replace('_', '-')}, and would replace it: name another file"
                 )
         if name != "out" and _is_binary(path):
             raise InputError(
-                f"--{name.replace('_', '-')} {path} is text, and would replace a file that is "
-                "none: name another file"
+                f"--{name.replace('_', '-')} {path} is a binary file, which text would replace: "
+                "name another file"
             )
         make_folder(path.parent)
         require_replaceable(path)

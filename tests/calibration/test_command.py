@@ -149,7 +149,7 @@ def test_a_file_that_is_no_float32_of_one_size_is_refused(done, dataset, tmp_pat
         (["--images", "{data}/leftImg8bit/train", "-o", "x.engine"], "name a folder, or a file"),
         (
             ["--images", "{data}/leftImg8bit", "--histogram", "x", "{model}"],
-            "--histogram {model} would replace what is named as model",
+            "--histogram {model} is also given as model, and would replace it",
         ),
     ],
 )
@@ -222,7 +222,7 @@ def test_what_a_folder_of_photos_holds_beside_images_is_said(float_file, tmp_pat
     main([*arguments, "-o", str(tmp_path / "out"), "--placement", "int8"])
     assert "photos: 8 images; 1 left out: b.heic" in capsys.readouterr().out
     assert main([*arguments, "--exif", "apply"]) == 2
-    assert "--exif apply is for the images of a data set" in capsys.readouterr().err
+    assert "--exif apply is for a data set, but" in capsys.readouterr().err
     for option in ("--split", "--data"):
         assert main([*arguments, option, "x"]) == 2
-        assert f"{option} x is for the images of a data set" in capsys.readouterr().err
+        assert f"{option} x is for a data set, but" in capsys.readouterr().err

@@ -69,10 +69,10 @@ def test_it_counts_images_sizes_groups_and_pixels(farm, check, tmp_path):
     crop = {"pixels": 48, "percent": pytest.approx(100 * 48 / 186, abs=1e-5), "images": 1}
     assert train["classes"]["crop"] == crop
     assert val["classes"]["weed"] == {"pixels": 0, "percent": 0, "images": 0}
-    assert val["notes"] == ["val shows no pixel of weed"]
+    assert val["notes"] == ["val has no pixel of weed"]
     assert "farm: folder, 3 classes of farm" in text
     assert "groups: each image by itself" in text
-    assert "to know (1):\n- val shows no pixel of weed" in text
+    assert "notes (1):\n- val has no pixel of weed" in text
     page = check_page((tmp_path / "check.html").read_text())
     bars = [a for name, a in page.elements if name == "rect" and a["class"] in ("first", "second")]
     assert len(bars) == 2 + 2 * 3
@@ -100,13 +100,13 @@ def test_it_says_all_that_is_wrong_at_once(farm, check):
         "broken.png is not an image",
         "stray.png has no image: add it, or remove the file",
         "link.png is a link to a file that is not there",
-        "val/twin shows the same as train/a: a score on one of these splits flatters",
+        "val/twin shows the same as train/a: a network trained on one of these splits",
         "holds no folder images of the split 'test'",
     ):
         assert said in words
     assert len(found["problems"]) == 8
     assert found["splits"]["val"]["images"] == 2
-    assert "wrong (8):" in text
+    assert "problems (8):" in text
     assert "farm has 8 problems; first: " in err
 
 
@@ -158,7 +158,10 @@ def test_masks_in_black_and_white_are_worth_to_know(farm, check):
     for split, name in (("train", "a"), ("train", "b/c"), ("val", "d")):
         add(farm, split, name, np.where(np.arange(96).reshape(SIZE) < 40, 0, 255))
     notes = check(farm, "--split", "val")[1]["splits"]["val"]["notes"]
-    assert "val shows soil only, all else is ignored: where masks are black and white" in notes[1]
+    assert (
+        "val shows only soil, and all other pixels are ignored: if the masks are black and white"
+        in notes[1]
+    )
 
 
 def test_other_layouts_are_checked_too(check, tmp_path, scenes):
@@ -186,7 +189,7 @@ def test_other_layouts_are_checked_too(check, tmp_path, scenes):
         (("{farm}", "--dataset", "coco"), "unknown data set 'coco'"),
         (("{farm}", "--dataset", "camvid"), "holds no camvid images of the split 'train'"),
         (("{farm}", "--group-by", "^x"), "--group-by .x finds nothing in"),
-        (("{farm}/images",), "nothing says which classes"),
+        (("{farm}/images",), "the classes of .* are not known"),
     ],
 )
 def test_a_wrong_request_ends_with_2(farm, capsys, argv, message):

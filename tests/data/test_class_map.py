@@ -62,8 +62,14 @@ def test_a_set_is_named_by_its_name_or_by_its_file_beside_the_map(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": {"bus": "boat", "tram": None}}, "classes 'bus', 'tram' of its 'from', fine"),
-        ({"classes": {"car": "ship"}}, r"map\.json names the class 'ship' of its 'to', coarse, wh"),
+        (
+            {"classes": {"bus": "boat", "tram": None}},
+            "classes 'bus', 'tram', which its 'from', fine, does not",
+        ),
+        (
+            {"classes": {"car": "ship"}},
+            r"map\.json names the class 'ship', which its 'to', coarse, does",
+        ),
         ({"to": "none.json"}, "cannot read"),
         ({"classes": {"car": 3}}, "classes is .* expected"),
         ({"rules": {}}, "it holds rules; known: classes, from, to"),
@@ -117,7 +123,7 @@ def test_a_network_is_trained_on_classes_that_its_own_stand_for(tmp_path):
 def test_what_fits_neither_side_is_refused(tmp_path, fields):
     path = write(tmp_path / "map.json")
     root = fields(CAMVID, [0] * 8)
-    with pytest.raises(LabelSetError, match="from 'fine' to 'coarse'; folder's classes are sky, b"):
+    with pytest.raises(LabelSetError, match="from 'fine' to 'coarse'; folder's classes, sky, b"):
         open_dataset("folder", root, class_map=path)
     dataset = open_dataset("folder", fields(COARSE, [0] * 8), class_map=path)
     with pytest.raises(LabelSetError, match=r"to 'coarse'; the model's label set 'camvid' \(11 cl"):
@@ -136,7 +142,7 @@ def test_what_stands_for_nothing_is_said_once(tmp_path, fields, capsys):
         assert isinstance(open_data(parser.parse_args(argv)), Dataset)
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"{path}: it does not list truck, sky of fine, and coarse has no such class: they stand "
-        "for none",
-        f"{path}: no class of fine stands for boat of coarse",
+        f"note: {path} does not list truck, sky of fine, and coarse has no class of that name, so "
+        "they stand for no class",
+        f"note: in {path}, no class of fine stands for boat of coarse",
     ]

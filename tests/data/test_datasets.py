@@ -143,7 +143,9 @@ class TestOriginalCamVid(TestCamVidColours):
         """Its list names an image that is not there."""
         image, _ = self.write(tmp_path)
         image.unlink()
-        with pytest.raises(DatasetError, match=r"names 1 images.* lacks 1 of them; first: a"):
+        with pytest.raises(
+            DatasetError, match=r"names 1 images, and 1 of them are not in .*; first: a"
+        ):
             open_dataset("camvid", tmp_path)
 
 
@@ -218,13 +220,15 @@ def test_the_original_camvid_with_a_file_of_names(original, line):
 
 
 def test_the_original_camvid_without_a_file_of_names_says_how_to_get_one(original):
-    with pytest.raises(DatasetError, match=r"val\.txt, or ask for --split all"):
+    with pytest.raises(DatasetError, match=r"val\.txt, or give --split all"):
         open_dataset("camvid", original, "val")
 
 
 def test_a_name_of_a_split_that_has_no_image_is_refused(original):
     (original / "val.txt").write_text("0016E5_01\n0016E5_77\n0016E5_78\n")
-    with pytest.raises(DatasetError, match=r"names 3 images.* lacks 2 of them; first: 0016E5_77"):
+    with pytest.raises(
+        DatasetError, match=r"names 3 images, and 2 of them are not in .*; first: 0016E5_77"
+    ):
         open_dataset("camvid", original, "val")
 
 

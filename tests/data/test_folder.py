@@ -106,7 +106,9 @@ class TestVOC(ReaderContract):
         """Its list names an image that is not there."""
         image, _ = self.write(tmp_path)
         image.unlink()
-        with pytest.raises(DatasetError, match=r"val\.txt names a, and JPEGImages holds no image"):
+        with pytest.raises(
+            DatasetError, match=r"val\.txt names a, which has no image in JPEGImages"
+        ):
             open_dataset("voc", tmp_path)
         with pytest.raises(DatasetError, match=f"expected {self.layout}.*has the lists val"):
             open_dataset("voc", tmp_path, "test")
@@ -162,7 +164,9 @@ def test_what_has_one_name_twice_or_leads_nowhere_is_refused(tmp_path):
     declare(tmp_path)
     labels = add(tmp_path)
     labels.with_suffix(".bmp").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"val/a\.png has the name of a\.bmp: give each its own"):
+    with pytest.raises(
+        DatasetError, match=r"val/a\.png and a\.bmp have the same name: give each its own"
+    ):
         open_dataset("folder", tmp_path)
     labels.with_suffix(".bmp").unlink()
     (tmp_path / "images/val/b.png").symlink_to(tmp_path / "none.png")
@@ -212,7 +216,7 @@ class TestClasses:
         with pytest.raises(DatasetError, match=r"the value 3 \(1 pixel\); expected an index"):
             read(tmp_path, label_values="indices")
         declare(tmp_path, WITH_IDS, label_values="indices")
-        with pytest.raises(DatasetError, match="if these are label ids, say --label-values ids"):
+        with pytest.raises(DatasetError, match="if these are label ids, give --label-values ids"):
             read(tmp_path)
 
     def test_indices_are_usual_for_a_set_that_is_known_by_name(self, tmp_path):
@@ -291,14 +295,18 @@ class TestClasses:
     @pytest.mark.parametrize(
         ("label_set", "more", "message"),
         [
-            (FARM, {"ignore": [1]}, "the value 1, which `ignore` lists, is the class crop"),
+            (FARM, {"ignore": [1]}, "the value 1, which `ignore` lists, is also the class crop"),
             (FARM, {"ignore": [[0, 160, 0]]}, r"\[0, 160, 0\], which `ignore` lists, .* crop"),
             (FARM, {"ignore": [[0, 160]]}, "ignore is .*expected a list"),
             (FARM, {"ignore": [256]}, "ignore is .*expected a list"),
-            (FARM, {"label_values": "ids"}, "'farm' has no label_ids: add them"),
+            (FARM, {"label_values": "ids"}, "'farm' has no label_ids: add one"),
             (FARM, {"group-by": "x"}, "it holds group-by; known: group_by"),
             ("farm", {}, "names the label set 'farm'; expected cityscapes"),
-            (LabelSet("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (3, 3)), {}, "two classes have one"),
+            (
+                LabelSet("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (3, 3)),
+                {},
+                "two classes have the same",
+            ),
             (LabelSet("x", ("a",), ((0, 0, 0),), (255,)), {}, "255, which is always ignored, is"),
         ],
     )
@@ -313,7 +321,7 @@ class TestClasses:
         add(tmp_path, labels=row(1))
         assert read(tmp_path)[0] == 1
         add(tmp_path, labels=np.full((*SIZE, 3), 9), colours=True)
-        with pytest.raises(DatasetError, match="a and b have one colour"):
+        with pytest.raises(DatasetError, match="a and b have the same colour"):
             read(tmp_path)
 
     def test_label_values_are_a_folders(self, tmp_path):

@@ -89,7 +89,7 @@ def test_a_users_pattern_says_what_belongs_together(tmp_path, pattern, groups):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", r"--group-by \( is not a regular expression.*expected one that finds"),
+        ("(", r"--group-by \( is not a regular expression.*expected e.g. "),
         ("^seq", r"--group-by \^seq finds nothing in a_1\.png; expected"),
         ("x*", r"finds nothing in a_1\.png"),
     ],

@@ -62,9 +62,14 @@ def test_classes_in_another_order_or_a_part_of_them_are_found_by_their_names():
 
 def test_a_class_that_the_model_has_not_is_named():
     few = LabelSet("few", ("sky", "boat", "road", "dog"), ((0, 0, 0),) * 4)
-    with pytest.raises(LabelSetError, match=r"no class boat, dog; say .* --label-set"):
+    with pytest.raises(
+        LabelSetError, match=r"no class boat, dog; give --class-map FILE, .* --label-set"
+    ):
         target_table(CITYSCAPES, few)
-    with pytest.raises(LabelSetError, match=r"no class boat, dog; say .* --class-map FILE$"):
+    with pytest.raises(
+        LabelSetError,
+        match=r"no class boat, dog; give --class-map FILE, which says which .* for which$",
+    ):
         prediction_table(CITYSCAPES, few)
 
 

@@ -118,7 +118,7 @@ def test_labels_that_own_code_reads_in_its_own_way_are_not_mapped(fields, tmp_pa
     (tmp_path / "map.json").write_text(json.dumps(value | {"to": "camvid", "classes": {}}))
     mapped = open_dataset("my_fields:open_fields", fields, class_map=tmp_path / "map.json")
     assert mapped.label_set.name == "camvid"
-    with pytest.raises(LabelSetError, match="Mine reads its labels in its own way"):
+    with pytest.raises(LabelSetError, match="Mine reads its labels itself"):
         open_dataset("my_code:open_mine", fields, class_map=tmp_path / "map.json")
 
 
@@ -140,13 +140,15 @@ class TestLabelSet:
         argv = ["--dataset", "folder", "--data", folder]
         assert asked(*argv, "--label-set", "camvid").label_set.name == "voc"
         said = capsys.readouterr().err
-        assert said.startswith("--label-set camvid is not used: the classes are those of ")
+        assert said.startswith("note: --label-set camvid is not used, as ")
         asked(*argv, "--label-set", "voc")
         assert capsys.readouterr().err == ""
 
     def test_elsewhere_it_is_refused_unless_it_says_the_same(self, fields):
         argv = ["--dataset", "my_fields:open_fields", "--data", fields]
-        with pytest.raises(InputError, match="the classes of my_fields:open_fields are fields's"):
+        with pytest.raises(
+            InputError, match="my_fields:open_fields, whose classes are those of fields"
+        ):
             asked(*argv, "--label-set", "camvid")
 
 
@@ -169,9 +171,9 @@ def test_the_documented_files_are_what_they_are_said_to_be(tmp_path):
     ("reader", "message"),
     [
         ("lambda path: 1 // 0", "my_code:opened fails for .*a.mask.png: ZeroDivisionError.*line 7"),
-        ("lambda path: None", "a.mask.png are NoneType; expected uint8, height x width"),
-        ("lambda path: read_mask(path) * 1.0", "are float64 8x12; expected uint8"),
-        ("lambda path: read_mask(path)[..., None]", "are uint8 8x12x1; expected uint8"),
+        ("lambda path: None", "a.mask.png are read as NoneType; expected uint8, height x width"),
+        ("lambda path: read_mask(path) * 1.0", "are read as float64 8x12; expected uint8"),
+        ("lambda path: read_mask(path)[..., None]", "are read as uint8 8x12x1; expected uint8"),
     ],
 )
 def test_what_a_reader_of_labels_does_wrong_is_told(fields, reader, message):
@@ -197,5 +199,7 @@ def test_files_that_are_no_paths_are_told(fields):
         "    found = open_fields(root, split)\n"
         "    return replace(found, files=tuple((str(a), b) for a, b in found.files))\n"
     )
-    with pytest.raises(InputError, match=r"files hold '.*a.jpg'; expected pairs of pathlib.Path"):
+    with pytest.raises(
+        InputError, match=r"a data set with '.*a.jpg' in its files; expected pairs of pathlib.Path"
+    ):
         open_dataset("my_code:opened", fields)

@@ -67,7 +67,7 @@ def test_labels_that_are_mapped_and_labels_of_those_classes_score_alike(
     assert protocols[1]["mapping"].startswith("by a class map from cityscapes: road, sidewalk: gr")
     refused = run("evaluate", artefact, "--dataset", "folder", "--data", own / "set")
     assert refused.code == 2
-    assert "it has no class ground, house, green; say which class stands for" in refused.err
+    assert "it has no class ground, house, green; give --class-map FILE" in refused.err
 
 
 def test_parity_maps_the_reference_and_the_artefact_alike(own, artefact, checkpoint, run, tmp_path):
@@ -123,4 +123,4 @@ def test_a_split_that_is_not_whole_is_not_scored_while_training(own, run, tmp_pa
     (tmp_path / "labels/val/a.png").unlink()
     done = run("train", *where)
     assert done.code == 0
-    assert "has no labelled split 'val': it is not scored" in done.out
+    assert "has no labelled split 'val', so it is not scored" in done.out

@@ -86,12 +86,12 @@ def test_the_command_line_takes_photos_in_place_of_a_data_set(folder, capsys):
     ("argv", "message"),
     [
         ((), "give --dataset NAME --data DIR, or --images DIR for photos without labels"),
-        (("--dataset", "camvid"), "--dataset camvid says half .* expected both"),
-        (("--data", "x"), "--data x says half .* expected both"),
-        (("--images", "x", "--data", "x"), "--images x is given beside --dataset or --data"),
-        (("--images", "x", "--dataset", "camvid"), "--images x is given beside"),
-        (("--images", "x", "--exif", "apply"), "--exif apply is for the images of a data set"),
-        (("--images", "x", "--split", "val"), "--split val is for the images of a data set"),
+        (("--dataset", "camvid"), "--dataset camvid needs --data also: give"),
+        (("--data", "x"), "--data x needs --dataset also: give"),
+        (("--images", "x", "--data", "x"), "--images x and a data set are both given"),
+        (("--images", "x", "--dataset", "camvid"), "--images x and a data set are both"),
+        (("--images", "x", "--exif", "apply"), "--exif apply is for a data set, but the photos"),
+        (("--images", "x", "--split", "val"), "--split val is for a data set, but --images takes"),
     ],
 )
 def test_half_a_request_and_two_in_one_are_refused(argv, message):

@@ -149,7 +149,7 @@ def test_the_command_draws_what_it_is_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["out", "--count", "0"], "'0' is not a whole number from 1 on"),
+        (["out", "--count", "0"], "'0' is not a whole number of 1 or more"),
         (["out", "--count", "few"], "whole number"),
         (["out", "--size", "1024"], "HEIGHTxWIDTH"),
         (["out", "--size", "32x64"], "64 to 16384"),

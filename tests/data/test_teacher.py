@@ -101,8 +101,8 @@ def test_what_is_scored_is_said(taught, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     add_data_options(parser)
     for person, said in (
-        (PERSON, "scored by the labels that a person drew"),
-        (None, "not a person's"),
+        (PERSON, "scored on the labels of a person"),
+        (None, "a network made the labels"),
     ):
         root = taught(person, root=tmp_path / f"{person is None}")
         argv = ["--dataset", "folder", "--data", str(root), "--split", "train"]
@@ -111,10 +111,10 @@ def test_what_is_scored_is_said(taught, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count(said) == 1
         assert f"note: {root.name} train: " in err
-        lacks = "person.json: no class of fine stands for boat of coarse"
+        lacks = "person.json, no class of fine stands for boat of coarse"
         assert (lacks in err) == (person is not None)
     assert (
-        "person.json: no class of fine stands for boat of coarse" in capsys.readouterr().err or True
+        "person.json, no class of fine stands for boat of coarse" in capsys.readouterr().err or True
     )
 
 
@@ -122,7 +122,10 @@ def test_what_is_scored_is_said(taught, tmp_path, capsys):
     ("removed", "said"),
     [
         ("confidence/train/a.png", r"images/train/a\.png has no confidence: .*/train/a\.png is mi"),
-        ("labels/train/a.png", r"a\.png has no labels of a teacher: .*labels/train/a\.png is mis"),
+        (
+            "labels/train/a.png",
+            r"a\.png has no labels of the teacher: .*labels/train/a\.png is mis",
+        ),
         ("person/train/a.png", r"1 of 2 folder images have no labels; first: .*person/train/a\.pn"),
     ],
 )
@@ -140,18 +143,18 @@ def test_halves_of_a_layout_are_refused(taught):
     root = taught()
     (root / "person").rename(root / "gone")
     with pytest.raises(
-        InputError, match=r"person\.json is there, and .*person, the labels that it"
+        InputError, match=r"there is .*person\.json, but no .*person with the labels that it"
     ):
         open_dataset("folder", root, "train")
     (root / "gone").rename(root / "person")
     (root / "person.json").rename(root / "gone.json")
     with pytest.raises(
-        DatasetError, match=r"person\.json, which says what its labels mean, is not"
+        DatasetError, match=r"person needs .*person\.json, which says what its labels mean"
     ):
         open_dataset("folder", root, "train")
     (root / "gone.json").rename(root / "person.json")
     (root / "confidence").rename(root / "gone")
-    with pytest.raises(InputError, match=r"person/train is there, and .*confidence/train is not"):
+    with pytest.raises(InputError, match=r"there is .*person/train, but no .*confidence/train: "):
         open_dataset("folder", root, "train")
 
 
@@ -161,11 +164,11 @@ def test_halves_of_a_layout_are_refused(taught):
         ({"classes": None}, "classes is missing"),
         (
             {"classes": {"tram": "vehicle"}},
-            "names the class 'tram' of the folder's classes.json, f",
+            "names the class 'tram', which the folder's classes.json, fine,",
         ),
         (
             {"classes": {"car": "van"}},
-            "names the class 'van' of its 'label_set', coarse, which has",
+            "names the class 'van', which its 'label_set', coarse, does not",
         ),
         ({"classes": {"car": []}}, "classes is .* expected"),
         ({"group_by": "x"}, "it holds group_by"),
@@ -191,7 +194,7 @@ def test_a_persons_classes_that_there_are_not_are_refused(taught, keys, said):
         (
             "confidence",
             lambda path: Image.fromarray(SURE.astype(np.uint16)).save(path),
-            "has 16 bits a sample; expected grey of 8 bits",
+            "has 16 bits for each pixel; expected grey of 8 bits",
         ),
         (
             "confidence",
@@ -201,7 +204,7 @@ def test_a_persons_classes_that_there_are_not_are_refused(taught, keys, said):
         (
             "confidence",
             lambda path: Image.fromarray(SURE.astype(np.uint16) * 257).save(path),
-            "has 16 bits a sample; expected grey of 8 bits, 0 to 255",
+            "has 16 bits for each pixel; expected grey of 8 bits, 0 to 255",
         ),
         (
             "confidence",
@@ -227,8 +230,8 @@ def test_a_check_tells_of_a_teacher(taught, run):
     assert done.code == 0, done.out + done.err
     out = " ".join(done.out.split())
     assert "9 classes of coarse and fine" in out  # a person's, and of val the teacher's
-    assert "train: scored by the labels that a person drew" in out
-    assert "75.0 % at 0.25 or above, 62.5 % at 0.5 or above" in out
+    assert "train: scored on the labels of a person" in out
+    assert "75.0 % of the pixels from 0.25, 62.5 % of the pixels from 0.5" in out
     write_labels(root / "confidence/train/c.png", SURE)
     done = run("dataset", "check", root)
     assert "confidence/train/c.png has no image: add it, or remove" in " ".join(done.out.split())
@@ -299,7 +302,9 @@ def test_a_class_map_brings_other_networks_to_both_kinds_of_labels(taught, tmp_p
     assert prediction_table(ours, COARSE, dataset.class_map)[:2].tolist() == [0, 255]
     rule["to"] = {"name": "other", "names": ["x"]}
     path.write_text(json.dumps({**rule, "classes": {"auto": "x", "rest": None}}))
-    with pytest.raises(LabelSetError, match="a network labelled 'fine' and a person 'coarse': it"):
+    with pytest.raises(
+        LabelSetError, match="labels of a network in 'fine' and of a person in 'coarse'"
+    ):
         open_dataset("folder", root, "train", class_map=path)
 
 

@@ -361,7 +361,7 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path, pair):
     assert "expected the result of one model" in refused
     for option in ("--group-by", "--split", "--limit"):
         refused = wrong(recorded, "--against", recorded, option, "9")
-        assert f"{option} 9 is for the images of a data set; results keep" in refused
+        assert f"{option} 9 is for a data set, but results keep" in refused
     assert "predicts nothing" in wrong(
         recorded, "--against", artefact, *data, "--save-predictions", tmp_path / "p"
     )

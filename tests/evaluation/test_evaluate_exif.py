@@ -58,7 +58,7 @@ def test_a_score_of_turned_photos_is_that_of_upright_ones(
     other = {"apply": "ignore", "ignore": "apply"}[way]
     done = run("evaluate", checkpoint, *ON_SCENES, folder, "--exif", other)
     assert done.code == 2
-    assert f"drawn for --exif {way}" in done.err
+    assert f"give --exif {way}, which fits its mask" in done.err
 
 
 def test_scoring_knows_a_calibration_image_whichever_way_it_is_read(turned):

@@ -252,7 +252,7 @@ def test_artefacts_that_say_unlike_things_are_of_two_networks(run, exported, tmp
     assert "--reference and --network both name the reference" in line
     assert "cannot read the model" in wrong(run, "parity", tmp_path / "none.onnx", *where)
     line = wrong(run, "parity", one, *where[:2], "--preprocessing", "imagenet")
-    assert "is about --network" in line
+    assert "needs --network PACKAGE.MODULE:FACTORY also" in line
 
 
 def test_two_classes_of_one_channel(run, folder, tmp_path):
@@ -295,7 +295,7 @@ def test_bad_requests_of_evaluate(run, exported, own_data, tmp_path):
     assert "both name the model" in wrong(run, "evaluate", path, *data, *network)
     assert "nothing says what is scored" in wrong(run, "evaluate", *data)
     assert "is for --network" in wrong(run, "evaluate", path, *data, "--weights", "a.pth")
-    assert "say --preprocessing" in wrong(run, "evaluate", *data, *network[:2])
+    assert "give --preprocessing" in wrong(run, "evaluate", *data, *network[:2])
     line = wrong(run, "evaluate", *data, *network, "--runtime", "openvino")
     assert "runs in PyTorch" in line
 

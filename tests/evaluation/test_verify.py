@@ -296,9 +296,9 @@ def test_parents_are_followed(release, add):
     [
         (("{tmp}/nowhere",), "does not exist"),
         (("{tmp}",), "no artefact in"),
-        (("{release}", "--dataset", "scenes"), "--dataset scenes says half"),
-        (("{release}", "--group-by", "^a"), "--group-by ^a is for the images of a data set"),
-        (("{release}", "--split", "val"), "--split val is for the images of a data set"),
+        (("{release}", "--dataset", "scenes"), "--dataset scenes needs --data also"),
+        (("{release}", "--group-by", "^a"), "--group-by ^a is for a data set, but"),
+        (("{release}", "--split", "val"), "--split val is for a data set, but"),
         (("{release}", "--dataset", "kitti", "--data", "{tmp}"), "unknown data set"),
         (("{release}", "--weights", "{tmp}/none.safetensors"), "there is no such file"),
         (("{release}", "--max-miou-drop", "-1"), "--max-miou-drop"),

@@ -58,7 +58,7 @@ def test_a_foreign_file_becomes_8_bit_files_that_are_verified(
     run.main()
     assert commands == ["foreign.py", "adopt", "quantize", "verify", "predict"]
     out = capsys.readouterr().out
-    assert "behind the logits: Resize, ArgMax (taken off; the label map is the same)" in out
+    assert "after the logits: Resize, ArgMax (removed; the label map is the same)" in out
     assert "net-fp32.onnx: made from foreign.onnx, which another program wrote" in out
     assert out.splitlines()[-2].startswith("  release/net-int8.onnx: ")
     for name in ("fp32", "int8", "int8-ort"):

@@ -51,7 +51,7 @@ def test_it_writes_what_it_says(done):
     names = ("farm.safetensors", "farm.onnx", "farm-int8.onnx", "farm-int8-ort.onnx")
     assert all((release / name).is_file() for name in names)
     assert (release / "verified.json").is_file()
-    assert "rows of 1 class of the same name are kept: person" in out
+    assert "weights of 1 class with the same name are kept: person" in out
     pictures = list((folder / "pictures").glob("*_labels.png"))
     assert len(pictures) == 12
     assert read_grey(pictures[0]).max() < 4

@@ -74,8 +74,8 @@ def test_weights_that_overflow_when_they_are_folded_are_refused(tmp_path, capsys
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (["--head", "labels"], "bad.safetensors in float32 are not finite on an image"),
-        (["--precision", "fp16"], "is not finite in float32 already"),
+        (["--head", "labels"], "bad.safetensors in float32 are not finite for an image"),
+        (["--precision", "fp16"], "is not finite even in float32"),
     ],
     ids=str,
 )

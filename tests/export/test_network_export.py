@@ -153,7 +153,7 @@ def test_pools_to_bins_that_are_no_divisors_are_exact(tmp_path, free_size):
 
 def test_the_other_exporter_is_used_where_the_first_fails_and_that_is_said(tmp_path):
     exported = export_network(Odd(branching), tmp_path / "odd.onnx", **FIVE)
-    assert "TorchScript exporter recorded of one example" in exported.found[-1]
+    assert "TorchScript exporter recorded the graph from one example" in exported.found[-1]
     assert exported.check.largest < 1e-5 * exported.check.spread
 
 
@@ -162,7 +162,7 @@ def test_the_other_exporter_is_used_where_the_first_fails_and_that_is_said(tmp_p
     [
         (unknown, False, ModelError, r"no ONNX for (prims|aten)\S*bessel_j0 .*other operators"),
         (of_the_height, True, CheckFailed, "right at 64x96 and wrong at .* at a fixed size"),
-        (one_of_two, False, CheckFailed, "takes the number of images for a constant"),
+        (one_of_two, False, CheckFailed, "treats the number of images as a constant"),
     ],
     ids=["operator", "size", "batch"],
 )
@@ -195,10 +195,10 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("left_out", "said"),
     [
-        ("--label-set", "needs --label-set, too: the classes"),
-        ("--preprocessing", "needs --preprocessing, too: what its input expects"),
-        ("--size", "needs --size, too: HEIGHTxWIDTH"),
-        ("--network", "--label-set is about --network"),
+        ("--label-set", "needs --label-set also: the classes"),
+        ("--preprocessing", "needs --preprocessing also: what its input expects"),
+        ("--size", "needs --size also: the HEIGHTxWIDTH"),
+        ("--network", "--label-set is for --network PACKAGE.MODULE:FACTORY"),
     ],
 )
 def test_what_a_network_needs_is_asked_for_and_means_nothing_without_one(
@@ -216,7 +216,7 @@ def test_what_a_network_needs_is_asked_for_and_means_nothing_without_one(
 def test_the_help_shows_a_network_of_ones_own(capsys):
     assert main(["export", "--help"]) == 0
     said = capsys.readouterr().out
-    assert "--network nets:unet" in said
+    assert "--network PACKAGE.MODULE:FACTORY" in said
     assert "--label-set FILE|NAME" in said
 
 

@@ -84,7 +84,7 @@ def test_other_files_are_refused(tmp_path, saved):
         load_checkpoint(tmp_path / "absent.safetensors")
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(3)}, other)
-    with pytest.raises(ModelError, match="not written by icnet-deploy"):
+    with pytest.raises(ModelError, match="icnet-deploy did not write it"):
         load_checkpoint(other)
 
 
@@ -223,11 +223,11 @@ def test_a_changed_byte_is_found(tmp_path, saved):
         changed = bytearray(content)
         changed[at] ^= 1
         copy.write_bytes(bytes(changed))
-        with pytest.raises(ModelError, match="not the file that was written"):
+        with pytest.raises(ModelError, match="was changed after it was written"):
             load_checkpoint(copy)
     assert content.count(b'\\"steps\\": 3') == 1
     copy.write_bytes(content.replace(b'\\"steps\\": 3', b'\\"steps\\": 4'))
-    with pytest.raises(ModelError, match="not the file that was written"):
+    with pytest.raises(ModelError, match="was changed after it was written"):
         load_checkpoint(copy)
 
 

@@ -69,8 +69,8 @@ REFUSED = {  # what is named and is not there: tests/test_command.py
     "own_nets:Zoo.absent": "own_nets.Zoo has no absent",
     "own_nets:VERSION": "int VERSION, which cannot be called; expected a function or a class",
     "own_nets:build": r"does not take the arguments {}: missing a required argument: 'classes'; "
-    r"it takes \(classes, width=8\): name them with --network-args",
-    "own_nets:pair": "gave a value of tuple, expected a torch.nn.Module",
+    r"it takes \(classes, width=8\): give them with --network-args",
+    "own_nets:pair": "returned a value of tuple, expected a torch.nn.Module",
 }
 
 
@@ -84,8 +84,10 @@ def test_wrong_arguments_and_a_failing_factory_are_said(here):
     with pytest.raises(InputError, match="unexpected keyword argument 'depth'; it takes"):
         build_module("own_nets:build", {"classes": 3, "depth": 2})
     with pytest.raises(
-        InputError, match=r"KeyError: 'layer4' \(own_nets.py, line 16\); correct it there"
+        InputError, match=r"KeyError: 'layer4' \(own_nets.py, line 16\): correct it there"
     ):
         build_module("own_nets:broken", {"classes": 3})
-    with pytest.raises(InputError, match="is a network already, which takes no arguments"):
+    with pytest.raises(
+        InputError, match="is a network, not a function that builds one, so it takes no arguments"
+    ):
         build_module("own_nets:ready", {"classes": 3})

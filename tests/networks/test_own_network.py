@@ -72,7 +72,7 @@ def test_the_last_upsampling_is_taken_off_where_it_is_exact(end, rule):
     network = checkpoint.network
     assert network.upsampling == rule
     assert network.stride in (2, 4)
-    assert any("taken off" in line for line in checkpoint.info["own"])
+    assert any("without its last resize" in line for line in checkpoint.info["own"])
     for size in SIZES:
         image, small = answers(network, size)
         whole = module.eval()(image)
@@ -120,7 +120,7 @@ def test_the_multiple_of_the_sides_is_found_and_named(multiple):
     assert network.side_multiple == multiple
     assert network.min_side >= max(64, multiple)
     wrong = (height + 1, width)
-    said = rf"multiples of {multiple}: {height}x{width}, not {wrong[0]}x{wrong[1]}"
+    said = rf"multiples of {multiple}: give {height}x{width}, not {wrong[0]}x{wrong[1]}"
     with pytest.raises(InputError, match=said):
         opened(module, wrong)
 
@@ -159,10 +159,10 @@ def test_what_is_upsampled_inside_is_right_at_sizes_that_no_stride_places():
 def test_a_network_of_one_size_is_taken_at_that_size():
     checkpoint = opened(Patches(16, (6, 10)), (96, 160))
     assert (checkpoint.network.stride, checkpoint.network.side_multiple) == (16, 32)
-    assert any("96x160 alone" in line for line in checkpoint.info["own"])
+    assert any("only 96x160" in line for line in checkpoint.info["own"])
     with pytest.raises(InputError, match=r"several sizes, and at 96x128, it raised RuntimeError"):
         opened(Patches(16, (6, 10)), (96, 128))
-    with pytest.raises(InputError, match="takes 224x224, and no other size near it: name its size"):
+    with pytest.raises(InputError, match="takes 224x224, and no other size near it: give its size"):
         opened(Patches(16, (14, 14)))
 
 
@@ -173,7 +173,7 @@ def test_the_least_side_is_found():
     network = opened(Net(end)).network
     assert network.min_side == 128
     with pytest.raises(
-        InputError, match=r"does not take images of 64x256: .*; it takes sides from"
+        InputError, match=r"does not take images of 64x256: .*; its shortest side is"
     ):
         opened(Net(end), (64, 256))
 
@@ -235,13 +235,13 @@ def test_a_network_of_the_kits_own_kind_is_taken_as_it_is():
     checkpoint = opened(Plain(3))
     assert isinstance(checkpoint.network, Plain)
     assert opened(Whole(3), upsampling="none").network.stride == 1
-    with pytest.raises(InputError, match="aligned-corners was said, but nets:net says of itself"):
+    with pytest.raises(InputError, match="aligned-corners was given, but nets:net declares"):
         opened(Plain(3), upsampling="aligned-corners")
 
     class Wrong(Plain):
         stride = 8
 
-    with pytest.raises(CheckFailed, match="says of itself that its stride is 8"):
+    with pytest.raises(CheckFailed, match="declares the stride 8"):
         opened(Wrong(3))
 
 
@@ -260,7 +260,7 @@ def test_what_it_was_wrapped_in_is_taken_off():
     ("end", "what"),
     [
         (lambda z, x: up()(z, x).permute(0, 2, 3, 1), r"channels are last: permute\(0, 3, 1, 2\)"),
-        (lambda z, x: z.permute(0, 2, 3, 1), "other channels at each size"),
+        (lambda z, x: z.permute(0, 2, 3, 1), "its channels differ with the size"),
     ],
 )
 def test_channels_that_are_last_are_refused_as_such(end, what):
@@ -272,7 +272,7 @@ def test_a_network_that_always_answers_at_one_size_is_taken_at_that_size():
     module = Net(lambda logits, image: F.interpolate(logits, (128, 256), mode="bilinear"))
     network = opened(module, (128, 256)).network
     assert (network.upsampling, network.stride, network.min_side) == ("half-pixel", 4, 128)
-    with pytest.raises(InputError, match=r"logits of 128x256, whatever the image's size"):
+    with pytest.raises(InputError, match=r"logits of 128x256 for images of any size"):
         opened(module)
 
 

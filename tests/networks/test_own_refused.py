@@ -39,13 +39,16 @@ def test_one_channel_is_two_classes():
 
 
 NO_LOGITS = {
-    "labels": (lambda z, x: z.argmax(1), r"torch.int64 of \(1, .*\), which are no logits"),
+    "labels": (lambda z, x: z.argmax(1), r"torch.int64 of \(1, .*\), which are not logits"),
     "flat": (lambda z, x: z.mean((2, 3)), r"a tensor of \(1, 3\), which is not N x C x h x w"),
-    "dict": (lambda z, x: {"a": z, "b": z}, "answered with a dict of a, b, of which none is 'out'"),
-    "nothing": (lambda z, x: None, "answered with a value of NoneType"),
+    "dict": (lambda z, x: {"a": z, "b": z}, "returned a dict of a, b, without 'out'"),
+    "nothing": (lambda z, x: None, "returned a value of NoneType"),
     "large": (lambda z, x: F.interpolate(z, scale_factor=8), "larger than the image"),
     "error": (lambda z, x: x.nothing, "raised AttributeError: 'Tensor' object has no attribute"),
-    "alone": (lambda z, x: z[0].reshape(1, *z.shape[1:]), "takes one image at a time: of two"),
+    "alone": (
+        lambda z, x: z[0].reshape(1, *z.shape[1:]),
+        "takes only one image at a time: with two",
+    ),
 }
 
 
@@ -67,10 +70,10 @@ class Writing(Net):
 
 
 UNSTEADY = {
-    "dropout": (Net(lambda z, x: F.dropout(z, 0.5)), "another answer to the same image each time"),
+    "dropout": (Net(lambda z, x: F.dropout(z, 0.5)), "different answers for the same image"),
     "batch": (Net(lambda z, x: z - z.mean((0, 2, 3), keepdim=True)), "the other images of the ba"),
-    "state": (Writing(), r"writes its own state in eval mode \(seen\)"),
-    "infinite": (Net(lambda z, x: z / 0), "infinite or not numbers, of noise alone"),
+    "state": (Writing(), r"changes its own state in eval mode \(seen\)"),
+    "infinite": (Net(lambda z, x: z / 0), "infinite or not numbers for an image of noise"),
 }
 
 
@@ -85,28 +88,28 @@ SAID_WRONGLY = {
     "rule": (
         Net(up(False)),
         {"upsampling": "aligned-corners"},
-        r"aligned-corners was said, but nets:net upsamples its logits by half-pixel: .*False",
+        r"aligned-corners was given, but nets:net upsamples its logits by half-pixel: .*False",
     ),
     "whole": (
         Net(lambda z, x: up()(z, x).softmax(1)),
         {"upsampling": "half-pixel"},
-        "half-pixel was said, but the logits of nets:net have the image's size",
+        "half-pixel was given, but the logits of nets:net have the image's size",
     ),
     "small": (
         Net(),
         {"upsampling": "none"},
-        "none was said, but the logits of nets:net for 512x1024 pixels are 128x256, not the "
-        "image's size: leave --upsampling out, or say half-pixel",
+        "none was given, but the logits of nets:net for 512x1024 pixels are 128x256, not the "
+        "image's size: leave it out, or give half-pixel",
     ),
     "stride": (
         Net(up(False), steps=3),
         {"stride": 4},
-        "--stride 4 was said, but .* for 512x1024 pixels are 64x128: stride 8",
+        "the stride 4 was given, but .* for 512x1024 pixels are 64x128: a stride of 8",
     ),
     "multiple": (
         Net(multiple_of(32)),
         {"side_multiple": 8},
-        "--side-multiple 8 was said, but nets:net takes sides that are multiples of 32",
+        "the side multiple 8 was given, but nets:net takes sides that are multiples of 32",
     ),
 }
 
@@ -123,17 +126,17 @@ def test_what_was_said_is_taken_where_nothing_contradicts_it():
     network = said.network
     assert (network.upsampling, network.stride) == ("aligned-corners", 4)
     assert network.side_multiple == 32
-    assert "upsampling: aligned-corners (said)" in said.info["own"]
+    assert "upsampling: aligned-corners (given)" in said.info["own"]
     whole = opened(Net(up()), upsampling="none").network
     assert (whole.upsampling, whole.stride) == ("none", 1)
-    assert any("(assumed, PyTorch's default" in line for line in opened(Net()).info["own"])
+    assert any("(assumed: PyTorch's default" in line for line in opened(Net()).info["own"])
     inner = Net(lambda z, x: up(True)(z, x[..., ::2, ::2]))
-    assert any("align corners: say" in line for line in opened(inner).info["own"])
+    assert any("also, give aligned-corners" in line for line in opened(inner).info["own"])
 
 
 def test_off_any_grid_the_rule_must_be_said():
     module = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.Conv2d(8, 3, 5, 2))
-    with pytest.raises(InputError, match="no stride places the logits of nets:net"):
+    with pytest.raises(InputError, match="the logits of nets:net match no stride"):
         opened(module)
     assert opened(module, upsampling="half-pixel").network.stride is None
 
@@ -141,7 +144,7 @@ def test_off_any_grid_the_rule_must_be_said():
 def test_the_label_set_and_the_threshold_are_held_against_the_channels():
     with pytest.raises(LabelSetError, match=r"logits of 3 channels, and the label set 'own' has 5"):
         opened(Net(), label_set=classes(5))
-    with pytest.raises(InputError, match=r"--threshold 0.4 is about one channel.* gives 3"):
+    with pytest.raises(InputError, match=r"threshold 0.4 is for one channel.* has 3"):
         opened(Net(), threshold=0.4)
     for missing, option in [("label_set", "--label-set"), ("preprocessing", "--preprocessing")]:
         with pytest.raises(InputError, match=option):
@@ -152,7 +155,7 @@ def test_the_label_set_and_the_threshold_are_held_against_the_channels():
 @pytest.mark.parametrize("part", [False, True])
 def test_torchscript_is_refused_as_such(part):
     script = torch.jit.script(nn.Conv2d(3, 3, 1))
-    with pytest.raises(InputError, match=r"is TorchScript.*state_dict\(\).*--weights"):
+    with pytest.raises(InputError, match=r"is TorchScript.*state_dict\(\).*as the weights"):
         opened(nn.Sequential(script) if part else script)
 
 

@@ -109,8 +109,8 @@ def test_a_stem_of_three_convolutions_computes_what_it_did(written, stem, cout, 
     assert taken.info["tensors"] == taken.info["of"] == ALL
     assert taken.info["new"] == []
     assert taken.reads_image
-    assert ("channels that the file lacks are new" in taken.info["change"]) is (cout == 8)
-    assert taken.notes[-1] == "left in net.pth: 2 tensors, of fc"
+    assert ("channels that the file does not have are new" in taken.info["change"]) is (cout == 8)
+    assert taken.notes[-1] == "not used from net.pth: 2 tensors, of fc"
 
 
 def test_a_stem_of_one_7x7_stays_new_and_is_named(written):
@@ -128,12 +128,12 @@ def test_a_stem_of_one_7x7_stays_new_and_is_named(written):
     }
     assert not taken.reads_image
     first, second, third = taken.notes
-    assert first.startswith("backbone: 260 of its 275 tensors are those of net.pth; ")
+    assert first.startswith("backbone: 260 of its 275 tensors come from net.pth; ")
     assert second == (
-        "as initialised: stem (its conv1.weight is 8x3x7x7, the network's "
+        "new: stem (its conv1.weight is 8x3x7x7, the network's "
         "conv1_1_3x3_s2.conv.weight 8x3x3x3); the 7 tensors outside the backbone"
     )
-    assert third == "left in net.pth: 7 tensors, of conv1, bn1, fc"
+    assert third == "not used from net.pth: 7 tensors, of conv1, bn1, fc"
 
 
 def test_half_the_width_is_what_pruning_the_whole_gives(written):
@@ -141,7 +141,7 @@ def test_half_the_width_is_what_pruning_the_whole_gives(written):
     whole, half = new(width=0.25), new(width=0.125)
     assert take_backbone(whole, path).info["change"] == ""
     note = take_backbone(half, path).notes[0]
-    assert note.endswith("of the file's channels the filters of largest L1 norm are kept")
+    assert note.endswith("the filters with the largest L1 norm are kept")
     pruned, own = prune(whole, 0.5).state_dict(), half.state_dict()
     names = [name for part in half.backbone() for name in part.layouts[0]]
     assert len(names) == ALL
@@ -253,7 +253,9 @@ def test_two_backbones_in_one_file_are_refused_unless_they_are_alike(written):
     _, path = written(wrap=twice(1))
     assert "without the prefix 'a.'" in take_backbone(new(**PSPNET), path).notes[0]
     _, path = written(wrap=twice(2))
-    with pytest.raises(ModelError, match=r"more than once, under 'a\.', 'b\.': which is meant"):
+    with pytest.raises(
+        ModelError, match=r"more than once, under 'a\.', 'b\.': write a file with only"
+    ):
         take_backbone(new(**PSPNET), path)
 
 
@@ -272,7 +274,7 @@ def test_what_the_file_lacks_stays_as_initialised(written):
     text = taken.notes[1]
     assert "conv3_2 (it has no layer2.1.bn3.weight)" in text
     assert text.endswith("; 1 more parts; the 7 tensors outside the backbone")
-    assert "layer2.1 stood among what is taken" in taken.notes[2]
+    assert "layer2.1 worked among the tensors that are taken" in taken.notes[2]
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "module", "both", "backbone"])
@@ -281,12 +283,14 @@ def test_a_deeper_file_says_what_is_left_within(written, wrapping):
     taken = take_backbone(new(**PSPNET), path)
     assert taken.info["tensors"] == 260
     assert "layer3.6, layer3.7, conv1, bn1 and 1 more" in taken.notes[-1]
-    assert "layer3.6, layer3.7 stood among what is taken" in taken.notes[-1]
+    assert "layer3.6, layer3.7 worked among the tensors that are taken" in taken.notes[-1]
 
 
 def test_a_network_without_such_a_backbone_says_so(tmp_path):
     network = build_network({"architecture": "bisenetv2", "num_classes": 2, "width": 0.25})
-    with pytest.raises(InputError, match=r"bisenetv2 has none .* leave --init-backbone out"):
+    with pytest.raises(
+        InputError, match=r"bisenetv2 does not have the backbone .* leave --init-backbone out"
+    ):
         take_backbone(network, tmp_path / "net.pth")
 
 
@@ -328,13 +332,13 @@ def test_a_preprocessing_that_the_stem_did_not_see_is_noted(written, stem, prepr
     config = TrainConfig(network=completed({"width": 0.125}), preprocessing=preprocessing)
     start = new_start(config, CITYSCAPES, path)
     assert (start.preprocessing.channels == "bgr") is (preprocessing == "caffe")
-    assert start.notes[-1].startswith("the preprocessing is 'caffe', as configured") is said
+    assert start.notes[-1].startswith("the configuration has the preprocessing 'caffe'") is said
     assert start.network.training
 
 
 def test_a_checkpoint_is_not_mixed_with_a_backbone(tmp_path):
     path = tmp_path / "a.pth"
-    with pytest.raises(InputError, match="give one of them"):
+    with pytest.raises(InputError, match="leave one of them out"):
         train([], CITYSCAPES, TrainConfig(), path, tmp_path / "run", init=path, backbone=path)
     assert not (tmp_path / "run").exists()
 
@@ -356,7 +360,7 @@ def test_a_run_begins_with_it_and_its_checkpoint_says_so(written, tmp_path, caps
     assert "none.pth: there is no such file" in capsys.readouterr().err
     resnet, path = written(stem="semseg")
     assert main([*request, str(path)]) == 0
-    assert "backbone: 275 of its 275 tensors are those of net.pth" in capsys.readouterr().out
+    assert "backbone: 275 of its 275 tensors come from net.pth" in capsys.readouterr().out
     read = load_checkpoint(out)
     assert read.info["backbone"] == {
         "file": "net.pth",

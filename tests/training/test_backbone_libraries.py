@@ -71,4 +71,4 @@ def test_the_files_of_torchvision_and_timm(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("backbone: 275 of its 275 tensors are those of net.pth\n")
+    assert done.stdout.startswith("backbone: 275 of its 275 tensors come from net.pth\n")

@@ -83,22 +83,25 @@ REFUSED = {
     "a program": (hostile, "holds more than tensors"),
     "cut": (cut, "is not a whole file of torch.save"),
     "text": (lambda path: path.write_text("<html>no</html>"), "a web page"),
-    "empty": (lambda path: path.touch(), "holds no weights"),
-    "no tensors": (lambda path: torch.save({"a": 1}, path), "holds no dict of tensors"),
-    "of the kit": (of_the_kit, r"found conv1_1_3x3_s2\S+, .* one of icnet train by --init"),
+    "empty": (lambda path: path.touch(), "has no weights"),
+    "no tensors": (lambda path: torch.save({"a": 1}, path), "expected a dict of tensors"),
+    "of the kit": (
+        of_the_kit,
+        r"found conv1_1_3x3_s2\S+, .* a checkpoint of icnet train goes to --init",
+    ),
     "basic blocks": (
         lambda path: torch.save(Basic().state_dict(), path),
         r"expected .* such as layer4.2.conv1.weight, found conv1.weight, bn1.weight, .* and \d+ "
         r"more; conv5_3: its layer4.2.conv1.weight is "
         r"64x64x3x3, the network's conv5_3._1x1_reduce.conv.weight 64x256x1x1",
     ),
-    "grouped": (saved(grouped), "its layer4.2.conv2.weight is 64x16x3x3: 64 channels meet 16"),
+    "grouped": (saved(grouped), "its layer4.2.conv2.weight is 64x16x3x3: 16 channels, expected 64"),
     "whole numbers": (
         saved(lambda state: {n: v.int() for n, v in state.items()}),
-        "its layer4.2.conv1.weight is no array of floats",
+        "its layer4.2.conv1.weight is not an array of floats",
     ),
     "not finite": (saved(not_finite), r"numbers that are infinite .* conv4_3._1x1_reduce"),
-    "claimed sizes": (saved(claimed), "its layer4.2.conv1.weight is no array of floats"),
+    "claimed sizes": (saved(claimed), "its layer4.2.conv1.weight is not an array of floats"),
     "claimed sizes, twice": (claimed_twice, "holds the network more than once"),
     "names that are no names": (
         lambda path: torch.save({"a\nb" * 40: torch.ones(1)}, path),

@@ -157,7 +157,7 @@ def test_shares_are_of_the_original(lively):
     assert half.description() == prune(network, 0.5).description()
     assert half.width == 0.25
     assert cost(half).macs < cost(most).macs < cost(network).macs
-    with pytest.raises(InputError, match="smaller shares later"):
+    with pytest.raises(InputError, match="give a smaller share"):
         prune(half, 0.75, network)
 
 
@@ -228,7 +228,7 @@ def test_the_command_prunes_and_says_that_it_only_did_that(origin, tmp_path, cap
     out = tmp_path / "half.safetensors"
     assert main(["compress", str(origin), "--keep", "0.5", "-o", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "accuracy must be regained" in printed
+    assert "pruned only, and not accurate: fine-tune it" in printed
     assert "conv2_1_1x1_proj + 3 summed with it" in printed
     read = load_checkpoint(out)
     expected = prune(load_checkpoint(origin).network, 0.5)
@@ -266,9 +266,9 @@ def test_the_command_fine_tunes(origin, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--keep", "0.5", "0.75"], "each less than the last"),
-        (["--keep", "1"], "shares below 1"),
-        (["--keep", "0.5", "0"], "above 0"),
+        (["--keep", "0.5", "0.75"], "each smaller than the one before"),
+        (["--keep", "1"], "shares between 0 and 1"),
+        (["--keep", "0.5", "0"], "shares between 0 and 1"),
         (["--keep", "nan"], "keep"),
         (["--keep", "0.5", "--dataset", "scenes"], "1 --dataset but 0 --data"),
         (["--keep", "0.5", "-o", "x.pt"], "x.pt: it does not end in .safetensors"),

@@ -70,7 +70,7 @@ def test_a_folder_is_trained_on_in_its_own_classes(trained):
     assert read.info["data"] == [{"name": "farm", "split": "train", "images": 2, "share": 1.0}]
     assert "3 classes of" in done.out
     assert "soil, car, barn" in done.out
-    assert "1 of 3 classes have no pixel in the 2 images to train on" in done.out
+    assert "1 of 3 classes have no pixel in the 2 training images" in done.out
     assert done.out.count("barn") == 2
     assert "miou_farm" in (out.with_suffix(".run") / "metrics.csv").read_text().splitlines()[0]
 
@@ -78,7 +78,7 @@ def test_a_folder_is_trained_on_in_its_own_classes(trained):
 def test_the_shipped_weights_are_tuned_to_them(trained):
     done, out = trained("--init", "shipped", "--validate", "none")
     assert done.code == 0, done.err
-    assert "rows of 1 class of the same name are kept: car" in done.out
+    assert "weights of 1 class with the same name are kept: car" in done.out
     info = load_checkpoint(out).info
     assert info["classes"]["before"] == "cityscapes"
     assert any(each["name"] == "camvid-taught" for each in info["parent"]["data"])
@@ -96,7 +96,7 @@ def test_its_classes_may_be_some_of_a_named_sets_in_another_order(tmp_path, farm
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--label-set", "cityscapes"], "it has no class soil, barn; say which class stands for"),
+        (["--label-set", "cityscapes"], "it has no class soil, barn; give --class-map FILE"),
         (["--label-set", "{map}.json", "--class-map", "{map}"], "there is no|cannot read"),
         (["--label-set", "{farm}/classes.json", "--class-map", "{map}"], "leave it out"),
         (["--dataset", "nosuch", "--data", "x"], "unknown data set 'nosuch'"),
@@ -120,7 +120,9 @@ def test_a_class_map_trains_a_network_of_other_classes(trained, tmp_path):
     done, out = trained("--class-map", tmp_path / "map.json")
     assert done.code == 0, done.err
     assert len(load_checkpoint(out).label_set) == 19
-    assert "no class of the network stands for barn of farm: their pixels are ignored" in done.out
+    assert (
+        "no class of the network stands for barn of farm, so their pixels are ignored" in done.out
+    )
     [note] = [line for line in done.out.splitlines() if "have no pixel" in line]
     assert "16 of 19 classes" in note
     assert "terrain" not in note
@@ -189,14 +191,16 @@ def test_254_classes_leave_room_for_one_merged_target(tmp_path):
 
     one = mixed({"class 0": "x", "class 1": "x"})
     assert one.seen()[254] == 1
-    with pytest.raises(LabelSetError, match="254 classes and 2 that stand for several"):
+    with pytest.raises(
+        LabelSetError, match="254 classes and 2 groups of classes are more than the 255"
+    ):
         mixed({"class 0": "x", "class 1": "x", "class 2": "y", "class 3": "y"})
 
 
 def test_data_without_a_label_is_refused(tmp_path):
     root = folder(tmp_path / "blank", ["a", "b"], [np.full((64, 64), 200)])
     dataset = open_dataset("folder", root, "train")
-    with pytest.raises(DatasetError, match="no pixel of the images to train on is labelled"):
+    with pytest.raises(DatasetError, match="no pixel of the training images is labelled"):
         Mix([dataset], dataset.label_set, TrainConfig(crop=(64, 64))).warnings()
 
 
@@ -242,10 +246,10 @@ def test_what_is_left_out_is_scored_and_not_trained_on(trained, farm):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--leave-out", "0007"], "finds nothing in the name of any image to train on, e.g. "),
-        (["--leave-out", "/train/"], "leaves out all 2 images of farm train"),
+        (["--leave-out", "0007"], "matches no name of a training image, e.g. "),
+        (["--leave-out", "/train/"], "matches all 2 images of farm train"),
         (["--leave-out", "("], "--leave-out ( is not a regular expression"),
-        (["--validate", "left-out"], "say what, with --leave-out REGEX"),
+        (["--validate", "left-out"], "needs --leave-out REGEX also"),
     ],
 )
 def test_a_wrong_part_to_leave_out_is_refused(trained, more, said):

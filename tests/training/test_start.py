@@ -134,15 +134,17 @@ def test_all_but_the_classifiers_is_kept_and_rows_of_the_same_classes(started, k
     assert torch.allclose(theirs, mine, atol=1e-4 * float(theirs.abs().max()))
     [note] = begun.notes
     assert f"{len(floats)} tensors are kept" in note
-    assert "new for the 4 classes of 'farm', in place of the 19 of 'cityscapes'" in note
-    assert note.endswith("rows of 2 classes of the same name are kept: car, person")
+    assert "its 19 classes of 'cityscapes' become the 4 of 'farm', with new layers" in note
+    assert note.endswith("weights of 2 classes with the same name are kept: car, person")
 
 
 def test_classes_in_another_order_are_found_by_their_names(started):
     old, begun = started("icnet", BACKWARDS)
     theirs, mine = answers(old, begun, BACKWARDS)
     assert torch.allclose(theirs, mine, atol=1e-4 * float(theirs.abs().max()))
-    assert "rows of 19 classes of the same name are kept: bicycle, motorcycle" in begun.notes[0]
+    assert (
+        "weights of 19 classes with the same name are kept: bicycle, motorcycle" in begun.notes[0]
+    )
     assert begun.notes[0].endswith(", ...")
 
 
@@ -154,7 +156,7 @@ def test_classifiers_of_as_many_other_classes_are_new(started):
     assert kernels[0].shape == kernels[1].shape
     assert not torch.isclose(*kernels).any()
     assert begun.info["classes"]["kept_rows"] == []
-    assert begun.notes[0].endswith("no row of a class is kept")
+    assert begun.notes[0].endswith("no class has the same name")
 
 
 def test_rows_that_are_not_the_classes_in_their_order_are_not_taken_for_them(started):
@@ -189,7 +191,7 @@ def test_a_configuration_of_another_network_is_not_silently_lost(started):
     assert len(begun.notes) == 1
     config = TrainConfig(network=completed({"width": 0.5}))
     first, _ = start_from(old.path, config, FARM).notes
-    assert "icnet, sub4, width 0.125; configured: icnet, sub124, width 0.5" in first
+    assert "icnet, sub4, width 0.125, not the configured icnet, sub124, width 0.5" in first
 
 
 def test_a_new_network_takes_any_preprocessing_by_name():

@@ -128,14 +128,17 @@ def test_the_notes_say_what_a_teachers_labels_come_to(folders):
     assert "no class of the network stands for boat of camvid" in notes[1]
     plain = mix(folders("plain", teacher=False), folders("kitti"), weigh_confidence=True).warnings()
     assert [note.split(": ")[1] for note in plain] == [
-        "plain train has no confidence, and its labels count in full",
+        "plain train has no confidences, so its labels count in full",
         "kitti train has a network's labels",
     ]
 
 
 def test_a_confidence_is_asked_of_data_that_have_one(folders):
     for settings, said in (
-        ({"min_confidence": 0.5}, "^min_confidence: no data set has a teacher's confidences"),
+        (
+            {"min_confidence": 0.5},
+            "^min_confidence cannot be used: no data set has the confidences of a teacher",
+        ),
         ({"weigh_confidence": True}, "^weigh_confidence: no data set"),
     ):
         with pytest.raises(InputError, match=said):
@@ -150,7 +153,7 @@ def test_a_network_learns_of_a_teacher_and_a_person(folders, run, tmp_path):
     done = run("train", *taught, *how, "--min-confidence", "0.5", "--weigh-confidence")
     assert done.code == 0, done.err
     assert "the network has the 3 classes of" in done.out
-    assert "note: camvid train: scored by the labels that a person drew" in done.out
+    assert "note: camvid train: scored on the labels of a person" in done.out
     assert "miou_camvid" in (tmp_path / "n.run/metrics.csv").read_text()
     info = load_checkpoint(out).info
     assert (info["config"]["min_confidence"], info["config"]["weigh_confidence"]) == (0.5, True)

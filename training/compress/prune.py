@@ -64,7 +64,8 @@ def compress(
     """
     if any(b >= a for a, b in zip((1.0, *keep), keep, strict=False)) or keep[-1] <= 0:
         raise InputError(
-            f"--keep takes shares below 1 and above 0, each less than the last; got {list(keep)}"
+            f"--keep is {list(keep)}; expected shares between 0 and 1, each smaller than the one "
+            "before it"
         )
     first = last = load_checkpoint(origin)
     for step, share in enumerate(keep, 1):
@@ -157,8 +158,8 @@ def prune(
         count = kept_channels(full[group.kernels], keep, multiple)
         if count > group.channels:
             raise InputError(
-                f"{keep:g} of the original would be {count} channels of {group.layers[0]}, which "
-                f"has {group.channels} left: give smaller shares later"
+                f"{keep:g} of the original is {count} channels of {group.layers[0]}, which has "
+                f"only {group.channels} left: give a smaller share"
             )
         cut(state, group, count)
         channels |= dict.fromkeys(group.layers, count)
@@ -271,7 +272,7 @@ class _Watch(TorchFunctionMode):
             self._parents[other] = channels
         else:
             raise InputError(
-                f"the network cannot be pruned: what {func} does to channels is not known"
+                f"the network cannot be pruned: it is not known what {func} does to channels"
             )
         if func in (F.conv2d, F.batch_norm):
             self._count((*args[1:], *kwargs.values()), 0, channels)

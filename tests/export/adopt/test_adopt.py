@@ -157,7 +157,7 @@ def test_the_command_says_what_it_found(run, tmp_path):
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].startswith("file: tensorflow-argmax.onnx, of tf2onnx")
-    assert "behind the logits: Resize, ArgMax, Cast (taken off; the label map is the same)" in lines
-    assert "upsampling: aligned-corners (found: its last Resize is taken off)" in lines
+    assert "after the logits: Resize, ArgMax, Cast (removed; the label map is the same)" in lines
+    assert "upsampling: aligned-corners (found in its last Resize, which is removed)" in lines
     assert lines[-1].startswith("checked against tensorflow-argmax.onnx on ONNX Runtime: 2 images")
     assert out.exists()

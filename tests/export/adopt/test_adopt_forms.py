@@ -138,7 +138,7 @@ def test_a_uint8_input_has_its_preprocessing_inside(take, changed, request_for, 
 
     path = changed(change)
     request = request_for(path)
-    with pytest.raises(Exception, match="is uint8, so that its preprocessing is inside it"):
+    with pytest.raises(Exception, match="is uint8, so its preprocessing is inside the file"):
         adopt(path, tmp_path / "out.onnx", request)
     out = tmp_path / "plain.onnx"
     plain = Preprocessing((0.0, 0.0, 0.0))
@@ -183,9 +183,7 @@ def test_a_label_map_whose_logits_are_not_to_be_had(take, changed):
     out, found = take(path)
     metadata = read_onnx_metadata(out)
     assert (metadata.head, metadata.upsampling, metadata.stride) == ("labels", "none", 1)
-    assert (
-        "output: Identity:0, a label map of 5 classes; its logits are not to be had" in found.found
-    )
+    assert "output: Identity:0, a label map of 5 classes, without logits" in found.found
     pixels = _pixels().transpose(0, 2, 3, 1)
     theirs = onnxruntime.InferenceSession(path).run(None, {"images": pixels})[0][0]
     assert np.array_equal(labels_of(out), theirs)
@@ -222,7 +220,7 @@ def test_a_batch_that_a_constant_says_is_freed_where_that_is_right(take, changed
     out, found = take(changed(change))
     first = onnx.load(out).graph.input[0].type.tensor_type.shape.dim[0]
     assert (first.dim_param == "N", first.dim_value == 1) == (free, not free)
-    what = "any number" if free else "1: the graph holds it as a constant"
+    what = "any number" if free else "1, which is a constant in the graph"
     assert f"images at a time: {what}" in found.found
     with Predictor.open(out, "onnxruntime", "cpu") as predictor:
         one, other = predictor.predict_batch([SCENE, SCENE[:, ::-1].copy()])
@@ -261,10 +259,10 @@ def test_what_upsamples_inside_is_no_proof_of_the_last_upsampling(take, changed)
     out, found = take(path)
     assert read_onnx_metadata(out).upsampling == "half-pixel"
     [line] = [line for line in found.found if line.startswith("upsampling")]
-    assert line.endswith("say --upsampling aligned-corners if this one does, too)")
+    assert line.endswith("if this one does also, give --upsampling aligned-corners)")
     out, found = take(path, upsampling="aligned-corners")
     assert read_onnx_metadata(out).upsampling == "aligned-corners"
-    assert "upsampling: aligned-corners (said)" in found.found
+    assert "upsampling: aligned-corners (given)" in found.found
 
 
 def test_an_upsampling_can_be_left_in_the_graph(take):

@@ -95,20 +95,29 @@ def enlarged(model):
 
 CASES = {
     "two inputs": (second_input, "has 2 inputs (input float32 1 x 3 x 64 x 96; scale float32 1)"),
-    "two outputs": (second_output, "say which has the logits or the label map, with --output NAME"),
+    "two outputs": (
+        second_output,
+        "give --output NAME for the one with the logits or the label map",
+    ),
     "a sequence": (sequence_output, "output, a sequence; expected a tensor of logits or labels"),
-    "grey": (image(1, 1, 64, 96), "is 1 x 1 x 64 x 96: it is no image of 3 channels"),
+    "grey": (image(1, 1, 64, 96), "is 1 x 1 x 64 x 96, which is not an image of 3 channels"),
     "a vector": (image(1, 3), "expected images, N x 3 x H x W or N x H x W x 3"),
-    "int64": (image(1, 3, 64, 96, kind=TensorProto.INT64), "expected an image as float32, or"),
-    "no layout": (image("a", "b", "c", "d"), "does not say where its 3 channels are: say --layout"),
-    "one free side": (image(1, 3, 64, "w"), "one side free and the other fixed (64xany)"),
-    "a domain": (last_node("Swish", "vendor.ops"), "not ONNX's own, vendor.ops.Swish"),
+    "int64": (image(1, 3, 64, 96, kind=TensorProto.INT64), "expected an image as float32 or uint8"),
+    "no layout": (
+        image("a", "b", "c", "d"),
+        "does not show where its 3 channels are: give --layout",
+    ),
+    "one free side": (image(1, 3, 64, "w"), "one free side and one fixed side (64xany)"),
+    "a domain": (last_node("Swish", "vendor.ops"), "do not belong to ONNX, vendor.ops.Swish"),
     "an operator": (last_node("Magic"), "operators that ONNX does not know, Magic"),
     "quantized": (last_node("DynamicQuantizeLinear"), "is quantized already (DynamicQuantizeLi"),
-    "chance": (last_node("Bernoulli"), "answers by chance, or was exported in training mode"),
+    "chance": (last_node("Bernoulli"), "uses random numbers, or was exported in training mode"),
     "above 2 GB": (above_2_gb, "holds 3.2 GB of weights, as float32; an artefact is one file belo"),
-    "larger": (enlarged, "logits of 128x192; expected them no larger than the image: export the"),
-    "no numbers": (last_node("Log"), "not numbers, of noise alone: export the network again"),
+    "larger": (
+        enlarged,
+        "logits of 128x192; expected logits that are not larger than the image: export the",
+    ),
+    "no numbers": (last_node("Log"), "not numbers for an image of noise: export the network again"),
     "not finite": (not_finite, "holds numbers that are infinite or not numbers"),
 }
 
@@ -121,16 +130,16 @@ def test_what_cannot_be_taken_says_why(refused, changed, case):
 
 def test_a_loop_that_nothing_folds_is_named(refused):
     error = refused(FILES / "tensorflow-crop.onnx")
-    assert "holds Loop, whose graphs inside depend on the image or its size" in error
+    assert "has Loop with inner graphs that depend on the image or its size" in error
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--size", "64x128"), "takes images of 64x96 alone: leave --size out"),
-        (("--layout", "NHWC"), "--layout NHWC was said, but the input input of"),
-        (("--output", "logits"), "has no output of that name; it has output float32"),
-        (("--threshold", "0.3"), "is about one channel of logits;"),
+        (("--size", "64x128"), "takes only images of 64x96: leave --size out"),
+        (("--layout", "NHWC"), "--layout NHWC does not fit the input input of"),
+        (("--output", "logits"), "has no such output; it has output float32"),
+        (("--threshold", "0.3"), "is for one channel of logits;"),
         (
             ("--upsampling", "aligned-corners"),
             "upsamples its logits by half-pixel: its last resize has align_corners=F",
@@ -148,14 +157,14 @@ def test_a_rule_for_logits_of_another_size(refused, changed):
         model.graph.output[0].CopyFrom(value)
 
     error = refused(changed(without_resize), "--upsampling", "none")
-    assert "are 32x48, not the image's size: leave --upsampling out" in error
+    assert "are 32x48, not the image's size: leave it out, or give" in error
     error = refused(FILES / "script-cubic.onnx", "--upsampling", "half-pixel")
-    assert "have the image's size: nothing is left to be upsampled; leave" in error
+    assert "have the image's size already; leave" in error
 
 
 def test_a_layout_that_free_sides_allow_and_the_channels_do_not(refused):
     error = refused(FILES / "dynamo-free.onnx", "--layout", "NHWC")
-    assert "whose 3 channels are elsewhere: leave it out" in error
+    assert "whose 3 channels are in another place: leave it out" in error
 
 
 def test_a_size_that_the_graph_refuses(refused):
@@ -180,7 +189,7 @@ def test_a_label_map_with_other_classes(refused, changed, run, tmp_path):
 
     error = refused(changed(last_index, "tensorflow-argmax"), labels=three)
     assert error.startswith("icnet: error: the label map of")
-    assert "holds 4, and the label set has the classes 0 to 2" in error
+    assert "holds 4, but the label set has only the classes 0 to 2" in error
 
 
 def test_no_file_no_onnx_and_half_a_file(refused, tmp_path):

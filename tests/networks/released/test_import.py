@@ -155,7 +155,7 @@ def test_fewer_stages_end_in_the_released_guidance_heads(net, read, stages, head
     weight = getattr(checkpoint.network, head).weight.detach().numpy()
     np.testing.assert_array_equal(weight, net[head][0])
     left = {
-        row.layer for row in released.match.rows if row.where == f"left out: no part of {stages}"
+        row.layer for row in released.match.rows if row.where == f"left out: not a part of {stages}"
     }
     assert {gone, f"{gone}/bn", "conv6_cls"} <= left
 
@@ -189,7 +189,7 @@ def test_all_that_is_missing_or_misshapen_is_named(net, read):
         "conv6_cls, blob 1 (biases): expected 19, found 5",
         "conv2_1_3x3, blob 0 (weights): expected 8x8x3x3, found 8x4x3x3",
         "conv1_sub1/bn, blob 3 (variance): expected 8, missing",
-        "conv3_sub1/bn, blob 4: a tensor too many, 1",
+        "conv3_sub1/bn, blob 4: an unexpected tensor, 1",
         "conv3_2_3x3, blob 0 (weights): expected 16x16x3x3, found NaN",
         "conv3_3_3x3/bn, blob 3 (variance): expected 16, found a negative variance",
     ):

@@ -155,7 +155,7 @@ def test_what_is_no_dict_is_refused(writers, file, value):
 def test_a_plain_array_is_refused(file):
     out = io.BytesIO()
     np.save(out, np.ones(3))
-    with pytest.raises(ModelError, match="array of float64 and not a dict"):
+    with pytest.raises(ModelError, match="array of float64, not a dict"):
         read_layers(file(out.getvalue()))
 
 
