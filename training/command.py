@@ -10,20 +10,22 @@ from icnet_deploy.command import Goal, command, count, options, parser, size
 from icnet_deploy.data import Dataset, open_dataset
 from icnet_deploy.data.dataset import Incomplete, parted
 from icnet_deploy.data.mapping import load_class_map
-from icnet_deploy.data.options import DATASET_HELP, add_exif_option, add_label_options
 from icnet_deploy.data.own.folder import NAME as FOLDER
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import require_place
 from icnet_deploy.labels import CITYSCAPES, LABEL_SETS, LabelSet, load_label_set
+from icnet_deploy.training.options import (
+    TRAINING,
+    add_config_options,
+    add_run_options,
+    add_sets_options,
+)
 
 _STREETS = ("cityscapes", "camvid", "scenes")
 """Data sets that a network of Cityscapes' classes is trained on, if no other classes are named."""
 
 PACKAGES = ("torch", "safetensors", "pytorch_lightning", "tensorboard", "matplotlib")
 """What a run needs, the picture at its end included."""
-
-_TRAINING = "to choose how it trains"
-"""The title of the options that set a training."""
 
 _LEFT_OUT = "left-out"
 """Stands for the images of --leave-out, among the splits to score on."""
@@ -101,7 +103,7 @@ def _add_network(p: argparse.ArgumentParser) -> None:
 
 def _add_settings(p: argparse.ArgumentParser) -> None:
     """Adds what is set otherwise than the configuration has it."""
-    group = options(p, _TRAINING)
+    group = options(p, TRAINING)
     group.add_argument("--batch", type=count, metavar="N", help="images in each step")
     group.add_argument(
         "--crop", type=size, metavar="HEIGHTxWIDTH", help="the size of the crops in pixels"
@@ -146,50 +148,6 @@ def _add_validation(p: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score on N images of each data set (default: all)",
     )
-
-
-def add_config_options(p: argparse.ArgumentParser, what: str) -> None:
-    """Adds the settings of a training: a configuration, and for how long.
-
-    Args:
-        p: of the command.
-        what: the configuration is, in words.
-    """
-    group = options(p, _TRAINING)
-    group.add_argument(
-        "--config",
-        default="camvid",
-        metavar="NAME|FILE.toml",
-        help=f"{what}: a shipped name, or a file (default: %(default)s)",
-    )
-    group.add_argument(
-        "--steps", type=count, metavar="N", help="optimizer steps (default: the configuration's)"
-    )
-
-
-def add_run_options(p: argparse.ArgumentParser, state: str) -> None:
-    """Adds where results and the state of a run go, and whether one is continued.
-
-    Args:
-        p: of the command.
-        state: it continues from, in words.
-    """
-    options(p, Goal.RESULTS).add_argument(
-        "-o",
-        "--out",
-        required=True,
-        type=Path,
-        metavar="FILE.safetensors",
-        help="the checkpoint to write",
-    )
-    group = options(p, Goal.RUN)
-    group.add_argument(
-        "--run",
-        type=Path,
-        metavar="DIR",
-        help="the folder that keeps the state of the run (default: OUT with the suffix .run)",
-    )
-    group.add_argument("--resume", action="store_true", help=f"continue from {state}")
 
 
 @command
@@ -250,45 +208,6 @@ def _init(given: Path | None) -> Path | None:
     from icnet_deploy.networks.checkpoint import SHIPPED
 
     return SHIPPED
-
-
-def add_sets_options(
-    p: argparse.ArgumentParser, required: bool = False, description: str | None = None
-) -> None:
-    """Adds what is trained on: data sets, their splits, and what their labels mean."""
-    group = options(p, Goal.IMAGES, description)
-    group.add_argument(
-        "--dataset",
-        action="append",
-        required=required,
-        default=None if required else [],
-        metavar="NAME",
-        help=f"{DATASET_HELP}; may be repeated",
-    )
-    group.add_argument(
-        "--data",
-        action="append",
-        required=required,
-        default=None if required else [],
-        type=Path,
-        metavar="DIR",
-        help="the data set's folder; may be repeated",
-    )
-    group.add_argument(
-        "--split",
-        default="train",
-        metavar="NAME",
-        help="train on this split of every data set, or on several, e.g. train+val (default: "
-        "%(default)s)",
-    )
-    group.add_argument(
-        "--leave-out",
-        metavar="REGEX",
-        help="do not train on the images whose file names match REGEX, e.g. '^(0001TP|0006R0)_' "
-        "for two drives; a REGEX with a / is searched in paths",
-    )
-    add_label_options(p, label_set=False)
-    add_exif_option(p)
 
 
 def open_sets(args: argparse.Namespace, label_set: LabelSet) -> list[Dataset]:

@@ -11,14 +11,8 @@ from icnet_deploy.command import command, options, parser
 from icnet_deploy.documents import as_read
 from icnet_deploy.files import sha256
 from icnet_deploy.report.tables import Table
-from icnet_deploy.training.command import (
-    PACKAGES,
-    add_config_options,
-    add_run_options,
-    add_sets_options,
-    check_request,
-    open_sets,
-)
+from icnet_deploy.training.command import PACKAGES, check_request, open_sets
+from icnet_deploy.training.options import add_config_options, add_run_options, add_sets_options
 
 if TYPE_CHECKING:
     from icnet_deploy.networks.base import SegmentationNetwork
