@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from icnet_deploy import command as shared
+from icnet_deploy.command import Goal
 from icnet_deploy.documents import POSITIVE, PROBABILITY
 from icnet_deploy.errors import ImageError, InputError
 from icnet_deploy.files import make_folder
@@ -20,7 +21,7 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.predict.inputs import Item, find_items
+from icnet_deploy.runtime.predict.inputs import Item, find_items, require_folder_name
 from icnet_deploy.runtime.predict.labelling import Timings, label_files
 from icnet_deploy.runtime.predict.log import NAME, PredictionLog
 from icnet_deploy.runtime.predict.sure import SureLabels, check_unsure
@@ -36,108 +37,120 @@ _STAGES = ("preprocess", "inference", "label_map", "confidence", "total")
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = shared.parser(
         "icnet predict",
-        "Label images, videos, and folders of both (with sub-folders).\n\n"
-        "For an image NAME it writes NAME_labels.png (8 bits, a class index a pixel),\n"
-        "NAME_colour.png (the same in colours) and, to look at, NAME_overlay.jpg; for a video or\n"
-        "an animation, NAME_overlay.mp4; for a TIFF of several pages, what an image gets of each:\n"
-        "NAME_page1_labels.png and so on.\n\n"
-        "DIR/predictions.jsonl gets a line for each file: what became of it, how long it took,\n"
-        "the share of each class. The same command again goes on where a stopped one had come to.",
+        "Label images and videos, one by one or whole folders of them.",
         "icnet predict street.jpg --model icnet.onnx -o out",
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="an image, a video or a folder")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="an image, a video, or a folder of them with its sub-folders",
+    )
     parser.add_argument(
         "--model",
         required=True,
         metavar="FILE",
-        help="an ONNX file (`icnet export -o icnet.onnx` writes that of the shipped network), an "
-        "engine, or a folder that `icnet verify` checked, of which the fastest file is taken",
+        help="an ONNX file (`icnet export -o icnet.onnx` writes one), an engine, or a folder that "
+        "`icnet verify` checked: then the fastest file in it is used",
     )
-    parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="DIR", help="the folder of the results"
+    _add_results(parser)
+    _add_large(parser)
+    _add_run(parser)
+    add_trust_options(parser)
+    args = parser.parse_args(argv)
+    if args.overlap is not None and not args.tiles:
+        raise InputError("--overlap says how far tiles overlap: give --tiles also")
+    return args
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    group = shared.options(parser, Goal.RESULTS)
+    group.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the folder for the results; an image NAME gets NAME_labels.png (a class index for "
+        "each pixel), NAME_colour.png and NAME_overlay.jpg, a video or an "
+        f"animation gets NAME_overlay.mp4; {NAME} records each file",
     )
-    parser.add_argument(
-        "--runtime", default="auto", metavar="NAME", help=f"auto, {', '.join(RUNTIMES)}"
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="label every file again (default: skip a file if the same model and options labelled "
+        "it before and its results are still there)",
     )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", *DEVICES), help="cuda is CUDA or an error"
+    group.add_argument(
+        "--label-ids",
+        action="store_true",
+        help="write the ids that the data set's evaluation server expects (default: class indices)",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--unsure-below",
+        type=shared.number_type(PROBABILITY),
+        metavar="P",
+        help="give no class to a pixel if the softmax share of its class is below P, 0 to 1: it is "
+        "255 in NAME_labels.png (0 with --label-ids), black in NAME_colour.png, and unchanged in "
+        "overlays; needs a model with the head logits (default: every pixel gets a class)",
+    )
+
+
+def _add_large(parser: argparse.ArgumentParser) -> None:
+    group = shared.options(parser, "to label large images")
+    group.add_argument(
+        "--tiles",
+        action="store_true",
+        help="label overlapping tiles of the model's size and average their logits; needs a model "
+        "with the head logits and a fixed size (default: resize the image to the model's size)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="with --tiles: the least share of a side that neighbours have in common, 0 to "
+        f"{MOST_OVERLAP} (default: {OVERLAP})",
+    )
+    group.add_argument(
+        "--max-megapixels",
+        type=shared.number_type(POSITIVE),
+        metavar="N",
+        help="refuse images and video frames of more than N million pixels; the environment "
+        f"variable {LIMIT} sets this for all commands (default: 100)",
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = shared.options(parser, Goal.RUN)
+    group.add_argument(
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help=f"what runs the model: auto, {', '.join(RUNTIMES)} (default: auto)",
+    )
+    group.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", *DEVICES),
+        help="where it runs; cuda fails if CUDA does not work (default: auto)",
+    )
+    group.add_argument(
         "--size",
         type=shared.size,
         metavar="HxW",
-        help="of a folder that holds artefacts of several input sizes: which to choose among",
+        help="use only files of this input size, if --model is a folder that holds several sizes "
+        "(default: a folder must hold one size)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--threads", type=shared.count, metavar="N", help="CPU threads (default: the runtime's)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--streams",
         type=shared.count,
         default=1,
         metavar="N",
-        help="images that the network works on at once, on the CPU; as many as there are cores "
-        "gives more images a second, and each takes longer (default: 1)",
-    )
-    add_trust_options(parser)
-    parser.add_argument(
-        "--label-ids",
-        action="store_true",
-        help="write the ids that the data set's evaluation server expects, not class indices",
-    )
-    _add_overwrite(parser)
-    _add_limit(parser)
-    _add_unsure(parser)
-    _add_tiles(parser)
-    args = parser.parse_args(argv)
-    if args.overlap is not None and not args.tiles:
-        raise InputError("--overlap is of tiles: give --tiles, too")
-    return args
-
-
-def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="label again what an earlier run did with the same model and options; without it that "
-        f"is skipped where its results are still there, as DIR/{NAME} tells",
-    )
-
-
-def _add_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-megapixels",
-        type=shared.number_type(POSITIVE),
-        metavar="N",
-        help=f"refuse larger images and videos, whatever their files say that they hold; as the "
-        f"environment's {LIMIT}, which holds for all commands (default: 100)",
-    )
-
-
-def _add_unsure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--unsure-below",
-        type=shared.number_type(PROBABILITY),
-        metavar="P",
-        help="ignore the pixels whose class has a softmax share below P, 0 to 1: they are 255 in "
-        "NAME_labels.png (0 with --label-ids), black in NAME_colour.png, and in overlays the image "
-        "itself (needs the head logits)",
-    )
-
-
-def _add_tiles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tiles",
-        action="store_true",
-        help="do not resize a large image: label overlapping tiles of the model's size and average "
-        "their logits (needs the head logits and a fixed size)",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        metavar="SHARE",
-        help=f"of tiles: by how much of a side neighbours overlap at least, 0 to {MOST_OVERLAP} "
-        f"(default: {OVERLAP})",
+        help="how many images the network works on at once, on the CPU; one for each core gives "
+        "the most images a second, but each image takes longer (default: 1)",
     )
 
 
@@ -165,6 +178,7 @@ def _limited(megapixels: float | None) -> Iterator[None]:
 
 
 def _predicted(args: argparse.Namespace) -> int:
+    require_folder_name(args.output)
     items = find_items(args.inputs, args.output)
     with Predictor.open(
         args.model,
@@ -242,8 +256,8 @@ def _id_table(label_set: LabelSet) -> Any:
     """A table, uint8 256, from a class index to its label id."""
     if label_set.label_ids is None:
         raise InputError(
-            f"--label-ids: the model's label set {label_set.name!r} has no label ids; leave the "
-            "option away to get class indices"
+            f"--label-ids: the model's label set {label_set.name!r} has no label ids; leave out "
+            "the option to get class indices"
         )
     return np.frombuffer(label_set.train_to_label_ids(), np.uint8)
 
@@ -267,4 +281,4 @@ def _summarise(
     )
     if predictor.choice:
         print(f"chosen: {predictor.choice}")
-    print(f"median ms an image, of {len(timings)}: {stages}")
+    print(f"milliseconds for an image (median of {len(timings)}): {stages}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from os.path import isdir, isfile
+from os.path import exists, isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
@@ -99,6 +99,21 @@ def find_items(
     return items
 
 
+def require_folder_name(output: Path) -> None:
+    """Refuses a new folder of results that is called like a file, as if -o named one result.
+
+    Raises:
+        InputError: nothing has that name yet, and it ends as an image's or a video's does.
+    """
+    suffix = output.suffix.lower()
+    if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not exists(output):
+        kind = "a video" if suffix in VIDEO_SUFFIXES else "an image"
+        raise InputError(
+            f"-o {output} is the name of {kind}, but -o names the folder for the results: give a "
+            f"folder, such as -o {output.with_suffix('')}"
+        )
+
+
 def _pages(path: Path) -> int:
     try:
         return ImageFile(path).pictures
@@ -117,8 +132,8 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         )
     if real_path(path) == real_path(output):
         raise InputError(
-            f"{path} is both an input and the output folder, whose pictures the next run would "
-            "take for inputs: name another folder with -o"
+            f"{path} is both an input and the output folder, and the next run would label the "
+            "results: name another folder with -o"
         )
     results, inside = real_path(output), find_files(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
     files, left_out = (
@@ -129,8 +144,8 @@ def _expand(path: Path, output: Path, tell: Callable[[str], object]) -> Iterator
         tell(f"{path}: {replace(inside, left_out=left_out).says_left_out()}")
     if not files:
         raise InputError(
-            f"there is no image or video in the folder {str(path)!r} or its sub-folders: check the "
-            "folder, and the files' endings (such as .jpg, .png, .mp4)"
+            f"there is no image or video in the folder {str(path)!r} or its sub-folders: check "
+            "the folder, and how its files end (.jpg, .png, .mp4 or the like)"
         )
     for file in files:
         yield file, file.relative_to(path).with_suffix("")

@@ -129,7 +129,7 @@ class TestUnsure:
         pixels = SIZE[0] * SIZE[1]
         assert f"confidence below 0.6: {unsure.sum():,} of {pixels:,} pixels" in said
         assert f"({unsure.mean():.1%})" in said
-        assert "labels: 255" in said
+        assert "have no class (255 in the label maps)" in said
         assert ", confidence " in said  # its milliseconds
 
     def test_label_ids(self, predict, out, expected, tmp_path, capfd):
@@ -139,7 +139,7 @@ class TestUnsure:
         table = np.frombuffer(CITYSCAPES.train_to_label_ids(), np.uint8)
         ids = np.where(unsure, 0, table[prediction.labels])
         np.testing.assert_array_equal(read_grey(out / "street_labels.png"), ids)
-        assert "labels: 0" in capfd.readouterr().out
+        assert "have no class (0 in the label maps)" in capfd.readouterr().out
 
     def test_the_overlay_shows_the_image_there(self, expected):
         prediction, unsure = expected
@@ -183,7 +183,7 @@ class TestUnsure:
         assert_refused(
             main([picture, "--model", str(own), *words, "--label-ids"]),
             capfd,
-            "0 is a class's id",
+            "0 is the id of a class",
             "leave out --label-ids",
         )
         assert not out.exists()
@@ -251,6 +251,23 @@ def test_a_tiff_that_lost_a_page(predict, out, blocks, tmp_path, capfd):
     assert_refused(predict(tmp_path / "scan.tif"), capfd, "scan.tif")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("result.png", "an image"), ("a/b.JPEG", "an image"), ("c.mp4", "a video")]
+)
+def test_a_folder_of_results_that_is_called_like_one_file(
+    predict, blocks, tmp_path, capfd, name, kind
+):
+    """`-o result.png`: who writes that expects one picture, not a folder."""
+    write_image(tmp_path / "a.png", blocks(SIZE))
+    result = tmp_path / name
+    code = predict(tmp_path / "a.png", options=("-o", result))
+    wanted = f"-o {result} is the name of {kind}, but -o names the folder for the results: give"
+    assert_refused(code, capfd, wanted, f"such as -o {result.with_suffix('')}")
+    assert not result.parent.exists() or not result.exists()
+    result.mkdir(parents=True)  # there is such a folder: it is meant
+    assert predict(tmp_path / "a.png", options=("-o", result)) == 0
+
+
 def test_a_suffix_of_nothing(predict, out, blocks, tmp_path, capfd):
     """An image by its content is labelled; what is none is refused with the suffixes of videos."""
     write_image(tmp_path / "a.png", blocks(SIZE))
@@ -259,7 +276,13 @@ def test_a_suffix_of_nothing(predict, out, blocks, tmp_path, capfd):
     assert files(out) == results("a")
     (tmp_path / "b.xyz").write_bytes(b"neither " * 99)
     capfd.readouterr()
-    assert_refused(predict(tmp_path / "b.xyz"), capfd, "b.xyz", "by its suffix", ".mp4")
+    assert_refused(
+        predict(tmp_path / "b.xyz"),
+        capfd,
+        "b.xyz",
+        "the name of a video must end in one of",
+        ".mp4",
+    )
 
 
 def test_no_two_inputs_share_a_result(predict, out, blocks, tmp_path):
