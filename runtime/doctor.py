@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icnet_deploy import command as shared
+from icnet_deploy.command import Goal
 from icnet_deploy.errors import InputError, pip_install
 from icnet_deploy.files import is_leftover, write_json
 from icnet_deploy.metadata import NO_DIGEST
@@ -27,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is None:
         choices = list(remembered_choices())
         machine["choices"] = [asdict(choice) for choice in choices]
-        title = "remembered choices (icnet doctor --model FOLDER)"
+        title = "remembered choices (`icnet doctor --model FOLDER` explains one)"
         if not choices:
-            title = "no choice among a folder's artefacts is remembered here"
+            title = "no choice among the files of a folder is remembered yet"
         lines = [*report(machine), "", title, *(f"  {choice}" for choice in choices)]
     else:
         with Predictor.from_folder(
@@ -49,32 +50,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = shared.parser(
         "icnet doctor",
-        "Say what this machine has, which runtime `auto` chooses and why, and what to install\n"
-        "for the rest; or which artefact of a folder is chosen on it, and why.",
+        "Show what this machine can run, which runtime `auto` chooses, and what to install.",
         "icnet doctor --model release",
     )
-    parser.add_argument(
+    group = shared.options(parser, "to see which file of a folder is the fastest here")
+    group.add_argument(
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="say which of its artefacts is the fastest here: measured if it is not remembered",
+        help="show which artefact of this folder is chosen, and why (default: show the machine)",
     )
-    parser.add_argument(
-        "--measure", action="store_true", help="with --model: measure also what is remembered"
+    group.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --model: measure again (default: use the times that were kept)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--size",
         type=shared.size,
         metavar="HxW",
-        help="with --model: only its artefacts of this size, where it holds several",
+        help="with --model: use only files of this input size (default: a folder must hold one "
+        "size)",
     )
     add_trust_options(parser, folder_only=True)
-    parser.add_argument("--json", metavar="FILE", help="also write it all as JSON")
+    shared.options(parser, Goal.RESULTS).add_argument(
+        "--json", metavar="FILE", help="write the result as JSON"
+    )
     args = parser.parse_args(argv)
     options = {"--measure": args.measure, "--size": args.size, "--trusted-key": args.trusted_key}
     given = next((option for option, value in options.items() if value), None)
     if args.model is None and given:
-        raise InputError(f"{given} is for --model FOLDER: there is nothing else to choose from")
+        raise InputError(f"{given} needs a folder to choose from: give --model FOLDER also")
     return args
 
 
@@ -100,7 +106,7 @@ def explain(choice: Choice, entry: Entry | None = None) -> list[str]:
 def notes(folder: Path) -> list[str]:
     """Lines on files of a folder that nobody can vouch for, or that a killed process left."""
     lines = [
-        f"  {path.name}: a process that was killed left it: remove it"
+        f"  {path.name}: a killed process left this file: delete it"
         for path in sorted(filter(is_leftover, folder.iterdir()))
     ]
     lines += [
@@ -116,7 +122,7 @@ def _timed_row(one: Candidate, best: float | None) -> str:
     if one.median_ms is None or best is None:
         return where.rstrip()
     times = "1 run" if one.runs == 1 else f"{one.runs} runs"
-    return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} of the fastest, {times}"
+    return f"{where} {one.median_ms:>8.1f}   {one.median_ms / best:.2f} times the fastest, {times}"
 
 
 def report(machine: dict[str, Any]) -> list[str]:
@@ -131,14 +137,15 @@ def report(machine: dict[str, Any]) -> list[str]:
         "runtimes",
         *(_row(name, _state(value)) for name, value in machine["runtimes"].items()),
         "",
-        "what drives the GPU for an engine",
+        "GPU access for engines",
         *(_row(name, _state(value)) for name, value in machine["cuda"].items()),
         "",
-        f"label maps are {machine['label_map']['kind']}: {machine['label_map']['why']}",
-        f"whether images are whole: {machine['jpeg']['why']}",
-        f"auto means {auto['runtime']} on {auto['device']}: {auto['why']}"
+        f"code that makes label maps: {machine['label_map']['kind']} "
+        f"({machine['label_map']['why']})",
+        f"check of JPEG files: {machine['jpeg']['kind']} ({machine['jpeg']['why']})",
+        f"auto chooses {auto['runtime']} on {auto['device']}: {auto['why']}"
         if auto["runtime"]
-        else f"auto finds nothing that runs a model: {auto['why']}",
+        else f"auto finds no runtime: {auto['why']}",
         "",
         "packages",
         *(_row(p.name, packages[p.name] or f"missing: {p.purpose}") for p in PACKAGES),
@@ -150,8 +157,10 @@ def report(machine: dict[str, Any]) -> list[str]:
         if packages[p.name] is None and p.extra
     ]
     if packages["onnxruntime-gpu"] is None:
-        missing.append("  (onnxruntime and onnxruntime-gpu exclude each other: uninstall the one")
-        missing.append("  before the other is installed)")
+        missing.append(
+            "  (onnxruntime and onnxruntime-gpu exclude each other: uninstall one before you"
+        )
+        missing.append("  install the other)")
     return [*lines, "", "to install what is missing", *missing] if missing else lines
 
 
@@ -160,7 +169,7 @@ def _clashing(clashes: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if clashes:
         yield from ("", "packages that overwrite each other")
     for module, names in clashes.items():
-        yield _row(module, f"{' and '.join(names)} all install it: keep one of them:")
+        yield _row(module, f"{' and '.join(names)} install the same files: keep only one:")
         yield f"  pip uninstall -y {' '.join(names)} && pip install {names[0]}"
 
 
@@ -179,7 +188,7 @@ def _hardware(machine: dict[str, Any]) -> list[str]:
         _row("processor", f"{cpu['model']}, {cpu['cores']} cores"),
         _row("instructions", " ".join(cpu["flags"]) or "unknown"),
         _row("memory", "unknown" if memory is None else f"{memory} GiB"),
-        *(_row("GPU", text) for text in gpus or ["none that nvidia-smi shows"]),
+        *(_row("GPU", text) for text in gpus or ["none: nvidia-smi shows no GPU"]),
     ]
 
 

@@ -60,7 +60,7 @@ PACKAGES = (
     _Package("av", ("av",), "video", "videos and animations"),
     _Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run on the CPU"),
     _Package("onnxruntime-gpu", ("onnxruntime-gpu",), "cuda", "run on an NVIDIA GPU"),
-    _Package("openvino", ("openvino",), "openvino", "run on the CPU, the faster way"),
+    _Package("openvino", ("openvino",), "openvino", "run on the CPU, faster"),
     _Package("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"), "tensorrt", "engines"),
     _Package(
         "tensorrt_rtx",
@@ -68,9 +68,9 @@ PACKAGES = (
         "tensorrt-rtx",
         "engines for RTX GPUs",
     ),
-    _Package("cuda-core", ("cuda-core",), "tensorrt", "drive the GPU for an engine"),
-    _Package("pycuda", ("pycuda",), None, "drive the GPU, another way"),
-    _Package("torch", ("torch",), "export", "export, training, the reference of parity"),
+    _Package("cuda-core", ("cuda-core",), "tensorrt", "GPU access for engines"),
+    _Package("pycuda", ("pycuda",), None, "GPU access for engines, if cuda-core is missing"),
+    _Package("torch", ("torch",), "export", "export, training, the reference for parity"),
     _Package("safetensors", ("safetensors",), "export", "checkpoints"),
     _Package("onnx", ("onnx",), "export", "export"),
     _Package("onnxscript", ("onnxscript",), "export", "export"),
@@ -216,7 +216,7 @@ def _auto() -> dict[str, Any]:
         return {"runtime": runtime, "device": device, "why": f"{runtime} ran a convolution on CUDA"}
     faster = ", ".join(ranked(device)[: ranked(device).index(runtime)])
     here = f"{faster} is not installed" if faster else f"{runtime} is the fastest on a CPU"
-    why = f"no CUDA that works with {', '.join(ranked('cuda'))}; {here}"
+    why = f"CUDA does not work with {', '.join(ranked('cuda'))}; {here}"
     return {"runtime": runtime, "device": device, "why": why}
 
 

@@ -18,9 +18,9 @@ def private_folder(place: Path) -> Iterator[Path]:
 def no_room(error: OSError) -> OutputError:
     """What is said where a copy cannot be made."""
     return OutputError(
-        "cannot copy what is to be proved, so that nobody changes it any more, to the folder for "
-        f"temporary files: {error.strerror or error}; the environment's TMPDIR names another, "
-        "which needs room for the artefacts"
+        "cannot copy the artefacts to the folder for temporary files, where they are checked: "
+        f"{error.strerror or error}; set the environment variable TMPDIR to a folder with more "
+        "room"
     )
 
 

@@ -15,22 +15,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet sign`; returns its exit code."""
     parser = shared.parser(
         "icnet sign",
-        "Sign a folder of artefacts: every file that it holds, with its name. Sign it last, after\n"
-        f"`icnet verify`. It writes {NAME} into the folder, in the format of OpenSSF's model\n"
-        "signing, which `icnet verify-signature`, `icnet predict --trusted-key` and\n"
-        "`Predictor.open(trusted_key=)` check. No network is asked. A key is made by:\n"
-        "  openssl ecparam -name prime256v1 -genkey -noout -out key.pem\n"
-        "  openssl ec -in key.pem -pubout -out key.pub",
+        "Sign every file of a folder, so that others can prove where the folder comes from.",
         "icnet sign release --key key.pem",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of artefacts")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help=f"the folder of artefacts, complete: sign after `icnet verify`; it gets the file "
+        f"{NAME}",
+    )
     parser.add_argument(
         "--key",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the private key, PEM, on the curve P-256, P-384 or P-521; the environment's "
-        f"{PASSWORD} says its password",
+        help="your private key, PEM, on the curve P-256, P-384 or P-521 (docs/reliability.md shows "
+        f"how to make one); the environment variable {PASSWORD} holds its password",
     )
     args = parser.parse_args(argv)
     _require_folder(args.folder)
@@ -48,6 +49,6 @@ def _require_folder(folder: Path) -> None:
     left = sorted(path.name for path in folder.iterdir() if is_leftover(path))
     if left:
         raise InputError(
-            f"{folder} holds {left[0]}, which a command that was killed left, or is writing now: "
-            "delete it, or sign when that command has ended"
+            f"{folder} holds {left[0]}, which a command is writing now, or left when it was "
+            "killed: wait until that command ends, or delete the file"
         )

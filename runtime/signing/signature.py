@@ -52,7 +52,7 @@ def sign_folder(folder: Path, key: Path) -> dict[str, str]:
     root = Path(os.path.realpath(folder))
     names = list(files_of(root, folder))
     if not names:
-        raise ModelError(f"{folder} holds no file: there is nothing to sign")
+        raise ModelError(f"{folder} holds no file to sign")
     for name in names:
         require_plain(name, f"cannot sign {folder}: it")
     from model_signing import hashing, signing
@@ -64,8 +64,8 @@ def sign_folder(folder: Path, key: Path) -> dict[str, str]:
         signer = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except Exception as error:  # of its libraries, which have no common root
         raise InputError(
-            f"{key} is no private key that can sign ({error}): expected {_CURVES}, of which the "
-            f"environment's {PASSWORD} says the password if it is encrypted"
+            f"cannot sign with {key} ({error}): expected a private key, {_CURVES}; if it is "
+            f"encrypted, set the environment variable {PASSWORD} to its password"
         ) from error
     with private_folder(folder) as private:  # a new file in the folder itself would be signed
         made = private / NAME
@@ -107,14 +107,16 @@ def signed_files(folder: Path, key: Path) -> dict[str, str]:
         manifest = _verified(bundle, key, folder / NAME)
     where = f"the signature {folder / NAME}"
     if manifest.serialization_type.get("method") != "files":
-        raise ModelError(f"{where} is of parts of files, not of whole ones: sign with `icnet sign`")
+        raise ModelError(
+            f"{where} covers parts of files, not whole files: sign the folder with `icnet sign`"
+        )
     signed = {}
     for one in manifest.resource_descriptors():
         require_plain(one.identifier, where)
         if one.digest.algorithm != "sha256" or not SHA256.fits(one.digest.digest_hex):
             raise ModelError(
-                f"{where} has a {one.digest.algorithm!a} of {one.identifier}, expected a SHA-256: "
-                "sign with `icnet sign`"
+                f"{where} has a {one.digest.algorithm!a} for {one.identifier}, expected a "
+                "SHA-256: sign the folder with `icnet sign`"
             )
         signed[one.identifier] = one.digest.digest_hex
     return signed
@@ -148,7 +150,7 @@ def files_of(root: Path, called: Path) -> Iterator[str]:
             elif not stat.S_ISREG(mode):
                 raise ModelError(
                     f"{called} holds {inner!a:.200}, which is a link, a pipe, a socket or a "
-                    "device: a signature is of files; put a copy in its place"
+                    "device: only plain files can be signed; put a copy in its place"
                 )
             elif inner != NAME:
                 yield inner
@@ -163,7 +165,9 @@ def require_plain(name: str, whose: str) -> None:
     except UnicodeEncodeError:
         inside = False
     if not inside or str(path) != name or "\0" in name:
-        raise ModelError(f"{whose} names {name!a}, which is no name of a file in a folder")
+        raise ModelError(
+            f"{whose} names {name!a}, which is not the name of a file inside the folder"
+        )
 
 
 def _require_package(purpose: str) -> None:
@@ -175,7 +179,7 @@ def _read_key(key: Path, folder: Path) -> None:
     try:
         with open_file(key) as file:
             if len(file.read(_MOST_KEY_BYTES + 1)) > _MOST_KEY_BYTES:
-                raise InputError(f"{key} is no key: it is larger than {_MOST_KEY_BYTES} bytes")
+                raise InputError(f"{key} is not a key: it is larger than {_MOST_KEY_BYTES} bytes")
     except OSError as error:
         raise InputError(
             f"cannot read the key {key}: {error.strerror or error}; expected {_CURVES}"
@@ -183,8 +187,8 @@ def _read_key(key: Path, folder: Path) -> None:
     root = os.path.realpath(folder)
     if os.path.commonpath([root, os.path.realpath(key)]) == root:
         raise InputError(
-            f"the key {key} lies in the folder {folder}, whose files it is to prove: who can "
-            "change these can change the key; keep it elsewhere"
+            f"the key {key} is in the folder {folder}, whose files it protects: whoever changes "
+            "the files can change the key; keep the key elsewhere"
         )
 
 
@@ -197,21 +201,21 @@ def _read(folder: Path) -> bytes:
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} is not signed: it holds no {NAME}; sign it with `icnet sign {folder} --key "
-            "FILE`, or do not ask for a signature if you trust where it comes from"
+            "FILE`, or use it without a key if you trust its source"
         ) from error
     except OSError as error:
         raise ModelError(f"cannot read the signature {path}: {error.strerror or error}") from error
     if len(content) > _MOST_BYTES:
-        raise ModelError(f"{path} is no signature: it is larger than {_MOST_BYTES} bytes")
+        raise ModelError(f"{path} is not a signature: it is larger than {_MOST_BYTES} bytes")
     try:
         bundle = parse(content)
         # Without it the package says on stdout that it checks no hint.
         if not bundle["verificationMaterial"]["publicKey"]["hint"] or not _payload(bundle):
-            raise ValueError("it does not say whose it is")
+            raise ValueError("it does not name its key")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{path} is no signature that `icnet sign` wrote ({error}): it was cut off or changed; "
-            "get the folder anew from where you trust it"
+            f"{path} is not a signature of `icnet sign` ({error}), or was cut off or changed: get "
+            "the folder again from a source that you trust"
         ) from error
     return content
 
@@ -230,21 +234,21 @@ def _verified(bundle: Path, key: Path, called: Path) -> Any:
         from model_signing._signing.sign_sigstore_pb import Signature
     except ImportError as error:
         raise UnavailableError(
-            f"the package 'model-signing' that is installed is not one that this version knows "
-            f"({error}): {pip_install('sign')}"
+            f"this version does not work with the installed package 'model-signing' ({error}): "
+            f"{pip_install('sign')}"
         ) from error
     try:
         verifier = Verifier(key)
     except Exception as error:  # of its libraries, which have no common root
         raise InputError(
-            f"{key} is no public key that signatures can be checked with ({error}): expected "
-            f"{_CURVES}, as `openssl ec -in PRIVATE.pem -pubout` writes it"
+            f"cannot check a signature with {key} ({error}): expected a public key, {_CURVES}, "
+            "which `openssl ec -in PRIVATE.pem -pubout` writes"
         ) from error
     try:
         return verifier.verify(Signature.read(bundle))
     except Exception as error:  # whatever it is, nothing is verified
         said = str(error) or type(error).__name__
         raise ModelError(
-            f"{called} is not a signature by {key}: it was made by another key, or was changed "
-            f"({said[:200]}); get the folder anew from where you trust it"
+            f"{called} was not made with the key of {key}, or was changed ({said[:200]}): get the "
+            "folder again from a source that you trust"
         ) from error

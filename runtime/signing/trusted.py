@@ -86,8 +86,8 @@ def trusted_file(
                 _require_signed(folder / name, found, signed.get(name))
         if sha256 is not None and (found := artefact_sha256(copy)) != sha256.lower():
             raise ModelError(
-                f"{path} is not the file that was asked for: its SHA-256 is {found}, expected "
-                f"{sha256.lower()}; get it anew from where you trust it"
+                f"{path} is not the file that you asked for: its SHA-256 is {found}, expected "
+                f"{sha256.lower()}; get it again from a source that you trust"
             )
         yield copy
 
@@ -135,9 +135,9 @@ def check_folder(
             if len(unsigned) > _SHOWN:
                 break
     if unsigned:
-        raise _not_as_signed(folder, "holds what was not signed", unsigned)
+        raise _not_as_signed(folder, "holds files that were not signed", unsigned)
     if missing := [name for name in signed if name not in there]:
-        raise _not_as_signed(folder, "lacks what was signed", missing)
+        raise _not_as_signed(folder, "lacks files that were signed", missing)
     for name, digest in signed.items():
         found = (read or _hash)(root / name, name)
         _require_signed(folder / name, found, digest)
@@ -164,12 +164,11 @@ def _parts(path: Path, signed: Mapping[str, str] | None, engine: bool) -> list[s
 def _require_signed(path: Path, found: str, wanted: str | None) -> None:
     """ModelError where a file is not the one that was signed."""
     if wanted is None:
-        raise _not_as_signed(path.parent, "holds what was not signed", [path.name])
+        raise _not_as_signed(path.parent, "holds files that were not signed", [path.name])
     if found != wanted:
         raise ModelError(
-            f"{path} is not the file that was signed: its SHA-256 is {found[:16]}..., and "
-            f"{NAME} says {wanted[:16]}...: it was changed, or swapped for another; get the folder "
-            "anew from where you trust it"
+            f"{path} is not the file that was signed: its SHA-256 is {found[:16]}..., {NAME} says "
+            f"{wanted[:16]}...; get the folder again from a source that you trust"
         )
 
 
@@ -177,8 +176,8 @@ def _not_as_signed(folder: Path, what: str, names: list[str]) -> ModelError:
     shown = ", ".join(ascii(name).strip("'") for name in sorted(names)[:_SHOWN])
     more = ", ..." if len(names) > _SHOWN else ""
     return ModelError(
-        f"{folder} is not as it was signed: it {what}: {shown}{more}; get the folder anew from "
-        "where you trust it, or, if it is yours, sign it again"
+        f"{folder} is not as it was signed: it {what}: {shown}{more}; get the folder again from a "
+        "source that you trust, or sign it again if it is yours"
     )
 
 

@@ -13,23 +13,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `icnet verify-signature`; returns its exit code."""
     parser = shared.parser(
         "icnet verify-signature",
-        "Say whether a folder holds the files that a key signed, and no others. Exit code 1: it\n"
-        "does not. What changes the folder afterwards is not found: to open what was signed, give\n"
-        "the key to what opens it (`icnet predict --trusted-key`, `Predictor.open(trusted_key=)`).",
+        "Check that a folder holds the files that a key signed, and no others.",
         "icnet verify-signature release --public-key key.pub",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="that `icnet sign` signed")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder that `icnet sign` signed; exit code 1 if a file was changed, added or "
+        "removed",
+    )
     parser.add_argument(
         "--public-key",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the public key of whom you trust, PEM; not one that came with the folder",
+        help="the public key of a signer whom you trust, PEM; not a key that came with the folder",
     )
     args = parser.parse_args(argv)
     try:
         signed = check_folder(args.folder, args.public_key)
     except ModelError as error:
         raise CheckFailed(str(error)) from error
-    print(f"{args.folder} is as it was signed by {args.public_key}: {len(signed)} files")
+    print(
+        f"{args.folder} holds exactly the files that {args.public_key} signed: {len(signed)} files"
+    )
     return 0

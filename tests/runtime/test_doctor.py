@@ -30,9 +30,9 @@ def test_it_reports_this_machine(capsys, tmp_path):
     assert found["cpu"]["cores"] >= 1
     assert "CPUExecutionProvider" in found["runtimes"]["onnxruntime"]["providers"]
     assert "CPU" in found["runtimes"]["openvino"]["devices"]
-    assert f"auto means {found['auto']['runtime']} on {found['auto']['device']}" in said
-    assert f"label maps are {found['label_map']['kind']}: {found['label_map']['why']}" in said
-    assert f"whether images are whole: {found['jpeg']['why']}" in said
+    assert f"auto chooses {found['auto']['runtime']} on {found['auto']['device']}" in said
+    for what, of in (("code that makes label maps", "label_map"), ("check of JPEG files", "jpeg")):
+        assert f"{what}: {found[of]['kind']} ({found[of]['why']})" in said
     assert found["packages"]["numpy"] in said
     assert found["packages"]["pillow"] in said
     for name in ("tensorrt", "tensorrt-rtx"):
@@ -50,7 +50,7 @@ def test_without_packages_it_says_how_to_get_them(capsys, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     assert main([]) == 0
     said = capsys.readouterr().out
-    assert "auto finds nothing that runs a model" in said
+    assert "auto finds no runtime: " in said
     assert said.count("not installed") >= 6
     for extra in ("cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx", "export", "train"):
         assert pip_install(extra) in said
@@ -74,7 +74,7 @@ def test_distributions_that_overwrite_each_other_are_told(capsys, monkeypatch, m
     assert main([]) == 0
     said = capsys.readouterr().out
     assert "packages that overwrite each other" in said
-    assert f"{module:<18} {' and '.join(names)} all install it" in said
+    assert f"{module:<18} {' and '.join(names)} install the same files: keep only one:" in said
     assert f"pip uninstall -y {' '.join(names)} && pip install {names[0]}" in said
 
 
@@ -107,10 +107,10 @@ def test_what_drives_a_gpu_is_told_with_the_gpu():
     assert re.search(r"pycuda +not installed", said)
 
     def broken(adapter):
-        raise DeviceError("finds no GPU to work on")
+        raise DeviceError("finds no GPU")
 
     said = "\n".join(report(examine(broken)))
-    assert "does not work: DeviceError: finds no GPU to work on" in said
+    assert "does not work: DeviceError: finds no GPU" in said
 
 
 def test_a_tensorrt_whose_libraries_are_missing_is_told(capsys, monkeypatch, tmp_path):
@@ -177,7 +177,7 @@ sys.exit(main(["doctor"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "auto finds nothing" in done.stdout
+    assert "auto finds no runtime: " in done.stdout
 
 
 def test_it_names_files_that_nobody_can_vouch_for(tmp_path, tiny_model):
@@ -187,7 +187,7 @@ def test_it_names_files_that_nobody_can_vouch_for(tmp_path, tiny_model):
     (tmp_path / ".old.123.tmp.onnx").write_bytes(b"half")
     said = notes(tmp_path)
     assert any("old.onnx: it holds no digest" in line for line in said)
-    assert any(".old.123.tmp.onnx: a process that was killed left it" in line for line in said)
+    assert any(".old.123.tmp.onnx: a killed process left this file" in line for line in said)
     assert not any("new.onnx" in line for line in said)
     old.unlink()
     for name in ("old.onnx", ".old.123.tmp.onnx"):

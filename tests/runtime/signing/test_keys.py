@@ -29,10 +29,10 @@ def test_keys_that_cannot_be_used_are_refused(signed, folder, keys, key_pair, tm
     bitcoin = key_pair(ec.SECP256K1())
     signature = (signed / NAME).read_bytes()
     for key in (keys[0], bitcoin[1], tmp_path / "rsa.pub", tmp_path / "text"):
-        with pytest.raises(InputError, match=r"no public key .*P-256.*openssl ec"):
+        with pytest.raises(InputError, match=r"cannot check a signature with .*P-256.*openssl ec"):
             check_folder(signed, key)
     for key in (keys[1], bitcoin[0], tmp_path / "rsa.pem", tmp_path / "text"):
-        with pytest.raises(InputError, match=r"no private key .*P-256"):
+        with pytest.raises(InputError, match=r"cannot sign with .*P-256"):
             sign_folder(signed, key)
     for key in ("large", "pipe", "absent", "."):
         for use in (check_folder, sign_folder):
@@ -79,7 +79,7 @@ def test_keys_of_openssl(folder, tmp_path):
 
 def test_what_cannot_be_signed(folder, tmp_path, keys):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ModelError, match="nothing to sign"):
+    with pytest.raises(ModelError, match="holds no file to sign"):
         sign_folder(tmp_path / "nothing", keys[0])
     with pytest.raises(InputError, match="cannot read the folder"):
         sign_folder(tmp_path / "absent", keys[0])
@@ -96,7 +96,7 @@ def test_what_cannot_be_signed(folder, tmp_path, keys):
     (made / "pipe").unlink()
     with open(os.fsencode(made) + b"/\xff.onnx", "wb"):
         pass
-    with pytest.raises(ModelError, match="no name of a file"):
+    with pytest.raises(ModelError, match="not the name of a file"):
         sign_folder(made, keys[0])
     assert not (made / NAME).exists()
 
@@ -110,5 +110,7 @@ def test_without_the_package(signed, keys, without):
 
 def test_a_version_of_the_package_that_is_not_known(signed, keys, without):
     without("model_signing._signing.sign_ec_key")
-    with pytest.raises(InputError, match=r"not one that this version knows.*icnet-deploy\[sign\]"):
+    with pytest.raises(
+        InputError, match=r"does not work with the installed package.*icnet-deploy\[sign\]"
+    ):
         check_folder(signed, keys[1])

@@ -100,7 +100,7 @@ def test_a_file_that_was_signed(release, evil, keys, image, runtime):
     ):
         np.testing.assert_array_equal(labels(path, image, runtime=runtime, **trust), wanted)
     sha256 = artefact_sha256(path)
-    with pytest.raises(ModelError, match=r"a\.onnx is not the file that was asked for"):
+    with pytest.raises(ModelError, match=r"a\.onnx is not the file that you asked for"):
         labels(path, image, trusted_key=keys[1], sha256="0" * 64)
     shutil.copy(evil, path)
     with pytest.raises(ModelError, match=r"release/a\.onnx is not the file that was signed"):
@@ -166,8 +166,11 @@ def test_a_folder_says_its_own_name(release, keys, tmp_path, image):
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
-        (lambda folder: (folder / "b.onnx").unlink(), "lacks what was signed: b.onnx"),
-        (lambda folder: (folder / "verified.json").unlink(), "lacks what was signed: verified"),
+        (lambda folder: (folder / "b.onnx").unlink(), "lacks files that were signed: b.onnx"),
+        (
+            lambda folder: (folder / "verified.json").unlink(),
+            "lacks files that were signed: verified",
+        ),
         (lambda folder: verdicts(folder, "b.onnx"), "verified.json is not the file that was"),
         (lambda folder: shutil.copy(folder / "a.onnx", folder / "c.onnx"), "not signed: c.onnx"),
         (lambda folder: write_text(folder / "c.engine.json", "{}"), "not signed: c.engine.json"),
@@ -205,7 +208,7 @@ def test_external_data(release, keys, image):
     (release / "a.data").write_bytes(data)
     with pytest.raises(ModelError, match=r"a\.data is not the file that was signed"):
         labels(path, image, trusted_key=keys[1])
-    with pytest.raises(ModelError, match="is not the file that was asked for"):
+    with pytest.raises(ModelError, match="is not the file that you asked for"):
         labels(path, image, sha256=sha256)
     (release / "a.data").unlink()
     for trust in ({"trusted_key": keys[1]}, {"sha256": sha256}):
@@ -238,7 +241,7 @@ def test_a_file_beside_which_there_is_no_signature(release, keys, tmp_path, imag
         with pytest.raises(ModelError, match=f"cannot read the model .*{name}: No such file"):
             Predictor.open(release / name, trusted_key=keys[1])
     shutil.copy(release / "a.onnx", release / "c.onnx")
-    with pytest.raises(ModelError, match=r"was not signed: c\.onnx"):
+    with pytest.raises(ModelError, match=r"were not signed: c\.onnx"):
         labels(release / "c.onnx", image, trusted_key=keys[1])
 
 
@@ -249,7 +252,7 @@ def test_what_is_no_sha256(release, sha256):
 
 
 def test_a_sha256_is_of_a_file(release):
-    with pytest.raises(InputError, match="a SHA-256 is of a file"):
+    with pytest.raises(InputError, match="a SHA-256 identifies one file"):
         Predictor.open(release, sha256="0" * 64)
 
 
@@ -286,7 +289,7 @@ def test_the_commands(release, evil, keys, image, tmp_path, run):
     assert "signed 3 files" in signing.out
     done = run("verify-signature", release, "--public-key", public)
     assert (done.code, done.err) == (0, "")
-    assert "is as it was signed by" in done.out
+    assert "holds exactly the files that" in done.out
     predict = ["predict", tmp_path / "image.png", "-o", tmp_path / "out", "--device", "cpu"]
     for model in (release, release / "a.onnx"):
         labelled = run(*predict, "--model", model, "--trusted-key", public)
@@ -304,7 +307,7 @@ def test_the_commands(release, evil, keys, image, tmp_path, run):
     ):
         refused = run(*command)
         assert refused.code == 2
-        assert "release/a.onnx is not the file that was" in refused.err
+        assert "release/a.onnx is not the file that " in refused.err
         assert refused.err.count("\n") == 1
     found = run("verify-signature", release, "--public-key", public)
     assert found.code == 1
@@ -313,18 +316,21 @@ def test_the_commands(release, evil, keys, image, tmp_path, run):
 
 def test_the_commands_refuse_what_they_cannot_use(release, keys, tmp_path, run):
     for command, message in (
-        (["verify-signature", release, "--public-key", keys[0]], "is no public key"),
+        (["verify-signature", release, "--public-key", keys[0]], "expected a public key"),
         (["verify-signature", tmp_path / "absent", "--public-key", keys[1]], "is not signed"),
-        (["sign", release, "--key", keys[1]], "is no private key"),
+        (["sign", release, "--key", keys[1]], "expected a private key"),
         (["sign", release / "a.onnx", "--key", keys[0]], "is a file, not a folder"),
         (["sign", tmp_path / "absent", "--key", keys[0]], "does not exist"),
-        (["doctor", "--trusted-key", keys[1]], "--trusted-key is for --model FOLDER"),
+        (
+            ["doctor", "--trusted-key", keys[1]],
+            "--trusted-key needs a folder to choose from: give --model",
+        ),
     ):
         done = run(*command)
         assert message in done.err
         assert done.code == (1 if "is not signed" in message else 2)
     (release / ".icnet-0123456789abcdef.tmp").write_bytes(b"half")
-    assert "a command that was killed left" in run("sign", release, "--key", keys[0]).err
+    assert "left when it was killed" in run("sign", release, "--key", keys[0]).err
 
 
 def test_a_help_names_the_extra_and_shows_an_example(run):
