@@ -16,14 +16,14 @@ from icnet_deploy.runtime.grid import Float32
 UInt8 = npt.NDArray[np.uint8]
 
 PREDICTOR_GONE = (
-    "how sure the network is takes another run of it, and the predictor is closed or gone: keep it "
-    "open until then, or ask at once with predict(image, confidence=True)"
+    "the confidence needs another run of the network, but the predictor is closed or deleted: "
+    "keep it open until you ask, or ask at once with predict(image, confidence=True)"
 )
 """What is said of a prediction's confidence where nothing can run the network again."""
 
 ON_THE_HOST = (
-    "how sure the network is of a pixel is worked out on the host: give the image as a numpy array,"
-    " and leave out on_device"
+    "the confidence is computed on the CPU: give the image as a numpy array, and leave out "
+    "on_device"
 )
 """What is said of a confidence that is asked for of what is on the GPU."""
 
@@ -95,7 +95,7 @@ class Prediction:
             What `confidence` raises.
         """
         if not 0 <= threshold <= 1:
-            raise ValueError(f"the threshold is a softmax share, 0 to 1; got {threshold}")
+            raise ValueError(f"the threshold is a softmax share from 0 to 1, got {threshold}")
         labels: UInt8 = np.where(self.confidence < threshold, np.uint8(IGNORE), self.labels)
         return labels
 
@@ -119,7 +119,11 @@ class Prediction:
         return drawing.blend(_on_host(self._image, "image"), self.colours(), alpha)
 
 
-def _on_host(array: Any, what: str, why: str = "pictures are drawn on the host: copy it") -> UInt8:
+def _on_host(
+    array: Any,
+    what: str,
+    why: str = "pictures are drawn on the CPU: copy it to a numpy array first",
+) -> UInt8:
     if not isinstance(array, np.ndarray):
-        raise ImageError(f"the {what} is on the GPU, and {why}")
+        raise ImageError(f"the {what} is on the GPU, but {why}")
     return array

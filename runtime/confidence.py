@@ -25,8 +25,8 @@ def require_logits(metadata: ArtefactMetadata) -> None:
     """
     if metadata.head != "logits":
         raise InputError(
-            "this model has the head 'labels': it answers with classes alone, so that nothing says "
-            "how sure it is of them; export the network with --head logits"
+            "this model has the head 'labels': it gives classes, but no confidence; export the "
+            "network with --head logits"
         )
 
 

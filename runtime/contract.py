@@ -58,9 +58,9 @@ def check_answer(
         )
     if not fits:
         raise BackendError(
-            f"the model answered {images} image{'s' * (images != 1)} of {size[0]} x {size[1]} "
-            f"pixels with {TensorSpec(metadata.head, tuple(shape), dtype)}, expected "
-            f"{_expected(metadata, size)}: the file is not what its metadata says; export it again"
+            f"the model gave {TensorSpec(metadata.head, tuple(shape), dtype)} for {images} "
+            f"image{'s' * (images != 1)} of {size[0]} x {size[1]} pixels, expected "
+            f"{_expected(metadata, size)}: the file does not match its metadata; export it again"
         )
 
 
@@ -78,15 +78,15 @@ def describe(backend: Backend, label_set: LabelSet | None = None) -> ArtefactMet
     if not heads:
         listed = ", ".join(str(spec) for spec in backend.outputs)
         raise ModelError(
-            f"the model has neither an output 'labels' nor 'logits', but {listed}: build it from "
+            f"expected an output 'labels' or 'logits', but the model has {listed}: build it from "
             "an ONNX file of `icnet export`"
         )
     head = "labels" if "labels" in heads else "logits"
     classes = heads[head].shape[1] if head == "logits" else len(CITYSCAPES)
     if label_set is None and classes not in (None, len(CITYSCAPES)):
         raise ModelError(
-            f"the model has {classes} classes and does not say which: name its label set "
-            "(label_set=...)"
+            f"the model has {classes} classes and does not name them: open it in Python with "
+            "label_set=..."
         )
     height, width = (*backend.inputs[0].shape, None, None, None)[1:3]
     size = (height, width) if height is not None and width is not None else None
@@ -97,7 +97,7 @@ def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> 
     size = metadata.size or (None, None)
     wanted = TensorSpec(INPUT, (None, *size, 3), np.dtype(np.uint8))
     if len(inputs) != 1:
-        raise ModelError(f"the model has {len(inputs)} inputs, expected one, {wanted}")
+        raise ModelError(f"the model has {len(inputs)} inputs, expected one: {wanted}")
     spec = inputs[0]
     if spec.name != INPUT or spec.dtype != np.uint8 or len(spec.shape) != 4:
         raise ModelError(f"the model's input is {spec}, expected {wanted}")
@@ -108,7 +108,7 @@ def _check_input(inputs: tuple[TensorSpec, ...], metadata: ArtefactMetadata) -> 
     free = metadata.size is not None or (height is None and width is None)
     fits = height in (None, size[0]) and width in (None, size[1])
     if not (free and fits) or channels != 3:
-        raise ModelError(f"the model's input is {spec}, its metadata says {wanted}")
+        raise ModelError(f"the model's input is {spec}, but its metadata says {wanted}")
 
 
 def _check_output(
@@ -140,8 +140,8 @@ def _check_output(
         fits = _fits_grid(grid, metadata.size, _stride(metadata))
     if not fits or spec.shape[0] not in (None, batch):
         raise ModelError(
-            f"the model's output is {spec}, and its metadata says {wanted}: it is another model's; "
-            "export it again"
+            f"the model's output is {spec}, but its metadata says {wanted}: the metadata belongs "
+            "to another model; export it again"
         )
 
 
@@ -170,8 +170,8 @@ def _expected(metadata: ArtefactMetadata, size: Size | None) -> str:
         return f"uint8 N x {height} x {width}"
     stride = _stride(metadata) or f"a whole number up to {_LARGEST_STRIDE}"
     text = (
-        f"float N x {len(metadata.label_set)} x h x w, a logit every s pixels of {height} x "
-        f"{width}, s being {stride}"
+        f"float N x {len(metadata.label_set)} x h x w, one logit for every s pixels of {height} x "
+        f"{width}, where s is {stride}"
     )
     multiple = metadata.side_multiple
     return text if multiple == 1 else f"{text}, of images whose sides are multiples of {multiple}"

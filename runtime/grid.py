@@ -69,8 +69,8 @@ def _axis(grid: int, pixels: int, upsampling: str) -> Axis:
         raise ValueError(f"unknown upsampling {upsampling!r}; known: {', '.join(UPSAMPLINGS)}")
     if upsampling == "none" and grid != pixels:
         raise ValueError(
-            f"the network's logits are not upsampled, so that {grid} of them are no {pixels} "
-            "pixels: make the label map at their own size, and resize it"
+            f"with upsampling 'none' each logit is one pixel, but a side has {grid} logits and "
+            f"{pixels} pixels: make the label map at the size of the logits, and resize it"
         )
     cells = max(grid - 1, 1)
     pixel = np.arange(pixels, dtype=np.intp)

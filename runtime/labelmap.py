@@ -250,7 +250,7 @@ def _share(run: _Run, job: _Job, height: int, threads: int) -> None:
     if 2 in codes:
         raise NotFinite
     if any(codes):
-        raise MemoryError("no memory for the label map's working arrays")
+        raise MemoryError("not enough memory for the working arrays of the label map")
 
 
 @cache
@@ -269,8 +269,8 @@ def _compiled(folder: Path = _NATIVE) -> tuple[_Run | None, str]:
     for path in filter(isfile, (folder / f"labelmap{end}" for end in EXTENSION_SUFFIXES)):
         return _load(path)
     return None, (
-        "labelmap.c is not compiled: no C compiler worked when icnet-deploy was installed; "
-        "install one (such as gcc), then icnet-deploy again"
+        "labelmap.c is not compiled, because no C compiler worked when icnet-deploy was "
+        "installed: install a compiler (such as gcc), then install icnet-deploy again"
     )
 
 
@@ -282,7 +282,7 @@ def _load(path: Path) -> tuple[_Run | None, str]:
         return None, f"{path.name} does not load ({error}): install icnet-deploy again"
     run.argtypes = [ctypes.POINTER(_Job), ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_int)]
     run.restype = ctypes.c_int
-    return run, f"labelmap.c, compiled at installation, is loaded from {path}"
+    return run, f"loaded from {path}"
 
 
 def _numpy(values: Float32, labels: UInt8, where: _Where | None) -> None:

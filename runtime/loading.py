@@ -24,24 +24,22 @@ from icnet_deploy.runtime.contract import describe
 from icnet_deploy.runtime.cuda import open_cuda
 from icnet_deploy.runtime.cuda.base import Cuda
 
-_CHOOSES = (
-    "chooses among the artefacts of a folder, and {path} is not a folder: leave it out; images of "
-    "any size are resized to the artefact's"
-)
+_CHOOSES = "{path} is one file: leave out %s, which chooses among the files of a folder"
 _MISFITS = {
-    "size": f"--size {_CHOOSES}",
-    "precision": f"--precision {_CHOOSES}",
-    "unverified": f"unverified {_CHOOSES}",
-    "require_manifest": "--require-manifest is for an engine ({suffixes}), not for {path}",
-    "sha256": "a SHA-256 is of a file, and {path} is a folder: give the key that signed it, or "
-    "name a file in it",
-    "label_set": "a label set is given to an engine without a sidecar, and {path} is no engine: "
-    "what is exported says its own",
-    "engine": "{path} is an engine, which runs on the GPU one image after the other, in the "
-    "precision that it was built for: leave out --device cpu, --threads, --streams and TF32, or "
-    "give the ONNX file that it was built from",
-    "folder": "{path} is a folder, whose fastest artefact is opened as it was measured: leave tf32 "
-    "and cached away, or name a file",
+    "size": f"{_CHOOSES % '--size (size in Python)'}; every image is resized for the model",
+    "precision": _CHOOSES % "the precision",
+    "unverified": _CHOOSES % "unverified",
+    "require_manifest": "--require-manifest (require_manifest in Python) is for an engine "
+    "({suffixes}), not for {path}: leave it out",
+    "sha256": "{path} is a folder, but a SHA-256 identifies one file: name a file in it, or give "
+    "the public key of the signer",
+    "label_set": "a label set is for an engine without a sidecar, and {path} has its own: leave "
+    "out label_set",
+    "engine": "{path} is an engine: it runs on the GPU, one image after the other, in the "
+    "precision that it was built with; leave out --device cpu, --threads and --streams (in Python "
+    "also tf32), or give the ONNX file that it was built from",
+    "folder": "{path} is a folder, whose fastest file is opened as it was measured: leave out tf32 "
+    "and cached, or name a file in it",
 }
 """What is said of an option that fits another kind of artefact, by the option or by the kind."""
 
@@ -94,8 +92,8 @@ def load_onnx(
     """Loads an ONNX file; arguments and errors are those of `Predictor.from_onnx`."""
     if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt"):
         raise ModelError(
-            f"{path} is a checkpoint, which no runtime runs: icnet export --weights {path} -o "
-            f"{path.stem}.onnx, then use that file"
+            f"{path} is a checkpoint, which no runtime can run: export it with `icnet export "
+            f"--weights {path} -o {path.stem}.onnx`, and use that file"
         )
     asked = runtime, device
     runtime, device = choose(*asked)
@@ -107,8 +105,8 @@ def load_onnx(
         if asked[1] == device:
             meant = (row.name for row in PRECISIONS.values() if runtime in row.runtimes)
             raise InputError(
-                f"{path} is {metadata.precision}, and {refused}: it would run as float, and "
-                "slower. Use the fp16 artefact there, or an engine of TensorRT; on the CPU "
+                f"{path} is {metadata.precision}, and {refused}, so it would run as float and "
+                "slower: use an fp16 artefact or a TensorRT engine there, or on the CPU "
                 f"{' or '.join(meant)}"
             )
         runtime, device = choose(asked[0], "cpu")
@@ -156,12 +154,15 @@ def _runtime_of(plan: Plan, asked: str) -> str:
         )
     if asked != "auto":
         if plan.flavour not in (None, asked):
-            raise ModelError(f"{plan.path} is an engine of {plan.flavour}, not of {asked}")
+            raise ModelError(
+                f"{plan.path} is an engine of {plan.flavour}, not of {asked}: name the runtime "
+                f"{plan.flavour} or auto"
+            )
         return asked
     if plan.flavour is None:
         raise ModelError(
-            f"{plan.path} is no engine of TensorRT that this version knows ({len(plan.data)} "
-            "bytes that begin otherwise): build it with `icnet build-engine`, or name its "
-            f"runtime, {' or '.join(ENGINE_RUNTIMES)}, if it is one"
+            f"{plan.path} does not begin like a TensorRT engine of a version that is known here "
+            f"({len(plan.data)} bytes): build it with `icnet build-engine`; if it is an engine, "
+            f"name its runtime, {' or '.join(ENGINE_RUNTIMES)}"
         )
     return plan.flavour

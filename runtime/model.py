@@ -204,6 +204,6 @@ class LoadedModel:
 
     def __reduce__(self) -> str:
         raise InputError(
-            "a Predictor cannot be pickled, as it holds a network in this process's memory: open "
-            "one in each process, as in the initializer of a process pool"
+            "a Predictor cannot be pickled, because its network is in the memory of this "
+            "process: open one in each process, for example in the initializer of a process pool"
         )

@@ -155,8 +155,8 @@ class Serving:
             labelled = self._label(backend, batch, on_device)
         elif on_device:
             raise ImageError(
-                f"a label map stays on the GPU with an engine of TensorRT, not with {self.runtime}:"
-                " leave out on_device"
+                "only a TensorRT engine keeps a label map on the GPU, and this is "
+                f"{self.runtime}: leave out on_device"
             )
         else:
             labelled, _ = self._run(backend, batch)
@@ -223,23 +223,23 @@ class Serving:
         frame = read_frame(image)
         if not isinstance(backend, Labeller):
             raise ImageError(
-                f"an image on the GPU is for an engine of TensorRT, not for {self.runtime}: give "
-                "it as a numpy array"
+                f"only a TensorRT engine takes an image on the GPU, and this is {self.runtime}: "
+                "give the image as a numpy array"
             )
         own = frame.shape[0], frame.shape[1]
         size = self.metadata.size or self.fitting.next_size(own)
         if own != size:
             raise ImageError(
-                f"the image on the GPU is {own[0]} x {own[1]}, and the engine takes {size[0]} x "
-                f"{size[1]}: resize it there first"
+                f"the image on the GPU is {own[0]} x {own[1]}, but the engine takes {size[0]} x "
+                f"{size[1]}: resize the image first"
             )
         return frame
 
     def _copy_on_device(self, backend: Backend, frame: DeviceFrame) -> DeviceArray:
         if not isinstance(backend, Keeper):
             raise ImageError(
-                f"{self.runtime} cannot copy an image on the GPU, and a stream's source may write "
-                "over it: give the stream numpy arrays, or use predict"
+                f"{self.runtime} cannot copy an image on the GPU, and the source of a stream may "
+                "overwrite it: give the stream numpy arrays, or use predict"
             )
         return backend.keep(frame)
 
@@ -249,9 +249,9 @@ class Serving:
         sizes = [self._label_size(each) for each in batch]
         if on_device and sizes != [each.held.size for each in batch]:
             raise ImageError(
-                f"this engine makes its label map with a border around the image, at {sizes[0]}, "
-                "and only the host cuts it off: leave out on_device, or give it an image of that "
-                "size"
+                f"this engine makes its label map at {sizes[0]}, with a border around the image, "
+                "and only the CPU cuts the border off: leave out on_device, or give an image of "
+                "that size"
             )
         with self.turns:
             labelled = backend.label(self.metadata, images, sizes, on_device)
@@ -264,7 +264,7 @@ class Serving:
         if not fits:
             listed = ", ".join(f"{type(each).__name__} {each.shape}" for each in maps)
             raise BackendError(
-                f"the backend answered with label maps ({listed or 'none'}), expected uint8 of "
+                f"the backend gave label maps ({listed or 'none'}), expected uint8 of "
                 f"{', '.join(map(str, sizes))}"
             )
         if on_device:
@@ -324,7 +324,7 @@ class Serving:
         """Label maps and confidences of one run, and the milliseconds that the latter took."""
         require_logits(self.metadata)
         if on_device or any(is_on_device(each.held.image) for each in batch):
-            raise ImageError(f"an image or a label map is on the GPU, and {ON_THE_HOST}")
+            raise ImageError(f"an image or a label map is on the GPU, but {ON_THE_HOST}")
         labelled, values = self._run(backend, batch)
         start = time.perf_counter()
         shares = [self._shares(value, each) for each, value in zip(batch, values, strict=True)]
@@ -344,7 +344,7 @@ class Serving:
         values = answers.get(head)
         if not isinstance(values, np.ndarray):
             raise BackendError(
-                f"the model answered without an array {head!r}, but with "
+                f"the model gave no array {head!r}, but "
                 f"{ {name: type(value).__name__ for name, value in answers.items()} }"
             )
         check_answer(self.metadata, values.dtype, values.shape, fed)

@@ -143,8 +143,8 @@ class Predictor(LoadedModel):
         if trusted_key is not None or sha256 is not None:
             if cached:
                 raise InputError(
-                    f"{path} is to be proved, and what OpenVINO compiled and kept of it cannot be: "
-                    "leave out cached, or the key and the SHA-256"
+                    f"{path}: a model that OpenVINO compiled and kept cannot be checked against a "
+                    "key or a SHA-256: leave out cached, or leave out trusted_key and sha256"
                 )
             cached = False
         with ExitStack() as files:

@@ -50,17 +50,17 @@ def check_tiles(metadata: ArtefactMetadata, overlap: float) -> Size:
     """
     if metadata.size is None:
         raise InputError(
-            "this model takes an image of any size as a whole: leave out the tiles, or export it "
-            "at a fixed size (--size HxW without --dynamic-size)"
+            "this model takes images of any size as a whole: leave out the tiles, or export it "
+            "at a fixed size (`icnet export --size HxW` without --dynamic-size)"
         )
     if metadata.head != "logits":
         raise InputError(
-            f"tiles are joined by their logits, and this model has the head {metadata.head!r}: "
-            "export it with --head logits, and name that file, not its folder"
+            "tiles need a model with the head logits, but this model has the head "
+            f"{metadata.head!r}: export it with --head logits, and name that file, not its folder"
         )
     if not 0 <= overlap <= MOST_OVERLAP:
         raise InputError(
-            f"the overlap is {overlap}, expected 0 to {MOST_OVERLAP}, as a share of a tile's side"
+            f"the overlap is {overlap}, expected 0 to {MOST_OVERLAP}, a share of a tile's side"
         )
     return metadata.size
 

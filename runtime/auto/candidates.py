@@ -14,8 +14,11 @@ from icnet_deploy.runtime.auto.verdicts import UNDECIDED, Entry, Verdicts, read_
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES, require_package
 
 _NO_SIDECAR = (
-    "an engine without its sidecar does not say what it is; build it with `icnet build-engine`"
+    "the engine has no sidecar, so its network and size are unknown; build it with `icnet "
+    "build-engine`"
 )
+
+_SHOWN = 2  # parts of a list that a message shows
 
 _Described = tuple[ArtefactFile, ArtefactMetadata]
 """An artefact that says what it is."""
@@ -92,16 +95,16 @@ class Offer:
         left_out: a sentence for every file and place that is none.
         notes: the `place` of a candidate -> what its user should know, in words.
         undecided: the `place` of a candidate that is -> what of it, in words.
-        unverified: how many of these lack nothing but a verdict.
-        missing: how many lack a package.
+        unverified: those of these sentences that say that nothing but a verdict is missing.
+        missing: those that say that a package is missing.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: dict[Place, str] = field(default_factory=dict)
     undecided: dict[Place, str] = field(default_factory=dict)
-    unverified: int = 0
-    missing: int = 0
+    unverified: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def find_candidates(
@@ -178,12 +181,11 @@ def _of_size(
     if artefacts and not fitting:
         sizes = ", ".join(sorted({_size_text(metadata.size) for _, metadata in artefacts}))
         raise InputError(
-            f"no artefact in {folder} is of {_size_text(size)}; it holds {sizes}: ask for one of "
-            "these, or export at that size"
+            f"no artefact in {folder} has the size {_size_text(size)}, only {sizes}: choose one "
+            f"of these, or export at {_size_text(size)}"
         )
     offer.left_out += [
-        f"{file.path.name}: it is of {_size_text(metadata.size)}, and {_size_text(size)} was asked "
-        "for"
+        f"{file.path.name}: its size is {_size_text(metadata.size)}, not {_size_text(size)}"
         for file, metadata in artefacts
         if metadata.size != size
     ]
@@ -196,22 +198,24 @@ def _size_text(size: tuple[int, int] | None) -> str:
 
 def _require_one_network(folder: Path, artefacts: Sequence[_Described]) -> None:
     """Refuses a folder whose artefacts would not give the same label map."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[tuple[str, str], list[str]] = {}
     means = {str(metadata.preprocessing.get("mean")) for _, metadata in artefacts}
     for file, metadata in artefacts:
         weights, classes = (metadata.weights_sha256 or "unknown")[:12], metadata.label_set
-        kind = f"{_size_text(metadata.size)}, weights {weights}, {len(classes)} classes of "
-        kind += classes.name + "".join(_unlike_icnet(metadata))
+        network = f"weights {weights}, {len(classes)} classes of {classes.name}"
+        network += "".join(_unlike_icnet(metadata))
         if len(means) > 1:
-            kind += f", mean {metadata.preprocessing.get('mean')}"
-        kinds.setdefault(kind, []).append(file.path.name)
-    if len(kinds) > 1:
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
-        raise InputError(
-            f"{folder} holds several networks or sizes ({listed}): one is chosen by speed only "
-            "among files of one; ask for a size (size=, --size HxW), give each network a folder of "
-            "its own, or name a file"
-        )
+            network += f", mean {metadata.preprocessing.get('mean')}"
+        kinds.setdefault((_size_text(metadata.size), network), []).append(file.path.name)
+    if len(kinds) < 2:
+        return
+    if len({network for _, network in kinds}) == 1:
+        shown = [f"{size}: {_first(names, ', ')}" for (size, _), names in kinds.items()]
+        what = "several input sizes: choose one with --size HxW (size=(H, W) in Python)"
+    else:
+        shown = [f"{', '.join(kind)}: {_first(names, ', ')}" for kind, names in kinds.items()]
+        what = "several networks: give each a folder of its own"
+    raise InputError(f"{folder} holds {what}, or name one file ({_first(shown)})")
 
 
 def _unlike_icnet(metadata: ArtefactMetadata) -> Iterator[str]:
@@ -229,7 +233,7 @@ def _runtimes(artefact: ArtefactFile, request: Request, offer: Offer) -> list[st
     name, flavour, row = artefact.path.name, artefact.flavour, precision_of(artefact.precision)
     if request.precision not in (None, artefact.precision):
         offer.left_out.append(
-            f"{name}: it is {artefact.precision}, and {request.precision} was asked for"
+            f"{name}: its precision is {artefact.precision}, not {request.precision}"
         )
         return []
     able = {r: known for r, known in RUNTIMES.items() if flavour == (r if known.engines else None)}
@@ -241,7 +245,7 @@ def _runtimes(artefact: ArtefactFile, request: Request, offer: Offer) -> list[st
         offer.left_out.append(f"{name}: it is {kind}, which {request.runtime} does not run")
     meant = [runtime for runtime in asked if row is None or row.meant_for(runtime)]
     offer.left_out += [
-        f"{name} on {runtime}: {artefact.precision} is placed for {', '.join(row.runtimes)}"
+        f"{name} on {runtime}: {artefact.precision} is made for {', '.join(row.runtimes)}"
         for runtime in asked
         if row and runtime not in meant
     ]
@@ -261,8 +265,8 @@ def _devices(
         if refusal:
             offer.left_out.append(f"{artefact.path.name} on {runtime}, {device}: {refusal}")
         elif missing:
-            offer.missing += 1
-            offer.left_out.append(f"{artefact.path.name}: {missing}")
+            offer.missing.append(f"{artefact.path.name}: {missing}")
+            offer.left_out.append(offer.missing[-1])
         else:
             yield device
 
@@ -295,11 +299,11 @@ def _is_verified(
     elif entry is not None:
         why = f"it did not pass `icnet verify`: {entry.reason}"
     elif verdicts.changed(candidate.file, candidate.sha256):
-        why = "it was changed after `icnet verify` looked at it"
+        why = "it was changed after `icnet verify` checked it"
     else:
         why = "not verified there"
-    offer.unverified += 1
-    offer.left_out.append(f"{candidate}: {why}")
+    offer.unverified.append(f"{candidate}: {why}")
+    offer.left_out.append(offer.unverified[-1])
     return False
 
 
@@ -308,15 +312,15 @@ def _prefer_within(offer: Offer) -> None:
     within = [one for one in offer.candidates if one.place not in offer.undecided]
     if within:
         offer.left_out += [
-            f"{one}: `icnet verify` left it undecided, and a file that is within its limits is "
-            f"preferred: {offer.undecided[one.place]}"
+            f"{one}: its verdict is undecided, and another file is within its limits: "
+            f"{offer.undecided[one.place]}"
             for one in offer.candidates
             if one.place in offer.undecided
         ]
         offer.candidates = within
         return
     for place, what in offer.undecided.items():
-        said = f"`icnet verify` left it undecided, and no file here is within its limits: {what}"
+        said = f"its verdict is undecided, but no file here is within its limits: {what}"
         offer.notes[place] = "; ".join(filter(None, [said, offer.notes[place]]))
 
 
@@ -334,20 +338,27 @@ def _other_sums(folder: Path, candidate: Candidate, entry: Entry, here: Any) -> 
     sums = {True: "in 32 bits", False: "in 16 bits, which saturate", None: "in its own way"}
     return (
         f"it was verified on {entry.processor}, which sums products of INT8 {sums[exact[0]]}; "
-        f"this processor sums them {sums[exact[1]]}, so its labels may differ: run `icnet verify "
+        f"this processor sums them {sums[exact[1]]}, so the labels may differ: run `icnet verify "
         f"{folder}` here"
     )
 
 
 def _nothing(folder: Path, offer: Offer) -> InputError:
     """Why a folder has no candidate, and what to do."""
-    reasons = "; ".join(offer.left_out) or "nothing in it runs where it was asked to"
     if offer.unverified:
         return InputError(
-            f"no artefact in {folder} is verified where it could run here: run "
-            f"`icnet verify {folder}`, or name one file, or take them as they are "
-            f"(Predictor.from_folder with unverified=True): {reasons}"
+            f"no artefact in {folder} is verified for this machine: run `icnet verify {folder}` "
+            f"first, or name one file ({_first(offer.unverified)})"
         )
     if offer.missing:
-        return UnavailableError(f"no artefact in {folder} runs on this machine: {reasons}")
+        return UnavailableError(
+            f"no artefact in {folder} runs on this machine: {_first(offer.missing)}"
+        )
+    reasons = _first(offer.left_out) or "nothing in it runs where it was asked to"
     return InputError(f"no artefact in {folder} is what was asked for: {reasons}")
+
+
+def _first(parts: Sequence[str], between: str = "; ") -> str:
+    """The first few of them, for a message that can be read; and how many more there are."""
+    more = [f"and {len(parts) - _SHOWN} more"] if len(parts) > _SHOWN else []
+    return between.join([*parts[:_SHOWN], *more])

@@ -153,7 +153,7 @@ def read_artefacts(folder: Path, check: bool = True) -> list[ArtefactFile]:
     """
     if not isdir(folder):
         raise InputError(
-            f"the folder {folder} {why_no_folder(folder)}: name one that holds exported files"
+            f"the folder {folder} {why_no_folder(folder)}: name a folder that holds artefacts"
         )
     entries = sorted(folder.iterdir())
     paths = [path for path in entries if _is_artefact(path)]

@@ -198,16 +198,19 @@ def _contradiction(entry: Entry, passed: bool) -> str:
     """How an entry contradicts itself, in words; empty if it does not."""
     everywhere = entry.runtime is None or entry.device is None
     if passed and (everywhere or entry.reason or entry.miou_points is None):
-        return "that it passed, and not where, by how much, or why it did not"
+        return "that it passed, but not where or by how much, or also why it did not pass"
     if passed != entry.passed:
-        return f"{entry.verdict}, and that it {'passed' if passed else 'did not pass'}"
+        return f"{entry.verdict}, but also that it {'passed' if passed else 'did not pass'}"
     if bool(entry.undecided) != (entry.verdict == UNDECIDED):
-        return f"{entry.verdict}, and {'what is' if entry.undecided else 'not what is'} undecided"
+        return (
+            f"{entry.verdict}, but "
+            f"{'also what is undecided' if entry.undecided else 'not what is undecided'}"
+        )
     known = entry.miou_difference_points
     if known is not None and not (
         known["value"] == entry.miou_points and known["low"] <= known["value"] <= known["high"]
     ):
-        return "two differences of mIoU, or one outside its interval"
+        return "two different differences of mIoU, or one outside its interval"
     return ""
 
 

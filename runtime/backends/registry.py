@@ -137,9 +137,9 @@ def check_available(name: str, device: str) -> Runtime:
     if runtime.engines:
         others = (other for other, row in RUNTIMES.items() if not row.engines)
         raise InputError(
-            f"runtime {name!r} runs engines, and this is an ONNX file: run it with runtime "
-            f"{_either(others)}; or, on a machine with an NVIDIA GPU, build an engine from it with "
-            f"`icnet build-engine MODEL.onnx --with {name}`, and open the engine"
+            f"runtime {name!r} runs engines, but this is an ONNX file: use runtime "
+            f"{_either(others)}; or, on a machine with an NVIDIA GPU, build an engine with `icnet "
+            f"build-engine MODEL.onnx --with {name}`, and open the engine"
         )
     if device not in runtime.extras:
         raise DeviceError(
@@ -194,10 +194,11 @@ def open_backend(
     runtime = check_available(name, device)
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
         raise InputError(
-            f"{threads} threads; expected 1 to {_MOST_THREADS}, or None for what the runtime takes"
+            f"got {threads} threads, expected 1 to {_MOST_THREADS}; leave the number out and the "
+            "runtime chooses"
         )
     if streams > _MOST_THREADS:
-        raise InputError(f"{streams} streams; expected 1 to {_MOST_THREADS}")
+        raise InputError(f"got {streams} streams, expected 1 to {_MOST_THREADS}")
     if tf32 and not ("tf32" in runtime.options and device == "cuda"):
         able = (other for other, row in RUNTIMES.items() if "tf32" in row.options)
         raise InputError(
@@ -207,8 +208,8 @@ def open_backend(
     if streams < 1 or (streams > 1 and not several):
         able = (other for other, row in RUNTIMES.items() if "streams" in row.options)
         raise InputError(
-            f"{streams} streams on {device!r}: there are 1 or more on the CPU with runtime "
-            f"{_either(able)}, and 1 elsewhere (open the model once more for each further thread)"
+            f"got {streams} streams on {device!r}, expected 1, or more on the CPU with runtime "
+            f"{_either(able)}: elsewhere open the model once for each thread"
         )
     asked = {"streams": streams, "tf32": tf32, "cached": cached}
     options = {option: asked[option] for option in runtime.options}

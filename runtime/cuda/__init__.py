@@ -34,7 +34,9 @@ def open_cuda(adapter: str = "auto") -> Cuda:
     name = next((name for name in wanted if installed(ADAPTERS[name][0])), None)
     if name is None:
         package = ADAPTERS[next(iter(wanted))][0]
-        raise MissingPackage(package, extra="tensorrt", purpose="a TensorRT engine, or its frames,")
+        raise MissingPackage(
+            package, extra="tensorrt", purpose="a TensorRT engine or an image on the GPU"
+        )
     package, module = ADAPTERS[name]
     try:
         opened: Cuda = import_module(f"icnet_deploy.runtime.cuda.{module}").open_device()

@@ -258,18 +258,20 @@ def read_frame(image: Any) -> DeviceFrame:
     kind = np.dtype(interface["typestr"])
     if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(
-            f"an image on the GPU is uint8, H x W x 3, RGB; got {kind} of shape {shape}"
+            f"expected an image on the GPU of uint8, H x W x 3, RGB; got {kind} of shape {shape}"
         )
     strides = interface.get("strides")
     if strides is not None and tuple(strides) != (shape[1] * 3, 3, 1):
         raise ImageError(
-            "an image on the GPU is contiguous, pixel after pixel; this one has strides of "
-            f"{tuple(strides)} bytes: copy it first (PyTorch: .contiguous())"
+            f"an image on the GPU must be contiguous; this one has strides of {tuple(strides)} "
+            "bytes: copy it first (PyTorch: .contiguous())"
         )
     # Version 3 says which stream to wait for. Before it nobody did: the default one, then.
     stream = interface.get("stream") if interface.get("version", 0) >= 3 else _DEFAULT_STREAM
     if stream == 0:
-        raise ImageError("an image on the GPU names the stream 0, which the interface forbids")
+        raise ImageError(
+            "the image on the GPU names the stream 0, which the CUDA array interface forbids"
+        )
     return DeviceFrame(int(interface["data"][0]), (shape[0], shape[1], 3), stream, image)
 
 

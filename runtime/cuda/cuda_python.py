@@ -37,8 +37,8 @@ def open_device() -> _CudaPython:
         device.set_current()
     except Exception as error:  # cuda.core raises errors of its own, and of its loader
         raise DeviceError(
-            f"cuda-python finds no GPU to work on ({error}): nvidia-smi must list one, and its "
-            "driver must know CUDA 13 (580 or later); use an ONNX file with --device cpu otherwise"
+            f"cuda-python finds no GPU ({error}): check that nvidia-smi lists one, with a driver "
+            "for CUDA 13 (580 or later); without a GPU, use an ONNX file on the CPU"
         ) from error
     return _CudaPython(core, device)
 
@@ -144,13 +144,16 @@ class _CudaPython:
         return int(free) if int(error) == 0 else 0
 
     def allocate(self, size: int) -> _Block:
-        with failing(f"no {size / 2**20:.1f} MiB of the GPU's memory are left", kind=OutOfMemory):
+        with failing(f"the GPU has no {size / 2**20:.1f} MiB of memory left", kind=OutOfMemory):
             buffer = self._device.allocate(size, stream=self._pool_stream)
             self._pool_stream.sync()
         return aligned(_Block(self._device, buffer))
 
     def pinned(self, size: int) -> _Host:
-        with failing(f"no {size / 2**20:.1f} MiB of pinned host memory are left", kind=OutOfMemory):
+        with failing(
+            f"the host has no {size / 2**20:.1f} MiB of memory left that can be pinned",
+            kind=OutOfMemory,
+        ):
             return _Host(self._core.LegacyPinnedMemoryResource().allocate(size))
 
     def stream(self) -> _Stream:

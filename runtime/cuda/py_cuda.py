@@ -36,8 +36,8 @@ def open_device() -> _PyCuda:
         import pycuda.autoprimaryctx as primary
     except (driver.Error, RuntimeError) as error:
         raise DeviceError(
-            f"PyCUDA finds no GPU to work on ({error}): nvidia-smi must list one; use an ONNX file "
-            "with --device cpu otherwise"
+            f"PyCUDA finds no GPU ({error}): check that nvidia-smi lists one; without a GPU, use "
+            "an ONNX file on the CPU"
         ) from error
     return _PyCuda(driver, primary, pycuda.VERSION_TEXT)
 
@@ -121,12 +121,12 @@ class _PyCuda:
         return int(self._driver.mem_get_info()[0])
 
     def allocate(self, size: int) -> _Block:
-        what = f"no {size / 2**20:.1f} MiB of the GPU's memory are left"
+        what = f"the GPU has no {size / 2**20:.1f} MiB of memory left"
         with failing(what, self._driver.MemoryError, OutOfMemory):
             return aligned(_Block(self._driver.mem_alloc(size), size))
 
     def pinned(self, size: int) -> _Host:
-        what = f"no {size / 2**20:.1f} MiB of pinned host memory are left"
+        what = f"the host has no {size / 2**20:.1f} MiB of memory left that can be pinned"
         with failing(what, self._driver.MemoryError, OutOfMemory):
             return _Host(self._driver.pagelocked_empty(size, np.uint8))
 
@@ -160,7 +160,7 @@ class _PyCuda:
             except Exception as error:  # CompileError, or nvcc is not there
                 raise BackendError(
                     f"nvcc cannot compile a kernel ({error}): install the CUDA toolkit, or "
-                    "cuda-python, whose compiler comes from pip"
+                    "cuda-python, which brings its own compiler"
                 ) from error
             self._kernels[source, name] = module.get_function(name)
         return self._kernels[source, name]

@@ -99,7 +99,7 @@ def _label_image(predict: _Predict, item: Item, table: Any, made: Made) -> bool:
         if item.path.suffix.lower() in IMAGE_SUFFIXES:
             raise
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise ImageError(f"{error}; a video is known by its suffix: {suffixes}") from error
+        raise ImageError(f"{error}; the name of a video must end in one of {suffixes}") from error
     if file.pictures == 1:
         _label_picture(predict, item, file.rgb(), table, made)
     elif item.pages == 1:

@@ -194,7 +194,7 @@ class PredictionLog:
                     known[value["base"]] = (value, text)
             if lines and not known and not lines[0].startswith(_START):
                 raise InputError(
-                    f"{self.path} is no record of `icnet predict`, which would take its place: "
+                    f"{self.path} is not a record of `icnet predict`, which would replace it: "
                     "move it away, or name another folder with -o"
                 )
             kept = [text for _, text in known.values()]

@@ -46,7 +46,7 @@ class SureLabels:
         share = self.ignored / self.pixels if self.pixels else 0
         return (
             f"confidence below {self.threshold:g}: {self.ignored:,} of {self.pixels:,} pixels "
-            f"({share:.1%}), which are no class (in a file of labels: {value})"
+            f"({share:.1%}) have no class ({value} in the label maps)"
         )
 
 
@@ -66,8 +66,8 @@ def check_unsure(metadata: ArtefactMetadata, label_ids: bool) -> None:
         raise InputError(f"--unsure-below: {error}") from error
     if label_ids and 0 in (metadata.label_set.label_ids or ()):
         raise InputError(
-            "--unsure-below with --label-ids: what is no class is written as 0, and 0 is a class's "
-            f"id in the label set {metadata.label_set.name!r}: leave out --label-ids"
+            "--unsure-below with --label-ids writes 0 for a pixel without a class, but 0 is the "
+            f"id of a class in the label set {metadata.label_set.name!r}: leave out --label-ids"
         )
 
 

@@ -68,7 +68,7 @@ class FrameReader(Protocol):
 def size_change(read: int, first: tuple[int, ...], now: tuple[int, ...]) -> str:
     """What is wrong with a file whose frames change their size: a video has one."""
     return (
-        f"its first {read} frames can be read: the next is of another size, {now[0]} x {now[1]} "
+        f"its first {read} frames can be read: the next one has another size, {now[0]} x {now[1]} "
         f"after {first[0]} x {first[1]}"
     )
 

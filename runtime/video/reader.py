@@ -76,7 +76,7 @@ class VideoReader:
         """The video, of several the one that players show; never a cover picture."""
         path, name = self._path, self._container.format.name
         if name in _BARE and path.suffix.lower() not in _BARE_SUFFIXES:
-            raise ImageError(f"{path} is not a video that can be decoded: it has no index any more")
+            raise ImageError(f"{path} is not a video that can be decoded: its index is missing")
         flags = self._av.stream.Disposition
         hidden = flags.attached_pic | flags.timed_thumbnails
         streams = [s for s in self._container.streams.video if not s.disposition & hidden]
@@ -85,7 +85,7 @@ class VideoReader:
             raise ImageError(f"{path} holds no video, only {', '.join(kinds) or 'a picture'}")
         stream = max(streams, key=lambda s: (bool(s.disposition & flags.default), -s.index))
         if stream.codec_context is None:
-            raise ImageError(f"{path} is of a kind that PyAV's FFmpeg has no decoder for")
+            raise ImageError(f"PyAV's FFmpeg has no decoder for {path}")
         self._require_room(stream.codec_context.height, stream.codec_context.width)
         # A frame that is not as its checksum says is an error, of JPEGs also one that ends early.
         self._jpeg = stream.codec_context.name == "mjpeg"
@@ -151,7 +151,8 @@ class VideoReader:
             image = _turned(rgb.to_ndarray(), _display_matrix(frame))
         except (self._av.FFmpegError, ValueError) as error:
             raise ImageError(
-                f"{self._path}: its pixels ({frame.format.name}) cannot become RGB: {_words(error)}"
+                f"{self._path}: cannot convert its pixels ({frame.format.name}) to RGB: "
+                f"{_words(error)}"
             ) from error
         # A frame that is RGB already is given back as it is: the decoder's own memory.
         return image.copy() if rgb is frame else np.ascontiguousarray(image)
@@ -214,9 +215,11 @@ class VideoReader:
             rate = f"{float(self.rate):g} frames a second"
             notes.append(f"it has no time stamps: it is shown at {rate}")
         elif made_up:
-            notes.append(f"{made_up} of {read} frames have no time stamp after the one before")
+            notes.append(
+                f"{made_up} of {read} frames have no time stamp that is later than the one before"
+            )
         if before := max(self._tally.before_first(), self._before_first):
-            notes.append(f"its first {before} frames need earlier ones that it does not hold")
+            notes.append(f"its first {before} frames need earlier frames that it does not hold")
         return "; ".join(notes)
 
     def close(self) -> None:

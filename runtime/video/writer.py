@@ -53,7 +53,7 @@ class _VideoWriter:
         self._stream = self._stream or self._open(*size)
         first = (self._stream.width, self._stream.height)
         if size != first:
-            raise ImageError(f"the video's frames change their size, {first} to {size}")
+            raise ImageError(f"the frames of the video change their size, from {first} to {size}")
         frame = self._av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
         frame = self._reformatter.reformat(
             frame,
@@ -146,7 +146,7 @@ def _check(av: Any, file: Path, path: Path, writer: _VideoWriter) -> None:
     if frames != writer.frames or abs(end - writer.end) > Fraction(1, 1000):
         raise OutputError(
             f"cannot write the video {path}: {writer.frames} frames, {float(writer.end):.3f} s "
-            f"were written, {frames} frames, {float(end):.3f} s can be read back"
+            f"were written, but {frames} frames, {float(end):.3f} s can be read back"
         )
     if ends_at > file.stat().st_size:
         raise OutputError(f"cannot write the video {path}: its end is missing")

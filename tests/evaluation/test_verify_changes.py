@@ -46,7 +46,7 @@ def test_external_data_that_change_after_it_are_found(run, external):
     data = bytearray((external / "a.data").read_bytes())
     data[len(data) // 2] ^= 0x10
     (external / "a.data").write_bytes(data)
-    with pytest.raises(InputError, match="changed after `icnet verify` looked at it"):
+    with pytest.raises(InputError, match="changed after `icnet verify` checked it"):
         Predictor.from_folder(external)
     assert read_folder(external).artefacts[0].sha256 != before
     (external / "a.data").unlink()

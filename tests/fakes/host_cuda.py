@@ -211,7 +211,7 @@ class HostCuda:
 
     def allocate(self, size: int) -> _Block:
         if size > self.free_memory():
-            raise OutOfMemory(f"no {size / 2**20:.1f} MiB of the GPU's memory are left")
+            raise OutOfMemory(f"the GPU has no {size / 2**20:.1f} MiB of memory left")
         return self._opened(_Block(self, size))
 
     def pinned(self, size: int) -> _Block:

@@ -122,7 +122,7 @@ def test_the_fastest_is_chosen_in_turn_and_remembered(folder, clock, cache):
         ("a.onnx", "onnxruntime", 3000),
     ]
     assert not why.remembered
-    assert why.left_out == ("b.onnx on onnxruntime: int8 is placed for openvino, tensorrt, "
+    assert why.left_out == ("b.onnx on onnxruntime: int8 is made for openvino, tensorrt, "
                             "tensorrt-rtx",)  # fmt: skip
     two = [("int8", "openvino"), ("fp32", "openvino")]
     assert clock.runs[-2 * ROUNDS :] == two * ROUNDS  # A B A B, without the much slower one
@@ -210,7 +210,7 @@ def test_what_failed_or_changed_or_was_not_looked_at_is_not_taken(folder, clock)
     b.write_bytes(b.read_bytes() + b"\x72\x00")  # an empty field: still a sound ONNX file
     file, _, why = chosen(folder, clock)
     assert file == "a.onnx"
-    assert "b.onnx on openvino, cpu: it was changed after `icnet verify` looked at it" in (
+    assert "b.onnx on openvino, cpu: it was changed after `icnet verify` checked it" in (
         why.left_out
     )
 
@@ -221,7 +221,7 @@ def test_an_undecided_file_is_taken_only_where_none_is_within(folder, clock, cap
     record(folder, verdict(a), *unsure)
     file, runtime, why = chosen(folder, clock)
     assert (file, runtime, why.note, clock.runs) == ("a.onnx", "openvino", "", [])
-    said = "`icnet verify` left it undecided, and a file that is within its limits is preferred: "
+    said = "its verdict is undecided, and another file is within its limits: "
     assert {f"b.onnx on openvino, cpu: {said}{UNSURE}",
             f"a.onnx on onnxruntime, cpu: {said}{UNSURE}"} <= {*why.left_out}  # fmt: skip
 
@@ -236,11 +236,11 @@ def test_an_undecided_file_is_taken_only_where_none_is_within(folder, clock, cap
     assert doctor.main(["--model", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "\nundecided: mIoU +0.010 points from the reference, on 2 images of scenes" in said
-    assert "note: `icnet verify` left it undecided, and no file here is within its limits" in said
+    assert "note: its verdict is undecided, but no file here is within its limits" in said
     assert chosen(folder, clock, unverified=True)[2].note == ""
 
     record(folder, verdict(a, word="undecided"), verdict(a))  # the worst that is known of it
-    assert "left it undecided" in chosen(folder, clock, runtime="openvino")[2].note
+    assert "its verdict is undecided" in chosen(folder, clock, runtime="openvino")[2].note
 
 
 def test_a_change_that_keeps_size_and_time_is_found_before_it_is_opened(folder, clock):
@@ -367,7 +367,7 @@ def test_int8_that_passed_with_exact_sums_is_not_taken_where_they_saturate(folde
         (lambda f: (f / NAME).unlink(), {}, "icnet verify"),
         (lambda f: (f / NAME).write_text("{}"), {}, "is not a record of"),
         (lambda f: (f / NAME).write_text('{"schema": 9}'), {}, "upgrade"),
-        (lambda f: None, {"precision": "fp16"}, "it is int8, and fp16 was asked for"),
+        (lambda f: None, {"precision": "fp16"}, "its precision is int8, not fp16"),
         (
             lambda f: None,
             {"runtime": "tensorrt"},
@@ -405,8 +405,28 @@ def test_a_missing_runtime_names_its_extra(folder, monkeypatch):
 )
 def test_several_networks_or_sizes_are_refused(folder, tiny_model, other):
     shutil.move(tiny_model(**other), folder / "z.onnx")
-    with pytest.raises(InputError, match=r"several networks or sizes .*a.onnx, b.onnx; .*z.onnx"):
+    with pytest.raises(
+        InputError, match=r"several (networks|input sizes): .*a.onnx, b.onnx; .*z.onnx"
+    ):
         Predictor.from_folder(folder)
+
+
+def test_a_folder_of_many_files_is_refused_in_a_few_words(tmp_path, tiny_model):
+    made, folder = tiny_model(), tmp_path / "many"
+    folder.mkdir()
+    for number in range(9):
+        shutil.copy(made, folder / f"{number}.onnx")
+    said = rf"no artefact in .* run `icnet verify {folder}` first.*0\.onnx on .*; and \d+ more\)$"
+    with pytest.raises(InputError, match=said) as found:
+        Predictor.from_folder(folder)
+    assert len(str(found.value)) < 250 + 2 * len(str(folder))
+    for size in ((32, 64), (64, 32), (32, 32)):
+        shutil.move(tiny_model(size=size), folder / f"{size[0]}x{size[1]}.onnx")
+    with pytest.raises(
+        InputError, match=r"0\.onnx, 1\.onnx, and 7 more; .*; and \d more\)$"
+    ) as found:
+        Predictor.from_folder(folder)
+    assert len(str(found.value)) < 250 + len(str(folder))
 
 
 def test_of_several_sizes_the_one_that_is_asked_for_is_chosen(folder, tiny_model, clock, capsys):
@@ -415,11 +435,11 @@ def test_of_several_sizes_the_one_that_is_asked_for_is_chosen(folder, tiny_model
     record(folder, *read_verdicts(folder).entries, verdict(z))
     file, _, why = chosen(folder, clock, size=(96, 64))
     assert file == "z.onnx"
-    assert "a.onnx: it is of 64x96, and 96x64 was asked for" in why.left_out
+    assert "a.onnx: its size is 64x96, not 96x64" in why.left_out
     assert chosen(folder, clock, size=(64, 96))[0] == "b.onnx"
-    with pytest.raises(InputError, match="is of 32x32; it holds 64x96, 96x64: ask for one"):
+    with pytest.raises(InputError, match="has the size 32x32, only 64x96, 96x64: choose one"):
         Predictor.from_folder(folder, size=(32, 32))
-    with pytest.raises(InputError, match=r"ask for a size \(size=, --size HxW\)"):
+    with pytest.raises(InputError, match=r"several input sizes: .*--size HxW \(size=\(H, W\)"):
         Predictor.from_folder(folder)
     assert doctor.main(["--model", str(folder), "--size", "96x64"]) == 0
     assert f"{folder}: z.onnx on openvino" in capsys.readouterr().out
@@ -431,7 +451,7 @@ def test_engines_and_broken_files_are_told(folder):
     (folder / "half.onnx").write_bytes((folder / "a.onnx").read_bytes()[:100])
     with Predictor.from_folder(folder, "onnxruntime") as predictor:
         said = "\n".join(predictor.choice.left_out)
-    assert "e.engine: an engine without its sidecar" in said
+    assert "e.engine: the engine has no sidecar" in said
     assert "not a whole ONNX file" in said
 
 
@@ -440,7 +460,7 @@ def test_doctor_explains_measures_and_lists(folder, clock, capsys, tmp_path):
     assert doctor.main(["--model", str(folder), "--json", str(tmp_path / "d.json")]) == 0
     said = capsys.readouterr().out
     assert f"{folder}: b.onnx on openvino\nwithin its limits: mIoU +0.010 points" in said
-    assert "2.00 of the fastest" in said
+    assert "2.00 times the fastest" in said
     assert "left out" in said
     told = json.loads((tmp_path / "d.json").read_text())["choice"]
     assert told["candidates"][0]["file"] == "b.onnx"
@@ -463,7 +483,7 @@ def test_predict_takes_a_folder_and_says_what_it_chose(folder, clock, capsys, tm
     assert "chosen: b.onnx (int8) on openvino, cpu" in capsys.readouterr().out
     words[2] = folder / "a.onnx"
     assert predict([str(word) for word in words]) == 2
-    assert "--size chooses among the artefacts of a folder" in capsys.readouterr().err
+    assert "is one file: leave out --size" in capsys.readouterr().err
 
 
 def test_other_names_and_order_do_not_matter(folder, tmp_path):

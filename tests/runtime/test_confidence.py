@@ -184,7 +184,7 @@ def test_not_asked_for_it_costs_nothing(blocks, monkeypatch):
     del backend, predictor
     gc.collect()
     assert gone() is None
-    with pytest.raises(BackendError, match=r"closed or gone.*predict\(image, confidence=True\)"):
+    with pytest.raises(BackendError, match=r"closed or deleted.*predict\(image, confidence=True\)"):
         _ = prediction.confidence
 
 
@@ -192,7 +192,7 @@ def test_after_close_only_what_was_asked_at_once_is_there(blocks):
     predictor, _ = fake()
     later, now = predictor.predict(blocks(SIZE)), predictor.predict(blocks(SIZE), confidence=True)
     predictor.close()
-    with pytest.raises(BackendError, match=r"keep it open until then, or ask at once"):
+    with pytest.raises(BackendError, match=r"keep it open until you ask, or ask at once"):
         _ = later.confidence
     assert now.confidence.shape == SIZE
 
@@ -204,7 +204,7 @@ def test_a_copy_in_another_process_has_what_was_worked_out(blocks):
     copied = pickle.loads(pickle.dumps(now))
     np.testing.assert_array_equal(copied.confidence, now.confidence)
     unasked = pickle.dumps(later)
-    with pytest.raises(BackendError, match="closed or gone"):
+    with pytest.raises(BackendError, match="closed or deleted"):
         _ = pickle.loads(unasked).confidence
     _ = later.confidence
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(later)).confidence, now.confidence)
@@ -241,7 +241,7 @@ def test_labels_that_are_not_sure_are_no_class(blocks):
     np.testing.assert_array_equal(labels[~unsure], before[~unsure])
     np.testing.assert_array_equal(prediction.labels, before)
     np.testing.assert_array_equal(prediction.sure_labels(0), before)
-    with pytest.raises(ValueError, match="0 to 1; got 50"):
+    with pytest.raises(ValueError, match="from 0 to 1, got 50"):
         prediction.sure_labels(50)
 
 
@@ -283,5 +283,5 @@ def test_of_tiles_it_is_that_of_their_averaged_logits(rule):
     one = predictor.predict_tiles(image[:48, :64], confidence=True)
     np.testing.assert_allclose(one.confidence, expected[:48, :64], rtol=0, atol=1e-6)
     predictor.close()
-    with pytest.raises(BackendError, match="closed or gone"):
+    with pytest.raises(BackendError, match="closed or deleted"):
         _ = dataclasses.replace(later).confidence  # as one that was not asked

@@ -336,7 +336,7 @@ def test_logits_that_are_not_upsampled_are_of_their_own_size_only(way):
     logits = logits_of(3, 7, 20, 30, "random")
     for ask in (way, label_map_dense):
         for size in ((20, 60), (10, 30)):
-            with pytest.raises(ValueError, match="logits are not upsampled"):
+            with pytest.raises(ValueError, match="each logit is one pixel"):
                 ask(logits, size, upsampling="none")
         with pytest.raises(ValueError, match="known: aligned-corners, half-pixel, none"):
             ask(logits, (20, 30), upsampling="bicubic")

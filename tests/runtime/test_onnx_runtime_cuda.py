@@ -141,7 +141,7 @@ def test_a_provider_that_is_not_compiled_in_is_an_error(standin, tiny_model):
 
 def test_cuda_answered_by_the_cpu_is_an_error(standin, tiny_model):
     standin.given = [CPU]
-    with pytest.raises(DeviceError, match=r"asked for CUDA .*ONNX Runtime gave \['CPUExec"):
+    with pytest.raises(DeviceError, match=r"asked for CUDA .*but ONNX Runtime uses \['CPUExec"):
         open_backend("onnxruntime", tiny_model(), "cuda")
 
 
@@ -248,7 +248,7 @@ class TestGraphs:
     def test_no_session_behind_it_is_an_error_of_the_run(self, standin, tiny_model, blocks):
         backend = open_backend("onnxruntime", tiny_model(), "cuda")
         standin.given = [CPU]
-        with pytest.raises(BackendError, match="ONNX Runtime gave"):
+        with pytest.raises(BackendError, match="but ONNX Runtime uses"):
             ran(backend, [blocks(SIZE)] * 2)
 
 
@@ -257,7 +257,7 @@ class TestInt8:
 
     def test_asked_for_it_is_refused(self, standin, tiny_model):
         path = tiny_model(describe={"precision": "int8-ort"})
-        with pytest.raises(InputError, match=r"is int8-ort, and .*Use the fp16 artefact"):
+        with pytest.raises(InputError, match=r"is int8-ort, and .*use an fp16 artefact"):
             Predictor.from_onnx(path, "onnxruntime", "cuda")
 
     def test_auto_takes_the_cpu(self, standin, tiny_model):

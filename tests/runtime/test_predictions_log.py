@@ -205,7 +205,7 @@ def test_somebody_elses_file_of_that_name_is_left_alone(predict, out, capfd):
     out.mkdir()
     (out / log.NAME).write_text('{"image": "a.png", "label": "street"}\n')
     assert predict() == 2
-    assert "no record of `icnet predict`" in capfd.readouterr().err
+    assert "not a record of `icnet predict`" in capfd.readouterr().err
     assert [path.name for path in out.iterdir()] == [log.NAME]
     assert "street" in (out / log.NAME).read_text()
 

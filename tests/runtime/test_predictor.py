@@ -233,7 +233,7 @@ def test_logits_that_are_not_upsampled_are_finished_at_their_own_size(tiny_model
             labels = logits.argmax(axis=0).astype(np.uint8)
             expected = resize_labels(labels, size)
             np.testing.assert_array_equal(predictor.predict(image).labels, expected)
-    with pytest.raises(ModelError, match=r"a logit every s pixels .* s being 1"):
+    with pytest.raises(ModelError, match=r"one logit for every s pixels .* s is 1"):
         Predictor.from_onnx(tiny_model(describe=described), "openvino")
 
 
@@ -279,7 +279,7 @@ def test_it_is_not_pickled_or_copied_and_says_what_to_do_in_a_pool(copied):
 def test_threads_that_no_machine_has_are_refused(tiny_model, threads):
     """ONNX Runtime ends the process, or raises an error of another type."""
     for runtime in ("onnxruntime", "openvino"):
-        with pytest.raises(InputError, match=f"{threads} threads; expected 1 to 1024"):
+        with pytest.raises(InputError, match=f"got {threads} threads, expected 1 to 1024"):
             Predictor.from_onnx(tiny_model(), runtime, "cpu", threads)
-    with pytest.raises(InputError, match="100000 streams; expected 1 to 1024"):
+    with pytest.raises(InputError, match="got 100000 streams, expected 1 to 1024"):
         Predictor.from_onnx(tiny_model(), "openvino", "cpu", streams=100_000)

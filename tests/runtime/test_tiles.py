@@ -170,8 +170,12 @@ def test_a_border_is_never_labelled_and_has_the_means_colour():
 @pytest.mark.parametrize(
     ("options", "overlap", "message"),
     [
-        ({"size": None}, 0.25, "takes an image of any size as a whole: leave out the tiles"),
-        ({"head": "labels"}, 0.25, "joined by their logits, .* 'labels': export it with --head"),
+        ({"size": None}, 0.25, "takes images of any size as a whole: leave out the tiles"),
+        (
+            {"head": "labels"},
+            0.25,
+            "need a model with the head logits, .* 'labels': export it with --head",
+        ),
         ({}, -0.1, r"overlap is -0\.1, expected 0 to 0\.75"),
         ({}, 0.8, "expected 0 to 0"),
         ({}, float("nan"), "the overlap is nan"),
@@ -237,7 +241,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "words", "message"),
         [
-            ({}, ("--overlap", "0.5"), "--overlap is of tiles"),
+            ({}, ("--overlap", "0.5"), "--overlap says how far tiles overlap: give --tiles"),
             ({}, ("--tiles", "--overlap", "2"), "expected 0 to 0.75"),
             ({"head": "labels"}, ("--tiles",), "export it with --head logits"),
             ({"size": None}, ("--tiles",), "leave out the tiles"),

@@ -167,7 +167,9 @@ def without_graph(reason: str) -> None:
 def _spec(value: Any) -> TensorSpec:
     """Reads a session's input or output; a symbolic side is free."""
     if value.type not in _DTYPES:
-        raise ModelError(f"the model's {value.name!r} is a {value.type}, which nothing here takes")
+        raise ModelError(
+            f"the model's {value.name!r} is a {value.type}, which icnet-deploy does not support"
+        )
     try:
         shape = tuple(side if isinstance(side, int) else None for side in value.shape)
         return TensorSpec(value.name, shape, np.dtype(_DTYPES[value.type]))

@@ -165,13 +165,13 @@ def open_session(
     except Exception as error:
         if first != CPU:
             raise DeviceError(
-                f"ONNX Runtime cannot run the model on CUDA: {error}; `icnet doctor` says what is "
-                "missing, --device cpu runs without a GPU"
+                f"ONNX Runtime cannot run the model on CUDA: {error}; `icnet doctor` shows what "
+                "is missing; without a GPU, use the device cpu"
             ) from error
         raise ModelError(f"ONNX Runtime cannot load the model {model!s:.200}: {error}") from error
     if session.get_providers()[0] != first:
         raise DeviceError(
-            f"asked for CUDA ({first}), ONNX Runtime gave {session.get_providers()}: "
+            f"asked for CUDA ({first}), but ONNX Runtime uses {session.get_providers()}: "
             f"{_not_started()}"
         )
     return session
@@ -179,8 +179,8 @@ def open_session(
 
 def _not_started() -> str:
     return (
-        "the provider could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no "
-        f"GPU); {pip_install('cuda')}, or use --device cpu"
+        "CUDA could not start (a library of CUDA 13 or cuDNN 9 is missing, or there is no GPU); "
+        f"{pip_install('cuda')}, or use the device cpu"
     )
 
 
@@ -189,7 +189,7 @@ def _prepare_cuda(onnxruntime: Any) -> None:
     if CUDA not in onnxruntime.get_available_providers():
         raise DeviceError(
             "asked for CUDA, but the installed ONNX Runtime has no CUDA provider: pip uninstall "
-            f"onnxruntime, then {pip_install('cuda')}; or use --device cpu"
+            f"onnxruntime, then {pip_install('cuda')}; or use the device cpu"
         )
     onnxruntime.preload_dlls()
 
@@ -252,4 +252,6 @@ def require_cuda() -> None:
 
     _prepare_cuda(onnxruntime)
     if not cuda_works():
-        raise DeviceError(f"asked for CUDA, and ONNX Runtime runs nothing there: {_not_started()}")
+        raise DeviceError(
+            f"asked for CUDA, but ONNX Runtime cannot run a model there: {_not_started()}"
+        )

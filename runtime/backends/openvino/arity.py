@@ -96,8 +96,8 @@ def _require(node: bytes, path: Path) -> None:
     inputs = [f.data for f in known if f.number == _INPUT]
     if kind == _BOUND and inputs and not any(inputs[1:]):
         raise ModelError(
-            f"{path} cannot be run by OpenVINO: its node {text.get(_NAME, '')!r} (Clip) has no "
-            "bound: leave the node out, and export it again"
+            f"OpenVINO cannot run {path}: its node {text.get(_NAME, '')!r} (Clip) has no bound; "
+            "remove the node, and export the model again"
         )
     given = inputs[:needed]
     if len(given) < needed or not all(given):

@@ -219,9 +219,9 @@ class _TensorRtBackend:
         finished = head == "labels" or metadata.upsampling == "none"
         if finished and set(sizes) != {(shape[-2], shape[-1])}:
             raise ImageError(
-                f"this engine makes its label map at {shape[-2]} x {shape[-1]}, and the image is "
-                f"{sizes[0][0]} x {sizes[0][1]}: resize the image, take the label map on the host, "
-                "or build an engine of the head 'logits', which gives it at any size"
+                f"this engine makes its label map at {shape[-2]} x {shape[-1]}, but the image is "
+                f"{sizes[0][0]} x {sizes[0][1]}: resize the image, leave out on_device, or build "
+                "an engine with the head 'logits', which gives label maps of any size"
             )
         maps = [DeviceLabels(self._cuda, size) for size in sizes]
         flag = self._flag.clear()

@@ -73,9 +73,9 @@ def read_plan(path: Path, require_manifest: bool) -> Plan:
         sidecar.check(data, path)
     elif require_manifest:
         raise ModelError(
-            f"{path} has no sidecar {sidecar_path(path).name}, which was required: an engine is a "
-            "program, and nothing says that this is the one that was built; build it with `icnet "
-            "build-engine`, or allow engines without a sidecar if you trust where it comes from"
+            f"{path} has no sidecar {sidecar_path(path).name}: an engine is a program, and "
+            "without a sidecar nothing shows which one it is; build it with `icnet build-engine`, "
+            "or, if you trust its source, leave out --require-manifest (require_manifest in Python)"
         )
     flavour = _FLAVOURS.get(data[:4])
     version = tuple(data[_VERSION]) if flavour and len(data) >= _VERSION.stop else None
@@ -166,8 +166,8 @@ class Engine:
         if context is None:
             needed, free = self._raw.device_memory_size_v2 / 2**20, cuda.free_memory() / 2**20
             raise OutOfMemory(
-                f"{self.name} made no execution context: it needs {needed:.0f} MiB of the GPU's "
-                f"memory, of which {free:.0f} MiB are free; close other predictors or build the "
+                f"{self.name} cannot make an execution context: it needs {needed:.0f} MiB of GPU "
+                f"memory, and {free:.0f} MiB are free; close other predictors, or build the "
                 f"engine for a smaller batch. TensorRT said: {self.lines.since(mark)}"
             )
         return context
@@ -187,8 +187,8 @@ class Engine:
         if not fitting:
             ranges = " or ".join(f"{_sides(p[0])} to {_sides(p[2])}" for p in self.profiles)
             raise BackendError(
-                f"{self._path} takes images of {ranges}; it was given {_sides(shape)}: build it "
-                "with `icnet build-engine` for the shapes that come"
+                f"{self._path} takes images of {ranges}, got {_sides(shape)}: build the engine "
+                "for these shapes with `icnet build-engine`"
             )
         if preferred in fitting:
             return preferred
@@ -264,7 +264,7 @@ def _deserialize(trt: Any, plan: Plan, cuda: Cuda, host_code: bool) -> Any:
     except TypeError as error:  # its way to say that there is no driver or no GPU
         raise BackendError(
             f"{_product(trt)} {trt.__version__} does not start ({error}; it said: "
-            f"{logger.lines.since(mark)}): does nvidia-smi list a GPU?"
+            f"{logger.lines.since(mark)}): check that nvidia-smi lists a GPU"
         ) from error
     runtime.engine_host_code_allowed = host_code
     raw = runtime.deserialize_cuda_engine(plan.data)
@@ -282,28 +282,34 @@ def _why_not(trt: Any, plan: Plan, cuda: Cuda, said: str) -> str:
     device = re.search(r"expecting compute (\S+) got compute (\S+?),", said)
     if "host code" in said.lower():
         why = (
-            "it holds code for the CPU, as engines have that were built version-compatible: allow "
-            "it (host_code=True) if you trust where it comes from, or"
+            "it holds code for the CPU, as version-compatible engines do: if you trust its "
+            "source, allow that in Python (host_code=True), or"
         )
     elif plan.version is not None and plan.version[: len(here)] != here[: len(plan.version)]:
         why = (
-            f"it was built by {product} {built}, and here is {product} {trt.__version__}: an "
-            "engine runs on the version that built it;"
+            f"it was built with {product} {built}, but this machine has {product} "
+            f"{trt.__version__}: an engine runs only on the version that built it;"
         )
     elif device is not None:
         built_on = f"{sidecar.gpu}" if sidecar and sidecar.gpu else f"compute {device[2]}"
-        why = f"it was built for {built_on}, and here is {cuda.gpu}: an engine runs on its own GPU;"
+        why = (
+            f"it was built for {built_on}, but this machine has {cuda.gpu}: an engine runs only "
+            "on its own kind of GPU;"
+        )
     elif sidecar and sidecar.gpu and sidecar.gpu.compute_capability != cuda.gpu.capability:
-        why = f"it was built on {sidecar.gpu}, and here is {cuda.gpu};"
+        why = f"it was built on {sidecar.gpu}, but this machine has {cuda.gpu};"
     elif "cuda runtime" in said.lower():
-        why = "the GPU or its driver failed (`icnet doctor`), or the engine is another machine's;"
+        why = (
+            "the GPU or its driver failed (see `icnet doctor`), or the engine is from another "
+            "machine;"
+        )
     elif plan.flavour is None:
-        why = f"it is no engine of TensorRT ({len(plan.data)} bytes that begin otherwise);"
+        why = f"it is not a TensorRT engine ({len(plan.data)} bytes);"
     else:
         why = f"it was cut off or changed ({len(plan.data)} bytes), or is of another kind;"
     flavour = "tensorrt-rtx" if product == _NAMES["tensorrt-rtx"] else "tensorrt"
     return (
-        f"{product} {trt.__version__} does not load {plan.path}: {why} build it here: `icnet "
+        f"{product} {trt.__version__} cannot load {plan.path}: {why} build it here: `icnet "
         f"build-engine MODEL.onnx --with {flavour} -o {plan.path.name}`. It said: {said}"
     )
 

@@ -125,7 +125,7 @@ class Execution:
             self._stream.synchronize()
             self._profile = profile
         self._ask(f"take the shape {shape}", lambda: context.set_input_shape(image.name, shape))
-        self._ask("work out its shapes", lambda: not context.infer_shapes())
+        self._ask("work out the shapes", lambda: not context.infer_shapes())
         for spec in (image, *self._engine.outputs):
             self._place(spec)
         self._shape = shape
@@ -153,8 +153,8 @@ class Execution:
         shape = tuple(int(side) for side in self._context.get_tensor_shape(spec.name))
         if min(shape, default=1) < 1:
             raise BackendError(
-                f"{self._engine.name}: the size of {spec} depends on what is in the image, which "
-                "no artefact of icnet-deploy has"
+                f"{self._engine.name}: the size of {spec} depends on the content of the image, "
+                "which icnet-deploy does not support"
             )
         address = self._buffers.device(spec.name, prod(shape) * spec.dtype.itemsize)
         self._ask(
@@ -188,5 +188,5 @@ class Execution:
         mark = self._engine.lines.mark()
         if not call():
             raise BackendError(
-                f"{self._engine.name} does not {what}: {self._engine.lines.since(mark)}"
+                f"{self._engine.name} failed to {what}: {self._engine.lines.since(mark)}"
             )

@@ -127,7 +127,7 @@ class TestLabels:
 
     @pytest.mark.parametrize("sidecar", [True, False])
     def test_a_label_map_of_another_size_is_refused(self, desk, shown, sidecar):
-        with pytest.raises(ModelError, match=r"uint8 \? x 96 x 64, and its metadata says"):
+        with pytest.raises(ModelError, match=r"uint8 \? x 96 x 64, but its metadata says"):
             desk.open(shown(FIVE, (0, 2, 1), sidecar, sides=(96, 64)))
 
     @pytest.mark.parametrize("sidecar", [True, False])
@@ -137,7 +137,7 @@ class TestLabels:
         with desk.open(engine) as predictor:
             assert predictor.predict(picture(4, (72, 72))).labels.shape == (72, 72)
             for image in (picture(4), desk.frame(picture(4))):
-                with pytest.raises(BackendError, match="labels: uint8 1 x 96 x 64, expected"):
+                with pytest.raises(BackendError, match="labels: uint8 1 x 96 x 64 for 1 image"):
                     predictor.predict(image)
 
 

@@ -72,7 +72,8 @@ class TestOtherVersions:
         built = desk.trt.__version__ if sidecar else desk.trt.__version__.rpartition(".")[0]
         with pytest.raises(
             ModelError,
-            match=rf"built by TensorRT {built}, and here is TensorRT {other.__version__}: .*"
+            match=rf"built with TensorRT {built}, but this machine has "
+            rf"TensorRT {other.__version__}: .*"
             r"`icnet build-engine MODEL\.onnx --with tensorrt -o tiny0\.engine`",
         ):
             desk.open(engine)
@@ -102,7 +103,9 @@ class TestOtherGpus:
     def test_without_one_tensorrts_own_words_say_it(self, desk, batched):
         engine = batched(sidecar=False)
         desk.trt.machine.compute = (8, 9)
-        with pytest.raises(ModelError, match=r"built for compute 8\.6, and here is .*--with tens"):
+        with pytest.raises(
+            ModelError, match=r"built for compute 8\.6, but this machine has .*--with tens"
+        ):
             desk.open(engine)
 
 
@@ -114,12 +117,12 @@ class TestOtherFiles:
         with pytest.raises(ModelError, match=r"cut off or changed \(\d+ bytes\)"):
             desk.open(engine)
         engine.write_bytes(b"PK\x03\x04" + whole)
-        with pytest.raises(ModelError, match="no engine of TensorRT"):
+        with pytest.raises(ModelError, match="does not begin like a TensorRT engine"):
             desk.open(engine)
-        with pytest.raises(ModelError, match=r"does not load .*: it is no engine of TensorRT \("):
+        with pytest.raises(ModelError, match=r"cannot load .*: it is not a TensorRT engine \("):
             desk.open(engine, runtime="tensorrt")  # TensorRT is asked, as its header may change
         engine.write_bytes(b"")
-        with pytest.raises(ModelError, match=r"no engine of TensorRT .*\(0 bytes"):
+        with pytest.raises(ModelError, match=r"does not begin like a TensorRT engine .*\(0 bytes"):
             desk.open(engine)
 
     def test_an_engine_of_rtx_is_for_rtx(self, desk, batched):
@@ -147,7 +150,7 @@ class TestOtherFiles:
 
     def test_classes_that_nobody_names(self, desk, batched, blocks):
         engine = batched(sidecar=False, label_set=CAMVID)
-        with pytest.raises(ModelError, match=r"has 11 classes and does not say which.*label_set="):
+        with pytest.raises(ModelError, match=r"has 11 classes and does not name them.*label_set="):
             desk.open(engine)
         with desk.open(engine, label_set=CAMVID) as predictor:
             assert predictor.predict(blocks(SIZE)).label_set is CAMVID
@@ -212,7 +215,7 @@ class TestMissing:
         pytest.importorskip("cuda.core", reason="cuda-python is not installed")
         if machine.gpus():
             pytest.skip("there is a GPU")
-        with pytest.raises(DeviceError, match="nvidia-smi must list one"):
+        with pytest.raises(DeviceError, match="check that nvidia-smi lists one"):
             cuda.open_cuda("cuda-python")
 
 
@@ -238,8 +241,8 @@ class TestCommand:
         ("options", "message"),
         [
             (["--require-manifest"], "has no sidecar"),
-            (["--device", "cpu"], "is an engine, which runs on the GPU"),
-            (["--threads", "2"], "is an engine, which runs on the GPU"),
+            (["--device", "cpu"], "is an engine: it runs on the GPU"),
+            (["--threads", "2"], "is an engine: it runs on the GPU"),
             (["--runtime", "openvino"], "known: auto, tensorrt, tensorrt-rtx"),
         ],
     )
@@ -256,7 +259,10 @@ class TestCommand:
         write_image(image, blocks(SIZE))
         arguments = [str(image), "--model", str(desk.onnx()), "-o", str(tmp_path / "out")]
         assert main([*arguments, "--require-manifest"]) == 2
-        assert "--require-manifest is for an engine" in capsys.readouterr().err
+        assert (
+            "--require-manifest (require_manifest in Python) is for an engine"
+            in capsys.readouterr().err
+        )
 
     def test_evaluate_and_parity_open_it(self, desk, opened, batched, blocks):
         models = importlib.import_module("icnet_deploy.evaluation.model")

@@ -69,7 +69,8 @@ def test_a_real_plan_of_rtx_is_told_by_its_header_and_refused_without_a_gpu(tiny
     assert plan.version == tuple(int(part) & 255 for part in rtx.__version__.split("."))
     with pytest.raises(
         (ModelError, BackendError),
-        match=rf"TensorRT-RTX {rtx.__version__} does not (load .*the GPU or its driver fail|start)",
+        match=rf"TensorRT-RTX {rtx.__version__} "
+        r"(cannot load .*the GPU or its driver fail|does not start)",
     ):
         Predictor.from_engine(engine, cuda=HostCuda())
 

@@ -93,7 +93,7 @@ def test_a_sidecar_that_was_taken_away_or_added(desk, engine, keys, unseen):
         desk.open(engine, trusted_key=keys[1])
     sign_folder(engine.parent, keys[0])
     sidecar.write_text(json.dumps(value))
-    with pytest.raises(ModelError, match=r"was not signed: .*\.engine\.json"):
+    with pytest.raises(ModelError, match=r"were not signed: .*\.engine\.json"):
         desk.open(engine, trusted_key=keys[1])
     sidecar.unlink()
     sidecar.symlink_to("nowhere")
@@ -122,7 +122,9 @@ def test_an_engine_in_the_name_of_another_that_was_signed(desk, batched, keys, u
     for ending in ("", ".json"):
         shutil.copy(f"{second}{ending}", f"{first}{ending}")
     unseen()
-    with pytest.raises(ModelError, match=r"is not the file that was signed.*swapped"):
+    with pytest.raises(
+        ModelError, match=r"is not the file that was signed: its SHA-256 is .* says "
+    ):
         desk.open(first, trusted_key=keys[1])
 
 
@@ -147,7 +149,7 @@ def test_predict_and_open_hand_the_key_on(desk, engine, keys, tmp_path, capsys, 
     unseen()
     with pytest.raises(ModelError, match="is not the file that was signed"):
         Predictor.open(engine, trusted_key=keys[1])
-    with pytest.raises(ModelError, match="is not the file that was asked for"):
+    with pytest.raises(ModelError, match="is not the file that you asked for"):
         Predictor.open(engine, sha256="0" * 64)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"")

@@ -64,7 +64,7 @@ def test_a_video(predict, out, clips, capfd):
     assert frames[0].image.shape[0] > SIZE[0]  # with the legend
     said, errors = capfd.readouterr()
     assert "1 input labelled" in said
-    assert "of 10:" in said
+    assert "(median of 10):" in said
     assert errors == ""
 
 
@@ -170,7 +170,7 @@ def test_an_animation_is_labelled_frame_by_frame(predict, out, clips, tmp_path, 
     assert [round(1000 * float(frame.time)) for frame in frames] == [0, 100, 150, 850, 890]
     with av.open(str(path)) as container:
         assert container.duration == pytest.approx(1_190_000, abs=2000)
-    assert "of 5:" in capfd.readouterr().out
+    assert "(median of 5):" in capfd.readouterr().out
 
 
 def test_a_still_gif_is_an_image(predict, out, clips, tmp_path):

@@ -155,7 +155,7 @@ def test_a_recording_that_begins_between_key_frames(clips, tmp_path, kind, suffi
     numbers = [clips.number_of(frame.image) for frame in frames]
     assert numbers == list(range(numbers[0], 40))
     assert numbers[0] in (24, 28)
-    assert re.search(r"its first \d+ frames need earlier ones", reader.note)
+    assert re.search(r"its first \d+ frames need earlier frames", reader.note)
     assert reader.problem == ""
 
 
