@@ -267,7 +267,7 @@ class TestOnTheGpu:
             with pytest.raises(ImageError, match="image is on the GPU, but the confidence"):
                 _ = predictor.predict(frame).confidence
             if not options:
-                with pytest.raises(ImageError, match="label map is on the GPU, and how sure"):
+                with pytest.raises(ImageError, match="label map is on the GPU, but the confidence"):
                     _ = predictor.predict(images[1], on_device=True).confidence
 
     def test_other_runtimes_say_that_they_do_not(self, desk, blocks):
