@@ -272,7 +272,7 @@ class TestOnTheGpu:
 
     def test_other_runtimes_say_that_they_do_not(self, desk, blocks):
         with Predictor.from_onnx(desk.onnx(), "onnxruntime", "cpu") as predictor:
-            with pytest.raises(ImageError, match="only a TensorRT engine .* this is onnxruntime"):
+            with pytest.raises(ImageError, match=r"only a TensorRT engine .* this is onnxruntime"):
                 predictor.predict(desk.frame(blocks(SIZE)))
             with pytest.raises(ImageError, match="leave out on_device"):
                 predictor.predict(blocks(SIZE), on_device=True)
