@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from os.path import isdir
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ from icnet_deploy.data.options import (
     open_split,
     refuse_data_options,
 )
-from icnet_deploy.data.photos import Photos, photos
+from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
 from icnet_deploy.files import make_folder, real_path, sha256, without_empty_folders
 from icnet_deploy.images import Fitting
@@ -44,7 +43,6 @@ from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata
 from icnet_deploy.precisions import PRECISIONS
 from icnet_deploy.runtime.auto.folder import kind_of
-from icnet_deploy.runtime.predict.log import results_among
 
 if TYPE_CHECKING:
     import onnx
@@ -272,7 +270,7 @@ def _write(
 def _choose(args: argparse.Namespace, size: tuple[int, int], metadata: ArtefactMetadata) -> Chosen:
     """Chooses the images of every build, and those that builds are measured on."""
     pool, val = _pool(args), _val(args)
-    named = [_photos(folder, args) for folder in args.held_out]
+    named = [photos(folder, args.group_by, print) for folder in args.held_out]
     held_out = [image for each in (*named, *val) for image, _ in each.files]
     count = _count(args, len(pool.files), keep_back=not held_out)
     most = args.rebuild_images or IMAGES
@@ -326,7 +324,7 @@ def _pool(args: argparse.Namespace) -> Pool:
     if args.images is not None:
         every = "--images takes every photo below its folder, and turns it as EXIF says"
         refuse_data_options(args, ("data", "split", "label_set", *OF_LABELS, "exif"), every)
-        return Pool(_photos(args.images, args, print))
+        return Pool(photos(args.images, args.group_by, print))
     if args.data is None:
         raise InputError(f"--dataset {args.dataset} needs its folder: --data DIR")
     split = args.split or _SPLIT
@@ -336,23 +334,6 @@ def _pool(args: argparse.Namespace) -> Pool:
             "score too well; calibrate on train"
         )
     return Pool(open_split(args, split))
-
-
-def _photos(
-    folder: Path, args: argparse.Namespace, tell: Callable[[str], None] = lambda text: None
-) -> Photos:
-    """The photos below a folder, without what `icnet predict` wrote there; see `photos`."""
-    found = photos(folder, args.group_by, tell)
-    results = results_among((file for file, _ in found.files), folder)
-    if not results:
-        return found
-    left = tuple(pair for pair in found.files if pair[0] not in results)
-    if not left:
-        raise InputError(
-            f"{folder} holds only images that `icnet predict` wrote: name the folder of the photos"
-        )
-    print(f"note: {folder}: {len(results)} images are left out, which `icnet predict` wrote there")
-    return replace(found, files=left)
 
 
 def _count(args: argparse.Namespace, total: int, keep_back: bool) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from icnet_deploy.data.dataset import Dataset, Sample, by_numbers, open_image
 from icnet_deploy.errors import DatasetError
-from icnet_deploy.files import find_files, real_path, why_no_folder
+from icnet_deploy.files import find_files, real_path, results_among, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, read_grey
 from icnet_deploy.labels import CITYSCAPES, IGNORE
 
@@ -49,7 +49,7 @@ def photos(
         tell: is told in words what was left out, if anything was.
 
     Raises:
-        DatasetError: there is no such folder, or no image in it.
+        DatasetError: there is no such folder, or no image of yours in it.
         InputError: `group_by` is no regular expression, or finds nothing in a file's name.
     """
     files = image_files(folder, tell)
@@ -70,14 +70,14 @@ def photos(
 
 
 def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -> list[Path]:
-    """Every image below a folder, linked sub-folders included, sorted.
+    """Every image below a folder, linked sub-folders included, sorted; none that predict wrote.
 
     Args:
         folder: to be searched.
         tell: is told in words what was left out, if anything was.
 
     Raises:
-        DatasetError: there is no such folder, or no image in it.
+        DatasetError: there is no such folder, or no image of yours in it.
     """
     if not isdir(folder):
         named = f"the folder of images {str(folder)!r}"
@@ -87,4 +87,12 @@ def image_files(folder: Path, tell: Callable[[str], None] = lambda text: None) -
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     if left_out := listing.says_left_out():
         tell(f"{folder}: {len(listing.files)} images; {left_out}")
-    return list(listing.files)
+    results = results_among(listing.files, folder)
+    if not results:
+        return list(listing.files)
+    if len(results) == len(listing.files):
+        raise DatasetError(
+            f"{folder} holds only images that `icnet predict` wrote: name the folder of the photos"
+        )
+    tell(f"note: {folder}: {len(results)} images are left out, which `icnet predict` wrote there")
+    return [file for file in listing.files if file not in results]

@@ -15,7 +15,7 @@ from icnet_deploy import command as shared
 from icnet_deploy.command import Goal
 from icnet_deploy.documents import POSITIVE, PROBABILITY
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.files import make_folder
+from icnet_deploy.files import PREDICTION_LOG, make_folder
 from icnet_deploy.formats.decode import LIMIT
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import IGNORE, LabelSet
@@ -23,7 +23,7 @@ from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
 from icnet_deploy.runtime.predict.inputs import Item, find_items, require_folder_name
 from icnet_deploy.runtime.predict.labelling import Timings, label_files
-from icnet_deploy.runtime.predict.log import NAME, PredictionLog
+from icnet_deploy.runtime.predict.log import PredictionLog
 from icnet_deploy.runtime.predict.sure import SureLabels, check_unsure
 from icnet_deploy.runtime.predictor import Predictor
 from icnet_deploy.runtime.signing.trusted import add_trust_options
@@ -73,7 +73,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder for the results; an image NAME gets NAME_labels.png (a class index for "
         "each pixel), NAME_colour.png and NAME_overlay.jpg, a video or an "
-        f"animation gets NAME_overlay.mp4; {NAME} records each file",
+        f"animation gets NAME_overlay.mp4; {PREDICTION_LOG} records each file",
     )
     group.add_argument(
         "--overwrite",

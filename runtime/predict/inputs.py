@@ -9,15 +9,12 @@ from os.path import exists, isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.files import find_files, real_path, why_no_folder
+from icnet_deploy.files import RESULT_ENDINGS, find_files, real_path, why_no_folder
 from icnet_deploy.images import IMAGE_SUFFIXES, ImageFile
 from icnet_deploy.runtime.video import VIDEO_SUFFIXES
 
 _PAGED = frozenset({".tif", ".tiff"})
 """Image files whose pictures are pages, not frames."""
-
-RESULT_ENDINGS = ("_labels.png", "_colour.png", "_overlay.jpg")
-"""Of the names of what an image gets."""
 
 
 @dataclass(frozen=True)

@@ -33,19 +33,23 @@ from icnet_deploy.documents import (
 )
 from icnet_deploy.drawing import pixel_counts
 from icnet_deploy.errors import InputError
-from icnet_deploy.files import alone_in, append_line, read_file, sha256, write_text
+from icnet_deploy.files import (
+    PREDICTION_LOG,
+    PREDICTION_LOG_START,
+    alone_in,
+    append_line,
+    read_file,
+    sha256,
+    write_text,
+)
 from icnet_deploy.labels import LabelSet
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.cores import usable_cores
-from icnet_deploy.runtime.predict.inputs import RESULT_ENDINGS, Item
-
-NAME = "predictions.jsonl"
-"""The file's name, in the folder of the results."""
+from icnet_deploy.runtime.predict.inputs import Item
 
 _DONE, _FAILED = "done", "failed"
 
 _SCHEMA = 1
-_START = b'{"schema": '
 _LINE = Schema(
     "a line of `icnet predict`",
     {
@@ -110,7 +114,7 @@ class PredictionLog:
         settings: Mapping[str, Any],
         label_set: LabelSet,
     ) -> None:
-        self.path = folder / NAME
+        self.path = folder / PREDICTION_LOG
         self._folder, self._artefact, self._names = folder, artefact_sha256, label_set.names
         self._settings = as_read({**settings, "version": __version__})
         self._known = self._tidy()
@@ -192,7 +196,7 @@ class PredictionLog:
                     value = _LINE.parse(text, str(self.path))
                     known.pop(value["base"], None)
                     known[value["base"]] = (value, text)
-            if lines and not known and not lines[0].startswith(_START):
+            if lines and not known and not lines[0].startswith(PREDICTION_LOG_START):
                 raise InputError(
                     f"{self.path} is not a record of `icnet predict`, which would replace it: "
                     "move it away, or name another folder with -o"
@@ -218,30 +222,6 @@ def _read(path: Path) -> list[bytes]:
             f"cannot read {path}: {error.strerror or error}; expected the record of an earlier "
             "run: name another folder with -o"
         ) from error
-
-
-def results_among(files: Iterable[Path], folder: Path) -> set[Path]:
-    """Those of the files below a folder that `icnet predict` wrote: beside or below its record.
-
-    Args:
-        files: of any kind.
-        folder: that they are in, or in a folder of.
-    """
-    logs: dict[Path, bool] = {}
-
-    def has_log(where: Path) -> bool:
-        if where not in logs:
-            log = where / NAME
-            with suppress(OSError):
-                logs[where] = isfile(log) and read_file(log).startswith(_START)
-        return logs.setdefault(where, False)
-
-    return {
-        file
-        for file in files
-        if file.name.endswith(RESULT_ENDINGS)
-        and any(has_log(each) for each in file.parents if folder == each or folder in each.parents)
-    }
 
 
 def digest(item: Item) -> str | None:

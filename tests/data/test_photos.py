@@ -48,6 +48,21 @@ def test_photos_are_named_by_their_paths_and_follow_each_other_in_time(folder):
     assert (sample.labels == 255).all()
 
 
+def test_what_predict_wrote_is_no_photo(folder, capsys):
+    out = folder / "a/out"
+    for name in ("x_labels.png", "sub/x_overlay.jpg", "seen.png"):
+        write_image(out / name, noise())
+    (out / "predictions.jsonl").write_text('{"schema": 1}')
+    names = [one.name for one in asked("--images", folder)]
+    assert "a/out/seen.png" in names
+    assert not [name for name in names if "x_" in name]
+    said = f"note: {folder}: 2 images are left out, which `icnet predict` wrote there"
+    assert said in capsys.readouterr().err
+    (out / "seen.png").unlink()
+    with pytest.raises(DatasetError, match="holds only images that `icnet predict` wrote"):
+        asked("--images", out)
+
+
 def test_photos_take_a_models_classes_and_stay_photos(folder):
     found = replace(photos(folder), label_set=CAMVID).first(2)
     assert (found.label_set, found.labelled) == (CAMVID, False)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icnet_deploy.files import PREDICTION_LOG
 from icnet_deploy.images import read_grey, write_image
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import CITYSCAPES
-from icnet_deploy.runtime.predict import log
 from icnet_deploy.runtime.predict.command import main
 
 SIZE = (64, 96)
@@ -53,12 +53,12 @@ def predict(model, photos, out):
 
 
 def lines(out):
-    return [json.loads(line) for line in (out / log.NAME).read_text().splitlines()]
+    return [json.loads(line) for line in (out / PREDICTION_LOG).read_text().splitlines()]
 
 
 def stamps(out):
     """When each result was written."""
-    found = (path for path in out.rglob("*") if path.is_file() and path.name != log.NAME)
+    found = (path for path in out.rglob("*") if path.is_file() and path.name != PREDICTION_LOG)
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in found}
 
 
@@ -88,7 +88,7 @@ def test_a_line_says_what_became_of_a_file(predict, model, photos, out):
 
 def test_what_is_done_is_skipped_and_said(predict, out, photos, blocks, capfd):
     assert predict() == 0
-    before, written = stamps(out), (out / log.NAME).read_bytes()
+    before, written = stamps(out), (out / PREDICTION_LOG).read_bytes()
     write_image(photos / "d.png", blocks(SIZE))
     capfd.readouterr()
     assert predict() == 0
@@ -96,7 +96,7 @@ def test_what_is_done_is_skipped_and_said(predict, out, photos, blocks, capfd):
     assert "3 of 4 images were labelled before by this artefact: skipped" in said
     assert "1 input labelled" in said
     assert done_again(out, before) == ["d"]
-    assert (out / log.NAME).read_bytes().startswith(written)
+    assert (out / PREDICTION_LOG).read_bytes().startswith(written)
     assert predict() == 0
     assert "4 of 4 images" in capfd.readouterr().out
 
@@ -134,7 +134,7 @@ def test_another_artefact_runtime_or_version_counts(predict, tiny_model, out, mo
         assert predict(**change) == 0
         assert done_again(out, before) == everything
     assert predict() == 0
-    monkeypatch.setattr(log, "__version__", "99")
+    monkeypatch.setattr("icnet_deploy.runtime.predict.log.__version__", "99")
     before = stamps(out)
     assert predict() == 0
     assert done_again(out, before) == everything
@@ -178,10 +178,10 @@ def test_a_file_that_failed_is_tried_again(predict, out, photos, blocks, capfd):
 
 def test_a_line_that_a_kill_cut_off_is_done_again(predict, out):
     assert predict() == 0
-    whole = (out / log.NAME).read_bytes()
+    whole = (out / PREDICTION_LOG).read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
     for end in (last + 1, last + 40, len(whole) - 2, len(whole) - 1):
-        (out / log.NAME).write_bytes(whole[:end])
+        (out / PREDICTION_LOG).write_bytes(whole[:end])
         before = stamps(out)
         assert predict() == 0
         assert done_again(out, before) in (["inner/c"], [] if end == len(whole) - 1 else None)
@@ -193,8 +193,8 @@ def test_a_line_that_a_kill_cut_off_is_done_again(predict, out):
 )
 def test_damaged_lines_are_done_again(predict, out, damage):
     assert predict() == 0
-    first, _, third = (out / log.NAME).read_bytes().splitlines()
-    (out / log.NAME).write_bytes(b"\n".join([first, damage, third, b""]))
+    first, _, third = (out / PREDICTION_LOG).read_bytes().splitlines()
+    (out / PREDICTION_LOG).write_bytes(b"\n".join([first, damage, third, b""]))
     before = stamps(out)
     assert predict() == 0
     assert done_again(out, before) == ["b"]
@@ -203,16 +203,16 @@ def test_damaged_lines_are_done_again(predict, out, damage):
 
 def test_somebody_elses_file_of_that_name_is_left_alone(predict, out, capfd):
     out.mkdir()
-    (out / log.NAME).write_text('{"image": "a.png", "label": "street"}\n')
+    (out / PREDICTION_LOG).write_text('{"image": "a.png", "label": "street"}\n')
     assert predict() == 2
     assert "not a record of `icnet predict`" in capfd.readouterr().err
-    assert [path.name for path in out.iterdir()] == [log.NAME]
-    assert "street" in (out / log.NAME).read_text()
+    assert [path.name for path in out.iterdir()] == [PREDICTION_LOG]
+    assert "street" in (out / PREDICTION_LOG).read_text()
 
 
 def test_a_first_line_that_was_cut_off_is_ours(predict, out):
     out.mkdir()
-    (out / log.NAME).write_bytes(b'{"schema": 1, "na')
+    (out / PREDICTION_LOG).write_bytes(b'{"schema": 1, "na')
     assert predict() == 0
     assert len(lines(out)) == 3
 

@@ -1,6 +1,12 @@
 """Files: replaced whole or not at all, found in folders, kept from run to run."""
 
 from icnet_deploy.files.caches import CACHE_VARIABLE, asked_cache_folder, cache_folder
+from icnet_deploy.files.predicted import (
+    PREDICTION_LOG,
+    PREDICTION_LOG_START,
+    RESULT_ENDINGS,
+    results_among,
+)
 from icnet_deploy.files.reading import (
     find_files,
     open_file,
@@ -26,6 +32,9 @@ from icnet_deploy.files.writing import (
 
 __all__ = [
     "CACHE_VARIABLE",
+    "PREDICTION_LOG",
+    "PREDICTION_LOG_START",
+    "RESULT_ENDINGS",
     "alone_in",
     "append_line",
     "asked_cache_folder",
@@ -39,6 +48,7 @@ __all__ = [
     "replacing",
     "require_place",
     "require_replaceable",
+    "results_among",
     "scratch_folder",
     "sha256",
     "status",
