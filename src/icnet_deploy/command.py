@@ -65,7 +65,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
         due = [action for action in actions if action.required or not action.option_strings]
         text = super()._format_usage(usage, due, [], prefix)
-        return text if len(due) == len(actions) else f"{text.rstrip()} [OPTIONS]\n\n"
+        more = any(action.dest != "help" for action in actions if action not in due)
+        return f"{text.rstrip()} [OPTIONS]\n\n" if more else text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -299,8 +300,7 @@ _OF_PATHS = frozenset(
 )
 """Errors of the system that speak of a path that somebody named."""
 
-_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Errors of the system that speak of a disk: it is full, or damaged."""
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # full, or damaged
 
 _LONGEST_NAME = 120  # characters of a path that is shown with them
 

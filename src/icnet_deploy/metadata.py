@@ -49,8 +49,8 @@ SCHEMA = 2
 `ArtefactMetadata.schema`."""
 
 NO_DIGEST = (
-    "it holds no digest, as files of version 0.1: a change of it is not found when it is opened; "
-    "export it again"
+    "it holds no digest, because version 0.1 wrote it: a damaged file is not noticed; export it "
+    "again"
 )
 """What is said of a file that cannot be held to a digest."""
 

@@ -78,9 +78,9 @@ def kind() -> tuple[str, str]:
     if _reader() is not None:
         return "compiled", "every code of a JPEG is read"
     return "plain", (
-        "of a JPEG only the end and the restart markers are looked for, so that one which was cut "
-        "off and closed again passes: jpeg.c is not compiled, or is older than its Python; install "
-        "a C compiler (such as gcc), then icnet-deploy again"
+        "only the end and the restart markers of a JPEG are checked, so a JPEG that was cut off and "
+        "closed again is not noticed: jpeg.c is not compiled, or is older than its Python; install "
+        "a C compiler such as gcc, then install icnet-deploy again"
     )
 
 
