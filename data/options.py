@@ -66,9 +66,9 @@ def add_group_option(parser: argparse._ActionsContainer) -> None:
     options(parser, Goal.IMAGES).add_argument(
         "--group-by",
         metavar="REGEX",
-        help="which images belong together, e.g. those of a drive or a patient: those in whose "
-        "file names REGEX, or its first (...), matches the same text; a REGEX with a / is searched "
-        "in paths (default: the groups of the layout; in a folder, each image alone)",
+        help="put images into one group (a drive, a patient) if REGEX, or its first (...), "
+        "matches the same text in their file names; a REGEX with a / is searched in paths "
+        "(default: the groups of the layout; in a folder, each image alone)",
     )
 
 
@@ -106,7 +106,7 @@ def add_label_options(parser: argparse._ActionsContainer, label_set: bool = True
         group.add_argument(
             "--label-set",
             metavar="NAME|FILE.json",
-            help=f"the classes ({', '.join(LABEL_SETS)}, or a file): of a network of your own, and "
+            help=f"the classes ({', '.join(LABEL_SETS)}, or a file) of a network of your own, or "
             "of --dataset folder if it has no classes.json",
         )
     group.add_argument(
@@ -120,8 +120,8 @@ def add_label_options(parser: argparse._ActionsContainer, label_set: bool = True
         "--class-map",
         type=Path,
         metavar="FILE.json",
-        help='which class of one label set stands for which of another: {"from": SET, "to": SET, '
-        '"classes": {"truck": "car", "sky": null}}; null: for none',
+        help="the file that says which class of one label set stands for which class of another: "
+        '{"from": SET, "to": SET, "classes": {"truck": "car", "sky": null}}; null: no class',
     )
 
 
@@ -130,8 +130,8 @@ def add_exif_option(parser: argparse._ActionsContainer) -> None:
     options(parser, Goal.LABELS).add_argument(
         "--exif",
         choices=("apply", "ignore"),
-        help="how the masks of images with an EXIF orientation were drawn: apply: on the turned "
-        "image; ignore: on the stored pixels (default: refuse such images)",
+        help="how people drew the masks of images with an EXIF orientation: apply: on the turned "
+        "image; ignore: on the stored pixels (default: such images are refused)",
     )
 
 

@@ -118,9 +118,9 @@ class Budget:
         if self.miou_points is not None:
             limits.append(f"mIoU {limit_words(self.miou_points, self.miou_rises)}")
         if self.class_points is not None:
-            limits.append(f"every class {limit_words(self.class_points, self.class_rises)}")
+            limits.append(f"each class {limit_words(self.class_points, self.class_rises)}")
         if self.agreement is not None:
-            limits.append(f"{100 * self.agreement:g} % of pixels alike")
+            limits.append(f"at least {100 * self.agreement:g} % of pixels alike")
         return ", ".join(limits)
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,14 +164,14 @@ def add_budget_options(parser: argparse._ActionsContainer) -> None:
             f"--max-{name}-drop",
             type=number_type(PERCENT),
             metavar="POINTS",
-            help=f"by how many points {what} of an INT8 artefact may fall below the reference's; "
-            f"it may rise (default: {default:g})",
+            help=f"how many points {what} of an INT8 artefact may fall; a rise is no fault "
+            f"(default: {default:g})",
         )
         limits.add_argument(
             f"--max-{name}-change",
             type=number_type(PERCENT),
             metavar="POINTS",
-            help=f"by how many points {what} of an INT8 artefact may fall or rise",
+            help=f"how many points {what} of an INT8 artefact may fall or rise",
         )
 
 
@@ -195,8 +195,8 @@ def add_undecided_option(parser: argparse._ActionsContainer) -> None:
         "--undecided",
         choices=("pass", "fail"),
         default="pass",
-        help="the exit code of a verdict that the images do not decide: pass: 0; fail: 1 (default: "
-        "pass)",
+        help="the exit code if the images do not decide a verdict: pass: 0; fail: 1, as for a "
+        "verdict past a limit (default: pass)",
     )
 
 

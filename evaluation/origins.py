@@ -42,22 +42,20 @@ def add_reference_options(parser: argparse.ArgumentParser, by_default: str) -> N
     """
     from icnet_deploy.networks.own.request import add_network_options
 
-    group = options(
-        parser, Goal.REFERENCE, f"The artefacts are compared with it. Default: {by_default}."
-    )
+    group = options(parser, Goal.REFERENCE, f"Default: {by_default}.")
     group.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="the checkpoint that the artefacts were made from; with --network, its weights, a "
-        ".safetensors or .pth file",
+        help="the checkpoint that the artefacts were made from; with --network, its weights "
+        "(.safetensors or .pth)",
     )
     group.add_argument(
         "--reference",
         type=Path,
         metavar="FILE.onnx",
-        help="an ONNX file in place of PyTorch, which ONNX Runtime runs on the CPU: a float32 "
-        "artefact that gives logits, or the other program's file that was adopted",
+        help="an ONNX file to run in place of the PyTorch network: a float32 artefact with logits, "
+        "or the file that the artefacts were adopted from",
     )
     add_network_options(group)
 

@@ -36,7 +36,7 @@ class Finding:
     Attributes:
         what: `mIoU`, the name of a class, or `pixels alike`.
         interval: the difference, in points; of pixels alike, the share in percent.
-        limit: in the same unit, as a message has it: "at most 0.3 points lost".
+        limit: in the same unit, as a message has it: "at most 0.3 points lower".
         verdict: see `Verdict`.
         more_images: about how many more images of the same kind would decide it; None where it is
             decided, or where no number would: it lies at the limit, or images are not what lacks.
@@ -118,19 +118,20 @@ def error_words(level: float, both_ways: bool) -> str:
         level: of the intervals that verdicts are read off, 0..1.
         both_ways: whether one of the limits is up and down.
     """
+    share = 50 * (1 - level)
     words = (
-        "by chance a difference beyond its limit is called within in about "
-        f"{50 * (1 - level):.4g} % of cases at most, and one within it is called past as seldom"
+        f"a difference beyond its limit is called within in at most about {share:.4g} % of cases, "
+        "and a difference inside its limit is called past as rarely"
     )
     if both_ways:
-        words += " (twice as often at most where the limit is up and down)"
+        words += f" (at most {2 * share:.4g} % where a rise is also limited)"
     return words
 
 
 def limit_words(points: float, rises: bool) -> str:
     """A limit in words."""
     size = f"{points:g} point{'' if points == 1 else 's'}"
-    return f"within {size}" if rises else f"at most {size} lost"
+    return f"at most {size} lower or higher" if rises else f"at most {size} lower"
 
 
 def judge(
@@ -195,12 +196,12 @@ def _more_images(interval: Interval, end: float, images: int) -> float:
 
 def _undecided(finding: Finding, need: float) -> Finding:
     if finding.endless:
-        return replace(finding, why="on so few images it may be anything")
+        return replace(finding, why="too few images to tell anything")
     if not need < _MOST_IMAGES:
-        why = "the limit lies in the interval, and the difference so near it that no number of "
-        return replace(finding, why=f"{why}images decides it")
+        why = "the difference is so close to the limit that no number of images decides it"
+        return replace(finding, why=why)
     more = max(1, round(need))
-    why = f"the limit lies in the interval; about {more} more images would decide it"
+    why = f"the interval contains the limit; about {more} more images would decide it"
     return replace(finding, more_images=more, why=why)
 
 
@@ -211,7 +212,7 @@ def _too_little(finding: Finding, seen: Seen, total: int) -> Finding:
         share = min(seen.images / FEWEST_IMAGES, seen.pixels / FEWEST_PIXELS)
         more = max(1, round(total * (1 / max(share, 1e-9) - 1)))
     why = (
-        f"it was seen on {seen.images} {seen.of} and {seen.pixels:,} pixels, too little to say: at "
+        f"it is on {seen.images} {seen.of} and {seen.pixels:,} pixels, which is too little: at "
         f"least {FEWEST_IMAGES} {seen.of} and {FEWEST_PIXELS:,} pixels are needed"
     )
     return replace(finding, verdict=Verdict.UNDECIDED, more_images=more, why=why)

@@ -120,16 +120,17 @@ class Differences:
     def basis(self) -> str:
         """What the intervals rest on, in a sentence that stands first in a result."""
         count = round(self.miou.effective_images)
-        worth = f"as much about mIoU as {count} independent one{'s' if count != 1 else ''}"
+        worth = f"for mIoU they count as {count} independent image{'s' if count != 1 else ''}"
         images = f"{self.images} image{'s' if self.images != 1 else ''}"
         if self.groups >= FEWEST_GROUPS:
-            return f"{images} of {self.groups} groups tell {worth}"
+            return f"{images} in {self.groups} groups; {worth}"
+        least = FEWEST_GROUPS
         few = "one group" if self.groups == 1 else f"only {self.groups} groups"
         if self.groups == self.images:
-            return f"{images}, too few to say anything about others: it takes {FEWEST_GROUPS}"
+            return f"{images}: too few to tell anything about other images; give at least {least}"
         return (
-            f"{images} of {few} (a drive, a scene: --group-by) tell {worth}, and nothing about "
-            f"other groups: that takes {FEWEST_GROUPS} groups"
+            f"{images} in {few} (a drive, a scene: --group-by); {worth}; to tell anything about "
+            f"other groups, give at least {least} groups"
         )
 
 
@@ -156,7 +157,7 @@ def differences(
         ValueError: they are not of the same images, or there is none, or none has a truth.
     """
     if [one.name for one in ours] != [one.name for one in theirs] or not ours:
-        raise ValueError("two models are compared on the same images, and on one at least")
+        raise ValueError("two models must be compared on the same images, at least one")
     groups = [one.group for one in ours]
     labelled = [one.group for one in ours if one.truth.any()]  # the others say nothing of a score
     drawn = len(set(labelled)) >= FEWEST_GROUPS

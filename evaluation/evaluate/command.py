@@ -6,7 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.command import add_output_options, check_outputs, command, size
+from icnet_deploy.command import (
+    Goal,
+    add_output_options,
+    check_outputs,
+    command,
+    options,
+    size,
+)
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.options import (
@@ -60,51 +67,53 @@ _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "icnet evaluate",
-        "Scores a model on labelled images: mIoU, IoU of each class, accuracy by size of regions.\n"
-        "With --against, two models on the same images, and their differences. With --compare,\n"
-        "what fell between two recorded releases.",
+        "Scores a model on labelled images, or compares two models.",
         "icnet evaluate icnet.onnx --dataset camvid --data CamVid --split val --report score.html",
     )
-    what = "a checkpoint (.safetensors), ONNX file or engine, or a result that --json wrote (.json)"
+    what = "a checkpoint (.safetensors), an ONNX file, an engine, or a result that --json wrote"
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help=what)
-    parser.add_argument(
+    add_data_options(parser, required=False)
+    _add_network_options(parser)
+    options(parser, "to compare with another model").add_argument(
         "--against",
         type=Path,
         metavar="OTHER",
-        help="a second one, to compare MODEL with; also the file that MODEL was adopted from",
+        help="the other model; also the file that MODEL was adopted from",
     )
-    add_data_options(parser, required=False)
-    parser.add_argument(
+    add_compare_options(parser)
+    options(parser, "to find a wrong setting of a float32 network").add_argument(
+        "--diagnose",
+        action="store_true",
+        help="try other channel orders, means, scales, labels and upsamplings on 20 images (or "
+        "--limit N); exit code 1 if one scores clearly better",
+    )
+    group = options(parser, Goal.RUN)
+    group.add_argument(
         "--size",
         type=size,
         metavar="HxW",
         help="the input size of a checkpoint or of --network (default: each image's own)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--runtime",
         default="auto",
         metavar="NAME",
-        help="for ONNX files auto, onnxruntime or openvino; for engines auto, tensorrt or "
-        "tensorrt-rtx",
+        help="auto; for an ONNX file onnxruntime or openvino; for an engine tensorrt or "
+        "tensorrt-rtx (default: auto)",
     )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    _add_network_options(parser)
-    add_compare_options(parser)
-    parser.add_argument(
-        "--diagnose",
-        action="store_true",
-        help="try other ways to read a float network, on 20 images (--limit): channels, mean, "
-        "scale, labels, upsampling; exit code 1 where one scores clearly better",
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)"
     )
     add_output_options(parser)
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="write accuracy by the size of regions as SVG"
+    group = options(parser, Goal.RESULTS)
+    group.add_argument(
+        "--plot", type=Path, metavar="FILE", help="plot accuracy by the size of regions, as SVG"
     )
-    parser.add_argument(
+    group.add_argument(
         "--save-predictions",
         type=Path,
         metavar="DIR",
-        help="write MODEL's label maps, as label ids where the data set has them (Cityscapes)",
+        help="write MODEL's label maps; for Cityscapes they hold label ids",
     )
     return parser
 
@@ -112,11 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
     from icnet_deploy.networks.own.request import add_network_options
 
-    group = parser.add_argument_group(
-        "a network of your own, in place of MODEL",
-        "It is scored in PyTorch. It needs --label-set, its classes, and --preprocessing.",
+    group = options(
+        parser,
+        Goal.NETWORK,
+        "It replaces MODEL and runs in PyTorch. --label-set and --preprocessing must be given.",
     )
-    group.add_argument("--weights", type=Path, metavar="FILE", help="its .safetensors or .pth file")
+    group.add_argument(
+        "--weights", type=Path, metavar="FILE", help="its weights, a .safetensors or .pth file"
+    )
     add_network_options(group)
 
 
@@ -132,17 +144,18 @@ def _models(arguments: argparse.Namespace) -> list[Path | None]:
     network, model = arguments.network, arguments.model
     if network is not None and model is not None:
         raise InputError(
-            f"{model} and --network {network} both name the model: give one of them, or compare "
-            f"the two with --against {model}"
+            f"{model} and --network {network} both name the model: give only one, or compare the "
+            f"two with --against {model}"
         )
     if network is None and model is None:
         raise InputError(
-            "nothing says what is scored: name a MODEL, or a network of your own with --network "
+            "there is no model to score: name a MODEL, or a network of your own with --network "
             "PACKAGE.MODULE:FACTORY"
         )
     if network is None and arguments.weights is not None:
         raise InputError(
-            f"--weights {arguments.weights} is for --network; a checkpoint is named as MODEL"
+            f"--weights {arguments.weights} needs --network; a checkpoint is given as MODEL, "
+            "without --weights"
         )
     return [model, *([] if arguments.against is None else [arguments.against])]
 
@@ -155,18 +168,24 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
     given = arguments.dataset is not None and arguments.data is not None
     if scored and not given:
         name = scored[0] or arguments.network
-        raise InputError(f"to score {name}, say on what: --dataset NAME --data DIR")
+        raise InputError(f"there are no images to score {name} on: give --dataset NAME --data DIR")
     if arguments.against is None and not scored:
         raise InputError(
-            f"{arguments.model} is a result already: compare it, --against another or a model"
+            f"{arguments.model} is already a result: compare it with another result or a model "
+            "(--against OTHER)"
         )
     if not scored:
-        why = "results keep what they were scored on"
+        why = "recorded results need none"
         refuse_data_options(arguments, ("split", "limit", "group_by", *OF_LABELS, "exif"), why)
     if arguments.save_predictions and _is_result(arguments.model):
-        raise InputError(f"--save-predictions: {arguments.model} is a result and predicts nothing")
+        raise InputError(
+            f"--save-predictions needs a model, but {arguments.model} is a recorded result: name "
+            "the model, or leave the option out"
+        )
     if arguments.plot and arguments.plot.suffix != ".svg":
-        raise InputError(f"--plot {arguments.plot}: the plot is an SVG file, name it .svg")
+        raise InputError(
+            f"--plot {arguments.plot}: the plot is an SVG file; give a name that ends in .svg"
+        )
     check_outputs(arguments, "plot")
     if arguments.save_predictions:
         make_folder(arguments.save_predictions)
@@ -263,8 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         fresh = _score(scored, dataset, gallery, arguments)
         if arguments.save_predictions and not fresh.models[0].score.has_truth():
             print(
-                f"{len(dataset)} label maps are in {arguments.save_predictions}; no pixel of "
-                "these images is labelled, so there is nothing to score"
+                f"{len(dataset)} label maps are in {arguments.save_predictions}; there is no "
+                "score, because no pixel of these images is labelled"
             )
             return 0
         fresh.models[0].score.require_truth()

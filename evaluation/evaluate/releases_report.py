@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from icnet_deploy.command import check_outputs
+from icnet_deploy.command import check_outputs, options
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.evaluation.evaluate.records import RECORDS, chosen
 from icnet_deploy.evaluation.evaluate.releases import Change, Releases, compare_releases
@@ -21,18 +21,20 @@ _WORST_FIRST = list(Verdict)
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Adds what compares two recorded releases."""
-    group = parser.add_argument_group(
-        "what fell between two releases, in place of MODEL",
-        "OLD and NEW each name recorded accuracy: a version, a date (YYYY-MM-DD), the number of a "
-        "line, or a file of counts (.json.xz). Exit code 1 where something fell beyond the "
-        "default budget of its precision.",
+    group = options(parser, "to compare two recorded releases, without a model")
+    group.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="show what fell from OLD to NEW, e.g. 0.1.0 0.2.0: each is a version, a date "
+        "(YYYY-MM-DD), the number of a line, or a file of counts (.json.xz); exit code 1 if "
+        "a fall is past the default budget of its precision",
     )
-    group.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="e.g. 0.1.0 0.2.0")
     group.add_argument(
         "--records",
         type=Path,
         metavar="FILE",
-        help=f"the recorded accuracy (default: {RECORDS.as_posix()})",
+        help=f"the file of recorded accuracy (default: {RECORDS.as_posix()})",
     )
 
 
@@ -40,15 +42,14 @@ def refuse_beside_compare(parser: argparse.ArgumentParser, arguments: argparse.N
     """Refuses what does not go with `--compare`, which runs no model (InputError)."""
     if arguments.compare is None:
         if arguments.records is not None:
-            raise InputError(f"--records {arguments.records} is for --compare OLD NEW: give both")
+            raise InputError(f"--records {arguments.records} needs --compare OLD NEW: give both")
         return
     for name, value in vars(arguments).items():
         if name in ("compare", "records", "json", "report") or value == parser.get_default(name):
             continue
         option = str(value) if name == "model" else f"--{name.replace('_', '-')}"
         raise InputError(
-            f"{option} does not go with --compare, which reads records and runs no model: leave "
-            "it out"
+            f"{option} does not go with --compare, which only reads records: leave it out"
         )
 
 

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from icnet_deploy.command import add_output_options, check_outputs, command, number_type
+from icnet_deploy.command import (
+    Goal,
+    add_output_options,
+    check_outputs,
+    command,
+    number_type,
+    options,
+)
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.documents import PERCENT
@@ -37,9 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = make_parser(
         "icnet parity",
-        "Compares artefacts with the PyTorch model on labelled images, or on photos that have no\n"
-        "labels: every artefact on every runtime is held to a budget by its precision. A row is\n"
-        "within it, past it, or undecided: the images do not tell. Exits with 1 if one is past it.",
+        "Compares artefacts with the float32 network on your images, and tells whether each stays "
+        "within its budget.",
         "icnet parity icnet.onnx icnet.fp16.onnx --dataset scenes --data scenes "
         "--report parity.html",
     )
@@ -47,29 +53,32 @@ def _parser() -> argparse.ArgumentParser:
         "artefacts", nargs="+", type=Path, metavar="ARTEFACT", help="ONNX files and engines"
     )
     add_data_options(parser, images=True)
-    parser.add_argument(
-        "--runtime",
-        action="append",
-        metavar="NAME",
-        help="a runtime to compare on, or 'rounded': a float16 file with every value rounded as "
-        "on a GPU; may be repeated (default: those that are installed and that a file's precision "
-        f"is meant for: {placed}, others for all; an engine on the one that built it)",
-    )
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
     add_reference_options(
         parser,
-        "the shipped checkpoint, if they name it; else a float32 file among them that gives "
-        "logits, on ONNX Runtime",
+        "the shipped checkpoint, if the artefacts were made from it; else a float32 file with "
+        "logits among them, on ONNX Runtime",
     )
     add_budget_options(parser)
-    parser.add_argument(
+    options(parser, Goal.LIMITS).add_argument(
         "--min-agreement",
         type=number_type(PERCENT),
         metavar="PERCENT",
-        help="of every precision: the least share of pixels that must be labelled as the reference "
-        f"does (default: {agreements}); without labels no other limit is held",
+        help="the least share of pixels that must have the reference's label, for every "
+        f"precision (default: {agreements}); on images without labels it is the only limit",
     )
     add_undecided_option(parser)
+    group = options(parser, Goal.RUN)
+    group.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="a runtime to compare on; 'rounded' is ONNX Runtime with every float16 value rounded, "
+        "as on a GPU; may be repeated (default: every installed runtime that a file's precision "
+        f"is meant for: {placed}, others for all; for an engine, the runtime that built it)",
+    )
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)"
+    )
     add_resume_option(parser)
     add_output_options(parser)
     return parser

@@ -65,7 +65,7 @@ def difference_exhibit(
         (
             photo("Input", sample.image),
             overlay(_reference(row), sample.image, answer.labels, label_set),
-            label_picture("The artefact's labels", labels, label_set),
+            label_picture("Label map of the artefact", labels, label_set),
             marks_picture("Differences: ties and real flips", sample.image, marks, _COLOURS),
         ),
     )
@@ -73,7 +73,7 @@ def difference_exhibit(
 
 def _reference(row: Comparison) -> str:
     runtime = "PyTorch" if row.origin.kind == "pytorch" else "ONNX Runtime"
-    return f"Reference: {runtime}, over the input"
+    return f"Label map of the reference ({runtime}), over the input"
 
 
 def parity_page(rows: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
@@ -153,24 +153,25 @@ def _badges(verdicts: Sequence[Verdict]) -> list[Html]:
 
 
 _VERDICTS = (
-    "Each difference has an interval, in brackets, which holds the true difference in {level:g} % "
-    "of cases. A row is within its budget if each interval is within its limit, and past it if one "
-    "interval is wholly beyond its limit. Else it is undecided: a limit lies in an interval, or "
-    "too little of a class was seen, and more images would tell. How sure that is: {error}."
+    "Each difference has an interval, in brackets. It holds the true difference in {level:g} % of "
+    "cases. A row is within its budget if every interval is inside its limit. It is past its "
+    "budget if one interval lies wholly beyond its limit. Else it is undecided: an interval "
+    "contains a limit, or the images show too little of a class. More images may decide it. "
+    "Errors: {error}."
 )
 
 
 def _no_labels(row: Comparison) -> str:
     words = (
-        "The images have no labels, so the reference's own label map is the truth, which gives it "
-        "100 % of everything. Points say how far the artefact is from that"
+        "The images have no labels, so the reference's own label map is the truth, and the "
+        "reference has 100 % everywhere. Points say how far the artefact is from that"
     )
     if row.ties_are_right:
         return (
-            f"{words}; where the reference's two best logits are a tie, either label is right, so "
-            "that what is lost are real flips."
+            f"{words}. Where the reference's two best logits are a tie, both labels are right, so "
+            "only real flips are losses."
         )
-    return f"{words}, and no budget limits them: budgets limit what is lost of people's labels."
+    return f"{words}. The budgets do not limit them: budgets are for labels that people drew."
 
 
 def _summary(rows: Sequence[Comparison]) -> Html:
@@ -218,17 +219,17 @@ def _meanings(rows: Sequence[Comparison]) -> list[Html]:
     margins = {row.metadata.precision: row.budget.tie_margin for row in rows}
     ties = ", ".join(f"{margin:g} for {precision}" for precision, margin in margins.items())
     text = (
-        "Points are hundredths: the difference from the reference at the same size. The points of "
-        "mIoU are the mean over the classes that were seen enough; a class that was not is marked "
-        "(few). A pixel whose label differs is a tie where the reference's own two best logits are "
-        f"within a margin that the arithmetic explains ({ties}), and a real flip "
-        "elsewhere. Small regions are connected areas of one true class below 3,000 pixels: the "
-        "mean share of their pixels that is right."
+        "Points: the difference from the reference at the same size, in hundredths. mIoU points: "
+        "the mean over the classes that the images show enough of; the other classes are marked "
+        "(few). Ties: pixels whose label differs, where the reference's two best logits are closer "
+        f"than rounding explains ({ties}). Flips: all other pixels whose label differs. Small "
+        "points: the difference in accuracy on regions below 3,000 pixels, which is the mean share "
+        "of right pixels in each connected region of one true class."
     )
     if any(row.runtime == ROUNDED for row in rows):
         text += (
             f" The runtime '{ROUNDED}' is ONNX Runtime with every float16 value rounded, as on a "
-            "GPU; CPUs compute such files in float32."
+            "GPU; CPUs run such files in float32."
         )
     budgets = [
         [
@@ -279,11 +280,11 @@ def _exhibits(rows: Sequence[Comparison], shown: Sequence[Exhibit]) -> list[Html
     names = {TIE: "tie", FLIP: "real flip"}
     chips = [(names[mark], colour) for mark, colour in _COLOURS.items()]
     return [
-        tag("h2", "Where they differ most"),
+        tag("h2", "The images that differ most"),
         tag(
             "p",
-            "Difference maps mark every pixel whose label differs; where there are few, each is "
-            "drawn larger than it is.",
+            "The last picture marks every pixel whose label differs. If few pixels differ, each "
+            "mark is larger than its pixel.",
             class_="quiet",
         ),
         legend(chips),

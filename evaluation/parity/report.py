@@ -40,7 +40,7 @@ def headline(rows: Sequence[Comparison]) -> str:
     undecided = [row for row in rows if row.judgement().verdict is Verdict.UNDECIDED]
     words = f"{least.differences().basis()}."
     if undecided:
-        words += f" Undecided: {'; '.join(f'{row}, {_remedy(row)}' for row in undecided)}."
+        words += f" Undecided: {'; '.join(f'{row} ({_remedy(row)})' for row in undecided)}."
     return words
 
 
@@ -48,13 +48,13 @@ def _remedy(row: Comparison) -> str:
     """What would decide an undecided row."""
     judgement = row.judgement()
     if not judgement.findings:
-        return "to which no limit applies (--min-agreement PERCENT is one)"
+        return "it has no limit; --min-agreement PERCENT sets one"
     more = judgement.more_images()
     if more is not None:
-        return f"which about {rounded_up(more):,} more images would decide"
+        return f"about {rounded_up(more):,} more images would decide it"
     if any(finding.endless for finding in judgement.of(Verdict.UNDECIDED)):
-        return "about which so few images say nothing"
-    return "which no number of images decides, as a difference lies at its limit"
+        return "too few images to tell anything"
+    return "no number of images decides it: a difference is as large as its limit"
 
 
 def rounded_up(count: int) -> int:
@@ -110,8 +110,8 @@ def undecided(row: Comparison) -> list[str]:
     judgement, known = row.judgement(), row.differences()
     if not judgement.findings:
         return [
-            "no limit applies to it. Give labelled images (--dataset and --data), or "
-            "--min-agreement PERCENT of pixels that must be alike"
+            "it has no limit. Give labelled images (--dataset and --data), or --min-agreement "
+            "PERCENT, the least share of pixels alike"
         ]
     lines: list[str] = []
     unseen: list[Finding] = []
@@ -129,22 +129,22 @@ def undecided(row: Comparison) -> list[str]:
             (near if finding.more_images is None else crossed).append(finding)
     if crossed:
         more = rounded_up(max(finding.more_images or 0 for finding in crossed))
-        several = "s" if len(crossed) > 1 else ""
+        contain = "intervals of {} contain" if len(crossed) > 1 else "interval of {} contains"
         lines.append(
-            f"the limit, {crossed[0].limit}, lies in the interval{several} of {_named(crossed)}; "
-            f"about {more:,} more images would decide"
+            f"the {contain.format(_named(crossed))} the limit ({crossed[0].limit}); about "
+            f"{more:,} more images would decide"
         )
     if near:
         lines.append(
-            f"the difference of {_named(near)} lies at the limit, {near[0].limit}: no number of "
-            "images decides"
+            f"the difference of {_named(near)} is as large as the limit ({near[0].limit}): no "
+            "number of images decides"
         )
     if endless:
-        lines.append(f"on so few images {_named(endless)} may differ by anything")
+        lines.append(f"too few images to tell anything about {_named(endless)}")
     if unseen:
         lines.append(
-            f"too little was seen of {_named(unseen)}: {FEWEST_IMAGES} {known.drawn} and "
-            f"{FEWEST_PIXELS:,} pixels are needed"
+            f"the images show too little of {_named(unseen)}: at least {FEWEST_IMAGES} "
+            f"{known.drawn} and {FEWEST_PIXELS:,} pixels are needed"
         )
     return lines
 
@@ -165,7 +165,7 @@ def _risen(row: Comparison) -> list[str]:
         if difference.value > limit
     ]
     return (
-        [f"rose by more than may be lost, which is no fault of INT8: {', '.join(risen)}"]
+        [f"rose by more than the limit for a fall, which is no fault for INT8: {', '.join(risen)}"]
         if risen
         else []
     )
@@ -174,26 +174,26 @@ def _risen(row: Comparison) -> list[str]:
 def error_of(rows: Sequence[Comparison]) -> str:
     """How often their verdicts are wrong, in a sentence."""
     words = error_words(rows[0].level, any(row.budget.both_ways for row in rows))
-    return f"{words}; all classes together count as one"
+    return f"{words}; all classes of a row together count as one difference"
 
 
 def _how(rows: Sequence[Comparison]) -> list[str]:
     """What the columns mean, what is allowed, and how it was scored."""
     protocol, first = rows[0].score.protocol(), rows[0].differences()
     lines = [
-        f"points: the difference from {rows[0].origin}, at the same size, with its interval, which "
+        f"points: the difference from {rows[0].origin}, at the same size; the interval in brackets "
         f"holds the true difference in {100 * first.level:g} % of cases",
-        "within: the whole interval is within the limit; past: the whole interval is beyond it; "
-        "undecided: all else",
-        f"how sure: {error_of(rows)}",
-        "small points: the difference of the accuracy in regions below 3,000 pixels",
+        "within: the whole interval is inside the limit; past: the whole interval is beyond it; "
+        "undecided: neither",
+        f"errors: {error_of(rows)}",
+        "small points: the difference in accuracy on regions below 3,000 pixels",
     ]
     if first.left_out:
-        lines.append(f"not in mIoU points: too little was seen of {', '.join(first.left_out)}")
+        lines.append(f"not in mIoU points, as seen too little: {', '.join(first.left_out)}")
     if any(row.runtime == ROUNDED for row in rows):
         lines.append(
-            f"{ROUNDED}: every float16 value rounded, as a GPU does; CPUs compute such files in "
-            "float32"
+            f"{ROUNDED}: ONNX Runtime with every float16 value rounded, as on a GPU; CPUs run such "
+            "files in float32"
         )
     if not rows[0].score.dataset.labelled:
         lines.append(f"no labels: {_own_map(rows[0])}")
@@ -201,7 +201,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
-    scored += f"label {protocol.ignored} ignored; {protocol.mapping}"
+    scored += f"label {protocol.ignored} ignored; mapping of classes: {protocol.mapping}"
     if protocol.groups != Protocol.groups:
         scored += f"; groups: {protocol.groups}"
     lines.append(
@@ -212,13 +212,13 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
 
 def _own_map(row: Comparison) -> str:
     """What mIoU and classes mean on images without labels, in words."""
-    words = "mIoU and classes are by the reference's own label map, which has 100 %"
+    words = "mIoU and classes are measured against the reference's own label map"
     if row.ties_are_right:
         return (
-            f"{words}; where its two best logits are a tie, either label is right, so that what is "
-            "lost are real flips, and the budgets limit it"
+            f"{words}; where its two best logits are a tie, both labels are right, so only real "
+            "flips are losses, and the budgets limit them"
         )
-    return f"{words}; no budget limits them, since budgets limit what is lost of people's labels"
+    return f"{words}; the budgets do not limit them, as budgets are for labels that people drew"
 
 
 def unlabelled(protocol: Protocol) -> str:
@@ -226,8 +226,8 @@ def unlabelled(protocol: Protocol) -> str:
     if protocol.dataset == "photos":
         return f"{protocol.images} photos of the folder {protocol.split}"
     return (
-        f"{protocol.images} {protocol.dataset} {protocol.split}, without labels, since they are "
-        "drawn of other classes than the network has"
+        f"{protocol.images} {protocol.dataset} {protocol.split}, without labels, because the "
+        "network has other classes than they have"
     )
 
 
@@ -238,9 +238,9 @@ def notes(rows: Sequence[Comparison]) -> list[str]:
         return [*rows[0].origin.notes]
     return [
         *rows[0].origin.notes,
-        f"the reference's own map shows {'one class' if few else 'no class'} on more than 1 % of "
-        "the pixels, so that this comparison proves little: give images of what it was trained on, "
-        "or trained weights",
+        f"the reference's own label map shows {'only one' if few else 'no'} class on more than 1 % "
+        "of the pixels, so this comparison proves little: give images like those that the network "
+        "was trained on, or trained weights",
     ]
 
 

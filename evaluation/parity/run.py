@@ -292,8 +292,8 @@ def _require_unchanged(artefact: ArtefactFile) -> None:
     path = artefact.path
     if not artefact.digest.stands(path.parent):
         raise ModelError(
-            f"{path}, or its external data, changed while it was compared: nothing can be said of "
-            "it; try again when nobody writes to it"
+            f"{path}, or its external data, changed during the comparison, so there is no verdict: "
+            "try again when no other program writes to it"
         )
 
 
@@ -304,15 +304,15 @@ def _require_origin(artefact: ArtefactFile, predictor: Predictor, reference: Ref
     name, label_set = network.origin.name, reference.label_set
     if metadata.label_set != label_set:
         raise InputError(
-            f"{path} speaks of {len(metadata.label_set)} classes of {metadata.label_set.name}, its "
-            f"reference {name} of {len(label_set)} of {label_set.name}, or by other names or "
-            "colours: export it again"
+            f"{path} has the label set {metadata.label_set.name} ({len(metadata.label_set)} "
+            f"classes), and its reference {name} has {label_set.name} ({len(label_set)} classes), "
+            "or other names or colours of the classes: export it again"
         )
-    for rule, words in (("upsampling", "makes pixels of logits by"), ("fit", "fits images by")):
+    for rule in ("upsampling", "fit"):
         own, other = (getattr(one, rule) for one in (metadata, network.metadata))
         if own != other:
             raise InputError(
-                f"{path} {words} {own!r}, and its reference {name} by {other!r}: export it again, "
-                "or give the reference the artefact's rule"
+                f"{path} has the {rule} {own!r}, but its reference {name} has {other!r}: export it "
+                f"again, or give the reference the {rule} of the artefact"
             )
     network.require_size(metadata.size)

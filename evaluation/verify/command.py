@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from icnet_deploy.command import add_output_options, check_outputs, command
+from icnet_deploy.command import Goal, add_output_options, check_outputs, command, options
 from icnet_deploy.command import parser as make_parser
 from icnet_deploy.data import Dataset, prediction_table
 from icnet_deploy.data.options import (
@@ -13,7 +13,7 @@ from icnet_deploy.data.options import (
     open_data,
     refuse_data_options,
 )
-from icnet_deploy.data.scenes.dataset import SEED, drawn_scenes
+from icnet_deploy.data.scenes.dataset import drawn_scenes
 from icnet_deploy.errors import CheckFailed, IcnetError, LabelSetError, UnavailableError
 from icnet_deploy.evaluation.budgets import (
     BUDGETS,
@@ -42,28 +42,30 @@ _LOOKS = Looks()
 
 
 def _parser() -> argparse.ArgumentParser:
-    looks = ", ".join(map(str, _LOOKS.counts))
     parser = make_parser(
         "icnet verify",
-        "Checks a folder of artefacts before a release: every file loads on every installed\n"
-        "runtime that its precision is meant for, says where it comes from, and stays within its\n"
-        "budget of the float32 network. Exits with 1 if a file fails or is past its budget; the\n"
-        "others are still run. What the images do not decide is undecided (--undecided).\n"
-        f"It writes what it found into the folder as {RECORD}: `Predictor.from_folder` takes only\n"
-        "what is within its budget, and what is undecided only where nothing is within.\n"
-        "Without --dataset it draws scenes of the largest artefact's size, with a seed that no\n"
-        f"training used ({SEED}); a network of other classes than these is held to its own\n"
-        f"float32 label map. It looks after {looks} scenes, and ends\n"
-        "as soon as every row is decided, or where the next look would end after more than\n"
-        f"{_LOOKS.seconds / 60:g} minutes. With --limit N it draws N and looks once.",
+        "Checks a folder of artefacts before a release: every file must load, state where it comes "
+        "from, and stay within its budget.",
         "icnet verify release --max-miou-drop 0.1 --max-class-drop 0.4 --report verify.html",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the artefacts are")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help=f"the folder; the verdicts are written into it, as {RECORD}",
+    )
+    options(
+        parser,
+        Goal.IMAGES,
+        "Without --dataset, the command draws street scenes: N of them with --limit N, else as "
+        f"many as the verdicts need, up to {_LOOKS.counts[-1]} and about "
+        f"{_LOOKS.seconds / 60:g} minutes.",
+    )
     add_data_options(parser, required=False)
     add_reference_options(
         parser,
-        "the checkpoint that they name, if it is in the folder or is the shipped one; else the "
-        "float32 file in the folder that gives logits, on ONNX Runtime",
+        "the checkpoint that the artefacts were made from, if it is in the folder or is the "
+        "shipped one; else a float32 file with logits in the folder, on ONNX Runtime",
     )
     add_budget_options(parser)
     add_undecided_option(parser)
@@ -145,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dataset is not None or arguments.data is not None:
         dataset = open_data(arguments)
     else:
-        drawn = "without --dataset and --data scenes are drawn, each a group of its own"
+        drawn = "without --dataset and --data the command draws scenes"
         refuse_data_options(arguments, ("split", "group_by", *OF_LABELS, "exif"), drawn)
     check_outputs(arguments)
     files = [artefact.file for artefact in folder.artefacts]
