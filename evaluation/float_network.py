@@ -44,8 +44,8 @@ class Origin:
 
     def __str__(self) -> str:
         if self.kind == "pytorch":
-            return "the PyTorch model, float32 on the CPU"
-        return f"{self.name}, float32 in ONNX Runtime on the CPU"
+            return "the PyTorch network (float32, CPU)"
+        return f"{self.name} (float32, ONNX Runtime on the CPU)"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -157,12 +157,12 @@ class PytorchNetwork:
         if _OWN in one.info:
             raise ModelError(
                 f"{path} was made from weights with SHA-256 {weights}, but those of {one.path} "
-                f"have {one.sha256}: name the artefact's own with --weights, or a factory that "
-                "makes the same ones each time"
+                f"have {one.sha256}: give the artefact's own weights with --weights, or a factory "
+                "that always makes the same weights"
             )
         raise ModelError(
             f"{path} was made from the checkpoint with SHA-256 {weights}, but {one.path} has "
-            f"{one.sha256}: name the artefact's own checkpoint with --weights"
+            f"{one.sha256}: give the artefact's own checkpoint with --weights"
         )
 
     def require_size(self, size: Size | None) -> None:
@@ -170,8 +170,8 @@ class PytorchNetwork:
         multiple = self.checkpoint.network.side_multiple
         if size is not None and any(side % multiple for side in size):
             raise InputError(
-                f"{self.checkpoint.path} takes images whose sides are multiples of {multiple}, and "
-                f"not {size[0]}x{size[1]}: take a size that is"
+                f"{self.checkpoint.path} takes only sizes whose sides are multiples of {multiple}, "
+                f"but the size is {size[0]}x{size[1]}: choose another"
             )
 
     def run(self, pixels: UInt8) -> Float32:
@@ -188,7 +188,7 @@ class PytorchNetwork:
                 height, width = pixels.shape[:2]
                 raise InputError(
                     f"{one.path} failed on an image of {height}x{width} with "
-                    f"{type(error).__name__}: {error!s:.300}; give it a size that it takes"
+                    f"{type(error).__name__}: {error!s:.300}; choose a size that it takes"
                 ) from error
             return np.asarray(logits[0].numpy())
 
@@ -257,13 +257,12 @@ class OnnxNetwork:
         """See `FloatNetwork.origin`."""
         names = ", ".join(file.path.name for file in reversed(self._files.values()))
         metadata = self.metadata
-        source, how = "PyTorch", "--network PACKAGE.MODULE:FACTORY, or --weights,"
+        source, how = "the PyTorch network", "--network PACKAGE.MODULE:FACTORY or --weights"
         if metadata.parent_sha256 and metadata.parent_sha256 == metadata.weights_sha256:
-            source = f"{metadata.network.get('file')}, which it was adopted from,"
+            source = f"{metadata.network.get('file')}, which it was adopted from"
             how = "--reference FILE.onnx"
         note = (
-            f"the reference is {names} itself, which was not held against {source} here; {how} "
-            "does that"
+            f"the reference is {names}; this run does not compare it with {source}, but {how} does"
         )
         return Origin("onnxruntime", names, self.metadata.weights_sha256, (note,))
 
@@ -293,7 +292,7 @@ class OnnxNetwork:
         if weights != own:
             raise ModelError(
                 f"{path} was made from weights with SHA-256 {weights}, but the reference "
-                f"{self._first.path} from {own}: name the artefact's own float32 file with "
+                f"{self._first.path} has {own}: give the artefact's own float32 file with "
                 "--reference"
             )
 
@@ -303,8 +302,8 @@ class OnnxNetwork:
             taken = ", ".join(f"{one[0]}x{one[1]}" for one in self._files if one)
             asked = "images of any size" if size is None else f"{size[0]}x{size[1]}"
             raise InputError(
-                f"the reference {self._first.path} takes {taken} alone, and it is to answer at "
-                f"{asked}: name the network itself (--network PACKAGE.MODULE:FACTORY, or "
+                f"the reference {self._first.path} takes only {taken}, but the comparison needs "
+                f"{asked}: give the network itself (--network PACKAGE.MODULE:FACTORY or "
                 "--weights), or a float32 file of that size (--reference)"
             )
 

@@ -48,8 +48,8 @@ def open_foreign(path: Path, artefacts: Iterable[ArtefactMetadata]) -> ForeignOn
     said = next((one for one in artefacts if one.weights_sha256 == digest), None)
     if said is None:
         raise ModelError(
-            f"{path} is another program's file, and no artefact here was made from it (its SHA-256 "
-            f"is {digest[:16]}...): `icnet adopt` makes one, which says how the file is to be read"
+            f"{path} was written by another program, and no artefact here was made from it (its "
+            f"SHA-256 is {digest[:16]}...): make one with `icnet adopt`"
         )
     require(*NEEDS)
     require("the reference on ONNX Runtime", "cpu", "onnxruntime", "onnx")
@@ -88,10 +88,10 @@ class ForeignOnnx:
         """See `FloatNetwork.origin`."""
         file = self._network.file
         note = (
-            f"the reference is {file.path.name} itself, as {file.writer} wrote it, its input made "
-            "outside of it"
+            f"the reference is {file.path.name} as {file.writer} wrote it; the preprocessing runs "
+            "outside the file"
         )
-        halved = "; its float16 weights are computed with in float32" * file.half
+        halved = "; its float16 weights run in float32" * file.half
         return Origin("onnxruntime", file.path.name, file.sha256, (note + halved,))
 
     @cached_property
@@ -110,7 +110,7 @@ class ForeignOnnx:
         if weights != own:
             raise ModelError(
                 f"{path} was made from weights with SHA-256 {weights}, but the reference "
-                f"{self._network.file.path} has {own}: name the artefact's own with --reference"
+                f"{self._network.file.path} has {own}: give the artefact's own with --reference"
             )
 
     def require_size(self, size: Size | None) -> None:
@@ -118,8 +118,9 @@ class ForeignOnnx:
         if self._size is not None and size != self._size:
             asked = "images of any size" if size is None else f"{size[0]}x{size[1]}"
             raise InputError(
-                f"the reference {self._network.file.path} takes {self._size[0]}x{self._size[1]} "
-                f"alone, and it is to answer at {asked}: name an artefact of that size"
+                f"the reference {self._network.file.path} takes only "
+                f"{self._size[0]}x{self._size[1]}, but the comparison needs {asked}: name an "
+                "artefact of the reference's size"
             )
 
     def run(self, pixels: UInt8) -> Float32:
@@ -133,7 +134,7 @@ class ForeignOnnx:
         try:
             return np.asarray(self._network(image)[0].numpy(), np.float32)
         except BackendError as error:
-            raise InputError(f"{error}; give it images of a size that it takes") from error
+            raise InputError(f"{error}; give images of a size that it takes") from error
 
     def tie_margins(self, largest: float) -> Mapping[int, float]:
         """See `FloatNetwork.tie_margins`."""

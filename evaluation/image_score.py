@@ -61,7 +61,7 @@ class ImageScore:
                 array = np.empty(0, into.dtype)
             if array.shape != into.shape:
                 raise InputError(
-                    f"{where} is of another number of classes or of region sizes; expected "
+                    f"{where} has another number of classes or region sizes; expected "
                     f"{classes} classes and {len(one.regions.regions)} sizes: make it anew"
                 )
             into[...] = array

@@ -150,7 +150,7 @@ def _plot(panels: Sequence[_Panel], unit: str, title: str) -> Html:
             parts += _line(row, panel, x, middle, unit, digits)
         top = below
     ticks = [(tick, f"{tick:+.9g}" if abs(tick) > 1e-9 else "0") for tick in x.ticks()]
-    words = f"{unit}; the mark is what was measured, the line its interval"
+    words = f"{unit}; mark: measured difference, line: its interval"
     parts += x_axis(x, ticks, top, words)
     return drawing(title, (WIDTH, round(top + _BELOW)), parts)
 
@@ -262,7 +262,7 @@ def _words(row: Bar, panel: _Panel, word: str, unit: str, digits: int) -> str:
         sentences.append(f"{word}; the limit is {limits}" if limits else word)
     groups = f"{interval.groups} group{'s' if interval.groups != 1 else ''}"
     worth = f"{interval.effective_images:.0f} independent images"
-    sentences.append(f"it rests on {groups} and tells as much as {worth}")
+    sentences.append(f"from {groups}, which count as {worth}")
     if row.seen is not None:
         sentences.append(f"seen on {row.seen.images} {row.seen.of} and {row.seen.pixels:,} pixels")
     return "; ".join(sentences)

@@ -108,7 +108,7 @@ class Journal(Generic[T]):
         try:  # opened each time: another process may have removed the file
             append_line(self._path, json.dumps(sealed(line), allow_nan=False))
         except OutputError as error:
-            _say(f"{error}; nothing more of this run is kept for --resume")
+            _say(f"{error}; the rest of this run is not kept for --resume")
             self._writable = False
 
     def forget(self) -> None:
@@ -185,11 +185,11 @@ class Kept:
         """Says on stderr what is kept from a run that did not finish, once all are opened."""
         count = max((journal.before for journal in self._journals.values()), default=0)
         if self.resume and not count:
-            _say("nothing is kept of this: it begins at the first image")
+            _say("no earlier run is kept: this one begins at the first image")
         elif self.resume:
-            _say(f"{count} images of this are kept: it goes on there")
+            _say(f"{count} images of an earlier run are kept: this one continues after them")
         elif count:
-            _say(f"{count} images of this are kept: --resume goes on there")
+            _say(f"{count} images of an earlier run are kept: --resume continues after them")
 
     def __enter__(self) -> Self:
         return self
@@ -204,7 +204,7 @@ class Kept:
             for journal in self._journals.values() if self.answered else ():
                 journal.forget()
         elif issubclass(kind, KeyboardInterrupt) and self._journals:
-            _say("what was done is kept: the same command with --resume goes on where it was")
+            _say("the images so far are kept: give the same command with --resume to continue")
 
 
 def add_resume_option(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +212,7 @@ def add_resume_option(parser: argparse.ArgumentParser) -> None:
     options(parser, Goal.RUN).add_argument(
         "--resume",
         action="store_true",
-        help="continue a run that was stopped; what it counted is kept below "
+        help="continue a run that was stopped; its counts are kept below "
         f"${CACHE_VARIABLE} until the command is done",
     )
 

@@ -67,8 +67,8 @@ def open_model(
         return
     if at is not None:
         raise InputError(
-            f"--size is for a checkpoint; the size of {path} is in the file: export or adopt it at "
-            "another"
+            f"--size is for a checkpoint, but {path} has a size of its own: leave --size out, or "
+            "export or adopt the file at that size"
         )
     if kind not in ("onnx", "engine"):
         raise ModelError(

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from icnet_deploy.networks.own.request import NetworkRequest
 
 _OPTIONS = (
-    "--network PACKAGE.MODULE:FACTORY, the PyTorch network that they were exported from; --weights "
-    "FILE, its checkpoint; or --reference FILE.onnx, the float32 file that they were made from"
+    "--network PACKAGE.MODULE:FACTORY, the PyTorch network; --weights FILE, its checkpoint; or "
+    "--reference FILE.onnx, the float32 file that they were made from"
 )
 
 _SAID = ("preprocessing", "label_set", "upsampling", "threshold", "side_multiple")
@@ -86,7 +86,7 @@ def choose_reference(
     if arguments.reference is not None:
         other = "--weights" if arguments.weights is not None else "--network"
         if arguments.weights is not None or request is not None:
-            raise InputError(f"--reference and {other} both name the reference: give one of them")
+            raise InputError(f"--reference and {other} both name the reference: give only one")
         return Reference(_file(arguments.reference, artefacts), None)
     if request is not None:
         return open_own(completed(request, artefacts), _sizes(artefacts))
@@ -94,12 +94,12 @@ def choose_reference(
         if kind_of_model(arguments.weights) != "checkpoint":
             if kind_of_model(arguments.weights) == "onnx":
                 raise InputError(
-                    f"--weights {arguments.weights} is an ONNX file, and no weights of a network "
-                    "in PyTorch: name it with --reference"
+                    f"--weights {arguments.weights} is an ONNX file; expected a checkpoint: give "
+                    "an ONNX file with --reference"
                 )
             raise InputError(
-                f"--weights {arguments.weights} holds tensors alone: say which network they are "
-                "of, with --network PACKAGE.MODULE:FACTORY"
+                f"--weights {arguments.weights} holds only tensors: name their network with "
+                "--network PACKAGE.MODULE:FACTORY"
             )
         return Reference(arguments.weights, None)
     return _named(artefacts, checkpoints or {})
@@ -145,9 +145,9 @@ def completed(request: NetworkRequest, artefacts: Iterable[ArtefactFile]) -> Net
         for path, value in values[1:]:
             if not _alike(value, values[0][1]):
                 raise InputError(
-                    f"{values[0][0]} and {path} say unlike things of their network's "
-                    f"{_words(name)} ({_brief(values[0][1])}; {_brief(value)}): they are of two "
-                    "networks; give each a command of its own"
+                    f"{values[0][0]} and {path} are from two networks, as their {_words(name)} "
+                    f"differs ({_brief(values[0][1])}; {_brief(value)}): run the command once for "
+                    "each"
                 )
         if not values:
             continue
@@ -155,8 +155,8 @@ def completed(request: NetworkRequest, artefacts: Iterable[ArtefactFile]) -> Net
         said = getattr(request, name)
         if said is not None and value and not _alike(_read(name, said), value):
             raise InputError(
-                f"--{name.replace('_', '-')} says another {_words(name)} than {path}, which has "
-                f"{_brief(value)}: leave it out, or export the network again"
+                f"--{name.replace('_', '-')} differs from the {_words(name)} of {path}, which is "
+                f"{_brief(value)}: leave the option out, or export the network again"
             )
         if value != 1:  # of its sides, what is also meant where nothing was found out
             request = replace(request, **{name: value or said})
@@ -211,10 +211,10 @@ def _named(artefacts: Sequence[ArtefactFile], checkpoints: Mapping[Path, str]) -
         return Reference(OnnxNetwork(*parents), None)
     if not origins:
         return Reference(shipped, None)  # nothing can be compared; each file says why
-    beside = ", nor from one that lies beside it," if checkpoints else ""
+    beside = " or one beside them" if checkpoints else ""
     raise ModelError(
-        f"no artefact here was made from the shipped checkpoint{beside} and none of them is a "
-        f"float32 file with logits of the same weights: name the reference: {_OPTIONS}"
+        "the reference of these artefacts is not known: none was made from the shipped checkpoint"
+        f"{beside}, and none is a float32 file with logits and the same weights. Give {_OPTIONS}"
     )
 
 

@@ -119,7 +119,7 @@ def pair(
             pairing.without[path] = (
                 _missing(artefact)
                 if named is None
-                else InputError(f"{path} is compared on nothing: {left_out[-1]}")
+                else InputError(f"{path} cannot be compared on any runtime: {left_out[-1]}")
             )
     return pairing
 
@@ -136,16 +136,16 @@ def _unmeant(artefact: ArtefactFile, runtime: str) -> str | None:
     if runtime == ROUNDED:
         missing = [p for p in ("onnx", "onnxruntime") if find_spec(p) is None]
         return (
-            f"it needs {missing[0]} ({pip_install('export')}), so how the file answers on a GPU is "
-            "not known"
+            f"it needs {missing[0]} ({pip_install('export')}); without it nothing shows how the "
+            "file answers on a GPU"
             if missing
             else None
         )
     if row is None or row.meant_for(runtime):
         return None
     return (
-        f"{row.name} is placed for {', '.join(row.runtimes)}; --runtime {runtime} compares it "
-        "there all the same"
+        f"{row.name} is meant for {', '.join(row.runtimes)}; to compare it here as well, give "
+        f"`icnet parity` --runtime {runtime}"
     )
 
 
@@ -168,7 +168,7 @@ def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
         return None if engines else f"an engine runs on {able}"
     if runtime == ROUNDED and not (row and row.rounded):
         rounded = " or ".join(name for name, one in PRECISIONS.items() if one.rounded)
-        return f"it is {artefact.precision}, not {rounded}"
+        return f"it is {artefact.precision}, but {ROUNDED} takes only {rounded}"
     if asked is None:
         return None  # opening it says which runtimes there are
     refused = row and row.refusal(runtime, device, engines)
@@ -176,7 +176,7 @@ def _refusal(artefact: ArtefactFile, runtime: str, device: str) -> str | None:
         return f"{refused}; {_instead(row, runtime, device)}"
     if engines:
         return (
-            "it runs engines, and this is an ONNX file; build one with "
+            "it runs engines, but this is an ONNX file: build an engine with "
             f"`icnet build-engine {artefact.path} --with {runtime}`"
         )
     return None
@@ -191,7 +191,7 @@ def _instead(row: Precision, runtime: str, device: str) -> str:
         if one.meant_for(runtime) and not one.refusal(runtime, device, engines)
     ]
     fastest = min(fitting, key=lambda one: one.rank)
-    return f"{fastest.name} is for it, and {row.name} for {', '.join(row.runtimes)}"
+    return f"use {fastest.name} there, or {row.name} on {' or '.join(row.runtimes)}"
 
 
 @contextmanager

@@ -48,6 +48,13 @@ _EXIF = {
 _NO_LABELS = "there are no labels: the truth is the reference's own label map"
 
 
+_PLAINLY = {
+    Dataset.grouping: "by the layout of the data set",
+    _EXIF["apply"]: "images are turned; their masks were drawn on the turned images",
+}
+"""What is recorded -> what a person reads: recorded values stay, so that old scores compare."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Everything about a score that is not the model: two scores that differ here differ in kind.
@@ -105,7 +112,8 @@ class Protocol:
     def to_words(self) -> dict[str, str]:
         """Name -> value, as a person reads them."""
         values = {**self.to_dict(), "label_sizes": ", ".join(self.label_sizes)}
-        return {name.replace("_", " "): str(value) for name, value in values.items()}
+        words = {name.replace("_", " "): str(value) for name, value in values.items()}
+        return {name: _PLAINLY.get(value, value) for name, value in words.items()}
 
 
 _PROTOCOL = Schema(
@@ -363,7 +371,7 @@ def refuse_calibration_images(
     if not owners:
         return
     # A bar only where it takes a while: one image beside another bar does not.
-    what = "not of the calibration"
+    what = "calibration images?"
     for sample in tqdm(samples, what, unit="image", delay=1, disable=None, leave=False):
         owner = next((owners[h] for h in sample.content_hashes() if h in owners), None)
         if owner is not None:

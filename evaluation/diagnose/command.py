@@ -51,7 +51,7 @@ def refuse_beside(arguments: argparse.Namespace) -> None:
         if given is not None:
             option = f"--{name.replace('_', '-')} {given}"
             why = "it needs labels" if name == "images" else "it compares one network with itself"
-            raise InputError(f"{option} does not go with --diagnose: {why}; leave it out")
+            raise InputError(f"{option} does not go with --diagnose, as {why}: leave it out")
     require_pytorch(arguments.runtime, arguments.device)
 
 
@@ -68,8 +68,7 @@ def _opened(arguments: argparse.Namespace) -> tuple[Checkpoint, bool]:
     path = arguments.model
     if kind_of_model(path) != "checkpoint":
         raise InputError(
-            f"--diagnose tries other inputs of a float network; of {path}, the preprocessing is in "
-            "the graph, or there is none: give --network PACKAGE.MODULE:FACTORY, or a checkpoint "
-            "(.safetensors)"
+            f"--diagnose cannot change the preprocessing of {path}: give a network in PyTorch "
+            "(--network PACKAGE.MODULE:FACTORY) or a checkpoint (.safetensors)"
         )
     return read_checkpoint(path), False

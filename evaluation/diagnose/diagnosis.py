@@ -169,8 +169,8 @@ class _Search:
         own = checkpoint.label_set
         if len(own) != checkpoint.network.num_classes:
             raise LabelSetError(
-                f"the network has {checkpoint.network.num_classes} classes, the label set "
-                f"{own.name} has {len(own)}: name the network's own"
+                f"the network has {checkpoint.network.num_classes} classes, but the label set "
+                f"{own.name} has {len(own)}: give the label set of the network"
             )
         every = np.arange(len(own), dtype=np.uint8)
         table = Score(dataset, own, size).mapped(every).tobytes()
@@ -211,10 +211,10 @@ class _Search:
         slips = [slip for slip in slips_of(reading, setting) if slip.reading not in seen]
         seen.update(slip.reading for slip in slips)
         words = " on top of it" if count else ""
-        self._runs.run([slip.reading for slip in slips], self._few, f"slips{words}")
+        self._runs.run([slip.reading for slip in slips], self._few, f"other settings{words}")
         early = {slip: self._try(slip, reading, self._few) for slip in slips}
         left = [slip for slip in slips if not early[slip].difference.high < 0]
-        self._runs.run([slip.reading for slip in left], self._all, f"those left{words}")
+        self._runs.run([slip.reading for slip in left], self._all, f"the best of them{words}")
         late = {slip: self._try(slip, reading, self._all) for slip in left}
         tries = [(early | late)[slip] for slip in slips]
         better = [one for one in tries if one.outcome is Outcome.BETTER]

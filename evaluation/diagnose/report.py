@@ -123,15 +123,15 @@ def diagnosis_page(diagnosed: Diagnosed) -> str:
     for index, each in enumerate(found.rounds):
         bars = [Bar(one.slip.name, one.difference, None) for one in each.tries]
         title = _title(found, index)
-        plot = interval_plot(bars, None, title="mIoU against it, with its interval")
+        plot = interval_plot(bars, None, title="difference of mIoU, with its interval")
         parts += [
             tag("h2", title),
-            tag("p", f"mIoU as it stands: {number(each.miou)} %."),
+            tag("p", f"mIoU now: {number(each.miou)} %."),
             tag("div", plot, class_="scroll"),
             _table(each).html(),
         ]
     return page(
-        "Is the network read as it was trained?",
+        "Are the settings of the network right?",
         tag("p", tag("b", _headline(found))),
         [tag("p", line) for line in _advice(found, diagnosed.own)],
         [tag("p", line, class_="quiet") for line in _notes(found)],
@@ -151,9 +151,9 @@ def _headline(found: Diagnosis) -> str:
         causes = "; ".join(slip.cause for slip in found.found)
         return f"{' and '.join(slips)} {verb} {_better(found.total)}: {causes}."
     if not found.enough:
-        count = f"{found.images} image{'s say' if found.images != 1 else ' says'}"
-        return f"Undecided: {count} too little, it takes {FEWEST_IMAGES} at least (--limit)."
-    return "Nothing that was tried scores clearly better than what you said."
+        count = f"{found.images} image{'s are' if found.images != 1 else ' is'}"
+        return f"Undecided: {count} too few; give at least {FEWEST_IMAGES} (--limit)."
+    return "No other setting scores clearly better than yours."
 
 
 def _better(total: Interval) -> str:
@@ -175,9 +175,9 @@ def _advice(found: Diagnosis, own: bool) -> list[str]:
     if Kind.UPSAMPLING in kinds:
         rule = found.best.upsampling
         lines.append(
-            f"Say so: --upsampling {rule}."
+            f"Give --upsampling {rule}."
             if own
-            else f"Say so in the network's class: upsampling = {rule!r}."
+            else f"Set it in the network's class: upsampling = {rule!r}."
         )
     lines += [_label_advice(slip, own) for slip in found.found if slip.kind is Kind.LABELS]
     return lines
@@ -187,27 +187,27 @@ def _input_advice(preprocessing: Preprocessing, own: bool) -> str:
     name, value = _name_of(preprocessing), json.dumps(_short(preprocessing))
     if not own:
         return (
-            "The checkpoint says otherwise: write it again (`icnet train`, `import-weights`, or "
-            f"`save_checkpoint` in Python) with the preprocessing {value}."
+            "The checkpoint states another preprocessing: write it again (`icnet train`, "
+            f"`import-weights`, or `save_checkpoint` in Python) with the preprocessing {value}."
         )
     if name is not None:
-        return f"Say so: --preprocessing {name}."
-    return f"Say so: --preprocessing FILE.json, of which the content is {value}."
+        return f"Give --preprocessing {name}."
+    return f"Give --preprocessing FILE.json with the content {value}."
 
 
 def _label_advice(slip: Slip, own: bool) -> str:
     if slip.name == "labels: the files hold indices":
-        return "Say so: --label-values indices."
+        return "Give --label-values indices."
     if slip.name == "labels: the files hold ids":
-        return "Say so: --label-values ids."
+        return "Give --label-values ids."
     if slip.name == "network: ids":
-        return "Give the network a label set whose classes stand in the order of its answers."
+        return "Give the network a label set with the classes in the order of its answers."
     which = "--label-set names" if own else "the checkpoint names"
     words = f"Compare the order of the classes that {which} with what the network was trained on"
     if slip.name.startswith("labels: "):
         words += (
-            ", and the values in the label files with the data set's classes: --label-values ids "
-            "where `label_ids` of its label set count from 1"
+            ". Compare the values in the label files with the data set's classes, too: if they "
+            "count from 1, give the label set `label_ids` from 1, and --label-values ids"
         )
     return f"{words}."
 
@@ -271,24 +271,25 @@ def _reading(reading: Reading) -> dict[str, Any]:
 def _notes(found: Diagnosis) -> list[str]:
     """What a reader must know to read the numbers: sentences."""
     notes = [
-        f"{found.basis}. Intervals are of {100 * LEVEL:g} %; clearly better is what is so by "
-        f"{MARGINS[Kind.INPUT]:g} point or more ({MARGINS[Kind.UPSAMPLING]:g} for the upsampling)."
+        f"{found.basis}. The intervals hold in {100 * LEVEL:g} % of cases. Clearly better: by at "
+        f"least {MARGINS[Kind.INPUT]:g} point ({MARGINS[Kind.UPSAMPLING]:g} for the upsampling)."
     ]
     for each in found.rounds:
         if each.best is not None and each.as_good:
             others = ", ".join(f"`{one.slip.name}`" for one in each.as_good)
-            notes.append(f"As far as these images tell, as good as `{_best(each)}`: {others}.")
+            notes.append(f"On these images, as good as `{_best(each)}`: {others}.")
     undecided = ", ".join(f"`{one.slip.name}`" for one in found.undecided())
     if undecided and found.enough:
-        which = "Undecided on top of that" if found.found else "Undecided"
-        notes.append(f"{which}: {undecided}; more images would tell (--limit N).")
+        which = "Undecided in addition" if found.found else "Undecided"
+        notes.append(f"{which}: {undecided}; more images may decide (--limit N).")
     miou = found.rounds[-1].miou
     if miou < _HOPELESS and found.enough:
-        some = "none of the usual slips explains it" if found.total is None else "something else is"
+        some = "none of the usual mistakes explains it"
+        if found.total is not None:
+            some = "something else is also wrong"
         notes.append(
-            f"{number(miou)} % mIoU is little, and {some}"
-            f"{'' if found.total is None else ' wrong, too'}: are the weights those of this "
-            "network, and trained, and is the label set its own?"
+            f"{number(miou)} % mIoU is low, and {some}. Are the weights trained, and of this "
+            "network? Is the label set the network's own?"
         )
     return notes
 
@@ -299,7 +300,7 @@ def _best(one: Round) -> str:
 
 def _title(found: Diagnosis, index: int) -> str:
     names = [f"`{slip.name}`" for slip in found.found[:index]]
-    return f"On top of {' and '.join(names)}" if names else "Against what you said"
+    return f"With {' and '.join(names)}" if names else "With your settings"
 
 
 def _table(one: Round) -> Table:

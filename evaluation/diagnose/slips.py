@@ -95,7 +95,7 @@ def _all(reading: Reading, setting: Setting) -> Iterator[Slip]:
         yield Slip(name, Kind.LABELS, cause, replace(reading, table=table))
     for rule in UPSAMPLINGS if setting.resized else ():
         if rule not in ("none", reading.upsampling):
-            cause = f"the network's logits become pixels by the rule {rule}"
+            cause = f"the network's upsampling is {rule}"
             name = f"upsampling: {rule}"
             yield Slip(name, Kind.UPSAMPLING, cause, replace(reading, upsampling=rule))
 
@@ -111,7 +111,7 @@ def _inputs(now: Preprocessing, fitted: bool) -> _Inputs:
     if fitted:
         fit = next(each for each in FITS if each != now.fit)
         how = {
-            "stretch": "stretched to its size, whatever their shape",
+            "stretch": "stretched to its size, in another shape",
             "letterbox": "in their own shape, with a border",
         }[fit]
         cause = f"the network was trained on images {how}"
@@ -128,12 +128,11 @@ def _channels(now: Preprocessing, other: str) -> _Inputs:
             replace(now, channels=other),
         ),
         f"channels: {other}, mean and scale turned": (
-            f"the network expects {order}, and mean and scale stand in the order of "
-            f"{now.channels.upper()}",
+            f"the network expects {order}, with mean and scale in the order {now.channels.upper()}",
             replace(turned, channels=other),
         ),
         "mean and scale turned": (
-            f"the numbers of mean and scale stand in the order of {order}, the channels do not",
+            f"mean and scale are in the order {order}, but the channels are not",
             turned,
         ),
     }
@@ -144,21 +143,21 @@ def _ranges(now: Preprocessing) -> _Inputs:
     small, large = _times(now.scale, 1 / _FULL), _times(now.scale, _FULL)
     both: _Inputs = {
         "mean * 255, scale / 255": (
-            "mean and scale are the numbers for channels in 0..1, and are wanted for 0..255",
+            "mean and scale are for channels in 0..1, but the channels are in 0..255",
             replace(now, mean=_times(now.mean, _FULL), scale=small),
         ),
         "mean / 255, scale * 255": (
-            "the network takes channels in 0..255 with the mean and scale that are usual for 0..1",
+            "the network expects channels in 0..255 with the mean and scale for 0..1",
             replace(now, mean=_times(now.mean, 1 / _FULL), scale=large),
         ),
     }
     return (both if any(now.mean) else {}) | {
         "scale / 255": (
-            "the network expects 0..1 and sees 0..255: values 255 times larger",
+            "the network expects 0..1 but gets 0..255: values 255 times larger",
             replace(now, scale=small),
         ),
         "scale * 255": (
-            "the network expects 0..255 and sees 0..1: values 255 times smaller",
+            "the network expects 0..255 but gets 0..1: values 255 times smaller",
             replace(now, scale=large),
         ),
     }
@@ -169,19 +168,19 @@ def _left_out(now: Preprocessing) -> _Inputs:
     unit = (1 / _FULL,) * 3
     return {
         "mean: 0": (
-            "no mean is to be subtracted (the network may do it by itself)",
+            "the network expects no subtracted mean (it may subtract one itself)",
             replace(now, mean=_ZERO),
         ),
         "scale: 1": (
-            "the network takes 0..255, not divided by a deviation",
+            "the network expects 0..255, not divided by a deviation",
             replace(now, scale=_ONE),
         ),
         "scale: 1/255": (
-            "the network takes 0..1, not divided by a deviation",
+            "the network expects 0..1, not divided by a deviation",
             replace(now, scale=unit),
         ),
         "mean: 0, scale: 1": (
-            "the network takes 0..255 as they are (it may normalise them by itself)",
+            "the network expects 0..255 unchanged (it may normalise them itself)",
             replace(now, mean=_ZERO, scale=_ONE),
         ),
     }
@@ -194,15 +193,15 @@ def _twice(now: Preprocessing) -> _Inputs:
     squared = tuple(s * t for s, t in zip(now.scale, again, strict=True))
     return {
         "mean twice": (
-            "the mean was subtracted twice in training",
+            "training subtracted the mean twice",
             replace(now, mean=_times(now.mean, 2.0)),
         ),
         "scale twice": (
-            "the deviation was divided by twice in training",
+            "training divided by the deviation twice",
             replace(now, scale=_three(squared)),
         ),
         "mean and scale twice": (
-            "images were normalised twice in training",
+            "training normalised the images twice",
             replace(now, mean=_three(both), scale=_three(squared)),
         ),
     }
@@ -219,7 +218,7 @@ def _named(now: Preprocessing) -> _Inputs:
         if whole.channels != now.channels:
             numbers = replace(whole, mean=_turned(whole.mean), scale=_turned(whole.scale))
             here = replace(numbers, channels=now.channels, fit=now.fit)
-            words = f"{cause}, its channels in the order {now.channels.upper()}"
+            words = f"{cause}, but with channels in the order {now.channels.upper()}"
             inputs[f"mean and scale of {name}"] = words, here
     return inputs
 
@@ -238,12 +237,12 @@ def _tables(now: bytes, setting: Setting) -> _Tables:
     if data.label_ids is not None:
         index = _inverse(data.label_ids)
         tables["labels: the files hold indices"] = (
-            "the label files hold indices, where they are read as label ids (or the network "
-            "answers with ids)",
+            "the label files hold indices, but are read as label ids (or the network answers "
+            "with ids)",
             _data_side(now, index),
         )
         tables["labels: the files hold ids"] = (
-            "the label files hold label ids, where they are read as indices",
+            "the label files hold label ids, but are read as indices",
             _data_side(now, {i: k for k, i in index.items() if k < len(data)}),
         )
     tables |= _shifted(now, data.names)
@@ -253,7 +252,7 @@ def _tables(now: bytes, setting: Setting) -> _Tables:
             now[1:] + now[:1],
         )
         tables["network: indices one down"] = (
-            "the network has in front the class that its label set has last",
+            "the network's first class is the last of its label set",
             now[-1:] + now[:-1],
         )
     if own.label_ids is not None:
@@ -268,13 +267,13 @@ def _shifted(now: bytes, names: tuple[str, ...]) -> _Tables:
     first, second = names[0], names[min(1, count - 1)]
     return {
         "labels: one up": (
-            f"where the network means {first!r}, the truth is {second!r}, and so on: the label "
-            "files count classes from 1, or the label set has a class in front that belongs last",
+            f"where the network answers {first!r}, the truth is {second!r}, and so on: the label "
+            "files count classes from 1, or the first class of the label set should be its last",
             _data_side(now, {k: (k + 1) % count for k in range(count)}),
         ),
         "labels: one down": (
-            f"where the network means {second!r}, the truth is {first!r}, and so on: the network "
-            "has in front (as background) the class that the label set has last",
+            f"where the network answers {second!r}, the truth is {first!r}, and so on: the "
+            "network's first class (a background) is the last of the label set",
             _data_side(now, {k: (k - 1) % count for k in range(count)}),
         ),
     }

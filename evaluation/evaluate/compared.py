@@ -42,8 +42,8 @@ class Compared:
             if "images" not in one
         ]
         return (
-            f"no intervals: {' and '.join(old)} was recorded without the counts of each image, as "
-            "version 0.1 did; score it again to have them"
+            f"no intervals: {' and '.join(old)} has no counts of each image, as a result of "
+            "version 0.1; score it again to get intervals"
         )
 
     def scores(self, key: str) -> tuple[Any, Any]:
@@ -158,8 +158,8 @@ def compare(
     classes = list(a["iou_percent"])
     if _sizes(a) != _sizes(b) or classes != list(b["iou_percent"]):
         raise InputError(
-            "the two results count other regions or classes, so they are of different ground "
-            "truths: score both models on the same images"
+            "the two results have different regions or classes, so the ground truths differ: score "
+            "both models on the same images"
         )
     ours, theirs = image_counts(first), image_counts(second)
     if ours is None or theirs is None:
@@ -167,9 +167,9 @@ def compare(
     for one, other in zip(ours, theirs, strict=True):
         if (one.name, one.group) != (other.name, other.group):
             raise InputError(
-                f"the image {one.name} of the group {one.group} stands in one result where the "
-                f"other has {other.name} of {other.group}: score both models on the same files, "
-                "with the same --group-by"
+                f"the results differ in their images: one has {one.name} (group {one.group}) where "
+                f"the other has {other.name} (group {other.group}): score both models on the same "
+                "files, with the same --group-by"
             )
     return Compared(first, second, differences(ours, theirs, classes, alike=alike))
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from icnet_deploy.data import Sample
 from icnet_deploy.evaluation.confidence.differences import (
+    FEWEST_GROUPS,
     FEWEST_IMAGES,
     FEWEST_PIXELS,
     Interval,
@@ -35,7 +36,7 @@ _ALONE = {_FIRST: (0, 200, 255), _SECOND: (255, 90, 0)}
 _MEASURES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
-    "small_region_accuracy": f"{SMALL}, right",
+    "small_region_accuracy": f"accuracy on {SMALL}",
 }
 
 
@@ -98,7 +99,7 @@ def _summary(compared: Compared) -> Table:
         seen = compared.over_seen_classes() if key == "miou" else None
         if seen is not None:
             rows[-1].append(signed(compared.plain(key), 2))
-            rows.append(["mIoU % of the classes seen enough", *map(number, seen)])
+            rows.append(["mIoU % without classes marked (few)", *map(number, seen)])
         rows[-1].append(_with_interval(compared.plain(key), intervals[key]))
     return Table(["", "A", "B", "A - B, points"], rows)
 
@@ -116,7 +117,7 @@ def _regions(compared: Compared, *columns: str) -> Table:
         ]
         for one, left, right in zip(compared.regions(), a, b, strict=True)
     ]
-    return Table(["pixels of a region", "regions", *columns], rows)
+    return Table(["region size, pixels", "regions", *columns], rows)
 
 
 def _notes(compared: Compared) -> list[str]:
@@ -130,19 +131,20 @@ def _notes(compared: Compared) -> list[str]:
         )
     if compared.differences is not None:
         notes.append(
-            "In brackets: an interval, which holds the true difference in "
-            f"{100 * compared.differences.level:g} of 100 cases; those of the classes do so all at "
-            "once."
+            "The interval in brackets holds the true difference in "
+            f"{100 * compared.differences.level:g} of 100 cases. The intervals of the classes do "
+            "so all together."
         )
     hardly = compared.hardly_seen()
     if hardly:
         notes.append(
-            f"{', '.join(hardly)}: seen on too little to say anything. It takes {FEWEST_IMAGES} "
-            f"images (groups, where there are enough of them) and {FEWEST_PIXELS:,} pixels."
+            f"The images show too little of the classes marked (few): {', '.join(hardly)}. A class "
+            f"needs at least {FEWEST_IMAGES} images ({FEWEST_IMAGES} groups, if there are "
+            f"{FEWEST_GROUPS} groups or more) and {FEWEST_PIXELS:,} pixels."
         )
     if compared.differences is not None and compared.differences.left_out:
         notes.append(
-            "The interval of mIoU runs over the classes that were seen enough; it leaves out "
+            "The difference of mIoU with an interval leaves out "
             f"{', '.join(compared.differences.left_out)}."
         )
     return [*notes, *_unlike_means(compared)]
@@ -155,8 +157,8 @@ def _unlike_means(compared: Compared) -> list[str]:
     if not only:
         return []
     return [
-        f"{', '.join(only)}: in no ground truth, and predicted by one of the two only, so that "
-        "the two means run over different classes. Over the classes of both, mIoU differs by "
+        f"{', '.join(only)}: in no ground truth, and predicted by only one model. So each mIoU is "
+        "the mean over different classes. Over the classes that both have, mIoU differs by "
         f"{signed(compared.over_common_classes(), 2)} points."
     ]
 
@@ -186,7 +188,7 @@ def offer_contrast(
             f"{100 * (a - b):+.2f} points.",
             (
                 label_picture("Ground truth", sample.labels, label_set),
-                marks_picture("Where one alone is right", sample.image, marks, _ALONE),
+                marks_picture("Where only one model is right", sample.image, marks, _ALONE),
                 label_picture("Prediction of A", first, label_set),
                 label_picture("Prediction of B", second, label_set),
             ),

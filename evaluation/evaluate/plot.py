@@ -53,7 +53,7 @@ def region_plot(curves: Mapping[str, Sequence[_Bin]]) -> Html:
         top += _DIFFERENCE + _BETWEEN
     below = top + _COUNTS
     parts += [*_counts(next(iter(curves.values())), below), *_sizes(below)]
-    label = "mean share of right pixels by the size of the true region"
+    label = "mean share of right pixels, by the size of the true region"
     return drawing(label, (_RIGHT + 16, below + 48), parts)
 
 
@@ -104,7 +104,7 @@ def _accuracy(curves: Mapping[str, Sequence[_Bin]], top: float) -> list[Html]:
     orders = list(zip(_ORDERS, curves.items(), strict=False))
     return [
         *y_axis(up, [(share, f"{share} %") for share in range(0, 101, 25)], _LEFT, _RIGHT),
-        text("share of a region's pixels that is right, mean", _LEFT, top - 7, "start"),
+        text("mean share of right pixels in a region", _LEFT, top - 7, "start"),
         *(line(order, run) for order, (_, bins) in orders for run in _runs(bins)),
         *(point(order, name, one) for order, (name, bins) in orders for one in bins),
     ]

@@ -203,12 +203,12 @@ def _append(records: Path, run: Run) -> Path:
 
 def _require_rows(run: Run) -> None:
     if not run.rows:
-        raise InputError("there is nothing to record: no result holds a row that was compared")
+        raise InputError("there is nothing to record: no result has a row that was compared")
     keys = [row.key for row in run.rows]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1})
     if twice:
         raise InputError(
-            f"{'; '.join(twice)}: given more than once; give each result a name of its own, as "
+            f"{'; '.join(twice)}: two results have this name; give each result its own name, as "
             "NAME=FILE"
         )
 
@@ -233,7 +233,9 @@ def _new_name(folder: Path, run: Run) -> Path:
     paths = [folder / f"{name}.json.xz" for name in names]
     free = next((path for path in paths if not exists(path)), None)
     if free is None:
-        raise InputError(f"{folder} holds {len(paths)} files of {stem}: give another --date")
+        raise InputError(
+            f"{folder} already has {len(paths)} files named {stem}: give another --date"
+        )
     return free
 
 
@@ -249,7 +251,7 @@ def read_records(path: Path) -> list[Record]:
         why = getattr(error, "strerror", None) or error
         raise InputError(
             f"cannot read {path}: {why}; expected the records that `python -m tools.accuracy` "
-            "writes: name them with --records, or give two files of counts (.json.xz)"
+            "writes: give their file with --records, or give two files of counts (.json.xz)"
         ) from error
     return _parsed(text, path)
 
@@ -281,7 +283,7 @@ def read_run(path: Path, digest: str | None = None) -> Run:
         unpacking = lzma.LZMADecompressor()
         content = unpacking.decompress(packed, _MOST_BYTES + 1)
         if not unpacking.eof and len(content) <= _MOST_BYTES:
-            raise EOFError("it is cut off")
+            raise EOFError("the file is cut off")
     except (OSError, lzma.LZMAError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {path}: {why}; expected {_RUN.what}") from error

@@ -196,9 +196,9 @@ def _by_key(runs: Sequence[Run]) -> dict[Key, Counted]:
 def _nothing(refused: Mapping[Key, str], only_old: Sequence[Key], only_new: Sequence[Key]) -> str:
     if refused:
         each = "; ".join(f"{key}: {why}" for key, why in refused.items())
-        return f"nothing of the two can be compared: {each}"
+        return f"the two releases cannot be compared: {each}"
     old, new = ("; ".join(map(str, keys)) for keys in (only_old, only_new))
     return (
-        f"the two have no network, precision and runtime in common: OLD has {old}; NEW has {new}; "
-        "give two records of the same"
+        "the two releases have no network, precision and runtime in common: OLD has "
+        f"{old}; NEW has {new}: give two records of the same network, precision and runtime"
     )

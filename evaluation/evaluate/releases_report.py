@@ -77,7 +77,7 @@ def compared_releases(arguments: argparse.Namespace) -> int:
     past = found.of(Verdict.PAST)
     if past:
         raise CheckFailed(
-            f"{len(past)} of {len(found.changes)} fell beyond their budget: "
+            f"{len(past)} of {len(found.changes)} are past their budget: "
             f"{'; '.join(str(change.key) for change in past)}"
         )
     return 0
@@ -145,11 +145,11 @@ def _notes(found: Releases) -> list[str]:
         *(f"not compared: {key}: {why}" for key, why in found.refused.items()),
         *(f"only OLD has {key}" for key in found.only_old),
         *(f"only NEW has {key}" for key in found.only_new),
-        "points: NEW - OLD over the same images, with an interval that holds the true difference "
+        "points: NEW - OLD on the same images; the interval in brackets holds the true difference "
         f"in {100 * first.differences.level:g} % of cases",
-        "within: the whole interval is within the limit; past: the whole interval is beyond it; "
-        "undecided: all else. A rise fails nothing",
-        f"how sure: {error_words(first.differences.level, both_ways=False)}",
+        "within: the whole interval is inside the limit; past: the whole interval is beyond it; "
+        "undecided: neither. A rise is no fault",
+        f"errors: {error_words(first.differences.level, both_ways=False)}",
         *(f"limit of {precision}: {budget}" for precision, budget in budgets.items()),
     ]
 
@@ -159,5 +159,5 @@ def _remedy(change: Change) -> str:
     what = ", ".join(f.what for f in change.judgement().of(Verdict.UNDECIDED))
     more = change.judgement().more_images()
     if more is None:
-        return f"{what}: no number of images is known that would decide it"
+        return f"{what}: it is not known how many more images would decide it"
     return f"{what}: about {more:,} more images would decide"

@@ -42,8 +42,8 @@ def score_text(result: Result) -> str:
             f"{protocol['images']} images\n",
             Table(["class", "IoU %"], rows).text(),
             "",
-            f"{'pixel accuracy':<26} {number(score['pixel_accuracy_percent'])} %",
-            f"{SMALL:<26} {number(score['small_region_accuracy_percent'])} %",
+            f"{'pixel accuracy':<38} {number(score['pixel_accuracy_percent'])} %",
+            f"{f'accuracy on {SMALL}':<38} {number(score['small_region_accuracy_percent'])} %",
             *protocol_lines([result]),
             f"\ntime {time_words(result)}",
             *(f"note: {note}" for note in result.get("notes", ())),
@@ -129,8 +129,8 @@ def evaluate_page(result: Result, score: Score, gallery: Gallery) -> str:
         figures(
             {
                 "mIoU, %": number(shares["miou_percent"]),
-                "right pixels, %": number(shares["pixel_accuracy_percent"]),
-                f"right in {SMALL}, %": number(shares["small_region_accuracy_percent"]),
+                "pixel accuracy, %": number(shares["pixel_accuracy_percent"]),
+                f"accuracy on {SMALL}, %": number(shares["small_region_accuracy_percent"]),
             }
         ),
         tag("h2", "IoU of each class"),
@@ -167,9 +167,9 @@ def regions_part(results: Sequence[Result]) -> list[Html]:
         tag("h2", "Accuracy by the size of regions"),
         tag(
             "p",
-            "For each connected region of one true class, the share of its pixels that is right; "
-            f"averaged over the regions of a size ({rule}). Figure 7 of the ICNet paper. A bin of "
-            f"fewer than {FEW} regions is drawn faint.",
+            "The share of right pixels in each connected region of one true class, averaged over "
+            f"the regions of a size ({rule}), as in figure 7 of the ICNet paper. A bin of fewer "
+            f"than {FEW} regions is drawn faint.",
             class_="quiet",
         ),
         tag("div", plot_of(results), class_="scroll"),
@@ -192,6 +192,6 @@ def exhibits_part(
     return [
         tag("h2", title),
         class_legend(label_set),
-        legend([*marks, ("not labelled, or no class of the data set", (0, 0, 0))]),
+        legend([*marks, ("no label, or no class of the data set", (0, 0, 0))]),
         *(exhibit(one) for one in shown),
     ]

@@ -44,8 +44,8 @@ SCHEMA = 2
 """Of the JSON result; raised when a reader of today could misunderstand it."""
 
 _TIME_SCOPE = (
-    "median wall time an image: resizing, network and label map, images one by one, without "
-    "decoding and scoring; no warm-up run, so a measure of this run and no benchmark"
+    "median time per image for resizing, network and label map, without decoding and scoring; "
+    "images one by one, without a warm-up run, so this is not a benchmark"
 )
 
 Result = Mapping[str, Any]
@@ -241,14 +241,14 @@ def image_counts(result: Result, where: str = "the result") -> list[ImageCounts]
     shapes = {a.shape for one in counts for a in (one.right, one.truth, one.predicted)}
     if len(counts) != images or shapes != {(classes,)}:
         raise InputError(
-            f"{where} holds counts of {len(counts)} images that do not fit its protocol and "
+            f"{where} has counts of {len(counts)} images that do not fit its protocol and "
             f"score; expected {images} images of {classes} classes: score the model again"
         )
     union = np.sum([one.truth + one.predicted - one.right for one in counts], 0)
     for (name, iou), pixels in zip(result["score"]["iou_percent"].items(), union, strict=True):
         if (iou is None) != (pixels == 0):
             raise InputError(
-                f"{where} holds counts of {pixels} pixels of {name}, and says that its IoU is "
+                f"{where} counts {pixels} pixels of {name}, but states the IoU "
                 f"{'unknown' if iou is None else iou}: score the model again"
             )
     return counts
@@ -264,8 +264,8 @@ def require_same_data(result: Result, dataset: Dataset) -> None:
     now = (dataset.name, dataset.split, len(dataset))
     if then != now:
         raise InputError(
-            f"{result['model']} was scored on {_data(*then)}, this would be {_data(*now)}: give "
-            "the same --dataset, --split and --limit"
+            f"{result['model']} was scored on {_data(*then)}, but now you ask for {_data(*now)}: "
+            "give the same --dataset, --split and --limit"
         )
 
 

@@ -304,9 +304,10 @@ def _require_origin(artefact: ArtefactFile, predictor: Predictor, reference: Ref
     name, label_set = network.origin.name, reference.label_set
     if metadata.label_set != label_set:
         raise InputError(
-            f"{path} has the label set {metadata.label_set.name} ({len(metadata.label_set)} "
-            f"classes), and its reference {name} has {label_set.name} ({len(label_set)} classes), "
-            "or other names or colours of the classes: export it again"
+            f"the classes of {path} (label set {metadata.label_set.name}, "
+            f"{len(metadata.label_set)} classes) differ from those of its reference {name} (label "
+            f"set {label_set.name}, {len(label_set)} classes) in number, names or colours: export "
+            "it again"
         )
     for rule in ("upsampling", "fit"):
         own, other = (getattr(one, rule) for one in (metadata, network.metadata))

@@ -135,12 +135,12 @@ def _judged(file: ArtefactFile) -> Artefact:
     missing = [name for name, value in needed.items() if not value]
     if missing:
         artefact.problems.append(
-            f"its metadata says nothing of {', '.join(missing)}: export it again"
+            f"its metadata does not state {', '.join(missing)}: export it again"
         )
     if not metadata.digest:
         artefact.notes.append(NO_DIGEST)
     if metadata.training_data is None:
-        artefact.notes.append("it does not say what its weights were trained on")
+        artefact.notes.append("its metadata does not state the training data")
     return artefact
 
 
@@ -157,7 +157,8 @@ def _check_parents(artefacts: Sequence[Artefact]) -> None:
             artefact.notes.append(f"made from {name}, which another program wrote")
         elif parent is None:
             artefact.notes.append(
-                f"its parent, SHA-256 {metadata.parent_sha256[:16]}..., is not in the folder"
+                "made from a file that is not in the folder, SHA-256 "
+                f"{metadata.parent_sha256[:16]}..."
             )
         elif parent.metadata is not None:
             artefact.notes.append(f"made from {parent.path.name}")
@@ -168,6 +169,6 @@ def _check_parents(artefacts: Sequence[Artefact]) -> None:
             ]
             if differences:
                 artefact.problems.append(
-                    f"it is made from {parent.path.name} and differs from it in "
-                    f"{', '.join(differences)}"
+                    f"it was made from {parent.path.name}, but has another "
+                    f"{', '.join(differences)}: export it again"
                 )

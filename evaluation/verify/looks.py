@@ -20,8 +20,8 @@ class Ending(StrEnum):
     """Why a run goes on no longer."""
 
     DECIDED = "every row is decided"
-    LAST = "it was the last"
-    TIME = "the next would take too long"
+    LAST = "this was the last look"
+    TIME = "the next look would take too long"
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,19 @@ class Watch:
         counts = self.looks.counts
         text = (
             f"after {', '.join(map(str, counts[:-1]))} and {counts[-1]} scenes; the intervals of "
-            f"each look hold in {100 * self.looks.level:g} % of cases, and so those of all "
-            f"together in {100 - 100 * self.looks.error:g} %"
+            f"each look hold in {100 * self.looks.level:g} % of cases, those of all looks together "
+            f"in {100 - 100 * self.looks.error:g} %"
         )
         if self.ending is None:
             return text
-        text += f". Ended after {self.images} scenes: {self.ending}"
+        text += f". Stopped after {self.images} scenes: {self.ending}"
         if self.ending is not Ending.TIME:
             return text
         following = next(count for count in counts if count > self.images)
         return (
-            f"{text} ({following} scenes: about {self._next / 60:.0f} minutes, and "
-            f"{self.looks.seconds / 60:g} are allowed). To go on: the same command with "
-            "--resume, or your own images with --dataset and --data"
+            f"{text} ({following} scenes need about {self._next / 60:.0f} minutes, the limit is "
+            f"{self.looks.seconds / 60:g}). To continue, give the same command with --resume, or "
+            "your own images with --dataset and --data"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def record(result: Result) -> str:
                 known = Verdicts()
             write_verdicts(folder.path, known.renewed(entries, digests))
     except OutputError as error:
-        return f"not recorded, so that `auto` will not take these files: {error}"
-    return f"recorded for `auto`: {folder.path / NAME}"
+        return f"the verdicts are not recorded, so `auto` will not use these files: {error}"
+    return f"the verdicts are recorded, for `auto`, in {folder.path / NAME}"
 
 
 def _entries(result: Result) -> Iterator[Entry]:

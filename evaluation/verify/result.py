@@ -69,11 +69,11 @@ class Result:
         others = {
             "checkpoints, not artefacts": [path.name for path in folder.checkpoints],
             "not artefacts": folder.others,
-            "left by a process that was killed, remove": folder.leftovers,
+            "left by a killed process, to be deleted": folder.leftovers,
         }
         return [
             *([f"looks: {self.looks}"] if self.looks and self.rows else []),
-            f"compared with: {self.origin.name}",
+            f"reference: {self.origin.name}",
             *(f"note: {a.path.name}: {note}" for a in folder.artefacts for note in a.notes),
             *(f"{what}: {', '.join(names)}" for what, names in others.items() if names),
         ]

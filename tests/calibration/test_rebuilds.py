@@ -116,7 +116,7 @@ def test_the_result_is_said_in_words_and_in_a_page(done):
     text = rebuilds_text(result)
     assert "3 builds of small-fp32.onnx, each calibrated on 8 images that its seed draws" in text
     assert "all are measured on 4 held-out images of scenes val" in text
-    assert text.startswith("4 images, too few to say anything about others")
+    assert text.startswith("4 images: too few to tell anything about other images")
     assert "mIoU: differs by up to" in text
     assert "differs most, by up to" in text
     page = (done / "r.html").read_text()

@@ -111,8 +111,8 @@ def test_the_fragile_block_costs_most_and_is_kept_in_float(placement, sensitivit
     names = [t.name for t in onnx.load(out).graph.initializer if t.name.endswith("weight_q")]
     assert {name.split(".")[1] for name in names} == {"conv1", "conv2", "conv5", "conv6"}
     assert "the budget is met with conv3 in float; proof: undecided" in done.out
-    few = "1 image, too few to say anything about others: it takes 10"
-    first = f"The proof: {few}. Undecided: " if own else "The proof: 10 images of 10 groups tell "
+    few = "1 image: too few to tell anything about other images; give at least 10"
+    first = f"The proof: {few}. Undecided: " if own else "The proof: 10 images in 10 groups; "
     assert done.out.startswith(first)
     seen, unseen = result["image_names"], found["proof"]["image_names"]
     assert (len(seen), len(unseen)) == ((1, 1) if own else (2, 10))
@@ -281,7 +281,7 @@ def test_the_tables_and_bars_say_what_was_measured():
         "kind": "sensitivity",
         "placement": "int8",
         "runtime": "openvino",
-        "basis": "12 images of 12 groups tell as much about mIoU as 12 independent ones",
+        "basis": "12 images in 12 groups; for mIoU they count as 12 independent images",
         "protocol": {"images": 12, "dataset": "camvid", "split": "val"},
         "float32": {"miou_percent": 61.5},
         "blocks": [{**block, **cost(-0.5, 0.02).to_dict()}],

@@ -185,7 +185,7 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
         },
     }
     lines = sensitivity_text(result).splitlines()
-    basis = "The proof: 24 images of 24 groups tell as much about mIoU as 24 independent ones."
+    basis = "The proof: 24 images in 24 groups; for mIoU they count as 24 independent images."
     assert lines[0].startswith(f"{basis} Undecided: mIoU, road, which about ")
     assert lines[0].endswith(" more images would decide.")
     result["search"]["proof"]["trials"][-1]["findings"][1]["more_images"] = None
@@ -195,7 +195,7 @@ def test_the_first_line_says_what_the_proof_rests_on_and_what_is_undecided():
     result["search"]["proof"]["trials"][-1]["findings"][1]["difference"]["low"] = -100
     first = sensitivity_text(result).splitlines()[0]
     assert first.endswith("; road, for which there are too few images.")
-    assert "called within in about 1.25 % of cases at most" in "\n".join(lines)
+    assert "called within in at most about 1.25 % of cases" in "\n".join(lines)
     assert "the search sees these images, and the proof 24 others" in lines[1]
     text = "\n".join(lines)
     assert "proof: undecided with a in float, on 24 other images (every other group)" in text

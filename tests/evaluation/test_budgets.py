@@ -91,11 +91,11 @@ def test_the_limits_of_int8_can_be_chosen():
     assert told["fp32"] == BUDGETS["fp32"]
     assert told["fp16"] == BUDGETS["fp16"]
     assert chosen("--max-class-drop", "0")["int8"].class_points == 0
-    limits = "mIoU at most 0.1 points lost, every class at most 1 point lost"
+    limits = "mIoU at most 0.1 points lower, each class at most 1 point lower"
     assert str(told["int8"]) == limits
     changed = chosen("--max-class-change", "0.4")["int8"]
     assert (changed.class_points, changed.class_rises, changed.miou_rises) == (0.4, True, False)
-    assert str(changed).endswith("every class within 0.4 points")
+    assert str(changed).endswith("each class at most 0.4 points lower or higher")
 
 
 def difference(value, reach, **classes):

@@ -138,7 +138,7 @@ def test_int8_is_held_to_what_it_loses_and_shows_what_rose(memory):
     assert row.differences().classes["wall"].low > 5
     assert row.judgement().verdict is Verdict.WITHIN
     assert [line.partition(" +")[0] for line in sentences(row)] == [
-        "rose by more than may be lost, which is no fault of INT8: wall"
+        "rose by more than the limit for a fall, which is no fault for INT8: wall"
     ]
 
 
@@ -169,12 +169,15 @@ def test_undecided_classes_are_named_together(memory):
     counted(row, ours, lambda index: (885, 870, 869, 9, 885), truth)
     mean, crossed, endless, unseen = sentences(row)
     assert mean.startswith("undecided: mIoU -0.")
-    assert "at most 1 point lost, lies in the intervals of floor, door and tree; about" in crossed
-    assert "the difference of wall lies at the limit" in endless
-    assert "too little was seen of roof: 6 groups and 1,000 pixels are needed" in unseen
-    assert headline([row]).startswith("12 images of 12 groups tell as much about mIoU as ")
+    assert (
+        "the intervals of floor, door and tree contain the limit (at most 1 point lower)" in crossed
+    )
+    assert "the difference of wall is as large as the limit" in endless
+    few = "the images show too little of roof: at least 6 groups and 1,000 pixels are needed"
+    assert few in unseen
+    assert headline([row]).startswith("12 images in 12 groups; for mIoU they count as ")
     assert headline([row]).endswith(
-        "which no number of images decides, as a difference lies at its limit."
+        " (no number of images decides it: a difference is as large as its limit)."
     )
 
 
@@ -182,7 +185,7 @@ def test_one_image_decides_nothing(memory):
     row = counted(comparison(memory(label_set=TWO), "int8"), *[lambda i: (900, 900)] * 2, images=1)
     assert row.judgement().verdict is Verdict.UNDECIDED
     assert "mIoU +0.000 points [-100.000, +100.000]" in sentences(row)[0]
-    assert headline([row]).endswith("a.onnx on fake, about which so few images say nothing.")
+    assert headline([row]).endswith("a.onnx on fake (too few images to tell anything).")
 
 
 def test_a_class_without_truth_does_not_swing_the_difference(memory):
@@ -255,7 +258,7 @@ def test_a_map_of_one_class_proves_little(memory):
         score.add(dataset[0], answer().labels)
     assert row.shown() == 1
     (note,) = notes([row])
-    assert note.startswith("the reference's own map shows one class on more than 1 % of the pixels")
+    assert note.startswith("the reference's own label map shows only one class on more than 1 %")
     both = np.array([[0, 0, 0, 1, 1, 1]], np.uint8)
     row.reference.add(dataset[0], both)
     assert (row.shown(), notes([row])) == (2, [])

@@ -300,7 +300,7 @@ def test_too_few_images_decide_nothing(coloured, one_thread):
     assert (changed(found), found.enough) == ([], False)
     assert {one.outcome for one in found.rounds[0].tries} == {Outcome.UNDECIDED}
     text = diagnosis_text(Diagnosed(found, wrong, coloured(5), None, True))
-    assert text.startswith("Undecided: 5 images say too little, it takes 6 at least (--limit).\n")
+    assert text.startswith("Undecided: 5 images are too few; give at least 6 (--limit).\n")
 
 
 def test_what_is_worse_for_certain_is_not_run_on_all_images(coloured, one_thread, monkeypatch):
@@ -320,7 +320,7 @@ def test_images_without_labels_are_no_images(coloured, one_thread):
 
 def test_a_label_set_of_another_size_is_refused(coloured):
     few = LabelSet("few", SET.names[:5], SET.palette[:5])
-    with pytest.raises(LabelSetError, match="has 6 classes, the label set few has 5"):
+    with pytest.raises(LabelSetError, match="has 6 classes, but the label set few has 5"):
         diagnose(checkpoint(Nearest(STREET), label_set=few), coloured())
 
 
@@ -329,7 +329,7 @@ def test_logits_that_are_not_finite_are_wrong_and_end_nothing(coloured, one_thre
     assert found.rounds[0].miou == 0
     assert changed(found) == []
     text = diagnosis_text(shown(found, STREET, coloured(6)))
-    assert "0.00 % mIoU is little, and none of the usual slips explains it: are the weigh" in text
+    assert "0.00 % mIoU is low, and none of the usual mistakes explains it. Are the weigh" in text
 
 
 def shown(found, said, images, own=True):
@@ -344,18 +344,18 @@ def test_the_first_line_says_what_is_wrong_and_the_second_what_to_do(coloured, o
     assert first.startswith("`channels: bgr` scores ")
     assert first.endswith("): the network expects BGR.")
     assert " points better (" in first
-    start, _, content = second.partition(" of which the content is ")
-    assert start == "Say so: --preprocessing FILE.json,"
+    start, _, content = second.partition(" with the content ")
+    assert start == "Give --preprocessing FILE.json"
     alike(Preprocessing.from_dict(json.loads(content.removesuffix("."))), right)
     of_a_file = diagnosis_text(shown(found, said, images, own=False)).splitlines()[1]
-    assert of_a_file.startswith("The checkpoint says otherwise: write it again")
+    assert of_a_file.startswith("The checkpoint states another preprocessing: write it again")
 
 
 def test_a_preprocessing_with_a_name_is_named(coloured, one_thread):
     images = coloured()
     said, right = INPUTS["mean * 255, scale / 255"]
     found = diagnose(checkpoint(Nearest(right), said), images)
-    assert "\nSay so: --preprocessing imagenet.\n" in diagnosis_text(shown(found, said, images))
+    assert "\nGive --preprocessing imagenet.\n" in diagnosis_text(shown(found, said, images))
 
 
 def test_the_result_holds_every_try_with_its_interval(coloured, one_thread):
@@ -375,6 +375,6 @@ def test_the_result_holds_every_try_with_its_interval(coloured, one_thread):
     assert "| `preprocessing: caffe` |" in table[2]
     drawn = diagnosis_page(result)
     assert "<svg" in drawn
-    assert "On top of `preprocessing: caffe`" in drawn
+    assert "With `preprocessing: caffe`" in drawn
     for one in first["tries"]:
         assert one["changed"] in drawn

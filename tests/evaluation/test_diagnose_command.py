@@ -56,7 +56,7 @@ def diagnosed(run, frames, one_thread):
 def test_a_network_that_is_read_rightly_exits_with_0(diagnosed):
     done = diagnosed("unit")
     assert done.code == 0, done.err
-    start = "Nothing that was tried scores clearly better than what you said.\n"
+    start = "No other setting scores clearly better than yours.\n"
     assert done.out.startswith(start)
 
 
@@ -65,7 +65,7 @@ def test_a_network_that_is_read_wrongly_exits_with_1_and_is_written_down(diagnos
     done = diagnosed("symmetric", "--json", out, "--report", page)
     assert done.code == 1, done.err
     assert done.out.startswith("`preprocessing: unit` scores ")
-    assert done.out.splitlines()[1] == "Say so: --preprocessing unit."
+    assert done.out.splitlines()[1] == "Give --preprocessing unit."
     value = json.loads(out.read_text())
     assert value["found"] == ["preprocessing: unit"]
     assert value["data"]["images"] == 7
@@ -84,13 +84,13 @@ def test_label_files_that_count_from_one_are_found(diagnosed, frames, tmp_path):
     done = diagnosed("unit", *others, "--label-values", "indices")
     assert done.code == 1, done.err
     assert done.out.startswith("`labels: the files hold ids` scores ")
-    assert done.out.splitlines()[1] == "Say so: --label-values ids."
+    assert done.out.splitlines()[1] == "Give --label-values ids."
     assert diagnosed("unit", *others).code == 0
 
 
 def test_few_images_are_enough_for_nothing(diagnosed):
     done = diagnosed("caffe", "--limit", 3)
-    assert (done.code, "Undecided: 3 images say too little" in done.out) == (0, True)
+    assert (done.code, "Undecided: 3 images are too few" in done.out) == (0, True)
 
 
 @pytest.mark.parametrize("option", ["--against", "--plot", "--save-predictions", "--runtime"])
@@ -106,7 +106,7 @@ def test_an_artefact_is_refused_and_a_checkpoint_taken(run, artefact, checkpoint
     on = ("--diagnose", "--dataset", "scenes", "--data", scenes, "--limit", 2)
     done = run("evaluate", artefact, *on)
     assert (done.code, done.out) == (2, "")
-    assert "the preprocessing is in the graph" in done.err
+    assert "cannot change the preprocessing" in done.err
     done = run("evaluate", checkpoint, *on, "--size", "64x96")
     assert (done.code, done.err) == (0, "")
     assert "random.safetensors" in done.out

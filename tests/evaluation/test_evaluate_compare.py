@@ -99,7 +99,7 @@ def test_results_of_an_older_version_are_compared_without_intervals(pair, tmp_pa
     assert points["small_region_accuracy_points"] == 50
     assert points["regions"] == REGIONS
     text = comparison_text(compared)
-    assert text.startswith("no intervals: b.onnx was recorded without the counts of each image")
+    assert text.startswith("no intervals: b.onnx has no counts of each image")
     assert "score it again" in text.splitlines()[0]
     assert "[" not in text
     assert "No intervals: b.onnx" in compare_page(compared, Gallery(0), None)
@@ -144,17 +144,17 @@ def test_every_difference_has_its_interval(drives):
 def test_the_screen_says_first_what_the_intervals_rest_on(drives):
     text = comparison_text(drives)
     assert text.splitlines()[0] == drives.basis()
-    assert "24 images of 12 groups" in drives.basis()
+    assert "24 images in 12 groups" in drives.basis()
     assert re.search(
         r"^wall +100\.00 +86\.25 +\+13\.75 \[\+1\d\.\d\d, \+1\d\.\d\d\]$", text, re.MULTILINE
     )
     assert re.search(r"^door \(few\) +100\.00 +100\.00", text, re.MULTILINE)
-    assert "door: seen on too little to say anything" in text
-    assert "it leaves out door" in text
+    assert "The images show too little of the classes marked (few): door. " in text
+    assert "mIoU with an interval leaves out door." in text
     # Of three classes, without an interval; and of the two that it runs over.
     a, b = (statistics.fmean(one.values()) for one in drives.scores("iou_percent"))
     assert re.search(rf"^mIoU % +{a:.2f} +{b:.2f} +\+{a - b:.2f}$", text, re.MULTILINE)
-    assert re.search(r"^mIoU % of the classes seen enough +100\.00 .*\[", text, re.MULTILINE)
+    assert re.search(r"^mIoU % without classes marked \(few\) +100\.00 .*\[", text, re.MULTILINE)
     assert re.search(r"^A and B label 98\.6[23] % of all pixels alike \[", text, re.MULTILINE)
 
 
@@ -169,7 +169,9 @@ def test_the_page_has_the_basis_and_the_intervals_drawn(drives):
 def test_results_of_unlike_groups_are_not_compared(drives):
     other = json.loads(json.dumps(drives.second))
     other["images"][4]["group"] = "drive 1"
-    with pytest.raises(InputError, match=r"s4 of the group drive 2 .* s4 of drive 1.*--group-by"):
+    with pytest.raises(
+        InputError, match=r"s4 \(group drive 2\) .* s4 \(group drive 1\).*--group-by"
+    ):
         compare(drives.first, other)
 
 
@@ -177,7 +179,7 @@ def test_the_screen_states_both_protocols_and_how_many_regions(pair):
     text = comparison_text(compare(*pair))
     assert "A  a.onnx (icnet, sub24, width 0.5; onnxruntime, cpu)" in text
     assert "model size       A: image; B: 64x96" in text
-    assert "0 to 2,999          1 (few)   50.00    0.00  +50.00" in text
+    assert "0 to 2,999           1 (few)   50.00    0.00  +50.00" in text
     assert "dataset          scenes" in text
 
 
@@ -192,7 +194,7 @@ def test_other_regions_are_another_truth(pair):
     for one in pair:
         one["protocol"]["images_sha256"] = "not recorded"
     pair[1]["score"]["regions"][0]["regions"] = 2
-    with pytest.raises(InputError, match="other regions"):
+    with pytest.raises(InputError, match="different regions"):
         compare(*pair)
 
 
@@ -338,7 +340,7 @@ def test_a_split_without_truth_is_predicted_and_not_scored(run, checkpoint, camv
     assert "labelled pixel" in done.err
     done = run("evaluate", checkpoint, *data, "--save-predictions", tmp_path / "p")
     assert done.code == 0
-    assert "nothing to score" in done.out
+    assert "there is no score" in done.out
     assert read_grey(tmp_path / "p/a_pred.png").shape == (8, 8)
 
 
@@ -353,7 +355,7 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path, pair):
     recorded.write_text(json.dumps(pair[0]))
     data = (*ON_SCENES, scenes)
     assert "--dataset NAME --data DIR" in wrong(checkpoint)
-    assert "is a result already" in wrong(recorded)
+    assert "is already a result" in wrong(recorded)
     two = tmp_path / "two.json"
     two.write_text(json.dumps(compare(*pair).to_dict()))
     refused = wrong(recorded, "--against", two)
@@ -361,11 +363,11 @@ def test_bad_requests(run, checkpoint, artefact, scenes, tmp_path, pair):
     assert "expected the result of one model" in refused
     for option in ("--group-by", "--split", "--limit"):
         refused = wrong(recorded, "--against", recorded, option, "9")
-        assert f"{option} 9 is for a data set, but results keep" in refused
-    assert "predicts nothing" in wrong(
+        assert f"{option} 9 is for a data set, but recorded results" in refused
+    assert "--save-predictions needs a model" in wrong(
         recorded, "--against", artefact, *data, "--save-predictions", tmp_path / "p"
     )
-    assert "name it .svg" in wrong(checkpoint, *data, "--plot", tmp_path / "a.png")
+    assert "give a name that ends in .svg" in wrong(checkpoint, *data, "--plot", tmp_path / "a.png")
     assert "none.json" in wrong(tmp_path / "none.json", "--against", recorded)
     assert "--limit" in wrong(checkpoint, "--against", recorded, *data)
     two = ("--against", artefact, *data)

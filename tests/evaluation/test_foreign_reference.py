@@ -76,9 +76,9 @@ def test_another_file_is_refused(adopted):
     assert is_foreign(other)
     assert not is_foreign(out)
     assert not is_foreign(FILES / "none.onnx")
-    with pytest.raises(ModelError, match="is another program's file, and no artefact here"):
+    with pytest.raises(ModelError, match="was written by another program, and no artefact here"):
         open_foreign(other, [said])
-    with pytest.raises(InputError, match="takes 64x96 alone, and it is to answer at 96x64"):
+    with pytest.raises(InputError, match="takes only 64x96, but the comparison needs 96x64"):
         Reference(open_foreign(path, [said]), (96, 64))
 
 
@@ -114,10 +114,10 @@ def test_verify_holds_artefacts_to_the_file(run, folder):
     assert done.code == 1, done
     assert "bad.onnx" in done.err
     assert "good.onnx" not in done.err
-    assert "the reference is tensorflow-argmax.onnx itself, as tf2onnx" in done.out
+    assert "the reference is tensorflow-argmax.onnx as tf2onnx" in done.out
     done = run("verify", release, "--weights", path, *data, *more)
     assert done.code == 2
-    assert "is an ONNX file, and no weights of a network in PyTorch" in done.err
+    assert "is an ONNX file; expected a checkpoint" in done.err
 
 
 def test_evaluate_compares_an_artefact_with_the_file(run, folder):

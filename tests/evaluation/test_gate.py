@@ -98,7 +98,7 @@ def test_every_precision_goes_where_it_is_meant_to(gate):
         ("int8-ort", "openvino"),
     ]
     assert len(told["left_out"]) == 1
-    assert "not compared: a-int8.onnx on onnxruntime: int8 is placed for openvino" in done.out
+    assert "not compared: a-int8.onnx on onnxruntime: int8 is meant for openvino" in done.out
     assert told["budgets"]["int8"]["miou_points"] == 3
     assert told["budgets"]["fp16"]["miou_points"] == 0.02
     # Coarser arithmetic moves more labels, and rounding is what the CPU leaves out.
@@ -117,8 +117,8 @@ def test_the_limits_of_int8_are_the_callers_and_those_of_floats_are_not(gate, pr
     (line,) = done.err.splitlines()
     assert line.endswith("1 of 2 are undecided (--undecided fail): a-int8-ort.onnx on onnxruntime")
     assert [row["verdict"] for row in told["rows"]] == ["within", "undecided"]
-    assert "budget of fp32: mIoU within 0.01 points" in done.out
-    assert "budget of int8-ort: mIoU at most 0 points lost, every class at most 0 " in done.out
+    assert "budget of fp32: mIoU at most 0.01 points lower or higher" in done.out
+    assert "budget of int8-ort: mIoU at most 0 points lower, each class at most 0 " in done.out
 
 
 def test_a_broken_scale_is_caught(gate, precisions, dozen, tmp_path):
@@ -148,7 +148,7 @@ def test_named_runtimes_get_every_file_that_can_work_there(gate, precisions):
     [
         ("int8-ort", ("--runtime", "tensorrt"), "TensorRT's parser refuses it"),
         ("int8", ("--runtime", "onnxruntime", "--device", "cuda"), "no integer convolution"),
-        ("fp32", ("--runtime", ROUNDED), "it is fp32, not fp16"),
+        ("fp32", ("--runtime", ROUNDED), "it is fp32, but rounded takes only fp16"),
     ],
 )
 def test_what_cannot_work_is_refused(gate, precisions, precision, arguments, said):

@@ -77,8 +77,8 @@ def test_each_verdict_has_a_word_and_a_shape_of_its_own():
         assert expected in shown
     [pole] = [line for line in shown if line.startswith("pole:")]
     assert pole == (
-        "pole: -0.80 points, between -1.40 and -0.20; undecided; the limit is -1; it rests on 12 "
-        "groups and tells as much as 12 independent images"
+        "pole: -0.80 points, between -1.40 and -0.20; undecided; the limit is -1; from 12 "
+        "groups, which count as 12 independent images"
     )
 
 

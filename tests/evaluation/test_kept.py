@@ -216,8 +216,12 @@ def test_it_says_what_is_kept(two, capsys):
         mine.say_before()
         return capsys.readouterr().err
 
-    assert said(False) == "icnet: 2 images of this are kept: --resume goes on there\n"
-    assert said(True) == "icnet: 2 images of this are kept: it goes on there\n"
+    assert (
+        said(False) == "icnet: 2 images of an earlier run are kept: --resume continues after them\n"
+    )
+    assert (
+        said(True) == "icnet: 2 images of an earlier run are kept: this one continues after them\n"
+    )
     assert "begins at the first image" in said(True, tf32=True)
     assert said(False, tf32=True) == ""
 
@@ -248,7 +252,7 @@ def test_a_full_disk_ends_the_keeping_and_not_the_run(two, capsys):
     file.mkdir()  # cannot be written
     mine.add(C, Count(3))
     mine.add(C, Count(3))
-    assert capsys.readouterr().err.count("nothing more of this run is kept") == 1
+    assert capsys.readouterr().err.count("the rest of this run is not kept") == 1
 
 
 def test_old_journals_are_removed(two):

@@ -92,8 +92,8 @@ def test_a_watch_looks_after_10_20_40_and_80_images():
     assert watched([Verdict.PAST]).images == 10
     watch = watched([*UNDECIDED[:2], Verdict.WITHIN])
     assert (watch.images, watch.ending) == (40, Ending.DECIDED)
-    assert "look hold in 98.75 % of cases, and so those of all together in 95 %" in str(watch)
-    assert str(watch).endswith("Ended after 40 scenes: every row is decided")
+    assert "look hold in 98.75 % of cases, those of all looks together in 95 %" in str(watch)
+    assert str(watch).endswith("Stopped after 40 scenes: every row is decided")
     assert watched(UNDECIDED).images == 80
     assert watch.to_dict() == {
         "images": [10, 20, 40, 80],
@@ -106,8 +106,8 @@ def test_a_watch_looks_after_10_20_40_and_80_images():
 def test_a_watch_ends_before_a_look_that_would_take_too_long():
     watch = watched(UNDECIDED, seconds_an_image=6)
     assert (watch.images, watch.ending) == (40, Ending.TIME)  # 240 seconds; 80 would take 480
-    assert "80 scenes: about 8 minutes, and 5 are allowed" in str(watch)
-    assert "To go on: the same command with --resume" in str(watch)
+    assert "80 scenes need about 8 minutes, the limit is 5" in str(watch)
+    assert "To continue, give the same command with --resume" in str(watch)
     # what loading takes is taken once, and is in the sum
     assert watched(UNDECIDED, seconds_an_image=3, loading=50).images == 80
     assert watched(UNDECIDED, seconds_an_image=3, loading=70).images == 40

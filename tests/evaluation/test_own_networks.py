@@ -100,8 +100,8 @@ def test_a_folder_that_holds_the_parent_needs_no_flag(run, folder, tmp_path):
         (miou,) = [one for one in row["findings"] if one["what"] == "mIoU"]
         assert (row["verdict"], miou["verdict"]) == ("within", "within")
     for shown in (done.out, page.read_text()):
-        assert "full.onnx itself, which was not held against PyTorch" in shown
-        assert "drawn of other classes than the network has" in shown
+        assert "full.onnx; this run does not compare it with the PyTorch network" in shown
+        assert "the network has other classes than they have" in shown
     with Predictor.open(release) as predictor:
         assert predictor.predict(draw_scene(1, SIZE).image).label_set == FIVE
 
@@ -114,7 +114,7 @@ def test_the_network_is_the_reference_that_was_named(run, folder, tmp_path):
     assert done.code == 0, done
     told = json.loads(out.read_text())
     assert (told["reference"]["kind"], told["verdict"]) == ("pytorch", "within")
-    assert f"compared with: {MODULE}:five" in done.out
+    assert f"reference: {MODULE}:five" in done.out
 
 
 def test_a_network_of_other_weights_is_refused(run, exported, tmp_path):
@@ -128,7 +128,7 @@ def test_a_network_of_other_weights_is_refused(run, exported, tmp_path):
     where = ("--images", tmp_path / "photos", "--runtime", "onnxruntime")
     network = (*where, "--network", f"{MODULE}:five", "--weights")
     line = wrong(run, "parity", path, *network, tmp_path / "other.safetensors")
-    assert "name the artefact's own with --weights" in line
+    assert "give the artefact's own weights with --weights" in line
     assert run("parity", path, *network, tmp_path / "same.safetensors").code == 0
 
 
@@ -216,14 +216,14 @@ def test_an_onnx_file_is_the_reference_at_its_own_size(run, exported, folder, tm
     assert json.loads(out.read_text())["reference"]["kind"] == "onnxruntime"
     larger = folder(a={"size": (96, 128)}) / "a.onnx"
     line = wrong(run, "parity", half, *where, "--reference", larger)
-    assert "takes 96x128 alone, and it is to answer at 64x96" in line
+    assert "takes only 96x128, but the comparison needs 64x96" in line
     assert "--network" in line
     line = wrong(run, "parity", half, *where, "--reference", half)
     assert "it is fp16 and gives logits; expected a float32 file that gives logits" in line
     both = OnnxNetwork(exported()[0], larger)
     for size in (SIZE, (96, 128)):
         assert Reference(both, None).at(size).labels(draw_scene(1, size).image).shape == size
-    with pytest.raises(ModelError, match="name the artefact's own float32 file with --reference"):
+    with pytest.raises(ModelError, match="give the artefact's own float32 file with --reference"):
         both.require_origin(half, replace(both.metadata, weights_sha256="0" * 64), "1" * 64)
     child = replace(both.metadata, weights_sha256=None, parent_sha256=both.identity["onnx"][0])
     both.require_origin(half, child, "1" * 64)
@@ -243,11 +243,11 @@ def test_artefacts_that_say_unlike_things_are_of_two_networks(run, exported, tmp
     write_image(tmp_path / "photos/a.png", draw_scene(2, SIZE).image)
     where = ("--images", tmp_path / "photos", "--network", f"{MODULE}:five")
     line = wrong(run, "parity", stretch, box, *where)
-    assert f"{stretch} and {box} say unlike things of their network's preprocessing" in line
+    assert f"{stretch} and {box} are from two networks, as their preprocessing differs" in line
     line = wrong(run, "parity", one, *where, "--threshold", 0.7)
-    assert "--threshold says another threshold than" in line
+    assert "--threshold differs from the threshold of" in line
     line = wrong(run, "parity", one, *where, "--preprocessing", "imagenet")
-    assert "--preprocessing says another preprocessing than" in line
+    assert "--preprocessing differs from the preprocessing of" in line
     line = wrong(run, "parity", one, *where, "--reference", stretch)
     assert "--reference and --network both name the reference" in line
     assert "cannot read the model" in wrong(run, "parity", tmp_path / "none.onnx", *where)
@@ -293,8 +293,10 @@ def test_bad_requests_of_evaluate(run, exported, own_data, tmp_path):
     network = ("--network", f"{MODULE}:five", "--preprocessing", "imagenet")
     path = exported()[0]
     assert "both name the model" in wrong(run, "evaluate", path, *data, *network)
-    assert "nothing says what is scored" in wrong(run, "evaluate", *data)
-    assert "is for --network" in wrong(run, "evaluate", path, *data, "--weights", "a.pth")
+    assert "there is no model to score" in wrong(run, "evaluate", *data)
+    assert "needs --network; a checkpoint is given as MODEL" in wrong(
+        run, "evaluate", path, *data, "--weights", "a.pth"
+    )
     assert "give --preprocessing" in wrong(run, "evaluate", *data, *network[:2])
     line = wrong(run, "evaluate", *data, *network, "--runtime", "openvino")
     assert "runs in PyTorch" in line

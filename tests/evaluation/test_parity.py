@@ -187,11 +187,9 @@ def test_photos_are_compared_by_the_references_own_map(spoilt, describe, dozen):
     assert row.score.protocol().images_sha256 == row.reference.protocol().images_sha256
     assert (row.judgement().findings, row.judgement().verdict) == ((), "undecided")
     (sentence,) = sentences(row)
-    assert "no limit applies to it" in sentence
+    assert "it has no limit" in sentence
     assert "--min-agreement" in sentence
-    no_limit = (
-        "int8.onnx on onnxruntime, to which no limit applies (--min-agreement PERCENT is one)."
-    )
+    no_limit = "int8.onnx on onnxruntime (it has no limit; --min-agreement PERCENT sets one)."
     assert headline([row]).endswith(f"Undecided: {no_limit}")
 
 
@@ -201,7 +199,7 @@ def test_a_run_on_photos(run, artefact, checkpoint, scenes, tmp_path):
     one = ("--runtime", "onnxruntime", "--limit", 2)
     done = run("parity", artefact, *arguments, *one, "--report", report, "--min-agreement", 99)
     assert done.code == 0, done
-    assert done.out.startswith("2 images of one group")
+    assert done.out.startswith("2 images in one group")
     result = json.loads(out.read_text())
     assert not result["labelled"]
     (row,) = result["rows"]
@@ -280,7 +278,7 @@ def test_bad_requests(run, artefact, describe, checkpoint, scenes, tmp_path):
     assert "unknown runtime 'abacus'" in refused(extra=("--runtime", "abacus"))
     engine = tmp_path / "model.engine"
     assert "cannot read the engine" in refused(engine)
-    assert "compared on nothing" in refused(engine, extra=("--runtime", "openvino"))
+    assert "cannot be compared on any runtime" in refused(engine, extra=("--runtime", "openvino"))
     assert "precision 'int4'" in refused(describe("int4.onnx", precision="int4"))
     told = refused(extra=("--weights", tmp_path / "none.safetensors"))
     assert "there is no such file" in told
@@ -307,7 +305,7 @@ def test_engines_go_to_the_runtimes_of_engines_and_need_no_other(uninstall, tmp_
         (artefact, "openvino", "auto", False),
     ]
     assert found.left_out[0] == ("a.engine on openvino: an engine runs on tensorrt or tensorrt-rtx")
-    assert "it runs engines, and this is an ONNX file" in found.left_out[1]
+    assert "it runs engines, but this is an ONNX file" in found.left_out[1]
     assert list(pairing.pair([engine], ["openvino"]).without) == [engine]
     (asked,) = pairing.pair([engine], device="cpu").runs
     with pytest.raises(InputError, match="leave out --device cpu"), pairing.open_run(asked):

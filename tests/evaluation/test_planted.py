@@ -104,7 +104,7 @@ def test_a_class_that_rises_on_12_scenes_is_shown_and_fails_nothing(exact, tmp_p
     assert row.differences().classes["bus"].value > 0.5
     assert row.judgement().of(Verdict.PAST) == []
     assert found.verdict() != "past"
-    said = r"rose by more than may be lost, which is no fault of INT8: .*\bbus \+"
+    said = r"rose by more than the limit for a fall, which is no fault for INT8: .*\bbus \+"
     assert re.search(said, str(found))  # what was taken for a bus or a train rises, too
 
 

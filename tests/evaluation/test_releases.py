@@ -71,7 +71,7 @@ def test_what_fell_is_past_and_what_rose_fails_nothing(run, records, tmp_path):
     told = ("--records", records, "--json", out, "--report", page)
     done = run("evaluate", "--compare", "0.1.0", "0.2.0", *told)
     assert done.code == 1
-    assert "1 of 2 fell beyond their budget: net 40x60 logits, int8 on openvino" in done.err
+    assert "1 of 2 are past their budget: net 40x60 logits, int8 on openvino" in done.err
     assert "OLD  0.1.0, 2030-01-02\nNEW  0.2.0, 2030-02-02\n" in done.out
     assert "they differ in onnxruntime: 1.31 and 1.32" in done.out
     first, second = [line for line in done.out.splitlines() if line.startswith("net ")]
@@ -135,7 +135,7 @@ def test_another_protocol_is_refused_with_the_reason(counted, how):
     assert [*found.refused] == [INT8]
     assert next(iter(how)) in found.refused[INT8]
     assert [change.key for change in found.changes] == [FLOAT]
-    with pytest.raises(InputError, match="nothing of the two can be compared: net 40x60"):
+    with pytest.raises(InputError, match="the two releases cannot be compared: net 40x60"):
         compare_releases(old[:1], [release("2", counted(INT8, **how))])
 
 
@@ -167,7 +167,9 @@ def test_a_second_record_of_a_day_has_a_name_of_its_own(counted, tmp_path):
 
 def test_nothing_is_written_of_two_rows_of_one_key(counted, tmp_path):
     path = tmp_path / "accuracy.jsonl"
-    with pytest.raises(InputError, match="given more than once; give each result a name"):
+    with pytest.raises(
+        InputError, match="two results have this name; give each result its own name"
+    ):
         append(path, release("1", counted(), counted()))
     with pytest.raises(InputError, match="nothing to record"):
         append(path, release("1"))
@@ -200,7 +202,7 @@ def test_damaged_records_and_counts_are_refused(counted, records):
     counts.write_bytes(whole[:-20])
     with pytest.raises(InputError, match="not the file of counts that the record names"):
         chosen("0.1.0", records)
-    with pytest.raises(InputError, match="it is cut off; expected a file of counts"):
+    with pytest.raises(InputError, match="the file is cut off; expected a file of counts"):
         chosen(str(counts), records)
     counts.write_bytes(b"something else")
     with pytest.raises(InputError, match="cannot read"):

@@ -105,7 +105,7 @@ def test_a_process_that_was_killed_goes_on(
     again = parity("--resume", files=both)  # image 2 and 3 of the one, 3 of the other; none twice
     assert (again.code, again.ran, list(cache.iterdir())) == (0, (3, 2), [])
     assert again.told == whole.told
-    assert "2 images of this are kept: it goes on there" in again.err
+    assert "2 images of an earlier run are kept: this one continues after them" in again.err
 
     os.environ["ICNET_CACHE"] = str(tmp_path / "copy")  # put back by the fixture
     again = parity("--resume", "--report", page, files=both)
@@ -117,7 +117,7 @@ def test_a_process_that_was_killed_goes_on(
 def interrupted(parity, **changes):
     done = parity(stop_at=3, **changes)
     assert (done.code, done.told) == (130, None)
-    assert "--resume goes on where it was" in done.err
+    assert "with --resume to continue" in done.err
     assert done.err.endswith("icnet: interrupted\n")
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_not_told_to_go_on_begins_anew(parity, cache):
     interrupted(parity)
     done = parity()
     assert (done.code, done.ran, list(cache.iterdir())) == (0, (3, 3), [])
-    assert done.err == "icnet: 3 images of this are kept: --resume goes on there\n"
+    assert done.err == "icnet: 3 images of an earlier run are kept: --resume continues after them\n"
 
 
 def test_what_was_damaged_is_done_again(parity, cache):

@@ -33,13 +33,13 @@ from icnet_deploy.runtime.predict.command import main as predict
 SPEEDS = {("fp32", "onnxruntime"): 3.0, ("fp32", "openvino"): 2.0, ("int8", "openvino"): 1.0}
 
 
-UNSURE = "bus -0.900 points [-1.700, -0.100], at most 1 point lost"
+UNSURE = "bus -0.900 points [-1.700, -0.100], at most 1 point lower"
 
 
 def verdict(path, runtime="openvino", word="within", device="cpu", **fields):
     """What `icnet verify` would write of a file."""
     told = {
-        "reason": "mIoU -2.000 points, at most 0.3 points lost" if word == "past" else "",
+        "reason": "mIoU -2.000 points, at most 0.3 points lower" if word == "past" else "",
         "undecided": UNSURE if word == "undecided" else "",
         "miou_points": 0.01,
         "scored_on": "2 images of scenes val, 64x96",

@@ -52,7 +52,7 @@ def test_the_record_keeps_what_was_found_elsewhere(tmp_path):
     assert read_verdicts(tmp_path) == new
 
 
-FAILED = replace(A, verdict="past", reason="mIoU -2.0 points, at most 0.3 points lost")
+FAILED = replace(A, verdict="past", reason="mIoU -2.0 points, at most 0.3 points lower")
 UNSURE = replace(A, verdict="undecided", undecided="bus -0.9 points [-1.7, -0.1]")
 
 NOT_A_VERDICT = [
