@@ -10,7 +10,7 @@ from typing import Any
 from icnet_deploy.benchmarks.measurement import Measurement, write_measurements
 from icnet_deploy.benchmarks.measurement_report import report_page
 from icnet_deploy.benchmarks.plots import read_scores, write_plot
-from icnet_deploy.command import check_outputs, count, parser, size
+from icnet_deploy.command import Goal, check_outputs, count, options, parser, size
 from icnet_deploy.data.scenes import draw_scene
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.pairing import ROUNDED, Run, pair
@@ -24,47 +24,73 @@ _SCENES, _SEED = 3, 7
 
 
 def mode_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with what all of them take: artefacts, where they run, images, and results."""
-    options = parser(f"icnet benchmark {name}", description, example)
-    options.add_argument(
+    """A parser with what all of them take: artefacts, images, where they run, and results."""
+    mode = parser(f"icnet benchmark {name}", description, example)
+    mode.add_argument(
         "artefacts",
         nargs="+",
         type=Path,
         metavar="ARTEFACT",
-        help="an ONNX file, an engine, or a folder that icnet verify passed, for what is fastest "
-        "in it",
+        help="an ONNX file, an engine, or a folder that icnet verify passed; of a folder, its "
+        "fastest file is measured",
     )
-    options.add_argument(
-        "--runtime",
+    images = options(mode, Goal.IMAGES)
+    images.add_argument(
+        "--image",
+        type=Path,
         action="append",
-        metavar="NAME",
-        help="may be repeated (default: those installed that the artefact is meant for)",
+        metavar="FILE",
+        help="measure with this image; may be repeated (default: drawn scenes)",
     )
-    options.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    options.add_argument(
-        "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
-    )
-    options.add_argument(
-        "--image", type=Path, action="append", metavar="FILE", help="(default: drawn scenes)"
-    )
-    options.add_argument(
+    images.add_argument(
         "--size",
         type=size,
         default=(1024, 2048),
         metavar="HxW",
-        help="of drawn scenes (default: 1024x2048)",
+        help="height and width of the drawn scenes (default: 1024x2048)",
     )
-    options.add_argument(
+    run = options(mode, Goal.RUN)
+    run.add_argument(
+        "--runtime",
+        action="append",
+        metavar="NAME",
+        help="use this runtime; may be repeated (default: the installed runtimes that the artefact "
+        "is meant for)",
+    )
+    run.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)"
+    )
+    run.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="CPU threads of each run (default: the runtime chooses)",
+    )
+    results = options(mode, Goal.RESULTS)
+    results.add_argument(
         "--json",
         type=Path,
         metavar="FILE.jsonl",
-        help="write the measurements as JSON Lines, raw samples included",
+        help="write the measurements as JSON Lines, with the raw samples",
     )
-    options.add_argument(
-        "--report", type=Path, metavar="FILE.html", help="write a self-contained HTML report"
+    results.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="write an HTML report in one file"
     )
-    options.set_defaults(miou=[], plot=None)
-    return options
+    mode.set_defaults(miou=[], plot=None)
+    return mode
+
+
+def add_rounds(mode: argparse.ArgumentParser, default: int, what: str) -> None:
+    """Adds how often each subject is measured.
+
+    Args:
+        mode: of `mode_parser`.
+        default: rounds.
+        what: is measured so often, in words.
+    """
+    options(mode, Goal.RUN).add_argument(
+        "--rounds", type=count, default=default, metavar="N", help=f"{what} (default: {default})"
+    )
 
 
 def run_mode(
@@ -86,8 +112,8 @@ def run_mode(
     scores = read_scores(arguments.miou)
     if arguments.plot and not scores:
         raise InputError(
-            "--plot draws speed against mIoU: name results of icnet evaluate, parity or verify "
-            "with --miou"
+            f"--plot {arguments.plot} needs the mIoU: name results of icnet evaluate, parity or "
+            "verify with --miou"
         )
     measured = measure(arguments)
     print(show(measured))

@@ -11,43 +11,52 @@ from icnet_deploy.errors import InputError
 BENCHMARKS = {
     "latency": (
         "icnet_deploy.benchmarks.modes.latency",
-        "artefacts timed in turn on every runtime",
+        "how long one image takes, on every runtime",
     ),
     "throughput": (
         "icnet_deploy.benchmarks.modes.throughput",
-        "images a second: streams, batches, and files through `icnet predict`",
+        "images a second: by streams, by batches, and from file to file",
     ),
-    "stages": ("icnet_deploy.benchmarks.modes.stages", "where the time of one image goes"),
+    "stages": (
+        "icnet_deploy.benchmarks.modes.stages",
+        "how long each stage takes for one image file",
+    ),
     "start": (
         "icnet_deploy.benchmarks.modes.start",
-        "from a process's start to its first label map",
+        "how long a fresh process takes to its first label map",
     ),
     "memory": (
         "icnet_deploy.benchmarks.modes.memory",
-        "what a process holds, and the files' sizes",
+        "memory of a fresh process, and the size of the file",
     ),
     "paced": (
         "icnet_deploy.benchmarks.modes.paced",
-        "frames at a fixed rate: what is dropped or late",
+        "dropped and late frames at a fixed rate",
     ),
     "compare": (
         "icnet_deploy.benchmarks.regression",
-        "two files of measurements, and what their samples tell",
+        "whether the second of two recorded files is slower or faster",
     ),
-    "report": ("icnet_deploy.benchmarks.measurement_report", "measurements as an HTML page"),
-    "paper": ("icnet_deploy.benchmarks.paper.command", "the ICNet paper's tables, measured here"),
+    "report": (
+        "icnet_deploy.benchmarks.measurement_report",
+        "recorded measurements as one HTML page",
+    ),
+    "paper": (
+        "icnet_deploy.benchmarks.paper.command",
+        "the networks of the ICNet paper's tables on this machine",
+    ),
 }
-"""Name -> the module whose `main` runs it, and what it is."""
+"""Name -> the module whose `main` runs it, and what it measures, in words."""
 
 
 def _usage() -> str:
     rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in BENCHMARKS.items())
     return (
         "usage: icnet benchmark NAME ...\n\n"
-        "Measures time and memory, and says with every number what it covers.\n\n"
+        "Measures the time and the memory of artefacts, and states what every number covers.\n\n"
         f"benchmarks:\n{rows}\n\n"
-        "  icnet benchmark NAME --help   what a benchmark takes\n\n"
-        "example:\n  icnet benchmark paper --table 4 --runtime onnxruntime --json paper.json\n"
+        "  icnet benchmark NAME --help   shows the options of a benchmark\n\n"
+        "example:\n  icnet benchmark latency icnet-int8.onnx --json latency.jsonl\n"
     )
 
 
@@ -61,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         print(_usage(), end="", file=sys.stderr)
-        raise InputError("no benchmark was named: name one of those above")
+        raise InputError("no benchmark was named: give one of the names above")
     if arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0

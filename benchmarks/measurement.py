@@ -36,17 +36,17 @@ from icnet_deploy.runtime.machine import machine, versions
 _SCHEMA = 2
 
 SCOPES: Mapping[str, str] = {
-    "image-to-labels": "one image at a time, uint8 image in memory to uint8 label map in memory: "
-    "checking and resizing the image, copies, inference, label map; decoding is not in it",
-    "network": "the runtime's own inference call alone: its input in memory to its output in "
-    "memory; no resizing, no label map",
-    "files-to-files": "image files to result files, as `icnet predict` does: decoding, "
-    "everything between, drawing and encoding",
-    "frames-to-labels": "many uint8 images in memory to their uint8 label maps in memory, as "
+    "image-to-labels": "one image at a time, from a uint8 image in memory to its uint8 label map "
+    "in memory: checking and resizing the image, copies, inference and label map; no decoding",
+    "network": "the runtime's own inference call alone, from its input in memory to its output in "
+    "memory; no resizing and no label map",
+    "files-to-files": "from image files to result files, as `icnet predict` does: decoding, "
+    "labelling, drawing and encoding",
+    "frames-to-labels": "from many uint8 images in memory to their uint8 label maps in memory, as "
     "`Predictor.stream` does",
-    "due-to-labels": "from when a frame is due, as a camera gives it, to its uint8 label map in "
-    "memory: waiting until the network is free, and then as `image-to-labels`",
-    "process": "a process from its start: the interpreter, imports, the image's array, loading the "
+    "due-to-labels": "from the time when a frame is due, as from a camera, to its uint8 label map "
+    "in memory: the wait until the network is free, then the same as `image-to-labels`",
+    "process": "a process from its start: interpreter, imports, the image's array, loading the "
     "model, label maps",
 }
 """Name -> what a number of that scope covers."""
@@ -68,7 +68,7 @@ _VALUE = Kind(
 # Nothing may be missing, or a line would be said to be of this machine, and all is known. The words
 # of its scope are for a person who reads the file; the scope's name is what counts.
 _LINE = Schema(
-    "a measurement as `icnet benchmark ... --json` writes them, JSON Lines",
+    "a measurement in the form that `icnet benchmark ... --json` writes (JSON Lines)",
     {
         "schema": one_of(_SCHEMA),
         "kind": TEXT,
@@ -147,7 +147,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     for (number, _), each in zip(numbered, known, strict=True):
         if each["kind"] == "latency" and not _tells_time(each["values"]):
             raise InputError(
-                f"{path}, line {number}, is not {_LINE.what}: a latency has samples of its "
+                f"{path}, line {number}, is not {_LINE.what}: a latency needs samples of its "
                 "stages, and a 'total' or 'median_ms' above 0"
             )
     return [

@@ -21,6 +21,7 @@ from icnet_deploy.benchmarks.measurement_tables import (
     who,
 )
 from icnet_deploy.benchmarks.plots import (
+    PLOT,
     KnownScore,
     points,
     protocol_line,
@@ -28,7 +29,7 @@ from icnet_deploy.benchmarks.plots import (
     sample_plot,
     speed_plot,
 )
-from icnet_deploy.command import command, parser
+from icnet_deploy.command import Goal, command, options, parser
 from icnet_deploy.files import write_text
 from icnet_deploy.report.html import Html, figures, page, tag
 from icnet_deploy.report.tables import Table
@@ -73,10 +74,10 @@ def _headline(measured: Sequence[Measurement], in_turn: bool) -> Html:
         best = min(whole, key=lambda each: _size_of(each, "total"))
         height, width = best.setting["size"]
         values[f"an image of {height}x{width}, {who(best)}"] = f"{_size_of(best, 'total'):.1f} ms"
-        values["frames a second, of the same"] = f"{1e3 / _size_of(best, 'total'):.1f}"
+        values[f"frames a second, {who(best)}"] = f"{1e3 / _size_of(best, 'total'):.1f}"
         if best is not whole[0] and in_turn and len(tables(whole)) == 1:
             ratio = _size_of(best, "total") / _size_of(whole[0], "total")
-            values[f"of the time of {who(whole[0])}"] = f"{ratio:.2f}"
+            values[f"ratio to the time of {who(whole[0])}"] = f"{ratio:.2f}"
     bests = {kind: row.best for kind, row in KINDS.items() if row.best}
     for kind, (name, choose, words) in bests.items():
         rows = [each for each in measured if each.kind == kind and name in each.values]
@@ -109,7 +110,7 @@ def _speed(measured: Sequence[Measurement], scores: Sequence[KnownScore]) -> lis
         tag("div", speed_plot(drawn, protocol_line(scores[0])), class_="scroll"),
         tag(
             "p",
-            "In the manner of the ICNet paper's figure 1; mIoU as icnet evaluate counts it.",
+            "Drawn like figure 1 of the ICNet paper, with the mIoU of icnet evaluate.",
             class_="quiet",
         ),
         *said,
@@ -143,22 +144,30 @@ def _lists(each: Measurement) -> Iterator[Html]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    options = parser(
+    report = parser(
         "icnet benchmark report",
-        "Makes one self-contained HTML page of recorded measurements.",
+        "Writes one HTML page from recorded measurements.",
         "icnet benchmark report latency.jsonl start.jsonl --miou parity.json -o report.html",
     )
-    options.add_argument("files", nargs="+", type=Path, metavar="FILE.jsonl")
-    options.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
-    options.add_argument(
+    report.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="measurements that icnet benchmark wrote with --json",
+    )
+    options(report, Goal.RESULTS).add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE.html", help="the page to write"
+    )
+    options(report, PLOT).add_argument(
         "--miou",
         type=Path,
         action="append",
         default=[],
         metavar="FILE.json",
-        help="a result of icnet evaluate, parity or verify; may be repeated",
+        help="a result of icnet evaluate, parity or verify, which holds the mIoU; may be repeated",
     )
-    return options
+    return report
 
 
 @command

@@ -23,7 +23,7 @@ _UNITS: Mapping[str, tuple[str, float, int]] = {
 }
 """The end of a value's name -> how it is written, what it is divided by, and its decimals."""
 
-_SUBJECT = ("artefact", "precision", "on")
+_SUBJECT = ("artefact", "precision", "runs on")
 """The columns that say what a row is of."""
 
 
@@ -128,18 +128,18 @@ def _latency_table(group: Sequence[Measurement]) -> MeasuredTable:
                 interval(ratio) if each is not group[0] else "",
             ]
         )
-    ends = ("total", "p10", "p90", "p99", "frames/s", "to the first", "95 %")
+    ends = ("total", "p10", "p90", "p99", "frames/s", "ratio to first", "95 %")
     header = [*_SUBJECT, *(plain_words(name) for name in stages), *ends]
     in_turn = [each for each in group if "total" in each.values]
     alone = [each.name for each in group if each not in in_turn]
     runs = " or ".join(map(str, dict.fromkeys(e.values["total"]["runs"] for e in in_turn)))
     warmup = group[0].setting.get("warmup")
-    after = f", after {warmup} to warm up" if warmup else ""
+    after = f", after {warmup} warm-up runs" if warmup else ""
     notes = [f"{_setting_words(group)}; medians in ms"]
     if in_turn:
-        notes[0] += f", {runs} runs each, in turn{after}"
+        notes[0] += f" of {runs} runs each, in turn{after}"
     if alone:
-        notes.append(f"not in turn, in a process of its own, by its own clock: {', '.join(alone)}")
+        notes.append(f"timed in its own process by its own clock, not in turn: {', '.join(alone)}")
     return MeasuredTable(header, rows, 3, notes, len(_SUBJECT), group)
 
 
@@ -168,7 +168,7 @@ def across_scopes(measured: Sequence[Measurement]) -> list[str]:
             one_file = each.subject.get("sha256") == other.subject.get("sha256") is not None
             if like and one_file and each.scope == "image-to-labels" and other.scope != each.scope:
                 ratio = _ratio_to(each, other)
-                alone = "" if "total" in other.values else ", and did not run in turn"
+                alone = "" if "total" in other.values else ", and was not timed in turn"
                 lines.append(
                     f"across scopes: {who(each)} ({each.scope}) takes "
                     f"{number(ratio.value if ratio else None)} times as long as {other.name} "

@@ -33,6 +33,9 @@ from icnet_deploy.files import write_text
 from icnet_deploy.report import svg
 from icnet_deploy.report.html import Html, tag
 
+PLOT = "to plot speed against mIoU"
+"""The goal of the options that name results with mIoU."""
+
 _SCORE = object_with({"miou_percent": PERCENT})
 _SCORED = {"sha256": TEXT, "runtime": TEXT, "score": _SCORE, "protocol": OBJECT}
 _RESULT_ROW = object_with({"artefact": TEXT, "precision": or_null(TEXT), **_SCORED})
@@ -53,7 +56,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
 
 _ALL = {name: kind for fields in _KINDS.values() for name, kind in fields.items()}
 _RESULT = Schema(
-    "JSON of icnet evaluate, icnet parity or icnet verify, which tell mIoU",
+    "a JSON result with mIoU, from icnet evaluate, icnet parity or icnet verify",
     {"kind": one_of(*_KINDS), "precision": or_null(TEXT), "labelled": BOOL, **_ALL},
     optional=("precision", "labelled", *_ALL),
 )
@@ -120,8 +123,8 @@ def _scores(result: Mapping[str, Any], where: str) -> list[KnownScore]:
         return _scores(_RESULT.fit(result["parity"], where), where)
     if not result.get("labelled", True):
         raise InputError(
-            f"{where} was made without labels, so its mIoU is by the reference's own map; expected "
-            "one by people's labels: give icnet parity --dataset and --data"
+            f"{where} was made without labels, so its mIoU compares with the reference only; "
+            "expected a result with labels: give icnet parity --dataset and --data"
         )
     if kind == "evaluate":
         return [_score(Path(result["model"]).name, result, result["protocol"], where)]
@@ -201,12 +204,12 @@ def points(
         score = find_score(each, scores)
         where = who(each)
         if score is None:
-            notes.append(f"Not drawn, since its mIoU is not known: {where}.")
+            notes.append(f"Not drawn, because no result gives its mIoU: {where}.")
             continue
         if score.sha256 != each.subject.get("sha256"):
             notes.append(
-                f"{where}: the mIoU is that of another file of this name and precision, "
-                f"{score.sha256[:12]}."
+                f"{where}: the mIoU is of another file with this name and precision "
+                f"(SHA-256 {score.sha256[:12]}...)."
             )
         median = median_ms(each)
         words = (
@@ -232,7 +235,7 @@ def speed_plot(drawn: Sequence[Point], scored: str) -> Html:
     low, high = _reach([each.miou for each in drawn])
     x, y = svg.Scale(0, fastest, _LEFT, _RIGHT), svg.Scale(low, high, _BOTTOM, _TOP)
     ticks = [[(value, f"{value:g}") for value in scale.ticks()] for scale in (x, y)]
-    words = "frames a second, one at a time, by the median; hollow: a part of the way only"
+    words = "frames a second, from the median latency; hollow: covers less than a label map"
     parts = [
         *svg.y_axis(y, ticks[1], _LEFT, _RIGHT, zero=low),
         svg.text(f"mIoU %, {scored}", _LEFT - 40, _TOP - 16, "start"),
@@ -257,7 +260,7 @@ def write_plot(path: Path, measured: Sequence[Measurement], scores: Sequence[Kno
     """
     drawn, notes = points(measured, scores)
     if not drawn:
-        raise InputError(f"{path} would be empty: {' '.join(notes)}")
+        raise InputError(f"--plot {path} would be empty: {' '.join(notes)}")
     write_text(path, svg.alone(speed_plot(drawn, protocol_line(scores[0]))))
     for note in notes:
         print(note)
@@ -357,4 +360,4 @@ def sample_plot(rows: Sequence[Measurement]) -> Html:
         ]
         parts.append(svg.hover(words, box, cloud))
         top += _ROW
-    return svg.drawing("every run's time", (svg.WIDTH, bottom + 48), parts)
+    return svg.drawing("time of every run", (svg.WIDTH, bottom + 48), parts)

@@ -23,7 +23,7 @@ from icnet_deploy.benchmarks.measurement_tables import (
     unit_of,
     who,
 )
-from icnet_deploy.command import command, number_type, parser
+from icnet_deploy.command import Goal, command, number_type, options, parser
 from icnet_deploy.documents import NUMBER, Kind
 from icnet_deploy.errors import CheckFailed, InputError
 from icnet_deploy.report.tables import Table, number
@@ -55,8 +55,8 @@ class _Matching:
     def only(self) -> list[str]:
         """Sentences on the rows that are in one file alone."""
         return [
-            *(f"missing from the second: {_what(row)}" for row in self.missing),
-            *(f"new in the second: {_what(row)}" for row in self.new),
+            *(f"missing from the second file: {_what(row)}" for row in self.missing),
+            *(f"new in the second file: {_what(row)}" for row in self.new),
         ]
 
 
@@ -84,11 +84,11 @@ class _Change:
     def verdict(self) -> str:
         """In words, what the samples can tell."""
         if not self.sampled:
-            return "one value each"
+            return "undecided: no samples"
         if self.ratio is None or self.ratio.differs is None:
-            return f"fewer than {ENOUGH} samples: cannot tell"
+            return f"undecided: fewer than {ENOUGH} samples"
         if not self.ratio.differs:
-            return "no difference that these samples can tell"
+            return "no clear difference"
         return "slower" if self.ratio.value > 1 else "faster"
 
     def slowdown(self) -> float:
@@ -112,7 +112,8 @@ def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> _Match
     if not kinds[0] & kinds[1]:
         words = " and ".join(", ".join(sorted(each)) for each in kinds)
         raise InputError(
-            f"unlike kinds cannot be compared ({words}): give two files of one benchmark"
+            f"the files hold different kinds of measurements ({words}): give two files of the "
+            "same benchmark"
         )
     pairs, missing, left = [], [], list(second)
     for row in first:
@@ -127,12 +128,15 @@ def match(first: Sequence[Measurement], second: Sequence[Measurement]) -> _Match
         for other in left:
             if _key(other) == _key(row):
                 raise InputError(
-                    f"{_what(row)} cannot be compared: {_unlike(row, other)}. Measure both in one "
-                    "way"
+                    f"{_what(row)} cannot be compared: {_unlike(row, other)}: measure both in the "
+                    "same way"
                 )
     matching = _Matching(pairs, missing, left)
     if not pairs:
-        raise InputError(f"the files have no row in common ({'; '.join(matching.only())})")
+        raise InputError(
+            f"the files have no row in common ({'; '.join(matching.only())}): give two "
+            "measurements of the same artefacts"
+        )
     return matching
 
 
@@ -156,14 +160,14 @@ def _warnings(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
     """Sentences on what else differs between the two, each once."""
     notes: dict[str, None] = {}
     for first, second in pairs:
-        for part, words in (("machine", "another machine"), ("versions", "other versions")):
+        for part, words in (("machine", "machines"), ("versions", "versions")):
             difference = _differences(getattr(first, part), getattr(second, part))
             if difference:
-                notes[f"note: {words} ({difference}): the ratio is theirs, too"] = None
-        for name, words in (("sha256", "another file"), ("threads", "other threads")):
+                notes[f"note: the {words} differ ({difference}), which may change the ratio"] = None
+        for name, words in (("sha256", "another file"), ("threads", "another number of threads")):
             difference = _differences(*({name: e.subject.get(name)} for e in (first, second)))
             if difference:
-                notes[f"note: {who(first)} is measured with {words} ({difference})"] = None
+                notes[f"note: {who(first)} was measured with {words} ({difference})"] = None
     return list(notes)
 
 
@@ -185,7 +189,7 @@ def lost(matching: _Matching) -> list[str]:
     for first, second in matching.pairs:
         comparable = {change.name for change in changes([(first, second)])}
         gone += [f"{name} of {_what(first)}" for name in _held(first) if name not in comparable]
-    return [f"missing from the second: {what}" for what in gone]
+    return [f"missing from the second file: {what}" for what in gone]
 
 
 def _held(row: Measurement) -> list[str]:
@@ -209,12 +213,12 @@ def _unlike(first: Measurement, second: Measurement) -> str:
     """What forbids a comparison of two rows, in words; empty if nothing does."""
     if first.scope != second.scope:
         scopes = " and ".join(f"{s.scope} ({SCOPES[s.scope]})" for s in (first, second))
-        return f"unlike scopes, {scopes}"
+        return f"the scopes differ, {scopes}"
     for name in _ALIKE:
         values = [row.setting.get(name) for row in (first, second)]
         if values[0] != values[1]:
             words = ["x".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
-            return f"unlike {name}, {words[0]} and {words[1]}"
+            return f"the {name} differs, {words[0]} and {words[1]}"
     return ""
 
 
@@ -261,22 +265,27 @@ _RATIO = Kind(lambda value: NUMBER.fits(value) and value >= 1, "a number from 1 
 
 
 def _parser() -> argparse.ArgumentParser:
-    options = parser(
+    compare = parser(
         "icnet benchmark compare",
-        "Sets two files of measurements side by side: the ratio of medians, second to first, with\n"
-        "the 95 % interval that the raw samples allow. Refuses unlike scopes, sizes and batches.",
+        "Compares two files of measurements, and shows by what factor the second is slower.",
         "icnet benchmark compare before.jsonl after.jsonl --max-slowdown 1.05",
     )
-    options.add_argument("first", type=Path, metavar="A.jsonl")
-    options.add_argument("second", type=Path, metavar="B.jsonl")
-    options.add_argument(
+    measurements = "measurements that icnet benchmark wrote with --json"
+    compare.add_argument("first", type=Path, metavar="A.jsonl", help=f"{measurements}: before")
+    compare.add_argument(
+        "second",
+        type=Path,
+        metavar="B.jsonl",
+        help=f"{measurements}: after; with the scopes, image sizes and batches of A",
+    )
+    options(compare, Goal.LIMITS).add_argument(
         "--max-slowdown",
         type=number_type(_RATIO),
         metavar="RATIO",
-        help="exit with 1 if a row of B is slower than this many times A, beyond doubt, or if a "
-        "row of A is missing from B",
+        help="exit with 1 if a row of B is more than RATIO times as slow as in A and its 95 %% "
+        "interval excludes 1, or if B lacks a row of A",
     )
-    return options
+    return compare
 
 
 @command

@@ -292,8 +292,14 @@ def record(out: Path, names: Sequence[str], counts: Mapping[str, int], rounds: i
 
 
 _HEADER = (
-    *("network", "float32, mIoU %", "file", "on", "verdict", "mIoU, points", "lowest class"),
-    *("labels alike %", "multiply-adds in 8 bits %", "time to float32", "in float", "engine"),
+    *("network", "float32, mIoU %", "file", "runs on", "verdict", "mIoU, points", "lowest class"),
+    *(
+        "labels alike %",
+        "multiply-adds in 8 bits %",
+        "time to float32",
+        "layers in float",
+        "engine",
+    ),
 )
 
 

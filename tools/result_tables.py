@@ -127,7 +127,7 @@ def _difference(points: float | Mapping[str, float]) -> str:
 
 def _speed(results: _Results) -> str:
     """What `auto` opens beside what ran in turn with it, the slowest first, where most did."""
-    header = ["way", "precision", "on", "ms", "images a second", "times auto's"]
+    header = ["way", "precision", "runs on", "ms", "images a second", "ratio to auto"]
     most: list[list[str]] = []
     for measured in _measurements(results):
         rows = [e for e in measured if (e.kind, e.scope) == ("latency", "image-to-labels")]

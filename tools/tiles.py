@@ -141,12 +141,12 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """The table of recorded results."""
     header = [
         "tiles",
-        "overlap: asked, is %",
-        "run",
-        "alike where they overlap %",
-        "elsewhere %",
-        "labels change at their edges %: tiles, whole image",
-        "mIoU, points from the whole image",
+        "overlap %: requested, actual",
+        "tiles an image",
+        "same labels in overlaps %",
+        "same labels elsewhere %",
+        "label changes at tile edges %: tiles, whole image",
+        "mIoU difference, points",
     ]
     rows = []
     for result in results:

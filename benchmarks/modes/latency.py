@@ -7,16 +7,18 @@ from functools import cache
 from pathlib import Path
 
 from icnet_deploy.benchmarks.arguments import (
+    add_rounds,
     mode_parser,
     pictures,
     run_mode,
     runs_of,
 )
-from icnet_deploy.benchmarks.measurement import SCOPES, Measurement
+from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import text
-from icnet_deploy.benchmarks.peers.registry import open_peers, peer_names, time_outside
+from icnet_deploy.benchmarks.peers.registry import PEERS, open_peers, peer_names, time_outside
+from icnet_deploy.benchmarks.plots import PLOT
 from icnet_deploy.benchmarks.subjects import Artefact, open_artefact
-from icnet_deploy.command import command, count
+from icnet_deploy.command import Goal, command, options
 from icnet_deploy.errors import InputError
 from icnet_deploy.evaluation.float_network import FloatNetwork
 from icnet_deploy.evaluation.origins import add_reference_options, choose_reference
@@ -28,43 +30,37 @@ from icnet_deploy.timing import WARMUP, measure, summary
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "latency",
-        "Times artefacts, and others' ways to run them, in turn, A B A B, one image at a time.\n"
-        "A folder that icnet verify passed stands for what is fastest in it, as in from_folder.\n"
-        f"Scope of an artefact's row: {SCOPES['image-to-labels']}.",
+        "Measures how long artefacts take for one image, and compares them with other tools.",
         "icnet benchmark latency icnet.onnx icnet-int8.onnx --peers all --json latency.jsonl",
     )
-    parser.add_argument("--rounds", type=count, default=20, metavar="N", help="(default: 20)")
-    parser.add_argument(
+    add_rounds(parser, 20, "timed runs of each artefact and peer, which take turns")
+    options(parser, Goal.RUN).add_argument(
         "--precision",
         action="append",
         metavar="NAME",
-        help="of a folder: choose among its files of this precision only; may be repeated",
+        help="choose only among a folder's files of this precision; may be repeated",
     )
-    parser.add_argument(
+    options(parser, "to compare with other tools").add_argument(
         "--peers",
         metavar="NAME,...",
-        help="others' ways to time beside them, e.g. pytorch,onnxruntime, or `all`; a name that "
-        "there is not is answered by those there are",
+        help=f"also time these peers, or `all`: {', '.join(PEERS)}",
     )
     add_reference_options(
         parser,
-        "of the peers, which run it, too: the shipped checkpoint, if the artefacts name it; else "
-        "a float32 file among them that gives logits, which no peer of PyTorch runs",
+        "the shipped checkpoint, if the artefacts were made from it; otherwise a float32 file "
+        "with logits among them. The peers run the reference, and those of PyTorch need a "
+        "checkpoint or --network",
     )
-    parser.add_argument(
+    plot = options(parser, PLOT)
+    plot.add_argument(
         "--miou",
         type=Path,
         nargs="+",
         default=[],
         metavar="FILE.json",
-        help="results of icnet evaluate, parity or verify, for a plot of speed against mIoU",
+        help="results of icnet evaluate, parity or verify, which hold the mIoU",
     )
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE.svg",
-        help="write the plot of speed against mIoU; needs --miou",
-    )
+    plot.add_argument("--plot", type=Path, metavar="FILE.svg", help="write the plot; needs --miou")
     return parser
 
 
@@ -79,8 +75,8 @@ def _measure(arguments: argparse.Namespace) -> list[Measurement]:
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise InputError(
-            f"the images are of {len(sizes)} sizes ({', '.join(f'{h}x{w}' for h, w in sizes)}), "
-            "and a latency is of one: give images of one size"
+            f"the images have {len(sizes)} sizes ({', '.join(f'{h}x{w}' for h, w in sizes)}), and "
+            "a latency is measured at one: give images of one size"
         )
     device = "cuda" if arguments.device == "cuda" else "cpu"
     names = [] if arguments.peers is None else peer_names(arguments.peers, device)

@@ -7,11 +7,11 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
+from icnet_deploy.benchmarks.arguments import add_rounds, mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text
-from icnet_deploy.benchmarks.processes.fresh import Fresh, measure_fresh
-from icnet_deploy.command import command, count
+from icnet_deploy.benchmarks.processes.fresh import CACHE_WORDS, Fresh, measure_fresh
+from icnet_deploy.command import Goal, command, count, options
 from icnet_deploy.errors import InputError, UnavailableError
 from icnet_deploy.report.tables import number
 
@@ -26,8 +26,8 @@ def _values(wheel: Path | None, processes: Sequence[Fresh]) -> dict[str, Any]:
         held = [one.resident[stage] for one in processes]
         if None in held:
             raise UnavailableError(
-                "this system does not say how much memory a process holds: /proc/self/status is "
-                "missing, which Linux has"
+                "this system does not report the memory of a process: it has no "
+                "/proc/self/status; run this benchmark on Linux"
             )
         values[f"{stage}_bytes"] = max(one for one in held if one is not None)
     values["file_bytes"] = processes[-1].file.stat().st_size
@@ -62,10 +62,9 @@ def _text(measured: Sequence[Measurement]) -> str:
     header = ["cache", "after import", "after load", "peak", "file", "wheel"]
     setting = measured[0].setting
     notes = [
-        f"MiB: the most in {setting['rounds']} fresh processes each, in turn, "
-        f"that labelled an image of {'x'.join(map(str, setting['size']))} {setting['runs']} times",
-        "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
-        "cached: as the first process left it",
+        f"the largest MiB of {setting['rounds']} fresh processes each, in turn; each process "
+        f"labelled an image of {'x'.join(map(str, setting['size']))} {setting['runs']} times",
+        CACHE_WORDS,
     ]
     return mode_text(measured, header, _cells, notes, left=4)
 
@@ -73,22 +72,22 @@ def _text(measured: Sequence[Measurement]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "memory",
-        "Starts fresh processes and asks the system how much memory they hold: after importing\n"
-        "icnet_deploy.runtime, after loading the model, and at most until some images are\n"
-        "labelled; beside it the sizes of the artefact and of the wheel.",
+        "Measures how much memory a fresh process holds after import, after load and at its peak.",
         "icnet benchmark memory icnet-int8.onnx --runtime openvino --json memory.jsonl",
     )
-    parser.add_argument(
-        "--rounds", type=count, default=3, metavar="N", help="processes of each (default: 3)"
+    add_rounds(parser, 3, "processes of each artefact, which take turns, for each cache state")
+    options(parser, Goal.RUN).add_argument(
+        "--runs",
+        type=count,
+        default=5,
+        metavar="N",
+        help="images that each process labels (default: 5)",
     )
-    parser.add_argument(
-        "--runs", type=count, default=5, metavar="N", help="label maps in each (default: 5)"
-    )
-    parser.add_argument(
+    options(parser, Goal.RESULTS).add_argument(
         "--wheel",
         type=Path,
         metavar="FILE",
-        help=f"also report its size (default: the newest of {_BUILT}, if there is one)",
+        help=f"also show the size of this wheel (default: the newest in {_BUILT}, if there is one)",
     )
     return parser
 

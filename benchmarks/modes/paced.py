@@ -21,7 +21,7 @@ from icnet_deploy.benchmarks.arguments import (
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
 from icnet_deploy.benchmarks.subjects import open_artefact
-from icnet_deploy.command import command, number_type
+from icnet_deploy.command import Goal, command, number_type, options
 from icnet_deploy.documents import POSITIVE
 from icnet_deploy.images import UInt8
 from icnet_deploy.report.tables import number
@@ -152,11 +152,11 @@ def _text(measured: Sequence[Measurement]) -> str:
     deadlines = dict.fromkeys(each.setting["deadline_ms"] for each in measured)
     notes = [
         f"{measured[0].setting['seconds']:g} s at each rate after {WARMUP} warm-up runs; ms from "
-        "when a frame was due to its label map",
+        "the time when a frame was due to its label map",
         f"late: after the deadline of {', '.join(f'{ms:g}' for ms in deadlines)} ms; dropped: a "
-        "newer frame came while it waited; missed: both",
-        "p90, p99: where 10 or 100 label maps or more tell them",
-        "jitter: standard deviation and p99 of the gaps between label maps, less a period",
+        "newer frame came while it waited; missed: late or dropped",
+        "p90 needs at least 10 label maps, p99 at least 100",
+        "jitter: standard deviation and p99 of the gaps between label maps, minus one period",
     ]
     return mode_text(measured, [*header, "jitter", "jitter p99"], _cells, notes)
 
@@ -164,30 +164,30 @@ def _text(measured: Sequence[Measurement]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "paced",
-        "Feeds frames at a fixed rate, as a camera does: one is due every 1/rate seconds whether\n"
-        "or not the network is done, and of those that come meanwhile only the newest waits.\n"
-        "Counts dropped frames and missed deadlines. The frames lie in memory already.",
+        "Feeds frames at a fixed rate, as a camera does, and counts dropped and late frames.",
         "icnet benchmark paced icnet-int8.onnx --rate 10,15 --seconds 20 --json paced.jsonl",
     )
-    parser.add_argument(
+    run = options(parser, Goal.RUN)
+    run.add_argument(
         "--rate",
         type=numbers(number_type(POSITIVE)),
         default=[15.0, 30.0, 60.0],
         metavar="HZ,...",
-        help="frames a second (default: 15,30,60)",
+        help="frames a second; several rates run one after the other (default: 15,30,60)",
     )
-    parser.add_argument(
+    run.add_argument(
         "--seconds",
         type=number_type(POSITIVE),
         default=10.0,
         metavar="S",
-        help="at each rate (default: 10)",
+        help="how long each rate runs (default: 10)",
     )
-    parser.add_argument(
+    options(parser, Goal.LIMITS).add_argument(
         "--deadline",
         type=number_type(POSITIVE),
         metavar="MS",
-        help="(default: one period after it was due)",
+        help="time from when a frame is due to its label map; a later label map is late (default: "
+        "one period, 1/rate)",
     )
     return parser
 

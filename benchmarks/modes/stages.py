@@ -14,11 +14,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import image_files, mode_parser, pictures, run_mode, runs_of
+from icnet_deploy.benchmarks.arguments import (
+    add_rounds,
+    image_files,
+    mode_parser,
+    pictures,
+    run_mode,
+    runs_of,
+)
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import how, p90
 from icnet_deploy.benchmarks.subjects import open_artefact
-from icnet_deploy.command import command, count
+from icnet_deploy.command import Goal, command, count, options
 from icnet_deploy.documents import parse
 from icnet_deploy.drawing import with_legend
 from icnet_deploy.errors import InputError
@@ -145,8 +152,8 @@ def profile(
     """
     if each.runtime not in _PROFILED or each.device == "cuda":
         raise InputError(
-            f"the profile of {each.runtime} on {each.device} is not read here, only that of "
-            f"{' and '.join(_PROFILED)} on the CPU; `trtexec --dumpProfile` tells TensorRT's"
+            f"icnet reads no profile of {each.runtime} on {each.device}: use "
+            f"{' or '.join(_PROFILED)} on the CPU; for TensorRT, use `trtexec --dumpProfile`"
         )
     times = _PROFILED[each.runtime](each.path, image[None], threads, runs)
     medians = {key: median(values) for key, values in times.items()}
@@ -231,15 +238,15 @@ def _text(layers: int | None, measured: Sequence[Measurement]) -> str:
     setting = measured[0].setting
     notes = [
         f"{setting['rounds']} images each ({setting['format']}), in turn, after {WARMUP} warm-up "
-        "images; one stage after the other, nothing overlaps",
-        "the files are in the system's memory; shares are of the sum over all images",
+        "images; the stages do not overlap",
+        "the files are in the system's file cache; a share is of the sum over all images",
     ]
     return "\n".join([*parts, *how(measured, notes)])
 
 
 def _operators_text(values: dict[str, Any], runtime: str) -> str:
     if "operators" not in values:
-        return f"operators: the profile of {runtime} is not read here"
+        return f"operators: icnet reads no profile of {runtime}"
     rows = [
         [
             *(o["name"], o["kind"], o["implementation"] or "-"),
@@ -248,8 +255,8 @@ def _operators_text(values: dict[str, Any], runtime: str) -> str:
         for o in values["operators"]
     ]
     title = (
-        f"\nthe {len(rows)} slowest of {values['operators_count']} operators, by {runtime}'s own "
-        f"profile, in runs of their own ({values['operators_sum_ms']:.1f} ms in all)"
+        f"\nthe {len(rows)} slowest of {values['operators_count']} operators, from {runtime}'s own "
+        f"profile of other runs ({values['operators_sum_ms']:.1f} ms for all operators)"
     )
     header = ["operator", "kind", "implementation", "median ms", "share %"]
     return f"{title}\n{Table(header, rows, left=3).text()}"
@@ -258,19 +265,22 @@ def _operators_text(values: dict[str, Any], runtime: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "stages",
-        "Takes images from their files to the result files of `icnet predict`, a stage at a time,\n"
-        "and tells each stage's share; with --layers also the network's slowest operators.",
+        "Measures how long each stage of `icnet predict` takes for one image file.",
         "icnet benchmark stages icnet-int8.onnx --runtime openvino --layers 10",
     )
-    parser.add_argument("--rounds", type=count, default=20, metavar="N", help="(default: 20)")
-    parser.add_argument(
+    add_rounds(parser, 20, "images that each artefact labels; the artefacts take turns")
+    options(parser, Goal.RESULTS).add_argument(
         "--layers",
         type=count,
         metavar="N",
-        help="tell the N slowest operators, too, by the runtime's own profile",
+        help="also show the N slowest operators, from the runtime's own profile (ONNX Runtime or "
+        "OpenVINO, on the CPU)",
     )
-    parser.add_argument(
-        "--format", choices=("png", "jpg"), default="png", help="of drawn scenes (default: png)"
+    options(parser, Goal.IMAGES).add_argument(
+        "--format",
+        choices=("png", "jpg"),
+        default="png",
+        help="file format of the drawn scenes (default: png)",
     )
     return parser
 

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from icnet_deploy.benchmarks.arguments import mode_parser, pictures, run_mode, runs_of
+from icnet_deploy.benchmarks.arguments import add_rounds, mode_parser, pictures, run_mode, runs_of
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text, p90
-from icnet_deploy.benchmarks.processes.fresh import STAGES, Fresh, measure_fresh
-from icnet_deploy.command import command, count
+from icnet_deploy.benchmarks.processes.fresh import CACHE_WORDS, STAGES, Fresh, measure_fresh
+from icnet_deploy.command import command
 from icnet_deploy.report.tables import number
 from icnet_deploy.timing import summary
 
@@ -33,11 +33,9 @@ def _text(measured: Sequence[Measurement]) -> str:
     header = ["cache", *(stage.replace("_", " ") for stage in STAGES), "total", "p90"]
     notes = [
         f"medians in ms of {measured[0].setting['rounds']} fresh processes each, in turn; the "
-        "libraries and the file are in the system's memory already",
-        "cold: an empty cache folder, so a model is compiled, and a folder's files are raced; "
-        "cached: as the first process left it",
-        "python: the interpreter; image: its array read from the disk, since a process begins "
-        "with none",
+        "libraries and the file are already in the system's file cache",
+        CACHE_WORDS,
+        "python: the start of the interpreter; image: reading the image's array from the disk",
     ]
     return mode_text(measured, header, _cells, notes, left=4)
 
@@ -45,14 +43,10 @@ def _text(measured: Sequence[Measurement]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "start",
-        "Starts fresh processes and times them from the moment they are asked for to the first\n"
-        "label map: the interpreter, the import of icnet_deploy.runtime, loading the model, the\n"
-        "first image; with an empty cache folder, and with what a first process left in it.",
+        "Measures how long a fresh process takes from its start to its first label map.",
         "icnet benchmark start icnet-int8.onnx --runtime openvino --json start.jsonl",
     )
-    parser.add_argument(
-        "--rounds", type=count, default=10, metavar="N", help="processes of each (default: 10)"
-    )
+    add_rounds(parser, 10, "processes of each artefact, which take turns, for each cache state")
     return parser
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from icnet_deploy.benchmarks.arguments import (
+    add_rounds,
     image_files,
     mode_parser,
     numbers,
@@ -23,7 +24,7 @@ from icnet_deploy.benchmarks.arguments import (
 from icnet_deploy.benchmarks.measurement import Measurement
 from icnet_deploy.benchmarks.measurement_tables import mode_text
 from icnet_deploy.benchmarks.subjects import Span, busy_percent, note_runs, open_artefact
-from icnet_deploy.command import command, count
+from icnet_deploy.command import Goal, command, count, options
 from icnet_deploy.evaluation.pairing import Run
 from icnet_deploy.files import scratch_folder
 from icnet_deploy.images import UInt8
@@ -179,52 +180,52 @@ def _text(measured: Sequence[Measurement]) -> str:
     notes = [
         f"{setting['rounds']} passes over {setting['images']} images each, in turn, after "
         f"{WARMUP} warm-up images",
-        "busy: the share of the time, from the first inference to the last, with the network at "
-        "work; cpu: the share of all cores that the process used",
+        "busy: the share of the time from the first inference to the last in which the network is "
+        "at work; cpu: the share of all cores that the process uses",
     ]
-    header = ["how", "images/s", "ms an image", "busy %", "cpu %"]
+    header = ["way", "images/s", "ms an image", "busy %", "cpu %"]
     return mode_text(measured, header, _cells, notes, left=4)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = mode_parser(
         "throughput",
-        "Counts images a second: frames in memory through `Predictor.stream` with one or more\n"
-        "streams, and in batches; and image files through all that `icnet predict` does. Tells\n"
-        "how much of the time the network was at work.",
+        "Measures images a second: in streams, in batches, and from image files to result files.",
         "icnet benchmark throughput icnet-int8.onnx --streams 1,2 --batch 4 --images 40",
     )
-    parser.add_argument(
+    run = options(parser, Goal.RUN)
+    run.add_argument(
         "--streams",
         type=numbers(count),
         default=[1, 2],
         metavar="N,...",
-        help="how many images are worked on at once (default: 1,2)",
+        help="images that the runtime works on at the same time (default: 1,2)",
     )
-    parser.add_argument(
+    run.add_argument(
         "--batch",
         type=numbers(count),
         default=[1, 2, 4],
         metavar="N,...",
-        help="images a run; an artefact of batch 1 runs them one by one (default: 1,2,4)",
+        help="images in each run; an artefact of batch 1 runs them one by one (default: 1,2,4)",
     )
-    parser.add_argument(
+    run.add_argument(
         "--scope",
         type=numbers(_scope),
         default=[_FRAMES, _FILES],
         metavar="NAME,...",
-        help=f"{_FRAMES}: streams and batches; {_FILES}: image files (default: both)",
+        help=f"{_FRAMES}: images in memory, in streams and batches; {_FILES}: image files to "
+        "result files, in streams (default: both)",
     )
-    parser.add_argument(
-        "--images", type=count, default=30, metavar="N", help="in a pass (default: 30)"
+    run.add_argument(
+        "--images", type=count, default=30, metavar="N", help="images in each pass (default: 30)"
     )
-    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="passes (default: 3)")
+    add_rounds(parser, 3, "passes over the images of each artefact, which take turns")
     return parser
 
 
 def _scope(text: str) -> str:
     if text not in (_FRAMES, _FILES):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {_FRAMES} nor {_FILES}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a scope: expected {_FRAMES} or {_FILES}")
     return text
 
 

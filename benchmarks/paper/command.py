@@ -16,7 +16,15 @@ from icnet_deploy.benchmarks.paper.networks import (
 )
 from icnet_deploy.benchmarks.paper.tables import paper_page, paper_text
 from icnet_deploy.benchmarks.peers.pytorch import torch_device
-from icnet_deploy.command import check_outputs, command, count, parser, size
+from icnet_deploy.command import (
+    Goal,
+    check_outputs,
+    command,
+    count,
+    options,
+    parser,
+    size,
+)
 from icnet_deploy.data.options import add_data_options, open_data
 from icnet_deploy.errors import InputError, require
 from icnet_deploy.files import write_json, write_text
@@ -25,58 +33,77 @@ from icnet_deploy.runtime.backends.registry import RUNTIMES, check_available, ch
 
 
 def _parser() -> argparse.ArgumentParser:
-    options = parser(
+    paper = parser(
         "icnet benchmark paper",
-        "Measures the networks of the ICNet paper's tables: time, frames a second, speed-up,\n"
-        "memory, parameters and multiply-adds, each beside the paper's figure.\n"
-        f"networks: {', '.join(NETWORKS)}",
+        "Measures the networks of the ICNet paper's tables beside the paper's figures.",
         "icnet benchmark paper --table 4 --runtime onnxruntime --json paper.json",
     )
-    options.add_argument(
+    networks = options(paper, "to choose the networks")
+    networks.add_argument(
         "--table",
         type=int,
         nargs="+",
         default=[1, 2, 3, 4],
         metavar="N",
-        help="1: downsampling of PSPNet50, 2: its width, 3 and 4: ICNet's branches (default: all)",
+        help="measure the networks of these tables; 1: PSPNet50 by downsampling; 2: PSPNet50 by "
+        "width; 3 and 4: ICNet's branches (default: all)",
     )
-    options.add_argument(
+    networks.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="measure a trained checkpoint in place of random weights, and score it on --dataset; "
+        f"may be repeated; networks: {', '.join(NETWORKS)}",
+    )
+    networks.add_argument(
+        "--head",
+        default="logits",
+        choices=("logits", "labels"),
+        help="what a run ends with: the network's logits, or the label map, with the upsampling "
+        "in the graph (default: %(default)s)",
+    )
+    networks.add_argument(
+        "--size",
+        type=size,
+        default=(1024, 2048),
+        metavar="HxW",
+        help="height and width of the image (default: 1024x2048)",
+    )
+    _add_run_options(paper)
+    add_data_options(paper, required=False)
+    results = options(paper, Goal.RESULTS)
+    results.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    results.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML report in one file"
+    )
+    return paper
+
+
+def _add_run_options(paper: argparse.ArgumentParser) -> None:
+    run = options(paper, Goal.RUN)
+    run.add_argument(
         "--runtime",
         default="auto",
         metavar="NAME",
         help="auto, onnxruntime, openvino or pytorch (default: auto)",
     )
-    options.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda")
-    options.add_argument(
-        "--size", type=size, default=(1024, 2048), metavar="HxW", help="(default: 1024x2048)"
+    run.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)"
     )
-    options.add_argument(
-        "--head",
-        default="logits",
-        choices=("logits", "labels"),
-        help="where a run ends: at the network's logits, or at the label map, upsampled in the "
-        "graph (default: %(default)s)",
+    run.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="CPU threads of each run (default: the runtime chooses)",
     )
-    options.add_argument(
-        "--runs", type=count, default=10, metavar="N", help="of each network (default: 10)"
+    run.add_argument(
+        "--runs",
+        type=count,
+        default=10,
+        metavar="N",
+        help="timed runs of each network (default: 10)",
     )
-    options.add_argument(
-        "--threads", type=count, metavar="N", help="CPU threads a run (default: the runtime's)"
-    )
-    options.add_argument(
-        "--checkpoint",
-        action="append",
-        default=[],
-        metavar="NETWORK=FILE",
-        help="a trained checkpoint of a network, which is measured in place of random weights, "
-        "and scored on --dataset; may be repeated",
-    )
-    add_data_options(options, required=False)
-    options.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
-    options.add_argument(
-        "--report", type=Path, metavar="FILE", help="write a self-contained HTML report"
-    )
-    return options
 
 
 def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:
@@ -89,7 +116,11 @@ def _checkpoints(texts: list[str], names: list[str]) -> dict[str, Path]:
                 f"--checkpoint {text}: expected NETWORK=FILE with one of {', '.join(NETWORKS)}"
             )
         if name not in names or name in files:
-            why = "is given twice" if name in files else "is in none of the tables asked for"
+            why = (
+                "is given twice: give one file"
+                if name in files
+                else "is in no table that is measured: leave it out, or add its table to --table"
+            )
             raise InputError(f"--checkpoint {text}: the network {name} {why}")
         files[name] = Path(file)
         fitting_checkpoint(name, files[name])
@@ -114,9 +145,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     tables = tables_of(arguments.table)
     names = networks_of(tables)
     if bool(arguments.dataset) != bool(arguments.data):
-        raise InputError("--dataset and --data are given together: the layout and its folder")
+        raise InputError("--dataset and --data need each other: give the layout and its folder")
     if arguments.dataset and not arguments.checkpoint:
-        raise InputError("--dataset scores checkpoints, and there is no --checkpoint NETWORK=FILE")
+        raise InputError(
+            f"--dataset {arguments.dataset} scores checkpoints only: give --checkpoint "
+            "NETWORK=FILE, or leave out --dataset and --data"
+        )
     packages = ("torch", "safetensors", "onnx", "onnxscript", "onnxsim")
     require("building the networks of the paper", "export", *packages)
     runtime, device = _choose(arguments.runtime, arguments.device)

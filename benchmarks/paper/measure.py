@@ -238,15 +238,15 @@ def _scope(plan: Plan, together: bool) -> dict[str, str]:
     """What each kind of number covers, in words."""
     end = {
         "logits": "float32 logits in memory, at the network's own output size: normalisation, "
-        "copies and the network; not decoding, resizing, nor upsampling to a label map",
+        "copies and the network; no decoding, no resizing and no upsampling to a label map",
         "labels": "a label map in memory: normalisation, copies, the network, upsampling to the "
-        "image's size and the largest class; not decoding nor resizing",
+        "image's size and the largest class; no decoding and no resizing",
     }[plan.head]
     processes = (
-        "each in a process of its own, all open at once"
+        "each in its own process, and all processes open at the same time"
         if together
-        else "each in a process of its own that is opened and warmed up for every run, since "
-        "memory does not allow all at once"
+        else "each in its own process, which is opened and warmed up for every run, because not "
+        "all fit into memory together"
     )
     measured = {
         "cpu": "growth of the process's peak resident memory",
@@ -254,19 +254,20 @@ def _scope(plan: Plan, together: bool) -> dict[str, str]:
     }[plan.device]
     return {
         "time": f"from a uint8 image in memory to {end}. Median, 10th and 90th percentile of all "
-        "runs; frames/s is 1000 / median ms, a speed-up the ratio of two medians",
-        "order": f"timed runs of each network: {plan.runs}, after {WARMUP} for warming up; one of "
-        f"every network in turn, {processes}",
-        "memory": f"{measured} over the first {WARMUP} runs, above what was held with the model "
+        "runs; frames/s is 1000 / median ms, and the speed-up is the ratio of two medians",
+        "order": f"timed runs of each network: {plan.runs}, after {WARMUP} warm-up runs; the "
+        f"networks take turns, {processes}",
+        "memory": f"{measured} over the first {WARMUP} runs, above the memory with the model "
         "loaded, in a fresh process that runs alone; 1 GB is 10^9 bytes",
-        "graph": "from the graph's shapes, not measured: the outputs of all layers together (a "
-        "ReLU works in place), and the most that is needed at one time if each is freed after its "
-        "last use and sums work in place. GMAC are the convolutions' multiply-adds; parameters are "
-        "all that are trained, batch norm's too",
-        "weights": f"random with the seed {SEED} where no checkpoint is given: neither time nor "
+        "graph": "computed from the graph's shapes, not measured: the outputs of all layers "
+        "together (a ReLU works in place), and the largest outputs that are needed at one time if "
+        "each is freed after its last use and sums work in place. GMAC counts the multiply-adds of "
+        "the convolutions; parameters are all trained ones, with those of batch norm",
+        "weights": f"random with the seed {SEED} if no checkpoint is given: neither time nor "
         "memory depends on them",
-        "score": "of a trained checkpoint where one and a data set are given, otherwise a dash",
-        "paper": "Cityscapes val, one TitanX, Caffe, 1024x2048; its memory is that of the whole "
-        "process on the GPU; where it gives no frames/s or speed-up they are worked out from its "
-        "times",
+        "score": "of a trained checkpoint, if a checkpoint and a data set are given; otherwise a "
+        "dash",
+        "paper": "Cityscapes val, one TitanX, Caffe, 1024x2048; the paper's memory is that of the "
+        "whole process on the GPU; if the paper gives no frames/s or speed-up, they are computed "
+        "from its times",
     }

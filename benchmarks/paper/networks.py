@@ -133,9 +133,7 @@ def tables_of(numbers: list[int]) -> list[PaperTable]:
     known = sorted(n for table in TABLES for n in table.numbers)
     for number in numbers:
         if number not in known:
-            raise InputError(
-                f"there is no table {number} here; known: {', '.join(map(str, known))}"
-            )
+            raise InputError(f"there is no table {number}; known: {', '.join(map(str, known))}")
     return [table for table in TABLES if set(table.numbers) & set(numbers)]
 
 
@@ -185,7 +183,7 @@ def fitting_checkpoint(name: str, path: Path) -> Checkpoint:
     free = {"num_classes"} | ({"width"} if held.get("channels") else set())
     wrong = [k for k, value in wanted.items() if k not in free and held.get(k) != value]
     if wrong:
-        differences = ", ".join(f"{k} {held.get(k)} where {wanted[k]} is due" for k in wrong)
+        differences = "; ".join(f"{k} {held.get(k)}, expected {wanted[k]}" for k in wrong)
         raise ModelError(f"the checkpoint {path} does not hold the network {name}: {differences}")
     return checkpoint
 

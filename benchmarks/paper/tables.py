@@ -111,27 +111,28 @@ def statement(result: dict[str, Any]) -> list[str]:
     pspnet, icnet = (result["networks"][name] for name in (BASELINE, ICNET))
     rates = [one["gmac"] / one["time"]["median_ms"] * 1e3 for one in (pspnet, icnet)]
     lines = [
-        f"Time: the half PSPNet50 takes {compared['time_ratio']:.1f} times ICNet's; the paper's "
-        f"{_LEAST_TIME_RATIO} is {_MET[compared['time_met']]}. It does "
-        f"{compared['gmac_ratio']:.1f} times the multiply-adds ({pspnet['gmac']:.0f} against "
-        f"{icnet['gmac']:.1f} GMAC), and this runtime does {rates[0]:.0f} GMAC a second in the one "
-        f"and {rates[1]:.0f} in the other."
+        f"Time: the half PSPNet50 takes {compared['time_ratio']:.1f} times as long as ICNet; the "
+        f"paper's factor of {_LEAST_TIME_RATIO} is {_MET[compared['time_met']]}. The half PSPNet50 "
+        f"needs {compared['gmac_ratio']:.1f} times as many multiply-adds ({pspnet['gmac']:.0f} "
+        f"against {icnet['gmac']:.1f} GMAC). This runtime does {rates[0]:.0f} GMAC a second in the "
+        f"half PSPNet50 and {rates[1]:.0f} in ICNet."
     ]
     if compared["memory_ratio"] is None:
-        return [*lines, "Memory: not measured, the system does not say."]
+        return [*lines, "Memory: not measured, because the system does not report it."]
     shares = [100 * one["memory_bytes"] / one["kept_bytes"] for one in (pspnet, icnet)]
     text = (
-        f"Memory: the half PSPNet50 takes {compared['memory_ratio']:.1f} times ICNet's "
+        f"Memory: the half PSPNet50 takes {compared['memory_ratio']:.1f} times as much as ICNet "
         f"({_gb(pspnet['memory_bytes']):.3f} against {_gb(icnet['memory_bytes']):.3f} GB); the "
-        f"paper's {_LEAST_MEMORY_RATIO} is {_MET[compared['memory_met']]}. All layers' outputs "
-        f"together, which Caffe holds, are {_gb(pspnet['kept_bytes']):.3f} against "
-        f"{_gb(icnet['kept_bytes']):.3f} GB, {compared['kept_ratio']:.1f} times; what is needed at "
-        f"one time is {_gb(pspnet['live_bytes']):.3f} against {_gb(icnet['live_bytes']):.3f} GB, "
-        f"{compared['live_ratio']:.1f} times. This runtime holds {shares[0]:.0f} % of all layers' "
-        f"outputs for the one and {shares[1]:.0f} % for the other"
+        f"paper's factor of {_LEAST_MEMORY_RATIO} is {_MET[compared['memory_met']]}. Caffe holds "
+        f"the outputs of all layers: {_gb(pspnet['kept_bytes']):.3f} against "
+        f"{_gb(icnet['kept_bytes']):.3f} GB, {compared['kept_ratio']:.1f} times as much. The "
+        f"largest outputs that are needed at one time are {_gb(pspnet['live_bytes']):.3f} against "
+        f"{_gb(icnet['live_bytes']):.3f} GB, {compared['live_ratio']:.1f} times as much. This "
+        f"runtime holds {shares[0]:.0f} % of all layers' outputs for the half PSPNet50 and "
+        f"{shares[1]:.0f} % for ICNet"
     )
     reuses = max(shares) < 100
-    why = ": it takes the memory of outputs that are used up for new ones." if reuses else "."
+    why = ": it reuses the memory of outputs that it no longer needs." if reuses else "."
     return [*lines, text + why]
 
 
@@ -141,7 +142,7 @@ def method(result: dict[str, Any]) -> dict[str, str]:
     threads = result["threads"]
     return {
         "runs on": f"{result['runtime']}, {result['device']}, float32, {size}, batch 1, "
-        + ("threads as the runtime chooses" if threads is None else f"{threads} threads"),
+        + ("the runtime chooses the threads" if threads is None else f"{threads} threads"),
         "time": result["scope"]["time"],
         "order": result["scope"]["order"],
         "memory": result["scope"]["memory"],

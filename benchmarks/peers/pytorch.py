@@ -97,7 +97,7 @@ def open_pytorch(
     if manner.compiled and device == "cpu" and shutil.which(compiler) is None:
         raise UnavailableError(
             f"torch.compile needs a C++ compiler, and there is no {compiler}: install g++, or name "
-            "another in CXX"
+            "another compiler in the environment variable CXX"
         )
     layout = torch.channels_last if manner.channels_last else torch.contiguous_format
     dtype = torch.float16 if manner.half else torch.float32

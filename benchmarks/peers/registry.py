@@ -87,38 +87,46 @@ PEERS: dict[str, Peer] = {
         devices=_ANY,
     ),
     "pytorch-channels-last": Peer(
-        "the same, channels last in memory", "weights", open_pytorch, devices=_ANY
+        "PyTorch, float32, channels last in memory", "weights", open_pytorch, devices=_ANY
     ),
-    "pytorch-fp16": Peer("the same in float16", "weights", open_pytorch, devices=("cuda",)),
+    "pytorch-fp16": Peer(
+        "PyTorch, float16, channels last in memory", "weights", open_pytorch, devices=("cuda",)
+    ),
     "torch-compile": Peer(
-        "`torch.compile` over all of it, from the uint8 image to the uint8 label map",
+        "`torch.compile`, float32, from the uint8 image to the uint8 label map",
         "weights",
         open_pytorch,
         devices=_ANY,
     ),
-    "torch-compile-fp16": Peer("the same in float16", "weights", open_pytorch, devices=("cuda",)),
+    "torch-compile-fp16": Peer(
+        "`torch.compile`, float16, from the uint8 image to the uint8 label map",
+        "weights",
+        open_pytorch,
+        devices=("cuda",),
+    ),
     "onnxruntime": Peer(
-        "ONNX Runtime with its default options, float32, the label map in the graph",
+        "ONNX Runtime with its default options, float32, with the label map in the graph",
         "labels",
         open_onnxruntime,
     ),
     "openvino": Peer(
-        "OpenVINO with its hint LATENCY, float32, the label map in the graph",
+        "OpenVINO with its hint LATENCY, float32, with the label map in the graph",
         "labels",
         open_openvino,
     ),
     "openvino-bare": Peer(
-        "OpenVINO's inference call alone, on the artefact as it is: no label map",
+        "OpenVINO's inference call alone, on the artefact, without the label map",
         "artefact",
         open_bare_openvino,
     ),
     "openvino-bare-core": Peer(
-        "the same without the cast, the transposition and the mean in the graph",
+        "OpenVINO's inference call alone, also without the preprocessing in the graph (cast, "
+        "transposition and mean)",
         "artefact",
         open_bare_openvino,
     ),
     "benchmark_app": Peer(
-        "OpenVINO's own tool on the artefact, in a process of its own",
+        "OpenVINO's own benchmark tool on the artefact, in its own process",
         "artefact",
         time=benchmark_app,
     ),
@@ -171,13 +179,13 @@ def open_peer(
     """
     peer = peers.get(name)
     if peer is None or peer.open is None:
-        why = "is not a peer" if peer is None else "times itself, outside the turns"
+        why = "is not a peer" if peer is None else "times itself and takes no turns"
         known = ", ".join(each for each, row in peers.items() if row.open)
-        raise InputError(f"{name!r} {why}; those that take turns: {known}")
+        raise InputError(f"{name!r} {why}; peers that take turns: {known}")
     path: Path | Checkpoint
     if peer.runs == "artefact":
         if artefact is None:
-            raise InputError(f"{name} runs an artefact, and none was given: name an ONNX file")
+            raise InputError(f"{name} needs an artefact: name an ONNX file")
         path, ours = artefact, _by_us(artefact, size)
     else:
         network = _network(artefact, weights)
@@ -218,8 +226,8 @@ def _in_pytorch(name: str, network: FloatNetwork) -> Checkpoint:
     """A copy of the network, which a peer may move and convert."""
     if not isinstance(network, PytorchNetwork):
         raise InputError(
-            f"{name} runs the network in PyTorch, but only {network.origin.name} is known of it: "
-            "name the network with --network PACKAGE.MODULE:FACTORY, or --weights"
+            f"{name} runs the network in PyTorch, and the reference {network.origin.name} is no "
+            "PyTorch network: give --network PACKAGE.MODULE:FACTORY, or --weights FILE"
         )
     return replace(network.checkpoint, network=copy.deepcopy(network.checkpoint.network))
 
@@ -232,8 +240,8 @@ def _labels_graph(
         return artefact
     if not isinstance(network, PytorchNetwork):
         raise InputError(
-            "it runs a float32 file that makes label maps, and none is here: name one, too, as "
-            "`icnet export --head labels` writes it"
+            "this peer needs a float32 file that makes label maps: also name one that `icnet "
+            "export --head labels` wrote"
         )
     return _exported(network, size, export)
 
@@ -271,8 +279,8 @@ def _check(name: str, labels: UInt8, ours: UInt8) -> None:
     alike = 100 * float(np.mean(labels == ours)) if labels.shape == ours.shape else 0.0
     if alike < _LEAST_ALIKE_PERCENT:
         raise CheckFailed(
-            f"{name} labels {alike:.2f} % of the pixels of a drawn scene as we do, expected at "
-            f"least {_LEAST_ALIKE_PERCENT} %: it does another job, so it is not timed"
+            f"{name} labels {alike:.2f} % of the pixels of a drawn scene as icnet does, expected "
+            f"at least {_LEAST_ALIKE_PERCENT} %: its result differs, so it is not timed"
         )
 
 

@@ -172,7 +172,9 @@ def _read(path: Path, size: Size) -> Any:
         model = core().read_model(path)
         model.reshape([1, *size, 3])
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot load {path} for images of {size}: {error}") from error
+        raise ModelError(
+            f"OpenVINO cannot load {path} for images of {size[0]}x{size[1]}: {error}"
+        ) from error
     return model
 
 
@@ -193,7 +195,7 @@ def _cut(model: Any, path: Path) -> Any:
             break
         end = users[0].output(0)
     if end.get_node() == image:
-        raise ModelError(f"{path} has no preprocessing behind its input: nothing to cut off")
+        raise ModelError(f"{path} has no preprocessing after its input: use openvino-bare")
     before = Model([end], [image], "preprocessing").clone()
     pixels = opset13.parameter(end.get_shape(), end.get_element_type().to_dtype(), "pixels")
     for user in end.get_target_inputs():
@@ -237,7 +239,7 @@ def benchmark_app(path: Path, seconds: float = 10, threads: int | None = None) -
     check_available("openvino", "cpu")
     size = read_onnx_metadata(path).size
     if size is None:
-        raise InputError(f"benchmark_app takes one size, and {path} takes any: export it at one")
+        raise InputError(f"benchmark_app needs one size, but {path} takes any: export it at one")
     hint = ["-hint", "latency"]
     if threads is not None:
         hint = ["-hint", "none", "-nstreams", "1", "-nthreads", str(threads), "-api", "sync"]

@@ -26,6 +26,12 @@ from icnet_deploy.processes import Child
 _CACHES = ("cold", "cached")
 """What a process finds in the cache folder: nothing, or what one before it left there."""
 
+CACHE_WORDS = (
+    "cold: with an empty cache folder, so the process compiles the model and, in a folder, finds "
+    "the fastest file; cached: with the cache of a first process"
+)
+"""`_CACHES` for a reader of the table."""
+
 STAGES = ("python", "import", "image", "load", "first_label_map")
 """Of a process, in order: the interpreter's start; `icnet_deploy.runtime` and its `Predictor`; the
 image's array, read from the disk; the model; its first label map."""

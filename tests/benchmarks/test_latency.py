@@ -41,7 +41,7 @@ def test_every_model_has_its_row(artefact, tmp_path, run):
         assert each.values["total"]["median_ms"] == pytest.approx(np.median(samples), abs=0.01)
         stages = [told["samples_ms"] for stage, told in each.values.items() if stage != "total"]
         assert np.allclose(np.sum(stages, axis=0), samples, atol=0.01)
-    assert "4 runs each, in turn, after 3 to warm up" in done.out
+    assert "of 4 runs each, in turn, after 3 warm-up runs" in done.out
     assert "label map in memory" in done.out
 
 
@@ -140,7 +140,7 @@ def test_the_network_of_the_peers_is_named_or_found(tmp_path, run):
     assert [each.name for each in read_measurements(out)] == ["own", "pytorch"]
     done = run("benchmark", "latency", path, *small, "pytorch")
     assert done.code == 2
-    assert "only own.onnx is known of it: name the network with --network" in done.err
+    assert "the reference own.onnx is no PyTorch network: give --network" in done.err
 
 
 def test_a_peer_that_was_named_alone_must_run(artefact, checkpoint, run, monkeypatch):

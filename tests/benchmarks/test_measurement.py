@@ -82,16 +82,15 @@ def test_a_line_that_is_not_as_it_is_written_is_refused(tmp_path, change):
     line = one().to_dict()
     change(line)
     (tmp_path / "a.jsonl").write_text(json.dumps(line))
-    with pytest.raises(
-        InputError, match=r"a\.jsonl, line 1, is not a measurement as `icnet benchmark"
-    ):
+    refused = r"a\.jsonl, line 1, is not a measurement in the form that `icnet benchmark"
+    with pytest.raises(InputError, match=refused):
         read_measurements(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
 def test_what_is_no_such_file_is_one_line(tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(InputError, match=r"a\.jsonl.* JSON Lines"):
+    with pytest.raises(InputError, match=r"a\.jsonl.* \(JSON Lines\)"):
         read_measurements(tmp_path / "a.jsonl")
     with pytest.raises(InputError, match="cannot read"):
         read_measurements(tmp_path / "no.jsonl")

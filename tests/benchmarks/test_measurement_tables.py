@@ -15,7 +15,7 @@ def test_a_latency_has_percentiles_and_its_ratio_to_the_first(timed):
     (table,) = tables([slow, fast])
     assert column(table, "total") == ["505.0", "5.0"]
     assert column(table, "p99") == ["990.1", "5.0"]
-    assert column(table, "to the first") == ["1.00", "0.01"]
+    assert column(table, "ratio to first") == ["1.00", "0.01"]
     assert column(table, "frames/s") == ["2.0", "200.0"]
     assert column(table, "inference") == ["-", "505.0"]
     assert column(table, "95 %")[0] == ""
@@ -34,8 +34,8 @@ def test_unlike_scopes_stand_apart_and_their_ratio_says_so(timed):
     bare = timed("a, bare", [100.0] * 9, scope="network", subject={"sha256": f"{'a':0<64}"})
     first, second = tables([whole, bare, other])
     assert [table.measured[0].scope for table in (first, second)] == ["image-to-labels", "network"]
-    assert column(first, "to the first") == ["1.00", "0.50"]
-    assert column(second, "to the first") == ["1.00"]
+    assert column(first, "ratio to first") == ["1.00", "0.50"]
+    assert column(second, "ratio to first") == ["1.00"]
     (line,) = across_scopes([whole, bare, other])
     assert line.startswith("across scopes: a on openvino, cpu (image-to-labels) takes 1.10 times")
     assert "(network, which covers less)" in line
@@ -53,7 +53,7 @@ def test_what_times_itself_is_said_to_have_had_no_turns(timed):
     (table,) = tables([bare, alone])
     assert column(table, "total") == ["100.0", "50.0"]
     assert column(table, "95 %") == ["", "-"]
-    assert table.notes[1].startswith("not in turn")
+    assert table.notes[1].startswith("timed in its own process by its own clock, not in turn")
     assert table.notes[1].endswith(": tool")
 
 
@@ -93,6 +93,7 @@ def test_markdown_has_the_scope_and_nothing_where_there_is_nothing(timed):
     found = [timed("a", [1.0] * 9), measured(timed, 15)]
     assert markdown_of("start", found) == ""
     told = markdown_of("latency", found)
-    assert told.startswith("| artefact | precision | on | total | p90 | to the first |\n| --- |")
+    header = "| artefact | precision | runs on | total | p90 | ratio to first |"
+    assert told.startswith(f"{header}\n| --- |")
     assert "Scope: one image at a time" in told
     assert markdown_of("paced", found).count("\n| a |") == 1

@@ -73,7 +73,7 @@ def test_the_profile_tells_every_operator_slowest_first(artefact, runtime):
 
 def test_a_runtime_without_a_profile(artefact):
     image = np.zeros((*SIZE, 3), np.uint8)
-    with pytest.raises(InputError, match="tensorrt on cuda is not read here"):
+    with pytest.raises(InputError, match="no profile of tensorrt on cuda"):
         profile(Run(artefact, "tensorrt", "cuda"), image)
 
 

@@ -208,7 +208,7 @@ def test_a_file_that_fails_ends_it(tmp_path):
 
 def test_wrong_options_are_one_line(artefact, tmp_path, run):
     for argv, told in (
-        (["--scope", "all"], "neither frames-to-labels nor files-to-files"),
+        (["--scope", "all"], "expected frames-to-labels or files-to-files"),
         (["--streams", "0"], "is not a whole number of 1 or more"),
         (["--batch", "1,x"], "is not a whole number of 1 or more"),
         (["--json", str(tmp_path)], "a folder of that name is there"),

@@ -93,7 +93,7 @@ def test_the_networks_run_in_turn(measured):
     assert len(set(order)) == 2
     assert order == order[:2] * 3
     assert result["open_together"] is True
-    assert "in turn" in result["scope"]["order"]
+    assert "the networks take turns" in result["scope"]["order"]
 
 
 def test_the_json_has_raw_samples_versions_and_scopes(measured):
@@ -283,17 +283,17 @@ def test_bad_requests(run, checkpoint, scenes, tmp_path, monkeypatch):
         return done.err
 
     assert "no benchmark 'papers'; known: latency, " in wrong("papers")
-    assert "no table 5 here; known: 1, 2, 3, 4" in wrong("paper", "--table", 5)
+    assert "no table 5; known: 1, 2, 3, 4" in wrong("paper", "--table", 5)
     assert "unknown runtime 'abacus'; known: auto, pytorch" in wrong("paper", "--runtime", "abacus")
     assert "unknown device 'tpu'" in wrong("paper", "--runtime", "pytorch", "--device", "tpu")
     data = ("--dataset", "scenes", "--data", scenes)
-    assert "no --checkpoint" in wrong("paper", *data)
-    assert "given together" in wrong("paper", "--dataset", "scenes")
+    assert "scores checkpoints only: give --checkpoint" in wrong("paper", *data)
+    assert "--dataset and --data need each other" in wrong("paper", "--dataset", "scenes")
     assert "expected NETWORK=FILE" in wrong("paper", "--checkpoint", checkpoint)
     none = tmp_path / "none.safetensors"
     assert "there is no such file" in wrong("paper", "--checkpoint", f"sub4={none}")
     other = wrong("paper", "--checkpoint", f"sub4={checkpoint}")
-    assert "stages sub124 where sub4 is due" in other
+    assert "stages sub124, expected sub4" in other
     away = wrong("paper", "--table", 1, "--checkpoint", f"sub4={checkpoint}")
     assert "in none of the tables asked for" in away
     monkeypatch.setitem(sys.modules, "openvino", None)

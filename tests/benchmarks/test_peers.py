@@ -235,7 +235,7 @@ def test_nothing_is_cut_off_a_graph_without_preprocessing(describe):
 
     path = describe("other.onnx", other)
     with (
-        pytest.raises(ModelError, match="nothing to cut off"),
+        pytest.raises(ModelError, match="no preprocessing after its input: use openvino-bare"),
         open_bare_openvino("openvino-bare-core", path, SIZE, 1),
     ):
         pass
@@ -274,9 +274,9 @@ def test_a_failure_is_told_as_ours(checkpoint):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("caffe", "'caffe' is not a peer; those that take turns: pytorch, "),
-        ("benchmark_app", "times itself, outside the turns"),
-        ("openvino-bare", "none was given"),
+        ("caffe", "'caffe' is not a peer; peers that take turns: pytorch, "),
+        ("benchmark_app", "times itself and takes no turns"),
+        ("openvino-bare", "needs an artefact: name an ONNX file"),
     ],
 )
 def test_a_wrong_request(name, message):
@@ -332,8 +332,8 @@ def test_what_a_peer_cannot_do_with_an_onnx_file_alone_is_said(own, tmp_path):
     with open_peer("openvino", labels, (64, 96), 1, weights=network) as subject:
         assert subject.facts["file"] == "l.onnx"
     for name, words in (
-        ("pytorch", "only a.onnx is known of it: name the network with --network"),
-        ("openvino", "none is here: name one, too, as `icnet export --head la"),
+        ("pytorch", "the reference a.onnx is no PyTorch network: give --network"),
+        ("openvino", "also name one that `icnet export --head labels` wrote"),
     ):
         with (
             pytest.raises(InputError, match=words),

@@ -84,8 +84,8 @@ def test_who_has_no_score_is_named_and_whose_is_another_files_is_told(timed, sco
     ]
     assert "10.0 ms), mIoU 60.00 % (scenes val, 80 images, on openvino)" in drawn[0].words
     assert len(notes) == 2
-    assert "another file of this name and precision" in notes[0]
-    assert notes[1] == "Not drawn, since its mIoU is not known: c on openvino, cpu."
+    assert "another file with this name and precision" in notes[0]
+    assert notes[1] == "Not drawn, because no result gives its mIoU: c on openvino, cpu."
 
 
 def test_scores_of_different_protocols_stand_in_no_picture(scores, tmp_path):
@@ -97,9 +97,8 @@ def test_scores_of_different_protocols_stand_in_no_picture(scores, tmp_path):
     (tmp_path / "verify.json").write_text(json.dumps(verified))
     assert read_scores([tmp_path / "verify.json"])[0].miou_percent == 60
     (tmp_path / "no.json").write_text('{"kind": "paper"}')
-    with pytest.raises(
-        InputError, match=r"no\.json is not JSON of icnet evaluate, icnet parity or icnet"
-    ):
+    refused = r"no\.json is not a JSON result with mIoU, from icnet evaluate, icnet parity or"
+    with pytest.raises(InputError, match=refused + " icnet"):
         read_scores([tmp_path / "no.json"])
 
 
