@@ -112,7 +112,9 @@ def _verified(folder: Path, options: Sequence[str], result: Path) -> None:
     """Has `icnet verify` judge a folder; what is past its budget is recorded all the same."""
     code = verify([str(folder), *options, "--json", str(result)])
     if code not in (0, 1):
-        raise InputError(f"{folder} could not be verified: see above; nothing was recorded")
+        raise InputError(
+            f"{folder} could not be verified, so nothing was recorded: see the error above"
+        )
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -127,7 +129,7 @@ def _named(text: str) -> tuple[str, Path]:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.accuracy",
-        "Record accuracy by network, precision and runtime: a line each, and counts beside it.",
+        "Records the accuracy of each network, precision and runtime as a line.",
         "python -m tools.accuracy runs/unet.json icnet=release -- --dataset camvid --data CamVid",
     )
     p.add_argument(

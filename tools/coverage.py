@@ -245,7 +245,7 @@ def faults(case: Case, found: Mapping[str, float], slack: float = 0.0) -> list[s
     """What is covered too seldom or too often, in words; `slack` is allowed to chance, percent."""
     bounds = {name: (case.least(name), case.most(name)) for name in found if name != _NAIVE}
     return [
-        f"{case}: {name} is covered in {found[name]:.1f} % of draws, expected {least:g} to {most:g}"
+        f"{case}: {name} is held in {found[name]:.1f} % of draws, expected {least:g} to {most:g}"
         for name, (least, most) in bounds.items()
         if not least - slack <= found[name] <= most + slack
     ]
@@ -279,12 +279,16 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.coverage",
-        "Count how often intervals cover the true difference, in worlds of real counts.\n"
-        "Exits with 1 if one does so too seldom, or from 50 groups on too often.",
+        "Measures how often the intervals hold the true difference, on counts of real images.",
         "python -m tools.coverage --draws 2000 -o benchmarks/results/coverage-camvid.json",
     )
-    p.add_argument("--draws", type=count, default=2000, help="of each case (default: 2000)")
-    p.add_argument("--jobs", type=count, default=os.cpu_count() or 1, help="processes")
+    p.add_argument("--draws", type=count, default=2000, help="draws of each case (default: 2000)")
+    p.add_argument(
+        "--jobs",
+        type=count,
+        default=os.cpu_count() or 1,
+        help="processes that work at the same time (default: one for each core)",
+    )
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="write the result as JSON")
     return p
 

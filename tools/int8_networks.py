@@ -293,13 +293,7 @@ def record(out: Path, names: Sequence[str], counts: Mapping[str, int], rounds: i
 
 _HEADER = (
     *("network", "float32, mIoU %", "file", "runs on", "verdict", "mIoU, points", "lowest class"),
-    *(
-        "labels alike %",
-        "multiply-adds in 8 bits %",
-        "time to float32",
-        "layers in float",
-        "engine",
-    ),
+    *("labels alike %", "multiply-adds in 8 bits %", "time to float32", "in float", "engine"),
 )
 
 
@@ -344,7 +338,7 @@ def _line(network: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.int8_networks",
-        "Quantize seven networks, verify and time them; exits with 1 where one does not pass.",
+        "Quantizes seven networks, verifies and times them, and fails if one does not pass.",
         "python -m tools.int8_networks runs/own_network --json int8-networks.json",
     )
     p.add_argument("out", type=Path, metavar="OUT", help="of examples/own_network/run.py")

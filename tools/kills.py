@@ -221,7 +221,7 @@ def _require_whole(path: Path) -> None:
     if path.name.startswith("events.out.") or path.name == "hparams.yaml":
         return  # TensorBoard's, to which it adds as it goes
     if path.suffix not in lines or path.name.startswith("."):
-        raise CheckFailed("a file that nobody knows")
+        raise CheckFailed("this file has an unknown suffix")
     lines[path.suffix](path)
 
 
@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m tools.kills`; returns its exit code."""
     p = parser(
         "python -m tools.kills",
-        "Kill commands at random moments, and look at what they leave.",
+        "Kills commands at random moments, and checks what files they leave.",
         "python -m tools.kills --kills 100 --json benchmarks/results/kills-cpu.json",
     )
     p.add_argument("--kills", type=count, default=100, help="of all commands together (100)")

@@ -59,7 +59,7 @@ def closing(output: str) -> tuple[str, list[str]]:
     """Pytest's closing line, and the tests that failed; CheckFailed if it did not come to it."""
     lines = _CLOSING.findall(output)
     if not lines:
-        raise CheckFailed(f"pytest did not come to its end: {output[-2000:]}")
+        raise CheckFailed(f"pytest did not finish: {output[-2000:]}")
     return lines[-1], _FAILED.findall(output)
 
 
@@ -80,9 +80,8 @@ def _tests(folder: Path, pins: dict[str, str], paths: Sequence[str]) -> tuple[st
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.lowest",
-        "Run the tests with the lowest versions that pyproject.toml allows, and say whether later "
-        "Pythons\nhave wheels of all that is needed. Needs the network. Exits with 1 if a test "
-        "fails.",
+        "Runs the tests with the lowest versions that pyproject.toml allows, and checks that later "
+        "Pythons have wheels of every package (needs the network).",
         "python -m tools.lowest --json benchmarks/results/lowest.json",
     )
     p.add_argument(

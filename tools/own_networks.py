@@ -134,7 +134,7 @@ def _line(
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.own_networks",
-        "Record what examples/own_network/run.py made.",
+        "Records the results of examples/own_network/run.py.",
         "python -m tools.own_networks runs/own_network --json own-networks.json",
     )
     p.add_argument("folder", type=Path, metavar="OUT", help="of examples/own_network/run.py")

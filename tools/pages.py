@@ -268,7 +268,7 @@ def run_page(page: Path, made: Path, folder: Path, where: Sequence[str]) -> list
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = parser(
         "python -m tools.pages",
-        "Run the commands that the documentation shows, with small stand-ins for a user's files.",
+        "Runs the commands of the documentation, with small files in place of a user's own.",
         "python -m tools.pages docs/start.md --where test",
     )
     p.add_argument("pages", nargs="*", type=Path, metavar="PAGE", help="(default: all)")
@@ -295,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     chosen = [(ROOT / page).absolute() for page in args.pages] or pages()
     if unknown := [str(page) for page in chosen if page not in pages()]:
-        raise InputError(f"{', '.join(unknown)}: no page of the documentation")
+        raise InputError(f"{', '.join(unknown)}: not a page of the documentation")
     where = ("test", "long") if args.where == "all" else (args.where,)
     folder = args.folder.absolute()
     made = folder / "stand-ins"

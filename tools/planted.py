@@ -80,7 +80,7 @@ def plant(
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.planted",
-        "Write a file that labels a share of one class's pixels as another class.",
+        "Writes a file that labels a share of one class's pixels as another class.",
         "python -m tools.planted icnet-labels.onnx --classes road building --percent 1 "
         "-o planted.onnx",
     )
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     own, other = args.classes
     plant(args.source, args.out, (own, other), args.percent / 100)
-    print(f"{args.out}: {args.percent:g} % of the pixels of {own} are {other}")
+    print(f"{args.out} labels {args.percent:g} % of the pixels of {own} as {other}")
     return 0
 
 

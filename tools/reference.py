@@ -129,11 +129,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     p = parser(
         "python -m tools.reference",
-        "Write the page of all commands and options.",
+        "Writes the page of all commands and options.",
         "python -m tools.reference --check",
     )
-    p.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="(default: %(default)s)")
-    p.add_argument("--check", action="store_true", help="change nothing; exit 1 if it is not so")
+    p.add_argument(
+        "--page", type=Path, default=PAGE, metavar="FILE", help="the page (default: %(default)s)"
+    )
+    p.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the page is out of date"
+    )
     args = p.parse_args(argv)
     text = page()
     if not args.check:

@@ -39,8 +39,7 @@ _FACTOR = Kind(lambda value: isinstance(value, float) and 0.1 <= value <= 10, "f
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.relabel",
-        "Label the images of a folder that a teacher labelled again, by a checkpoint and the "
-        "teacher together.",
+        "Labels the images of a folder again, by a checkpoint and the folder's teacher together.",
         "python -m tools.relabel icnet.safetensors taught -o taught-again --scales 1.5 2 3",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint, .safetensors")

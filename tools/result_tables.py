@@ -218,11 +218,18 @@ def _names(value: object, digest: str) -> bool:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.result_tables",
-        "Write the README's tables from recorded results.",
+        "Writes the tables of a page from recorded results.",
         "python -m tools.result_tables --check",
     )
-    p.add_argument("--readme", type=Path, default=Path("README.md"))
-    p.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    p.add_argument(
+        "--readme", type=Path, default=Path("README.md"), help="the page (default: %(default)s)"
+    )
+    p.add_argument(
+        "--results",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder of the results (default: %(default)s)",
+    )
     p.add_argument("--check", action="store_true", help="exit with 1 if a table is out of date")
     return p
 
@@ -254,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fresh == text:
         return 0
     if args.check:
-        raise CheckFailed(f"{args.readme}'s tables are not those of {args.results}: run me")
+        raise CheckFailed(
+            f"{args.readme}'s tables do not match {args.results}: run this command without --check"
+        )
     write_text(args.readme, fresh)
     return 0
 

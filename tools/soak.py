@@ -109,7 +109,9 @@ def soak(predictor: Predictor, predictions: int, every: int, seed: int) -> list[
         predictor.predict(np.ascontiguousarray(noise[:height, :width]))
         if done % every == 0:
             if not np.array_equal(predictor.predict(same).labels, first):
-                raise CheckFailed(f"after {done} predictions an image has other labels than before")
+                raise CheckFailed(
+                    f"after {done} predictions the labels of an image differ from its first ones"
+                )
             samples.append(Sample.now(done))
     return samples
 
@@ -134,8 +136,7 @@ def result(samples: Sequence[Sample]) -> dict[str, Any]:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.soak",
-        "Predict many images of ever other sizes, 64 to 512 pixels a side, and say by how much "
-        "memory, threads and open files grow. Exits with 1 if they do.",
+        "Predicts many images of changing sizes, and fails if memory, threads or open files grow.",
         "python -m tools.soak icnet-any.onnx --runtime openvino --json soak-openvino.json",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file of a free size")
@@ -161,14 +162,14 @@ def require_level(found: dict[str, Any], most: float) -> None:
     memory = found["mib_in_100000"]
     if memory["low"] > most:
         raise CheckFailed(
-            f"memory grows by {memory['value']:.1f} MiB in 100,000 predictions, at least "
-            f"{memory['low']:.1f}; expected at most {most:g}"
+            f"memory grows by {memory['value']:.1f} MiB (at least {memory['low']:.1f}) in 100,000 "
+            f"predictions; expected at most {most:g}"
         )
     for what in ("threads", "files"):
         if found["last"][what] > found["first"][what]:
             raise CheckFailed(
-                f"the process has {found['last'][what]} {what}, after "
-                f"{found['first']['predictions']} predictions it had {found['first'][what]}"
+                f"the process has {found['last'][what]} {what}; it had {found['first'][what]} "
+                f"after {found['first']['predictions']} predictions"
             )
 
 
@@ -177,7 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     args = _arguments().parse_args(argv)
     if args.predictions < 100:
-        raise InputError(f"--predictions {args.predictions}: a slope needs 100 or more")
+        raise InputError(
+            f"--predictions {args.predictions} is too few for a slope: give 100 or more"
+        )
     every = max(1, args.predictions // 500)
     with Predictor.open(args.model, args.runtime, "cpu", args.threads) as predictor:
         samples = soak(predictor, args.predictions, every, args.seed)

@@ -178,7 +178,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.tiles",
-        "Compare tiles with the whole image, on drawn scenes.",
+        "Compares labels in tiles with labels of the whole image, on drawn scenes.",
         "python -m tools.tiles free.onnx tile-512x1024.onnx --json tiles-scenes.json",
     )
     p.add_argument("whole", metavar="WHOLE", help="an ONNX file of free size, or of the scenes'")
@@ -203,9 +203,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for path in (args.whole, *args.tiled)
         )
         if {p.metadata.weights_sha256 for p in tiled} != {whole.metadata.weights_sha256}:
-            raise InputError("the files are not of one network: their weights differ")
+            raise InputError("the files have different weights: give files of one network")
         if whole.size not in (None, args.size):
-            raise InputError(f"{args.whole} takes {whole.size}, the scenes are {args.size}")
+            raise InputError(
+                f"{args.whole} takes images of {whole.size}, the scenes are {args.size}: set --size"
+            )
         score = Score.of(scenes, whole.metadata)
         ways = [way for each in tiled for way in _ways(each, scenes, args.size)]
         for sample in tqdm(scenes, desc="tiles", unit="image", disable=None):

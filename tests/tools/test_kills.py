@@ -33,7 +33,7 @@ DAMAGE = {
     "half a page": lambda out: (out / "a.html").write_text("<html>"),
     "half a model": lambda out: (out / "a.onnx").write_bytes(b"\x08\x08"),
     "a hidden file of another name": lambda out: (out / ".a.png.part").write_bytes(b"half"),
-    "a file that nobody knows": lambda out: (out / "a.tmp").write_bytes(b"half"),
+    "this file has an unknown suffix": lambda out: (out / "a.tmp").write_bytes(b"half"),
 }
 
 

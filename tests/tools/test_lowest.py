@@ -54,7 +54,7 @@ def test_the_closing_line_is_pytests_own(output, line, failed):
 
 
 def test_tests_that_did_not_come_to_their_end_are_no_result():
-    with pytest.raises(CheckFailed, match="did not come to its end"):
+    with pytest.raises(CheckFailed, match="did not finish"):
         lowest.closing("Segmentation fault\n")
 
 

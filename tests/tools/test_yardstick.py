@@ -117,7 +117,7 @@ def test_it_scores_and_records_and_compares(folders, trained, small, tmp_path, c
     assert main([str(word) for word in again]) == 0
     assert "mIoU, points from trained.safetensors" in capsys.readouterr().out
     assert main([str(word) for word in (*again, "--limit", 1)]) == 2
-    assert "was scored otherwise in the other result" in capsys.readouterr().err
+    assert "was scored on other frames in the other result" in capsys.readouterr().err
 
 
 def test_without_a_street_there_is_nothing_to_score(checkpoint, capsys):

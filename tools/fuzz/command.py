@@ -35,32 +35,43 @@ _LARGEST_KEPT = 2_000  # bytes of an input
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p = parser(
         "python -m tools.fuzz",
-        "Try inputs of every kind that the product reads: each must give a result or an error of\n"
-        "ours. Begin in the clone's root. Without --minutes each target is tried until it has had\n"
-        "its number of inputs, those of --json among them, a million in all.",
+        "Tries inputs of every kind that icnet reads: each must give a result or an icnet error.",
         "python -m tools.fuzz images models --minutes 10 --json benchmarks/results/fuzz.json",
     )
-    p.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
     p.add_argument(
-        "--minutes", type=number_type(POSITIVE), metavar="N", help="in all, shared by the targets"
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help=f"what to try: {', '.join(TARGETS)} (default: all)",
     )
-    p.add_argument("--inputs", type=count, metavar="N", help="of each target, at most")
-    p.add_argument("--seed", type=number_type(FROM_ZERO), help="draws the inputs (default: new)")
+    p.add_argument(
+        "--minutes",
+        type=number_type(POSITIVE),
+        metavar="N",
+        help="time for all targets together (default: "
+        "until each target has its number of inputs, with those in --json; a million in all)",
+    )
+    p.add_argument("--inputs", type=count, metavar="N", help="most inputs of each target")
+    p.add_argument(
+        "--seed", type=number_type(FROM_ZERO), help="seed of the inputs (default: a new one)"
+    )
     p.add_argument("--json", type=Path, metavar="FILE", help="add this run to the file")
     p.add_argument(
         "--work",
         type=Path,
         default=Path("runs/fuzz"),
         metavar="DIR",
-        help="what is gone on with, and what was found (default: %(default)s)",
+        help="folder for the inputs that were found, and for the next run (default: %(default)s)",
     )
     p.add_argument(
-        "--plain", action="store_true", help="do not let the code that is reached guide the inputs"
+        "--plain",
+        action="store_true",
+        help="draw inputs without looking at the code that they reach",
     )
     p.add_argument(
         "--keep",
         action="store_true",
-        help=f"afterwards keep small inputs that showed new ways in {KEPT}",
+        help=f"afterwards keep small inputs that reached new code in {KEPT}",
     )
     args = p.parse_args(argv)
     unknown = sorted(set(args.targets) - TARGETS.keys())
@@ -79,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     by_code = guided() and not args.plain
     if not by_code and not args.plain:
         print(
-            "atheris is not installed, so that inputs are drawn without regard to the code that "
-            'they reach: pip install -e ".[fuzz]"'
+            "atheris is not installed, so inputs are drawn without looking at the code that they "
+            'reach: pip install -e ".[fuzz]"'
         )
     seed = int(args.seed) if args.seed is not None else Random().randrange(1 << 31)
     begun = datetime.now(UTC).isoformat(timespec="seconds")

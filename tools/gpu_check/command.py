@@ -28,12 +28,12 @@ from tools.gpu_check.steps import ROOT, Setting
 Step = Callable[[Setting], dict[str, Any]]
 
 STEPS: Mapping[str, tuple[Step, str]] = {
-    "found": (found, "what is there; a copy's bytes a second, products a second; a frame's floor"),
-    "kernel": (kernel, "the label map's kernel: equal to the dense way, its time beside its bytes"),
+    "found": (found, "what is installed; the GPU's limits, and the least time of a frame"),
+    "kernel": (kernel, "the label map's kernel: whether it equals the dense way, and its time"),
     "parity": (work.parity, "ONNX Runtime's artefacts against PyTorch float32 on the CPU"),
     "speed": (work.speed, "ONNX Runtime and PyTorch in turn, then batch by batch"),
     "engines": (work.engines, "TensorRT-RTX and TensorRT: build, parity and speed"),
-    "compiled": (work.compiled, "PyTorch compiled, in turn with PyTorch as it comes"),
+    "compiled": (work.compiled, "compiled PyTorch, in turn with eager PyTorch"),
     "marked": (work.marked, "the tests marked for TensorRT or a GPU"),
 }
 """Step -> what does it, and what it does, in their order: cheap ones that tell much first."""
@@ -80,7 +80,9 @@ def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
         held = parse(out.read_bytes())
         differ = [name for name, value in as_read(fresh).items() if held.get(name) != value]
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{out} is no file of this command: {error}") from error
+        raise InputError(
+            f"{out} is not a file of this command ({error}): name another file with --out"
+        ) from error
     if differ:
         name = differ[0]
         raise InputError(
@@ -92,7 +94,9 @@ def merged(out: Path, fresh: dict[str, Any]) -> dict[str, Any]:
 
 def summary_text(results: Mapping[str, Any]) -> str:
     """A few lines for a person."""
-    lines = ["A rehearsal on the CPU: no number of it is of a GPU."] * bool(results["rehearsal"])
+    lines = ["This was a rehearsal on the CPU: its numbers say nothing about a GPU."] * bool(
+        results["rehearsal"]
+    )
     for name in STEPS:
         if name in results:
             left_out = results[name].get("left_out")
@@ -122,7 +126,7 @@ def _rows(results: Any) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.gpu_check",
-        "Measures all that it can on an NVIDIA GPU, and writes one JSON file.",
+        "Measures everything on an NVIDIA GPU, and writes one JSON file.",
         "python -m tools.gpu_check --artefacts release --seconds 480",
     )
     p.add_argument("--artefacts", type=Path, metavar="FOLDER", help="ONNX files to measure")
@@ -139,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", default="1,4,8", metavar="N,...", help="of speed (%(default)s)")
     p.add_argument("--rounds", type=count, default=10, help="turns in speed (%(default)s)")
     p.add_argument("--images", type=count, default=2, help="scenes of parity (%(default)s)")
-    p.add_argument("--plan", action="store_true", help="only say what it would do, and with what")
+    p.add_argument("--plan", action="store_true", help="only print the steps and the versions")
     return p
 
 
@@ -195,7 +199,9 @@ def _out(arguments: argparse.Namespace) -> Path:
         return out
     here = gpus()
     if not here:
-        raise InputError("nvidia-smi shows no GPU; --device cpu rehearses, --plan only tells")
+        raise InputError(
+            "nvidia-smi shows no GPU: give --device cpu for a rehearsal, or --plan to see the steps"
+        )
     name = re.sub(r"[^a-z0-9]+", "-", here[0]["name"].lower()).strip("-")
     return out or ROOT / "benchmarks" / "results" / f"gpu-{name}.json"
 

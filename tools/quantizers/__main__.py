@@ -29,7 +29,7 @@ _OWN = ("verb", "model", "folder", "calibration", "validation", "nncf", "only", 
 def _arguments() -> argparse.ArgumentParser:
     p = make_parser(
         "python -m tools.quantizers",
-        "Compare quantizers at their best on float32 files with the head `logits`.",
+        "Compares the best files of several quantizers, made from float32 files with logits.",
         "python -m tools.quantizers make icnet.onnx peers/icnet --dataset camvid --data CamVid\n"
         "  python -m tools.quantizers record peers/* --json benchmarks/results",
     )

@@ -87,7 +87,7 @@ class Network:
         network = cls(folder, model, data=tuple(content.pop("data")), **content)
         if not isfile(model) or sha256(model) != network.model_sha256:
             raise InputError(
-                f"{model} is not the float32 file that the files of {folder} were made of: make "
+                f"{model} is not the float32 file from which the files of {folder} were made: make "
                 "them again, with `make --again`"
             )
         return network

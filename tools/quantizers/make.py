@@ -52,8 +52,8 @@ def write_images(
     rest = [image for image, _ in train.files if image not in set(files)]
     if not rest:
         raise InputError(
-            f"all {len(files)} images of {train.name} {train.split} are calibrated on, and "
-            "accuracy control needs others: give a smaller --calibration, or more images"
+            f"calibration uses all {len(files)} images of {train.name} {train.split}, and accuracy "
+            "control needs other images: give a smaller --calibration, or more images"
         )
     others = [rest[i] for i in np.linspace(0, len(rest) - 1, network.validated).astype(int)]
     np.save(network.validation, np.stack([chosen.read(file) for file in others]))

@@ -29,8 +29,8 @@ _LOOKED_AT = ("512x1024",)
 def _arguments() -> argparse.ArgumentParser:
     p = parser(
         "python -m tools.yardstick",
-        "Score a checkpoint on held-out streets, at the sizes that are deployed and under other "
-        "light.\nTo hold them out: icnet train --leave-out REGEX.",
+        "Scores a checkpoint on streets that icnet train --leave-out REGEX held out, at the "
+        "deployed sizes and in other light.",
         "python -m tools.yardstick icnet.safetensors --camvid CamVid --kitti kitti --limit 8",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="a checkpoint, .safetensors")
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if other is not None:
         parts.append(comparison(compared(found["rows"], other["rows"]), other["model"]))
     print("\n\n".join(part.text() for part in parts))
-    print(f"\n{args.model.name} was trained on {data or 'data that it does not name'}")
+    print(f"\n{args.model.name} was trained on {data or 'data that the checkpoint does not name'}")
     return 0
 
 

@@ -154,8 +154,8 @@ def compared(
             continue
         if row["protocol"] != others[key]["protocol"]:
             raise InputError(
-                f"{' '.join(key)} was scored otherwise in the other result: on other frames, or "
-                "with another --limit or --held-out; score both alike"
+                f"{' '.join(key)} was scored on other frames in the other result: score both "
+                "with the same data, --limit and --held-out-... options"
             )
         names = list(row["score"]["iou_percent"])
         mine, its = (
