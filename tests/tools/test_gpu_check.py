@@ -209,7 +209,7 @@ def test_a_rehearsal_measures_and_a_second_call_adds_to_the_file(artefact, tmp_p
     assert added["speed"]["throughput"]["rows"]
     assert added["kernel"] == results["kernel"]
     printed = capsys.readouterr().out
-    assert "A rehearsal on the CPU" in printed
+    assert "This was a rehearsal on the CPU" in printed
     assert "frames/s" in printed
     other = ["--device", "cpu", "--out", str(out), "--only", "kernel", "--size", "64x128"]
     assert gpu_check.main(other) == 2

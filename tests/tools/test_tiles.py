@@ -60,6 +60,6 @@ def test_a_pointwise_network_loses_nothing_in_tiles(models):
 def test_files_of_two_networks_are_refused(models, capfd):
     folder, whole, tiled, other = models
     assert run(folder, whole, tiled, other) == 2
-    assert "not of one network" in capfd.readouterr().err
+    assert "the files have different weights" in capfd.readouterr().err
     assert run(folder, tiled, tiled) == 2
     assert "the scenes are" in capfd.readouterr().err
