@@ -36,7 +36,7 @@ def sensitivity_text(result: Result) -> str:
     if search:
         lines += ["", f"budget: {search['limits']}", _tried(search).text()]
         if search["proof"]:
-            lines += ["", _proved(search["proof"]).text(), f"how sure: {_error(search)}"]
+            lines += ["", _proved(search["proof"]).text(), f"errors: {_error(search)}"]
         lines += [_verdict(search), f"time: {search['time']}"]
     return "\n".join(lines)
 

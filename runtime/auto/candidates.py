@@ -245,7 +245,7 @@ def _runtimes(artefact: ArtefactFile, request: Request, offer: Offer) -> list[st
         offer.left_out.append(f"{name}: it is {kind}, which {request.runtime} does not run")
     meant = [runtime for runtime in asked if row is None or row.meant_for(runtime)]
     offer.left_out += [
-        f"{name} on {runtime}: {artefact.precision} is made for {', '.join(row.runtimes)}"
+        f"{name} on {runtime}: {artefact.precision} is meant for {', '.join(row.runtimes)}"
         for runtime in asked
         if row and runtime not in meant
     ]

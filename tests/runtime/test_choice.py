@@ -122,7 +122,7 @@ def test_the_fastest_is_chosen_in_turn_and_remembered(folder, clock, cache):
         ("a.onnx", "onnxruntime", 3000),
     ]
     assert not why.remembered
-    assert why.left_out == ("b.onnx on onnxruntime: int8 is made for openvino, tensorrt, "
+    assert why.left_out == ("b.onnx on onnxruntime: int8 is meant for openvino, tensorrt, "
                             "tensorrt-rtx",)  # fmt: skip
     two = [("int8", "openvino"), ("fp32", "openvino")]
     assert clock.runs[-2 * ROUNDS :] == two * ROUNDS  # A B A B, without the much slower one
