@@ -70,7 +70,7 @@ def test_what_is_no_result_is_refused_and_nothing_is_written(verified, tmp_path,
         ([tmp_path / "missing.json"], "cannot read"),
         ([tmp_path / "old.json"], "this version's `icnet verify --json`"),
         ([tmp_path / "none.json"], "nothing to record"),
-        ([result, result], "given more than once"),
+        ([result, result], "two results have this name"),
         ([folder, "--", "--dataset", "nosuch", "--data", data[-1]], "could not be verified"),
     ):
         assert accuracy.main([*told, *map(str, given)]) == 2
