@@ -18,11 +18,6 @@ from icnet_deploy.labels import LABEL_SETS, load_label_set
 SPLIT = "val"
 """The part of a data set that is scored, unless another is asked for."""
 
-DATASET_HELP = (
-    f"how the folder is laid out: {', '.join(DATASETS)}; or PACKAGE.MODULE:OPENER, a function of "
-    "your own that opens it"
-)
-
 OF_LABELS = ("label_values", "class_map")
 """The options that speak of a data set's labels only."""
 
@@ -80,6 +75,14 @@ def add_dataset_options(parser: argparse._ActionsContainer, required: bool = Fal
     )
 
 
+def dataset_help() -> str:
+    """What `--dataset` takes: the layouts that are known now."""
+    return (
+        f"how the folder is laid out: {', '.join(DATASETS)}; or PACKAGE.MODULE:OPENER, a function "
+        "of your own that opens it"
+    )
+
+
 def add_dataset_option(
     parser: argparse._ActionsContainer, required: bool = False, default: str | None = None
 ) -> None:
@@ -90,7 +93,7 @@ def add_dataset_option(
         required=required,
         default=default,
         metavar="NAME",
-        help=f"{DATASET_HELP}{f' (default: {default})' if default else ''}",
+        help=f"{dataset_help()}{f' (default: {default})' if default else ''}",
     )
 
 

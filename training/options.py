@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from icnet_deploy.command import Goal, count, options
-from icnet_deploy.data.options import DATASET_HELP, add_exif_option, add_label_options
+from icnet_deploy.data.options import add_exif_option, add_label_options, dataset_help
 
 TRAINING = "to choose how it trains"
 """The title of the options that set a training."""
@@ -65,7 +65,7 @@ def add_sets_options(
         required=required,
         default=None if required else [],
         metavar="NAME",
-        help=f"{DATASET_HELP}; may be repeated",
+        help=f"{dataset_help()}; may be repeated",
     )
     group.add_argument(
         "--data",
