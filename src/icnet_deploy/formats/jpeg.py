@@ -78,7 +78,7 @@ def kind() -> tuple[str, str]:
     if _reader() is not None:
         return "compiled", "every code of a JPEG is read"
     return "plain", (
-        "only the end and the restart markers of a JPEG are checked, so a JPEG that was cut off and "
+        "only the end and the restart markers of a JPEG are checked, so one that was cut off and "
         "closed again is not noticed: jpeg.c is not compiled, or is older than its Python; install "
         "a C compiler such as gcc, then install icnet-deploy again"
     )
