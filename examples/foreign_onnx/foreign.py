@@ -78,9 +78,15 @@ def main() -> None:
     """Trains and writes the file."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("out", type=Path, metavar="FILE.onnx")
-    p.add_argument("--size", default="64x128", help="HEIGHTxWIDTH (default: %(default)s)")
-    p.add_argument("--scenes", type=int, default=24, help="to train on (default: %(default)s)")
-    p.add_argument("--steps", type=int, default=120, help="of training (default: %(default)s)")
+    p.add_argument(
+        "--size", default="64x128", help="HEIGHTxWIDTH of the scenes (default: %(default)s)"
+    )
+    p.add_argument(
+        "--scenes", type=int, default=24, help="scenes to train on (default: %(default)s)"
+    )
+    p.add_argument(
+        "--steps", type=int, default=120, help="steps of training (default: %(default)s)"
+    )
     args = p.parse_args()
     height, width = map(int, args.size.split("x"))
     torch.manual_seed(0)

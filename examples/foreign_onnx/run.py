@@ -42,13 +42,19 @@ def main() -> None:
     """Goes the whole way and says what it made."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--file", type=Path, help="an ONNX file of yours (default: foreign.py makes it)")
-    p.add_argument("--label-set", default="cityscapes", help="its classes (default: %(default)s)")
-    p.add_argument("--preprocessing", default="imagenet", help="(default: %(default)s)")
+    p.add_argument(
+        "--label-set", default="cityscapes", help="the file's classes (default: %(default)s)"
+    )
+    p.add_argument(
+        "--preprocessing", default="imagenet", help="what its input expects (%(default)s)"
+    )
     p.add_argument("--images", type=Path, help="photos to calibrate on (default: drawn scenes)")
-    p.add_argument("--out", type=Path, default=Path("runs/foreign_onnx"), help="(%(default)s)")
-    p.add_argument("--size", default="64x128", help="of what is drawn (default: %(default)s)")
-    p.add_argument("--steps", default=120, type=int, help="of training, in foreign.py")
-    p.add_argument("--scenes", default=24, type=int, help="drawn for each purpose")
+    p.add_argument(
+        "--out", type=Path, default=Path("runs/foreign_onnx"), help="a folder (%(default)s)"
+    )
+    p.add_argument("--size", default="64x128", help="size of the scenes (default: %(default)s)")
+    p.add_argument("--steps", default=120, type=int, help="steps of training in foreign.py")
+    p.add_argument("--scenes", default=24, type=int, help="scenes drawn for each purpose")
     p.add_argument("--drop", default=1.0, type=float, help="points of mIoU that INT8 may lose")
     args = p.parse_args()
     out, file = args.out.resolve(), args.file

@@ -155,8 +155,10 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Writes both splits; no day is in both."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the data set's")
-    parser.add_argument("--days", type=int, metavar="N", help="of each split (default: 24, 12)")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write")
+    parser.add_argument(
+        "--days", type=int, metavar="N", help="days in each split (default: 24, 12)"
+    )
     arguments = parser.parse_args()
     folder, first = arguments.folder, 0
     for split, usual in DAYS.items():

@@ -57,11 +57,13 @@ def make(name: str, args: argparse.Namespace) -> None:
 def main() -> None:
     """Goes through the networks and says what it made."""
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--out", type=Path, default=Path("runs/own_network"), help="(%(default)s)")
+    p.add_argument(
+        "--out", type=Path, default=Path("runs/own_network"), help="a folder (%(default)s)"
+    )
     p.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], metavar="NAME")
     p.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     p.add_argument("--size", default="128x256", help="HEIGHTxWIDTH (default: %(default)s)")
-    p.add_argument("--steps", type=int, help="of training, of each (default: its own number)")
+    p.add_argument("--steps", type=int, help="steps of training (default: each network's own)")
     p.add_argument("--batch", type=int, default=8, help="images in a step (default: %(default)s)")
     p.add_argument("--train", type=int, default=64, help="scenes to train on")
     p.add_argument("--val", type=int, default=40, help="scenes to verify on")

@@ -55,7 +55,9 @@ def main() -> None:
     """Writes everything and says what it wrote."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("out", type=Path, metavar="DIR")
-    p.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s)")
+    p.add_argument(
+        "--steps", type=int, default=100, help="steps of training (default: %(default)s)"
+    )
     p.add_argument("--train", type=int, default=32, help="scenes to train on (%(default)s)")
     p.add_argument("--val", type=int, default=16, help="scenes to score on (%(default)s)")
     args = p.parse_args()
