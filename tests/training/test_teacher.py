@@ -139,7 +139,7 @@ def test_a_confidence_is_asked_of_data_that_have_one(folders):
             {"min_confidence": 0.5},
             "^min_confidence cannot be used: no data set has the confidences of a teacher",
         ),
-        ({"weigh_confidence": True}, "^weigh_confidence: no data set"),
+        ({"weigh_confidence": True}, "^weigh_confidence cannot be used: no data set"),
     ):
         with pytest.raises(InputError, match=said):
             mix(folders("plain", teacher=False), **settings)
