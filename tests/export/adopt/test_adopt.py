@@ -156,7 +156,7 @@ def test_the_command_says_what_it_found(run, tmp_path):
     )
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].startswith("file: tensorflow-argmax.onnx, of tf2onnx")
+    assert lines[0].startswith("file: tensorflow-argmax.onnx, written by tf2onnx")
     assert "after the logits: Resize, ArgMax, Cast (removed; the label map is the same)" in lines
     assert "upsampling: aligned-corners (found in its last Resize, which is removed)" in lines
     assert lines[-1].startswith("checked against tensorflow-argmax.onnx on ONNX Runtime: 2 images")
