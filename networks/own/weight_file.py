@@ -21,6 +21,7 @@ from icnet_deploy.files import open_file
 from icnet_deploy.networks.released.layer import kind_of
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_LONGEST_HEADER = 100_000_000  # bytes: what the format allows
 _DEEPEST = 3
 """Dicts within dicts that are looked into, as `{"checkpoint": {"model": {"state_dict": ...}}}`."""
 
@@ -93,10 +94,12 @@ def read_states(path: Path) -> list[State]:
         )
     with open_file(path) as file:
         head = file.read(256)
-    if head.startswith((_ZIP, _PICKLE)):
-        value = _unpickled(path, head.startswith(_ZIP))
-    elif head[8:9] == b"{":
+    pickled = head.startswith((_ZIP, _PICKLE))
+    # A safetensors file begins with the length of its header, which may look like a pickle's start.
+    if head[8:9] == b"{" and (not pickled or int.from_bytes(head[:8], "little") < _LONGEST_HEADER):
         value = _safetensors(path)
+    elif pickled:
+        value = _unpickled(path, head.startswith(_ZIP))
     else:
         kind = kind_of(head) or "neither a .safetensors nor a .pth file"
         raise ModelError(f"{path} has no weights: it is {kind}")

@@ -392,9 +392,8 @@ def test_benchmark_app_says_why_it_failed(describe):
     def unknown(graph):
         next(node for node in graph.node if node.op_type == "Conv").op_type = "NoSuchOperator"
 
-    with pytest.raises(
-        BackendError, match=r"benchmark_app failed on .*: -- Conversion is failed for: Conv"
-    ):
+    said = "-- Conversion is failed for: Conv|.* rank has to be known"  # newer, older ones
+    with pytest.raises(BackendError, match=rf"benchmark_app failed on .*: ({said})"):
         benchmark_app(describe("broken.onnx", unknown), 1, 1)
 
 

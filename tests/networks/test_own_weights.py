@@ -121,6 +121,21 @@ def test_weights_of_another_precision_become_float32(tmp_path, trained, kind):
     assert torch.equal(fresh.head.weight, trained.head.weight.to(kind).float())
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"\x80\x04"])
+def test_a_header_whose_length_begins_as_a_pickle_does(start, trained, tmp_path, monkeypatch):
+    monkeypatch.delattr(torch, "load")  # newer ones read safetensors, too
+    state = trained.state_dict()
+    data, path = safetensors.torch.save(state), tmp_path / "net.safetensors"
+    length, unit = int.from_bytes(data[:8], "little"), 256 ** len(start)
+    longer = length + (int.from_bytes(start, "little") - length) % unit
+    header = data[8 : 8 + length].ljust(longer)
+    path.write_bytes(longer.to_bytes(8, "little") + header + data[8 + length :])
+    assert path.read_bytes().startswith(start)
+    fresh = Net()
+    load_weights(fresh, path, "nets:Net")
+    assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
+
+
 def test_a_file_of_safetensors_and_one_without_counters_are_read(loaded, trained):
     state = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
     loaded(prefixed(state, "module."), name="net.safetensors")
