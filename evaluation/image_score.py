@@ -62,7 +62,7 @@ class ImageScore:
             if array.shape != into.shape:
                 raise InputError(
                     f"{where} has another number of classes or region sizes; expected "
-                    f"{classes} classes and {len(one.regions.regions)} sizes: make it anew"
+                    f"{classes} classes and {len(one.regions.regions)} sizes: make it again"
                 )
             into[...] = array
         return one

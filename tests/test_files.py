@@ -359,7 +359,7 @@ def test_what_no_system_has_is_not_written(tmp_path, name, below):
         make_folder,
         lambda path: make_folder(path / "deeper"),
     ):
-        with pytest.raises(OutputError, match="no system has such a name"):
+        with pytest.raises(OutputError, match="no file can have this name"):
             write(tmp_path / f"{below}{name}")
     assert not names(tmp_path)
 

@@ -46,7 +46,7 @@ _WORST_FIRST = (PAST, UNDECIDED, WITHIN)
 
 RUNTIME = Kind(lambda value: value in [*RUNTIMES], "the name of a runtime")
 
-_WHAT = "a record of `icnet verify FOLDER`, which writes it anew"
+_WHAT = "a record of `icnet verify FOLDER`, which writes it again"
 _RECORD = Schema(_WHAT, {"kind": one_of("verified"), "verdicts": list_of(OBJECT)}, newest=_SCHEMA)
 _INTERVAL = dict.fromkeys(("value", "low", "high", "groups", "effective_images"), NUMBER)
 _ENTRY = Schema(

@@ -57,14 +57,13 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of a description, and breaks what is longer than `_LONGEST`.
-
-    The usage shows what must be given, and leaves the options to the lists below it.
-    """
+    """Keeps line breaks of a description and breaks long lines; usage is what must be given."""
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
         due = [action for action in actions if action.required or not action.option_strings]
+        width, self._width = self._width, 1000  # argparse would break between "-o" and its "FILE"
         text = super()._format_usage(usage, due, [], prefix)
+        self._width = width
         more = any(action.dest != "help" for action in actions if action not in due)
         return f"{text.rstrip()} [OPTIONS]\n\n" if more else text
 

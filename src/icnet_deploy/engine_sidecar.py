@@ -98,8 +98,8 @@ class EngineSidecar:
             raise ModelError(
                 f"{path} is not the engine that {sidecar_path(path)} describes: its SHA-256 is "
                 f"{digest[:16]}..., expected {self.engine_sha256[:16]}... An engine is a program: "
-                "build it again with `icnet build-engine`, or get both files anew from where you "
-                "trust them"
+                "build it again with `icnet build-engine`, or copy both files again from a place "
+                "that you trust"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -139,12 +139,12 @@ class ImageFile:
         if self.orientation != 1:
             raise ImageError(
                 f"the label map {self.path} has the EXIF orientation {self.orientation}; expected "
-                "1, pixels stored upright: write it anew, turned, without EXIF"
+                "1, pixels stored upright: turn the pixels and write it again without EXIF"
             )
         if self.header.kind in ("JPEG", "WebP", "AVIF", "JPEG 2000"):
             raise ImageError(
                 f"the label map {self.path} is in {self.header.kind}, which may change values; "
-                "expected PNG, GIF, BMP, TIFF or PGM, in which they are exact: make it anew"
+                "expected PNG, GIF, BMP, TIFF or PGM, in which values are exact: make it again so"
             )
 
     @contextmanager

@@ -304,7 +304,7 @@ def _require_unchanged(path: Path, file: BinaryIO, total: int, entry: Entry, wan
         raise ModelError(
             f"{path} is not the file that was written: its SHA-256 is {digest[:16]}..., its "
             f"metadata say {wanted[:16]}... Bytes of it, or of its external data, were changed or "
-            "lost on the way: copy it again from where it is whole, or export it again"
+            "lost on the way: copy the whole file again, or export it again"
         )
 
 

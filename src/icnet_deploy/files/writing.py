@@ -74,7 +74,7 @@ def _require_possible(path: Path) -> None:
             return
     except UnicodeEncodeError:
         pass
-    raise OutputError(f"cannot write {str(path)!a}: no system has such a name; name another")
+    raise OutputError(f"cannot write {str(path)!a}: no file can have this name; choose another")
 
 
 def require_place(path: Path, *endings: str) -> None:
