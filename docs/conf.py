@@ -26,6 +26,9 @@ html_title = "icnet-deploy"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+smartquotes = False  # they would make a dash of the two hyphens of an option
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
