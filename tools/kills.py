@@ -8,6 +8,7 @@ the same command runs to its end: it must come to the same files, and leave noth
 """
 
 import random
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,17 +25,20 @@ from icnet_deploy.data.scenes import write_scenes
 from icnet_deploy.documents import parse
 from icnet_deploy.errors import CheckFailed
 from icnet_deploy.files import is_leftover, scratch_folder, write_json
-from icnet_deploy.images import ImageFile
-from icnet_deploy.metadata import read_onnx_metadata
-from icnet_deploy.networks.checkpoint import load_checkpoint
 from icnet_deploy.processes import run_tool
 from icnet_deploy.report.tables import Table
 from icnet_deploy.runtime.machine import machine, versions
+from tools.whole import require_whole
 
 _SCHEMA = 1
 _SIZE = (96, 128)
 _KILLED = (-9, 124)
 """Exit codes: of SIGKILL, by itself, and by `run_tool`."""
+
+_TRIES = 5  # runs for each kill, at most: some end before their moment
+
+_PROBE = re.compile(r"tmp/[a-z0-9_]{8}")
+"""Python writes four bytes into a temporary folder to see whether it can, and removes them."""
 
 _TRAINING = """
 width = 0.125
@@ -112,6 +116,11 @@ class Outcome:
     left: int = 0
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def kills(self) -> int:
+        """How often it was killed."""
+        return self.before_an_operation + self.at_a_moment
+
 
 class Place:
     """Where one command runs: its results, its caches and its temporary files.
@@ -180,8 +189,13 @@ class Place:
 
     def files(self) -> set[str]:
         """All files below it; what a run names otherwise each time is left out."""
-        found = (path.relative_to(self.root) for path in self.root.rglob("*") if isfile(path))
-        return {str(path) for path in found if not path.name.startswith("events.out.")}
+        found = (path for path in self.root.rglob("*") if isfile(path) and not self._is_probe(path))
+        names = {str(path.relative_to(self.root)) for path in found}
+        return {name for name in names if not Path(name).name.startswith("events.out.")}
+
+    def _is_probe(self, path: Path) -> bool:
+        name = str(path.relative_to(self.root))
+        return _PROBE.fullmatch(name) is not None and path.read_bytes() in (b"", b"blat")
 
     def leftovers(self) -> list[Path]:
         """Temporary files and folders of ours."""
@@ -193,46 +207,12 @@ class Place:
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
             others = name.startswith("tmp/") and name in self.whole  # as ONNX Runtime's tmp/.ses
-            if isfile(path) and not (others or is_leftover(path) or held & {*path.parents}):
+            known = others or is_leftover(path) or held & {*path.parents}
+            if isfile(path) and not known and not self._is_probe(path):
                 try:
-                    _require_whole(path)
+                    require_whole(path)
                 except Exception as error:  # whatever a reader says of half a file
                     yield f"{name}: {type(error).__name__}: {error}"
-
-
-def _require_whole(path: Path) -> None:
-    """Raises where a file is half-written."""
-    import torch
-
-    from icnet_deploy.training.curve import read_curve
-
-    lines: dict[str, Callable[[Path], object]] = {
-        ".onnx": read_onnx_metadata,
-        ".safetensors": load_checkpoint,
-        ".ckpt": lambda file: torch.load(file, weights_only=False),
-        ".png": _decode,
-        ".jpg": _decode,
-        ".json": lambda file: parse(file.read_bytes()),
-        ".jsonl": lambda file: [parse(line) for line in file.read_bytes().split(b"\n")[:-1]],
-        ".csv": read_curve,
-        ".html": lambda file: _ends(file, "</html>"),
-        ".blob": lambda file: None,  # its reader holds it to its digest
-    }
-    if path.name.startswith("events.out.") or path.name == "hparams.yaml":
-        return  # TensorBoard's, to which it adds as it goes
-    if path.suffix not in lines or path.name.startswith("."):
-        raise CheckFailed("this file has an unknown suffix")
-    lines[path.suffix](path)
-
-
-def _decode(path: Path) -> None:
-    """A picture; of curves with alpha the colours."""
-    ImageFile(path).rgb()
-
-
-def _ends(path: Path, end: str) -> None:
-    if not path.read_text().rstrip().endswith(end):
-        raise CheckFailed("its end is missing")
 
 
 def jobs(folder: Path) -> list[Job]:
@@ -272,6 +252,8 @@ def kill_again_and_again(
 ) -> Outcome:
     """Kills a command, and looks at what is left each time.
 
+    A run that ended before its moment counts for no kill, and another is begun.
+
     Args:
         place: where it runs.
         kills: how often.
@@ -279,26 +261,26 @@ def kill_again_and_again(
         told: is called after each.
 
     Raises:
-        CheckFailed: the command fails without being killed.
+        CheckFailed: the command fails without being killed, or ends before most moments.
     """
     outcome = Outcome(place.job.name)
     operations = place.finish()
     outcome.operations = operations["operations"]
     outcome.seconds = round(operations["last"] - operations["first"], 3)
     place.keep()
-    for number in range(kills):
+    for number in range(_TRIES * kills):
+        if outcome.kills == kills:
+            return outcome
         anew = chance.random() < 0.5
         place.clear() if anew else place.restore()
-        before = place.files()
-        if number % 2:
+        before, had = place.files(), outcome.kills
+        if had % 2:
             at = chance.randint(1, operations["operations"])
-            killed = place.run(at).returncode in _KILLED
-            outcome.before_an_operation += killed
+            outcome.before_an_operation += place.run(at).returncode in _KILLED
         else:
             moment = chance.uniform(operations["first"] * 0.8, operations["last"])
-            killed = place.run(moment=moment).returncode in _KILLED
-            outcome.at_a_moment += killed
-        outcome.begun_anew += killed and anew
+            outcome.at_a_moment += place.run(moment=moment).returncode in _KILLED
+        outcome.begun_anew += anew and outcome.kills > had
         outcome.problems += [f"kill {number}: {one}" for one in _problems(place, before)]
         outcome.left += len(place.leftovers())
         try:
@@ -306,7 +288,13 @@ def kill_again_and_again(
         except CheckFailed as error:
             outcome.problems.append(f"kill {number}, gone on with: {error}")
         outcome.problems += [f"kill {number}, gone on with: {one}" for one in _end(place)]
-        told()
+        if outcome.kills > had:
+            told()
+    if outcome.kills < kills:
+        raise CheckFailed(
+            f"icnet {place.job.name} was killed {outcome.kills} times in {_TRIES * kills} runs, "
+            f"expected {kills}: it ends too soon"
+        )
     return outcome
 
 
@@ -331,7 +319,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     rows = [
         (
             one.command,
-            str(one.before_an_operation + one.at_a_moment),
+            str(one.kills),
             str(one.operations),
             f"{one.seconds:.1f}",
             str(one.left),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
+from icnet_deploy.errors import CheckFailed
 from icnet_deploy.images import write_image
 from tools.kills import Job, Place, kill_again_and_again
 
@@ -51,6 +53,20 @@ def test_what_is_half_written_is_seen(place, blocks, damage):
     DAMAGE[damage](out)
     assert len(list(place.damaged())) == 1
     assert [path.name for path in place.leftovers()] == [f".icnet-{'0' * 16}.tmp"]
+
+
+def test_the_probe_of_a_temporary_folder_is_known_for_what_it_is(place):
+    probe = place.root / "tmp/_i25yoyu"
+    for content, seen in ((b"", 0), (b"blat", 0), (b"half", 1)):
+        probe.write_bytes(content)
+        assert len(list(place.damaged())) == len(place.files()) == seen
+
+
+def test_a_command_that_ends_before_it_is_killed_is_said(place, monkeypatch):
+    monkeypatch.setattr(place, "run", lambda *moment, **more: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(place, "finish", lambda **more: {"operations": 9, "first": 0, "last": 1})
+    with pytest.raises(CheckFailed, match="killed 0 times in 15 runs, expected 3"):
+        kill_again_and_again(place, 3, random.Random(3))
 
 
 @pytest.fixture
