@@ -260,7 +260,7 @@ def test_an_8_bit_file_is_compared_with_the_calibration_that_it_was_made_with(
         (True, ["--runtime", "no"], "unknown runtime 'no'"),
         (True, ["--runtime", "tensorrt-rtx"], "runs engines, but this is an ONNX file"),
         (True, ["--reference", "b.onnx"], "--reference b.onnx is for INT8 and FP16 files"),
-        (True, ["--placement", "int8", "--split", "val"], "--split val is for the images of a"),
+        (True, ["--placement", "int8", "--split", "val"], "--split val is for a data set, but"),
         (True, ["--placement", "int8"], "holds no calibration of"),
         (False, ["--placement", "int8"], "has no labels, and the score of a block needs labels"),
         (False, ["--reference", "b.onnx"], "--reference b.onnx needs --layers"),
