@@ -72,5 +72,7 @@ def test_a_label_map_of_one_channel_whose_logits_are_not_to_be_had(take, changed
 
 
 def test_rows_and_columns_turned_are_refused(take, changed):
-    with pytest.raises(ModelError, match="logits of 96x64; expected logits that are not larger than the image"):
+    with pytest.raises(
+        ModelError, match="logits of 96x64; expected logits that are not larger than the image"
+    ):
         take(changed(turned(2, 1, 0)))
