@@ -37,7 +37,13 @@ from icnet_deploy.data.options import (
 )
 from icnet_deploy.data.photos import photos
 from icnet_deploy.errors import DatasetError, InputError, require
-from icnet_deploy.files import make_folder, real_path, sha256, without_empty_folders
+from icnet_deploy.files import (
+    make_folder,
+    real_path,
+    require_folder_name,
+    sha256,
+    without_empty_folders,
+)
 from icnet_deploy.images import Fitting
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.metadata import ArtefactMetadata
@@ -301,6 +307,8 @@ def _outs(model: Path, out: Path | None, placements: Sequence[str]) -> dict[str,
     elif out is not None and not isdir(out) and _is_of_a_file(out):
         raise InputError(f"-o {out}: name a folder, or a file that ends in .onnx")
     else:
+        if out is not None:
+            require_folder_name(out, "-o")
         stem = model.stem.removesuffix("-fp32")
         files = {p: (out or model.parent) / f"{stem}-{p}.onnx" for p in placements}
     for path in files.values():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from icnet_deploy.cli import main
 from icnet_deploy.errors import ImageError, InputError, ModelError, OutputError
 from icnet_deploy.files import (
     find_files,
@@ -19,6 +20,7 @@ from icnet_deploy.files import (
     make_folder,
     read_file,
     replacing,
+    require_folder_name,
     require_place,
     sha256,
     why_no_folder,
@@ -415,3 +417,40 @@ def test_what_a_process_has_open_is_not_replaced(path):
     """`--json /dev/stdout` would put a file in its place, for every program of the machine."""
     with pytest.raises(OutputError, match="name a file"):
         write_text(path, "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("out.png", "out"),
+        ("a/b.MP4", "a/b"),
+        ("x.onnx", "x"),
+        ("r.json", "r"),
+        ("w.safetensors", "w"),
+    ],
+)
+def test_a_new_folder_is_not_called_like_a_file(tmp_path, name, given):
+    with pytest.raises(InputError, match=f"names a folder: give a folder, such as -o .*/{given}$"):
+        require_folder_name(tmp_path / name, "-o")
+    (tmp_path / name).mkdir(parents=True)
+    require_folder_name(tmp_path / name, "-o")  # there is such a folder: it is meant
+
+
+@pytest.mark.parametrize("name", ["release", "v1.2", "street-int8.2026", "a.png/b", "."])
+def test_folders_of_other_names_are_none_of_files(tmp_path, name):
+    require_folder_name(tmp_path / name, "-o")
+
+
+def test_each_command_that_makes_a_folder_refuses_the_name_of_a_file(tmp_path, capsys, artefact):
+    out = tmp_path / "result.png"
+    model, images = str(artefact), str(tmp_path)
+    scores = ["--dataset", "scenes", "--data", images, "--save-predictions", str(out)]
+    for words in (
+        ["scenes", str(out)],
+        ["predict", images, "--model", model, "-o", str(out)],
+        ["quantize", model, "--images", images, "-o", str(out)],
+        ["evaluate", model, *scores],
+    ):
+        assert main(words) == 2, words
+        assert f"{out} ends in .png, as a file does" in capsys.readouterr().err, words
+        assert not out.exists()

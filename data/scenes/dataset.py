@@ -13,7 +13,7 @@ from icnet_deploy.command import command, count, parser, size
 from icnet_deploy.data import Dataset, Sample
 from icnet_deploy.data.scenes.scene import draw_scene
 from icnet_deploy.errors import InputError
-from icnet_deploy.files import make_folder
+from icnet_deploy.files import make_folder, require_folder_name
 from icnet_deploy.images import read_grey, write_image, write_labels
 from icnet_deploy.labels import CITYSCAPES
 
@@ -143,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the split to write (default: %(default)s)",
     )
     args = p.parse_args(argv)
+    require_folder_name(args.out, "")
     written = write_scenes(args.out, args.count, args.size, args.seed, args.split)
     height, width = args.size
     print(f"{len(written)} scenes of {height}x{width} in {written[0].parent}")

@@ -58,7 +58,7 @@ from icnet_deploy.evaluation.model import (
 from icnet_deploy.evaluation.origins import open_own
 from icnet_deploy.evaluation.pictures import Gallery
 from icnet_deploy.evaluation.score import Size, UInt8
-from icnet_deploy.files import make_folder, write_json, write_text
+from icnet_deploy.files import make_folder, require_folder_name, write_json, write_text
 from icnet_deploy.runtime.backends.registry import ENGINE_RUNTIMES
 
 _PICTURES = 6  # sets of pictures in a report: about 0.4 MB each
@@ -188,6 +188,7 @@ def _check(arguments: argparse.Namespace, paths: Sequence[Path | None]) -> None:
         )
     check_outputs(arguments, "plot")
     if arguments.save_predictions:
+        require_folder_name(arguments.save_predictions, "--save-predictions")
         make_folder(arguments.save_predictions)
 
 

@@ -15,13 +15,13 @@ from icnet_deploy import command as shared
 from icnet_deploy.command import Goal
 from icnet_deploy.documents import POSITIVE, PROBABILITY
 from icnet_deploy.errors import ImageError, InputError
-from icnet_deploy.files import PREDICTION_LOG, make_folder
+from icnet_deploy.files import PREDICTION_LOG, make_folder, require_folder_name
 from icnet_deploy.formats.decode import LIMIT
 from icnet_deploy.integrity import artefact_sha256
 from icnet_deploy.labels import IGNORE, LabelSet
 from icnet_deploy.runtime.answer import Prediction
 from icnet_deploy.runtime.backends.registry import DEVICES, RUNTIMES
-from icnet_deploy.runtime.predict.inputs import Item, find_items, require_folder_name
+from icnet_deploy.runtime.predict.inputs import Item, find_items
 from icnet_deploy.runtime.predict.labelling import Timings, label_files
 from icnet_deploy.runtime.predict.log import PredictionLog
 from icnet_deploy.runtime.predict.sure import SureLabels, check_unsure
@@ -178,7 +178,7 @@ def _limited(megapixels: float | None) -> Iterator[None]:
 
 
 def _predicted(args: argparse.Namespace) -> int:
-    require_folder_name(args.output)
+    require_folder_name(args.output, "-o")
     items = find_items(args.inputs, args.output)
     with Predictor.open(
         args.model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from os.path import exists, isdir, isfile
+from os.path import isdir, isfile
 from pathlib import Path
 
 from icnet_deploy.errors import ImageError, InputError
@@ -94,21 +94,6 @@ def find_items(
         taken |= results
         items.append(item)
     return items
-
-
-def require_folder_name(output: Path) -> None:
-    """Refuses a new folder of results that is called like a file, as if -o named one result.
-
-    Raises:
-        InputError: nothing has that name yet, and it ends as an image's or a video's does.
-    """
-    suffix = output.suffix.lower()
-    if suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not exists(output):
-        kind = "a video" if suffix in VIDEO_SUFFIXES else "an image"
-        raise InputError(
-            f"-o {output} is the name of {kind}, but -o names the folder for the results: give a "
-            f"folder, such as -o {output.with_suffix('')}"
-        )
 
 
 def _pages(path: Path) -> int:

@@ -252,16 +252,16 @@ def test_a_tiff_that_lost_a_page(predict, out, blocks, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("result.png", "an image"), ("a/b.JPEG", "an image"), ("c.mp4", "a video")]
+    ("name", "ending"), [("result.png", ".png"), ("a/b.JPEG", ".JPEG"), ("c.mp4", ".mp4")]
 )
 def test_a_folder_of_results_that_is_called_like_one_file(
-    predict, blocks, tmp_path, capfd, name, kind
+    predict, blocks, tmp_path, capfd, name, ending
 ):
     """`-o result.png`: who writes that expects one picture, not a folder."""
     write_image(tmp_path / "a.png", blocks(SIZE))
     result = tmp_path / name
     code = predict(tmp_path / "a.png", options=("-o", result))
-    wanted = f"-o {result} is the name of {kind}, but -o names the folder for the results: give"
+    wanted = f"-o {result} ends in {ending}, as a file does, but -o names a folder: give"
     assert_refused(code, capfd, wanted, f"such as -o {result.with_suffix('')}")
     assert not result.parent.exists() or not result.exists()
     result.mkdir(parents=True)  # there is such a folder: it is meant

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
+from mimetypes import MimeTypes
 from os.path import exists, isdir
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,29 @@ _OLD = re.compile(r"\..+\.\d+\.tmp(\..*)?")
 
 _swept: set[tuple[int, int]] = set()
 """Device and inode of the folders that this process has swept."""
+
+
+_OF_FILES = {".onnx", ".engine", ".plan", ".safetensors", ".pth", ".jsonl", ".toml", ".npy"}
+"""Endings of files that Python's table of types lacks."""
+
+
+def require_folder_name(path: Path, option: str) -> None:
+    """Refuses a new folder that is called like a file, as if a result of one file were meant.
+
+    Args:
+        path: of the folder to be made.
+        option: that named it, such as `-o`; "" for an argument.
+
+    Raises:
+        InputError: nothing has that name yet, and it ends as files do.
+    """
+    known = MimeTypes().guess_type(path.name.lower())[0] is not None
+    if not exists(path) and (known or path.suffix.lower() in _OF_FILES):
+        start = f"{option} " if option else ""
+        raise InputError(
+            f"{start}{path} ends in {path.suffix}, as a file does, but {option or 'it'} names a "
+            f"folder: give a folder, such as {start}{path.with_suffix('')}"
+        )
 
 
 def make_folder(path: str | Path) -> Path:
