@@ -108,7 +108,7 @@ def test_what_is_appended_is_found(model):
 def test_a_predictor_refuses_it_with_what_to_do(model):
     content = model.read_bytes()
     model.write_bytes(_with_bit(content, 8 * (len(content) // 2)))
-    with pytest.raises(ModelError, match=r"not the file that was written.*copy the whole file again"):
+    with pytest.raises(ModelError, match=r"not the file that was written.*copy the whole file"):
         Predictor.from_onnx(model)
 
 
