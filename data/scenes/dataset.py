@@ -20,6 +20,9 @@ from icnet_deploy.labels import CITYSCAPES
 SEED = 90_000
 """Of no training scene: `docs/weights.md` names the seeds of those."""
 
+DRAWN = f"drawn with seed {SEED}"
+"""The split of scenes that are drawn where no data set is named."""
+
 
 @dataclass(frozen=True)
 class DrawnScenes(Dataset):
@@ -61,7 +64,7 @@ def _name(index: int) -> str:
 def drawn_scenes(count: int, size: tuple[int, int], labelled: bool = True) -> DrawnScenes:
     """So many scenes of (height, width) pixels, always the same ones, with their labels or not."""
     kind = DrawnScenes if labelled else _UnlabelledScenes
-    return kind("scenes", f"drawn with seed {SEED}", CITYSCAPES, (), read_grey, count, size)
+    return kind("scenes", DRAWN, CITYSCAPES, (), read_grey, count, size)
 
 
 def write_scenes(

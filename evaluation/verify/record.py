@@ -1,9 +1,10 @@
 """What was found of a folder, in its record: `Predictor.open` reads there what it may take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from icnet_deploy.data.scenes.dataset import DRAWN
 from icnet_deploy.errors import InputError, OutputError
 from icnet_deploy.evaluation.parity.report import undecided
 from icnet_deploy.evaluation.score import Protocol
@@ -17,22 +18,49 @@ from icnet_deploy.runtime.machine import machine, versions
 def record(result: Result) -> str:
     """Writes the verdicts, beside those found elsewhere of files that are unchanged.
 
+    A verdict on drawn scenes replaces none on images of a data set, which says more.
+
     Returns:
         A line that says where they are, or why they could not be written: the check itself is
         none the worse for a folder that cannot be.
     """
     folder = result.folder
     entries, digests = list(_entries(result)), [a.sha256 for a in folder.artefacts]
+    better: list[Entry] = []
     try:
         with alone_in(folder.path):  # another process may add its own
             try:
                 known = read_verdicts(folder.path)
             except InputError:  # of a newer version, or damaged: it is written anew
                 known = Verdicts()
-            write_verdicts(folder.path, known.renewed(entries, digests))
+            better = _on_real_images(known, entries)
+            places = {_place(one) for one in better}
+            new = [one for one in entries if not (_is_drawn(one) and _place(one) in places)]
+            write_verdicts(folder.path, known.renewed(new, digests))
     except OutputError as error:
         return f"the verdicts are not recorded, so `auto` will not use these files: {error}"
+    if better:
+        scored_on = ", ".join(dict.fromkeys(one.scored_on for one in better))
+        return (
+            f"{folder.path / NAME} keeps its verdicts on {scored_on}: verdicts on drawn scenes do "
+            "not replace them"
+        )
     return f"the verdicts are recorded, for `auto`, in {folder.path / NAME}"
+
+
+def _on_real_images(known: Verdicts, entries: Sequence[Entry]) -> list[Entry]:
+    """Known verdicts on images of a data set, where new ones are on drawn scenes."""
+    drawn = {_place(one) for one in entries if _is_drawn(one)}
+    return [o for o in known.entries if o.scored_on and not _is_drawn(o) and _place(o) in drawn]
+
+
+def _place(one: Entry) -> tuple[str, str | None, str | None]:
+    return one.sha256, one.runtime, one.device
+
+
+def _is_drawn(one: Entry) -> bool:
+    """Whether it is of the scenes that the command draws where no data set is named."""
+    return f"images of scenes {DRAWN}" in one.scored_on
 
 
 def _entries(result: Result) -> Iterator[Entry]:

@@ -121,6 +121,25 @@ def test_verdicts_are_recorded_whether_it_passes_or_not(run, release, add, unins
     assert known.of(sha256(release / "c.onnx"), "openvino", "cpu") is None
 
 
+def test_verdicts_on_drawn_scenes_replace_none_on_a_data_set(run, release):
+    digest, rest = sha256(release / "a.onnx"), ["limits", "2026-11-30", "a processor"]
+    on_images = "80 images of folder val, 128x192"
+    known = Entry("a.onnx", digest, "openvino", "cpu", "within", "", 0.0, on_images, *rest)
+    write_verdicts(release, Verdicts((known,)))
+    done = run("verify", release, *FEW)
+    kept = f"{release / RECORD} keeps its verdicts on {on_images}: verdicts on drawn scenes do not"
+    assert kept in done.out
+    now = read_verdicts(release)
+    assert now.of(digest, "openvino", "cpu").scored_on == on_images
+    assert now.of(digest, "onnxruntime", "cpu").scored_on.startswith("2 images of scenes")
+    drawn = dataclasses.replace(
+        known, scored_on="80 images of scenes drawn with seed 90000, 96x128"
+    )
+    write_verdicts(release, Verdicts((drawn,)))
+    assert "keeps its verdicts" not in run("verify", release, *FEW).out
+    assert read_verdicts(release).of(digest, "openvino", "cpu").scored_on.startswith("2 images")
+
+
 def test_a_record_is_renewed_and_no_stray_file(run, release):
     record = Entry(
         "a.onnx", sha256(release / "a.onnx"), "openvino", "cpu", "past", "it failed", None,
