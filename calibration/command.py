@@ -168,8 +168,8 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="DIR",
         help="never calibrate on the images below DIR, which you score models on; compare the "
-        "artefact's labels with MODEL's on them; may be repeated (the split val of the data set is "
-        "always held out; default without it: up to a fifth of the given images)",
+        "artefact's labels with MODEL's on them; may be repeated (the split val of a data set is "
+        "always held out; if nothing is, up to a fifth of the given images is)",
     )
     group.add_argument(
         "--count",
