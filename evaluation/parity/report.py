@@ -181,12 +181,15 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     """What the columns mean, what is allowed, and how it was scored."""
     protocol, first = rows[0].score.protocol(), rows[0].differences()
     lines = [
-        f"points: the difference from {rows[0].origin}, at the same size; the interval in brackets "
-        f"holds the true difference in {100 * first.level:g} % of cases",
+        f"points: the difference from {rows[0].origin}, at the same size, in hundredths of IoU; "
+        "minus is worse; the interval in brackets holds the true difference in "
+        f"{100 * first.level:g} % of cases",
         "within: the whole interval is inside the limit; past: the whole interval is beyond it; "
         "undecided: neither",
         f"errors: {error_of(rows)}",
         "small points: the difference in accuracy on regions below 3,000 pixels",
+        "agree %: pixels with the reference's label; ties: pixels with another label where the "
+        "reference could hardly tell; flips: the other pixels with another label",
     ]
     if first.left_out:
         lines.append(f"not in mIoU points, as seen too little: {', '.join(first.left_out)}")
@@ -198,7 +201,7 @@ def _how(rows: Sequence[Comparison]) -> list[str]:
     if not rows[0].score.dataset.labelled:
         lines.append(f"no labels: {_own_map(rows[0])}")
     budgets = {row.metadata.precision: str(row.budget) for row in rows}
-    lines += [f"budget of {precision}: {words or 'none'}" for precision, words in budgets.items()]
+    lines += [f"limits of {precision}: {words or 'none'}" for precision, words in budgets.items()]
     of, sizes = f"{protocol.dataset} {protocol.split}", ", ".join(protocol.label_sizes)
     scored = f"{protocol.images} images of {of}, label sizes {sizes}, "
     scored += f"label {protocol.ignored} ignored; mapping of classes: {protocol.mapping}"

@@ -117,8 +117,8 @@ def test_the_limits_of_int8_are_the_callers_and_those_of_floats_are_not(gate, pr
     (line,) = done.err.splitlines()
     assert line.endswith("1 of 2 are undecided (--undecided fail): a-int8-ort.onnx on onnxruntime")
     assert [row["verdict"] for row in told["rows"]] == ["within", "undecided"]
-    assert "budget of fp32: mIoU at most 0.01 points lower or higher" in done.out
-    assert "budget of int8-ort: mIoU at most 0 points lower, each class at most 0 " in done.out
+    assert "limits of fp32: mIoU at most 0.01 points lower or higher" in done.out
+    assert "limits of int8-ort: mIoU at most 0 points lower, each class at most 0 " in done.out
 
 
 def test_a_broken_scale_is_caught(gate, precisions, dozen, tmp_path):
